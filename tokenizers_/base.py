@@ -1,0 +1,65 @@
+"""What every front-end gives: a `Stream` of tokens, whatever they were made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Tokens in order, and where each came from.
+
+    ``starts`` and ``ends`` are character offsets for text and seconds for speech. ``sizes`` says how much of the source
+    each token stands for (UTF-8 bytes for text, frames for speech), so that losses can be given per byte or per frame.
+    """
+
+    ids: Int[Tensor, " time"]
+    starts: Float[Tensor, " time"] | Int[Tensor, " time"]
+    ends: Float[Tensor, " time"] | Int[Tensor, " time"]
+    sizes: Int[Tensor, " time"]
+    frames: Float[Tensor, "time dim"] | None = None
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    def slice(self, start: int, stop: int) -> Stream:
+        """The tokens ``start`` to ``stop``; offsets still point into the whole source."""
+        frames = None if self.frames is None else self.frames[start:stop]
+        part = slice(start, stop)
+        return Stream(self.ids[part], self.starts[part], self.ends[part], self.sizes[part], frames)
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """A front-end that has been fitted, and can be saved beside a model."""
+
+    vocab_size: int
+
+    def encode(self, text: str) -> Stream:
+        """Text to tokens; concatenating the source slices gives the text back."""
+        ...
+
+    def decode(self, ids: list[int]) -> str:
+        """Tokens to text, with U+FFFD where the ids do not spell valid UTF-8."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what `load_tokenizer` needs into ``folder``."""
+        ...
+
+
+class FrontEnd(Protocol):
+    """The frozen dataclass ``FrontEnd`` of a front-end's file: its fields are its YAML keys."""
+
+    def fit(self, texts: list[str]) -> Tokenizer:
+        """Learn whatever there is to learn (merges, codes) from training texts."""
+        ...
+
+    def load(self, folder: Path) -> Tokenizer:
+        """Read what `Tokenizer.save` wrote."""
+        ...
