@@ -1,0 +1,174 @@
+"""Model folders on disk: ``model.safetensors`` beside ``config.json``, written atomically and checked when read.
+
+Nothing here is ever unpickled. ``config.json`` carries the kind of model, the fields that rebuild it, and the SHA-256 of
+the weights, so that a damaged file and a file of another architecture are told apart and named.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as parse_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from .. import __version__
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path`` so that a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def missing_file(what: str, path: Path, pattern: str = "*") -> ValueError:
+    """The error for a ``path`` that is not there: names the nearest file that is."""
+    folder = next((parent for parent in path.parents if parent.is_dir()), Path("."))
+    present = sorted(entry.name for entry in folder.glob(pattern) if not entry.name.startswith("."))
+    wanted = path.relative_to(folder).parts[0] if path.is_relative_to(folder) else path.name
+    close = difflib.get_close_matches(wanted, present, n=3, cutoff=0.5)
+    if close:
+        return ValueError(
+            f"{what} {str(path)!r} not found; did you mean {' or '.join(str(folder / n) for n in close)}?"
+        )
+    there = f"{folder} holds {', '.join(present[:8])}" if present else f"{folder} is empty"
+    return ValueError(f"{what} {str(path)!r} not found; {there}")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write ``tensors`` as safetensors, atomically, and return the SHA-256 of the file."""
+    data = to_safetensors({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
+    atomic_write(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Read what `write_tensors` wrote. Raises ``ValueError`` when the file is missing or its SHA-256 is not ``sha256``."""
+    if not path.is_file():
+        raise missing_file("file", path)
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(f"{path} is damaged: its SHA-256 is not the one recorded when it was written; make it again")
+    return parse_safetensors(data)
+
+
+def save_model(folder: Path, kind: str, fields: Mapping[str, Any], module: nn.Module) -> None:
+    """Save ``module`` so that `load_model` can rebuild it.
+
+    ``kind`` names the architecture (``"scorers/vq_lm"``), ``fields`` are the JSON-able values it is rebuilt from. Tied
+    weights are stored once, under the first of their names; ``config.json`` says which name stands for which.
+    """
+    tensors, tied = _untie({name: _whole(tensor) for name, tensor in module.state_dict(keep_vars=True).items()})
+    config = {"kind": kind, "fields": dict(fields), "version": __version__, "tied": tied}
+    text = json.dumps(config)  # fail on what JSON cannot hold before anything is written
+    config = json.loads(text) | {"sha256": write_tensors(folder / WEIGHTS, tensors)}
+    atomic_write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def read_config(folder: Path, kind: str | None = None) -> dict[str, Any]:
+    """The ``config.json`` of a model folder: keys ``kind``, ``fields``, ``version``, ``tied``, ``sha256``.
+
+    Raises ``ValueError`` when the folder or file is missing (naming the nearest), is not a model's, or is of another ``kind``.
+    """
+    if not folder.is_dir():
+        raise missing_file("model folder", folder)
+    path = folder / CONFIG
+    if not path.is_file():
+        raise missing_file("model config", path)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(config, dict) or not {"kind", "fields", "sha256"} <= config.keys():
+        raise ValueError(f"{path} does not describe a model of vqmem: it needs the keys kind, fields and sha256")
+    if kind is not None and config["kind"] != kind:
+        raise ValueError(f"{folder} holds a model of kind {config['kind']!r}, but {kind!r} is wanted")
+    return config
+
+
+def load_model(
+    folder: Path,
+    builder: Callable[[dict[str, Any]], nn.Module],
+    *,
+    kind: str | None = None,
+    device: torch.device | str = "cpu",
+) -> nn.Module:
+    """Rebuild the model in ``folder``: ``builder(fields)`` makes it, the stored weights fill it, on ``device``, in eval mode.
+
+    Raises ``ValueError`` with one line when anything is missing, damaged, of another ``kind`` than wanted, or when the
+    weights do not fit what ``builder`` made (naming missing, unexpected and mis-shaped weights).
+    """
+    config = read_config(folder, kind)
+    tensors = read_tensors(folder / WEIGHTS, config["sha256"])
+    tensors |= {name: tensors[first] for name, first in config.get("tied", {}).items()}
+    module = builder(config["fields"])
+    load_weights(module, tensors, f"{folder} ({config['kind']})")
+    return module.to(device).eval()
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Copy ``tensors`` into ``module``, whose names and shapes must be the same. Raises ``ValueError`` in one line."""
+    own = module.state_dict()
+    shapes = [
+        f"{name} {list(tensors[name].shape)} for {list(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    faults = {
+        "missing": [name for name in own if name not in tensors],
+        "unexpected": [name for name in tensors if name not in own],
+        "of another shape": shapes,
+    }
+    if any(faults.values()):
+        told = "; ".join(f"{what}: {_few(found)}" for what, found in faults.items() if found)
+        raise ValueError(f"the weights of {source} are of another architecture than {type(module).__name__}: {told}")
+    module.load_state_dict(dict(tensors))
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """The full tensor where ``tensor`` is sharded over processes."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _untie(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Keep one name for each distinct tensor; the second value maps every other name to the one kept."""
+    first: dict[tuple[Any, ...], str] = {}
+    tied: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        where = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and where in first:
+            tied[name] = first[where]
+        else:
+            first[where] = name
+    return {name: tensor for name, tensor in tensors.items() if name not in tied}, tied
+
+
+def _few(names: list[str], limit: int = 4) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,306 @@
+"""Configs: a YAML file and ``key=value`` overrides, merged over a frozen dataclass, with errors that name the fix.
+
+The dataclass is the schema: its fields are the keys, their types are checked, nested dataclasses are nested mappings.
+A field that holds a variant is typed ``dict[str, Any]`` or ``str | dict[str, Any]`` and left open: which keys it takes is
+known only to the variant's own file, and `vqmem.registry.build` checks them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import os
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import torch
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ..registry import UnknownNameError
+from ._artifacts import missing_file
+
+T = TypeVar("T")
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+def load(schema: type[T], path: str | Path | None, overrides: Iterable[str] = (), *, folder: Path | None = None) -> T:
+    """An instance of ``schema`` from its defaults, then the YAML file, then ``key=value`` overrides in order.
+
+    ``path`` is a file, or the bare name of one in ``folder`` (the recipe's own configs); ``None`` takes the defaults.
+    Interpolations (``${other.key}``) are resolved. Giving a variant another ``name`` drops the keys of the one it replaces.
+    Raises ``ValueError`` in one line: missing or malformed file, override without ``=``, unknown key, wrong type.
+    """
+    merged = _defaults(schema)
+    if path is not None:
+        merged = _merge(merged, _read(_find(Path(path), folder)), schema)
+    for override in overrides:
+        merged = _merge(merged, _parse(override), schema)
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"config: {_first_line(error)}") from None
+    return from_dict(schema, typing.cast("dict[str, Any]", resolved))
+
+
+def from_dict(schema: type[T], values: Mapping[str, Any]) -> T:
+    """An instance of ``schema`` from a plain mapping, such as one that `as_dict` made. Raises as `load` does."""
+    return _coerce(schema, dict(values), "")
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """``config`` as JSON-able values: dataclasses are dicts, tuples lists, paths strings."""
+    return typing.cast("dict[str, Any]", _plain(config))
+
+
+def dump(config: Any) -> str:
+    """``config`` as YAML that `load` reads back to an equal value."""
+    return OmegaConf.to_yaml(OmegaConf.create(as_dict(config)))
+
+
+def digest(config: Any) -> str:
+    """Twelve hex digits that two configs share only if they are equal: SHA-256 over canonical JSON."""
+    text = json.dumps(_plain(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device a config means; ``auto`` is CUDA, else Apple's MPS, else the CPU. Under ``torchrun``, this process's GPU.
+
+    Raises ``ValueError`` for a device this machine does not have.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps") from None
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
+        raise ValueError(f"device {name!r} is not on this machine; use auto or cpu")
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The autocast type a config means; ``auto`` is bfloat16 on a GPU that supports it and float32 elsewhere.
+
+    Raises ``ValueError`` for an unknown name.
+    """
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if name not in DTYPES:
+        raise UnknownNameError("dtype", name, ["auto", *DTYPES])
+    return DTYPES[name]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
+    """Mixed precision in ``dtype``, or nothing at all for float32."""
+    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def _find(path: Path, folder: Path | None) -> Path:
+    named = [] if folder is None else [folder / path, folder / f"{path}.yaml"]
+    for candidate in (path, *named):
+        if candidate.is_file():
+            return candidate
+    if folder is not None and path.parent == Path("."):
+        known = sorted({file.stem for file in folder.glob("*.yaml")} | {file.name for file in Path(".").glob("*.yaml")})
+        raise UnknownNameError("config", str(path), known)
+    raise missing_file("config", path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{path}{where}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid YAML: {_first_line(error)}") from None
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}: {_first_line(error)}") from None
+    except OSError:  # what OmegaConf raises when the file holds one bare word or number
+        raise ValueError(f"{path}: a config is a mapping of keys to values") from None
+    if not isinstance(node, dict):
+        raise ValueError(f"{path}: a config is a mapping of keys to values, not a list")
+    return typing.cast("dict[str, Any]", node)
+
+
+def _parse(override: str) -> dict[str, Any]:
+    key, equals, _ = override.partition("=")
+    if not equals or not key.strip():
+        raise ValueError(f"override {override!r} is not key=value; write for example train.steps=100")
+    try:
+        node = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"override {override!r}: {_first_line(error)}") from None
+    return typing.cast("dict[str, Any]", node)
+
+
+def _defaults(schema: Any) -> dict[str, Any]:
+    """What ``schema`` says where nothing else is said; required keys are absent."""
+    values: dict[str, Any] = {}
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        if field.default is not dataclasses.MISSING:
+            values[field.name] = _plain(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            values[field.name] = _plain(field.default_factory())
+        elif dataclasses.is_dataclass(hints[field.name]):
+            values[field.name] = _defaults(hints[field.name])
+    return values
+
+
+def _merge(base: Any, over: Any, hint: Any = None) -> Any:
+    """``over`` on top of ``base``. Where no dataclass says what the keys are, another ``name`` starts afresh."""
+    if not isinstance(over, dict):
+        return over
+    closed = dataclasses.is_dataclass(hint)
+    if isinstance(base, str) and not closed:
+        base = {"name": base}
+    if not isinstance(base, dict) or (not closed and "name" in over and over["name"] != base.get("name")):
+        return over
+    hints = typing.get_type_hints(hint) if closed else {}
+    return base | {key: _merge(base.get(key), value, hints.get(key)) for key, value in over.items()}
+
+
+# --- checking ------------------------------------------------------------------------------------------------------
+
+
+def _coerce(hint: Any, value: Any, key: str) -> Any:
+    """``value`` as the type ``hint``; ``key`` is its dotted place, for the error."""
+    if dataclasses.is_dataclass(hint):
+        return _make(hint, value, key)
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _coerce_union(hint, args, value, key)
+    if origin is Literal:
+        if value not in args:
+            raise _wrong(key, value, hint)
+        return value
+    if origin in (list, tuple) and isinstance(value, (list, tuple)):
+        fixed = origin is tuple and args[-1] is not Ellipsis
+        if fixed and len(args) != len(value):
+            raise _wrong(key, value, hint)
+        parts = args if fixed else [args[0]] * len(value)
+        return origin(
+            _coerce(part, item, f"{key}[{i}]") for i, (part, item) in enumerate(zip(parts, value, strict=True))
+        )
+    if (origin or hint) is dict and isinstance(value, dict):
+        part = args[1] if args else Any
+        return {name: _coerce(part, item, f"{key}.{name}") for name, item in value.items()}
+    return _coerce_leaf(hint, value, key)
+
+
+def _coerce_leaf(hint: Any, value: Any, key: str) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is Any or (hint in (list, tuple) and isinstance(value, list)):
+        return value
+    if hint is float and number:
+        return float(value)
+    if hint is int and number and math.isfinite(value) and value == int(value):  # 1e4 is a float to YAML
+        return int(value)
+    if hint is str and number:
+        return str(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if isinstance(hint, type) and hint in (bool, str, type(None)) and isinstance(value, hint):
+        return value
+    raise _wrong(key, value, hint)
+
+
+def _coerce_union(hint: Any, args: tuple[Any, ...], value: Any, key: str) -> Any:
+    """The first member that takes ``value`` as it is, else the first that can be made of it (``1`` for a float)."""
+    nested = [part for part in args if dataclasses.is_dataclass(part)]
+    if isinstance(value, dict) and len(nested) == 1:  # its own error says more than the union's
+        return _coerce(nested[0], value, key)
+    exact = [part for part in args if isinstance(part, type) and type(value) is part]
+    for part in [*exact, *args]:
+        with contextlib.suppress(ValueError):
+            return _coerce(part, value, key)
+    raise _wrong(key, value, hint)
+
+
+def _make(schema: Any, value: Any, key: str) -> Any:
+    if not isinstance(value, dict):
+        raise _wrong(key or "config", value, schema)
+    hints = typing.get_type_hints(schema)
+    fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
+    for name in value:
+        if name not in fields:
+            below = [path for path in _keys(schema, key) if path.split(".")[-1] == name]
+            raise UnknownNameError("key", _dotted(key, name), below or [_dotted(key, known) for known in fields])
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in value:
+            raise ValueError(f"config needs the key {_dotted(key, name)} ({_type_name(hints[name])})")
+    made = {name: _coerce(hints[name], item, _dotted(key, name)) for name, item in value.items()}
+    try:
+        return schema(**made)
+    except ValueError as error:  # what the dataclass itself checks
+        raise ValueError(f"{key}: {error}" if key else str(error)) from None
+
+
+def _keys(schema: Any, key: str) -> list[str]:
+    """The dotted names of all keys of ``schema``, nested ones included."""
+    hints = typing.get_type_hints(schema)
+    paths = {field.name: _dotted(key, field.name) for field in dataclasses.fields(schema)}
+    nested = [_keys(hints[name], path) for name, path in paths.items() if dataclasses.is_dataclass(hints[name])]
+    return [*paths.values(), *(path for part in nested for path in part)]
+
+
+def _wrong(key: str, value: Any, hint: Any) -> ValueError:
+    close: list[str] = []
+    if get_origin(hint) is Literal:
+        close = difflib.get_close_matches(str(value), [str(arg) for arg in get_args(hint)], n=1)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return ValueError(f"{key} = {value!r} is not {_type_name(hint)}{meant}")
+
+
+def _type_name(hint: Any) -> str:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type_name(part) for part in args)
+    if origin is Literal:
+        return "one of " + ", ".join(str(arg) for arg in args)
+    if origin in (list, tuple):
+        inner = ", ".join(_type_name(arg) for arg in args if arg is not Ellipsis)
+        size = f"{len(args)} values" if origin is tuple and Ellipsis not in args else "values"
+        return f"a list of {size} ({inner})"
+    if (origin or hint) is dict or dataclasses.is_dataclass(hint):
+        return "a mapping"
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+    return plain.get(hint, "null" if hint is type(None) else str(hint))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _dotted(key: str, name: Any) -> str:
+    return f"{key}.{name}" if key else str(name)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
