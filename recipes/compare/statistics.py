@@ -86,7 +86,7 @@ def paired_bootstrap(
 
 
 def expanded_tail(documents: int, level: float = 0.95) -> float:
-    """The tail probability whose bootstrap percentiles cover ``level`` with this many documents (Hesterberg, 1411.5279)."""
+    """The tail probability whose percentiles cover ``level`` with this many documents (Hesterberg, 1411.5279)."""
     quantile = _student_quantile((1 + level) / 2, documents - 1)
     return NormalDist().cdf(-math.sqrt(documents / (documents - 1)) * quantile)
 
