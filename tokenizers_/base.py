@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from ..registry import build
+
+_FILE = "front_end.json"
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class Stream:
     frames: Float[Tensor, "time dim"] | None = None
 
     def __len__(self) -> int:
+        """How many tokens."""
         return self.ids.shape[0]
 
     def slice(self, start: int, stop: int) -> Stream:
@@ -63,3 +70,26 @@ class FrontEnd(Protocol):
     def load(self, folder: Path) -> Tokenizer:
         """Read what `Tokenizer.save` wrote."""
         ...
+
+
+def save_tokenizer(tokenizer: Tokenizer, spec: str | dict[str, Any], folder: Path) -> None:
+    """Write a fitted front-end and its YAML form ``spec`` into ``folder`` (made if need be), for `load_tokenizer`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = spec if isinstance(spec, str) else spec["name"]
+    description = {"name": name, "fields": dataclasses.asdict(build("front-ends", spec))}
+    (folder / _FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    tokenizer.save(folder)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Read what `save_tokenizer` wrote. Raises `ValueError` when the folder holds no front-end or a damaged one."""
+    path = Path(folder) / _FILE
+    if not path.is_file():
+        raise ValueError(f"no {_FILE} in {str(folder)!r}; give the folder of a saved run")
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        spec = {**description["fields"], "name": description["name"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{str(path)!r} is damaged ({error}); train or copy it again") from error
+    return build("front-ends", spec).load(Path(folder))

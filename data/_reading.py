@@ -1,0 +1,67 @@
+"""Read text files so that whatever is wrong with one is said in a line: missing, empty, binary, another encoding."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+
+
+def read_text(path: str | Path, encoding: str = "utf-8") -> str:
+    """The whole text of a file, or of standard input for ``-``; a leading byte order mark is dropped.
+
+    Raises:
+        ValueError: in one line, what is wrong with the file and what to do about it.
+    """
+    if str(path) == "-":
+        return decode(sys.stdin.buffer.read(), "standard input", encoding)
+    path = existing(path)
+    if path.is_dir():
+        raise ValueError(f"{str(path)!r} is a folder; give a file in it")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    return decode(data, repr(str(path)), encoding)
+
+
+def decode(data: bytes, name: str, encoding: str = "utf-8") -> str:
+    """Decode ``data``; ``name`` is what messages call it. Raises `ValueError` as `read_text` does."""
+    try:
+        text = data.decode(encoding).removeprefix("\ufeff")
+    except LookupError as error:
+        raise ValueError(f"unknown encoding {encoding!r}; give one Python knows, such as latin-1") from error
+    except UnicodeDecodeError as error:
+        if b"\0" in data:
+            raise ValueError(_binary(name)) from error
+        byte = f"byte 0x{data[error.start]:02x} at offset {error.start}"
+        raise ValueError(f"{name} is not valid {encoding} ({byte}); give its `encoding`, such as latin-1") from error
+    if "\0" in text:
+        raise ValueError(_binary(name))
+    if not text:
+        raise ValueError(f"{name} is empty; give a file with text in it")
+    return text
+
+
+def existing(path: str | Path) -> Path:
+    """``path``, if it exists. Raises `ValueError` with the nearest name in its deepest existing folder."""
+    path = Path(path).expanduser()
+    if path.exists():
+        return path
+    missing = path
+    while not missing.parent.exists():
+        missing = missing.parent
+    close = difflib.get_close_matches(missing.name, [entry.name for entry in _entries(missing.parent)], n=1, cutoff=0.5)
+    hint = f"did you mean {str(missing.parent / close[0])!r}?" if close else "check the spelling"
+    raise ValueError(f"no such file or folder: {str(path)!r}; {hint}")
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:  # not a folder, or not ours to list: there is no hint to give
+        return []
+
+
+def _binary(name: str) -> str:
+    return f"{name} is not text (it has NUL bytes); give a text file, or its `encoding` if it is utf-16 or utf-32"

@@ -1,0 +1,91 @@
+"""Local text files: one, or a folder of them, each a document."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ._reading import existing, read_text
+from .base import Document, Split
+
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Text files, split in the first of three ways that fits:
+
+    1. the folder has subfolders ``train``, ``dev`` and ``test``: they are the splits;
+    2. it has at least ten files: they are ordered by a hash of their names; the first tenth is ``test``, the next tenth
+       ``dev`` and the rest ``train`` (adding files may move others: make subfolders to fix the splits);
+    3. fewer files, or a lone one: the first 80 % of the characters of each are ``train``, the next 10 % ``dev``, the
+       last 10 % ``test``, cut after a line (or after a word, where there is no line end nearby).
+
+    Files are read one at a time, in the order of their names.
+
+    Args:
+        path: a file or a folder.
+        pattern: which files of a folder to read, subfolders included.
+        encoding: of the files, as Python names it.
+    """
+
+    path: str = ""
+    pattern: str = "*.txt"
+    encoding: str = "utf-8"
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        """Stream the documents of ``split``. Raises `ValueError` for what is missing, empty or not text."""
+        if not self.path:
+            raise ValueError("data source text_files has no path; give `path: FILE_OR_FOLDER`")
+        root = existing(self.path)
+        if root.is_file():
+            yield _part(Document(root.name, read_text(root, self.encoding)), split)
+        elif any((root / name).is_dir() for name in SPLITS):
+            yield from self._read(root, self._files(existing(root / split)))
+        else:
+            files = self._files(root)
+            if len(files) >= 10:
+                yield from self._read(root, _share(files, root, split))
+            else:
+                yield from (_part(document, split) for document in self._read(root, files))
+
+    def _files(self, folder: Path) -> list[Path]:
+        files = sorted(path for path in folder.rglob(self.pattern) if path.is_file())
+        if not files:
+            raise ValueError(f"no file in {str(folder)!r} matches {self.pattern!r}; change `path` or `pattern`")
+        return files
+
+    def _read(self, root: Path, files: list[Path]) -> Iterator[Document]:
+        for path in files:
+            yield Document(path.relative_to(root).as_posix(), read_text(path, self.encoding))
+
+
+def _share(files: list[Path], root: Path, split: Split) -> list[Path]:
+    """The files that fall to ``split``, in the order of their names."""
+    tenth = len(files) // 10
+    ranked = sorted(files, key=lambda path: hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
+    share = {"test": ranked[:tenth], "dev": ranked[tenth : 2 * tenth], "train": ranked[2 * tenth :]}
+    return sorted(share[split])
+
+
+def _part(document: Document, split: Split) -> Document:
+    """The piece of a document that is ``split``'s, named after both."""
+    text = document.text
+    dev, test = (_line_end(text, len(text) * tenths // 10) for tenths in (8, 9))
+    piece = {"train": text[:dev], "dev": text[dev:test], "test": text[test:]}[split]
+    if not piece:
+        size = f"{len(text)} characters"
+        raise ValueError(f"{document.name!r} is too short to split ({size}); make folders train, dev and test instead")
+    return Document(f"{document.name}/{split}", piece)
+
+
+def _line_end(text: str, place: int, reach: int = 2000) -> int:
+    """The place after the first line end from ``place`` on, or else after the first space, or else ``place``."""
+    reach = min(reach, len(text) // 20)  # so that the pieces stay apart and nearly as long as they should be
+    for mark in ("\n", " "):
+        found = text.find(mark, place, place + reach)
+        if found >= 0:
+            return found + 1
+    return place

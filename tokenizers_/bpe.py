@@ -1,0 +1,111 @@
+"""Byte-level BPE learnt from the corpus by Hugging Face `tokenizers`; lossless for any text."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from ._text import cut, stream_of
+from .base import Stream
+
+_FILE = "tokenizer.json"
+_WORD = 1 << 10  # longest run without a safe cut that is learnt from as one word; merging costs its length a merge
+_BATCH = 32  # pieces encoded at once, by as many threads as there are cores
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """Byte-pair encoding (Sennrich et al., 1508.07909) over bytes with GPT-2's word splitting, as in GPT-2.
+
+    Args:
+        vocab_size: ids, at least 256 (the bytes); a small corpus may yield fewer.
+        train_bytes: learn the merges from the first so many bytes of the training texts; 0 = from all of them.
+    """
+
+    vocab_size: int = 4096
+    train_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be."""
+        if self.vocab_size < 256:
+            raise ValueError(f"bpe vocab_size {self.vocab_size} cannot hold the 256 bytes; give 256 or more")
+        if self.train_bytes < 0:
+            raise ValueError(f"bpe train_bytes {self.train_bytes} is negative; give 0 to learn from everything")
+
+    def fit(self, texts: list[str]) -> BPETokenizer:
+        """Learn the merges. The same texts give the same merges, whatever the number of threads."""
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.vocab_size,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(_limited(texts, self.train_bytes), trainer)
+        return BPETokenizer(tokenizer)
+
+    def load(self, folder: Path) -> BPETokenizer:
+        """Read ``tokenizer.json``. Raises `ValueError` when it is missing or damaged."""
+        path = Path(folder) / _FILE
+        if not path.is_file():
+            raise ValueError(f"no {_FILE} in {str(folder)!r}; was the run saved with the bpe front-end?")
+        try:
+            return BPETokenizer(Tokenizer.from_file(str(path)))
+        except Exception as error:  # `tokenizers` raises bare Exception
+            raise ValueError(f"{str(path)!r} is damaged ({error}); train or copy it again") from error
+
+
+class BPETokenizer:
+    """A trained byte-level BPE. A character cut across tokens lends its offsets to each of them."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Tabulate the bytes of every token of a byte-level ``tokenizer``."""
+        self._tokenizer = tokenizer
+        self.vocab_size = tokenizer.get_vocab_size()
+        byte_of = _byte_alphabet()
+        tokens = [tokenizer.id_to_token(i) or "" for i in range(self.vocab_size)]
+        self._bytes = [bytes(byte_of[character] for character in token) for token in tokens]
+        self._sizes = np.array([len(data) for data in self._bytes], dtype=np.int32)
+
+    def encode(self, text: str) -> Stream:
+        """Tokens of ``text``, encoded in pieces cut where a word starts anyway (see `cut`), in bounded memory."""
+        pieces = cut(text)
+        parts = [np.zeros(0, dtype=np.int64)]
+        while batch := list(itertools.islice(pieces, _BATCH)):
+            encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            parts += [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        ids = np.concatenate(parts)
+        return stream_of(text, torch.from_numpy(ids), torch.from_numpy(self._sizes[ids]))
+
+    def decode(self, ids: list[int]) -> str:
+        """The text that the tokens' bytes spell, with U+FFFD where they are not valid UTF-8."""
+        return b"".join(self._bytes[i] for i in ids).decode(errors="replace")
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json``, which Hugging Face reads too."""
+        self._tokenizer.save(str(Path(folder) / _FILE))
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable character for each byte: printable Latin-1 stands for itself, the rest are 256, 257, …"""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def _limited(texts: list[str], limit: int) -> Iterator[str]:
+    """The texts in pieces, up to ``limit`` bytes when it is not 0."""
+    used = 0
+    for text in texts:
+        for piece in cut(text, _WORD):
+            if limit and used >= limit:
+                return
+            used += len(piece.encode())
+            yield piece

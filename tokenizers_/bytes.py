@@ -1,0 +1,43 @@
+"""One token a UTF-8 byte: 256 ids, nothing to learn, every text in every language."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ._text import stream_of
+from .base import Stream
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """No keys: the id is the byte."""
+
+    def fit(self, texts: list[str]) -> ByteTokenizer:
+        """There is nothing to learn; ``texts`` are not read."""
+        return ByteTokenizer()
+
+    def load(self, folder: Path) -> ByteTokenizer:
+        """There is nothing to read."""
+        return ByteTokenizer()
+
+
+class ByteTokenizer:
+    """Bytes as ids. All bytes of a character carry the offsets of that character, so that spans are never empty."""
+
+    vocab_size = 256
+
+    def encode(self, text: str) -> Stream:
+        """The bytes of ``text``; every size is 1. Raises `UnicodeEncodeError` (a `ValueError`) on lone surrogates."""
+        data = np.frombuffer(text.encode(), dtype=np.uint8)
+        return stream_of(text, torch.from_numpy(data.astype(np.int64)), torch.ones(len(data), dtype=torch.int32))
+
+    def decode(self, ids: list[int]) -> str:
+        """The text that the bytes spell, with U+FFFD where they are not valid UTF-8."""
+        return bytes(ids).decode(errors="replace")
+
+    def save(self, folder: Path) -> None:
+        """There is nothing to write."""
