@@ -1,0 +1,65 @@
+"""How rare a token is in the training data, whatever stands around it: −log p(x) from counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from .base import Loss
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Token frequencies, add-``smoothing`` smoothed."""
+
+    smoothing: float = 1.0
+    """Added to the count of every token of the vocabulary."""
+
+    def __post_init__(self) -> None:
+        if self.smoothing <= 0:
+            raise ValueError(f"smoothing must be above 0, or unseen tokens are infinitely rare; got {self.smoothing}")
+
+    def build(self, vocab_size: int) -> Unigram:
+        """No token counted yet."""
+        return Unigram(vocab_size, self.smoothing)
+
+
+class Unigram(nn.Module):
+    """Counts, kept in a buffer. ``surprise`` and ``rarity`` are both −log p(x), ``gain`` is 0; the state is empty."""
+
+    counts: Tensor
+
+    def __init__(self, vocab_size: int, smoothing: float) -> None:
+        super().__init__()
+        self.smoothing = smoothing
+        self.register_buffer("counts", torch.zeros(vocab_size, dtype=torch.float64))
+
+    def initial_state(self, batch: int) -> Float[Tensor, "batch 0"]:
+        """Nothing is carried."""
+        return self.counts.new_zeros(batch, 0)
+
+    @torch.no_grad()
+    def score(
+        self, tokens: Int[Tensor, "batch time"], state: Float[Tensor, "batch 0"]
+    ) -> tuple[Float[Tensor, "batch time signal"], Float[Tensor, "batch 0"]]:
+        """−log p(x) twice, and 0."""
+        rarity = self.rarity()[tokens]
+        return torch.stack([rarity, rarity, torch.zeros_like(rarity)], -1), state
+
+    @torch.no_grad()
+    def training_step(
+        self, tokens: Int[Tensor, "batch time"], state: Float[Tensor, "batch 0"], mask: Bool[Tensor, "batch time"]
+    ) -> tuple[Loss, Float[Tensor, "batch 0"]]:
+        """Counts the tokens in the mask. The loss is theirs before they were counted, and has no gradient."""
+        seen = tokens[mask]
+        surprise = self.rarity()[seen].sum() / max(1, seen.numel())
+        self.counts += torch.bincount(seen, minlength=self.counts.numel())
+        return Loss(surprise, {"surprise": float(surprise), "rarity": float(surprise)}), state
+
+    def rarity(self) -> Float[Tensor, " vocab"]:
+        """−log p of every token of the vocabulary, in nats."""
+        smoothed = self.counts + self.smoothing
+        return (smoothed.sum().log() - smoothed.log()).to(torch.get_default_dtype())

@@ -1,0 +1,204 @@
+"""The VQ-LM: an LSTM that reconstructs each token from a quantised copy of it and the state of the step before."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .lstm import cell_step, run_lstm
+from .quantiser import Kind, Quantiser, QuantiserConfig, usage
+from .scorers.base import Loss
+
+State = tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]
+Tokens = Int[Tensor, "batch time"] | Float[Tensor, "batch time frame"]
+
+CHUNK = 4096
+"""Tokens scored at once: bounds the memory of gates and logits, whatever the length of the stream."""
+
+
+@dataclass(frozen=True)
+class VQLMConfig:
+    """The shape of a `VQLM` and how it is trained."""
+
+    vocab_size: int = 256
+    """Tokens of the vocabulary; unused with ``frame_dim``."""
+    dim: int = 128
+    """Width of the embedding, which is what is quantised."""
+    hidden: int = 256
+    """Width of the LSTM."""
+    quantiser: Kind = "vq"
+    codes: int = 64
+    groups: int = 2
+    levels: tuple[int, ...] = (4, 4, 4)
+    decay: float = 0.95
+    dead_below: float = 0.05
+    commitment: float = 0.25
+    """These six are those of `QuantiserConfig`."""
+    state_dropout: float = 0.1
+    """Share of tokens that are reconstructed without the state in training, which calibrates ``rarity``."""
+    tie: bool = True
+    """Whether the softmax uses the embedding as its weights."""
+    frame_dim: int | None = None
+    """Width of continuous frames, scored under a Gaussian; none for token ids."""
+
+    def __post_init__(self) -> None:
+        if min(self.vocab_size, self.dim, self.hidden, self.frame_dim or 1) < 1:
+            raise ValueError(f"vocab_size, dim, hidden and frame_dim must be 1 or more, got {self}")
+        if not 0 <= self.state_dropout < 1:
+            raise ValueError(f"state_dropout is a share of tokens in [0, 1), got {self.state_dropout}")
+
+    @property
+    def quantisation(self) -> QuantiserConfig:
+        """The part that is the quantiser's."""
+        return QuantiserConfig(
+            self.quantiser, self.codes, self.groups, tuple(self.levels), self.decay, self.dead_below, self.commitment
+        )
+
+
+class VQLM(nn.Module):
+    """Scores each token by how badly it is reconstructed from its code and the past.
+
+        h_t, c_t = F(e_t,    h_{t-1}, c_{t-1})      the state, advanced on the embedding itself
+        ĥ_t, ĉ_t = F(Q(e_t), h_{t-1}, c_{t-1})      the reconstruction
+        surprise = −log p(x_t | ĥ_t)                rarity: the same with h and c set to zero
+
+    F is one LSTM cell, Q the quantiser. Token ids are predicted by a softmax, frames by a Gaussian of learnt diagonal
+    variance (nats a dimension). With one code, surprise is the surprisal of a plain language model; with as many codes as
+    tokens it falls to 0. The state of a row is a row of ``h`` and of ``c``; zeros start a new document.
+
+    The discrete bottleneck follows 1711.00937; that the state skips it, and so only the *current* token is squeezed, is new.
+    """
+
+    def __init__(self, config: VQLMConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.frame_dim or config.vocab_size
+        if config.frame_dim is None:
+            self.embed = nn.Embedding(config.vocab_size, config.dim)
+            nn.init.normal_(self.embed.weight, std=config.dim**-0.5)
+            start = self.embed.weight.detach()
+        else:
+            self.embed = nn.Linear(config.frame_dim, config.dim)
+            start = self.embed(torch.randn(4 * config.codes, config.frame_dim)).detach()
+        self.quantiser = Quantiser(config.quantisation, start)
+        self.lstm = nn.LSTM(config.dim, config.hidden)
+        self.tied = config.tie and config.frame_dim is None
+        if self.tied:
+            self.head = nn.Linear(config.hidden, config.dim, bias=False)
+        else:
+            self.head = nn.Linear(config.hidden, width, bias=False)
+        # For tokens the bias of the softmax; for frames the mean of the Gaussian without any context.
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.log_variance = nn.Parameter(torch.zeros(width)) if config.frame_dim else None
+
+    def initial_state(self, batch: int) -> State:
+        """Zeros: nothing was seen."""
+        zeros = self.bias.new_zeros(batch, self.config.hidden)
+        return zeros, zeros.clone()
+
+    @torch.no_grad()
+    def score(self, tokens: Tokens, state: State) -> tuple[Float[Tensor, "batch time signal"], State]:
+        """Surprise, rarity and gain of each token, in nats (frames: nats a dimension), and the state after the last.
+
+        The codebook does not change, whether the module is in training mode or not.
+        """
+        parts = [self.bias.new_zeros(tokens.shape[0], 0, 3)]
+        for part in tokens.split(max(1, CHUNK // tokens.shape[0]), 1) if tokens.numel() else ():
+            rows, targets, index = self._rows(part)
+            rebuilt, blank, state = self._rebuild(rows, self.quantiser.look(rows)[0], index, state)
+            surprise = self._nll(rebuilt, part.transpose(0, 1)).t()
+            rarity = self._nll(blank, targets)[index]
+            parts.append(torch.stack([surprise, rarity, rarity - surprise], -1))
+        return torch.cat(parts, 1), state
+
+    def training_step(self, tokens: Tokens, state: State, mask: Bool[Tensor, "batch time"]) -> tuple[Loss, State]:
+        """Mean score of the tokens in the mask plus the commitment loss, and the state to go on from, detached.
+
+        Codebooks move towards the tokens in the mask. Metrics: ``surprise`` and ``rarity`` in nats, ``residual`` (the
+        surprise in bits), ``rate`` in bits, ``codes_used`` and ``dead_codes`` of this batch, ``commitment``. Raises
+        ValueError where the mask is empty.
+        """
+        if not mask.any():
+            raise ValueError("the mask of this batch leaves no token to train on; skip the batch")
+        rows, _, index = self._rows(tokens)
+        seen = index[mask]
+        quantised, codes, commitment = self.quantiser(rows[seen])
+        # All copies of a row have one code, so any copy stands for it; what rows outside the mask take is of no account.
+        copy = seen.new_zeros(rows.shape[0]).scatter_(0, seen, torch.arange(len(seen), device=seen.device))
+        rebuilt, blank, state = self._rebuild(rows, quantised[copy], index, state)
+        dropped = mask & (torch.rand(mask.shape, device=mask.device) < self.config.state_dropout)
+        rebuilt = torch.where(dropped.t().unsqueeze(-1), F.embedding(index.t(), blank), rebuilt)
+        nll = self._nll(rebuilt, tokens.transpose(0, 1)).t()
+        metrics = usage(codes, self.quantiser.sizes) | {"commitment": float(commitment.detach())}
+        # A figure of which this batch has no token is left out rather than logged as not-a-number.
+        if (kept := mask & ~dropped).any():
+            metrics["surprise"] = float(nll.detach()[kept].mean())
+            metrics["residual"] = metrics["surprise"] / math.log(2)
+        if dropped.any():
+            metrics["rarity"] = float(nll.detach()[dropped].mean())
+        return Loss(nll[mask].mean() + commitment, metrics), (state[0].detach(), state[1].detach())
+
+    @torch.no_grad()
+    def codes(self, tokens: Tokens) -> Int[Tensor, "batch time"] | Int[Tensor, "batch time groups"]:
+        """The code of each token; ``residual`` and ``product`` give one for each stage or slice."""
+        rows, _, index = self._rows(tokens)
+        codes = self.quantiser.look(rows)[1][index]
+        return codes.squeeze(-1) if self.config.quantiser in ("vq", "fsq") else codes
+
+    def report(self, tokens: Tokens, mask: Bool[Tensor, "batch time"] | None = None) -> dict[str, float]:
+        """What the bottleneck does to these documents, a row each from an empty state: for evaluation.
+
+        Mean ``surprise``, ``rarity`` and ``gain`` in nats; ``rate`` (entropy of the codes) and ``residual`` (surprise) in
+        bits a token, to be read together; ``codes_used`` and ``dead_codes``, codes that some or none of the tokens have.
+        """
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if mask is None else mask
+        if not mask.any():
+            raise ValueError("the mask leaves no token to report on; give at least one")
+        signals, _ = self.score(tokens, self.initial_state(tokens.shape[0]))
+        surprise, rarity, gain = signals[mask].double().mean(0).tolist()
+        codes = self.codes(tokens)[mask].reshape(int(mask.sum()), -1)
+        means = {"surprise": surprise, "rarity": rarity, "gain": gain, "residual": surprise / math.log(2)}
+        return means | usage(codes, self.quantiser.sizes)
+
+    def _rows(self, tokens: Tokens) -> tuple[Float[Tensor, "rows dim"], Tensor, Int[Tensor, "batch time"]]:
+        """The distinct embeddings of these tokens, what each stands for, and which one each token has.
+
+        Quantising, projecting to gates and scoring without state are done once for each distinct token, not for each token.
+        """
+        if self.config.frame_dim is None:
+            ids, index = torch.unique(tokens, return_inverse=True)
+            return self.embed(ids), ids, index
+        frames = tokens.flatten(0, 1)
+        index = torch.arange(len(frames), device=frames.device).view(tokens.shape[:2])
+        return self.embed(frames), frames, index
+
+    def _rebuild(
+        self,
+        rows: Float[Tensor, "rows dim"],
+        quantised: Float[Tensor, "rows dim"],
+        index: Int[Tensor, "batch time"],
+        state: State,
+    ) -> tuple[Float[Tensor, "time batch hidden"], Float[Tensor, "rows hidden"], State]:
+        """ĥ of each token (time first), ĥ of each row without state, and the state after the last token."""
+        weight, recurrent, *biases = self.lstm.all_weights[0]
+        bias = biases[0] + biases[1]
+        inputs, alone = F.linear(rows, weight, bias), F.linear(quantised, weight, bias)
+        places = index.t()
+        gates, cells, hidden, cell = run_lstm(F.embedding(places, inputs), recurrent, *state)
+        # The two paths share the state, so their gates differ by the input's part alone.
+        rebuilt = cell_step(gates + F.embedding(places, alone - inputs), cells)
+        return rebuilt, cell_step(alone, None), (hidden, cell)
+
+    def _nll(self, hidden: Float[Tensor, "*n hidden"], targets: Tensor) -> Float[Tensor, "*n"]:
+        """−log p(target | hidden) in nats, or nats a dimension for frames."""
+        out = self.head(hidden)
+        if self.log_variance is not None:
+            error = (targets - out - self.bias).square() * torch.exp(-self.log_variance)
+            return 0.5 * (error + self.log_variance + math.log(2 * math.pi)).mean(-1)
+        out = F.linear(out, self.embed.weight, self.bias) if self.tied else out + self.bias
+        return F.cross_entropy(out.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)

@@ -1,0 +1,137 @@
+"""The fast VQ-LM against a loop over `nn.LSTMCell` with the same weights, values and gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+from vqmem.models.vq_lm import VQLM, VQLMConfig
+
+VOCAB, DIM, HIDDEN = 23, 12, 16
+
+
+def small(**changes) -> VQLM:
+    torch.manual_seed(0)
+    config = {"vocab_size": VOCAB, "dim": DIM, "hidden": HIDDEN, "codes": 5, "levels": (3, 3)}
+    model = VQLM(VQLMConfig(**config | changes)).double()
+    with torch.no_grad():  # off the small initial weights, so that gates saturate now and then
+        for parameter in model.lstm.parameters():
+            parameter.mul_(3)
+        if not model.config.frame_dim:
+            model.embed.weight.mul_(3)
+    return model
+
+
+def batch(model: VQLM, rows: int = 3, time: int = 17) -> torch.Tensor:
+    shape = (rows, time)
+    if model.config.frame_dim:
+        return torch.randn(*shape, model.config.frame_dim, dtype=torch.float64)
+    return torch.randint(VOCAB, shape)
+
+
+def nll(model: VQLM, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    out = model.head(hidden)
+    if model.log_variance is not None:
+        normal = torch.distributions.Normal(out + model.bias, (model.log_variance / 2).exp())
+        return -normal.log_prob(target).mean(-1)
+    out = out @ model.embed.weight.t() + model.bias if model.tied else out + model.bias
+    return F.cross_entropy(out, target, reduction="none")
+
+
+def oracle(model: VQLM, tokens: torch.Tensor, state, straight_through: bool = False):
+    """Section 5 of the design, read aloud: a cell step for the state, one for the reconstruction, one for the rarity."""
+    cell = nn.LSTMCell(model.config.dim, model.config.hidden)
+    cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh = model.lstm.all_weights[0]
+    h, c = state
+    scores = []
+    for t in range(tokens.shape[1]):
+        e = model.embed(tokens[:, t])
+        q = model.quantiser.look(e.detach())[0]
+        q = e + (q - e).detach() if straight_through else q
+        with_state = nll(model, cell(q, (h, c))[0], tokens[:, t])
+        without = nll(model, cell(q)[0], tokens[:, t])
+        scores.append(torch.stack([with_state, without, without - with_state], -1))
+        h, c = cell(e, (h, c))
+    return torch.stack(scores, 1), (h, c)
+
+
+KINDS = [{"quantiser": kind} for kind in ("vq", "residual", "product", "fsq")]
+VARIANTS = [*KINDS, {"tie": False}, {"frame_dim": 4}, {"hidden": DIM}, {"codes": 1}]
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_scores_are_the_loops(changes, rows):
+    model = small(**changes)
+    tokens = batch(model, rows)
+    start = tuple(torch.randn(rows, HIDDEN, dtype=torch.float64) for _ in range(2))
+    fast, fast_state = model.score(tokens, start)
+    slow, slow_state = oracle(model, tokens, start)
+    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-5)
+    torch.testing.assert_close(fast_state, slow_state, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_loss_and_gradients_are_the_loops(changes, rows):
+    # Without commitment and dropout the loss is the mean surprise; the codebook the oracle reads is the one before the step.
+    if changes.get("quantiser") == "fsq":
+        pytest.skip("fsq trains its own projections; its gradient is not the straight-through one of the oracle")
+    model = small(state_dropout=0.0, commitment=0.0, dead_below=0.0, **changes)
+    tokens, start = batch(model, rows), model.initial_state(rows)
+    mask = torch.rand(tokens.shape[:2]) < 0.8
+    slow, _ = oracle(model, tokens, start, straight_through=True)
+    loss = slow[..., 0][mask].mean()
+    names, parameters = zip(*[(n, p) for n, p in model.named_parameters()], strict=True)
+    wanted = torch.autograd.grad(loss, parameters)
+    fast, _ = model.training_step(tokens, start, mask)
+    torch.testing.assert_close(fast.value, loss, rtol=0, atol=1e-5)
+    got = torch.autograd.grad(fast.value, parameters)
+    for name, a, b in zip(names, got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_dropped_state_trains_the_rarity():
+    model = small(state_dropout=0.999999, commitment=0.0, dead_below=0.0)
+    tokens = batch(model)
+    rarity = oracle(model, tokens, model.initial_state(3))[0][..., 1].mean()
+    loss, _ = model.training_step(tokens, model.initial_state(3), torch.ones_like(tokens).bool())
+    torch.testing.assert_close(loss.value, rarity, rtol=0, atol=1e-5)
+    assert loss.metrics["rarity"] == pytest.approx(float(rarity))
+
+
+@given(cuts=st.sets(st.integers(1, 39), max_size=6), rows=st.integers(1, 2), frames=st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_any_chunking_is_the_whole(cuts, rows, frames):
+    model = small(frame_dim=3 if frames else None)
+    tokens, state = batch(model, rows, 40), model.initial_state(rows)
+    whole, last = model.score(tokens, state)
+    parts = []
+    for part in tokens.tensor_split(sorted(cuts), 1):
+        scores, state = model.score(part, state)
+        parts.append(scores)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(state, last, rtol=0, atol=1e-5)
+
+
+@given(place=st.integers(0, 19), token=st.integers(0, VOCAB - 1))
+@settings(max_examples=25, deadline=None)
+def test_no_score_looks_ahead(place, token):
+    model = small()
+    tokens = batch(model, 1, 20)
+    changed = tokens.clone()
+    changed[0, place] = token
+    before, after = (model.score(x, model.initial_state(1))[0] for x in (tokens, changed))
+    assert torch.equal(before[:, :place], after[:, :place])
+
+
+def test_a_stream_longer_than_a_chunk_is_scored_in_bounded_pieces(monkeypatch):
+    model = small()
+    tokens = batch(model, 2, 50)
+    whole, _ = model.score(tokens, model.initial_state(2))
+    monkeypatch.setattr("vqmem.models.vq_lm.CHUNK", 8)
+    pieces, _ = model.score(tokens, model.initial_state(2))
+    torch.testing.assert_close(pieces, whole, rtol=0, atol=1e-10)
