@@ -1,0 +1,94 @@
+"""Text data sets through `datasets`, streamed: from the Hugging Face hub, or local (jsonl, parquet, csv, text)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..registry import UnknownNameError
+from ._reading import existing
+from .base import Document, Split
+
+_BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows of a data set, each a document named ``split/row``; rows with an empty text are passed over.
+
+    A data set that has only the split named by ``train`` is split by row: of every ten, eight are ``train``, the ninth
+    is ``dev`` and the tenth ``test``.
+
+    Args:
+        path: name on the hub, local folder, or one local file.
+        subset: configuration of the data set (the second argument of `datasets.load_dataset`); empty = its default.
+        text: column that holds the text.
+        train: name of the split to train on.
+        dev: name of the split to choose on.
+        test: name of the split to report on.
+        limit: most documents to take of each split; 0 = all.
+    """
+
+    path: str = ""
+    subset: str = ""
+    text: str = "text"
+    train: str = "train"
+    dev: str = "validation"
+    test: str = "test"
+    limit: int = 0
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        """Stream the documents of ``split``. Raises `ValueError` for a data set, split or column that is not there."""
+        if not self.path:
+            raise ValueError("data source hub has no path; give `path: NAME_ON_THE_HUB_OR_FOLDER`")
+        splits = _open(self.path, self.subset)
+        alone = list(splits) == [self.train]
+        wanted = self.train if alone else {"train": self.train, "dev": self.dev, "test": self.test}[split]
+        if wanted not in splits:
+            raise UnknownNameError(f"split of data set {self.path}", wanted, list(splits))
+        given = 0
+        for index, row in enumerate(_rows(splits[wanted], self.path)):
+            if self.limit and given >= self.limit:
+                return
+            if alone and _split_of(index) != split:
+                continue
+            if self.text not in row:
+                raise UnknownNameError(f"column of data set {self.path}", self.text, list(row))
+            if row[self.text]:
+                given += 1
+                yield Document(f"{wanted}/{index}", str(row[self.text]))
+        if not given:
+            raise ValueError(f"data set {self.path!r} has no text for {split}; name another split or a larger data set")
+
+
+def _open(path: str, subset: str) -> Any:
+    """The data set's splits by name, each an iterable of rows."""
+    import datasets  # slow to import: only when it is used
+
+    builder = _BUILDERS.get(Path(path).suffix)
+    if builder or path.startswith(("/", ".", "~")):
+        path = str(existing(path))
+    try:
+        if builder and Path(path).is_file():
+            return datasets.load_dataset(builder, data_files=path, streaming=True)
+        return datasets.load_dataset(path, subset or None, streaming=True)
+    except Exception as error:  # its own errors, those of the hub's client and of half a dozen file formats
+        raise ValueError(f"cannot open data set {path!r} ({_reason(error)}); check `path` and `subset`") from error
+
+
+def _rows(split: Any, path: str) -> Iterator[dict[str, Any]]:
+    """The rows of a streamed split, with whatever breaks on the way said in a line."""
+    try:
+        yield from split
+    except Exception as error:  # as in `_open`
+        raise ValueError(f"cannot read data set {path!r} ({_reason(error)}); is a file of it damaged?") from error
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()}".split("\n")[0]
+
+
+def _split_of(index: int) -> Split:
+    return "dev" if index % 10 == 8 else "test" if index % 10 == 9 else "train"

@@ -1,0 +1,102 @@
+"""The tokenizer of a pretrained model: any fast `AutoTokenizer`, from a local folder or the Hugging Face hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..data._reading import existing
+from ._text import cut
+from .base import Stream
+
+_PIECE = 1 << 20  # characters; far longer than a book's chapter, so that few texts are cut at all
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """A tokenizer as its model's makers trained it; nothing is learnt here and no special tokens are added.
+
+    Args:
+        path: folder or hub name, as `AutoTokenizer.from_pretrained` takes it.
+    """
+
+    path: str = ""
+
+    def fit(self, texts: list[str]) -> PretrainedTokenizer:
+        """Load the tokenizer; ``texts`` are not read. Raises `ValueError` where there is none or it has no offsets."""
+        if not self.path:
+            raise ValueError("front-end pretrained has no path; give `path: FOLDER_OR_HUB_NAME`")
+        return PretrainedTokenizer(_read(self.path))
+
+    def load(self, folder: Path) -> PretrainedTokenizer:
+        """Read what `PretrainedTokenizer.save` wrote; ``path`` need not exist any more."""
+        return PretrainedTokenizer(_read(str(folder)))
+
+
+class PretrainedTokenizer:
+    """Whatever the tokenizer leaves out (spaces, most often) is counted to the token that follows it.
+
+    So spans always tile the text and sizes sum to its bytes, even for tokenizers that lose case or spaces and cannot
+    `decode` the very same text. Of tokens that share a character, the first has its bytes and the others are empty.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Wrap a fast tokenizer of `transformers`."""
+        self._tokenizer = tokenizer
+        self.vocab_size = len(tokenizer)
+
+    def encode(self, text: str) -> Stream:
+        """Tokens of ``text``; none where the tokenizer finds none, as in blank text.
+
+        A text of more than 2^20 characters is encoded in pieces, cut before a word (see `cut`).
+        """
+        ids, ends, shift = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)], 0
+        for piece in cut(text, _PIECE):
+            encoding = self._tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            if encoding["input_ids"]:
+                ids.append(np.array(encoding["input_ids"], dtype=np.int64))
+                offsets = np.array(encoding["offset_mapping"], dtype=np.int32)
+                ends.append(offsets[:, 1] + np.int32(shift))
+            shift += len(piece)
+        stops = np.maximum.accumulate(np.concatenate(ends))
+        stops[-1:] = len(text)
+        starts = np.concatenate([np.zeros(min(1, len(stops)), np.int32), stops[:-1]])
+        bytes_before = np.concatenate([[0], np.cumsum(_utf8_lengths(text))]).astype(np.int32)
+        sizes = bytes_before[stops] - bytes_before[starts]
+        return Stream(torch.from_numpy(np.concatenate(ids)), *map(torch.from_numpy, (starts, stops, sizes)))
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of the tokens, special ones included."""
+        return self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def save(self, folder: Path) -> None:
+        """Copy the tokenizer's own files."""
+        self._tokenizer.save_pretrained(str(folder))
+
+
+def _read(path: str) -> Any:
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise ValueError("front-end pretrained needs transformers; run `pip install 'vqmem[hf]'`") from error
+    if path.startswith(("/", ".", "~")):
+        path = str(existing(path))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"no tokenizer at {path!r} ({reason}); give a folder or a hub name that has one") from error
+    if not tokenizer.is_fast:
+        raise ValueError(f"the tokenizer at {path!r} gives no offsets; give one with a tokenizer.json (a fast one)")
+    return tokenizer
+
+
+def _utf8_lengths(text: str) -> np.ndarray:
+    """How many UTF-8 bytes each character takes."""
+    data = np.frombuffer(text.encode(), dtype=np.uint8)
+    starts = np.flatnonzero((data & 0xC0) != 0x80)
+    return np.diff(starts, append=len(data))
