@@ -26,8 +26,8 @@ def run_lstm(
 ]:
     """Run the recurrence over ``inputs`` (the input's part of every gate, biases included) from a state.
 
-    Returns every gate before its non-linearity, the cell *before* every step, and the hidden state and cell after the last.
-    Differentiable in all four arguments.
+    Returns every gate before its non-linearity, the cell *before* every step, and the hidden state and cell after the
+    last. Differentiable in all four arguments.
     """
     return _Recurrence.apply(inputs, weight, hidden, cell)  # pyright: ignore[reportReturnType]
 
@@ -35,7 +35,7 @@ def run_lstm(
 def cell_step(
     gates: Float[Tensor, "*batch gates"], cell: Float[Tensor, "*batch hidden"] | None
 ) -> Float[Tensor, "*batch hidden"]:
-    """The hidden state after one step, from gates before their non-linearity and the cell before (`None`: a zero cell)."""
+    """The hidden state after one step, from gates before their non-linearity and the cell before (`None`: zeros)."""
     enter, forget, new, out = gates.chunk(4, -1)
     after = enter.sigmoid() * new.tanh()
     if cell is not None:
@@ -74,7 +74,7 @@ class _Recurrence(torch.autograd.Function):
         steps, batch, width = hiddens.shape[0] - 1, *hiddens.shape[1:]
         enter, forget, _, out = gates.sigmoid().chunk(4, -1)
         new, seen = gates[..., 2 * width : 3 * width].tanh(), cells[1:].tanh()
-        # What one step's gradient is multiplied by depends on the forward pass alone, so it is made for all steps at once.
+        # What a step's gradient is multiplied by depends on the forward pass alone, so all are made at once.
         to_cell = out * (1 - seen * seen)
         by_cell = torch.stack(
             [new * enter * (1 - enter), cells[:-1] * forget * (1 - forget), enter * (1 - new * new)], 2

@@ -18,8 +18,8 @@ class QuantiserConfig:
     """How embeddings are quantised."""
 
     kind: Kind = "vq"
-    """``vq`` one codebook; ``residual`` each stage codes what the last left; ``product`` one codebook for each slice of the
-    vector; ``fsq`` a fixed grid, rounded (2309.15505)."""
+    """``vq`` one codebook; ``residual`` each stage codes what the last left; ``product`` one codebook for each slice of
+    the vector; ``fsq`` a fixed grid, rounded (2309.15505)."""
     codes: int = 64
     """Codes a codebook; `fsq` has the product of its ``levels`` instead."""
     groups: int = 2
@@ -45,8 +45,8 @@ class QuantiserConfig:
 class Quantiser(nn.Module):
     """Vectors to their quantised copies and code ids. Codebooks start as k-means of the vectors given at the start.
 
-    In training mode every call moves the codebooks towards the vectors it saw (moving averages, 1711.00937 appendix A.1)
-    and revives dead codes; gradients pass straight through. In evaluation mode nothing changes.
+    In training mode every call moves the codebooks towards the vectors it saw (moving averages, 1711.00937 appendix
+    A.1) and revives dead codes; gradients pass straight through. In evaluation mode nothing changes.
     """
 
     def __init__(self, config: QuantiserConfig, start: Float[Tensor, "rows dim"]) -> None:
@@ -79,8 +79,11 @@ class Quantiser(nn.Module):
         """Quantised vectors, code ids, and the commitment loss (weighted; 0 out of training and for ``fsq``)."""
         quantised, codes, *losses = self.inner(x.unsqueeze(0))
         # The library works in float32 and answers in it now and then.
-        loss = losses[0].sum() if losses else x.new_zeros(())
-        return quantised.squeeze(0).to(x.dtype), codes.reshape(x.shape[0], -1).long(), loss.to(x.dtype)
+        quantised, loss = quantised.squeeze(0).to(x.dtype), losses[0].sum().to(x.dtype) if losses else x.new_zeros(())
+        if self.config.kind != "fsq":
+            # Straight through here and not in the library, whose residual stages would each pass the gradient once.
+            quantised = x + (quantised - x).detach()
+        return quantised, codes.reshape(x.shape[0], -1).long(), loss
 
     @torch.no_grad()
     def look(self, x: Float[Tensor, "rows dim"]) -> tuple[Float[Tensor, "rows dim"], Int[Tensor, "rows groups"]]:
@@ -92,8 +95,11 @@ class Quantiser(nn.Module):
 
 
 def usage(codes: Int[Tensor, "rows groups"], sizes: tuple[int, ...]) -> dict[str, float]:
-    """How codes are used by these tokens: ``rate`` (entropy of the code, or tuple of codes, in bits a token), ``codes_used``
-    and ``dead_codes`` (codes, over all codebooks, that some or none of these tokens have)."""
+    """How codes are used by these tokens: ``rate``, ``codes_used`` and ``dead_codes``.
+
+    ``rate`` is the entropy of the code (or tuple of codes) in bits a token; the other two count the codes, over all
+    codebooks, that some or none of these tokens have.
+    """
     # One number for each tuple of codes, renumbered at each step so that no product of sizes can overflow.
     joint = torch.zeros_like(codes[:, 0])
     for group in codes.unbind(1):
@@ -121,7 +127,5 @@ def _inner(config: QuantiserConfig, dim: int) -> nn.Module:
         return ResidualVQ(dim=dim, num_quantizers=config.groups, **options)
     if dim % config.groups:
         raise ValueError(f"product cannot cut {dim} dimensions into {config.groups} slices; change groups or dim")
-    heads = config.groups
-    return VectorQuantize(
-        dim=dim, codebook_dim=dim // heads, heads=heads, separate_codebook_per_head=heads > 1, **options
-    )
+    slices = {"heads": config.groups, "codebook_dim": dim // config.groups, "separate_codebook_per_head": True}
+    return VectorQuantize(dim=dim, **slices, **options)

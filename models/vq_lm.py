@@ -65,13 +65,13 @@ class VQLM(nn.Module):
 
         h_t, c_t = F(e_t,    h_{t-1}, c_{t-1})      the state, advanced on the embedding itself
         ĥ_t, ĉ_t = F(Q(e_t), h_{t-1}, c_{t-1})      the reconstruction
-        surprise = −log p(x_t | ĥ_t)                rarity: the same with h and c set to zero
+        surprise = -log p(x_t | ĥ_t)                rarity: the same with h and c set to zero
 
     F is one LSTM cell, Q the quantiser. Token ids are predicted by a softmax, frames by a Gaussian of learnt diagonal
-    variance (nats a dimension). With one code, surprise is the surprisal of a plain language model; with as many codes as
-    tokens it falls to 0. The state of a row is a row of ``h`` and of ``c``; zeros start a new document.
+    variance (nats a dimension). With one code, surprise is the surprisal of a plain language model; with as many codes
+    as tokens it falls to 0. The state of a row is a row of ``h`` and of ``c``; zeros start a new document.
 
-    The discrete bottleneck follows 1711.00937; that the state skips it, and so only the *current* token is squeezed, is new.
+    The bottleneck follows 1711.00937, except that the state skips it: only the token itself is squeezed, not its past.
     """
 
     def __init__(self, config: VQLMConfig) -> None:
@@ -128,7 +128,7 @@ class VQLM(nn.Module):
         rows, _, index = self._rows(tokens)
         seen = index[mask]
         quantised, codes, commitment = self.quantiser(rows[seen])
-        # All copies of a row have one code, so any copy stands for it; what rows outside the mask take is of no account.
+        # All copies of a row have one code, so any copy stands for it; what rows outside the mask take does not count.
         copy = seen.new_zeros(rows.shape[0]).scatter_(0, seen, torch.arange(len(seen), device=seen.device))
         rebuilt, blank, state = self._rebuild(rows, quantised[copy], index, state)
         dropped = mask & (torch.rand(mask.shape, device=mask.device) < self.config.state_dropout)
@@ -153,8 +153,8 @@ class VQLM(nn.Module):
     def report(self, tokens: Tokens, mask: Bool[Tensor, "batch time"] | None = None) -> dict[str, float]:
         """What the bottleneck does to these documents, a row each from an empty state: for evaluation.
 
-        Mean ``surprise``, ``rarity`` and ``gain`` in nats; ``rate`` (entropy of the codes) and ``residual`` (surprise) in
-        bits a token, to be read together; ``codes_used`` and ``dead_codes``, codes that some or none of the tokens have.
+        Mean ``surprise``, ``rarity`` and ``gain`` in nats; ``rate`` (entropy of the codes) and ``residual`` (surprise)
+        in bits a token, to be read together; ``codes_used`` and ``dead_codes``: codes that some or no tokens have.
         """
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if mask is None else mask
         if not mask.any():
@@ -168,7 +168,7 @@ class VQLM(nn.Module):
     def _rows(self, tokens: Tokens) -> tuple[Float[Tensor, "rows dim"], Tensor, Int[Tensor, "batch time"]]:
         """The distinct embeddings of these tokens, what each stands for, and which one each token has.
 
-        Quantising, projecting to gates and scoring without state are done once for each distinct token, not for each token.
+        Quantising, projecting to gates and scoring without state are done once for each distinct token.
         """
         if self.config.frame_dim is None:
             ids, index = torch.unique(tokens, return_inverse=True)
@@ -195,7 +195,7 @@ class VQLM(nn.Module):
         return rebuilt, cell_step(alone, None), (hidden, cell)
 
     def _nll(self, hidden: Float[Tensor, "*n hidden"], targets: Tensor) -> Float[Tensor, "*n"]:
-        """−log p(target | hidden) in nats, or nats a dimension for frames."""
+        """-log p(target | hidden) in nats, or nats a dimension for frames."""
         out = self.head(hidden)
         if self.log_variance is not None:
             error = (targets - out - self.bias).square() * torch.exp(-self.log_variance)

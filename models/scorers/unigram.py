@@ -1,4 +1,4 @@
-"""How rare a token is in the training data, whatever stands around it: −log p(x) from counts."""
+"""How rare a token is in the training data, whatever stands around it: -log p(x) from counts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Scorer:
 
 
 class Unigram(nn.Module):
-    """Counts, kept in a buffer. ``surprise`` and ``rarity`` are both −log p(x), ``gain`` is 0; the state is empty."""
+    """Counts, kept in a buffer. ``surprise`` and ``rarity`` are both -log p(x), ``gain`` is 0; the state is empty."""
 
     counts: Tensor
 
@@ -45,7 +45,7 @@ class Unigram(nn.Module):
     def score(
         self, tokens: Int[Tensor, "batch time"], state: Float[Tensor, "batch 0"]
     ) -> tuple[Float[Tensor, "batch time signal"], Float[Tensor, "batch 0"]]:
-        """−log p(x) twice, and 0."""
+        """-log p(x) twice, and 0."""
         rarity = self.rarity()[tokens]
         return torch.stack([rarity, rarity, torch.zeros_like(rarity)], -1), state
 
@@ -60,6 +60,6 @@ class Unigram(nn.Module):
         return Loss(surprise, {"surprise": float(surprise), "rarity": float(surprise)}), state
 
     def rarity(self) -> Float[Tensor, " vocab"]:
-        """−log p of every token of the vocabulary, in nats."""
+        """-log p of every token of the vocabulary, in nats."""
         smoothed = self.counts + self.smoothing
         return (smoothed.sum().log() - smoothed.log()).to(torch.get_default_dtype())

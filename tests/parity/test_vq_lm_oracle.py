@@ -42,15 +42,18 @@ def nll(model: VQLM, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor
 
 
 def oracle(model: VQLM, tokens: torch.Tensor, state, straight_through: bool = False):
-    """Section 5 of the design, read aloud: a cell step for the state, one for the reconstruction, one for the rarity."""
+    """Section 5 of the design, read aloud: a cell step for the state, the reconstruction and the rarity."""
     cell = nn.LSTMCell(model.config.dim, model.config.hidden)
     cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh = model.lstm.all_weights[0]
     h, c = state
     scores = []
     for t in range(tokens.shape[1]):
         e = model.embed(tokens[:, t])
-        q = model.quantiser.look(e.detach())[0]
-        q = e + (q - e).detach() if straight_through else q
+        if model.config.quantiser == "fsq":  # has no codebook that moves, and trains projections of its own
+            q = model.quantiser(e)[0]
+        else:
+            q = model.quantiser.look(e)[0]
+            q = e + (q - e).detach() if straight_through else q
         with_state = nll(model, cell(q, (h, c))[0], tokens[:, t])
         without = nll(model, cell(q)[0], tokens[:, t])
         scores.append(torch.stack([with_state, without, without - with_state], -1))
@@ -67,7 +70,7 @@ VARIANTS = [*KINDS, {"tie": False}, {"frame_dim": 4}, {"hidden": DIM}, {"codes":
 def test_scores_are_the_loops(changes, rows):
     model = small(**changes)
     tokens = batch(model, rows)
-    start = tuple(torch.randn(rows, HIDDEN, dtype=torch.float64) for _ in range(2))
+    start = tuple(torch.randn(rows, model.config.hidden, dtype=torch.float64) for _ in range(2))
     fast, fast_state = model.score(tokens, start)
     slow, slow_state = oracle(model, tokens, start)
     torch.testing.assert_close(fast, slow, rtol=0, atol=1e-5)
@@ -77,15 +80,13 @@ def test_scores_are_the_loops(changes, rows):
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 @pytest.mark.parametrize("rows", [1, 3])
 def test_loss_and_gradients_are_the_loops(changes, rows):
-    # Without commitment and dropout the loss is the mean surprise; the codebook the oracle reads is the one before the step.
-    if changes.get("quantiser") == "fsq":
-        pytest.skip("fsq trains its own projections; its gradient is not the straight-through one of the oracle")
+    # Without commitment and dropout the loss is the mean surprise; the oracle reads the codebook before it moves.
     model = small(state_dropout=0.0, commitment=0.0, dead_below=0.0, **changes)
     tokens, start = batch(model, rows), model.initial_state(rows)
     mask = torch.rand(tokens.shape[:2]) < 0.8
     slow, _ = oracle(model, tokens, start, straight_through=True)
     loss = slow[..., 0][mask].mean()
-    names, parameters = zip(*[(n, p) for n, p in model.named_parameters()], strict=True)
+    names, parameters = zip(*model.named_parameters(), strict=True)
     wanted = torch.autograd.grad(loss, parameters)
     fast, _ = model.training_step(tokens, start, mask)
     torch.testing.assert_close(fast.value, loss, rtol=0, atol=1e-5)
@@ -100,7 +101,7 @@ def test_dropped_state_trains_the_rarity():
     rarity = oracle(model, tokens, model.initial_state(3))[0][..., 1].mean()
     loss, _ = model.training_step(tokens, model.initial_state(3), torch.ones_like(tokens).bool())
     torch.testing.assert_close(loss.value, rarity, rtol=0, atol=1e-5)
-    assert loss.metrics["rarity"] == pytest.approx(float(rarity))
+    assert loss.metrics["rarity"] == pytest.approx(rarity.item())
 
 
 @given(cuts=st.sets(st.integers(1, 39), max_size=6), rows=st.integers(1, 2), frames=st.booleans())
@@ -125,7 +126,8 @@ def test_no_score_looks_ahead(place, token):
     changed = tokens.clone()
     changed[0, place] = token
     before, after = (model.score(x, model.initial_state(1))[0] for x in (tokens, changed))
-    assert torch.equal(before[:, :place], after[:, :place])
+    # Not bit for bit: how many distinct tokens a call sees decides the shape, so the rounding, of its products.
+    torch.testing.assert_close(before[:, :place], after[:, :place], rtol=0, atol=1e-12)
 
 
 def test_a_stream_longer_than_a_chunk_is_scored_in_bounded_pieces(monkeypatch):
