@@ -1,7 +1,7 @@
 """Model folders on disk: ``model.safetensors`` beside ``config.json``, written atomically and checked when read.
 
-Nothing here is ever unpickled. ``config.json`` carries the kind of model, the fields that rebuild it, and the SHA-256 of
-the weights, so that a damaged file and a file of another architecture are told apart and named.
+Nothing here is ever unpickled. ``config.json`` carries the kind of model, the fields that rebuild it, and the SHA-256
+of the weights, so that a damaged file and a file of another architecture are told apart and named.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
-    """Read what `write_tensors` wrote. Raises ``ValueError`` when the file is missing or its SHA-256 is not ``sha256``."""
+    """Read what `write_tensors` wrote. Raises ``ValueError`` when the file is missing or its SHA-256 is another."""
     if not path.is_file():
         raise missing_file("file", path)
     data = path.read_bytes()
@@ -88,7 +88,7 @@ def save_model(folder: Path, kind: str, fields: Mapping[str, Any], module: nn.Mo
 def read_config(folder: Path, kind: str | None = None) -> dict[str, Any]:
     """The ``config.json`` of a model folder: keys ``kind``, ``fields``, ``version``, ``tied``, ``sha256``.
 
-    Raises ``ValueError`` when the folder or file is missing (naming the nearest), is not a model's, or is of another ``kind``.
+    Raises ``ValueError`` when it is missing (naming the nearest), is not a model's, or is of another ``kind``.
     """
     if not folder.is_dir():
         raise missing_file("model folder", folder)
@@ -113,7 +113,7 @@ def load_model(
     kind: str | None = None,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """Rebuild the model in ``folder``: ``builder(fields)`` makes it, the stored weights fill it, on ``device``, in eval mode.
+    """Rebuild the model in ``folder`` on ``device``, in eval mode: ``builder(fields)`` makes it, the weights fill it.
 
     Raises ``ValueError`` with one line when anything is missing, damaged, of another ``kind`` than wanted, or when the
     weights do not fit what ``builder`` made (naming missing, unexpected and mis-shaped weights).

@@ -1,8 +1,8 @@
 """Configs: a YAML file and ``key=value`` overrides, merged over a frozen dataclass, with errors that name the fix.
 
 The dataclass is the schema: its fields are the keys, their types are checked, nested dataclasses are nested mappings.
-A field that holds a variant is typed ``dict[str, Any]`` or ``str | dict[str, Any]`` and left open: which keys it takes is
-known only to the variant's own file, and `vqmem.registry.build` checks them.
+A field that holds a variant is typed ``dict[str, Any]`` or ``str | dict[str, Any]`` and left open: which keys it takes
+is known only to the variant's own file, and `vqmem.registry.build` checks them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def load(schema: type[T], path: str | Path | None, overrides: Iterable[str] = ()
     """An instance of ``schema`` from its defaults, then the YAML file, then ``key=value`` overrides in order.
 
     ``path`` is a file, or the bare name of one in ``folder`` (the recipe's own configs); ``None`` takes the defaults.
-    Interpolations (``${other.key}``) are resolved. Giving a variant another ``name`` drops the keys of the one it replaces.
+    Interpolations (``${other.key}``) are resolved. A variant given another ``name`` loses its old keys.
     Raises ``ValueError`` in one line: missing or malformed file, override without ``=``, unknown key, wrong type.
     """
     merged = _defaults(schema)
@@ -74,7 +74,7 @@ def digest(config: Any) -> str:
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """The device a config means; ``auto`` is CUDA, else Apple's MPS, else the CPU. Under ``torchrun``, this process's GPU.
+    """The device a config means; ``auto`` is CUDA (under ``torchrun`` this process's GPU), else MPS, else the CPU.
 
     Raises ``ValueError`` for a device this machine does not have.
     """

@@ -1,0 +1,228 @@
+"""Training checkpoints: what a run needs to go on to the bit, in files that are never unpickled.
+
+`torch.distributed.checkpoint` writes its own metadata, and everything that is not a tensor, with pickle. So it is used
+here with its safetensors storage and for tensors only: the parameters and the optimiser's moments, which the processes
+share or shard (folder ``shared``). What each process has of its own (buffers, memory state, RNG, position in the data)
+goes to ``rank-K.safetensors`` and ``rank-K.json``. ``checkpoint.json`` holds the SHA-256 of all these files.
+
+A checkpoint is written beside its place and renamed into it: it is whole or it is not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import random
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load as load_shared
+from torch.distributed.checkpoint.state_dict_saver import save as save_shared
+
+INDEX = "checkpoint.json"
+SHARED = "shared"
+
+
+def save(folder: Path, step: int, shared: Mapping[str, Tensor], own: Any, about: Mapping[str, Any]) -> Path:
+    """Write ``folder/step-N`` and remove older steps. Every process calls this together.
+
+    ``shared`` tensors are replicated or sharded (``DTensor``); ``own`` is a tree (see `encode`) of this process alone;
+    ``about`` is JSON that is the same for all.
+    """
+    rank, world = _ranks()
+    target, temporary = folder / f"step-{step:09d}", folder / f".step-{step:09d}"
+    if rank == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    _barrier()
+    if shared:
+        writer = HuggingFaceStorageWriter(str(temporary / SHARED), save_distributed=True)
+        with _alone():
+            save_shared(dict(shared), storage_writer=writer, no_dist=world == 1)
+    tensors, skeleton = encode(own)
+    save_file(tensors, temporary / f"rank-{rank}.safetensors")
+    (temporary / f"rank-{rank}.json").write_text(json.dumps(skeleton))
+    _barrier()
+    if rank == 0:
+        written = sorted(path for path in temporary.rglob("*") if path.is_file())
+        digests = {path.relative_to(temporary).as_posix(): _sha256(path) for path in written}
+        index = {"step": step, "world": world, "files": digests, **about}
+        (temporary / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+        for older in folder.glob("step-*"):
+            if older != target:
+                shutil.rmtree(older)
+    _barrier()
+    return target
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint in ``folder``, if there is one."""
+    return max(folder.glob("step-*"), default=None)
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """The JSON given to `save` as ``about``, with ``step`` and ``world`` (the number of processes).
+
+    Raises ``ValueError`` when a file of the checkpoint is missing or its SHA-256 is not the recorded one.
+    """
+    try:
+        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
+        digests = index["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(f"checkpoint {path} is damaged: {INDEX} is not readable; delete the folder") from None
+    for name, digest in digests.items():
+        if not (path / name).is_file() or _sha256(path / name) != digest:
+            raise ValueError(f"checkpoint {path} is damaged: {name} is missing or changed; delete the folder")
+    return index
+
+
+def shapes(path: Path) -> dict[str, torch.Size]:
+    """Name and shape of every shared tensor in a checkpoint."""
+    if not (path / SHARED).is_dir():
+        return {}
+    metadata = HuggingFaceStorageReader(str(path / SHARED)).read_metadata().state_dict_metadata
+    return {name: entry.size for name, entry in metadata.items() if isinstance(entry, TensorStorageMetadata)}
+
+
+def load(path: Path, shared: Mapping[str, Tensor], device: torch.device) -> Any:
+    """Fill the ``shared`` tensors in place and return what this process gave to `save` as ``own``, on ``device``."""
+    rank, world = _ranks()
+    if shared:
+        reader = HuggingFaceStorageReader(str(path / SHARED))
+        with _alone():
+            load_shared(dict(shared), storage_reader=reader, no_dist=world == 1)
+    skeleton = json.loads((path / f"rank-{rank}.json").read_text(encoding="utf-8"))
+    return decode(load_file(path / f"rank-{rank}.safetensors"), skeleton, device)
+
+
+# --- random numbers ------------------------------------------------------------------------------------------------
+
+
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """The state of every global random generator of this process, as a tree for `encode`."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+        "python": random.getstate(),
+        "numpy": (name, np.asarray(keys).tolist(), *rest),
+    }
+
+
+def set_rng_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Put back what `rng_state` gave."""
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+
+
+# --- trees of tensors ----------------------------------------------------------------------------------------------
+
+
+def tree_map(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    """``tree`` with ``function`` applied to every tensor in its dicts, lists, tuples and dataclasses."""
+    if isinstance(tree, Tensor):
+        return function(tree)
+    if _is_node(tree):
+        values = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
+        return type(tree)(**{name: tree_map(function, value) for name, value in values.items()})
+    if type(tree) is dict:
+        return {key: tree_map(function, value) for key, value in tree.items()}
+    if type(tree) in (list, tuple):
+        return type(tree)(tree_map(function, value) for value in tree)
+    return tree
+
+
+def encode(tree: Any) -> tuple[dict[str, Tensor], Any]:
+    """A tree as named tensors and JSON. Leaves: tensors, numbers, strings, None; inner nodes as in `tree_map`.
+
+    Raises ``TypeError`` for anything else: an explicit state holds values only.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def walk(node: Any) -> Any:
+        if node is None or isinstance(node, (bool, int, float, str)):
+            return node
+        if isinstance(node, Tensor):
+            name = str(len(tensors))
+            tensors[name] = node.detach().cpu().clone().contiguous()
+            return {"tensor": name, "on_cpu": node.device.type == "cpu"}
+        if _is_node(node):
+            values = {field.name: walk(getattr(node, field.name)) for field in dataclasses.fields(node)}
+            return {"dataclass": [type(node).__module__, type(node).__qualname__], "fields": values}
+        if type(node) is dict:
+            return {"dict": [[walk(key), walk(value)] for key, value in node.items()]}
+        if type(node) in (list, tuple):
+            return {type(node).__name__: [walk(value) for value in node]}
+        raise TypeError(f"cannot checkpoint a {type(node).__name__} in a training state; use tensors and dataclasses")
+
+    skeleton = walk(tree)
+    return tensors, skeleton
+
+
+def decode(tensors: Mapping[str, Tensor], skeleton: Any, device: torch.device) -> Any:
+    """The tree that `encode` took apart; tensors that were not on the CPU go to ``device``."""
+    if not isinstance(skeleton, dict):
+        return skeleton
+    if "tensor" in skeleton:
+        tensor = tensors[skeleton["tensor"]]
+        return tensor if skeleton["on_cpu"] else tensor.to(device)
+    if "dataclass" in skeleton:
+        fields = {name: decode(tensors, value, device) for name, value in skeleton["fields"].items()}
+        return _dataclass(*skeleton["dataclass"])(**fields)
+    if "dict" in skeleton:
+        return {decode(tensors, key, device): decode(tensors, value, device) for key, value in skeleton["dict"]}
+    kind = tuple if "tuple" in skeleton else list
+    return kind(decode(tensors, value, device) for value in skeleton[kind.__name__])
+
+
+def _is_node(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _dataclass(module: str, name: str) -> type:
+    """A dataclass that the program has already imported: a file on disk must not decide what code is loaded."""
+    found = getattr(sys.modules.get(module), name, None)
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise ValueError(f"the checkpoint holds a {module}.{name}, which this program does not know")
+    return found
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Without the warning that a single process is a single process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _ranks() -> tuple[int, int]:
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def _barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()

@@ -1,0 +1,179 @@
+"""What changes when the training loop runs in several processes: nothing for the loop, which calls a `Replica`.
+
+``ddp`` keeps a copy of the model in each process and averages gradients; ``fsdp`` (``fully_shard``, the model as one
+group: ZeRO-2) shards parameters, gradients and optimiser and gathers the parameters for each step. The whole
+of `Task.step` runs inside the wrapper's ``forward``, so a task may call any method of its module.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import copy
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+if TYPE_CHECKING:
+    from ._train import Task
+
+
+def ranks() -> tuple[int, int]:
+    """This process's number and how many there are, as ``torchrun`` says: ``(0, 1)`` without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def start_processes(parallel: str, device: torch.device) -> tuple[int, int]:
+    """Join the processes that ``torchrun`` started and return `ranks`. Raises ``ValueError`` for a bad ``parallel``."""
+    rank, world = ranks()
+    if parallel == "none" and world > 1:
+        raise ValueError(f"parallel = none, but torchrun started {world} processes; use parallel=ddp or fsdp")
+    if parallel == "fsdp" and world == 1:
+        raise ValueError("parallel = fsdp needs torchrun with at least two processes; use parallel=none")
+    if world > 1 and not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
+    return rank, world
+
+
+def gather(value: Any) -> list[Any]:
+    """``value`` of every process, in the order of their ranks."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+class _Step(nn.Module):
+    """A `Task`'s step as the ``forward`` that DDP and ``fully_shard`` hook into."""
+
+    def __init__(self, task: Task, touch_all: bool) -> None:
+        super().__init__()
+        self.module, self.run, self.touch_all = task.module, task.step, touch_all
+
+    def forward(self, batch: Any, state: Any) -> tuple[Tensor, dict[str, float], Any]:
+        loss, state = self.run(batch, state)
+        value = loss.value
+        if self.touch_all:
+            # fully_shard reduces only the gradients there are, and hangs when processes used different parameters (an
+            # empty memory here, a full one there). An empty slice gives every parameter a gradient of zeros.
+            value = value + sum(p.flatten()[:0].sum() for p in self.module.parameters() if p.requires_grad)
+        return value, loss.metrics, state
+
+
+class Replica:
+    """This process's part of the model in training. Made by `wrap`."""
+
+    def __init__(self, task: Task, call: nn.Module, spare: nn.Module | None) -> None:
+        self.task, self.call, self.spare, self.module = task, call, spare, task.module
+
+    def step(self, batch: Any, state: Any) -> tuple[Tensor, dict[str, float], Any]:
+        """`Task.step`: loss in nats, metrics, state."""
+        return self.call(batch, state)
+
+    @contextlib.contextmanager
+    def synced(self, last: bool) -> Iterator[None]:
+        """Around forward and backward: gradients are exchanged only in the last of several accumulated batches."""
+        if isinstance(self.call, FSDPModule):
+            self.call.set_requires_gradient_sync(last)
+        with self.call.no_sync() if isinstance(self.call, DistributedDataParallel) and not last else _nothing():
+            yield
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Around evaluation: whole parameters, eval mode, no gradients."""
+        if isinstance(self.call, FSDPModule):
+            self.call.unshard()
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.module.train()
+            if isinstance(self.call, FSDPModule):
+                self.call.reshard()
+
+    def finish(self) -> None:
+        """Leave ``task.module`` an ordinary module in eval mode. After ``fsdp`` it is another object than before."""
+        if self.spare is not None:
+            whole = {name: tensor.full_tensor() for name, tensor in self.module.named_parameters()}  # pyright: ignore
+            self.spare.load_state_dict({**self.module.state_dict(), **whole}, strict=False)
+            self.task.module = self.module = self.spare
+        self.module.eval()
+
+
+def wrap(task: Task, device: torch.device, parallel: str, compiled: bool) -> Replica:
+    """Put ``task.module`` on ``device``, in training mode, ready for ``parallel``."""
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    module = task.module.to(device).train()
+    if compiled:
+        module.compile()
+    trainable = any(p.requires_grad for p in module.parameters())
+    if world == 1:
+        return Replica(task, _Step(task, False), None)
+    if not trainable:
+        raise ValueError(
+            f"{type(module).__name__} has no parameters to average over processes; train it without torchrun"
+        )
+    if parallel == "fsdp":
+        for tensor in (*module.parameters(), *module.buffers()):
+            dist.broadcast(tensor.detach(), 0)
+        spare = copy.deepcopy(module).cpu()  # fully_shard cannot be undone
+        mesh = init_device_mesh(device.type, (world,))
+        step = _Step(task, True)
+        fully_shard(step, mesh=mesh)
+        return Replica(task, step, spare)
+    # Finding unused parameters also keeps DDP from regrouping its buckets after the first step, which would change the
+    # order of sums between a run and its resumption. Buffers are each process's own: state is explicit.
+    call = DistributedDataParallel(_Step(task, False), broadcast_buffers=False, find_unused_parameters=True)
+    return Replica(task, call, None)
+
+
+class Interrupts:
+    """A context in which Ctrl-C and SIGTERM ask for a stop between steps instead of stopping at once.
+
+    A second Ctrl-C in a single process stops at once. Outside the main thread, signals are left alone.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            self.previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def asked(self, device: torch.device) -> int:
+        """The signal that any process got since the start, or 0; the same answer in every process."""
+        if not dist.is_initialized():
+            return self.signal
+        flag = torch.tensor(self.signal, device=device)
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return int(flag)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.signal and number == signal.SIGINT and not dist.is_initialized():  # torchrun itself repeats the signal
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+def _nothing() -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()

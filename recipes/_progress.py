@@ -1,0 +1,96 @@
+"""Live progress with an estimate of the time left: a bar on a terminal, a plain ASCII line now and then elsewhere.
+
+Everything goes to standard error, so that standard output stays free for results.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+T = TypeVar("T")
+
+PLAIN_EVERY = 10.0
+"""Seconds between two lines where there is no terminal (a log file, a CI job)."""
+
+
+class Bar:
+    """A context manager that shows how far a job is. ``quiet`` shows nothing (all ranks but the first).
+
+    The estimate assumes that what is left goes at the speed of what this process has done; ``start`` units were done by
+    an earlier one.
+    """
+
+    def __init__(self, description: str, total: int, *, start: int = 0, quiet: bool = False) -> None:
+        self.description, self.total, self.start, self.done = description, total, start, start
+        self.quiet = quiet
+        self.began = self.shown = time.monotonic()
+        console = Console(stderr=True)
+        self.live = None
+        if console.is_terminal and not quiet:
+            text = "{task.fields[note]}"
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn(text))
+            self.live = Progress(*columns, console=console, refresh_per_second=4)
+            self.task = self.live.add_task(description, total=total, completed=start, note="")
+
+    def __enter__(self) -> Bar:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def update(self, done: int, note: str = "") -> None:
+        """``done`` of the ``total`` units are finished; ``note`` is a few figures to show beside them."""
+        self.done = done
+        line = f"{done}/{self.total}  {note}{'  ' if note else ''}{self._left()}"
+        if self.live is not None:
+            self.live.update(self.task, completed=done, note=line)
+        elif not self.quiet and (time.monotonic() - self.shown >= PLAIN_EVERY or done == self.total):
+            self.shown = time.monotonic()
+            self.say(f"{self.description}  {100 * done // max(1, self.total):3d}%  {line}")
+
+    def say(self, message: str) -> None:
+        """Print one line without disturbing the bar."""
+        if self.live is not None:
+            self.live.console.print(message, markup=False, highlight=False)
+        elif not self.quiet:
+            print(message, file=sys.stderr, flush=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def _left(self) -> str:
+        spent, here = time.monotonic() - self.began, self.done - self.start
+        if self.done >= self.total:
+            return f"took {duration(spent)}"
+        return f"{duration(spent / here * (self.total - self.done))} left" if here > 0 else ""
+
+
+def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
+    """Yield ``items``, showing how many of ``total`` are done and how long the rest will take."""
+    with Bar(description, total) as bar:
+        for done, item in enumerate(items, start=1):
+            yield item
+            bar.update(done)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(7), duration(130), duration(8000)
+    ('7s', '2m10s', '2h13m')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

@@ -1,0 +1,356 @@
+"""The training loop: one for every recipe, plain torch, one process or many, and a resumed run is the same to the bit.
+
+A recipe gives a `Task` (the module, and one step of it), a `Loader` (batches and a position) and a `TrainConfig`:
+
+    seed_all(config.seed)                       # before building: weights depend on torch's global seed
+    figures = train(task, loader, config, Path("runs/x"), evaluate=lambda: {"dev_loss": ...})
+
+Calling it again on the same folder goes on from the last checkpoint; of a finished run it only loads the weights.
+Files in the folder: ``metrics.jsonl`` (the same bytes for the same run, however often it was interrupted),
+``timing.jsonl`` (speed, which no two runs share), ``tensorboard/``, ``checkpoints/``.
+
+Many processes: ``torchrun --nproc-per-node=N -m vqmem ...``. The loader is built with this process's `ranks` and must
+give each process batches of its own; states, positions and random numbers stay apart, gradients are averaged.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..models.scorers.base import Loss
+from . import _checkpoint as checkpoint
+from ._config import as_dict, autocast, resolve_device, resolve_dtype
+from ._log import Log, add, note
+from ._parallel import Interrupts, Replica, ranks, start_processes, wrap
+from ._progress import Bar
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What is trained. Where the loss has no gradient (a scorer that only counts), nothing is optimised.
+
+    ``metrics["tokens"]`` of the loss, where given, is the number of tokens the step saw: it weights the averages that
+    are logged, and gives the speed.
+    """
+
+    module: nn.Module
+
+    def initial_state(self) -> Any:
+        """The state before the first step, on the module's device: a tree as `_checkpoint.encode` takes."""
+        ...
+
+    def step(self, batch: Any, state: Any) -> tuple[Loss, Any]:
+        """The loss of one batch and the state after it, detached."""
+        ...
+
+
+@runtime_checkable
+class Loader(Protocol):
+    """An endless source of batches whose position is a JSON-able value."""
+
+    def next(self) -> Any:
+        """The next batch: a tensor, or dicts, tuples and dataclasses of them. It is moved to the device for you."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the next batch starts."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to where ``state`` was taken."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Steps count optimiser updates."""
+
+    steps: int = 1000
+    lr: float = 1e-3
+    warmup: int = 50
+    min_lr_ratio: float = 0.1
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    accumulate: int = 1
+    log_every: int = 10
+    eval_every: int = 0
+    """Steps between evaluations; 0 evaluates at the end only. The same for ``save_every``."""
+    save_every: int = 200
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+    compile: bool = False
+    parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
+    """``auto`` is ``ddp`` under torchrun, else ``none``; ``fsdp`` shards parameters and optimiser (``fully_shard``)."""
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        least_values = {"steps": 1, "accumulate": 1, "log_every": 1, "warmup": 0, "eval_every": 0, "save_every": 0}
+        for name, least in least_values.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least {least}")
+        if not self.lr > 0 or not self.clip > 0:
+            raise ValueError(f"lr = {self.lr} and clip = {self.clip} must be positive")
+
+
+CHECKPOINTS = "checkpoints"
+MAY_CHANGE = {"log_every", "save_every", "device", "compile", "tensorboard"}
+"""Keys that may differ between the runs that start and resume a training."""
+
+
+class NonFiniteError(ValueError):
+    """The loss or its gradient became infinite or not a number."""
+
+
+@dataclass
+class _Run:
+    """What changes while training, besides the module, the optimiser, the loader and the random generators."""
+
+    step: int
+    state: Any
+    window: dict[str, list[float]] = field(default_factory=dict)
+    """Weighted sum and weight of each metric since the last line of the log."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """The newest value of everything logged."""
+    seconds: float = 0.0
+    """Time spent in steps since the last line of the log."""
+
+
+@dataclass
+class _Session:
+    """What stays the same while training."""
+
+    config: TrainConfig
+    folder: Path
+    device: torch.device
+    loader: Loader
+    replica: Replica
+    optimizer: torch.optim.AdamW
+    identity: dict[str, Any]
+    describe: str
+    evaluate: Callable[[], dict[str, float]] | None
+
+
+def train(
+    task: Task,
+    loader: Loader,
+    config: TrainConfig,
+    folder: Path,
+    *,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    describe: str = "training",
+    identity: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Train ``task.module`` for ``config.steps``, or what is left of them, and return the last figures logged.
+
+    ``evaluate`` runs in eval mode without gradients, on every process. ``identity`` is JSON-able: whatever else (model,
+    data) makes this run what it is; a folder that holds another run is refused. After Ctrl-C or SIGTERM a checkpoint is
+    saved and ``SystemExit`` raised. Raises `NonFiniteError` when training diverges, ``ValueError`` for a folder that
+    does not fit or is damaged.
+    """
+    device = resolve_device(config.device)
+    rank, _ = start_processes(config.parallel, device)
+    seed_all(config.seed + rank)  # each process drops out its own units
+    replica = wrap(task, device, config.parallel, config.compile)
+    optimizer = _optimizer(replica.module, config, device)
+    known = _identity(config, identity)
+    session = _Session(config, folder, device, loader, replica, optimizer, known, describe, evaluate)
+    run = _restore(session) or _Run(0, task.initial_state())
+    with Bar(describe, config.steps, start=run.step, quiet=rank > 0) as bar:
+        if run.step == config.steps:
+            bar.say(f"{describe}: finished earlier ({config.steps} steps); delete {folder} to train again")
+        else:
+            with Interrupts() as interrupts, Log(folder, run.step, config.tensorboard, main=rank == 0) as log:
+                _loop(session, run, bar, interrupts, log)
+    replica.finish()
+    return run.figures
+
+
+def seed_all(seed: int) -> None:
+    """Seed torch, numpy and Python."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """The rate of update ``step`` (from 0): linear warm-up, then a cosine down to ``min_lr_ratio`` of ``lr``."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * cosine)
+
+
+# --- the loop ------------------------------------------------------------------------------------------------------
+
+
+def _loop(session: _Session, run: _Run, bar: Bar, interrupts: Interrupts, log: Log) -> None:
+    config = session.config
+    while run.step < config.steps:
+        _update(session, run)
+        last = run.step == config.steps
+        if last or run.step % config.log_every == 0:
+            figures = log.train(run.step, run.window, run.seconds)
+            run.window, run.seconds, run.figures = {}, 0.0, run.figures | figures
+            bar.update(run.step, note(figures))
+        if session.evaluate and (last or _due(run.step, config.eval_every)):
+            with session.replica.evaluating(), autocast(session.device, resolve_dtype(config.dtype, session.device)):
+                figures = session.evaluate()
+            log.evaluation(run.step, figures)
+            run.figures |= figures
+        stop = interrupts.asked(session.device)
+        if last or stop or _due(run.step, config.save_every):
+            _save(session, run)
+        if stop and not last:
+            bar.say(
+                f"{session.describe}: stopped at step {run.step} of {config.steps}, saved in {session.folder}; "
+                "run the same command again to go on"
+            )
+            raise SystemExit(128 + stop)
+
+
+def _update(session: _Session, run: _Run) -> None:
+    """One optimiser update: ``accumulate`` batches, clipping, AdamW."""
+    config, replica, optimizer = session.config, session.replica, session.optimizer
+    dtype = resolve_dtype(config.dtype, session.device)
+    began = time.perf_counter()
+    optimizer.zero_grad(set_to_none=True)
+    learns = False
+    for part in range(config.accumulate):
+        batch = checkpoint.tree_map(lambda tensor: tensor.to(session.device), session.loader.next())
+        with replica.synced(last=part == config.accumulate - 1):
+            with autocast(session.device, dtype):
+                value, metrics, run.state = replica.step(batch, run.state)
+            loss = _finite("loss", value, session, run)
+            if value.requires_grad:
+                (value / config.accumulate).backward()
+                learns = True
+        add(run.window, {"loss": loss, **metrics}, metrics.get("tokens", 1.0))
+    if learns:
+        norm = nn.utils.clip_grad_norm_(replica.module.parameters(), config.clip)
+        whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # pyright: ignore
+        add(run.window, {"gradient_norm": _finite("gradient norm", whole, session, run)}, 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(run.step, config)
+        optimizer.step()
+    run.seconds += time.perf_counter() - began
+    run.step += 1
+
+
+def _finite(what: str, value: Tensor, session: _Session, run: _Run) -> float:
+    number = float(value.detach())
+    if not math.isfinite(number):
+        saved = checkpoint.latest(session.folder / CHECKPOINTS)
+        raise NonFiniteError(
+            f"{session.describe}: the {what} is {number} at step {run.step + 1}; lower train.lr (now "
+            f"{session.config.lr:g}) or raise warmup; nothing of this step is saved, the last checkpoint is {saved}"
+        )
+    return number
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _optimizer(module: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW; vectors (norms, biases) do not decay."""
+    params = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in params if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    fused = device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
+
+
+# --- going on ------------------------------------------------------------------------------------------------------
+
+
+def _save(session: _Session, run: _Run) -> None:
+    module = session.replica.module
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    own = {
+        "state": run.state,
+        # Copies of a buffer may differ between processes (running statistics), so each keeps its own.
+        "buffers": {name: tensor for name, tensor in module.state_dict().items() if name not in parameters},
+        "rng": checkpoint.rng_state(session.device),
+        "loader": session.loader.state_dict(),
+        "log": {"window": run.window, "figures": run.figures, "seconds": run.seconds},
+    }
+    shared = _shared(module, session.optimizer)
+    checkpoint.save(session.folder / CHECKPOINTS, run.step, shared, own, {"identity": session.identity})
+
+
+def _restore(session: _Session) -> _Run | None:
+    """Put everything back as the last checkpoint has it, if there is one."""
+    path = checkpoint.latest(session.folder / CHECKPOINTS)
+    if path is None:
+        return None
+    about = checkpoint.read_about(path)
+    _compare(about, session, path)
+    module, optimizer, stored = session.replica.module, session.optimizer, checkpoint.shapes(path)
+    for name, parameter in module.named_parameters():
+        if f"optimizer.{name}.step" in stored:  # made by AdamW at its first update, so it must be made here
+            on = parameter.device if optimizer.defaults["fused"] else "cpu"
+            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.zeros((), device=on), **moments}
+    shared = _shared(module, optimizer)
+    wrong = [name for name in {**shared, **stored} if name not in shared or shared[name].shape != stored.get(name)]
+    if wrong:
+        raise ValueError(
+            f"checkpoint {path} is of another model: {', '.join(sorted(wrong)[:4])} differ; use another folder"
+        )
+    own = checkpoint.load(path, shared, session.device)
+    module.load_state_dict(own["buffers"], strict=False)
+    session.loader.load_state_dict(own["loader"])
+    checkpoint.set_rng_state(own["rng"], session.device)
+    return _Run(about["step"], own["state"], **own["log"])
+
+
+def _shared(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Parameters and their moments by name, to be written or filled in place."""
+    shared = {f"model.{name}": parameter.detach() for name, parameter in module.named_parameters()}
+    for name, parameter in module.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            shared[f"optimizer.{name}.{key}"] = value
+    return shared
+
+
+def _identity(config: TrainConfig, identity: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a resumed run must have in common with the one that it goes on with: dotted key to value."""
+    train_keys = {key: value for key, value in as_dict(config).items() if key not in MAY_CHANGE}
+    return json.loads(json.dumps(_flat({"train": train_keys, **(identity or {})})))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _compare(about: Mapping[str, Any], session: _Session, path: Path) -> None:
+    _, world = ranks()
+    if about["world"] != world:
+        raise ValueError(
+            f"checkpoint {path} is of {about['world']} processes, not {world}; use as many, or another folder"
+        )
+    old, new = about["identity"], session.identity
+    changed = [f"{key} {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
+    if changed:
+        raise ValueError(
+            f"{session.folder} holds another run ({'; '.join(changed[:4])}); use another folder or delete this one"
+        )

@@ -1,0 +1,213 @@
+"""The training loop: it learns, stops, goes on to the bit, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from vqmem.models.scorers.base import Loss
+from vqmem.recipes._train import NonFiniteError, TrainConfig, learning_rate, seed_all, train
+
+CONFIG = TrainConfig(
+    steps=20, lr=1e-2, warmup=3, log_every=4, save_every=11, eval_every=5, device="cpu", tensorboard=False, accumulate=2
+)
+
+
+@dataclass(frozen=True)
+class Memory:
+    hidden: Tensor
+    filled: Tensor | None
+    seen: int
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 8)
+        self.cell = nn.GRUCell(8, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.drop = nn.Dropout(0.2)
+        self.out = nn.Linear(8, 11)
+        self.out.weight = self.embed.weight
+        self.unused = nn.Linear(2, 2)
+
+
+class Toy:
+    """A recurrent net whose state, buffers and dropout all matter to the result."""
+
+    def __init__(self, stop_at: int = 0, number: int = signal.SIGTERM, spoil_at: int = 0) -> None:
+        seed_all(3)
+        self.module = Net()
+        self.stop_at, self.number, self.spoil_at, self.steps = stop_at, number, spoil_at, 0
+
+    def initial_state(self) -> Memory:
+        return Memory(torch.zeros(4, 8), None, 0)
+
+    def step(self, batch: Tensor, state: Memory) -> tuple[Loss, Memory]:
+        self.steps += 1
+        if self.stop_at and self.steps == self.stop_at:
+            os.kill(os.getpid(), self.number)
+        net = self.module
+        hidden = net.cell(net.embed(batch), state.hidden)
+        logits = net.out(net.drop(net.norm(hidden)) + torch.rand(4, 1))
+        value = nn.functional.cross_entropy(logits, batch)
+        if self.steps == self.spoil_at:
+            value = value * float("nan")
+        metrics = {"tokens": 4.0, "filled": float(state.filled is not None)}
+        return Loss(value, metrics), Memory(hidden.detach(), hidden.detach() > 0, state.seen + 4)
+
+
+class Stream:
+    def __init__(self) -> None:
+        self.position = 0
+
+    def next(self) -> Tensor:
+        self.position += 1
+        return torch.arange(4).mul(self.position).remainder(11)
+
+    def state_dict(self) -> dict:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.position = state["position"]
+
+
+def run(folder: Path, config: TrainConfig = CONFIG, **kinds) -> tuple[Toy, dict[str, float]]:
+    toy = Toy(**kinds)
+    return toy, train(toy, Stream(), config, folder, evaluate=lambda: {"dev": float(torch.rand(()))})
+
+
+def same_weights(left: nn.Module, right: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(left.state_dict().values(), right.state_dict().values(), strict=True))
+
+
+def test_loss_falls_and_the_log_is_complete(tmp_path):
+    _, figures = run(tmp_path, replace(CONFIG, steps=200))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["kind"] == "train"]
+    assert losses[-1] < 0.5 * losses[0]
+    assert len(losses) == 50
+    assert lines[0]["tokens"] == 4 * 4 * 2
+    assert figures["loss"] == losses[-1]
+    assert {"dev", "gradient_norm", "tokens_per_second"} <= figures.keys()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_run_resumes_to_the_bit(tmp_path, number, capsys):
+    whole, figures = run(tmp_path / "whole")
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "parts", stop_at=18, number=number)
+    assert stopped.value.code == 128 + number
+    assert "stopped at step 9 of 20" in capsys.readouterr().err
+    resumed, again = run(tmp_path / "parts")
+    assert resumed.steps == 2 * (20 - 9)
+    assert same_weights(whole.module, resumed.module)
+    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    assert {**figures, "seconds": 0, "tokens_per_second": 0} == {**again, "seconds": 0, "tokens_per_second": 0}
+
+
+def test_killed_run_resumes_to_the_bit(tmp_path):
+    whole, _ = run(tmp_path / "whole")
+    child = os.fork()
+    if child == 0:  # dies in step 14, after the checkpoint of step 11 and the log line of step 12
+        run(tmp_path / "parts", stop_at=27, number=signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    with (tmp_path / "parts/metrics.jsonl").open("a") as file:
+        file.write('{"step": 13, "half a li')
+    resumed, _ = run(tmp_path / "parts")
+    assert resumed.steps == 2 * 9
+    assert same_weights(whole.module, resumed.module)
+    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+
+
+def test_finished_run_says_so_and_loads(tmp_path, capsys):
+    first, figures = run(tmp_path)
+    second, again = run(tmp_path)
+    assert second.steps == 0
+    assert again == figures
+    assert same_weights(first.module, second.module)
+    assert "finished earlier" in capsys.readouterr().err
+
+
+def test_nothing_is_pickled(tmp_path):
+    run(tmp_path)
+    kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert kinds == {".json", ".jsonl", ".safetensors"}
+
+
+class Counter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("counts", torch.zeros(11))
+
+
+class Counting:
+    def __init__(self) -> None:
+        self.module = Counter()
+
+    def initial_state(self) -> None:
+        return None
+
+    def step(self, batch: Tensor, state: None) -> tuple[Loss, None]:
+        self.module.counts += torch.bincount(batch, minlength=11)
+        return Loss(torch.tensor(1.0)), None
+
+
+def test_task_without_gradient(tmp_path):
+    task = Counting()
+    assert train(task, Stream(), CONFIG, tmp_path)["loss"] == 1.0
+    again = Counting()
+    train(again, Stream(), CONFIG, tmp_path)
+    assert again.module.counts.sum() == 20 * 2 * 4
+
+
+def test_divergence_names_the_step_and_saves_nothing(tmp_path):
+    with pytest.raises(NonFiniteError, match=r"loss is nan at step 12;.*step-000000011"):
+        run(tmp_path, spoil_at=23)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000011"]
+
+
+def test_another_run_in_the_folder_is_refused(tmp_path):
+    run(tmp_path)
+    with pytest.raises(ValueError, match=r"another run \(train.lr 0.01 -> 0.5\)"):
+        run(tmp_path, replace(CONFIG, lr=0.5))
+    toy = Toy()
+    toy.module.out = nn.Linear(8, 12)
+    with pytest.raises(ValueError, match="another model"):
+        train(toy, Stream(), CONFIG, tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["shared/*", "rank-0.json", "checkpoint.json"])
+def test_damaged_checkpoint_is_named(tmp_path, pattern):
+    run(tmp_path)
+    path = next((tmp_path / "checkpoints/step-000000020").glob(pattern))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged"):
+        run(tmp_path)
+
+
+def test_tensorboard_by_default(tmp_path):
+    run(tmp_path, replace(CONFIG, steps=2, tensorboard=True))
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_learning_rate_warms_up_and_falls():
+    rates = [learning_rate(step, CONFIG) for step in range(21)]
+    assert rates[0] == pytest.approx(CONFIG.lr / 3)
+    assert max(rates) == rates[2] == CONFIG.lr
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[20] == pytest.approx(CONFIG.lr * CONFIG.min_lr_ratio)
+
+
+def test_bad_config_is_refused():
+    with pytest.raises(ValueError, match="accumulate = 0 must be at least 1"):
+        TrainConfig(accumulate=0)
