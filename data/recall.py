@@ -1,0 +1,126 @@
+"""Synthetic recall: facts stated early and asked for late, beyond the reach of a memory that keeps the newest.
+
+A document states ``facts`` facts, each a key and a value, then goes on with at least ``gap`` characters of filler, then
+asks for every fact in random order. ``spans`` marks the value in each question: whoever predicts it must have kept the
+fact. (After that the facts are asked again in another order; these answers lie a few characters back, need no memory
+and are not marked. They are what teaches a model to look back, within some hundred steps, in every task.)
+
+Three tasks say when keeping surprising tokens is right and when it is wrong:
+
+``surprising_needed``
+    ``@Kv;`` binds the capital K to the digit v, both random; filler is one sentence over and over, which costs next to
+    nothing to predict. What must be kept is what surprises: a memory by surprise should win.
+
+    ``the sun is up.the sun is up.@Q7;the sun is up. … the sun is up.?Q7;``
+
+``predictable_needed``
+    Filler is random characters, each as surprising as can be. The facts come in the order of their keys, and a value is
+    ``y`` or ``n`` said again and again: at most one bit, then none. What must be kept is the least surprising of all: a
+    memory by surprise should lose even to a random one. (A memory by `gain` may win: within the noise the fact's
+    characters are rare, and the context foretells them.)
+
+    ``k8#Zw,e @Ayyyy;0dVq:3m … ?Ay;``
+
+``surprising_useless``
+    As ``surprising_needed``, but among the facts and all through the gap stand four times as many ``#Kv;``, just as
+    random, which are never asked for. A memory that keeps whatever surprises spends its slots on them; one that learnt
+    what the marker means does not. Keys of the two kinds never coincide within a document.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ..registry import UnknownNameError
+from .base import Document, Split
+
+T = TypeVar("T")
+TASKS = ("surprising_needed", "predictable_needed", "surprising_useless")
+_NOISE = "".join(sorted({*map(chr, range(0x21, 0x7F))} - set("@?;#yn" + string.ascii_uppercase)))
+_WORD = 7  # noise comes in words of this length: a marker may only follow a space, so that it does not surprise much
+_JUNK = 4  # facts that are never asked for, for each one that is
+
+
+@dataclass(frozen=True)
+class Source:
+    """Recall documents: each a function of its task, seed, split and index alone.
+
+    Args:
+        task: surprising_needed | predictable_needed | surprising_useless.
+        train_documents: documents of the split train.
+        held_out_documents: documents of each of the splits dev and test.
+        length: characters of a document, up to a few words more; what is left over becomes filler among the facts.
+        facts: facts of a document, 1 to 12.
+        gap: least number of characters between the last fact and the first question.
+        seed: of the generator.
+    """
+
+    task: str = "surprising_needed"
+    train_documents: int = 2000
+    held_out_documents: int = 100
+    length: int = 512
+    facts: int = 6
+    gap: int = 300
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse tasks that are not there and documents that do not fit."""
+        if self.task not in TASKS:
+            raise UnknownNameError("recall task", self.task, list(TASKS))
+        if not 1 <= self.facts <= 12:
+            raise ValueError(f"recall facts {self.facts} is out of range; give 1 to 12")
+        if self.gap < 0:
+            raise ValueError(f"recall gap {self.gap} is negative; give 0 or more")
+        if self.length < (needed := self.gap + 32 * self.facts):
+            raise ValueError(f"recall length {self.length} holds no {self.facts} facts; give {needed} or more")
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        """Generate the documents of ``split``; ``spans`` are the values in the first question for each fact."""
+        for index in range(self.train_documents if split == "train" else self.held_out_documents):
+            yield self._document(split, index)
+
+    def _document(self, split: Split, index: int) -> Document:
+        rng = random.Random(f"{self.task} {self.seed} {split} {index}")
+        noise = self.task == "predictable_needed"
+        keys = list(string.ascii_uppercase[: self.facts]) if noise else rng.sample(string.ascii_uppercase, self.facts)
+        facts = [(key, rng.choice("yn" if noise else string.digits)) for key in keys]
+        statements = [f"@{key}{value * 4 if noise else value};" for key, value in facts]
+        junk: list[str] = []
+        if self.task == "surprising_useless":
+            others = sorted(set(string.ascii_uppercase) - set(keys))
+            junk = [f"#{rng.choice(others)}{rng.choice(string.digits)};" for _ in range(_JUNK * self.facts)]
+            statements = _shuffled([*statements, *junk[::2]], rng)
+        questions = [f"?{key}{value};" for key, value in [*_shuffled(facts, rng), *_shuffled(facts, rng)]]
+        room = self.length - self.gap - sum(map(len, questions))
+        filler = _noise if noise else _sentence
+        before = _spread(statements, room, filler, rng) + _spread(junk[1::2], self.gap, filler, rng)
+        spans = tuple((at, at + 1) for at in range(len(before) + 2, len(before) + 2 + 4 * self.facts, 4))
+        return Document(f"{self.task}/{self.seed}/{split}/{index}", before + "".join(questions), spans)
+
+
+def _spread(items: list[str], length: int, filler: Callable[[random.Random], str], rng: random.Random) -> str:
+    """``items`` in order, at random places in filler that fills the text up to ``length`` or over and ends it."""
+    size = len(filler(random.Random(0)))
+    units = max(1, -(-(length - sum(map(len, items))) // size))
+    places = sorted(rng.choices(range(units), k=len(items)))
+    parts = []
+    for unit in range(units):
+        parts += [item for item, place in zip(items, places, strict=True) if place == unit]
+        parts.append(filler(rng))
+    return "".join(parts)
+
+
+def _sentence(rng: random.Random) -> str:
+    return "the sun is up."
+
+
+def _noise(rng: random.Random) -> str:
+    return "".join(rng.choices(_NOISE, k=_WORD)) + " "
+
+
+def _shuffled(items: list[T], rng: random.Random) -> list[T]:
+    return rng.sample(items, len(items))
