@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 Split = Literal["train", "dev", "test"]
 
@@ -21,6 +21,7 @@ class Document:
     spans: tuple[tuple[int, int], ...] = ()
 
 
+@runtime_checkable
 class Source(Protocol):
     """The frozen dataclass ``Source`` of a data file: its fields are its YAML keys."""
 

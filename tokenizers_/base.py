@@ -60,6 +60,7 @@ class Tokenizer(Protocol):
         ...
 
 
+@runtime_checkable
 class FrontEnd(Protocol):
     """The frozen dataclass ``FrontEnd`` of a front-end's file: its fields are its YAML keys."""
 

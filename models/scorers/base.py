@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -23,6 +23,7 @@ class Loss:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
+@runtime_checkable
 class ScorerModel(Protocol):
     """An ``nn.Module`` that scores token streams. ``Scorer.build`` of a scorer's file returns one."""
 
@@ -43,6 +44,7 @@ class ScorerModel(Protocol):
         ...
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """The frozen dataclass ``Scorer`` of a scorer's file: its fields are its YAML keys."""
 

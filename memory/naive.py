@@ -1,0 +1,96 @@
+"""The memory again, slow and obvious: Python lists, one row and one slot at a time. The oracle of the tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One remembered token; see `vqmem.memory.slots.Slots` for the fields."""
+
+    token: int
+    position: int
+    scores: tuple[float, ...] = (0.0, 0.0, 0.0)
+    standard: tuple[float, ...] = (0.0, 0.0, 0.0)
+    usage: float = 0.0
+    valid: bool = True
+
+
+Priority = Callable[[Any, Sequence[Slot], int], list[float]]
+"""From a policy, the valid slots of a row in order of position, and the next position, to a priority a slot."""
+
+
+def fifo(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
+    """Newer is higher."""
+    return [float(slot.position - now) for slot in slots]
+
+
+def sink_recent(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
+    """The first tokens, then newer is higher."""
+    return [math.inf if slot.position < policy.sinks else float(slot.position - now) for slot in slots]
+
+
+def random(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
+    """The top 24 of 31 hashed bits, as a fraction."""
+
+    def mix(x: int) -> int:
+        x &= 2**31 - 1
+        x = ((x ^ x >> 16) * 0x21F0AAAD) % 2**31
+        x = ((x ^ x >> 15) * 0x735A2D97) % 2**31
+        return x ^ x >> 15
+
+    return [
+        (mix(mix(mix(now + 0x9E3779B * (policy.seed + 1)) ^ slot.position) ^ slot.token) >> 7) / 2**24 for slot in slots
+    ]
+
+
+def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
+    """Weighted signals minus a function of age, and the options."""
+
+    def worth(slot: Slot) -> float:
+        weights = (policy.surprise, policy.rarity, policy.gain)
+        signals = slot.standard if policy.scale == "standardised" else slot.scores
+        if policy.scale == "log":
+            signals = tuple(math.log(max(signal, policy.floor)) for signal in signals)
+        return sum(weight * signal for weight, signal in zip(weights, signals, strict=True))
+
+    def cost(slot: Slot) -> float:
+        age = max(1, now - slot.position)
+        lives = age / policy.half_life
+        return {"log": math.log(age), "linear": lives, "half_life": 1 - 2**-lives}[policy.age]
+
+    priorities = []
+    for slot in slots:
+        near = [worth(other) for other in slots if abs(other.position - slot.position) <= policy.window // 2]
+        priority = sum(near) / len(near) - policy.age_weight * cost(slot)
+        if policy.admit is not None and worth(slot) < policy.admit:
+            priority -= 1e6
+        if policy.copies and any(o.token == slot.token >= 0 and o.position > slot.position for o in slots):
+            priority -= 1e6
+        priorities.append(priority)
+    return priorities
+
+
+PRIORITIES: dict[str, Priority] = {"fifo": fifo, "sink_recent": sink_recent, "random": random, "scored": scored}
+"""The oracle of each policy that has one, by the policy's name."""
+
+
+def select(
+    slots: Sequence[Slot], policy: Any, priority: Priority, keep: int, now: int, sinks: int = 0, recent: int = 0
+) -> list[int]:
+    """The indices of the slots of one row that stay, in order of position, invalid ones first."""
+    valid = sorted((i for i, slot in enumerate(slots) if slot.valid), key=lambda i: slots[i].position)
+    worth = dict(zip(valid, priority(policy, [slots[i] for i in valid], now), strict=True))
+
+    def rank(i: int) -> tuple[int, float, int]:
+        if not slots[i].valid:
+            return (0, 0.0, i)
+        guarded = slots[i].position < sinks or slots[i].position >= now - recent
+        return (2 if guarded else 1, worth[i], slots[i].position)
+
+    kept = sorted(range(len(slots)), key=rank)[max(0, len(slots) - keep) :]
+    return sorted(kept, key=lambda i: (slots[i].valid, slots[i].position if slots[i].valid else i))

@@ -1,0 +1,87 @@
+"""Keep informative tokens: a weighted sum of the scorer's signals minus a growing function of age (ours)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..policy import age
+from ..slots import Slots
+
+_LAST = 1e6
+"""More than any priority: what is subtracted from slots that go before all others."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """priority = w · f(signals) - age_weight · g(age), the idea of this project.
+
+    ``surprise``, ``rarity``, ``gain`` are the weights w (default: surprise alone). ``scale`` is f: ``raw`` nats, ``log``
+    (of nats, floored at ``floor``; the sum is then a product of powers), or ``standardised`` (running standard
+    deviations). ``age`` is g: ``log``, ``linear`` or ``half_life`` (1 - 2^(-age / half_life)); linear and half-life ages
+    are in units of ``half_life`` tokens. ``window`` (odd, in tokens) averages w · f over neighbours, so that spans stay
+    together. Tokens whose w · f is below ``admit`` when written, and with ``copies`` tokens that a newer slot holds too,
+    go before all others.
+    """
+
+    surprise: float = 1.0
+    rarity: float = 0.0
+    gain: float = 0.0
+    scale: Literal["raw", "log", "standardised"] = "log"
+    age: Literal["log", "linear", "half_life"] = "log"
+    age_weight: float = 1.0
+    half_life: float = 256.0
+    floor: float = 0.01
+    window: int = 1
+    admit: float | None = None
+    copies: bool = False
+    requires: ClassVar[tuple[str, ...]] = ("scores",)
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a value outside its range."""
+        if self.window < 1 or self.window % 2 == 0:
+            raise ValueError(f"window={self.window}; use an odd number of tokens, 1 for none")
+        if self.half_life <= 0 or self.floor <= 0:
+            raise ValueError(f"half_life={self.half_life}, floor={self.floor}; both must be above 0")
+
+    def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
+        """The formula above."""
+        worth = self._worth(slots)
+        priority = _smooth(worth, slots, self.window) - self.age_weight * self._age(age(slots, now).float())
+        if self.admit is not None:
+            priority = priority - _LAST * (worth < self.admit)
+        if self.copies:
+            priority = priority - _LAST * _has_newer_copy(slots)
+        return priority
+
+    def _worth(self, slots: Slots) -> Float[Tensor, "batch slots"]:
+        signals = slots.standard if self.scale == "standardised" else slots.scores
+        if self.scale == "log":
+            signals = signals.clamp(min=self.floor).log()
+        return signals.float() @ signals.new_tensor([self.surprise, self.rarity, self.gain]).float()
+
+    def _age(self, tokens: Float[Tensor, "batch slots"]) -> Float[Tensor, "batch slots"]:
+        if self.age == "log":
+            return tokens.log()
+        lives = tokens / self.half_life
+        return lives if self.age == "linear" else 1 - torch.exp2(-lives)
+
+
+def _smooth(worth: Tensor, slots: Slots, window: int) -> Float[Tensor, "batch slots"]:
+    """The mean over the valid slots at most ``window // 2`` tokens away to either side."""
+    if window == 1:
+        return worth
+    apart = (slots.positions[:, :, None] - slots.positions[:, None, :]).abs()
+    near = ((apart <= window // 2) & slots.valid[:, None, :]).float()
+    return torch.einsum("bij,bj->bi", near, worth) / near.sum(2).clamp(min=1)
+
+
+def _has_newer_copy(slots: Slots) -> Float[Tensor, "batch slots"]:
+    same = slots.tokens[:, :, None] == slots.tokens[:, None, :]
+    newer = slots.positions[:, None, :] > slots.positions[:, :, None]
+    whole = (slots.valid & (slots.tokens >= 0))[:, None, :]
+    return (same & newer & whole).any(dim=2).float()

@@ -1,0 +1,241 @@
+"""The memory transformer: a decoder that reads one segment at a time and attends to a bounded memory of earlier ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..memory.slots import Slots
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Shape of a `MemoryTransformer`. ``frame_dim`` replaces token ids by frames of that size as input."""
+
+    vocab_size: int
+    layers: int = 4
+    dim: int = 256
+    heads: int = 4
+    expansion: int = 4
+    dropout: float = 0.0
+    rope_base: float = 10_000.0
+    score_bias: bool = False
+    frame_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` where the heads do not divide the width evenly."""
+        if self.dim % (2 * self.heads):
+            raise ValueError(f"dim={self.dim} must be a multiple of 2 x heads={self.heads}, for rotary positions")
+
+
+class Output(NamedTuple):
+    """``payload`` is what a memory should write for this segment; ``usage`` the attention each slot read received."""
+
+    logits: Float[Tensor, "batch time vocab"]
+    payload: tuple[Tensor, ...]
+    usage: Float[Tensor, "batch slots"] | None
+
+
+class MemoryTransformer(nn.Module):
+    """Decoder-only, pre-norm, rotary positions, recurrent over segments like Transformer-XL (arXiv:1901.02860).
+
+    Differs from it in the positions (rotary and true: a kept token keeps its distance) and in what may be in the
+    memory: any slots, not just the newest. One kept set a row serves all layers. The memory's payload is either
+    ``hidden`` states, from which keys and values are made anew with gradients into the projections (training), or
+    ``keys_values`` (decoding); both give the same logits.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        if config.frame_dim is None:
+            self.embed = nn.Embedding(config.vocab_size, config.dim)
+        else:
+            self.embed = nn.Linear(config.frame_dim, config.dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.dim)
+        self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.score_weight = nn.Parameter(torch.zeros(config.heads, 3)) if config.score_bias else None
+        self.apply(_initialise)
+        for block in self.blocks:
+            for last in (block.attention.out, block.feed_forward[-1]):
+                nn.init.normal_(last.weight, std=0.02 / (2 * config.layers) ** 0.5)
+        if config.frame_dim is None:
+            self.head.weight = self.embed.weight
+
+    def forward(
+        self,
+        inputs: Int[Tensor, "batch time"] | Float[Tensor, "batch time frame"],
+        positions: Int[Tensor, "batch time"],
+        memory: Slots | None = None,
+        *,
+        remember: Literal["hidden", "keys_values"] = "hidden",
+        need_usage: bool = False,
+    ) -> Output:
+        """Logits of the token after each input. ``positions`` count from the start of each row's document.
+
+        ``memory`` holds payloads of the kind ``remember``, written by earlier calls; None where there are none yet.
+        """
+        layout = self._layout(positions, memory)
+        x = self.embed(inputs)
+        written, usage = [], []
+        for i, block in enumerate(self.blocks):
+            slots = () if memory is None or not memory.count else tuple(p[:, :, i] for p in memory.payload)
+            x, payload, used = block(x, slots, layout, remember, need_usage)
+            written.append(payload)
+            usage.append(used)
+        payload = tuple(torch.stack(parts, dim=2) for parts in zip(*written, strict=True))
+        return Output(self.head(self.norm(x)), payload, torch.stack(usage).mean(0) if need_usage else None)
+
+    def empty_payload(self, batch: int, remember: Literal["hidden", "keys_values"] = "hidden") -> tuple[Tensor, ...]:
+        """Payload tensors of no slots, to make an empty memory from."""
+        parts = 1 if remember == "hidden" else 2
+        x = self.norm.weight.new_zeros(batch, 0, self.config.layers, self.config.dim)
+        return (x,) * parts
+
+    def _layout(self, positions: Tensor, memory: Slots | None) -> Layout:
+        """Angles are taken relative to the segment's end, in integers, so that streams of any length stay exact."""
+        end = positions[:, -1:] + 1
+        batch, time = positions.shape
+        places, slots = positions - end, 0
+        visible = torch.ones(time, time, dtype=torch.bool, device=positions.device).tril().expand(batch, time, time)
+        if memory is not None and memory.count:
+            slots = memory.count
+            places = torch.cat([memory.positions - end, places], dim=1)
+            visible = torch.cat([memory.valid[:, None].expand(batch, time, slots), visible], dim=2)
+        width = self.config.dim // self.config.heads
+        rates = self.config.rope_base ** (-torch.arange(0, width, 2, device=places.device) / width)
+        angles = (places[..., None] * rates)[:, None]
+        dtype = torch.get_autocast_dtype(places.device.type) if torch.is_autocast_enabled(places.device.type) else None
+        dtype = dtype or self.norm.weight.dtype
+        bias = torch.zeros(batch, 1, time, slots + time, device=places.device, dtype=dtype)
+        bias = bias.masked_fill(~visible[:, None], torch.finfo(dtype).min)
+        if self.score_weight is not None and memory is not None and memory.count:
+            learnt = torch.einsum("bsk,hk->bhs", memory.standard.to(dtype), self.score_weight.to(dtype))
+            bias = bias + F.pad(learnt, (0, time))[:, :, None]
+        return Layout(angles.cos().to(dtype), angles.sin().to(dtype), bias)
+
+
+class Layout(NamedTuple):
+    """Where keys stand (cosines and sines ``[batch, 1, keys, width / 2]``) and what each query may see (additive)."""
+
+    cos: Tensor
+    sin: Tensor
+    bias: Tensor
+
+
+class Block(nn.Module):
+    """Pre-norm attention and a feed-forward network with GELU."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.dim)
+        self.attention = Attention(config)
+        self.feed_forward_norm = nn.RMSNorm(config.dim)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(config.dim, config.expansion * config.dim, bias=False),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(config.expansion * config.dim, config.dim, bias=False),
+        )
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, slots: tuple[Tensor, ...], layout: Layout, remember: str, need_usage: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
+        """The new hidden states, what to remember of this layer, and the slots' usage."""
+        written = (x,)
+        if remember == "hidden":
+            source = torch.cat([*slots, x], dim=1)
+            keys, values = self.attention.keys_values(self.attention_norm(source))
+            queries = self.attention.query(self.attention_norm(x))
+        else:
+            normed = self.attention_norm(x)
+            written = self.attention.keys_values(normed)
+            keys, values = (
+                (torch.cat([old, new], dim=1) for old, new in zip(slots, written, strict=True)) if slots else written
+            )
+            queries = self.attention.query(normed)
+        mixed, usage = self.attention(queries, keys, values, layout, need_usage)
+        x = x + self.dropout(mixed)
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), written, usage
+
+
+class Attention(nn.Module):
+    """Multi-head attention in which queries are the last of the keys' places."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.query = nn.Linear(config.dim, config.dim, bias=False)
+        self.key_value = nn.Linear(config.dim, 2 * config.dim, bias=False)
+        self.out = nn.Linear(config.dim, config.dim, bias=False)
+
+    def keys_values(self, x: Float[Tensor, "batch keys dim"]) -> tuple[Tensor, Tensor]:
+        """Keys (not yet rotated) and values of normed hidden states."""
+        return self.key_value(x).chunk(2, dim=-1)
+
+    def forward(
+        self, queries: Tensor, keys: Tensor, values: Tensor, layout: Layout, need_usage: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attended values ``[batch, time, dim]`` and the attention that each memory slot received."""
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (queries, keys, values))
+        time = q.shape[2]
+        q = _rotate(q, layout.cos[:, :, -time:], layout.sin[:, :, -time:])
+        k = _rotate(k, layout.cos, layout.sin)
+        usage = None
+        if need_usage:
+            weights = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + layout.bias, dim=-1)
+            mixed = weights @ v
+            usage = weights[..., : k.shape[2] - time].detach().mean(1).sum(1)
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.bias)
+        return self.out(mixed.transpose(1, 2).flatten(2)), usage
+
+
+def reconstruction_loss(
+    model: MemoryTransformer, hidden: Float[Tensor, "batch time layers dim"], evicted: Slots, squeezed: Slots
+) -> Float[Tensor, ""]:
+    """How differently a segment attends to evicted slots and to what they were squeezed into (trains the squeezing only).
+
+    The attention-reconstruction loss of the Compressive Transformer (arXiv:1911.05507, algorithm 2): content-based
+    attention without positions, gradients stopped at everything but the squeezed payload. Rows that evicted nothing
+    count as zero. Payloads are hidden states.
+    """
+    total = hidden.new_zeros(())
+    some = (evicted.valid.any(1) & squeezed.valid.any(1))[:, None, None]
+    for i, block in enumerate(model.blocks):
+        target, attempt = (
+            _read(block, hidden[:, :, i].detach(), x.payload[0][:, :, i], x.valid) for x in (evicted, squeezed)
+        )
+        total = total + ((attempt - target.detach()) * some).square().mean()
+    return total / len(model.blocks)
+
+
+def _read(block: Block, hidden: Tensor, slots: Tensor, valid: Tensor) -> Float[Tensor, "batch time dim"]:
+    """Attention of ``hidden`` over ``slots`` alone, without positions and without gradients to the block's weights."""
+    attention, norm = block.attention, block.attention_norm
+    normed = F.rms_norm(torch.cat([slots, hidden], dim=1), norm.normalized_shape, norm.weight.detach(), norm.eps)
+    memory, current = normed.split([slots.shape[1], hidden.shape[1]], dim=1)
+    queries = F.linear(current, attention.query.weight.detach())
+    keys, values = F.linear(memory, attention.key_value.weight.detach()).chunk(2, dim=-1)
+    q, k, v = (x.unflatten(-1, (attention.heads, -1)).transpose(1, 2) for x in (queries, keys, values))
+    mask = (valid | ~valid.any(1, keepdim=True))[:, None, None]  # a row without slots must not give NaN
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+
+
+def _rotate(x: Float[Tensor, "batch heads keys width"], cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions (RoFormer, arXiv:2104.09864), halves rotated against each other."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)

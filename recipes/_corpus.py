@@ -1,0 +1,150 @@
+"""Documents as token streams, cut into passages and fed to a batch of rows, one segment at a time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from ..data.base import Document
+from ..tokenizers_.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A stretch of one document, read with an empty memory at its start.
+
+    ``sizes`` are the bytes of source a token stands for; ``marked`` the tokens a task measures on their own.
+    """
+
+    name: str
+    ids: Int[Tensor, " time"]
+    sizes: Int[Tensor, " time"]
+    marked: Bool[Tensor, " time"]
+
+
+class Batch(NamedTuple):
+    """One segment of every row. ``targets`` are the inputs one step later; both are real where ``valid``, else padding.
+
+    ``fresh`` marks the rows whose passage begins here, ``positions`` count from the start of the passage, ``sizes`` and
+    ``marked`` belong to the targets.
+    """
+
+    tokens: Int[Tensor, "batch time"]
+    targets: Int[Tensor, "batch time"]
+    positions: Int[Tensor, "batch time"]
+    valid: Bool[Tensor, "batch time"]
+    sizes: Int[Tensor, "batch time"]
+    marked: Bool[Tensor, "batch time"]
+    fresh: Bool[Tensor, " batch"]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on ``device``."""
+        return Batch(*(x.to(device) for x in self))
+
+
+def passages(
+    documents: Iterable[Document], tokenizer: Tokenizer, length: int, limit: int | None = None
+) -> list[Passage]:
+    """All documents cut into passages of at most ``length`` tokens; a rest of fewer than 2 tokens is left out.
+
+    ``limit`` ends the reading after that many tokens. Raises `ValueError` where nothing can be predicted.
+    """
+    cut: list[Passage] = []
+    total = 0
+    for document in documents:
+        stream = tokenizer.encode(document.text)
+        marked = torch.zeros(len(stream), dtype=torch.bool)
+        for start, end in document.spans:
+            marked |= (stream.starts < end) & (stream.ends > start)
+        for begin in range(0, len(stream), length):
+            part = slice(begin, begin + length)
+            if len(stream.ids[part]) >= 2:
+                name = f"{document.name}:{begin}"
+                cut.append(Passage(name, stream.ids[part], stream.sizes[part], marked[part]))
+                total += len(cut[-1].ids)
+            if limit is not None and total >= limit:
+                return cut
+    if not cut:
+        raise ValueError("no document has two tokens or more, so there is nothing to predict; give longer documents")
+    return cut
+
+
+def spread(items: Sequence[Passage], count: int | None) -> list[Passage]:
+    """At most ``count`` passages, taken at even distances so that every document is represented."""
+    if count is None or count >= len(items):
+        return list(items)
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+class TrainingLoader:
+    """Endless segments: every row reads passages one after another, in an order shuffled anew each epoch.
+
+    Its `state_dict` is plain JSON, so that a killed run resumes at the same token.
+    """
+
+    def __init__(self, items: Sequence[Passage], rows: int, length: int, seed: int) -> None:
+        self.items, self.length, self.seed = items, length, seed
+        self.drawn = 0
+        self.rows: list[list[int]] = [[self._draw(), 0] for _ in range(rows)]
+
+    def next(self) -> Batch:
+        """The next segment of every row."""
+        segments = []
+        for row in self.rows:
+            if row[1] >= len(self.items[row[0]].ids) - 1:
+                row[:] = [self._draw(), 0]
+            segments.append((self.items[row[0]], row[1]))
+            row[1] += self.length
+        return _batch(segments, self.length)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where every row stands."""
+        return {"drawn": self.drawn, "rows": [list(row) for row in self.rows]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to where `state_dict` was taken."""
+        self.drawn, self.rows = state["drawn"], [list(row) for row in state["rows"]]
+
+    def _draw(self) -> int:
+        epoch, index = divmod(self.drawn, len(self.items))
+        self.drawn += 1
+        order = list(range(len(self.items)))
+        random.Random(f"{self.seed}:{epoch}").shuffle(order)
+        return order[index]
+
+
+def sweep(items: Sequence[Passage], rows: int, length: int) -> Iterator[tuple[list[int], Batch]]:
+    """Every passage once, ``rows`` at a time side by side; gives the rows' passage numbers with each segment."""
+    for first in range(0, len(items), rows):
+        group = list(range(first, min(first + rows, len(items))))
+        longest = max(len(items[i].ids) for i in group)
+        for start in range(0, longest - 1, length):
+            yield group, _batch([(items[i], start) for i in group], length)
+
+
+def _batch(segments: list[tuple[Passage, int]], length: int) -> Batch:
+    rows = [_row(passage, start, length) for passage, start in segments]
+    stacked = [torch.stack(column) for column in zip(*rows, strict=True)]
+    return Batch(*stacked, torch.tensor([start == 0 for _, start in segments]))
+
+
+def _row(passage: Passage, start: int, length: int) -> tuple[Tensor, ...]:
+    stop = max(start, min(start + length, len(passage.ids) - 1))
+    here, ahead = slice(start, stop), slice(start + 1, stop + 1)
+    real = torch.arange(length) < stop - start
+    tokens, targets, sizes, marked = (
+        torch.nn.functional.pad(x[part], (0, length - (stop - start)))
+        for x, part in (
+            (passage.ids, here),
+            (passage.ids, ahead),
+            (passage.sizes, ahead),
+            (passage.marked, ahead),
+        )
+    )
+    return tokens, targets, start + torch.arange(length), real, sizes, marked

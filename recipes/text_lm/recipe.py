@@ -1,0 +1,259 @@
+"""Train a scorer and a language model whose bounded memory it fills; evaluate and save both."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from ...data.base import Split
+from ...memory.policy import Guard
+from ...models.memory_transformer import TransformerConfig
+from ...models.scorers.base import Loss, ScorerModel
+from ...registry import build
+from ...tokenizers_.base import Tokenizer, load_tokenizer, save_tokenizer
+from .._artifacts import CONFIG, WEIGHTS, atomic_write, load_model, save_model
+from .._config import dump, load, resolve_device
+from .._corpus import Batch, Passage, TrainingLoader, passages, spread, sweep
+from .._language_model import (
+    LanguageModel,
+    LanguageModelTask,
+    Schedule,
+    Strategy,
+    read_passages,
+    reset_rows,
+    score_passages,
+    strategies,
+)
+from .._train import TrainConfig, seed_all, train
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of the transformer; see `TransformerConfig`."""
+
+    layers: int = 3
+    dim: int = 192
+    heads: int = 4
+    expansion: int = 4
+    dropout: float = 0.0
+    score_bias: bool = False
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run of ``vqmem text_lm``. With several strategies or budgets the memory is drawn anew every ``hold`` segments."""
+
+    out: str = "runs/text_lm"
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+    data: str | dict[str, Any] = "builtin_text"
+    front_end: str | dict[str, Any] = "bpe"
+    passage: int = 2048
+    """Tokens read before the memory is emptied."""
+    train_tokens: int | None = None
+    """Read at most this many training tokens; all by default."""
+    eval_passages: int | None = 32
+    """Passages of the dev split to evaluate on, taken evenly; null is all."""
+    rows: int = 32
+    segment: int = 64
+    """Tokens read at once; what lies further back is seen through the memory alone."""
+    scorer: str | dict[str, Any] = "vq_lm"
+    scorer_from: str | None = None
+    """A finished run whose scorer and front-end to use instead of training them."""
+    scorer_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600, lr=3e-3))
+    shape: Shape = field(default_factory=Shape)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    strategies: dict[str, Any] = field(default_factory=dict)
+    """Name -> ``policy`` and, unless evicted slots are dropped, ``compression``; at least one."""
+    budgets: tuple[int, ...] = (128,)
+    """Slots a row."""
+    sinks: int = 0
+    recent: int = 0
+    """Guards in tokens: the first and the newest, which no policy may touch."""
+    hold: int = 4
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for sizes that cannot be, and memories without room for the guards."""
+        for name in ("passage", "rows", "segment", "hold"):
+            if getattr(self, name) < (2 if name == "passage" else 1):
+                raise ValueError(f"{name}={getattr(self, name)} is too small; give at least {1 + (name == 'passage')}")
+        if not self.strategies or not self.budgets:
+            raise ValueError("strategies and budgets must each name at least one")
+        for strategy in strategies(self.strategies):
+            for budget in self.budgets:
+                strategy.memory(budget, self.guard)
+
+    @property
+    def guard(self) -> Guard:
+        """The guards that all strategies share."""
+        return Guard(self.sinks, self.recent)
+
+
+class Run(NamedTuple):
+    """What a finished run holds, loaded."""
+
+    config: Config
+    tokenizer: Tokenizer
+    scorer: ScorerModel
+    model: LanguageModel
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
+    out = Path(config.out)
+    atomic_write(out / "config.yaml", dump(config))
+    tokenizer = fit_front_end(config)
+    corpus = read_split(config, tokenizer, "train", limit=config.train_tokens)
+    scorer = train_scorer(config, tokenizer, corpus)
+    model = train_model(config, tokenizer, scorer, corpus)
+    figures = evaluate(config, tokenizer, scorer, model)
+    atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
+    return figures
+
+
+def fit_front_end(config: Config) -> Tokenizer:
+    """The front-end of this run: loaded if it is there, taken from ``scorer_from``, or fitted on the training split."""
+    folder = Path(config.out) / "front_end"
+    if (folder / "front_end.json").is_file():
+        return load_tokenizer(folder)
+    if config.scorer_from is not None:
+        shutil.copytree(Path(config.scorer_from) / "front_end", folder, dirs_exist_ok=True)
+        return load_tokenizer(folder)
+    source = build("data", config.data)
+    tokenizer = build("front-ends", config.front_end).fit([d.text for d in source.documents("train")])
+    save_tokenizer(tokenizer, config.front_end, folder)
+    return tokenizer
+
+
+def read_split(
+    config: Config, tokenizer: Tokenizer, split: Split, *, limit: int | None = None, count: int | None = None
+) -> list[Passage]:
+    """The passages of a split: of the first ``limit`` tokens, ``count`` of them taken evenly."""
+    source = build("data", config.data)
+    return spread(passages(source.documents(split), tokenizer, config.passage, limit), count)
+
+
+class ScorerTask:
+    """Training of a scorer on the same segments as the language model."""
+
+    def __init__(self, scorer: Any, rows: int) -> None:
+        self.module: nn.Module = scorer
+        self.scorer: ScorerModel = scorer
+        self.rows = rows
+
+    def initial_state(self) -> Any:
+        """The scorer's own."""
+        return self.scorer.initial_state(self.rows)
+
+    def step(self, batch: Batch, state: Any) -> tuple[Loss, Any]:
+        """One segment; rows whose passage begins start from the empty state."""
+        state = reset_rows(state, self.scorer.initial_state(self.rows), batch.fresh)
+        loss, state = self.scorer.training_step(batch.tokens, state, batch.valid)
+        return Loss(loss.value, loss.metrics | {"tokens": float(batch.valid.sum())}), state
+
+
+def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) -> Any:
+    """The scorer, trained and saved in ``scorer/`` (or loaded, where that has been done)."""
+    folder, device = Path(config.out) / "scorer", resolve_device(config.device)
+    if config.scorer_from is not None:
+        scorer = load_scorer(Path(config.scorer_from), device)
+        for name in (CONFIG, WEIGHTS):
+            atomic_write(folder / name, (Path(config.scorer_from) / "scorer" / name).read_bytes())
+        return scorer
+    if (folder / CONFIG).is_file():
+        return load_scorer(Path(config.out), device)
+    seed_all(config.seed)
+    scorer = build("scorers", config.scorer).build(tokenizer.vocab_size).to(device)
+    loader = TrainingLoader(corpus, config.rows, config.segment, config.seed)
+    settings = _settings(config, config.scorer_train)
+    train(ScorerTask(scorer, config.rows), loader, settings, folder / "training", describe="scorer")
+    name = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]
+    save_model(folder, f"scorers/{name}", {"scorer": config.scorer, "vocab_size": tokenizer.vocab_size}, scorer)
+    return scorer.eval()
+
+
+def load_scorer(folder: Path, device: torch.device | str = "cpu") -> Any:
+    """The scorer of a run. Raises `ValueError` where it is missing, damaged or of another architecture."""
+    return load_model(
+        folder / "scorer", lambda x: build("scorers", x["scorer"]).build(x["vocab_size"]), device=device
+    )
+
+
+def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[Passage]) -> LanguageModel:
+    """The language model, trained and saved in ``transformer/`` (or loaded, where that has been done)."""
+    folder = Path(config.out) / "transformer"
+    device = resolve_device(config.device)
+    if (folder / "config.json").is_file():
+        return load_language_model(folder, device)
+    choices = strategies(config.strategies)
+    shape = TransformerConfig(tokenizer.vocab_size, **asdict(config.shape))
+    seed_all(config.seed)
+    model = LanguageModel(shape, choices).to(device)
+    schedule = Schedule(choices, config.budgets, config.guard, config.hold, config.seed)
+    task = LanguageModelTask(model, scorer, schedule, config.rows)
+    loader = TrainingLoader(corpus, config.rows, config.segment, config.seed)
+    train(task, loader, _settings(config, config.train), folder / "training", describe="language model")
+    fields = {"shape": asdict(shape), "strategies": config.strategies}
+    save_model(folder, "language_model", json.loads(json.dumps(fields)), model)
+    return model.eval()
+
+
+def load_language_model(folder: Path, device: torch.device | str = "cpu") -> LanguageModel:
+    """The language model in ``folder``. Raises `ValueError` where it is missing, damaged or something else."""
+
+    def make(fields: dict[str, Any]) -> LanguageModel:
+        return LanguageModel(TransformerConfig(**fields["shape"]), strategies(fields["strategies"]))
+
+    model = load_model(folder, make, kind="language_model", device=device)
+    assert isinstance(model, LanguageModel)
+    return model
+
+
+def evaluate(config: Config, tokenizer: Tokenizer, scorer: Any, model: LanguageModel) -> dict[str, Any]:
+    """Dev figures: what the scorer's bottleneck does, and bits per byte of every memory that was trained."""
+    items = read_split(config, tokenizer, "dev", count=config.eval_passages)
+    scores = score_passages(scorer, items, config.rows, config.segment)
+    memories = {}
+    for strategy in strategies(config.strategies):
+        for budget in config.budgets:
+            memories[f"{strategy.name}@{budget}"] = _figures(config, model, strategy, budget, items, scores)
+    return {"split": "dev", "scorer": scorer_report(config, scorer, items), "memories": memories}
+
+
+def _figures(
+    config: Config, model: LanguageModel, strategy: Strategy, budget: int, items: list[Passage], scores: list[Any]
+) -> dict[str, float]:
+    memory = strategy.memory(budget, config.guard)
+    readings, held = read_passages(model, strategy, memory, items, scores, config.rows, config.segment)
+    nats = sum(float(reading.nll.double().sum()) for reading in readings)
+    tokens = sum(len(reading.nll) for reading in readings)
+    size = sum(int(item.sizes[1:].sum()) for item in items)
+    bits = nats / torch.log(torch.tensor(2.0)).item() / size
+    return {"bits_per_byte": bits, "nll": nats / tokens, "tokens": tokens, "bytes_held": held}
+
+
+def scorer_report(config: Config, scorer: Any, items: list[Passage]) -> dict[str, float]:
+    """Rate, residual and code usage on ``items``, for a scorer with a bottleneck."""
+    if not hasattr(scorer, "report"):
+        return {}
+    _, batch = next(sweep(items, len(items), max(len(item.ids) for item in items)))
+    batch = batch.to(resolve_device(config.device))
+    return scorer.report(batch.tokens, batch.valid)
+
+
+def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
+    """A finished run. Raises `ValueError` where a part is missing or damaged."""
+    config = load(Config, folder / "config.yaml")
+    model = load_language_model(folder / "transformer", device)
+    return Run(config, load_tokenizer(folder / "front_end"), load_scorer(folder, device), model)
+
+
+def _settings(config: Config, settings: TrainConfig) -> TrainConfig:
+    return replace(settings, seed=config.seed, device=config.device, dtype=config.dtype)
