@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 FEWEST_DOCUMENTS = 6
-"""With fewer, documents that all happen to lean one way (chance 2^(1-n) > 5 %) would count as a difference."""
+"""With fewer, documents that all happen to lean one way (chance 2^(1-n) > 5%) would count as a difference."""
 
 _BATCH = 2_000_000
 """Most resampled documents held in memory at once."""

@@ -1,0 +1,166 @@
+"""What a comparison found, in words: who beat the baseline, by how much, and whether that matters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one figure at one budget: a verdict, the winner (or that there is none), and sentences on it."""
+
+    metric: str
+    setting: str
+    verdict: str
+    title: str
+    difference: str
+    text: str
+
+
+def findings(summary: Mapping[str, Any]) -> list[Finding]:
+    """One finding a metric, way of training and budget, in that order; settings without a comparison are left out."""
+    found = []
+    for metric in summary["metrics"]:
+        for train, budget in _settings(summary, metric):
+            rows = [row for row in _rows(summary, metric) if (row["train"], row["budget"]) == (train, budget)]
+            if any(_verdict(row, metric) != "baseline" for row in rows):
+                found.append(_finding(summary, metric, train, budget, rows))
+    return found
+
+
+def headline(summary: Mapping[str, Any]) -> list[str]:
+    """The whole comparison in a few sentences, a null told as a null; the report opens with them."""
+    baseline = summary["baseline"]
+    return [text for metric in summary["metrics"] if (text := _overall(summary, metric, baseline))]
+
+
+def digits(summary: Mapping[str, Any], metric: str) -> int:
+    """Decimals that show two significant digits of the typical interval of a difference."""
+    widths = [
+        entry["difference_high"] - entry["difference_low"]
+        for row in _rows(summary, metric)
+        if (entry := row["metrics"][metric]).get("difference_high") is not None
+        and entry.get("difference_low") is not None
+        and entry["difference_high"] > entry["difference_low"]
+    ]
+    return min(6, max(1, 1 - math.floor(math.log10(median(widths) / 2)))) if widths else 3
+
+
+def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
+    rows = [row for row in _rows(summary, metric) if _verdict(row, metric) != "baseline"]
+    verdicts = [_verdict(row, metric) for row in rows]
+    if not rows:
+        return ""
+    label = summary["metrics"][metric]["label"]
+    wins = {name: sum(_is(row, name, metric, "better") for row in rows) for name in _names(rows)}
+    champion = max(wins, key=lambda name: (wins[name], -sum(_is(row, name, metric, "worse") for row in rows)))
+    if not wins[champion]:
+        lead = f"On {label}, no memory beats {baseline} anywhere."
+    else:
+        tried = sum(row["strategy"] == champion for row in rows)
+        lost = sum(_is(row, champion, metric, "worse") for row in rows)
+        times = "in the one setting tried" if tried == 1 else f"in {wins[champion]} of {tried} settings"
+        lead = f"On {label}, {champion} beats {baseline} {times}" + (f" and loses in {lost}." if lost else ".")
+    counts = ", ".join(
+        f"{verdicts.count(verdict)} {words}"
+        for verdict, words in (
+            ("better", "better"),
+            ("worse", "worse"),
+            ("no difference", "no difference"),
+            ("too few documents", "with too few documents to tell"),
+        )
+        if verdict in verdicts
+    )
+    return f"{lead} All {len(rows)} comparisons: {counts}."
+
+
+def _finding(summary: Mapping[str, Any], metric: str, train: str, budget: int, rows: Sequence[Row]) -> Finding:
+    baseline = summary["baseline"]
+    spec = summary["metrics"][metric]
+    groups = {
+        verdict: sorted(
+            (row for row in rows if _verdict(row, metric) == verdict),
+            key=lambda row: row["metrics"][metric]["value"] * (1 if spec["better"] == "lower" else -1),
+        )
+        for verdict in ("better", "worse", "no difference", "too few documents")
+    }
+    setting = f"{budget} slots" + (f", trained {train}" if len({row["train"] for row in summary["rows"]}) > 1 else "")
+    listed = [
+        f"{words}: {', '.join(row['strategy'] for row in some)}."
+        for verdict, words in (
+            ("better", "Also better"),
+            ("worse", "Worse"),
+            ("no difference", "No difference"),
+            ("too few documents", "Too few documents"),
+        )
+        if (some := groups[verdict][1 if verdict == "better" else 0 :])
+    ]
+    if groups["better"]:
+        best = groups["better"][0]
+        words = [_size(summary, metric, best)]
+        return Finding(
+            metric, setting, "better", best["strategy"], _interval(summary, metric, best), " ".join(words + listed)
+        )
+    if groups["too few documents"]:
+        return Finding(metric, setting, "too few documents", "undecided", "", " ".join(listed))
+    if not groups["no difference"]:
+        return Finding(metric, setting, "worse", f"{baseline} stays best", "", " ".join(listed))
+    note = f"No interval lies wholly on the better side of {baseline}."
+    return Finding(metric, setting, "no difference", "no winner", "", " ".join([note, *listed]))
+
+
+def _size(summary: Mapping[str, Any], metric: str, row: Row) -> str:
+    """How large a gain is: in per cent of the baseline, and against what the baseline gains from a larger budget."""
+    entry = row["metrics"][metric]
+    base = entry["value"] - entry["difference"]
+    side = "lower" if entry["difference"] < 0 else "higher"
+    words = f"{abs(entry['difference'] / base):.2%} {side} than {summary['baseline']}" if base else ""
+    larger = [
+        other
+        for other in _rows(summary, metric)
+        if other["strategy"] == summary["baseline"]
+        and other["train"] == row["train"]
+        and other["budget"] > row["budget"]
+    ]
+    if larger:
+        upper = min(larger, key=lambda other: other["budget"])
+        step = upper["metrics"][metric]["value"] - base
+        if step * entry["difference"] > 0:
+            share = f"{entry['difference'] / step:.0%} of what it gains from {row['budget']} to {upper['budget']} slots"
+            words += f"; {share}" if words else share
+    return f"{words}." if words else ""
+
+
+def _interval(summary: Mapping[str, Any], metric: str, row: Row) -> str:
+    entry, places = row["metrics"][metric], digits(summary, metric)
+    figures = (f"{entry[key]:+.{places}f}" for key in ("difference", "difference_low", "difference_high"))
+    difference, low, high = (figure.replace("-", "\N{MINUS SIGN}") for figure in figures)
+    return f"{difference} [{low}, {high}]"
+
+
+def _settings(summary: Mapping[str, Any], metric: str) -> list[tuple[str, int]]:
+    trains = list(dict.fromkeys(row["train"] for row in summary["rows"]))
+    settings = {(row["train"], row["budget"]) for row in _rows(summary, metric)}
+    return sorted(settings, key=lambda setting: (trains.index(setting[0]), setting[1]))
+
+
+def _rows(summary: Mapping[str, Any], metric: str) -> list[Row]:
+    return [row for row in summary["rows"] if row["metrics"].get(metric, {}).get("value") is not None]
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row["strategy"] for row in rows))
+
+
+def _is(row: Row, name: str, metric: str, verdict: str) -> bool:
+    return row["strategy"] == name and _verdict(row, metric) == verdict
+
+
+def _verdict(row: Row, metric: str) -> str:
+    return row["metrics"][metric].get("verdict", "too few documents")

@@ -1,0 +1,92 @@
+// The slider over time: which tokens of the passage each memory holds once it has read so far. Returns null where there
+// are none, else `measure(signal)`, which chooses the signal whose mean the panels tell.
+function drawHeld({ tokens, signals = {}, held }) {
+  const names = Object.keys(held).filter((name) => held[name].kept?.length);
+  if (!names.length) return null;
+  const step = Math.min(...names.map((name) => held[name].segment));
+  const steps = Math.max(...names.map((name) => Math.ceil((held[name].kept.length * held[name].segment) / step)));
+  const shown = new Set(names);
+  const panels = names.map((name) => heldPanel(name, held[name], tokens, signals));
+  const slider = element("input", { type: "range", id: "time", min: 0, max: steps - 1, value: 0, step: 1, "aria-label": "Segments read" });
+  const output = element("output", { for: "time" });
+  const play = element("button", { id: "play", "aria-pressed": "false" }, "▶ Play");
+  let timer = null;
+  const show = (index) => {
+    const read = Math.min((index + 1) * step, tokens.length);
+    slider.value = index;
+    const told = `segment ${index + 1} of ${steps} · ${whole(read)} of ${whole(tokens.length)} tokens read`;
+    output.textContent = told;
+    slider.setAttribute("aria-valuetext", told);
+    panels.forEach((panel) => panel.show((index + 1) * step));
+  };
+  const stop = () => {
+    clearInterval(timer);
+    timer = null;
+    play.textContent = "▶ Play";
+    play.setAttribute("aria-pressed", "false");
+  };
+  play.addEventListener("click", () => {
+    if (timer) return stop();
+    if (Number(slider.value) >= steps - 1) show(0);
+    play.textContent = "❚❚ Pause";
+    play.setAttribute("aria-pressed", "true");
+    timer = setInterval(() => {
+      if (Number(slider.value) < steps - 1) show(Number(slider.value) + 1);
+      if (Number(slider.value) >= steps - 1) stop();
+    }, 600);
+  });
+  slider.addEventListener("input", () => { stop(); show(Number(slider.value)); });
+  document.querySelector("#memory .player").replaceChildren(play, slider, output);
+  strategyButtons(document.getElementById("memory-legend"), names, shown, () =>
+    panels.forEach((panel) => { panel.node.hidden = !shown.has(panel.name); }));
+  document.getElementById("panels").replaceChildren(...panels.map((panel) => panel.node));
+  document.getElementById("memory").hidden = false;
+  show(Math.floor(steps / 2));
+  return { measure: (signal) => panels.forEach((panel) => panel.measure(signal)) };
+}
+
+// One memory: its text, the strip of held positions, and a line on what it holds. `show(read)` moves it in time.
+function heldPanel(name, { budget, segment, kept }, tokens, signals) {
+  const area = element("div", { class: "tokens", tabindex: 0, role: "group", "aria-label": `Tokens ${name} holds; arrow keys step through them` });
+  const spans = layTokens(area, tokens);
+  const line = element("p", { class: "soft" });
+  const path = svg("path", { stroke: "currentColor", "stroke-width": 1, fill: "none" });
+  const strip = svg("svg", { class: "strip", viewBox: `0 0 ${tokens.length} 1`, preserveAspectRatio: "none", "aria-hidden": "true" }, path);
+  const node = element("article", { class: "panel", "data-strategy": name, "--c": colourOf(name) },
+    element("h3", {}, badgeMark(name), name), line, strip, area);
+  let now = new Set(), read = 0, signal = Object.keys(signals)[0];
+  const mean = (indices) => indices.reduce((sum, index) => sum + (signals[signal][index] ?? 0), 0) / indices.length;
+  const describe = () => {
+    const indices = [...now];
+    const parts = [`${whole(indices.length)} held, budget ${whole(budget)} slots`];
+    if (indices.length) parts.push(`oldest ${whole(read - Math.min(...indices))} tokens back`);
+    if (indices.length && signal) parts.push(`mean ${signal} ${format(mean(indices), 2)} (of all read ${format(mean([...Array(read).keys()]), 2)})`);
+    line.textContent = parts.join(" · ");
+  };
+  const show = (position) => {
+    const index = Math.min(Math.floor(position / segment), kept.length) - 1;
+    const indices = (kept[index] ?? []).filter((token) => token in spans);
+    read = Math.min((index + 1) * segment, tokens.length);
+    now = new Set(indices);
+    spans.forEach((span, token) => {
+      span.className = [now.has(token) && "held", token >= read - segment && token < read && "now", token >= read && "next"].filter(Boolean).join(" ");
+    });
+    path.setAttribute("d", indices.map((token) => `M${token + 0.5} 0V1`).join(""));
+    describe();
+    const newest = spans[Math.max(0, read - 1)];
+    if (newest && !node.hidden) area.scrollTop = newest.offsetTop + newest.offsetHeight - area.clientHeight * 0.8;
+  };
+  pointAt(area, spans, tokens, (token) => [
+    ...signalPairs(signals, token), ["token", whole(token)],
+    ["state", now.has(token) ? "held" : token < read ? "forgotten" : "not read yet"],
+    ["held after segments", spanOf(kept, token)],
+  ]);
+  return { name, node, show, measure: (name) => { signal = name; describe(); } };
+}
+
+// The segments after which a token was held, counted from 1 as the slider does: "3–7".
+function spanOf(kept, token) {
+  const held = kept.flatMap((indices, index) => (indices.includes(token) ? [index + 1] : []));
+  if (!held.length) return "none";
+  return held.length === 1 ? String(held[0]) : `${held[0]}–${held.at(-1)}`;
+}

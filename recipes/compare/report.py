@@ -1,0 +1,74 @@
+"""The report of a comparison: one HTML file that tells a stranger what won, and whether it matters."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .._artifacts import atomic_write
+from .._heatmap import SCRIPT as HEATMAP_SCRIPT
+from .._heatmap import STYLE as HEATMAP_STYLE
+from .._page import render, to_bytes
+from .findings import Finding, digits, findings, headline
+
+HERE = Path(__file__).parent
+_BADGES = {
+    "better": "▲ better",
+    "worse": "▼ all others worse",
+    "no difference": "= no difference",
+    "too few documents": "? too few documents",
+}
+
+
+def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
+    """Write ``summary`` as one self-contained HTML file, whole or not at all.
+
+    Parts marked with ? may be missing or null, and so may any figure that could not be measured::
+
+        {"title", "created": iso time, "command", "machine", "seconds": float, "config": {...},
+         "corpus", "split", "seeds": [int], "baseline": strategy, "documents": n, "tokens": n, "bytes": n,
+         "metrics": {metric: {"label", "unit"?, "better": "lower" | "higher"}},           the first one leads
+         "rows": [{"strategy", "budget": slots, "train": "mixed" | "native", "bytes_held": bytes a row,
+                   "metrics": {metric: Comparison.to_json()},                              see statistics.py
+                   "per_seed"?: {metric: [float]}, "tokens_per_second"?: float}],
+         "scorer"?: {"rate": bits a token, "residual": bits a token, "codes": n, "codes_used": n, "dead_codes": n, ...},
+         "passage"?: {"name", "tokens": [str], "signals"?: {signal: [nats]},
+                      "held"?: {strategy: {"budget": slots, "segment": tokens,
+                                           "kept": [[indices of tokens held after segment 0], ...]}}}}
+    """
+    atomic_write(Path(path), to_bytes(report_page(summary)))
+
+
+def report_page(summary: Mapping[str, Any]) -> str:
+    """The page itself, as text."""
+    metrics = {name: {**spec, "digits": digits(summary, name)} for name, spec in summary["metrics"].items()}
+    return render(
+        HERE / "report.html",
+        title=summary["title"],
+        data={**summary, "metrics": metrics},
+        styles=[HEATMAP_STYLE, HERE / "report.css"],
+        scripts=[HEATMAP_SCRIPT, *(HERE / name for name in ("results.js", "charts.js", "held.js", "report.js"))],
+        headline="".join(f"<p>{html.escape(sentence)}</p>" for sentence in headline(summary)),
+        findings="".join(_group(summary, name) for name in summary["metrics"]),
+        baseline=html.escape(summary["baseline"]),
+    )
+
+
+def _group(summary: Mapping[str, Any], metric: str) -> str:
+    cards = "".join(_card(finding) for finding in findings(summary) if finding.metric == metric)
+    spec = summary["metrics"][metric]
+    unit = f", {spec['unit']}" if spec.get("unit") else ""
+    label = html.escape(f"{spec['label']}{unit} ({spec['better']} is better)")
+    return f'<h3>{label}</h3><div class="cards">{cards}</div>' if cards else ""
+
+
+def _card(finding: Finding) -> str:
+    kind = finding.verdict.split()[0]
+    difference = f'<p class="difference">{html.escape(finding.difference)}</p>' if finding.difference else ""
+    return (
+        f'<article class="card {kind}"><p class="setting">{html.escape(finding.setting)}'
+        f'<span class="badge {kind}">{_BADGES[finding.verdict]}</span></p>'
+        f"<h4>{html.escape(finding.title)}</h4>{difference}<p>{html.escape(finding.text)}</p></article>"
+    )

@@ -1,0 +1,381 @@
+"""The report and the heat map, opened from disk in headless Chromium as a reader would open them."""
+
+import importlib.util
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from vqmem.recipes._heatmap import heatmap_page, heatmap_terminal
+from vqmem.recipes.compare.findings import findings, headline
+from vqmem.recipes.compare.report import write_report
+from vqmem.recipes.compare.statistics import paired_bootstrap
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+needs_browser = pytest.mark.skipif(
+    not (BROWSER and DRIVER and importlib.util.find_spec("selenium")),
+    reason="needs chromium and chromedriver on PATH (packages chromium, chromium-driver) and selenium (extra 'dev')",
+)
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><img src=x onerror=alert(1)>",
+    "<!--",
+    "{{data}}",
+    "\u2028",
+    "\x1b[31m",
+]
+PROSE = (
+    "Call me Ishmael. Some years ago, never mind how long precisely, having little or no money in my purse, and nothing "
+    "particular to interest me on shore, I thought I would sail about a little and see the watery part of the world.\n"
+    "It is a way I have of driving off the spleen and regulating the circulation. 🐋 "
+)
+STRATEGIES = {
+    "fifo": 0.0,
+    "random": 0.02,
+    "scored surprise": 0.001,
+    "scored gain": -0.02,
+    "compressive <b>mean</b>": -0.004,
+}
+SEGMENT, BUDGET = 16, 24
+
+
+def held_sets(scores, rng):
+    """What three simple memories hold of a passage after each segment."""
+    held = {name: [] for name in ("fifo", "random", "scored gain")}
+    kept = {name: [] for name in held}
+    for start in range(0, len(scores), SEGMENT):
+        for name, memory in held.items():
+            seen = memory + list(range(start, min(start + SEGMENT, len(scores))))
+            order = {
+                "fifo": seen,
+                "random": list(rng.permutation(seen)),
+                "scored gain": sorted(seen, key=scores.__getitem__),
+            }
+            held[name] = sorted(int(token) for token in order[name][-BUDGET:])
+            kept[name].append(held[name])
+    return {name: {"budget": BUDGET, "segment": SEGMENT, "kept": sets} for name, sets in kept.items()}
+
+
+def passage(rng):
+    tokens = [piece for word in (PROSE * 3).split(" ") for piece in (word, " ")] + HOSTILE
+    rarity = rng.gamma(4, 1.2, len(tokens))
+    surprise = rarity * rng.uniform(0.2, 1.1, len(tokens))
+    signals = {"surprise": surprise.tolist(), "rarity": rarity.tolist(), "gain": (rarity - surprise).tolist()}
+    return {"name": "Moby-Dick", "tokens": tokens, "signals": signals, "held": held_sets(signals["gain"], rng)}
+
+
+def rows(rng, seeds, documents):
+    """Rows as a comparison gives them: simulated documents, real statistics."""
+    sizes = rng.integers(5_000, 20_000, documents).astype(float)
+    level = rng.normal(2.3, 0.25, documents)
+    made = []
+    for train, budgets in (("mixed", (64, 128, 256)), ("native", (128,))):
+        for budget in budgets:
+            shared = level - 0.05 * np.log2(budget / 64) + rng.normal(0, 0.005, (len(seeds), documents))
+            bits = {
+                name: (shared + effect + rng.normal(0, 0.012, (len(seeds), documents))) * sizes
+                for name, effect in STRATEGIES.items()
+            }
+            for name in STRATEGIES:
+                metrics = {
+                    metric: paired_bootstrap(
+                        bits[name] * scale, None if name == "fifo" else bits["fifo"] * scale, sizes, resamples=500
+                    ).to_json()
+                    for metric, scale in (("bpb", 1.0), ("long_gap_nll", 3.1))
+                }
+                made.append(
+                    {
+                        "strategy": name,
+                        "budget": budget,
+                        "train": train,
+                        "bytes_held": budget * 2304 + (4096 if name.startswith("comp") else 0),
+                        "metrics": metrics,
+                        "per_seed": {"bpb": (bits[name].sum(1) / sizes.sum()).tolist()},
+                        "tokens_per_second": 41_234.5,
+                    }
+                )
+    return made
+
+
+def summary(seeds=(0, 1, 2), documents=24):
+    rng = np.random.default_rng(0)
+    return {
+        "title": "Memories compared on <novels> & letters",
+        "created": "2025-01-01T12:00:00",
+        "command": "vqmem compare demo.yaml note='</script>'",
+        "machine": "2 cores, CPU",
+        "seconds": 4321.0,
+        "config": {"model": {"dim": 256}, "note": "</script><script>alert(2)</script>"},
+        "corpus": "Project Gutenberg novels",
+        "seeds": list(seeds),
+        "baseline": "fifo",
+        "split": "test",
+        "documents": documents,
+        "tokens": 610_000,
+        "bytes": 2_300_000,
+        "rows": rows(rng, seeds, documents),
+        "metrics": {
+            "bpb": {"label": "bits per byte", "better": "lower"},
+            "long_gap_nll": {"label": "long-gap NLL", "unit": "nats", "better": "lower"},
+        },
+        "scorer": {
+            "rate": 5.21,
+            "residual": 3.87,
+            "codes": 256,
+            "codes_used": 231,
+            "dead_codes": 25,
+            "nll": float("nan"),
+        },
+        "passage": passage(rng),
+    }
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from selenium import webdriver
+
+    with tempfile.TemporaryDirectory() as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location = BROWSER or ""
+        flags = "headless=new no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+        for flag in (*flags.split(), "disable-component-update", "disable-sync", f"user-data-dir={profile}"):
+            options.add_argument(f"--{flag}")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+        driver.set_window_size(1280, 1000)
+        yield driver
+        driver.quit()
+
+
+def find_all(browser, selector):
+    return browser.find_elements("css selector", selector)
+
+
+def find(browser, selector):
+    return browser.find_element("css selector", selector)
+
+
+def open_page(browser, path: Path):
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)
+    browser.get(path.as_uri())
+
+
+def assert_quiet(browser):
+    """No complaint on the console, no script of the data's own, and no address asked for but the file itself."""
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert sum(url.startswith("file:") for url in asked) <= 1
+    assert len(find_all(browser, "script")) == 2
+    assert not find_all(browser, "img, b script, main b > b")
+
+
+def held_on_screen(browser, strategy):
+    script = "return [...document.querySelectorAll(arguments[0])].map(e => Number(e.dataset.i))"
+    return browser.execute_script(script, f"#panels [data-strategy='{strategy}'] .tokens .held")
+
+
+def move_slider(browser, step):
+    script = "const e = document.getElementById('time'); e.value = arguments[0]; e.dispatchEvent(new Event('input'))"
+    browser.execute_script(script, step)
+
+
+def texts(browser, selector):
+    return [found.text for found in find_all(browser, selector)]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    data = summary()
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(data, path)
+    return data, path
+
+
+@pytest.fixture
+def opened(browser, report):
+    data, path = report
+    open_page(browser, path)
+    yield browser, data
+    assert_quiet(browser)
+
+
+@needs_browser
+def test_report_says_what_won(opened):
+    browser, data = opened
+    assert browser.title == data["title"]
+    assert texts(browser, ".headline p") == headline(data)
+    cards = [(found.setting, found.title) for found in findings(data)]
+    assert len(cards) == len(find_all(browser, ".card"))
+    assert ("64 slots, trained mixed", "scored gain") in cards
+    assert texts(browser, ".card h4") == [title for _, title in cards]
+
+
+@needs_browser
+def test_slider_shows_exactly_what_each_memory_holds(opened):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser, data = opened
+    held = data["passage"]["held"]
+    steps = len(held["fifo"]["kept"])
+    for step in (0, 3, steps - 1, 1):
+        move_slider(browser, step)
+        assert f"segment {step + 1} of {steps}" in find(browser, ".player output").text
+        for strategy, memory in held.items():
+            assert held_on_screen(browser, strategy) == memory["kept"][step]
+    slider = find(browser, "#time")
+    slider.send_keys("\ue014")  # the right arrow key
+    assert held_on_screen(browser, "random") == held["random"]["kept"][2]
+    before = held_on_screen(browser, "fifo")
+    find(browser, "#play").click()
+    WebDriverWait(browser, 10).until(lambda page: held_on_screen(page, "fifo") != before)
+    find(browser, "#play").click()
+
+
+@needs_browser
+def test_strategies_can_be_hidden(opened):
+    browser, _ = opened
+    panel = find(browser, "#panels [data-strategy='random']")
+    button = find(browser, "#memory-legend [data-strategy='random']")
+    assert panel.is_displayed()
+    browser.execute_script("arguments[0].click()", button)
+    assert not panel.is_displayed()
+    assert button.get_attribute("aria-pressed") == "false"
+    lines = "#by-slots g[data-strategy='random']"
+    assert len(find_all(browser, lines + " .point")) == 3
+    browser.execute_script("document.querySelector('#legend [data-strategy=random]').click()")
+    assert not find_all(browser, lines)
+
+
+@needs_browser
+def test_heat_map_follows_the_chosen_signal(opened):
+    browser, data = opened
+    script = "return [...document.querySelectorAll('#map .tokens span')].map(e => Number(e.style.getPropertyValue('--heat')))"
+    for signal in ("surprise", "rarity"):
+        browser.execute_script(f"document.querySelector('#map input[value={signal}]').click()")
+        values = np.array(data["passage"]["signals"][signal])
+        low, high = np.quantile(values, [0.02, 0.98])
+        expected = np.clip((values - low) / (high - low), -1, 1)
+        np.testing.assert_allclose(browser.execute_script(script), abs(expected) * 100, atol=0.06)
+
+
+@needs_browser
+def test_hostile_text_is_shown_and_inert(opened):
+    browser, _ = opened
+    shown = browser.execute_script("return [...document.querySelectorAll('#map .tokens span')].map(e => e.textContent)")
+    assert shown[-len(HOSTILE) :] == [*HOSTILE[:-1], "\u241b[31m"]
+    assert "</script><script>alert(2)</script>" in browser.execute_script(
+        "return document.getElementById('config').textContent"
+    )
+
+
+@needs_browser
+def test_table_sorts_and_filters(opened):
+    browser, data = opened
+    mixed = [row for row in data["rows"] if row["train"] == "mixed"]
+    click = "document.querySelector(`#table [data-column='${arguments[0]}']`).click()"
+    for times in (1, 2):
+        browser.execute_script(click, "bits per byte")
+        order = sorted(mixed, key=lambda row: row["metrics"]["bpb"]["value"], reverse=times == 2)
+        assert texts(browser, "#table tbody th") == [row["strategy"] for row in order]
+    assert find_all(browser, "th[aria-sort='descending']")
+    browser.execute_script(
+        "const e = document.getElementById('by-budget'); e.value = '128'; e.dispatchEvent(new Event('change'))"
+    )
+    assert len(texts(browser, "#table tbody tr")) == len(STRATEGIES)
+    browser.execute_script("document.querySelector('#filters input[value=long_gap_nll]').click()")
+    assert "long-gap NLL, nats" in find(browser, "#table thead").text
+    browser.execute_script("document.querySelector('#filters input[value=native]').click()")
+    best = min(
+        (row for row in data["rows"] if row["train"] == "native"), key=lambda row: row["metrics"]["bpb"]["value"]
+    )
+    assert f"{best['metrics']['long_gap_nll']['value']:.3f}" in find(browser, "#table").text
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    "case", ["no passage", "one seed", "three documents", "only the baseline", "no rows", "bare passage"]
+)
+def test_a_report_with_less_in_it_still_stands(browser, tmp_path, case):
+    data = summary(seeds=(0,) if case == "one seed" else (0, 1, 2), documents=3 if case == "three documents" else 24)
+    if case == "no passage":
+        data = {key: value for key, value in data.items() if key not in ("passage", "scorer")}
+    if case == "only the baseline":
+        data["rows"] = [row for row in data["rows"] if row["strategy"] == "fifo"]
+    if case == "no rows":
+        data["rows"] = []
+    if case == "bare passage":
+        data["passage"] = {"name": "x", "tokens": ["only ", "text"]}
+    path = tmp_path / "report.html"
+    write_report(data, path)
+    open_page(browser, path)
+    assert_quiet(browser)
+    assert ("undecided" in texts(browser, ".card h4")) == (case == "three documents")
+    assert find(browser, "#memory").is_displayed() == (case not in ("no passage", "bare passage"))
+
+
+@needs_browser
+@pytest.mark.parametrize("count", [0, 1, 400])
+def test_heat_map_page(browser, tmp_path, count):
+    from selenium.webdriver import ActionChains
+
+    rng = np.random.default_rng(1)
+    words = [*HOSTILE, *(PROSE * 10).split(" ")][:count]
+    tokens = [
+        {"text": word, "start": 5 * i, "end": 5 * i + len(word), "score": s, "rarity": r, "gain": r - s, "code": i % 7}
+        for i, (word, s, r) in enumerate(zip(words, rng.gamma(2, 2, count), rng.gamma(2, 2, count), strict=True))
+    ]
+    path = tmp_path / "score.html"
+    path.write_text(heatmap_page(tokens, "A <b>file</b>"), encoding="utf-8")
+    open_page(browser, path)
+    assert_quiet(browser)
+    assert browser.title == "A <b>file</b>"
+    spans = find_all(browser, "#map .tokens span")
+    assert len(spans) == count
+    if count:
+        ActionChains(browser).move_to_element(spans[0]).perform()
+        tip = find(browser, "#tip").text
+        assert f"{tokens[0]['score']:.3f} nats" in tip
+        assert words[0] in tip
+
+
+def test_heat_map_in_the_terminal():
+    texts = ["the ", "\x1b]0;title\x07", "whale\n", "sea"]
+    tokens = [
+        {"text": t, "score": s, "rarity": s, "gain": g}
+        for t, s, g in zip(texts, (0, 1, 9, 3), (2, -5, 1, 0), strict=True)
+    ]
+    shown = heatmap_terminal(tokens, "surprise")
+    assert shown.plain == "the \u241b]0;title\u2407whale⏎\nsea"
+    assert [span.style.bgcolor is not None for span in shown.spans if hasattr(span.style, "bgcolor")][-2:] == [
+        True,
+        True,
+    ]
+    assert heatmap_terminal([], "gain").plain == ""
+    with pytest.raises(ValueError, match="no signal 'length'"):
+        heatmap_terminal(tokens, "length")
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("before")
+    with pytest.raises(TypeError):
+        write_report({**summary(), "config": {"model": object()}}, path)
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_null_is_told_as_a_null():
+    data = summary()
+    for row in data["rows"]:
+        for entry in row["metrics"].values():
+            if entry["verdict"] != "baseline":
+                entry["verdict"] = "no difference"
+    assert "no memory beats fifo" in headline(data)[0]
+    assert {found.title for found in findings(data)} == {"no winner"}
