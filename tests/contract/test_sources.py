@@ -1,0 +1,65 @@
+"""What every data source promises, for each one that listing the folder finds."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+from vqmem.data.base import Document
+from vqmem.registry import build, load, names
+
+SPLITS = ("train", "dev", "test")
+
+
+@cache
+def corpus() -> str:
+    """A folder that text_files and hub can read: twelve files and thirty rows."""
+    folder = Path(mkdtemp())
+    for i in range(12):
+        (folder / f"{i}.txt").write_text(f"document {i}\n" * 20, encoding="utf-8")
+    rows = [json.dumps({"text": f"row {i}"}) for i in range(30)]
+    (folder / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    return str(folder)
+
+
+def source(name: str):
+    fields = {
+        "text_files": {"path": corpus()},
+        "hub": {"path": f"{corpus()}/rows.jsonl"},
+        "recall": {"train_documents": 20, "held_out_documents": 5},
+    }
+    return build("data", {"name": name, **fields.get(name, {})})
+
+
+def documents(name: str) -> dict[str, list[Document]]:
+    return {split: list(source(name).documents(split)) for split in SPLITS}
+
+
+@pytest.mark.parametrize("name", names("data"))
+def test_same_documents_in_the_same_order(name: str) -> None:
+    assert documents(name) == documents(name)
+
+
+@pytest.mark.parametrize("name", names("data"))
+def test_splits_are_disjoint_and_not_empty(name: str) -> None:
+    splits = documents(name)
+    every = [document for split in SPLITS for document in splits[split]]
+    assert all(splits.values())
+    assert all(document.name and document.text for document in every)
+    assert len({document.name for document in every}) == len(every)
+    assert len({document.text for document in every}) == len(every)
+
+
+@pytest.mark.parametrize("name", names("data"))
+def test_spans_lie_within_the_text(name: str) -> None:
+    for document in source(name).documents("dev"):
+        assert all(0 <= start < stop <= len(document.text) for start, stop in document.spans)
+
+
+@pytest.mark.parametrize("name", names("data"))
+def test_keys_have_defaults_and_the_class_is_frozen(name: str) -> None:
+    with pytest.raises(AttributeError):
+        load("data", name)().anything = 1
