@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from .. import __version__
 
@@ -78,7 +79,7 @@ def save_model(folder: Path, kind: str, fields: Mapping[str, Any], module: nn.Mo
     ``kind`` names the architecture (``"scorers/vq_lm"``), ``fields`` are the JSON-able values it is rebuilt from. Tied
     weights are stored once, under the first of their names; ``config.json`` says which name stands for which.
     """
-    tensors, tied = _untie({name: _whole(tensor) for name, tensor in module.state_dict(keep_vars=True).items()})
+    tensors, tied = _untie({name: whole(tensor) for name, tensor in module.state_dict(keep_vars=True).items()})
     config = {"kind": kind, "fields": dict(fields), "version": __version__, "tied": tied}
     text = json.dumps(config)  # fail on what JSON cannot hold before anything is written
     config = json.loads(text) | {"sha256": write_tensors(folder / WEIGHTS, tensors)}
@@ -145,9 +146,9 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     module.load_state_dict(dict(tensors))
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    """The full tensor where ``tensor`` is sharded over processes."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # pyright: ignore[reportAttributeAccessIssue]
+def whole(tensor: Tensor) -> Tensor:
+    """``tensor``, gathered where it is sharded over processes (all of them call this together)."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _untie(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -13,7 +13,8 @@ import copy
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
+
+from ._artifacts import whole
 
 if TYPE_CHECKING:
     from ._train import Task
@@ -109,9 +112,8 @@ class Replica:
     def finish(self) -> None:
         """Leave ``task.module`` an ordinary module in eval mode. After ``fsdp`` it is another object than before."""
         if self.spare is not None:
-            whole = {name: tensor.full_tensor() for name, tensor in self.module.named_parameters()}  # pyright: ignore
-            self.spare.load_state_dict({**self.module.state_dict(), **whole}, strict=False)
-            self.task.module = self.module = self.spare
+            self.spare.load_state_dict({name: whole(tensor) for name, tensor in self.module.state_dict().items()})
+            self.task.module = self.module = self.spare.to(next(self.module.parameters()).device)
         self.module.eval()
 
 
@@ -128,27 +130,33 @@ def wrap(task: Task, device: torch.device, parallel: str, compiled: bool) -> Rep
         raise ValueError(
             f"{type(module).__name__} has no parameters to average over processes; train it without torchrun"
         )
+    for tensor in (
+        *module.parameters(),
+        *module.buffers(),
+    ):  # begin alike; later, buffers are each process's own
+        dist.broadcast(tensor.detach(), 0)
     if parallel == "fsdp":
-        for tensor in (*module.parameters(), *module.buffers()):
-            dist.broadcast(tensor.detach(), 0)
         spare = copy.deepcopy(module).cpu()  # fully_shard cannot be undone
         mesh = init_device_mesh(device.type, (world,))
         step = _Step(task, True)
         fully_shard(step, mesh=mesh)
         return Replica(task, step, spare)
     # Finding unused parameters also keeps DDP from regrouping its buckets after the first step, which would change the
-    # order of sums between a run and its resumption. Buffers are each process's own: state is explicit.
-    call = DistributedDataParallel(_Step(task, False), broadcast_buffers=False, find_unused_parameters=True)
+    # order of sums between a run and its resumption.
+    with warnings.catch_warnings():  # torch 2.14 renames broadcast_buffers; 2.9 does not know the new name
+        warnings.filterwarnings("ignore", message="`broadcast_buffers`", category=FutureWarning)
+        call = DistributedDataParallel(_Step(task, False), broadcast_buffers=False, find_unused_parameters=True)
     return Replica(task, call, None)
 
 
 class Interrupts:
-    """A context in which Ctrl-C and SIGTERM ask for a stop between steps instead of stopping at once.
+    """A context in which Ctrl-C and SIGTERM ask for a stop between steps, and ``say`` so, instead of stopping at once.
 
     A second Ctrl-C in a single process stops at once. Outside the main thread, signals are left alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
         self.signal = 0
         self.previous: dict[int, Any] = {}
 
@@ -172,6 +180,8 @@ class Interrupts:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.signal and number == signal.SIGINT and not dist.is_initialized():  # torchrun itself repeats the signal
             raise KeyboardInterrupt
+        if not self.signal:
+            self.say("stopping after this step" + ("; Ctrl-C again to stop at once" if ranks()[1] == 1 else ""))
         self.signal = number
 
 

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from ..models.scorers.base import Loss
 from . import _checkpoint as checkpoint
+from ._artifacts import whole
 from ._config import as_dict, autocast, resolve_device, resolve_dtype
 from ._log import Log, add, note
 from ._parallel import Interrupts, Replica, ranks, start_processes, wrap
@@ -172,7 +173,7 @@ def train(
         if run.step == config.steps:
             bar.say(f"{describe}: finished earlier ({config.steps} steps); delete {folder} to train again")
         else:
-            with Interrupts() as interrupts, Log(folder, run.step, config.tensorboard, main=rank == 0) as log:
+            with Interrupts(bar.say) as interrupts, Log(folder, run.step, config.tensorboard, main=rank == 0) as log:
                 _loop(session, run, bar, interrupts, log)
     replica.finish()
     return run.figures
@@ -214,7 +215,7 @@ def _loop(session: _Session, run: _Run, bar: Bar, interrupts: Interrupts, log: L
         stop = interrupts.asked(session.device)
         if last or stop or _due(run.step, config.save_every):
             _save(session, run)
-        if stop and not last:
+        if stop:
             bar.say(
                 f"{session.describe}: stopped at step {run.step} of {config.steps}, saved in {session.folder}; "
                 "run the same command again to go on"
@@ -241,8 +242,7 @@ def _update(session: _Session, run: _Run) -> None:
         add(run.window, {"loss": loss, **metrics}, metrics.get("tokens", 1.0))
     if learns:
         norm = nn.utils.clip_grad_norm_(replica.module.parameters(), config.clip)
-        whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # pyright: ignore
-        add(run.window, {"gradient_norm": _finite("gradient norm", whole, session, run)}, 1.0)
+        add(run.window, {"gradient_norm": _finite("gradient norm", whole(norm), session, run)}, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(run.step, config)
         optimizer.step()

@@ -143,6 +143,8 @@ def test_nothing_is_pickled(tmp_path):
 
 
 class Counter(nn.Module):
+    counts: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("counts", torch.zeros(11))
