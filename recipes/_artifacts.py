@@ -137,7 +137,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     ]
     faults = {
         "missing": [name for name in own if name not in tensors],
-        "unexpected": [name for name in tensors if name not in own],
+        "unexpected": sorted(tensors.keys() - own.keys()),
         "of another shape": shapes,
     }
     if any(faults.values()):
