@@ -138,12 +138,11 @@ def set_rng_state(state: Mapping[str, Any], device: torch.device) -> None:
 
 
 def tree_map(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """``tree`` with ``function`` applied to every tensor in its dicts, lists, tuples and dataclasses."""
+    """``tree`` with ``function`` applied to every tensor in its dicts, lists, (named) tuples and dataclasses."""
     if isinstance(tree, Tensor):
         return function(tree)
-    if _is_node(tree):
-        values = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
-        return type(tree)(**{name: tree_map(function, value) for name, value in values.items()})
+    if _is_record(type(tree)):
+        return type(tree)(**{name: tree_map(function, value) for name, value in _values(tree).items()})
     if type(tree) is dict:
         return {key: tree_map(function, value) for key, value in tree.items()}
     if type(tree) in (list, tuple):
@@ -165,9 +164,9 @@ def encode(tree: Any) -> tuple[dict[str, Tensor], Any]:
             name = str(len(tensors))
             tensors[name] = node.detach().cpu().clone().contiguous()
             return {"tensor": name, "on_cpu": node.device.type == "cpu"}
-        if _is_node(node):
-            values = {field.name: walk(getattr(node, field.name)) for field in dataclasses.fields(node)}
-            return {"dataclass": [type(node).__module__, type(node).__qualname__], "fields": values}
+        if _is_record(type(node)):
+            values = {name: walk(value) for name, value in _values(node).items()}
+            return {"record": [type(node).__module__, type(node).__qualname__], "fields": values}
         if type(node) is dict:
             return {"dict": [[walk(key), walk(value)] for key, value in node.items()]}
         if type(node) in (list, tuple):
@@ -185,23 +184,29 @@ def decode(tensors: Mapping[str, Tensor], skeleton: Any, device: torch.device) -
     if "tensor" in skeleton:
         tensor = tensors[skeleton["tensor"]]
         return tensor if skeleton["on_cpu"] else tensor.to(device)
-    if "dataclass" in skeleton:
+    if "record" in skeleton:
         fields = {name: decode(tensors, value, device) for name, value in skeleton["fields"].items()}
-        return _dataclass(*skeleton["dataclass"])(**fields)
+        return _record(*skeleton["record"])(**fields)
     if "dict" in skeleton:
         return {decode(tensors, key, device): decode(tensors, value, device) for key, value in skeleton["dict"]}
     kind = tuple if "tuple" in skeleton else list
     return kind(decode(tensors, value, device) for value in skeleton[kind.__name__])
 
 
-def _is_node(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+def _is_record(kind: type) -> bool:
+    """Whether values of ``kind`` are dataclasses or named tuples."""
+    return dataclasses.is_dataclass(kind) or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
 
 
-def _dataclass(module: str, name: str) -> type:
-    """A dataclass that the program has already imported: a file on disk must not decide what code is loaded."""
+def _values(record: Any) -> dict[str, Any]:
+    names = getattr(record, "_fields", None) or [field.name for field in dataclasses.fields(record)]
+    return {name: getattr(record, name) for name in names}
+
+
+def _record(module: str, name: str) -> type:
+    """A class that the program has already imported: a file on disk must not decide what code is loaded."""
     found = getattr(sys.modules.get(module), name, None)
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+    if not (isinstance(found, type) and _is_record(found)):
         raise ValueError(f"the checkpoint holds a {module}.{name}, which this program does not know")
     return found
 

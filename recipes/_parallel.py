@@ -60,6 +60,16 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
+    """Around work that the first process does and the others then find done (files fitted, downloaded or unpacked)."""
+    if dist.is_initialized() and dist.get_rank() > 0:
+        dist.barrier()
+    yield
+    if dist.is_initialized() and dist.get_rank() == 0:
+        dist.barrier()
+
+
 class _Step(nn.Module):
     """A `Task`'s step as the ``forward`` that DDP and ``fully_shard`` hook into."""
 

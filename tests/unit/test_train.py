@@ -7,11 +7,13 @@ import os
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 from vqmem.models.scorers.base import Loss
+from vqmem.recipes._checkpoint import decode, encode
 from vqmem.recipes._train import NonFiniteError, TrainConfig, learning_rate, seed_all, train
 
 CONFIG = TrainConfig(
@@ -19,9 +21,13 @@ CONFIG = TrainConfig(
 )
 
 
+class Hidden(NamedTuple):
+    now: Tensor
+
+
 @dataclass(frozen=True)
 class Memory:
-    hidden: Tensor
+    hidden: Hidden
     filled: Tensor | None
     seen: int
 
@@ -47,20 +53,20 @@ class Toy:
         self.stop_at, self.number, self.spoil_at, self.steps = stop_at, number, spoil_at, 0
 
     def initial_state(self) -> Memory:
-        return Memory(torch.zeros(4, 8), None, 0)
+        return Memory(Hidden(torch.zeros(4, 8)), None, 0)
 
     def step(self, batch: Tensor, state: Memory) -> tuple[Loss, Memory]:
         self.steps += 1
         if self.stop_at and self.steps == self.stop_at:
             os.kill(os.getpid(), self.number)
         net = self.module
-        hidden = net.cell(net.embed(batch), state.hidden)
+        hidden = net.cell(net.embed(batch), state.hidden.now)
         logits = net.out(net.drop(net.norm(hidden)) + torch.rand(4, 1))
         value = nn.functional.cross_entropy(logits, batch)
         if self.steps == self.spoil_at:
             value = value * float("nan")
         metrics = {"tokens": 4.0, "filled": float(state.filled is not None)}
-        return Loss(value, metrics), Memory(hidden.detach(), hidden.detach() > 0, state.seen + 4)
+        return Loss(value, metrics), Memory(Hidden(hidden.detach()), hidden.detach() > 0, state.seen + 4)
 
 
 class Stream:
@@ -213,3 +219,13 @@ def test_learning_rate_warms_up_and_falls():
 def test_bad_config_is_refused():
     with pytest.raises(ValueError, match="accumulate = 0 must be at least 1"):
         TrainConfig(accumulate=0)
+
+
+def test_state_that_is_no_value_is_refused():
+    with pytest.raises(TypeError, match="cannot checkpoint a Toy"):
+        encode({"task": Toy()})
+
+
+def test_checkpoint_does_not_choose_what_is_made():
+    with pytest.raises(ValueError, match=r"subprocess\.Popen, which this program does not know"):
+        decode({}, {"record": ["subprocess", "Popen"], "fields": {"args": "true"}}, torch.device("cpu"))
