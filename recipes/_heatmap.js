@@ -21,7 +21,7 @@ function layTokens(area, texts) {
     const span = element("span", { "data-i": index }, visible(text));
     spans.push(span);
     block.append(span);
-    if (block.childElementCount >= (text.includes("\n") ? 200 : 3000)) block = null;
+    if (block.childElementCount >= (text.endsWith("\n") ? 200 : 3000)) block = null;
   });
   area.classList.toggle("far", texts.length > 4000);
   return spans;

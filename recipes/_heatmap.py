@@ -25,8 +25,9 @@ _FAINT = 0.15
 def heatmap_page(tokens: Sequence[Mapping[str, Any]], title: str) -> str:
     """One self-contained page that shows a scored text as a heat map.
 
-    ``tokens`` are the objects of ``vqmem score --json``: ``text``, ``start`` and ``end`` (offsets), ``score`` (surprise),
-    ``rarity`` and ``gain`` in nats, and ``code``. The signal is chosen on the page; pointing at a token shows its numbers.
+    ``tokens`` are the objects of ``vqmem score --json``: ``text``, ``start`` and ``end`` (offsets), ``score`` (the
+    surprise), ``rarity`` and ``gain`` in nats, and ``code``. The reader chooses the signal; pointing at a token, or the
+    arrow keys, show its numbers.
     """
     signals = {"surprise": "score", "rarity": "rarity", "gain": "gain"}
     data = {
@@ -75,7 +76,7 @@ def _style(strength: float) -> Style:
         return Style.null()
     end = _HIGH if strength > 0 else _LOW
     red, green, blue = _NEUTRAL + (end - _NEUTRAL) * abs(strength)
-    return Style(color="black", bgcolor=Color.from_rgb(red, green, blue))
+    return Style(color="#000000", bgcolor=Color.from_rgb(red, green, blue))
 
 
 def _visible(text: str) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from .statistics import FEWEST_DOCUMENTS
+
 Row = Mapping[str, Any]
 
 
@@ -58,6 +60,8 @@ def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
     if not rows:
         return ""
     label = summary["metrics"][metric]["label"]
+    if set(verdicts) == {"too few documents"}:
+        return f"On {label}, there are too few documents to tell any memory from {baseline}; {FEWEST_DOCUMENTS} are needed."
     wins = {name: sum(_is(row, name, metric, "better") for row in rows) for name in _names(rows)}
     champion = max(wins, key=lambda name: (wins[name], -sum(_is(row, name, metric, "worse") for row in rows)))
     if not wins[champion]:

@@ -49,7 +49,7 @@
     at("scorer-tiles").append(
       ...(finite(rate) ? [tile(format(rate, 3), "rate: entropy of the codes, bits a token")] : []),
       ...(finite(residual) ? [tile(format(residual, 3), "residual: what the code leaves open, bits a token")] : []),
-      ...(finite(used) ? [tile(`${whole(used)} of ${whole(codes)}`, "codes used", usage)] : []),
+      ...(finite(used) ? [tile(whole(used) + (finite(codes) ? ` of ${whole(codes)}` : ""), "codes used", usage)] : []),
       ...(finite(dead) ? [tile(`${dead ? "⚠ " : ""}${whole(dead)}`, dead ? "dead codes: never chosen" : "dead codes")] : []),
       ...Object.entries(more).filter(([, value]) => value != null && typeof value !== "object").map(([name, value]) =>
         tile(finite(value) ? (Number.isInteger(value) ? whole(value) : format(value, digitsOf(value))) : String(value), name.replaceAll("_", " "))));

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from vqmem.recipes._heatmap import heatmap_page, heatmap_terminal
 from vqmem.recipes.compare.findings import findings, headline
 from vqmem.recipes.compare.report import write_report
@@ -29,8 +30,9 @@ HOSTILE = [
     "\x1b[31m",
 ]
 PROSE = (
-    "Call me Ishmael. Some years ago, never mind how long precisely, having little or no money in my purse, and nothing "
-    "particular to interest me on shore, I thought I would sail about a little and see the watery part of the world.\n"
+    "Call me Ishmael. Some years ago, never mind how long precisely, having little or no money in my purse, and "
+    "nothing particular to interest me on shore, I thought I would sail about a little and see the watery part of the "
+    "world.\n"
     "It is a way I have of driving off the spleen and regulating the circulation. 🐋 "
 )
 STRATEGIES = {
@@ -256,7 +258,8 @@ def test_strategies_can_be_hidden(opened):
 @needs_browser
 def test_heat_map_follows_the_chosen_signal(opened):
     browser, data = opened
-    script = "return [...document.querySelectorAll('#map .tokens span')].map(e => Number(e.style.getPropertyValue('--heat')))"
+    spans = "[...document.querySelectorAll('#map .tokens span')]"
+    script = f"return {spans}.map(e => Number(e.style.getPropertyValue('--heat')))"
     for signal in ("surprise", "rarity"):
         browser.execute_script(f"document.querySelector('#map input[value={signal}]').click()")
         values = np.array(data["passage"]["signals"][signal])
@@ -343,6 +346,10 @@ def test_heat_map_page(browser, tmp_path, count):
         tip = find(browser, "#tip").text
         assert f"{tokens[0]['score']:.3f} nats" in tip
         assert words[0] in tip
+        find(browser, "#map .tokens").send_keys("\ue010")  # the End key
+        assert words[-1].strip() in find(browser, "#tip").text
+        find(browser, "#theme").click()
+        assert find(browser, "#theme").text == "Theme: light"
 
 
 def test_heat_map_in_the_terminal():
@@ -353,10 +360,10 @@ def test_heat_map_in_the_terminal():
     ]
     shown = heatmap_terminal(tokens, "surprise")
     assert shown.plain == "the \u241b]0;title\u2407whale⏎\nsea"
-    assert [span.style.bgcolor is not None for span in shown.spans if hasattr(span.style, "bgcolor")][-2:] == [
-        True,
-        True,
-    ]
+    words = {word: shown.plain.index(word) for word in ("the", "whale")}
+    coloured = {word: shown.get_style_at_offset(Console(), at).bgcolor for word, at in words.items()}
+    assert coloured["the"] is None
+    assert coloured["whale"] is not None
     assert heatmap_terminal([], "gain").plain == ""
     with pytest.raises(ValueError, match="no signal 'length'"):
         heatmap_terminal(tokens, "length")
@@ -379,3 +386,4 @@ def test_a_null_is_told_as_a_null():
                 entry["verdict"] = "no difference"
     assert "no memory beats fifo" in headline(data)[0]
     assert {found.title for found in findings(data)} == {"no winner"}
+    assert "too few documents" in headline(summary(documents=3))[0]
