@@ -50,8 +50,15 @@ function pointAt(area, spans, texts, pairs) {
     spans[at].classList.add("at");
     tip.show(spans[at], visible(texts[at]).trimEnd(), pairs(at));
   };
-  area.addEventListener("pointerover", (event) => show(Number(event.target.dataset.i ?? -1)));
-  area.addEventListener("pointerleave", () => show(-1));
+  // Scrolling by key moves other tokens under a pointer at rest, which is no pointing.
+  let last = "";
+  const point = (event, index) => {
+    const place = `${event.clientX},${event.clientY}`;
+    if (place !== last && index !== at) show(index);
+    last = place;
+  };
+  for (const type of ["pointermove", "pointerdown"]) area.addEventListener(type, (event) => point(event, Number(event.target.dataset.i ?? -1)));
+  area.addEventListener("pointerleave", (event) => point(event, -1));
   area.addEventListener("blur", () => show(-1));
   area.addEventListener("keydown", (event) => {
     const move = { ArrowRight: 1, ArrowLeft: -1, Home: -spans.length, End: spans.length }[event.key];

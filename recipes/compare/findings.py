@@ -61,7 +61,7 @@ def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
         return ""
     label = summary["metrics"][metric]["label"]
     if set(verdicts) == {"too few documents"}:
-        return f"On {label}, there are too few documents to tell any memory from {baseline}; {FEWEST_DOCUMENTS} are needed."
+        return f"On {label}, there are too few documents to tell; give at least {FEWEST_DOCUMENTS}."
     wins = {name: sum(_is(row, name, metric, "better") for row in rows) for name in _names(rows)}
     champion = max(wins, key=lambda name: (wins[name], -sum(_is(row, name, metric, "worse") for row in rows)))
     if not wins[champion]:

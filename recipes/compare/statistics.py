@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 
 FEWEST_DOCUMENTS = 6
 """With fewer, documents that all happen to lean one way (chance 2^(1-n) > 5%) would count as a difference."""
@@ -38,9 +38,9 @@ class Comparison:
 
 
 def paired_bootstrap(
-    strategy: Float[np.ndarray, "seed document"],
-    baseline: Float[np.ndarray, "seed document"] | None,
-    sizes: Float[np.ndarray, " document"],
+    strategy: Real[np.ndarray, "seed document"],
+    baseline: Real[np.ndarray, "seed document"] | None,
+    sizes: Real[np.ndarray, " document"],
     *,
     better: str = "lower",
     level: float = 0.95,
@@ -91,7 +91,7 @@ def expanded_tail(documents: int, level: float = 0.95) -> float:
     return NormalDist().cdf(-math.sqrt(documents / (documents - 1)) * quantile)
 
 
-def kendall_tau(first: Float[np.ndarray, " item"], second: Float[np.ndarray, " item"]) -> float:
+def kendall_tau(first: Real[np.ndarray, " item"], second: Real[np.ndarray, " item"]) -> float:
     """Kendall's τ-b between two rankings given by their values: 1 the same order, -1 the reverse; ties count as ties.
 
     ``nan`` where either ranking ties everything. Raises `ValueError` for unequal lengths.

@@ -25,7 +25,7 @@ def width(low, high):
 
 def test_value_and_difference_are_ratios_of_sums():
     strategy, baseline = np.array([[10.0] * 6, [20.0] * 6]), np.array([[12.0] * 6, [22.0] * 6])
-    result = paired_bootstrap(strategy, baseline, np.array([1.0, 1, 2, 2, 3, 3]))
+    result = paired_bootstrap(strategy, baseline, np.array([1, 1, 2, 2, 3, 3]))
     assert result.value == pytest.approx(90 / 12)
     assert result.difference == pytest.approx(-12 / 12)
     assert result.verdict == "better"
@@ -130,8 +130,6 @@ def test_documents_without_the_figure_weigh_nothing():
 @pytest.mark.parametrize(
     ("strategy", "baseline", "sizes", "better", "message"),
     [
-        (np.ones((2, 6)), np.ones((3, 6)), np.ones(6), "lower", "do not match"),
-        (np.ones((2, 6)), np.ones((2, 6)), np.ones(5), "lower", "do not match"),
         (np.ones((2, 6)), np.ones((2, 6)), np.zeros(6), "lower", "positive denominators"),
         (np.ones((2, 6)), np.full((2, 6), np.nan), np.ones(6), "lower", "not finite"),
         (np.ones((2, 6)), np.ones((2, 6)), np.ones(6), "smaller", "'smaller'"),
@@ -154,5 +152,12 @@ def test_kendall_tau_by_hand():
     assert kendall_tau(np.array([1.0, 2, 3, 4]), np.array([4.0, 3, 2, 1])) == -1
     assert kendall_tau(np.array([1.0, 2, 3]), np.array([1.0, 3, 2])) == pytest.approx(1 / 3)
     assert math.isnan(kendall_tau(np.ones(3), np.array([1.0, 2, 3])))
-    with pytest.raises(ValueError, match="do not match"):
+
+
+@pytest.mark.parametrize(("seeds", "documents"), [(3, 6), (2, 5)])
+def test_shapes_that_do_not_match_are_refused(seeds, documents):
+    # jaxtyping's own check, where it is switched on, refuses them first.
+    with pytest.raises((ValueError, TypeError)):
+        paired_bootstrap(np.ones((2, 6)), np.ones((seeds, 6)), np.ones(documents))
+    with pytest.raises((ValueError, TypeError)):
         kendall_tau(np.ones(3), np.ones(4))
