@@ -7,14 +7,14 @@ imported only when it is loaded. Packages outside register under the entry-point
 from __future__ import annotations
 
 import ast
-import dataclasses
-import difflib
 import importlib
 import importlib.metadata
 import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .schema import UnknownNameError, coerce
 
 ROOT = Path(__file__).parent
 
@@ -37,15 +37,6 @@ KINDS = {
     "data": Kind("data", "Source"),
     "recipes": Kind("recipes", "Config", packages=True),
 }
-
-
-class UnknownNameError(ValueError):
-    """A name that no variant, key or file answers to; the message gives the nearest matches."""
-
-    def __init__(self, what: str, name: str, known: list[str]) -> None:
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
-        super().__init__(f"unknown {what} {name!r}; {hint}")
 
 
 def names(kind: str) -> list[str]:
@@ -91,12 +82,7 @@ def build(kind: str, spec: str | dict[str, Any]) -> Any:
     name = fields.pop("name", None)
     if not isinstance(name, str):
         raise ValueError(f"{_singular(kind)} {spec!r} has no name; add `name: ...` (one of {', '.join(names(kind))})")
-    cls = load(kind, name)
-    known = [field.name for field in dataclasses.fields(cls)]
-    for key in fields:
-        if key not in known:
-            raise UnknownNameError(f"key of {_singular(kind)} {name}", key, known)
-    return cls(**fields)
+    return coerce(load(kind, name), fields, name)
 
 
 def _kind(kind: str) -> Kind:

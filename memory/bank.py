@@ -130,7 +130,9 @@ class Memory:
         ``positions`` count from the start of each row's document; ``valid`` is unset at padding.
         """
         standard, moments = standardise(scores, state.moments, valid)
-        new = Slots(payload, tokens, positions, scores, standard.to(scores.dtype), torch.zeros_like(scores[..., 0]), valid)
+        new = Slots(
+            payload, tokens, positions, scores, standard.to(scores.dtype), torch.zeros_like(scores[..., 0]), valid
+        )
         return self.fit(State(concatenate(state.slots, new), state.pooled, moments), positions[:, -1] + 1, learned)
 
     def fit(self, state: State, now: Int[Tensor, " batch"], learned: nn.Module | None = None) -> Written:

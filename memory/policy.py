@@ -68,7 +68,9 @@ def select(
     order = order.gather(1, rank.gather(1, order).argsort(dim=1, stable=True))
     kept = order[:, count - keep :]
     # Back into the order of positions, invalid ones first.
-    place = torch.empty_like(order).scatter_(1, _by_position(slots), torch.arange(count, device=order.device).expand(batch, -1))
+    place = torch.empty_like(order).scatter_(
+        1, _by_position(slots), torch.arange(count, device=order.device).expand(batch, -1)
+    )
     return kept.gather(1, place.gather(1, kept).argsort(dim=1))
 
 

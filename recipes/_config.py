@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import json
-import math
 import os
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
 import torch
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..registry import UnknownNameError
+from ..schema import UnknownNameError, coerce
 from ._artifacts import missing_file
 
 T = TypeVar("T")
@@ -54,7 +51,7 @@ def load(schema: type[T], path: str | Path | None, overrides: Iterable[str] = ()
 
 def from_dict(schema: type[T], values: Mapping[str, Any]) -> T:
     """An instance of ``schema`` from a plain mapping, such as one that `as_dict` made. Raises as `load` does."""
-    return _coerce(schema, dict(values), "")
+    return coerce(schema, dict(values), "")
 
 
 def as_dict(config: Any) -> dict[str, Any]:
@@ -179,115 +176,6 @@ def _merge(base: Any, over: Any, hint: Any = None) -> Any:
     return base | {key: _merge(base.get(key), value, hints.get(key)) for key, value in over.items()}
 
 
-# --- checking ------------------------------------------------------------------------------------------------------
-
-
-def _coerce(hint: Any, value: Any, key: str) -> Any:
-    """``value`` as the type ``hint``; ``key`` is its dotted place, for the error."""
-    if dataclasses.is_dataclass(hint):
-        return _make(hint, value, key)
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _coerce_union(hint, args, value, key)
-    if origin is Literal:
-        if value not in args:
-            raise _wrong(key, value, hint)
-        return value
-    if origin in (list, tuple) and isinstance(value, (list, tuple)):
-        fixed = origin is tuple and args[-1] is not Ellipsis
-        if fixed and len(args) != len(value):
-            raise _wrong(key, value, hint)
-        parts = args if fixed else [args[0]] * len(value)
-        return origin(
-            _coerce(part, item, f"{key}[{i}]") for i, (part, item) in enumerate(zip(parts, value, strict=True))
-        )
-    if (origin or hint) is dict and isinstance(value, dict):
-        part = args[1] if args else Any
-        return {name: _coerce(part, item, f"{key}.{name}") for name, item in value.items()}
-    return _coerce_leaf(hint, value, key)
-
-
-def _coerce_leaf(hint: Any, value: Any, key: str) -> Any:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is Any or (hint in (list, tuple) and isinstance(value, list)):
-        return value
-    if hint is float and number:
-        return float(value)
-    if hint is int and number and math.isfinite(value) and value == int(value):  # 1e4 is a float to YAML
-        return int(value)
-    if hint is str and number:
-        return str(value)
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if isinstance(hint, type) and hint in (bool, str, type(None)) and isinstance(value, hint):
-        return value
-    raise _wrong(key, value, hint)
-
-
-def _coerce_union(hint: Any, args: tuple[Any, ...], value: Any, key: str) -> Any:
-    """The first member that takes ``value`` as it is, else the first that can be made of it (``1`` for a float)."""
-    nested = [part for part in args if dataclasses.is_dataclass(part)]
-    if isinstance(value, dict) and len(nested) == 1:  # its own error says more than the union's
-        return _coerce(nested[0], value, key)
-    exact = [part for part in args if isinstance(part, type) and type(value) is part]
-    for part in [*exact, *args]:
-        with contextlib.suppress(ValueError):
-            return _coerce(part, value, key)
-    raise _wrong(key, value, hint)
-
-
-def _make(schema: Any, value: Any, key: str) -> Any:
-    if not isinstance(value, dict):
-        raise _wrong(key or "config", value, schema)
-    hints = typing.get_type_hints(schema)
-    fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
-    for name in value:
-        if name not in fields:
-            below = [path for path in _keys(schema, key) if path.split(".")[-1] == name]
-            raise UnknownNameError("key", _dotted(key, name), below or [_dotted(key, known) for known in fields])
-    for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in value:
-            raise ValueError(f"config needs the key {_dotted(key, name)} ({_type_name(hints[name])})")
-    made = {name: _coerce(hints[name], item, _dotted(key, name)) for name, item in value.items()}
-    try:
-        return schema(**made)
-    except ValueError as error:  # what the dataclass itself checks
-        raise ValueError(f"{key}: {error}" if key else str(error)) from None
-
-
-def _keys(schema: Any, key: str) -> list[str]:
-    """The dotted names of all keys of ``schema``, nested ones included."""
-    hints = typing.get_type_hints(schema)
-    paths = {field.name: _dotted(key, field.name) for field in dataclasses.fields(schema)}
-    nested = [_keys(hints[name], path) for name, path in paths.items() if dataclasses.is_dataclass(hints[name])]
-    return [*paths.values(), *(path for part in nested for path in part)]
-
-
-def _wrong(key: str, value: Any, hint: Any) -> ValueError:
-    close: list[str] = []
-    if get_origin(hint) is Literal:
-        close = difflib.get_close_matches(str(value), [str(arg) for arg in get_args(hint)], n=1)
-    meant = f"; did you mean {close[0]}?" if close else ""
-    return ValueError(f"{key} = {value!r} is not {_type_name(hint)}{meant}")
-
-
-def _type_name(hint: Any) -> str:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_type_name(part) for part in args)
-    if origin is Literal:
-        return "one of " + ", ".join(str(arg) for arg in args)
-    if origin in (list, tuple):
-        inner = ", ".join(_type_name(arg) for arg in args if arg is not Ellipsis)
-        size = f"{len(args)} values" if origin is tuple and Ellipsis not in args else "values"
-        return f"a list of {size} ({inner})"
-    if (origin or hint) is dict or dataclasses.is_dataclass(hint):
-        return "a mapping"
-    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
-    return plain.get(hint, "null" if hint is type(None) else str(hint))
-
-
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -296,10 +184,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _dotted(key: str, name: Any) -> str:
-    return f"{key}.{name}" if key else str(name)
 
 
 def _first_line(error: Exception) -> str:

@@ -85,12 +85,15 @@ def spread(items: Sequence[Passage], count: int | None) -> list[Passage]:
 class TrainingLoader:
     """Endless segments: every row reads passages one after another, in an order shuffled anew each epoch.
 
-    Its `state_dict` is plain JSON, so that a killed run resumes at the same token.
+    Process ``rank`` of ``world`` reads every ``world``-th passage of the order. Its `state_dict` is plain JSON, so that
+    a killed run resumes at the same token.
     """
 
-    def __init__(self, items: Sequence[Passage], rows: int, length: int, seed: int) -> None:
-        self.items, self.length, self.seed = items, length, seed
-        self.drawn = 0
+    def __init__(
+        self, items: Sequence[Passage], rows: int, length: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.items, self.length, self.seed, self.world = items, length, seed, world
+        self.drawn = rank
         self.rows: list[list[int]] = [[self._draw(), 0] for _ in range(rows)]
 
     def next(self) -> Batch:
@@ -113,7 +116,7 @@ class TrainingLoader:
 
     def _draw(self) -> int:
         epoch, index = divmod(self.drawn, len(self.items))
-        self.drawn += 1
+        self.drawn += self.world
         order = list(range(len(self.items)))
         random.Random(f"{self.seed}:{epoch}").shuffle(order)
         return order[index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -247,13 +247,3 @@ def long_gap(ids: Int[Tensor, " time"], rare: Bool[Tensor, " vocab"], reach: int
             found[position - 1] = position - last[token] > reach
         last[token] = position
     return found
-
-
-def kept_everything(items: Sequence[Passage]) -> int:
-    """A capacity that holds the longest passage whole."""
-    return max(len(item.ids) for item in items)
-
-
-def batches(items: Sequence[Passage], rows: int, length: int) -> Iterator[Batch]:
-    """The segments of `sweep` without the passage numbers."""
-    return (batch for _, batch in sweep(items, rows, length))

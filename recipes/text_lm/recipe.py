@@ -18,7 +18,7 @@ from ...models.scorers.base import Loss, ScorerModel
 from ...registry import build
 from ...tokenizers_.base import Tokenizer, load_tokenizer, save_tokenizer
 from .._artifacts import CONFIG, WEIGHTS, atomic_write, load_model, save_model
-from .._config import dump, load, resolve_device
+from .._config import as_dict, dump, load, resolve_device
 from .._corpus import Batch, Passage, TrainingLoader, passages, spread, sweep
 from .._language_model import (
     LanguageModel,
@@ -30,7 +30,8 @@ from .._language_model import (
     score_passages,
     strategies,
 )
-from .._train import TrainConfig, seed_all, train
+from .._parallel import main_first, ranks, start_processes
+from .._train import Task, TrainConfig, seed_all, train
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ class Config:
         for name in ("passage", "rows", "segment", "hold"):
             if getattr(self, name) < (2 if name == "passage" else 1):
                 raise ValueError(f"{name}={getattr(self, name)} is too small; give at least {1 + (name == 'passage')}")
-        if not self.strategies or not self.budgets:
-            raise ValueError("strategies and budgets must each name at least one")
+        if not self.budgets:
+            raise ValueError("budgets is empty; name at least one number of slots")
         for strategy in strategies(self.strategies):
             for budget in self.budgets:
                 strategy.memory(budget, self.guard)
@@ -107,15 +108,24 @@ class Run(NamedTuple):
 
 def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
+    figures = evaluate(fit(config))
+    atomic_write(Path(config.out) / "evaluation.json", json.dumps(figures, indent=2) + "\n")
+    return figures
+
+
+def fit(config: Config) -> Run:
+    """Front-end, scorer and language model: trained and saved, or loaded where that has been done."""
+    if not config.strategies:
+        raise ValueError("strategies is empty; name at least one, such as strategies.fifo.policy=fifo")
+    start_processes(config.train.parallel, resolve_device(config.device))
     out = Path(config.out)
     atomic_write(out / "config.yaml", dump(config))
-    tokenizer = fit_front_end(config)
-    corpus = read_split(config, tokenizer, "train", limit=config.train_tokens)
+    with main_first():
+        tokenizer = fit_front_end(config)
+    trained = all((out / part / CONFIG).is_file() for part in ("scorer", "transformer"))
+    corpus = [] if trained else read_split(config, tokenizer, "train", limit=config.train_tokens)
     scorer = train_scorer(config, tokenizer, corpus)
-    model = train_model(config, tokenizer, scorer, corpus)
-    figures = evaluate(config, tokenizer, scorer, model)
-    atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
-    return figures
+    return Run(config, tokenizer, scorer, train_model(config, tokenizer, scorer, corpus))
 
 
 def fit_front_end(config: Config) -> Tokenizer:
@@ -170,20 +180,16 @@ def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) ->
     if (folder / CONFIG).is_file():
         return load_scorer(Path(config.out), device)
     seed_all(config.seed)
-    scorer = build("scorers", config.scorer).build(tokenizer.vocab_size).to(device)
-    loader = TrainingLoader(corpus, config.rows, config.segment, config.seed)
-    settings = _settings(config, config.scorer_train)
-    train(ScorerTask(scorer, config.rows), loader, settings, folder / "training", describe="scorer")
+    task = ScorerTask(build("scorers", config.scorer).build(tokenizer.vocab_size).to(device), config.rows)
+    _train(config, config.scorer_train, task, corpus, folder, "scorer")
     name = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]
-    save_model(folder, f"scorers/{name}", {"scorer": config.scorer, "vocab_size": tokenizer.vocab_size}, scorer)
-    return scorer.eval()
+    save_model(folder, f"scorers/{name}", {"scorer": config.scorer, "vocab_size": tokenizer.vocab_size}, task.module)
+    return task.module.eval()
 
 
 def load_scorer(folder: Path, device: torch.device | str = "cpu") -> Any:
     """The scorer of a run. Raises `ValueError` where it is missing, damaged or of another architecture."""
-    return load_model(
-        folder / "scorer", lambda x: build("scorers", x["scorer"]).build(x["vocab_size"]), device=device
-    )
+    return load_model(folder / "scorer", lambda x: build("scorers", x["scorer"]).build(x["vocab_size"]), device=device)
 
 
 def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[Passage]) -> LanguageModel:
@@ -198,11 +204,10 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
     model = LanguageModel(shape, choices).to(device)
     schedule = Schedule(choices, config.budgets, config.guard, config.hold, config.seed)
     task = LanguageModelTask(model, scorer, schedule, config.rows)
-    loader = TrainingLoader(corpus, config.rows, config.segment, config.seed)
-    train(task, loader, _settings(config, config.train), folder / "training", describe="language model")
+    _train(config, config.train, task, corpus, folder, "language model")
     fields = {"shape": asdict(shape), "strategies": config.strategies}
-    save_model(folder, "language_model", json.loads(json.dumps(fields)), model)
-    return model.eval()
+    save_model(folder, "language_model", json.loads(json.dumps(fields)), task.module)
+    return task.module.eval()
 
 
 def load_language_model(folder: Path, device: torch.device | str = "cpu") -> LanguageModel:
@@ -216,8 +221,9 @@ def load_language_model(folder: Path, device: torch.device | str = "cpu") -> Lan
     return model
 
 
-def evaluate(config: Config, tokenizer: Tokenizer, scorer: Any, model: LanguageModel) -> dict[str, Any]:
+def evaluate(run: Run) -> dict[str, Any]:
     """Dev figures: what the scorer's bottleneck does, and bits per byte of every memory that was trained."""
+    config, tokenizer, scorer, model = run
     items = read_split(config, tokenizer, "dev", count=config.eval_passages)
     scores = score_passages(scorer, items, config.rows, config.segment)
     memories = {}
@@ -255,5 +261,9 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
     return Run(config, load_tokenizer(folder / "front_end"), load_scorer(folder, device), model)
 
 
-def _settings(config: Config, settings: TrainConfig) -> TrainConfig:
-    return replace(settings, seed=config.seed, device=config.device, dtype=config.dtype)
+def _train(config: Config, settings: TrainConfig, task: Task, corpus: list[Passage], folder: Path, what: str) -> None:
+    loader = TrainingLoader(corpus, config.rows, config.segment, config.seed, *ranks())
+    settings = replace(settings, seed=config.seed, device=config.device, dtype=config.dtype)
+    ignored = ("out", "device", "dtype", "eval_passages", "train", "scorer_train")
+    identity = {key: value for key, value in as_dict(config).items() if key not in ignored}
+    train(task, loader, settings, folder / "training", describe=what, identity=identity)

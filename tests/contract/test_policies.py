@@ -6,22 +6,33 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from vqmem import registry
 from vqmem.memory import naive
 from vqmem.memory.policy import Guard, select
 from vqmem.memory.slots import Slots
 
 POLICIES = registry.names("policies")
-VARIANTS = [({}), {"scale": "raw"}, {"scale": "standardised", "surprise": 0.0, "gain": 1.0}, {"rarity": 2.0, "window": 5}]
-VARIANTS += [{"age": "linear", "half_life": 7.0}, {"age": "half_life", "age_weight": 4.0}, {"copies": True}, {"admit": 0.3}]
+VARIANTS = [
+    ({}),
+    {"scale": "raw"},
+    {"scale": "standardised", "surprise": 0.0, "gain": 1.0},
+    {"rarity": 2.0, "window": 5},
+]
+VARIANTS += [
+    {"age": "linear", "half_life": 7.0},
+    {"age": "half_life", "age_weight": 4.0},
+    {"copies": True},
+    {"admit": 0.3},
+]
 CASES = [(name, {}) for name in POLICIES] + [("scored", fields) for fields in VARIANTS[1:]]
 
 
 def random_slots(seed: int, batch: int, count: int, valid_share: float = 0.8) -> Slots:
     """Rows of differing positions and validity, in order of position."""
     generator = torch.Generator().manual_seed(seed)
-    positions = torch.stack([torch.randperm(4 * count + 1, generator=generator)[:count].sort().values for _ in range(batch)])
+    positions = torch.stack(
+        [torch.randperm(4 * count + 1, generator=generator)[:count].sort().values for _ in range(batch)]
+    )
     scores = torch.rand(batch, count, 3, generator=generator) * 5
     return Slots(
         (torch.randn(batch, count, 2, 4, generator=generator),),
@@ -52,7 +63,13 @@ def as_rows(slots: Slots) -> list[list[naive.Slot]]:
 
 
 @pytest.mark.parametrize(("name", "fields"), CASES)
-@given(seed=st.integers(0, 10_000), count=st.integers(1, 12), keep=st.integers(0, 12), sinks=st.integers(0, 3), recent=st.integers(0, 5))
+@given(
+    seed=st.integers(0, 10_000),
+    count=st.integers(1, 12),
+    keep=st.integers(0, 12),
+    sinks=st.integers(0, 3),
+    recent=st.integers(0, 5),
+)
 @settings(max_examples=40, deadline=None)
 def test_selection_agrees_with_the_oracle(name, fields, seed, count, keep, sinks, recent):
     policy = registry.build("policies", {"name": name, **fields})
@@ -118,7 +135,7 @@ def test_it_is_a_frozen_dataclass_with_defaults(name):
         ("scored", {"window": 2}, "window=2"),
         ("scored", {"half_life": 0.0}, "half_life=0"),
         ("sink_recent", {"sinks": -1}, "sinks=-1"),
-        ("scored", {"suprise": 1.0}, "did you mean surprise"),
+        ("scored", {"suprise": 1.0}, "did you mean scored.surprise"),
     ],
 )
 def test_bad_values_are_named(name, fields, named):

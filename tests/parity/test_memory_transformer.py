@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-
 from vqmem.memory.bank import Memory
 from vqmem.memory.policies.random import Policy as Random
 from vqmem.models.memory_transformer import MemoryTransformer, TransformerConfig
@@ -96,7 +95,9 @@ def test_unbounded_memory_is_a_plain_causal_transformer(lengths, remember):
     torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
     weights = torch.randn_like(got)
     names = [name for name, _ in model.named_parameters()]
-    ours, theirs = (torch.autograd.grad((x * weights).sum(), model.parameters(), retain_graph=True) for x in (got, wanted))
+    ours, theirs = (
+        torch.autograd.grad((x * weights).sum(), model.parameters(), retain_graph=True) for x in (got, wanted)
+    )
     for name, a, b in zip(names, ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5 * float(b.abs().max().clamp(min=1)), rtol=1e-4, msg=name)
 

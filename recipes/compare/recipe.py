@@ -1,0 +1,231 @@
+"""Compare ways to fill a memory: strategy x budget x seed under equal slots, with intervals and a report."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ...data.base import Split
+from ...registry import UnknownNameError
+from .._artifacts import atomic_write
+from .._config import as_dict, digest, dump, resolve_device
+from .._corpus import Passage
+from .._language_model import score_passages, strategies
+from .._progress import Bar
+from .._train import TrainConfig
+from ..text_lm import recipe as text_lm
+from .measure import Cell, measure, rare_tokens, trace
+from .report import write_report
+from .summary import summarise
+
+
+@dataclass(frozen=True)
+class Native:
+    """Models trained for one strategy and one budget each, beside the mixed ones; none by default."""
+
+    strategies: tuple[str, ...] = ()
+    budget: int = 128
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A comparison. One model a seed is trained with a memory drawn anew among all strategies and budgets.
+
+    ``lm`` is a ``text_lm`` config; its ``out``, ``seed``, ``strategies`` and ``budgets`` are set from here.
+    """
+
+    out: str = "runs/compare"
+    title: str = "Which memory keeps what, and does it help?"
+    strategies: dict[str, Any] = field(default_factory=dict)
+    """Name -> ``policy`` and, unless evicted slots are dropped, ``compression``."""
+    baseline: str = "transformer_xl"
+    """The strategy that all others are compared with."""
+    budgets: tuple[int, ...] = (64, 128, 256)
+    """Slots a row."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    split: Split = "test"
+    """Choose on ``dev``, report on ``test`` once."""
+    passages: int | None = None
+    """Passages of the split to read, taken evenly; null is all."""
+    rare: float = 8.0
+    """Unigram surprisal in nats from which a token counts as rare, for the long-gap figure."""
+    shown: int = 512
+    """Tokens of the passage that the report shows."""
+    lm: text_lm.Config = field(default_factory=text_lm.Config)
+    native: Native = field(default_factory=Native)
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for unknown strategies and memories without room."""
+        names = [strategy.name for strategy in strategies(self.strategies)]
+        for name in (self.baseline, *self.native.strategies):
+            if name not in names:
+                raise UnknownNameError("strategy", name, names)
+        if self.native.strategies and self.baseline not in self.native.strategies:
+            raise ValueError(
+                f"native.strategies has no {self.baseline}, the baseline to compare the others with; add it"
+            )
+        if not self.seeds or not self.budgets:
+            raise ValueError("seeds and budgets must each name at least one")
+        for seed in self.seeds:
+            self.mixed(seed)
+
+    def mixed(self, seed: int) -> text_lm.Config:
+        """The run that learns to use every strategy and budget."""
+        out = str(Path(self.out) / f"seed-{seed}")
+        return replace(self.lm, out=out, seed=seed, strategies=self.strategies, budgets=self.budgets)
+
+    def natively(self, name: str, seed: int) -> text_lm.Config:
+        """The run that learns ``name`` at the native budget alone, with the scorer of the mixed run."""
+        mixed = self.mixed(seed)
+        return replace(
+            mixed,
+            out=f"{mixed.out}-{name}-{self.native.budget}",
+            scorer_from=mixed.out,
+            strategies={name: self.strategies[name]},
+            budgets=(self.native.budget,),
+            train=self.native.train,
+        )
+
+
+class Bench(NamedTuple):
+    """What a seed's models are measured on."""
+
+    items: list[Passage]
+    scores: list[torch.Tensor]
+    rare: torch.Tensor
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Train what is not trained, measure what is not measured, and write the report; gives the summary."""
+    began, out = time.monotonic(), Path(config.out)
+    atomic_write(out / "config.yaml", dump(config))
+    passage: dict[str, Any] = {}
+    figures: dict[str, float] = {}
+    for seed in config.seeds:
+        run = _train(config, seed)
+        bench = _bench(config, run)
+        for cell in _cells(config, seed):
+            _measure(config, cell, run, bench)
+        if seed == config.seeds[0]:
+            passage = _passage(config, run, bench)
+            figures = text_lm.scorer_report(run.config, run.scorer, bench.items)
+    rows = [found for cell in _all_cells(config) if (found := _known(config).get(_key(config, cell)))]
+    summary = summarise(rows, config.baseline) | {
+        "title": config.title,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": "vqmem " + " ".join(sys.argv[1:]),
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "seconds": time.monotonic() - began,
+        "config": as_dict(config),
+        "corpus": json.dumps(config.lm.data) if isinstance(config.lm.data, dict) else config.lm.data,
+        "split": config.split,
+        "seeds": list(config.seeds),
+        "scorer": figures | _codes(config),
+        "passage": passage,
+    }
+    atomic_write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
+    write_report(summary, out / "report.html")
+    return summary
+
+
+def _train(config: Config, seed: int) -> text_lm.Run:
+    """The mixed run of ``seed`` and, on the way, its native ones: trained, saved and, where they are, left alone."""
+    run = text_lm.fit(config.mixed(seed))
+    for name in config.native.strategies:
+        text_lm.fit(config.natively(name, seed))
+    return run
+
+
+def _bench(config: Config, run: text_lm.Run) -> Bench:
+    items = text_lm.read_split(run.config, run.tokenizer, config.split, count=config.passages)
+    scores = score_passages(run.scorer, items, run.config.rows, run.config.segment)
+    training = text_lm.read_split(run.config, run.tokenizer, "train", limit=run.config.train_tokens)
+    return Bench(items, scores, rare_tokens(training, run.tokenizer.vocab_size, config.rare))
+
+
+def _cells(config: Config, seed: int) -> Iterator[Cell]:
+    for name in config.strategies:
+        for budget in config.budgets:
+            yield Cell(name, budget, seed, "mixed")
+    for name in config.native.strategies:
+        yield Cell(name, config.native.budget, seed, "native")
+
+
+def _all_cells(config: Config) -> Iterator[Cell]:
+    for seed in config.seeds:
+        yield from _cells(config, seed)
+
+
+def _key(config: Config, cell: Cell) -> str:
+    """What makes a cell's result what it is; a cell whose key is known is not measured again."""
+    run = config.mixed(cell.seed) if cell.train == "mixed" else config.natively(cell.strategy, cell.seed)
+    trained = {key: value for key, value in as_dict(run).items() if key not in ("out", "scorer_from", "device")}
+    asked = {"cell": asdict(cell), "split": config.split, "passages": config.passages, "rare": config.rare}
+    return digest(asked | {"run": trained, "scorer": as_dict(config.lm.scorer_train)})
+
+
+def _results(config: Config) -> Path:
+    return Path(config.out) / "results.jsonl"
+
+
+def _known(config: Config) -> dict[str, dict[str, Any]]:
+    """Results so far by key. A last line that a killed run left half-written is measured again."""
+    path, known = _results(config), {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            found = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        known[found["key"]] = found
+    return known
+
+
+def _measure(config: Config, cell: Cell, run: text_lm.Run, bench: Bench) -> None:
+    key = _key(config, cell)
+    if key in _known(config):
+        return
+    model = run.model
+    if cell.train == "native":
+        folder = Path(config.natively(cell.strategy, cell.seed).out) / "transformer"
+        model = text_lm.load_language_model(folder, resolve_device(config.lm.device))
+    strategy = next(s for s in strategies(config.strategies) if s.name == cell.strategy)
+    total = sum(len(item.ids) - 1 for item in bench.items)
+    with Bar(f"seed {cell.seed}  {cell.strategy}@{cell.budget} {cell.train}", total) as bar:
+        found = measure(model, strategy, cell, config.lm, bench.items, bench.scores, bench.rare, bar)
+    with _results(config).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"key": key, **asdict(cell), **found}) + "\n")
+
+
+def _passage(config: Config, run: text_lm.Run, bench: Bench) -> dict[str, Any]:
+    """One passage, its signals, and what each strategy holds of it over time at the smallest budget."""
+    middle = len(bench.items) // 2
+    item = bench.items[middle]
+    shown = min(config.shown, len(item.ids))
+    item = Passage(item.name, item.ids[:shown], item.sizes[:shown], item.marked[:shown])
+    signals = bench.scores[middle][:shown].cpu()
+    held = {}
+    for strategy in strategies(config.strategies):
+        kept = trace(run.model, strategy, min(config.budgets), config.lm, item, signals)
+        held[strategy.name] = {"budget": min(config.budgets), "segment": config.lm.segment, "kept": kept}
+    rounded = [[round(x, 3) for x in column] for column in signals.T.tolist()]
+    return {
+        "name": item.name,
+        "tokens": [run.tokenizer.decode([i]) for i in item.ids.tolist()],
+        "signals": dict(zip(("surprise", "rarity", "gain"), rounded, strict=True)),
+        "held": held,
+    }
+
+
+def _codes(config: Config) -> dict[str, Any]:
+    scorer = config.lm.scorer
+    return {"codes": scorer["codes"]} if isinstance(scorer, dict) and "codes" in scorer else {}
