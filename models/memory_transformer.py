@@ -15,7 +15,13 @@ from ..memory.slots import Slots
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Shape of a `MemoryTransformer`. ``frame_dim`` replaces token ids by frames of that size as input."""
+    """Shape of a `MemoryTransformer`.
+
+    ``frame_dim`` replaces token ids by frames of that size as input. ``shift`` adds a projection of the token before to
+    each token's embedding: one layer then suffices to continue a sequence as it went on earlier (an induction head,
+    arXiv:2209.11895), and a slot tells what came before it even where that was forgotten. Small models learn to use
+    their memory from far less text that way.
+    """
 
     vocab_size: int
     layers: int = 4
@@ -25,10 +31,13 @@ class TransformerConfig:
     dropout: float = 0.0
     rope_base: float = 10_000.0
     score_bias: bool = False
+    shift: bool = False
     frame_dim: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` where the heads do not divide the width evenly."""
+        """Raise `ValueError` where the heads do not divide the width evenly, or frames are to be shifted."""
+        if self.shift and self.frame_dim is not None:
+            raise ValueError(f"shift needs token ids, but frame_dim={self.frame_dim} makes the input frames")
         if self.dim % (2 * self.heads):
             raise ValueError(f"dim={self.dim} must be a multiple of 2 x heads={self.heads}, for rotary positions")
 
@@ -57,6 +66,7 @@ class MemoryTransformer(nn.Module):
             self.embed = nn.Embedding(config.vocab_size, config.dim)
         else:
             self.embed = nn.Linear(config.frame_dim, config.dim)
+        self.shift = nn.Linear(config.dim, config.dim, bias=False) if config.shift else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.dim)
         self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
@@ -74,15 +84,17 @@ class MemoryTransformer(nn.Module):
         positions: Int[Tensor, "batch time"],
         memory: Slots | None = None,
         *,
+        previous: Int[Tensor, " batch"] | None = None,
         remember: Literal["hidden", "keys_values"] = "hidden",
         need_usage: bool = False,
     ) -> Output:
         """Logits of the token after each input. ``positions`` count from the start of each row's document.
 
         ``memory`` holds payloads of the kind ``remember``, written by earlier calls; None where there are none yet.
+        ``previous`` is the token before the segment for models with ``shift``, -1 (or None) where there is none.
         """
         layout = self._layout(positions, memory)
-        x = self.embed(inputs)
+        x = self._embed(inputs, previous)
         written, usage = [], []
         for i, block in enumerate(self.blocks):
             slots = () if memory is None or not memory.count else tuple(p[:, :, i] for p in memory.payload)
@@ -97,6 +109,15 @@ class MemoryTransformer(nn.Module):
         parts = 1 if remember == "hidden" else 2
         x = self.norm.weight.new_zeros(batch, 0, self.config.layers, self.config.dim)
         return (x,) * parts
+
+    def _embed(self, inputs: Tensor, previous: Tensor | None) -> Float[Tensor, "batch time dim"]:
+        x = self.embed(inputs)
+        if self.shift is None:
+            return x
+        first = torch.zeros_like(x[:, :1])
+        if previous is not None:
+            first = self.embed(previous.clamp(min=0)[:, None]) * (previous >= 0)[:, None, None]
+        return x + self.shift(torch.cat([first, x[:, :-1]], dim=1))
 
     def _layout(self, positions: Tensor, memory: Slots | None) -> Layout:
         """Angles are taken relative to the segment's end, in integers, so that streams of any length stay exact."""

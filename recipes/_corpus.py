@@ -31,8 +31,8 @@ class Passage:
 class Batch(NamedTuple):
     """One segment of every row. ``targets`` are the inputs one step later; both are real where ``valid``, else padding.
 
-    ``fresh`` marks the rows whose passage begins here, ``positions`` count from the start of the passage, ``sizes`` and
-    ``marked`` belong to the targets.
+    ``fresh`` marks the rows whose passage begins here, ``previous`` is the token before the segment (-1 in fresh rows),
+    ``positions`` count from the start of the passage, ``sizes`` and ``marked`` belong to the targets.
     """
 
     tokens: Int[Tensor, "batch time"]
@@ -41,6 +41,7 @@ class Batch(NamedTuple):
     valid: Bool[Tensor, "batch time"]
     sizes: Int[Tensor, "batch time"]
     marked: Bool[Tensor, "batch time"]
+    previous: Int[Tensor, " batch"]
     fresh: Bool[Tensor, " batch"]
 
     def to(self, device: torch.device | str) -> Batch:
@@ -150,4 +151,5 @@ def _row(passage: Passage, start: int, length: int) -> tuple[Tensor, ...]:
             (passage.marked, ahead),
         )
     )
-    return tokens, targets, start + torch.arange(length), real, sizes, marked
+    previous = passage.ids[start - 1] if start else torch.tensor(-1)
+    return tokens, targets, start + torch.arange(length), real, sizes, marked, previous

@@ -115,7 +115,11 @@ class LanguageModelTask:
         scores, scorer = score_segment(self.scorer, batch, state.scorer, self.scored)
         held = _detach(memory.fit(state.memory.forget(batch.fresh), batch.positions[:, 0], learned).state)
         output = self.module.transformer(
-            batch.tokens, batch.positions, held.read(), need_usage="usage" in memory.requires
+            batch.tokens,
+            batch.positions,
+            held.read(),
+            previous=batch.previous,
+            need_usage="usage" in memory.requires,
         )
         losses = F.cross_entropy(output.logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="none")
         loss = (losses * batch.valid.flatten()).sum() / batch.valid.sum().clamp(min=1)
@@ -217,7 +221,9 @@ def _read_segment(
     model: LanguageModel, strategy: Strategy, memory: Memory, batch: Batch, scores: Tensor, state: MemoryState
 ) -> tuple[MemoryState, Tensor, Tensor]:
     need_usage = "usage" in memory.requires
-    output = model.transformer(batch.tokens, batch.positions, state.read(), need_usage=need_usage)
+    output = model.transformer(
+        batch.tokens, batch.positions, state.read(), previous=batch.previous, need_usage=need_usage
+    )
     if output.usage is not None:
         state = state.use(output.usage)
     written = memory.write(

@@ -44,6 +44,7 @@ class Shape:
     expansion: int = 4
     dropout: float = 0.0
     score_bias: bool = False
+    shift: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The memory transformer against references written out plainly here: a causal transformer, and a Transformer-XL."""
 
+import dataclasses
 import math
 
 import pytest
@@ -183,6 +184,22 @@ def test_the_score_bias_reaches_each_head():
     assert not torch.allclose(plain, model(ids[:, 16:], here, scored).logits)
     model(ids[:, 16:], here, scored).logits.sum().backward()
     assert model.score_weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("lengths", [[8, 8, 8], [5, 1, 18]])
+def test_the_shift_crosses_segments_but_not_documents(lengths):
+    model, ids = make(dataclasses.replace(CONFIG, shift=True)), tokens()
+    whole = model(ids, torch.arange(TIME).expand(BATCH, -1)).logits
+    memory, start = Memory(1000), 0
+    state, parts = memory.empty(model.empty_payload(BATCH)), []
+    for length in lengths:
+        part, here = ids[:, start : start + length], (start + torch.arange(length)).expand(BATCH, -1)
+        previous = ids[:, start - 1] if start else torch.full((BATCH,), -1)
+        output = model(part, here, state.read(), previous=previous)
+        state = memory.write(state, output.payload, part, here, torch.zeros(*part.shape, 3), part >= 0).state
+        parts.append(output.logits)
+        start += length
+    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_frames_go_in_and_ids_come_out():
