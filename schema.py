@@ -87,7 +87,7 @@ def _make(schema: Any, value: Any, key: str) -> Any:
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in value:
-            raise ValueError(f"config needs the key {_dotted(key, name)} ({_type_name(hints[name])})")
+            raise ValueError(f"config needs the key {_dotted(key, name)} ({type_name(hints[name])})")
     made = {name: coerce(hints[name], item, _dotted(key, name)) for name, item in value.items()}
     try:
         return schema(**made)
@@ -108,17 +108,18 @@ def _wrong(key: str, value: Any, hint: Any) -> ValueError:
     if get_origin(hint) is Literal:
         close = difflib.get_close_matches(str(value), [str(arg) for arg in get_args(hint)], n=1)
     meant = f"; did you mean {close[0]}?" if close else ""
-    return ValueError(f"{key} = {value!r} is not {_type_name(hint)}{meant}")
+    return ValueError(f"{key} = {value!r} is not {type_name(hint)}{meant}")
 
 
-def _type_name(hint: Any) -> str:
+def type_name(hint: Any) -> str:
+    """What a key of type ``hint`` takes, in words."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_type_name(part) for part in args)
+        return " or ".join(type_name(part) for part in args)
     if origin is Literal:
         return "one of " + ", ".join(str(arg) for arg in args)
     if origin in (list, tuple):
-        inner = ", ".join(_type_name(arg) for arg in args if arg is not Ellipsis)
+        inner = ", ".join(type_name(arg) for arg in args if arg is not Ellipsis)
         size = f"{len(args)} values" if origin is tuple and Ellipsis not in args else "values"
         return f"a list of {size} ({inner})"
     if (origin or hint) is dict or dataclasses.is_dataclass(hint):

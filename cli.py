@@ -1,0 +1,283 @@
+"""The command `vqmem`. Nothing heavy is imported before a command needs it, so that help and lists are instant."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import __version__, registry
+
+_EPILOG = """\
+first steps:
+  vqmem score FILE                  colour a text by how surprising each token is; nothing to train first
+  vqmem compare demo                train, compare six memories under one budget, write a report (minutes)
+  vqmem list policies               what a memory can keep
+  vqmem COMMAND --help              examples and all options of a command
+
+VQMEM_DEBUG=1 shows the traceback behind an error."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: its line in the overview, its arguments, and what it does."""
+
+    summary: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+    epilog: str
+    more: Callable[[], str] = str
+    """What help says at its end and is slow to find out."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with its errors raised like all others instead of printed with the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see `{self.prog} --help`")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``vqmem`` with ``argv`` (default: the process's own) and give the exit code.
+
+    0 is success; 2 is a mistake of the user's, told in one line on standard error; 130 is an interruption.
+    """
+    try:
+        return _dispatch(sys.argv[1:] if argv is None else argv)
+    except BrokenPipeError:  # the reader, such as `head`, has had enough; Python must not complain at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except (ValueError, OSError) as error:
+        if os.environ.get("VQMEM_DEBUG"):
+            raise
+        return _fail(_one_line(error), 2)
+
+
+def _dispatch(argv: list[str]) -> int:
+    commands = _commands()
+    width = max(map(len, commands))
+    overview = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in commands.items())
+    parser = _parser("vqmem", "Decide what a language model's memory keeps.", f"commands:\n{overview}\n\n{_EPILOG}")
+    parser.add_argument("--version", action="version", version=f"vqmem {__version__}")
+    parser.add_argument("command", nargs="?", help="one of the commands below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="those of the command")
+    asked = parser.parse_args(argv)
+    if asked.command is None:
+        parser.print_help()
+        return 0
+    if asked.command not in commands:
+        raise registry.UnknownNameError("command", asked.command, list(commands))
+    command = commands[asked.command]
+    more = command.more() if {"-h", "--help"} & {*asked.arguments} else ""
+    own = _parser(f"vqmem {asked.command}", command.summary, command.epilog + more)
+    command.arguments(own)
+    command.run(own.parse_intermixed_args(asked.arguments))
+    return 0
+
+
+def _commands() -> dict[str, Command]:
+    recipes = {name: _recipe_command(name) for name in registry.names("recipes")}
+    return {"list": _LIST, "score": _SCORE, **recipes, "generate": _GENERATE}
+
+
+def _parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    layout = argparse.RawDescriptionHelpFormatter
+    return _Parser(prog=prog, description=description, epilog=epilog, formatter_class=layout, allow_abbrev=False)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"vqmem: {message}", file=sys.stderr)
+    return code
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename!r}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+# --- list ----------------------------------------------------------------------------------------------------------
+
+
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", nargs="?", help=f"{', '.join(registry.KINDS)}; all of them if left out")
+    parser.add_argument("--json", action="store_true", help="one object: name -> description (kind -> these, for all)")
+
+
+def _list(asked: argparse.Namespace) -> None:
+    kinds = list(registry.KINDS) if asked.kind is None else [asked.kind]
+    found = {kind: {name: registry.describe(kind, name) for name in registry.names(kind)} for kind in kinds}
+    if asked.json:
+        print(json.dumps(found if asked.kind is None else found[asked.kind], indent=2, ensure_ascii=False))
+        return
+    width = max(len(name) for names in found.values() for name in names)
+    for kind, names in found.items():
+        if asked.kind is None:
+            print(kind)
+        for name, description in names.items():
+            print(f"{'' if asked.kind else '  '}{name:{width}}  {description}")
+
+
+_LIST = Command(
+    "name the policies, scorers, front-ends, compressions, data sources and recipes there are",
+    _list_arguments,
+    _list,
+    """\
+examples:
+  vqmem list policies
+  vqmem list --json
+Each is one file; docs/add-a-variant.md says how to add one.""",
+)
+
+
+# --- score ---------------------------------------------------------------------------------------------------------
+
+
+def _score_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a UTF-8 text file, or - for standard input")
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="run of `vqmem text_lm` (default: the packaged scorer)"
+    )
+    parser.add_argument("--signal", default="surprise", help="what to colour by: surprise (default), rarity or gain")
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="one JSON object a token and line, instead of colours")
+    output.add_argument("--html", type=Path, metavar="OUT", help="write a page with the text as a heat map")
+
+
+def _score(asked: argparse.Namespace) -> None:
+    from .recipes._show_scores import show
+
+    show(asked.file, asked.model, asked.signal, asked.device, as_json=asked.json, html=asked.html)
+
+
+_SCORE = Command(
+    "score every token of a text: how surprising, how rare, how much the context told",
+    _score_arguments,
+    _score,
+    """\
+examples:
+  vqmem score book.txt | less -R
+  vqmem score book.txt --signal gain
+  vqmem score book.txt --html book.html
+  cat book.txt | vqmem score - --json | head
+An object of --json has the keys text, start, end (characters), score (the surprise), rarity, gain (nats) and code.
+surprise: how badly the token is rebuilt from its code and what came before; rarity: from its code alone;
+gain = rarity - surprise: how much the context told about it.""",
+)
+
+
+# --- recipes -------------------------------------------------------------------------------------------------------
+
+
+def _recipe_command(name: str) -> Command:
+    shipped = sorted(path.stem for path in _configs(name).glob("*.yaml"))
+
+    def arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "config", metavar="CONFIG", help=f"a YAML file, or one that is shipped: {', '.join(shipped)}"
+        )
+        parser.add_argument("overrides", metavar="key=value", nargs="*", help="changes to it, such as train.steps=100")
+        parser.add_argument("--print-config", action="store_true", help="print the resolved config and do nothing")
+
+    def run(asked: argparse.Namespace) -> None:
+        _run_recipe(name, asked)
+
+    example = shipped[0] if shipped else "my.yaml"
+    epilog = f"""\
+examples:
+  vqmem {name} {example}
+  vqmem {name} {example} out=runs/mine --print-config
+A run that was interrupted goes on where it stopped when the same command is given again."""
+    return Command(registry.describe("recipes", name), arguments, run, epilog, lambda: _explain(name))
+
+
+def _explain(name: str) -> str:
+    """Every key of a recipe's config."""
+    recipe = registry.load("recipes", name)
+    from .recipes._keys import keys
+
+    lines = []
+    for key in keys(recipe.Config):
+        default = f" = {key.default}" if key.default else " (needed)"
+        lines += [f"  {key.name}{default}    {key.type}", *([f"      {key.doc}"] if key.doc else [])]
+    return "\n\nkeys, with their defaults and types:\n" + "\n".join(lines)
+
+
+def _run_recipe(name: str, asked: argparse.Namespace) -> None:
+    recipe = registry.load("recipes", name)
+    from .recipes._config import dump, load
+
+    config = load(recipe.Config, asked.config, asked.overrides, folder=_configs(name))
+    if asked.print_config:
+        print(dump(config), end="")
+        return
+    result = recipe.run(config)
+    print(_tell(recipe, config, result))
+
+
+def _tell(recipe: Any, config: Any, result: Any) -> str:
+    """What ``tell.py`` beside the recipe makes of the result, if there is one."""
+    beside = f"{recipe.__package__}.tell"
+    if importlib.util.find_spec(beside) is None:
+        return f"done; see {getattr(config, 'out', '.')}"
+    return importlib.import_module(beside).tell(config, result)
+
+
+def _configs(name: str) -> Path:
+    return registry.ROOT / "recipes" / name / "configs"
+
+
+# --- generate ------------------------------------------------------------------------------------------------------
+
+
+def _generate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished `vqmem text_lm`")
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help="what to go on from; of any length")
+    parser.add_argument("--tokens", type=int, default=200, metavar="N", help="how many to add (default 200)")
+    parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default 0.8)")
+    parser.add_argument(
+        "--top-k", type=int, default=50, metavar="K", help="draw from the K likeliest; 0 = all (default 50)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same text (default 0)")
+    parser.add_argument(
+        "--capacity", type=int, metavar="SLOTS", help="of the memory (default: the run's largest budget)"
+    )
+    parser.add_argument("--strategy", metavar="NAME", help="what the memory keeps (default: the run's first strategy)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default auto)")
+
+
+def _generate(asked: argparse.Namespace) -> None:
+    for piece in _generated(asked):
+        print(piece, end="", flush=True)
+    print()
+
+
+def _generated(asked: argparse.Namespace) -> Iterator[str]:
+    from .recipes._config import resolve_device
+    from .recipes.text_lm.generate import Sampling, continue_text
+    from .recipes.text_lm.recipe import load_run
+
+    sampling = Sampling(asked.tokens, asked.temperature, asked.top_k, asked.seed)
+    run = load_run(asked.run, resolve_device(asked.device))
+    yield asked.prompt
+    yield from continue_text(run, asked.prompt, sampling, strategy=asked.strategy, capacity=asked.capacity)
+
+
+_GENERATE = Command(
+    "continue a text with a trained model and its bounded memory",
+    _generate_arguments,
+    _generate,
+    """\
+examples:
+  vqmem generate runs/novels --prompt "It was a dark and stormy night"
+  vqmem generate runs/novels --prompt "$(cat chapter.txt)" --strategy gain --capacity 64""",
+)

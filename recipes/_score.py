@@ -1,0 +1,102 @@
+"""Score a text token by token, in bounded memory: what `vqmem score` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ..models.scorers.base import SIGNALS
+from ..registry import ROOT, build
+from ..tokenizers_._text import cut
+from ..tokenizers_.base import Stream, Tokenizer, load_tokenizer
+from ._artifacts import load_model, missing_file, read_config
+
+PACKAGED = ROOT / "models" / "pretrained" / "english"
+"""The scorer that comes with the package; ``README.md`` in it says what it was trained on, and by which command."""
+
+CHUNK = 4096
+"""Tokens scored at once."""
+
+_KEYS = ("score", *SIGNALS[1:])
+
+
+class Scoring(NamedTuple):
+    """A front-end and the scorer that was trained on its tokens."""
+
+    tokenizer: Tokenizer
+    scorer: Any
+    device: torch.device | str
+
+
+def load_scoring(folder: Path | None = None, device: torch.device | str = "cpu") -> Scoring:
+    """The front-end and scorer of a run of ``vqmem text_lm``, or of the packaged model.
+
+    Raises `ValueError` in one line where a part is missing (naming the nearest), damaged, of another architecture, or
+    where the two belong to different runs.
+    """
+    folder = PACKAGED if folder is None else folder
+    if not folder.is_dir():
+        raise missing_file("model", folder)
+    tokenizer = load_tokenizer(folder / "front_end")
+    fields = read_config(folder / "scorer")["fields"]
+    if fields.get("vocab_size") != tokenizer.vocab_size:
+        raise ValueError(
+            f"{folder}: the front-end has {tokenizer.vocab_size} ids and the scorer {fields.get('vocab_size')}; "
+            "they are of different runs, copy both from one"
+        )
+    scorer = load_model(
+        folder / "scorer", lambda x: build("scorers", x["scorer"]).build(x["vocab_size"]), device=device
+    )
+    return Scoring(tokenizer, scorer, device)
+
+
+def score_text(text: str, scoring: Scoring, chunk: int = CHUNK) -> Iterator[list[dict[str, Any]]]:
+    """The tokens of ``text`` with their scores, at most ``chunk`` of them at a time.
+
+    Keys: ``text``, ``start`` and ``end`` (characters), ``score`` (the surprise), ``rarity`` and ``gain`` in nats, and
+    ``code`` (a number, or a list where the quantiser has several codebooks; None for scorers without one). The texts
+    concatenate to the source: of tokens that share a character, the first has it. The values do not depend on
+    ``chunk``; memory stays bounded because text is tokenized and scored piece by piece, with the state carried along.
+    """
+    state, offset, end = scoring.scorer.initial_state(1), 0, 0
+    for piece in _pieces(text):
+        stream = scoring.tokenizer.encode(piece)
+        for begin in range(0, len(stream), chunk):
+            part = stream.slice(begin, min(begin + chunk, len(stream)))
+            made, state = _score(part, piece, offset, end, scoring, state)
+            end = made[-1]["end"]
+            yield made
+        offset += len(piece)
+
+
+def _score(
+    stream: Stream, piece: str, offset: int, end: int, scoring: Scoring, state: Any
+) -> tuple[list[dict[str, Any]], Any]:
+    """One chunk: ``offset`` is where ``piece`` starts in the source, ``end`` where the token before ended."""
+    tokens, scorer = stream.ids[None].to(scoring.device), scoring.scorer
+    signals, state = scorer.score(tokens, state)
+    codes = scorer.codes(tokens)[0].tolist() if hasattr(scorer, "codes") else [None] * len(stream)
+    made = []
+    spans = zip(stream.starts.tolist(), stream.ends.tolist(), signals[0].tolist(), codes, strict=True)
+    for start, stop, values, code in spans:
+        whose = piece[max(start, end - offset) : stop]
+        end = offset + stop
+        scores = {key: round(value, 5) for key, value in zip(_KEYS, values, strict=True)}
+        made.append({"text": whose, "start": offset + start, "end": end, **scores, "code": code})
+    return made, state
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """``text`` in pieces that each have a character to tokenize: a front-end may find no token in white space."""
+    held: list[str] = []
+    blank = True
+    for piece in cut(text):
+        if not blank and not piece.isspace():
+            yield "".join(held)
+            held, blank = [], True
+        held.append(piece)
+        blank = blank and piece.isspace()
+    yield "".join(held)

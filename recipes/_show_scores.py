@@ -1,0 +1,84 @@
+"""Show a scored text: coloured in the terminal, as JSON lines, or as a page."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..data._reading import read_text
+from ..models.scorers.base import SIGNALS
+from ..registry import UnknownNameError
+from ._artifacts import atomic_write
+from ._config import resolve_device
+from ._heatmap import heatmap_page, heatmap_terminal
+from ._progress import Bar
+from ._score import load_scoring, score_text
+
+SLOW = 200_000
+"""Characters from which progress is shown, where it does not disturb the text itself."""
+PAGE_TOKENS = 200_000
+"""More than this no browser lays out with pleasure."""
+
+
+def show(file: str, model: Path | None, signal: str, device: str, *, as_json: bool, html: Path | None) -> None:
+    """Score ``file`` (``-`` is standard input) and show it on standard output, or write the page ``html``.
+
+    Raises `ValueError` in one line for whatever is wrong with the file, the model, the signal or the device; a page is
+    written whole or not at all.
+    """
+    if signal not in SIGNALS:
+        raise UnknownNameError("signal", signal, list(SIGNALS))
+    if html is not None and html.is_dir():
+        raise ValueError(f"--html {html} is a folder; give the name of a file to write")
+    text = read_text(file)
+    scoring = load_scoring(model, resolve_device(device))
+    chunks = _watched(score_text(text, scoring), len(text), quiet=html is None and sys.stdout.isatty())
+    if as_json:
+        _print_json(chunks)
+    elif html is not None:
+        _write_page(chunks, Path(file).name if file != "-" else "standard input", html)
+    else:
+        _print_colours(chunks, signal)
+
+
+def _watched(chunks: Iterator[list[dict[str, Any]]], total: int, *, quiet: bool) -> Iterator[list[dict[str, Any]]]:
+    with Bar("score", total, quiet=quiet or total < SLOW) as bar:
+        for chunk in chunks:
+            yield chunk
+            bar.update(chunk[-1]["end"])
+
+
+def _print_json(chunks: Iterator[list[dict[str, Any]]]) -> None:
+    for chunk in chunks:
+        sys.stdout.write("".join(json.dumps(token, ensure_ascii=False) + "\n" for token in chunk))
+
+
+def _write_page(chunks: Iterator[list[dict[str, Any]]], title: str, path: Path) -> None:
+    tokens: list[dict[str, Any]] = []
+    for chunk in chunks:
+        tokens += chunk
+        if len(tokens) > PAGE_TOKENS:
+            raise ValueError(
+                f"{title} has more than {PAGE_TOKENS:,} tokens, too many for a page; use --json, or a part"
+            )
+    atomic_write(path, heatmap_page(tokens, title).encode("utf-8", "replace"))
+    print(f"{len(tokens):,} tokens in {path}", file=sys.stderr)
+
+
+def _print_colours(chunks: Iterator[list[dict[str, Any]]], signal: str) -> None:
+    """Also into a pipe: without its colours the text says nothing (NO_COLOR takes them away)."""
+    console = Console(force_terminal=True, highlight=False)
+    count, totals = 0, dict.fromkeys(SIGNALS, 0.0)
+    for chunk in chunks:
+        console.print(heatmap_terminal(chunk, signal), end="", soft_wrap=True)
+        count += len(chunk)
+        for name in SIGNALS:
+            totals[name] += sum(token["score" if name == "surprise" else name] for token in chunk)
+    console.print()
+    means = ", ".join(f"{name} {total / count:.2f}" for name, total in totals.items())
+    print(f"{count:,} tokens; nats a token: {means}; orange = high {signal}", file=sys.stderr)

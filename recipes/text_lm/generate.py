@@ -1,0 +1,167 @@
+"""Continue a text with a trained model: memory and segments exactly as in training, one token at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ...memory.bank import Memory
+from ...memory.bank import State as MemoryState
+from ...memory.slots import Slots, concatenate
+from ...registry import UnknownNameError
+from .._language_model import Strategy, strategies
+from .recipe import Run
+
+Remember = Literal["hidden", "keys_values"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw tokens; temperature 0 takes the likeliest, ``top_k`` 0 draws from all."""
+
+    tokens: int = 200
+    temperature: float = 0.8
+    top_k: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for values that cannot be."""
+        for name in ("tokens", "temperature", "top_k"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is carried from token to token: memory, the segment so far, not yet judged by it, and the scorer's state."""
+
+    memory: MemoryState
+    segment: Slots
+    scorer: Any
+    position: int
+    last: Int[Tensor, "1"]
+    """The token before, -1 at the start."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads a stream with a bounded memory: at most ``memory.capacity`` slots and one segment are held.
+
+    As in training, the tokens of the segment in progress are all visible; when it is full, the memory takes it in and
+    evicts. Reading token by token therefore gives what reading whole segments gives.
+    """
+
+    run: Run
+    strategy: Strategy
+    memory: Memory
+    remember: Remember
+
+    def start(self) -> Reading:
+        """Nothing read yet."""
+        empty = self.memory.empty(self.run.model.transformer.empty_payload(1, self.remember))
+        last = torch.full((1,), -1, device=empty.slots.valid.device)
+        return Reading(empty, empty.slots, self.run.scorer.initial_state(1), 0, last)
+
+    @torch.no_grad()
+    def read(self, ids: Int[Tensor, " time"], reading: Reading) -> tuple[Float[Tensor, " vocab"], Reading]:
+        """Logits of the token after ``ids`` (at least one token), and the reading after them."""
+        logits = None
+        while len(ids):
+            room = self.run.config.segment - reading.segment.count
+            logits, reading = self._extend(ids[None, :room], reading)
+            ids = ids[room:]
+        assert logits is not None, "read needs at least one token"
+        return logits, reading
+
+    def _extend(self, tokens: Int[Tensor, "1 time"], reading: Reading) -> tuple[Float[Tensor, " vocab"], Reading]:
+        """Read tokens that fit the segment in progress."""
+        positions = reading.position + torch.arange(tokens.shape[1], device=tokens.device)[None]
+        held, need_usage = reading.memory, "usage" in self.memory.requires
+        seen = concatenate(held.read(), reading.segment)
+        output = self.run.model.transformer(
+            tokens, positions, seen, previous=reading.last, remember=self.remember, need_usage=need_usage
+        )
+        if output.usage is not None:
+            held = held.use(output.usage[:, : held.read().count])
+        # Scores and standardised scores are made when the memory takes the segment in: until then nothing reads them.
+        blank = torch.zeros(1, tokens.shape[1], 3, device=tokens.device)
+        valid = torch.ones_like(tokens, dtype=torch.bool)
+        new = Slots(output.payload, tokens, positions, blank, blank, blank[..., 0], valid)
+        position, segment = reading.position + tokens.shape[1], concatenate(reading.segment, new)
+        return output.logits[0, -1], self._take_in(Reading(held, segment, reading.scorer, position, tokens[:, -1]))
+
+    def _take_in(self, reading: Reading) -> Reading:
+        """Let the memory judge the segment, once it is full."""
+        segment = reading.segment
+        if segment.count < self.run.config.segment:
+            return reading
+        scores, scorer = self.run.scorer.score(segment.tokens, reading.scorer)
+        squeezer = self.run.model.squeezer(self.strategy)
+        written = self.memory.write(
+            reading.memory, segment.payload, segment.tokens, segment.positions, scores, segment.valid, squeezer
+        )
+        return replace(reading, memory=written.state, segment=segment.head(0), scorer=scorer)
+
+
+def reader(
+    run: Run, strategy: str | None = None, capacity: int | None = None, remember: Remember | None = None
+) -> Reader:
+    """A reader with one of the run's strategies (default: its first) and a capacity (default: its largest budget).
+
+    Keys and values are remembered, which saves making them anew for each token; hidden states where the compression is
+    one that was trained on those. Raises `ValueError` for an unknown strategy or a capacity without room.
+    """
+    known = {choice.name: choice for choice in strategies(run.config.strategies)}
+    name = next(iter(known)) if strategy is None else strategy
+    if name not in known:
+        raise UnknownNameError("strategy", name, list(known))
+    memory = known[name].memory(max(run.config.budgets) if capacity is None else capacity, run.config.guard)
+    if remember is None:
+        remember = "hidden" if memory.compression.room(memory.capacity) else "keys_values"
+    return Reader(run, known[name], memory, remember)
+
+
+def generate(reader: Reader, prompt: Int[Tensor, " time"], sampling: Sampling) -> Iterator[int]:
+    """Token ids that follow ``prompt``. The same seed gives the same ids on the same machine.
+
+    Raises `ValueError` where the prompt has no token.
+    """
+    if not len(prompt):
+        raise ValueError("the prompt has no token; give at least one character")
+    device = reader.run.model.transformer.norm.weight.device
+    generator = torch.Generator().manual_seed(sampling.seed)
+    logits, reading = reader.read(prompt.to(device), reader.start())
+    for left in range(sampling.tokens, 0, -1):
+        token = _draw(logits.float().cpu(), sampling, generator)
+        yield token
+        if left > 1:
+            logits, reading = reader.read(torch.tensor([token], device=device), reading)
+
+
+def continue_text(
+    run: Run, prompt: str, sampling: Sampling, *, strategy: str | None = None, capacity: int | None = None
+) -> Iterator[str]:
+    """What `generate` says after ``prompt``, in pieces as they come; no piece ends inside a character."""
+    pending: list[int] = []
+    for token in generate(reader(run, strategy, capacity), run.tokenizer.encode(prompt).ids, sampling):
+        pending.append(token)
+        text = run.tokenizer.decode(pending)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}") or len(pending) > 8:
+            yield text
+            pending = []
+    if pending:
+        yield run.tokenizer.decode(pending)
+
+
+def _draw(logits: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.Generator) -> int:
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    if 0 < sampling.top_k < len(logits):
+        least = logits.topk(sampling.top_k).values[-1]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    return int(torch.multinomial(torch.softmax(logits / sampling.temperature, -1), 1, generator=generator))

@@ -1,0 +1,34 @@
+"""What `vqmem text_lm` prints at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...models.scorers.base import SIGNALS
+from .recipe import Config
+
+
+def tell(config: Config, figures: dict[str, Any]) -> str:
+    """The figures of ``evaluation.json`` in a few lines, and what to do with the run."""
+    lines = [f"on the {figures['split']} split:"]
+    if scorer := figures["scorer"]:
+        lines.append(
+            "  scorer, nats a token: "
+            + ", ".join(f"{name} {scorer[name]:.3f}" for name in SIGNALS)
+            + f"; {scorer['codes_used']:.0f} codes used, {scorer['dead_codes']:.0f} dead"
+        )
+    width = max(map(len, figures["memories"]))
+    lines += [
+        f"  {name:{width}}  {memory['bits_per_byte']:.4f} bits a byte, {memory['bytes_held']:,} bytes held a row"
+        for name, memory in figures["memories"].items()
+    ]
+    out = Path(config.out)
+    return "\n".join(
+        [
+            *lines,
+            f"saved in {out}/ (front_end, scorer, transformer, config.yaml, evaluation.json); now try",
+            f"  vqmem score FILE --model {out}",
+            f'  vqmem generate {out} --prompt "Once upon a time"',
+        ]
+    )
