@@ -1,7 +1,7 @@
-"""One LSTM layer whose every gate and cell is at hand, several times faster than a loop over an `nn.LSTMCell`.
+"""One LSTM layer with a twin: at each step a second input goes through the same cell from the same state.
 
-Shapes: T time, B batch, H hidden; tensors are time-major, so that a step is one contiguous block. Gates are in torch's
-order: input, forget, cell, output.
+Several times faster than a loop over `nn.LSTMCell`. Tensors are time-major, so that a step is one contiguous block.
+Gates are in torch's order: input, forget, cell, output, together four times as wide as the hidden state.
 """
 
 from __future__ import annotations
@@ -9,84 +9,184 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BLOCK = 128
+"""Tokens whose gates are worked on together: few enough to stay in a core's cache, enough to make calls worth while."""
+FUSED_BELOW = 16
+"""Rows below which torch's fused LSTM and a second product for the gates beat a loop over steps on a CPU."""
 
 
-def run_lstm(
-    inputs: Float[Tensor, "time batch gates"],
-    weight: Float[Tensor, "gates hidden"],
-    hidden: Float[Tensor, "batch hidden"],
-    cell: Float[Tensor, "batch hidden"],
+def run_twin_lstm(
+    lstm: nn.LSTM,
+    rows: Float[Tensor, "rows dim"],
+    twins: Float[Tensor, "rows dim"],
+    index: Int[Tensor, "time batch"],
+    state: tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]],
 ) -> tuple[
-    Float[Tensor, "time batch gates"],
     Float[Tensor, "time batch hidden"],
-    Float[Tensor, "batch hidden"],
-    Float[Tensor, "batch hidden"],
+    Float[Tensor, "rows hidden"],
+    tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]],
 ]:
-    """Run the recurrence over ``inputs`` (the input's part of every gate, biases included) from a state.
+    """Advance ``state`` on ``rows[index]``, and at each step see where ``twins[index]`` would have led instead.
 
-    Returns every gate before its non-linearity, the cell *before* every step, and the hidden state and cell after the
-    last. Differentiable in all four arguments.
+    Inputs come as a table and places in it, since whatever depends on the input alone is worked out once a row.
+
+    Returns the hidden state after each twin step, the hidden state after a twin step from the zero state for each row,
+    and the state after the last step. Differentiable in the weights of ``lstm``, the tables and the state.
     """
-    return _Recurrence.apply(inputs, weight, hidden, cell)  # pyright: ignore[reportReturnType]
+    weight, recurrent, *biases = lstm.all_weights[0]
+    # tanh x = 2 sigmoid(2x) - 1: with the cell gate's rows doubled one sigmoid, which is far faster, serves all gates.
+    double = torch.ones_like(biases[0])
+    double[2 * lstm.hidden_size : 3 * lstm.hidden_size] = 2
+    weight, bias = weight * double.unsqueeze(1), (biases[0] + biases[1]) * double
+    inputs, alone = F.linear(rows, weight, bias), F.linear(twins, weight, bias)
+    hiddens = None
+    if index.shape[1] < FUSED_BELOW or not rows.is_cpu:
+        with torch.no_grad():
+            states = (state[0].unsqueeze(0), state[1].unsqueeze(0))
+            hiddens = torch.cat([states[0], lstm(F.embedding(index, rows), states)[0]])
+    rebuilt, hidden, cell = _TwinLSTM.apply(
+        inputs, alone - inputs, index, recurrent * double.unsqueeze(1), *state, hiddens
+    )  # pyright: ignore[reportGeneralTypeIssues]
+    enter, _, new, out = alone.sigmoid().chunk(4, -1)
+    return rebuilt, out * torch.tanh(enter * (2 * new - 1)), (hidden, cell)
 
 
-def cell_step(
-    gates: Float[Tensor, "*batch gates"], cell: Float[Tensor, "*batch hidden"] | None
-) -> Float[Tensor, "*batch hidden"]:
-    """The hidden state after one step, from gates before their non-linearity and the cell before (`None`: zeros)."""
-    enter, forget, new, out = gates.chunk(4, -1)
-    after = enter.sigmoid() * new.tanh()
-    if cell is not None:
-        after = after + forget.sigmoid() * cell
-    return out.sigmoid() * after.tanh()
-
-
-class _Recurrence(torch.autograd.Function):
-    """The recurrence with back-propagation through time by hand: autograd would record some ten nodes a step."""
+class _TwinLSTM(torch.autograd.Function):
+    """The recurrence and its twin, with back-propagation through time by hand: autograd would note 20 nodes a step."""
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        steps, batch, width = inputs.shape[0], *hidden.shape
-        gates = torch.empty_like(inputs)
-        hiddens, cells = inputs.new_empty(2, steps + 1, batch, width)
+        ctx: Any,
+        inputs: Tensor,
+        shift: Tensor,
+        index: Tensor,
+        weight: Tensor,
+        hidden: Tensor,
+        cell: Tensor,
+        known: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        (steps, batch), width = index.shape, hidden.shape[1]
+        blocks = _blocks(steps, batch)
+        keep = any(ctx.needs_input_grad)
+        # Gates are the bulk of the memory, and fresh memory is slow: without gradients one block's room is used again.
+        room = steps if keep or not blocks else blocks[0].stop
+        active, twin = (inputs.new_empty(room, batch, 4 * width) for _ in range(2))
+        rebuilt_cell = inputs.new_empty(room, batch, width)
+        rebuilt, cells = inputs.new_empty(steps, batch, width), inputs.new_empty(steps + 1, batch, width)
+        hiddens = torch.empty_like(cells) if known is None else known
         hiddens[0], cells[0] = hidden, cell
-        active = inputs.new_empty(batch, 4 * width)
-        enter, forget, _, out = active.chunk(4, -1)
-        new = torch.empty_like(hidden)
-        recurrent = weight.t()
-        for t in range(steps):
-            torch.addmm(inputs[t], hiddens[t], recurrent, out=gates[t])
-            torch.sigmoid(gates[t], out=active)
-            torch.tanh(gates[t, :, 2 * width : 3 * width], out=new)
-            torch.mul(forget, cells[t], out=cells[t + 1]).addcmul_(enter, new)
-            torch.tanh(cells[t + 1], out=hiddens[t + 1]).mul_(out)
-        ctx.save_for_backward(gates, hiddens, cells, weight)
-        return gates, cells[:-1], hiddens[-1].clone(), cells[-1].clone()
+        advance = _advance if known is None else _advance_knowing
+        for part in blocks:
+            places, with_last = index[part].flatten(), slice(part.start, part.stop + 1)
+            here = part if keep else slice(part.stop - part.start)
+            gates, on = twin[here], active[here]
+            torch.index_select(inputs, 0, places, out=gates.flatten(0, 1))
+            advance(gates, on, weight.t(), hiddens[with_last], cells[with_last])
+            # The twin's gates differ by the input's part alone.
+            gates.add_(shift.index_select(0, places).view_as(gates)).sigmoid_()
+            _step(gates.chunk(4, -1), cells[part], rebuilt_cell[here], rebuilt[part])
+        ctx.save_for_backward(*((active, twin, hiddens, cells, rebuilt_cell, index, weight) if keep else ()))
+        ctx.rows = inputs.shape[0]
+        return rebuilt, hiddens[-1].clone(), cells[-1].clone()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        d_gates, d_cells, d_hidden, d_cell = grads
-        gates, hiddens, cells, weight = ctx.saved_tensors
-        steps, batch, width = hiddens.shape[0] - 1, *hiddens.shape[1:]
-        enter, forget, _, out = gates.sigmoid().chunk(4, -1)
-        new, seen = gates[..., 2 * width : 3 * width].tanh(), cells[1:].tanh()
-        # What a step's gradient is multiplied by depends on the forward pass alone, so all are made at once.
-        to_cell = out * (1 - seen * seen)
-        by_cell = torch.stack(
-            [new * enter * (1 - enter), cells[:-1] * forget * (1 - forget), enter * (1 - new * new)], 2
-        )
-        by_hidden = seen * out * (1 - out)
-        total = d_gates.clone() if d_gates is not None else torch.zeros_like(gates)
-        parts = total.view(steps, batch, 4, width)
-        for t in reversed(range(steps)):
-            d_cell = torch.addcmul(d_cell, d_hidden, to_cell[t])
-            parts[t, :, :3].addcmul_(by_cell[t], d_cell.unsqueeze(1))
-            parts[t, :, 3].addcmul_(by_hidden[t], d_hidden)
-            d_cell = torch.addcmul(d_cells[t], d_cell, forget[t])
-            d_hidden = total[t] @ weight
-        d_weight = total.flatten(0, 1).t() @ hiddens[:-1].flatten(0, 1)
-        return total, d_weight, d_hidden, d_cell
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        d_rebuilt, d_hidden, d_cell = grads
+        active, twin, hiddens, cells, rebuilt_cell, index, weight = ctx.saved_tensors
+        steps, batch, width = rebuilt_cell.shape
+        d_inputs, d_shift = weight.new_zeros(2, ctx.rows, 4 * width)
+        d_weight = torch.zeros_like(weight)
+        for part in reversed(_blocks(steps, batch)):
+            before, after = cells[part], cells[part.start + 1 : part.stop + 1]
+            d_twin, to_cell = _slopes(twin[part], before, rebuilt_cell[part])
+            d_rebuilt_cell = to_cell.mul_(d_rebuilt[part])
+            by = d_twin.unflatten(-1, (4, width))
+            by[:, :, :3].mul_(d_rebuilt_cell.unsqueeze(2))
+            by[:, :, 3].mul_(d_rebuilt[part])
+            d_cells = d_rebuilt_cell.mul_(twin[part][..., width : 2 * width])
+            slopes, to_cell = _slopes(active[part], before, after)
+            d_gates = d_twin.clone()
+            d_hidden, d_cell = _retreat(d_gates, slopes, to_cell, active[part], d_cells, weight, d_hidden, d_cell)
+            places = index[part].flatten()
+            d_shift.index_add_(0, places, d_twin.flatten(0, 1))
+            d_inputs.index_add_(0, places, d_gates.flatten(0, 1))
+            d_weight.addmm_(d_gates.flatten(0, 1).t(), hiddens[part].flatten(0, 1))
+        return d_inputs, d_shift, None, d_weight, d_hidden, d_cell, None
+
+
+def _blocks(steps: int, batch: int) -> list[slice]:
+    """The steps, cut into blocks of about `BLOCK` tokens."""
+    size = max(1, BLOCK // batch)
+    return [slice(start, min(start + size, steps)) for start in range(0, steps, size)]
+
+
+def _step(on: tuple[Tensor, ...], cell: Tensor, cell_out: Tensor, hidden_out: Tensor) -> None:
+    """One cell step from the sigmoids of gates, written into the last two."""
+    enter, forget, new, out = on
+    torch.mul(forget, cell, out=cell_out).addcmul_(enter, new, value=2).sub_(enter)
+    torch.mul(cell_out, 2, out=hidden_out).sigmoid_().mul_(2).sub_(1).mul_(out)
+
+
+def _advance(gates: Tensor, active: Tensor, weight: Tensor, hiddens: Tensor, cells: Tensor) -> None:
+    """Run a block step by step; ``gates`` holds the input's part and gets the state's."""
+    parts = zip(*(part.unbind() for part in active.chunk(4, -1)), strict=True)
+    h, c = hiddens.unbind(), cells.unbind()
+    for t, (gate, on, four) in enumerate(zip(gates.unbind(), active.unbind(), parts, strict=True)):
+        gate.addmm_(h[t], weight)
+        torch.sigmoid(gate, out=on)
+        _step(four, c[t], c[t + 1], h[t + 1])
+
+
+def _advance_knowing(gates: Tensor, active: Tensor, weight: Tensor, hiddens: Tensor, cells: Tensor) -> None:
+    """The same with hidden states known: all gates by one product, and cells by a linear recurrence."""
+    gates.flatten(0, 1).addmm_(hiddens[:-1].flatten(0, 1), weight)
+    enter, forget, new, _ = torch.sigmoid(gates, out=active).chunk(4, -1)
+    torch.mul(enter, new, out=cells[1:]).mul_(2).sub_(enter)
+    c = cells.unbind()
+    for t, keep in enumerate(forget.unbind()):
+        c[t + 1].addcmul_(keep, c[t])
+
+
+def _slopes(active: Tensor, cell: Tensor, cell_after: Tensor) -> tuple[Tensor, Tensor]:
+    """What a step's gradients are multiplied by, which the forward pass alone decides.
+
+    Returns the slope, in each gate, of the cell (first three gates) or the hidden state (the output gate), and the
+    slope of the hidden state in the cell.
+    """
+    enter, _, new, leave = active.chunk(4, -1)
+    seen = torch.mul(cell_after, 2).sigmoid_().mul_(2).sub_(1)
+    slopes = torch.addcmul(active, active, active, value=-1)
+    by = slopes.chunk(4, -1)
+    by[0].mul_(new.mul(2).sub_(1))
+    by[1].mul_(cell)
+    by[2].mul_(enter.mul(2))
+    by[3].mul_(seen)
+    return slopes, torch.addcmul(leave, leave, seen.square_(), value=-1)
+
+
+def _retreat(
+    d_gates: Tensor,
+    slopes: Tensor,
+    to_cell: Tensor,
+    active: Tensor,
+    d_cells: Tensor,
+    weight: Tensor,
+    d_hidden: Tensor,
+    d_cell: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Back through a block step by step, adding to ``d_gates``; returns the gradient of the state before it."""
+    width = d_hidden.shape[1]
+    fours, slopes = d_gates.unflatten(-1, (4, width)), slopes.unflatten(-1, (4, width))
+    lists = (d_gates, fours[:, :, :3], fours[:, :, 3], slopes[:, :, :3], slopes[:, :, 3], to_cell, d_cells)
+    steps = zip(*(x.unbind() for x in (*lists, active[..., width : 2 * width])), strict=True)
+    for d_all, d_three, d_out, three, out, slope, d_before, forget in reversed(list(steps)):
+        d_cell = torch.addcmul(d_cell, d_hidden, slope)
+        d_three.addcmul_(three, d_cell.unsqueeze(1))
+        d_out.addcmul_(out, d_hidden)
+        d_cell = torch.addcmul(d_before, d_cell, forget)
+        d_hidden = d_all @ weight
+    return d_hidden, d_cell

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .lstm import cell_step, run_lstm
+from .lstm import run_twin_lstm
 from .quantiser import Kind, Quantiser, QuantiserConfig, usage
 from .scorers.base import Loss
 
@@ -110,7 +110,7 @@ class VQLM(nn.Module):
         parts = [self.bias.new_zeros(tokens.shape[0], 0, 3)]
         for part in tokens.split(max(1, CHUNK // tokens.shape[0]), 1) if tokens.numel() else ():
             rows, targets, index = self._rows(part)
-            rebuilt, blank, state = self._rebuild(rows, self.quantiser.look(rows)[0], index, state)
+            rebuilt, blank, state = run_twin_lstm(self.lstm, rows, self.quantiser.look(rows)[0], index.t(), state)
             surprise = self._nll(rebuilt, part.transpose(0, 1)).t()
             rarity = self._nll(blank, targets)[index]
             parts.append(torch.stack([surprise, rarity, rarity - surprise], -1))
@@ -127,10 +127,10 @@ class VQLM(nn.Module):
             raise ValueError("the mask of this batch leaves no token to train on; skip the batch")
         rows, _, index = self._rows(tokens)
         seen = index[mask]
-        quantised, codes, commitment = self.quantiser(rows[seen])
+        quantised, codes, commitment = self.quantiser(rows.index_select(0, seen))
         # All copies of a row have one code, so any copy stands for it; what rows outside the mask take does not count.
         copy = seen.new_zeros(rows.shape[0]).scatter_(0, seen, torch.arange(len(seen), device=seen.device))
-        rebuilt, blank, state = self._rebuild(rows, quantised[copy], index, state)
+        rebuilt, blank, state = run_twin_lstm(self.lstm, rows, quantised.index_select(0, copy), index.t(), state)
         dropped = mask & (torch.rand(mask.shape, device=mask.device) < self.config.state_dropout)
         rebuilt = torch.where(dropped.t().unsqueeze(-1), F.embedding(index.t(), blank), rebuilt)
         nll = self._nll(rebuilt, tokens.transpose(0, 1)).t()
@@ -141,7 +141,7 @@ class VQLM(nn.Module):
             metrics["residual"] = metrics["surprise"] / math.log(2)
         if dropped.any():
             metrics["rarity"] = float(nll.detach()[dropped].mean())
-        return Loss(nll[mask].mean() + commitment, metrics), (state[0].detach(), state[1].detach())
+        return Loss((nll * mask).sum() / mask.sum() + commitment, metrics), (state[0].detach(), state[1].detach())
 
     @torch.no_grad()
     def codes(self, tokens: Tokens) -> Int[Tensor, "batch time"] | Int[Tensor, "batch time groups"]:
@@ -176,23 +176,6 @@ class VQLM(nn.Module):
         frames = tokens.flatten(0, 1)
         index = torch.arange(len(frames), device=frames.device).view(tokens.shape[:2])
         return self.embed(frames), frames, index
-
-    def _rebuild(
-        self,
-        rows: Float[Tensor, "rows dim"],
-        quantised: Float[Tensor, "rows dim"],
-        index: Int[Tensor, "batch time"],
-        state: State,
-    ) -> tuple[Float[Tensor, "time batch hidden"], Float[Tensor, "rows hidden"], State]:
-        """ĥ of each token (time first), ĥ of each row without state, and the state after the last token."""
-        weight, recurrent, *biases = self.lstm.all_weights[0]
-        bias = biases[0] + biases[1]
-        inputs, alone = F.linear(rows, weight, bias), F.linear(quantised, weight, bias)
-        places = index.t()
-        gates, cells, hidden, cell = run_lstm(F.embedding(places, inputs), recurrent, *state)
-        # The two paths share the state, so their gates differ by the input's part alone.
-        rebuilt = cell_step(gates + F.embedding(places, alone - inputs), cells)
-        return rebuilt, cell_step(alone, None), (hidden, cell)
 
     def _nll(self, hidden: Float[Tensor, "*n hidden"], targets: Tensor) -> Float[Tensor, "*n"]:
         """-log p(target | hidden) in nats, or nats a dimension for frames."""

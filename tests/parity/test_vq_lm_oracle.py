@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from vqmem.models.lstm import FUSED_BELOW, run_twin_lstm
 from vqmem.models.vq_lm import VQLM, VQLMConfig
 
 VOCAB, DIM, HIDDEN = 23, 12, 16
@@ -25,7 +26,7 @@ def small(**changes) -> VQLM:
     return model
 
 
-def batch(model: VQLM, rows: int = 3, time: int = 17) -> torch.Tensor:
+def batch(model: VQLM, rows: int = 3, time: int = 50) -> torch.Tensor:
     shape = (rows, time)
     if model.config.frame_dim:
         return torch.randn(*shape, model.config.frame_dim, dtype=torch.float64)
@@ -62,15 +63,18 @@ def oracle(model: VQLM, tokens: torch.Tensor, state, straight_through: bool = Fa
 
 
 KINDS = [{"quantiser": kind} for kind in ("vq", "residual", "product", "fsq")]
+ROWS = [1, 3, FUSED_BELOW + 1]
+"""A single stream; rows of several blocks of steps; more rows than go the fused way."""
 VARIANTS = [*KINDS, {"tie": False}, {"frame_dim": 4}, {"hidden": DIM}, {"codes": 1}]
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", ROWS)
 def test_scores_are_the_loops(changes, rows):
     model = small(**changes)
     tokens = batch(model, rows)
-    start = tuple(torch.randn(rows, model.config.hidden, dtype=torch.float64) for _ in range(2))
+    h, c = torch.randn(2, rows, model.config.hidden, dtype=torch.float64)
+    start = (h, c)
     fast, fast_state = model.score(tokens, start)
     slow, slow_state = oracle(model, tokens, start)
     torch.testing.assert_close(fast, slow, rtol=0, atol=1e-5)
@@ -78,7 +82,7 @@ def test_scores_are_the_loops(changes, rows):
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", ROWS)
 def test_loss_and_gradients_are_the_loops(changes, rows):
     # Without commitment and dropout the loss is the mean surprise; the oracle reads the codebook before it moves.
     model = small(state_dropout=0.0, commitment=0.0, dead_below=0.0, **changes)
@@ -137,3 +141,21 @@ def test_a_stream_longer_than_a_chunk_is_scored_in_bounded_pieces(monkeypatch):
     monkeypatch.setattr("vqmem.models.vq_lm.CHUNK", 8)
     pieces, _ = model.score(tokens, model.initial_state(2))
     torch.testing.assert_close(pieces, whole, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("rows", [2, FUSED_BELOW + 1])
+def test_gradients_of_weights_tables_and_state_are_the_slopes(rows, monkeypatch):
+    monkeypatch.setattr("vqmem.models.lstm.BLOCK", 2 * rows)  # several blocks in few steps
+    torch.manual_seed(0)
+    lstm, index = nn.LSTM(2, 2).double(), torch.randint(3, (5, rows))
+    shapes = [(3, 2), (3, 2), (rows, 2), (rows, 2)]
+    start = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+
+    def run(table, twins, h, c, *weights):
+        lstm._parameters.update(zip(names, weights, strict=True))
+        rebuilt, blank, state = run_twin_lstm(lstm, table, twins, index, (h, c))
+        return rebuilt, blank, *state
+
+    assert torch.autograd.gradcheck(run, (*start, *lstm.all_weights[0]), fast_mode=True)

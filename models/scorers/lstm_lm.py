@@ -1,0 +1,83 @@
+"""Surprisal of a plain LSTM language model, -log p(x_t | x_<t): what the VQ-LM is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .base import Loss
+from .unigram import Unigram
+
+CHUNK = 4096
+"""Tokens scored at once, which bounds the memory of the logits."""
+
+State = tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A one-layer LSTM language model with a tied softmax."""
+
+    dim: int = 128
+    """Width of the embedding."""
+    hidden: int = 256
+    """Width of the LSTM."""
+
+    def build(self, vocab_size: int) -> LSTMLM:
+        """An untrained `LSTMLM`."""
+        return LSTMLM(vocab_size, self.dim, self.hidden)
+
+
+class LSTMLM(nn.Module):
+    """Predicts each token from the state before it; zeros are the state of a new document.
+
+    ``surprise`` is -log p(x_t | x_<t) in nats. ``rarity`` is the unigram's, from the tokens counted in training: the
+    state of a new document tells what stands at a beginning, not what is rare.
+    """
+
+    def __init__(self, vocab_size: int, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocab_size, dim)
+        nn.init.normal_(self.embed.weight, std=dim**-0.5)
+        self.lstm = nn.LSTM(dim, hidden, batch_first=True)
+        self.head = nn.Linear(hidden, dim, bias=False)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        self.unigram = Unigram(vocab_size, smoothing=1.0)
+
+    def initial_state(self, batch: int) -> State:
+        """Zeros: nothing was seen."""
+        zeros = self.bias.new_zeros(batch, self.lstm.hidden_size)
+        return zeros, zeros.clone()
+
+    @torch.no_grad()
+    def score(
+        self, tokens: Int[Tensor, "batch time"], state: State
+    ) -> tuple[Float[Tensor, "batch time signal"], State]:
+        """Surprisal, unigram rarity and their difference, in nats."""
+        rarity = self.unigram.rarity()
+        parts = [self.bias.new_zeros(tokens.shape[0], 0, 3)]
+        for part in tokens.split(max(1, CHUNK // tokens.shape[0]), 1) if tokens.numel() else ():
+            surprise, state = self._surprise(part, state)
+            rare = rarity[part].to(surprise)
+            parts.append(torch.stack([surprise, rare, rare - surprise], -1))
+        return torch.cat(parts, 1), state
+
+    def training_step(
+        self, tokens: Int[Tensor, "batch time"], state: State, mask: Bool[Tensor, "batch time"]
+    ) -> tuple[Loss, State]:
+        """Mean surprisal of the tokens in the mask, which are counted too."""
+        surprise, (h, c) = self._surprise(tokens, state)
+        counted, _ = self.unigram.training_step(tokens, self.unigram.initial_state(tokens.shape[0]), mask)
+        loss = (surprise * mask).sum() / mask.sum().clamp(min=1)
+        return Loss(loss, {"surprise": loss.item(), "rarity": counted.value.item()}), (h.detach(), c.detach())
+
+    def _surprise(self, tokens: Int[Tensor, "batch time"], state: State) -> tuple[Float[Tensor, "batch time"], State]:
+        hidden, (h, c) = self.lstm(self.embed(tokens), (state[0].unsqueeze(0), state[1].unsqueeze(0)))
+        before = torch.cat([state[0].unsqueeze(1), hidden[:, :-1]], 1)
+        logits = F.linear(self.head(before), self.embed.weight, self.bias)
+        nll = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
+        return nll, (h.squeeze(0), c.squeeze(0))

@@ -1,0 +1,110 @@
+"""A masked language model, causal: what the VQ-LM is not. A token is guessed from the past, itself hidden by a mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..lstm import run_twin_lstm
+from .base import Loss
+from .unigram import Unigram
+
+CHUNK = 4096
+"""Tokens scored at once, which bounds the memory of the logits."""
+
+State = tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """An LSTM that reads corrupted text and must say what stood there (shares as in BERT, 1810.04805)."""
+
+    dim: int = 128
+    """Width of the embedding."""
+    hidden: int = 256
+    """Width of the LSTM."""
+    corrupt: float = 0.15
+    """Share of tokens that are corrupted, and predicted, in training."""
+    replace: float = 0.1
+    """Share of the corrupted tokens that become a random token; as many stay as they are; the rest are masked."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.corrupt <= 1 or not 0 <= self.replace <= 0.5:
+            raise ValueError(
+                f"corrupt is a share in (0, 1] and replace in [0, 0.5], got {self.corrupt} and {self.replace}"
+            )
+
+    def build(self, vocab_size: int) -> MaskedLM:
+        """An untrained `MaskedLM`."""
+        return MaskedLM(vocab_size, self)
+
+
+class MaskedLM(nn.Module):
+    """Repairs corrupted text; a token is as surprising as it is hard to repair.
+
+    Training: a share of the tokens is corrupted, the LSTM reads the corrupted text, and from the state *after* each
+    corrupted token must say which token stood there. Scoring: the state runs on the true text, and the surprise of a
+    token is -log p(x_t | the state after the mask in its place). It sees the past alone, causal as every scorer here is;
+    BERT's other half, the future, is what a memory cannot have.
+
+    ``rarity`` is that of the unigram, from tokens counted in training. Zeros are the state of a new document.
+    """
+
+    def __init__(self, vocab_size: int, config: Scorer) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_size = vocab_size
+        self.embed = nn.Embedding(vocab_size + 1, config.dim)
+        """The last row is the mask."""
+        nn.init.normal_(self.embed.weight, std=config.dim**-0.5)
+        self.lstm = nn.LSTM(config.dim, config.hidden)
+        self.head = nn.Linear(config.hidden, config.dim, bias=False)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        self.unigram = Unigram(vocab_size, smoothing=1.0)
+
+    def initial_state(self, batch: int) -> State:
+        """Zeros: nothing was seen."""
+        zeros = self.bias.new_zeros(batch, self.lstm.hidden_size)
+        return zeros, zeros.clone()
+
+    @torch.no_grad()
+    def score(
+        self, tokens: Int[Tensor, "batch time"], state: State
+    ) -> tuple[Float[Tensor, "batch time signal"], State]:
+        """Surprise behind a mask, unigram rarity and their difference, in nats."""
+        rarity = self.unigram.rarity()
+        parts = [self.bias.new_zeros(tokens.shape[0], 0, 3)]
+        for part in tokens.split(max(1, CHUNK // tokens.shape[0]), 1) if tokens.numel() else ():
+            ids, index = torch.unique(part, return_inverse=True)
+            masks = self.embed.weight[-1].expand(len(ids), -1)
+            guessed, _, state = run_twin_lstm(self.lstm, self.embed(ids), masks, index.t(), state)
+            surprise = self._nll(guessed, part.t()).t()
+            rare = rarity[part].to(surprise)
+            parts.append(torch.stack([surprise, rare, rare - surprise], -1))
+        return torch.cat(parts, 1), state
+
+    def training_step(
+        self, tokens: Int[Tensor, "batch time"], state: State, mask: Bool[Tensor, "batch time"]
+    ) -> tuple[Loss, State]:
+        """Mean surprise of the corrupted tokens in the mask; all tokens in the mask are counted."""
+        chance = torch.rand(tokens.shape, device=tokens.device)
+        wrong = chance < self.config.corrupt
+        share = chance / self.config.corrupt
+        other = torch.randint(self.vocab_size, tokens.shape, device=tokens.device)
+        read = torch.where(wrong, self.vocab_size, tokens)
+        read = torch.where(share < 2 * self.config.replace, tokens, read)
+        read = torch.where(share < self.config.replace, other, read)
+        hidden, (h, c) = self.lstm(self.embed(read.t()), (state[0].unsqueeze(0), state[1].unsqueeze(0)))
+        asked = (wrong & mask).t()
+        loss = (self._nll(hidden, tokens.t()) * asked).sum() / asked.sum().clamp(min=1)
+        counted, _ = self.unigram.training_step(tokens, self.unigram.initial_state(tokens.shape[0]), mask)
+        metrics = {"surprise": loss.item(), "rarity": counted.value.item()}
+        return Loss(loss, metrics), (h.squeeze(0).detach(), c.squeeze(0).detach())
+
+    def _nll(self, hidden: Float[Tensor, "time batch hidden"], targets: Int[Tensor, "time batch"]) -> Tensor:
+        logits = F.linear(self.head(hidden), self.embed.weight[:-1], self.bias)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
