@@ -2,16 +2,20 @@
 
 A document states ``facts`` facts, each a key and a value, then goes on with at least ``gap`` characters of filler, then
 asks for every fact in random order. ``spans`` marks the value in each question: whoever predicts it must have kept the
-fact. (After that the facts are asked again in another order; these answers lie a few characters back, need no memory
-and are not marked. They are what teaches a model to look back, within some hundred steps, in every task.)
+fact. After that the facts are asked again in another order; these answers lie a few characters back and are not marked.
+
+Dev and test documents are all of this form. Training documents have only a part of the filler (and junk), a random one
+that is more often small than large: looking back is learnt much sooner where facts are dense than where one character
+in fifty matters.
 
 Three tasks say when keeping surprising tokens is right and when it is wrong:
 
 ``surprising_needed``
-    ``@Kv;`` binds the capital K to the digit v, both random; filler is one sentence over and over, which costs next to
-    nothing to predict. What must be kept is what surprises: a memory by surprise should win.
+    Each key (A to L) has three possible values of its own: a, b or c for A, d, e or f for B, … 7, 8 or 9 for L. ``@e;``
+    states B's, ``?Be;`` asks for it. Which keys, which values and when is random; filler is one pattern over and over,
+    which costs next to nothing to predict. What must be kept is what surprises: a memory by surprise should win.
 
-    ``the sun is up.the sun is up.@Q7;the sun is up. … the sun is up.?Q7;``
+    ``[<(=)>][<(=)>]@e;[<(=)>] … [<(=)>]@8;[<(=)>] … [<(=)>]?L8;?Be;``
 
 ``predictable_needed``
     Filler is random characters, each as surprising as can be. The facts come in the order of their keys, and a value is
@@ -19,12 +23,12 @@ Three tasks say when keeping surprising tokens is right and when it is wrong:
     memory by surprise should lose even to a random one. (A memory by `gain` may win: within the noise the fact's
     characters are rare, and the context foretells them.)
 
-    ``k8#Zw,e @Ayyyy;0dVq:3m … ?Ay;``
+    ``.0rcxgz @Ayyyy;@Bnnnn;$wi7%gx … ?Bn;?Ay;``
 
 ``surprising_useless``
-    As ``surprising_needed``, but among the facts and all through the gap stand four times as many ``#Kv;``, just as
-    random, which are never asked for. A memory that keeps whatever surprises spends its slots on them; one that learnt
-    what the marker means does not. Keys of the two kinds never coincide within a document.
+    As ``surprising_needed``, but among the facts and all through the gap stand eight times as many ``#e;``, just as
+    random, of keys that are never asked for. A memory that keeps whatever surprises spends its slots on them; one that
+    learnt what the marker means does not.
 """
 
 from __future__ import annotations
@@ -40,9 +44,11 @@ from .base import Document, Split
 
 T = TypeVar("T")
 TASKS = ("surprising_needed", "predictable_needed", "surprising_useless")
+_KEYS = string.ascii_uppercase[:12]
+_VALUES = {key: (string.ascii_lowercase + string.digits)[3 * i : 3 * i + 3] for i, key in enumerate(_KEYS)}
 _NOISE = "".join(sorted({*map(chr, range(0x21, 0x7F))} - set("@?;#yn" + string.ascii_uppercase)))
 _WORD = 7  # noise comes in words of this length: a marker may only follow a space, so that it does not surprise much
-_JUNK = 4  # facts that are never asked for, for each one that is
+_JUNK = 8  # facts that are never asked for, for each one that is
 
 
 @dataclass(frozen=True)
@@ -53,9 +59,9 @@ class Source:
         task: surprising_needed | predictable_needed | surprising_useless.
         train_documents: documents of the split train.
         held_out_documents: documents of each of the splits dev and test.
-        length: characters of a document, up to a few words more; what is left over becomes filler among the facts.
-        facts: facts of a document, 1 to 12.
-        gap: least number of characters between the last fact and the first question.
+        length: characters of a document, or a few more; what is left over becomes filler among the facts.
+        facts: facts of a document, 1 to 8.
+        gap: least number of characters between the last fact and the first question, in dev and test.
         seed: of the generator.
     """
 
@@ -71,8 +77,8 @@ class Source:
         """Refuse tasks that are not there and documents that do not fit."""
         if self.task not in TASKS:
             raise UnknownNameError("recall task", self.task, list(TASKS))
-        if not 1 <= self.facts <= 12:
-            raise ValueError(f"recall facts {self.facts} is out of range; give 1 to 12")
+        if not 1 <= self.facts <= 8:
+            raise ValueError(f"recall facts {self.facts} is out of range; give 1 to 8")
         if self.gap < 0:
             raise ValueError(f"recall gap {self.gap} is negative; give 0 or more")
         if self.length < (needed := self.gap + 32 * self.facts):
@@ -86,18 +92,20 @@ class Source:
     def _document(self, split: Split, index: int) -> Document:
         rng = random.Random(f"{self.task} {self.seed} {split} {index}")
         noise = self.task == "predictable_needed"
-        keys = list(string.ascii_uppercase[: self.facts]) if noise else rng.sample(string.ascii_uppercase, self.facts)
-        facts = [(key, rng.choice("yn" if noise else string.digits)) for key in keys]
-        statements = [f"@{key}{value * 4 if noise else value};" for key, value in facts]
+        stretch = rng.random() ** 2 if split == "train" else 1.0
+        keys = list(_KEYS[: self.facts]) if noise else rng.sample(_KEYS, self.facts)
+        facts = [(key, rng.choice("yn" if noise else _VALUES[key])) for key in keys]
+        statements = [f"@{key}{value * 4};" if noise else f"@{value};" for key, value in facts]
         junk: list[str] = []
         if self.task == "surprising_useless":
-            others = sorted(set(string.ascii_uppercase) - set(keys))
-            junk = [f"#{rng.choice(others)}{rng.choice(string.digits)};" for _ in range(_JUNK * self.facts)]
+            others = [value for key in _KEYS if key not in keys for value in _VALUES[key]]
+            junk = [f"#{rng.choice(others)};" for _ in range(round(stretch * _JUNK * self.facts))]
             statements = _shuffled([*statements, *junk[::2]], rng)
         questions = [f"?{key}{value};" for key, value in [*_shuffled(facts, rng), *_shuffled(facts, rng)]]
-        room = self.length - self.gap - sum(map(len, questions))
-        filler = _noise if noise else _sentence
-        before = _spread(statements, room, filler, rng) + _spread(junk[1::2], self.gap, filler, rng)
+        gap = round(stretch * self.gap)
+        room = round(stretch * (self.length - self.gap - sum(map(len, questions))))
+        filler = _noise if noise else _pattern
+        before = _spread(statements, room, filler, rng) + _spread(junk[1::2], gap, filler, rng)
         spans = tuple((at, at + 1) for at in range(len(before) + 2, len(before) + 2 + 4 * self.facts, 4))
         return Document(f"{self.task}/{self.seed}/{split}/{index}", before + "".join(questions), spans)
 
@@ -114,8 +122,8 @@ def _spread(items: list[str], length: int, filler: Callable[[random.Random], str
     return "".join(parts)
 
 
-def _sentence(rng: random.Random) -> str:
-    return "the sun is up."
+def _pattern(rng: random.Random) -> str:
+    return "[<(=)>]"
 
 
 def _noise(rng: random.Random) -> str:
