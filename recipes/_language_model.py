@@ -98,7 +98,8 @@ class LanguageModelTask:
     """
 
     def __init__(self, module: LanguageModel, scorer: ScorerModel, schedule: Schedule, rows: int) -> None:
-        self.module, self.scorer, self.schedule, self.rows = module, scorer, schedule, rows
+        self.module: Any = module
+        self.scorer, self.schedule, self.rows = scorer, schedule, rows
         # Under a mixed schedule every slot is scored: a later memory may judge what an earlier one wrote.
         self.scored = any("scores" in strategy.policy.requires for strategy in schedule.strategies)
 
@@ -158,9 +159,10 @@ def _detach(state: MemoryState) -> MemoryState:
 
 
 @torch.no_grad()
-def score_passages(scorer: ScorerModel, items: Sequence[Passage], rows: int, length: int) -> list[Tensor]:
-    """The scores ``[time, signal]`` of every passage's input tokens, computed once for all strategies."""
-    device = next(iter(scorer.state_dict().values())).device
+def score_passages(
+    scorer: ScorerModel, items: Sequence[Passage], rows: int, length: int, device: torch.device
+) -> list[Float[Tensor, "time signal"]]:
+    """The scores of every passage's input tokens, computed once for all strategies."""
     scores: list[list[Tensor]] = [[] for _ in items]
     state = None
     for group, batch in sweep(items, rows, length):

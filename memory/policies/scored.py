@@ -31,7 +31,7 @@ class Policy:
     surprise: float = 1.0
     rarity: float = 0.0
     gain: float = 0.0
-    scale: Literal["raw", "log", "standardised"] = "log"
+    scale: Literal["raw", "log", "standardised"] = "standardised"
     age: Literal["log", "linear", "half_life"] = "log"
     age_weight: float = 1.0
     half_life: float = 256.0

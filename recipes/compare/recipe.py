@@ -148,7 +148,8 @@ def _train(config: Config, seed: int) -> text_lm.Run:
 
 def _bench(config: Config, run: text_lm.Run) -> Bench:
     items = text_lm.read_split(run.config, run.tokenizer, config.split, count=config.passages)
-    scores = score_passages(run.scorer, items, run.config.rows, run.config.segment)
+    device = resolve_device(config.lm.device)
+    scores = score_passages(run.scorer, items, run.config.rows, run.config.segment, device)
     training = text_lm.read_split(run.config, run.tokenizer, "train", limit=run.config.train_tokens)
     return Bench(items, scores, rare_tokens(training, run.tokenizer.vocab_size, config.rare))
 

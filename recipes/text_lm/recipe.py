@@ -226,7 +226,7 @@ def evaluate(run: Run) -> dict[str, Any]:
     """Dev figures: what the scorer's bottleneck does, and bits per byte of every memory that was trained."""
     config, tokenizer, scorer, model = run
     items = read_split(config, tokenizer, "dev", count=config.eval_passages)
-    scores = score_passages(scorer, items, config.rows, config.segment)
+    scores = score_passages(scorer, items, config.rows, config.segment, resolve_device(config.device))
     memories = {}
     for strategy in strategies(config.strategies):
         for budget in config.budgets:

@@ -15,7 +15,7 @@ POLICIES = registry.names("policies")
 VARIANTS = [
     ({}),
     {"scale": "raw"},
-    {"scale": "standardised", "surprise": 0.0, "gain": 1.0},
+    {"scale": "log", "surprise": 0.0, "gain": 1.0},
     {"rarity": 2.0, "window": 5},
 ]
 VARIANTS += [
