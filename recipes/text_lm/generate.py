@@ -44,7 +44,7 @@ class Reading:
     segment: Slots
     scorer: Any
     position: int
-    last: Int[Tensor, "1"]
+    last: Int[Tensor, " batch"]
     """The token before, -1 at the start."""
 
 

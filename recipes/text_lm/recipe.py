@@ -73,7 +73,7 @@ class Config:
     shape: Shape = field(default_factory=Shape)
     train: TrainConfig = field(default_factory=TrainConfig)
     strategies: dict[str, Any] = field(default_factory=dict)
-    """Name -> ``policy`` and, unless evicted slots are dropped, ``compression``; at least one."""
+    """Name -> ``policy`` and, unless evicted slots are dropped, ``compression``; none trains the scorer alone."""
     budgets: tuple[int, ...] = (128,)
     """Slots a row."""
     sinks: int = 0
@@ -108,16 +108,28 @@ class Run(NamedTuple):
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
-    figures = evaluate(fit(config))
+    """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says.
+
+    Without strategies there is no language model to train, and the run ends with the scorer.
+    """
+    if config.strategies:
+        figures = evaluate(fit(config))
+    else:
+        tokenizer, scorer, _ = fit_scorer(config)
+        items = read_split(config, tokenizer, "dev", count=config.eval_passages)
+        figures = {"split": "dev", "scorer": scorer_report(config, scorer, items)}
     atomic_write(Path(config.out) / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     return figures
 
 
 def fit(config: Config) -> Run:
     """Front-end, scorer and language model: trained and saved, or loaded where that has been done."""
-    if not config.strategies:
-        raise ValueError("strategies is empty; name at least one, such as strategies.fifo.policy=fifo")
+    tokenizer, scorer, corpus = fit_scorer(config)
+    return Run(config, tokenizer, scorer, train_model(config, tokenizer, scorer, corpus))
+
+
+def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
+    """Front-end and scorer, and the training passages if anything of this run is still to be trained."""
     start_processes(config.train.parallel, resolve_device(config.device))
     out = Path(config.out)
     atomic_write(out / "config.yaml", dump(config))
@@ -125,8 +137,7 @@ def fit(config: Config) -> Run:
         tokenizer = fit_front_end(config)
     trained = all((out / part / CONFIG).is_file() for part in ("scorer", "transformer"))
     corpus = [] if trained else read_split(config, tokenizer, "train", limit=config.train_tokens)
-    scorer = train_scorer(config, tokenizer, corpus)
-    return Run(config, tokenizer, scorer, train_model(config, tokenizer, scorer, corpus))
+    return tokenizer, train_scorer(config, tokenizer, corpus), corpus
 
 
 def fit_front_end(config: Config) -> Tokenizer:
