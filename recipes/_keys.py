@@ -30,7 +30,7 @@ def keys(schema: Any) -> Iterator[Key]:
     for field in dataclasses.fields(schema):
         hint, value = hints[field.name], _default(field)
         if not dataclasses.is_dataclass(hint):
-            default = "" if value is dataclasses.MISSING else json.dumps(as_dict(value), ensure_ascii=False)
+            default = "" if value is dataclasses.MISSING else json.dumps(value, ensure_ascii=False, default=str)
             yield Key(field.name, type_name(hint), default, docs.get(field.name, ""))
             continue
         over = {} if value is dataclasses.MISSING else as_dict(value)

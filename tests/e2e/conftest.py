@@ -1,0 +1,52 @@
+"""A run of `vqmem text_lm` that takes seconds, for the tests of the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+from vqmem.cli import main
+
+TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I thought I would sail — naïve, à la 語学 🐋.\n"
+
+CONFIG = """\
+data: {name: text_files, path: DATA}
+front_end: {name: bpe, vocab_size: 300}
+device: cpu
+passage: 64
+rows: 2
+segment: 16
+train_tokens: 2000
+eval_passages: 2
+scorer: {name: vq_lm, dim: 8, hidden: 8, codes: 4}
+scorer_train: {steps: 2, tensorboard: false}
+shape: {layers: 2, dim: 16, heads: 2}
+train: {steps: 2, tensorboard: false}
+budgets: [24]
+strategies:
+  transformer_xl: {policy: fifo}
+  gain: {policy: {name: scored, surprise: 0.0, gain: 1.0}}
+  used: {policy: fifo, compression: {name: pool, how: most_used}}
+"""
+
+
+@pytest.fixture(scope="session")
+def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny config of text_lm on a text of 20 kB; its ``out`` is to be given."""
+    folder = tmp_path_factory.mktemp("tiny")
+    data = folder / "text.txt"
+    data.write_text("".join(f"{i} {TEXT}" for i in range(150)), encoding="utf-8")
+    config = folder / "tiny.yaml"
+    config.write_text(CONFIG.replace("DATA", str(data)), encoding="utf-8")
+    return config
+
+
+@pytest.fixture(scope="session")
+def tiny_run(config_file: Path) -> Path:
+    """The folder of a finished run; tests that damage it copy it first."""
+    out = config_file.parent / "run"
+    with contextlib.redirect_stdout(None), open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        assert main(["text_lm", str(config_file), f"out={out}"]) == 0
+    return out

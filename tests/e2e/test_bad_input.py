@@ -1,0 +1,276 @@
+"""Whatever is wrong with what people give: one line on standard error, exit code 2, nothing lost or half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from vqmem.cli import main
+
+
+def refused(capsys, *argv: object) -> str:
+    """The one line that says what is wrong."""
+    assert main([str(word) for word in argv]) == 2
+    out, told = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in told
+    *progress, line = told.rstrip("\n").split("\n")
+    assert line.startswith("vqmem: ")
+    assert all(not other.startswith("vqmem: ") for other in progress)
+    return line
+
+
+def state(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, temporary ones that were left behind included."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- texts ---------------------------------------------------------------------------------------------------------
+
+BAD_TEXTS = {
+    "empty": (b"", "is empty; give a file with text in it"),
+    "binary": (b"\x7fELF\0\0\xff\xfe" * 99, "is not text (it has NUL bytes)"),
+    "latin-1": ("naïve".encode("latin-1"), "is not valid utf-8 (byte 0xef at offset 2)"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TEXTS)
+@pytest.mark.parametrize("output", ["--json", "--html"])
+def test_texts_that_cannot_be_scored(capsys, tiny_run, tmp_path, kind, output):
+    data, told = BAD_TEXTS[kind]
+    (tmp_path / "text.txt").write_bytes(data)
+    extra = ["--html", tmp_path / "page.html"] if output == "--html" else ["--json"]
+    assert told in refused(capsys, "score", tmp_path / "text.txt", "--model", tiny_run, *extra)
+    assert state(tmp_path) == {"text.txt": data}
+
+
+@pytest.mark.parametrize("kind", BAD_TEXTS)
+def test_texts_that_cannot_be_trained_on(capsys, config_file, tmp_path, kind):
+    data, told = BAD_TEXTS[kind]
+    (tmp_path / "text.txt").write_bytes(data)
+    argv = ["text_lm", config_file, f"data.path={tmp_path}/text.txt", f"out={tmp_path}/run"]
+    assert told in refused(capsys, *argv)
+    assert [name for name in state(tmp_path / "run") if name != "config.yaml"] == []
+
+
+def test_a_text_of_one_token(capsys, tiny_run, config_file, tmp_path):
+    text = tmp_path / "one.txt"
+    text.write_text("a")
+    assert main(["score", str(text), "--model", str(tiny_run), "--json"]) == 0
+    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == ["a"]
+    assert main(["generate", str(tiny_run), "--prompt", "a", "--tokens", "2"]) == 0
+    capsys.readouterr()
+    for split in ("train", "dev", "test"):
+        (tmp_path / "splits" / split).mkdir(parents=True)
+        (tmp_path / "splits" / split / "one.txt").write_text("a")
+    told = refused(capsys, "text_lm", config_file, f"data.path={tmp_path}/splits", f"out={tmp_path}/run")
+    assert "no document has two tokens or more" in told
+
+
+def test_files_that_are_not_there(capsys, tiny_run, tmp_path):
+    (tmp_path / "novel.txt").write_text("text")
+    told = refused(capsys, "score", tmp_path / "novle.txt", "--model", tiny_run)
+    assert told.endswith(f"did you mean '{tmp_path}/novel.txt'?")
+    assert "is a folder" in refused(capsys, "score", tmp_path, "--model", tiny_run)
+    told = refused(capsys, "score", tmp_path / "novel.txt", "--model", str(tiny_run) + "s")
+    assert f"did you mean {tiny_run}?" in told
+    told = refused(capsys, "score", tmp_path / "novel.txt", "--model", tiny_run, "--html", tmp_path)
+    assert "is a folder; give the name of a file" in told
+    assert "run" in refused(capsys, "generate", tiny_run.parent / "rum", "--prompt", "a")
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory) -> Path:
+    """50 MB without a line break."""
+    path = tmp_path_factory.mktemp("line") / "line.txt"
+    path.write_text("one line that never ends and " * (50_000_000 // 29 + 1))
+    return path
+
+
+def peak_of(script: str) -> float:
+    """Megabytes that a process of its own has held at most, running ``script``; it must succeed."""
+    told = "import resource as r, sys\nprint('peak', r.getrusage(r.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)"
+    command = [sys.executable, "-c", f"from vqmem.cli import main\n{script}\n{told}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return float(done.stderr.rsplit("peak ", 1)[1])
+
+
+def test_a_line_of_50_mb_is_scored_as_it_is_read(tiny_run, line):
+    """Its first tokens come at once, and memory holds the text but never all of its tokens."""
+    script = f"""
+from itertools import islice
+from pathlib import Path
+from vqmem.data._reading import read_text
+from vqmem.recipes._score import load_scoring, score_text
+text = read_text("{line}")
+chunks = list(islice(score_text(text, load_scoring(Path("{tiny_run}"))), 8))
+tokens = [token["text"] for chunk in chunks for token in chunk]
+assert len(tokens) > 8000 and text.startswith("".join(tokens))
+"""
+    assert peak_of(script) < 1000
+
+
+def test_a_model_is_trained_on_a_line_of_50_mb(config_file, line, tmp_path):
+    fields = [f"data.path={line}", f"out={tmp_path}/run", "front_end={name: bytes}", "train_tokens=2000"]
+    assert peak_of(f"assert main(['text_lm', '{config_file}', *{fields!r}]) == 0") < 4000
+    assert (tmp_path / "run" / "evaluation.json").is_file()
+
+
+# --- configs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("segmnt=4", "unknown key 'segmnt'; did you mean segment?"),
+        ("train.stps=4", "unknown key 'train.stps'; did you mean train.steps"),
+        ("segment=many", "segment = 'many' is not a whole number"),
+        ("segment", "override 'segment' is not key=value"),
+        ("budgets=[0]", "capacity=0; a memory needs at least 1 slot"),
+        ("sinks=20 recent=20", "guards (sinks=20 + recent=20 = 40) exceed the"),
+        ("strategies.gain.policy.name=scoerd", "unknown policy 'scoerd'; did you mean scored?"),
+        ("strategies.gain.policy.surprize=1", "surprize"),
+        ("strategies.used.compression.name=pol", "unknown compression 'pol'; did you mean pool?"),
+        ("strategies={}", "strategies is empty; name at least one"),
+        ("scorer={name: vq_ml}", "unknown scorer 'vq_ml'; did you mean vq_lm?"),
+        ("scorer.quantiser=fqs", "fqs"),
+        ("front_end={name: byte}", "unknown front-end 'byte'; did you mean bytes?"),
+        ("data={name: text_file}", "unknown data source 'text_file'; did you mean text_files?"),
+        ("data.path=nowhere.txt", "no such file or folder: 'nowhere.txt'"),
+        ("device=gpu", "unknown device 'gpu'; use auto, cpu, cuda"),
+        ("dtype=float23", "unknown dtype 'float23'; did you mean float"),
+        ("rows=0", "rows=0 is too small; give at least 1"),
+    ],
+)
+def test_configs_that_cannot_be(capsys, config_file, tmp_path, override, told):
+    argv = [
+        "text_lm",
+        config_file,
+        f"out={tmp_path}/run",
+        *(override.split(" ") if "sinks" in override else [override]),
+    ]
+    assert told in refused(capsys, *argv)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["compare", "dmo"], "unknown config 'dmo'; did you mean demo?"),
+        (
+            ["compare", "demo", "baseline=transformer_x"],
+            "unknown strategy 'transformer_x'; did you mean transformer_xl?",
+        ),
+        (["compare", "demo", "budgets=[0]"], "capacity=0; a memory needs at least 1 slot"),
+        (["text_lm", "no/such.yaml"], "config 'no/such.yaml' not found"),
+        (["text_lm"], "CONFIG; see `vqmem text_lm --help`"),
+        (["list", "polices"], "unknown kind 'polices'; did you mean policies?"),
+        (["score", "x", "--signal", "gian"], "unknown signal 'gian'; did you mean gain?"),
+        (["score", "x", "--jsn"], "unrecognized arguments: --jsn; see `vqmem score --help`"),
+        (["sore", "x"], "unknown command 'sore'; did you mean score?"),
+        (["--jsn"], "unrecognized arguments: --jsn; see `vqmem --help`"),
+        (["generate", "x", "--prompt", "a", "--tokens", "many"], "invalid int value: 'many'"),
+        (["generate", "x", "--prompt", "a", "--tokens", "-1"], "tokens = -1 must be 0 or more"),
+    ],
+)
+def test_commands_that_cannot_be(capsys, argv, told):
+    assert told in refused(capsys, *argv)
+
+
+def test_a_config_that_is_no_config(capsys, tmp_path):
+    path = tmp_path / "bad.yaml"
+    for text, told in [
+        ("a: [1", "not valid YAML"),
+        ("- a", "a config is a mapping"),
+        ("a: 1", "unknown key 'a'"),
+        ("\0\xff", "not valid YAML"),
+    ]:
+        path.write_bytes(text.encode("latin-1"))
+        assert told in refused(capsys, "text_lm", path)
+
+
+def test_debug_shows_where_it_comes_from(monkeypatch):
+    monkeypatch.setenv("VQMEM_DEBUG", "1")
+    with pytest.raises(ValueError, match="unknown command"):
+        main(["sore"])
+
+
+def test_interruption_is_130(capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vqmem.registry.describe", interrupted)
+    assert main(["list", "policies"]) == 130
+    assert capsys.readouterr().err == "vqmem: interrupted\n"
+
+
+# --- checkpoints ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(tiny_run, tmp_path) -> Path:
+    """A finished run to damage."""
+    return shutil.copytree(tiny_run, tmp_path / "copy")
+
+
+USES = {"scorer": ["score", "TEXT", "--model", "RUN"], "transformer": ["generate", "RUN", "--prompt", "a"]}
+
+
+@pytest.mark.parametrize("part", USES)
+@pytest.mark.parametrize("damage", ["flipped", "shortened", "missing", "config"])
+def test_damaged_checkpoints(capsys, copy, config_file, part, damage):
+    weights, config = copy / part / "model.safetensors", copy / part / "config.json"
+    data = weights.read_bytes()
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "config":
+        config.write_text(config.read_text()[:-20])
+    else:
+        middle = len(data) // 2
+        weights.write_bytes(
+            data[:middle] if damage == "shortened" else data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        )
+    before = state(copy)
+    text = copy.parent / "text.txt"
+    text.write_text("some text")
+    argv = [{"TEXT": text, "RUN": copy}.get(word, word) for word in USES[part]]
+    told = refused(capsys, *argv)
+    assert ("not found" if damage == "missing" else "is damaged") in told
+    assert str(copy / part) in told
+    assert "damaged" in told or "not found" in told
+    refused(capsys, "text_lm", config_file, f"out={copy}")
+    assert {name: data for name, data in state(copy).items() if name in before} == before
+
+
+@pytest.mark.parametrize("part", USES)
+def test_checkpoints_of_another_architecture(capsys, copy, part):
+    """The weights are sound, but their config says they are of a wider model."""
+    path = copy / part / "config.json"
+    config = json.loads(path.read_text())
+    shape = config["fields"]["scorer" if part == "scorer" else "shape"]
+    shape["dim"] = 32
+    path.write_text(json.dumps(config))
+    text = copy.parent / "text.txt"
+    text.write_text("some text")
+    told = refused(capsys, *({"TEXT": text, "RUN": copy}.get(word, word) for word in USES[part]))
+    assert "are of another architecture than" in told
+
+
+def test_parts_of_different_runs(capsys, copy):
+    (copy / "front_end" / "front_end.json").write_text('{"name": "bytes", "fields": {}}')
+    (copy / "text.txt").write_text("some text")
+    assert "they are of different runs" in refused(capsys, "score", copy / "text.txt", "--model", copy)
+
+
+def test_a_run_without_its_parts(capsys, copy):
+    shutil.rmtree(copy / "front_end")
+    (copy / "text.txt").write_text("some text")
+    assert "no front_end.json in" in refused(capsys, "score", copy / "text.txt", "--model", copy)
+    assert "front_end" in refused(capsys, "generate", copy, "--prompt", "a")
+    told = refused(capsys, "generate", copy, "--prompt", "a", "--strategy", "gian")
+    assert "front_end" in told

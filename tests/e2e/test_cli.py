@@ -1,0 +1,190 @@
+"""The command line as people meet it: help, lists, training, scoring, generating."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import vqmem
+from vqmem.cli import main
+from vqmem.registry import KINDS, names
+
+SAMPLE = "Ahab said: “naïve 語学 🐋🐋”, \tand\r\nnothing  more.  "
+
+
+def call(capsys, *argv: str, code: int = 0) -> tuple[str, str]:
+    assert main(list(argv)) == code
+    return capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["list"], ["list", "policies", "--json"], ["score", "--help"], ["--version"]]
+)
+def test_light_commands_import_nothing_heavy(argv):
+    heavy = ["torch", "numpy", "omegaconf", "transformers", "rich", "torchaudio", "librosa"]
+    code = f"""
+import sys
+from vqmem.cli import main
+try:
+    main({argv!r})
+except SystemExit as done:
+    assert not done.code
+print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == "[]"
+    assert done.stdout
+
+
+def test_the_module_and_the_command_are_one():
+    done = subprocess.run([sys.executable, "-m", "vqmem", "--version"], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"vqmem {vqmem.__version__}\n"
+    done = subprocess.run([sys.executable, "-m", "vqmem", "lst"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "vqmem: unknown command 'lst'; did you mean list?\n")
+
+
+def test_list_names_every_variant_in_one_line(capsys):
+    for kind in KINDS:
+        lines = call(capsys, "list", kind)[0].splitlines()
+        assert [line.split()[0] for line in lines] == names(kind)
+        assert all(len(line.split()) > 2 for line in lines), "a variant has no description"
+        told = json.loads(call(capsys, "list", kind, "--json")[0])
+        assert list(told) == names(kind)
+        assert all(told.values())
+    assert json.loads(call(capsys, "list", "--json")[0]).keys() == KINDS.keys()
+
+
+@pytest.mark.parametrize("command", ["score", "generate", *names("recipes")])
+def test_help_teaches(capsys, command):
+    with pytest.raises(SystemExit) as done:
+        main([command, "--help"])
+    assert done.value.code == 0
+    told = capsys.readouterr().out
+    assert f"usage: vqmem {command}" in told
+    assert f"examples:\n  vqmem {command}" in told
+
+
+def test_help_of_a_recipe_explains_every_key(capsys):
+    with pytest.raises(SystemExit):
+        main(["text_lm", "--help"])
+    told = capsys.readouterr().out
+    assert "novels" in told
+    assert "  segment = 64    a whole number\n      Tokens read at once;" in told
+    assert "  scorer_train.steps = 600  " in told, "a default is the recipe's, not that of the nested class"
+
+
+def test_print_config_resolves_and_runs_nothing(capsys, config_file, tmp_path):
+    told, _ = call(capsys, "text_lm", str(config_file), f"out={tmp_path}/x", "--print-config", "train.steps=7")
+    again = tmp_path / "again.yaml"
+    again.write_text(told)
+    assert call(capsys, "text_lm", str(again), "--print-config")[0] == told
+    assert "steps: 7" in told
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("recipe", names("recipes"))
+def test_shipped_configs_are_valid_and_open_with_their_command(capsys, recipe):
+    shipped = list((Path(vqmem.__file__).parent / "recipes" / recipe / "configs").glob("*.yaml"))
+    assert shipped
+    for path in shipped:
+        assert path.read_text().startswith(f"# vqmem {recipe} ")
+        assert call(capsys, recipe, path.stem, "--print-config")[0]
+
+
+def test_text_lm_tells_what_came_out_and_a_second_call_changes_nothing(capsys, config_file, tiny_run):
+    before = {path: path.read_bytes() for path in tiny_run.rglob("*") if path.suffix in (".safetensors", ".json")}
+    out, _ = call(capsys, "text_lm", str(config_file), f"out={tiny_run}")
+    assert "gain@24" in out
+    assert "bits a byte" in out
+    assert f"vqmem generate {tiny_run}" in out
+    assert {path: path.read_bytes() for path in before} == before
+
+
+# --- score ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sample(tmp_path) -> Path:
+    path = tmp_path / "sample.txt"
+    path.write_bytes(SAMPLE.encode())
+    return path
+
+
+def test_score_json(capsys, tiny_run, sample):
+    tokens = [
+        json.loads(line)
+        for line in call(capsys, "score", str(sample), "--model", str(tiny_run), "--json")[0].splitlines()
+    ]
+    assert "".join(token["text"] for token in tokens) == SAMPLE
+    for token in tokens:
+        assert list(token) == ["text", "start", "end", "score", "rarity", "gain", "code"]
+        assert token["score"] > 0
+        assert token["gain"] == pytest.approx(token["rarity"] - token["score"], abs=2e-5)
+        assert SAMPLE[token["start"] : token["end"]].endswith(token["text"])
+        assert 0 <= token["code"] < 4
+
+
+def test_score_reads_standard_input(capsys, tiny_run, sample, monkeypatch):
+    from_file, _ = call(capsys, "score", str(sample), "--model", str(tiny_run), "--json")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(SAMPLE.encode())))
+    assert call(capsys, "score", "-", "--model", str(tiny_run), "--json")[0] == from_file
+
+
+@pytest.mark.parametrize("signal", ["surprise", "rarity", "gain"])
+def test_score_colours_the_terminal(capsys, tiny_run, sample, signal, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    out, told = call(capsys, "score", str(sample), "--model", str(tiny_run), "--signal", signal)
+    assert "\x1b[" in out
+    assert f"orange = high {signal}" in told
+
+
+def test_score_writes_a_page(capsys, tiny_run, sample, tmp_path):
+    page = tmp_path / "deep" / "page.html"
+    call(capsys, "score", str(sample), "--model", str(tiny_run), "--html", str(page))
+    assert "<title>sample.txt" in page.read_text()
+
+
+def test_score_does_not_depend_on_pieces(tiny_run, monkeypatch):
+    from vqmem.recipes import _score
+
+    scoring = _score.load_scoring(tiny_run)
+    text = SAMPLE * 9 + " " * 50 + "end"
+    whole = [token for chunk in _score.score_text(text, scoring) for token in chunk]
+    cut = _score.cut
+    monkeypatch.setattr(_score, "cut", lambda text: cut(text, 40))
+    pieces = [token for chunk in _score.score_text(text, scoring, chunk=7) for token in chunk]
+    assert "".join(token["text"] for token in pieces) == text
+    assert [(t["start"], t["end"]) for t in pieces if t["end"] < 400] == [
+        (t["start"], t["end"]) for t in whole if t["end"] < 400
+    ]
+    for one, other in zip(whole[:300], pieces[:300], strict=False):
+        if one["end"] < 400:
+            assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+
+
+def test_a_reader_that_leaves_early_is_no_error(tiny_run, tmp_path):
+    path = tmp_path / "long.txt"
+    path.write_text(SAMPLE * 1000)
+    command = f"{sys.executable} -m vqmem score {path} --model {tiny_run} --json | head -n 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["start"] == 0
+    assert "Error" not in done.stderr
+
+
+# --- generate ------------------------------------------------------------------------------------------------------
+
+
+def test_generate_is_a_function_of_its_seed(capsys, tiny_run):
+    def say(*more: str) -> str:
+        return call(capsys, "generate", str(tiny_run), "--prompt", "Call me", "--tokens", "30", *more)[0]
+
+    assert say("--seed", "1") == say("--seed", "1") != say("--seed", "2")
+    assert say("--temperature", "0") == say("--temperature", "0", "--seed", "9")
+    assert say("--strategy", "used", "--capacity", "16").startswith("Call me")
