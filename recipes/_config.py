@@ -70,6 +70,23 @@ def digest(config: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` naming the dotted keys that differ between the run in ``folder`` and the one asked for."""
+    changed = [f"{key} {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
+    if changed:
+        raise ValueError(
+            f"{folder} holds another run ({'; '.join(changed[:4])}); use another folder or delete this one"
+        )
+
+
 def resolve_device(name: str = "auto") -> torch.device:
     """The device a config means; ``auto`` is CUDA (under ``torchrun`` this process's GPU), else MPS, else the CPU.
 

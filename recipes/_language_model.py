@@ -78,7 +78,7 @@ class LanguageModel(nn.Module):
 
     def squeezer(self, strategy: Strategy) -> nn.Module | None:
         """The learned part of ``strategy``, if it has one."""
-        return self.squeezers[strategy.name] if strategy.name in self.squeezers else None
+        return dict(self.squeezers.items()).get(strategy.name)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from ..models.scorers.base import Loss
 from . import _checkpoint as checkpoint
 from ._artifacts import whole
-from ._config import as_dict, autocast, resolve_device, resolve_dtype
+from ._config import as_dict, autocast, flat, refuse_changes, resolve_device, resolve_dtype
 from ._log import Log, add, note
 from ._parallel import Interrupts, Replica, ranks, start_processes, wrap
 from ._progress import Bar
@@ -332,14 +332,7 @@ def _shared(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
 def _identity(config: TrainConfig, identity: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a resumed run must have in common with the one that it goes on with: dotted key to value."""
     train_keys = {key: value for key, value in as_dict(config).items() if key not in MAY_CHANGE}
-    return json.loads(json.dumps(_flat({"train": train_keys, **(identity or {})})))
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+    return json.loads(json.dumps(flat({"train": train_keys, **(identity or {})})))
 
 
 def _compare(about: Mapping[str, Any], session: _Session, path: Path) -> None:
@@ -348,9 +341,4 @@ def _compare(about: Mapping[str, Any], session: _Session, path: Path) -> None:
         raise ValueError(
             f"checkpoint {path} is of {about['world']} processes, not {world}; use as many, or another folder"
         )
-    old, new = about["identity"], session.identity
-    changed = [f"{key} {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
-    if changed:
-        raise ValueError(
-            f"{session.folder} holds another run ({'; '.join(changed[:4])}); use another folder or delete this one"
-        )
+    refuse_changes(session.folder, about["identity"], session.identity)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 import time
@@ -124,7 +125,7 @@ def run(config: Config) -> dict[str, Any]:
         "title": config.title,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": "vqmem " + " ".join(sys.argv[1:]),
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "machine": _machine(),
         "seconds": time.monotonic() - began,
         "config": as_dict(config),
         "corpus": json.dumps(config.lm.data) if isinstance(config.lm.data, dict) else config.lm.data,
@@ -225,6 +226,11 @@ def _passage(config: Config, run: text_lm.Run, bench: Bench) -> dict[str, Any]:
         "signals": dict(zip(("surprise", "rarity", "gain"), rounded, strict=True)),
         "held": held,
     }
+
+
+def _machine() -> str:
+    system = f"{platform.system()} {platform.machine()}"
+    return f"{system}, {torch.get_num_threads()} of {os.cpu_count()} threads, torch {torch.__version__}"
 
 
 def _codes(config: Config) -> dict[str, Any]:

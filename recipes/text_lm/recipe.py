@@ -18,7 +18,7 @@ from ...models.scorers.base import Loss, ScorerModel
 from ...registry import build
 from ...tokenizers_.base import Tokenizer, load_tokenizer, save_tokenizer
 from .._artifacts import CONFIG, WEIGHTS, atomic_write, load_model, save_model
-from .._config import as_dict, dump, load, resolve_device
+from .._config import as_dict, dump, flat, load, refuse_changes, resolve_device
 from .._corpus import Batch, Passage, TrainingLoader, passages, spread, sweep
 from .._language_model import (
     LanguageModel,
@@ -31,7 +31,7 @@ from .._language_model import (
     strategies,
 )
 from .._parallel import main_first, ranks, start_processes
-from .._train import Task, TrainConfig, seed_all, train
+from .._train import MAY_CHANGE, Task, TrainConfig, seed_all, train
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Config:
-    """A run of ``vqmem text_lm``. With several strategies or budgets the memory is drawn anew every ``hold`` segments."""
+    """A run. With several strategies or budgets the memory is drawn anew among them every ``hold`` segments."""
 
     out: str = "runs/text_lm"
     seed: int = 0
@@ -132,7 +132,7 @@ def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
     """Front-end and scorer, and the training passages if anything of this run is still to be trained."""
     start_processes(config.train.parallel, resolve_device(config.device))
     out = Path(config.out)
-    atomic_write(out / "config.yaml", dump(config))
+    _claim(config)
     with main_first():
         tokenizer = fit_front_end(config)
     trained = all((out / part / CONFIG).is_file() for part in ("scorer", "transformer"))
@@ -273,9 +273,21 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
     return Run(config, load_tokenizer(folder / "front_end"), load_scorer(folder, device), model)
 
 
+def _claim(config: Config) -> None:
+    """Write the config into the run's folder, unless that holds a run of another one."""
+    path = Path(config.out) / "config.yaml"
+    if path.is_file():
+        refuse_changes(path.parent, _identity(load(Config, path)), _identity(config))
+    atomic_write(path, dump(config))
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    """What makes a run what it is: all keys but those that say where it is made and what is shown of it."""
+    beside = ("out", "device", "dtype", "eval_passages", "scorer_from")
+    return {k: v for k, v in flat(as_dict(config)).items() if k not in beside and k.split(".")[-1] not in MAY_CHANGE}
+
+
 def _train(config: Config, settings: TrainConfig, task: Task, corpus: list[Passage], folder: Path, what: str) -> None:
     loader = TrainingLoader(corpus, config.rows, config.segment, config.seed, *ranks())
     settings = replace(settings, seed=config.seed, device=config.device, dtype=config.dtype)
-    ignored = ("out", "device", "dtype", "eval_passages", "train", "scorer_train")
-    identity = {key: value for key, value in as_dict(config).items() if key not in ignored}
-    train(task, loader, settings, folder / "training", describe=what, identity=identity)
+    train(task, loader, settings, folder / "training", describe=what, identity=_identity(config))

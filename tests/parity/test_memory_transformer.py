@@ -42,7 +42,7 @@ def norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def reference(model: MemoryTransformer, row: torch.Tensor, sees) -> torch.Tensor:
-    """Logits of one row, token by token and head by head; ``sees(layer, t)`` gives the positions that token t attends to.
+    """Logits of one row, token by token and head by head; ``sees(layer, t)`` gives the positions t attends to.
 
     Transformer-XL is the same network under another ``sees``: what a segment attends to are the hidden states of the
     layer below, whenever they were computed, so values are shared and only the sets differ.
