@@ -48,8 +48,8 @@ class MaskedLM(nn.Module):
 
     Training: a share of the tokens is corrupted, the LSTM reads the corrupted text, and from the state *after* each
     corrupted token must say which token stood there. Scoring: the state runs on the true text, and the surprise of a
-    token is -log p(x_t | the state after the mask in its place). It sees the past alone, causal as every scorer here is;
-    BERT's other half, the future, is what a memory cannot have.
+    token is -log p(x_t | the state after the mask in its place). It sees the past alone, causal as every scorer here
+    is; BERT's other half, the future, is what a memory cannot have.
 
     ``rarity`` is that of the unigram, from tokens counted in training. Zeros are the state of a new document.
     """
