@@ -1,0 +1,173 @@
+"""Figures are files: what a measurement says of itself in ``docs/results/NAME.json``, and how a benchmark prints.
+
+`docs/results.md` is generated from these files by `results_page.py`, which knows of no measurement in particular.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import math
+import platform
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import vqmem
+from vqmem.recipes._artifacts import atomic_write
+from vqmem.schema import coerce
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+STARTED = time.perf_counter()
+"""When this module was imported, which is when a script that saves its result began."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line of a chart: points of x, y and, where it has an interval, its low and high end."""
+
+    name: str
+    points: list[list[float]]
+
+    def __post_init__(self) -> None:
+        for point in self.points:
+            if len(point) not in (2, 4) or not all(math.isfinite(number) for number in point):
+                raise ValueError(f"point {point} is not [x, y] or [x, y, low, high] of finite numbers")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A line chart: axes with their units, and series."""
+
+    title: str
+    x: str
+    y: str
+    series: list[Series]
+    log_x: bool = False
+    """Logarithmic x axis, ticked at the points' own x."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measurement. The fields are the keys of its file; those with a default say where and when it was made."""
+
+    title: str
+    claim: str
+    """What it is to show."""
+    measured: str
+    """What was measured, on what, how; a paragraph."""
+    values: dict[str, Any]
+    """Numbers, texts and nulls (not defined), nested to any depth: the last two levels are rows and columns of a table,
+    those above are the tables' headings."""
+    split: str
+    """Of which data: split, documents, sizes."""
+    seeds: list[int] = field(default_factory=list)
+    intervals: dict[str, Any] = field(default_factory=dict)
+    """``[low, high]`` at the same places as the values they belong to, where there are any."""
+    interval_kind: str = ""
+    """What the intervals are of: level, what was resampled, how often."""
+    charts: list[Chart] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is to be known besides, a sentence or two each; findings that speak against the claim first."""
+    command: str = ""
+    seconds: float = 0.0
+    date: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
+def write_result(name: str, result: Result, folder: Path = RESULTS) -> Path:
+    """Write ``folder/name.json``, with command, time, versions and machine filled in where ``result`` leaves them out.
+
+    Raises `ValueError` for values that are not JSON: use None where a figure is not defined, never nan.
+    """
+    result = replace(
+        result,
+        command=result.command or command(),
+        seconds=result.seconds or round(time.perf_counter() - STARTED, 1),
+        date=result.date or datetime.datetime.now(datetime.UTC).date().isoformat(),
+        versions=result.versions or versions(),
+        machine=result.machine or machine(),
+    )
+    try:
+        text = json.dumps(asdict(result), indent=1, ensure_ascii=False, allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"result {name!r} holds what JSON cannot ({error}); give numbers, texts or None") from None
+    path = folder / f"{name}.json"
+    # Innermost lists on a line each: intervals and points by the hundred.
+    lists = re.compile(r"\[\n([^][{}\"]*)\n *\]")
+    atomic_write(path, lists.sub(lambda match: f"[{' '.join(match[1].split())}]", text) + "\n")
+    return path
+
+
+def read_result(path: Path) -> Result:
+    """The result in a file. Raises `ValueError` naming the file and the key where it is not one."""
+    try:
+        return coerce(Result, json.loads(path.read_text(encoding="utf-8")), "")
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
+
+def command() -> str:
+    """The command line that runs now, as one would type it in the checkout."""
+    script = Path(sys.argv[0]).resolve()
+    inside = script.relative_to(ROOT).as_posix() if script.is_relative_to(ROOT) else script.name
+    return " ".join(["python", inside, *sys.argv[1:]])
+
+
+def versions() -> dict[str, str]:
+    """Of what the figures depend on."""
+    return {"vqmem": vqmem.__version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def machine() -> dict[str, Any]:
+    """The processor, how many cores it has, and how many threads torch was using."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cores = len(models) or None
+    return {"cpu": models[0] if models else platform.machine(), "cores": cores, "threads": torch.get_num_threads()}
+
+
+# --- benchmarks ----------------------------------------------------------------------------------------------------
+
+
+def figure(value: float, unit: str, goal: float, *, least: bool = True, **more: Any) -> dict[str, Any]:
+    """One figure of a benchmark: ``goal`` is the least (or the most) that is ok; ``more`` are figures behind it."""
+    return {"value": value, "unit": unit, "goal": goal, "ok": value >= goal if least else value <= goal, **more}
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+    """The flags every benchmark takes: ``--quick``, ``--json`` and ``--save``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--quick", action="store_true", help="a short run, to see that it works; no evidence")
+    either.add_argument("--save", action="store_true", help="write the result to docs/results/")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: figure to value, unit, goal, ok")
+    return parser
+
+
+def present(
+    name: str,
+    figures: Mapping[str, Mapping[str, Any]],
+    flags: argparse.Namespace,
+    notes: Sequence[str] = (),
+    **about: str,
+) -> None:
+    """Print a benchmark's figures as the flags say, and save them; ``about`` is title, claim and measured."""
+    if flags.json:
+        print(json.dumps(figures, indent=2))
+    else:
+        for title, one in figures.items():
+            verdict = "ok" if one["ok"] else "MISSED"
+            print(f"{title:32} {one['value']:8.2f} {one['unit']} (goal {one['goal']:g}) {verdict}  {dict(one)}")
+    if flags.save:
+        values = {title: dict(one) for title, one in figures.items()}
+        write_result(name, Result(values=values, split="no data set", notes=list(notes), **about))

@@ -1,0 +1,95 @@
+"""Scores of different tokenizers made comparable, word by word, and how alike their orders are."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import rankdata
+from vqmem.data.base import Document
+from vqmem.recipes.compare.statistics import expanded_tail
+
+Columns = Float[np.ndarray, "item column"]
+
+
+def excerpts(documents: Sequence[Document], count: int, words: int) -> list[str]:
+    """``count`` stretches of whole ``words``, as many from each document as can be, at even distances in each."""
+    found = []
+    for index, document in enumerate(documents):
+        share = (index + 1) * count // len(documents) - index * count // len(documents)
+        spans = [match.span() for match in re.finditer(r"\S+", document.text)]
+        if len(spans) < words * share:
+            raise ValueError(f"{document.name!r} has {len(spans)} words, too few for {share} x {words}; ask for fewer")
+        for number in range(share):
+            first = (len(spans) - words) * number // max(1, share - 1)
+            found.append(document.text[spans[first][0] : spans[first + words - 1][1]])
+    return found
+
+
+def by_word(text: str, tokens: Iterable[tuple[int, int]], values: Float[np.ndarray, "token column"]) -> Columns:
+    """Sums over the tokens of each white-space-delimited word. Tokens of white space alone belong to no word.
+
+    ``tokens`` are the characters that each stands for; a token belongs to the word of its first visible character.
+    """
+    starts = np.array([match.start() for match in re.finditer(r"\S+", text)])
+    sums = np.zeros((len(starts), values.shape[1]))
+    for (start, end), value in zip(tokens, values, strict=True):
+        part = text[start:end]
+        if visible := part.lstrip():
+            sums[np.searchsorted(starts, start + len(part) - len(visible), "right") - 1] += value
+    return sums
+
+
+class WordRarity:
+    """-log p of a word's lower-case letters and digits among those of the training text, add-one smoothed, in nats."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.counts = Counter(bare for text in texts for bare in map(_bare, text.split()))
+        self.total = self.counts.total() + len(self.counts) + 1
+
+    def __call__(self, text: str) -> Float[np.ndarray, " word"]:
+        """Of every word of ``text``."""
+        return np.log(self.total) - np.log([self.counts[_bare(word)] + 1 for word in text.split()])
+
+
+def _bare(word: str) -> str:
+    return re.sub(r"\W+", "", word).lower()
+
+
+def correlations(
+    columns: Columns, reference: Float[np.ndarray, " item"], given: Columns
+) -> tuple[Float[np.ndarray, " column"], Float[np.ndarray, " column"]]:
+    """Spearman's rank correlation of each column with the reference, and the partial one; nan where not defined.
+
+    The partial one is of what is left of the ranks when their least-squares fit on the ranks of ``given`` is taken away
+    from both. It is not defined for a column that the given ones explain whole, nor the plain one for a constant.
+    """
+    ranks = rankdata(np.column_stack([reference, columns, given]), axis=0)
+    ranks -= ranks.mean(0)
+    ranks, base = np.split(ranks, [1 + columns.shape[1]], axis=1)
+    basis = np.linalg.qr(base)[0]
+    rest = ranks - basis @ (basis.T @ ranks)
+    return _with_first(ranks, ranks), _with_first(rest, ranks)
+
+
+def _with_first(ranks: Columns, whole: Columns) -> Float[np.ndarray, " column"]:
+    """Correlation of the first column with the others; nan where next to nothing of the whole is left."""
+    norms, full = np.linalg.norm(ranks, axis=0), np.linalg.norm(whole, axis=0)
+    norms[norms <= 1e-8 * np.maximum(full, 1)] = np.nan
+    return ranks[:, 1:].T @ ranks[:, 0] / (norms[1:] * norms[0])
+
+
+def draws(groups: int, resamples: int, seed: int = 0) -> Iterable[list[int]]:
+    """As many of the groups, drawn with replacement, again and again."""
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield rng.integers(groups, size=groups).tolist()
+
+
+def interval(drawn: Float[np.ndarray, draw * n], groups: int) -> Float[np.ndarray, 2 * n]:
+    """The expanded 95 % percentile interval of figures of resamples of so many groups."""
+    tail = expanded_tail(groups)
+    return np.quantile(drawn, [tail, 1 - tail], axis=0)

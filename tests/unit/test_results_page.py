@@ -1,0 +1,173 @@
+"""Result files are checked when written and read, the page shows any of them, and the one committed is up to date."""
+
+import argparse
+import importlib
+import json
+import math
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("_results")
+
+
+@pytest.fixture
+def page(results: ModuleType) -> ModuleType:
+    return importlib.import_module("results_page")
+
+
+def example(results: ModuleType, **changes: object) -> object:
+    series = results.Series("a < b", [[1, 0.5, 0.4, 0.6], [64, 0.75, 0.7, 0.8], [4096, 0.25, 0.2, 0.3]])
+    fields = {
+        "title": "A title",
+        "claim": "What it shows.",
+        "measured": "How.",
+        "split": "dev",
+        "seeds": [0, 1],
+        "values": {"Scores": {"ours": {"rho": 0.12345, "n": 12000}, "theirs": {"rho": None}}, "speed": 31.5},
+        "intervals": {"Scores": {"ours": {"rho": [0.1, 0.15]}}},
+        "interval_kind": "95 % of something",
+        "charts": [results.Chart("Curve & co", "codes", "bits", [series], log_x=True)],
+        "notes": ["It is not so."],
+    }
+    return results.Result(**(fields | changes))
+
+
+def test_a_result_is_written_with_its_circumstances_and_read_back(results: ModuleType, tmp_path: Path) -> None:
+    path = results.write_result("some_name", example(results), tmp_path)
+    back = results.read_result(path)
+    assert (back.title, back.values, back.charts) == (
+        "A title",
+        example(results).values,
+        example(results).charts,
+    )
+    assert set(back.versions) == {"vqmem", "torch", "python"}
+    assert back.command.startswith("python ")
+    assert back.machine["cores"] is None or back.machine["cores"] > 0
+    assert back.date
+    assert back.seconds > 0
+    assert "[1, 0.5, 0.4, 0.6]" in path.read_text()
+
+
+def test_what_is_no_result_is_refused(results: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give numbers, texts or None"):
+        results.write_result("x", example(results, values={"a": math.nan}), tmp_path)
+    assert not list(tmp_path.iterdir())
+    path = results.write_result("x", example(results), tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"titel": "typo"}))
+    with pytest.raises(ValueError, match=r"x\.json: unknown key 'titel'; did you mean title"):
+        results.read_result(path)
+    with pytest.raises(ValueError, match="point"):
+        results.Series("s", [[1.0, math.inf]])
+
+
+def test_benchmarks_print_and_save_figures(
+    results: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = {"scoring": results.figure(2.0, "x", 3.0, ours=4), "bytes": results.figure(2, "MB", 3, least=False)}
+    about = {"title": "T", "claim": "C", "measured": "M"}
+    results.present("b", figures, argparse.Namespace(quick=False, json=True, save=False), **about)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["scoring"] == {"value": 2.0, "unit": "x", "goal": 3.0, "ok": False, "ours": 4}
+    assert printed["bytes"]["ok"]
+    results.present("b", figures, argparse.Namespace(quick=False, json=False, save=False), **about)
+    assert re.search("scoring .* MISSED", capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        results.options(None).parse_args(["--quick", "--save"])
+    monkeypatch.setattr(results, "write_result", lambda name, result: results_seen.append((name, result.values)))
+    results_seen: list[tuple[str, object]] = []
+    results.present("b", figures, argparse.Namespace(quick=False, json=True, save=True), **about)
+    assert results_seen == [("b", figures)]
+
+
+def test_the_page_shows_tables_intervals_pictures_and_circumstances(
+    results: ModuleType, page: ModuleType, tmp_path: Path
+) -> None:
+    folder = tmp_path / "results"
+    results.write_result("some_name", example(results), folder)
+    assert page.main([], folder) == 0
+    text = (tmp_path / "results.md").read_text()
+    for part in (
+        "## A title",
+        "### Scores",
+        "| ours | 0.123 [0.100, 0.150] | 12,000 |",
+        "| theirs | n/a |  |",
+        "| speed | 31.5 |",
+        "![Curve & co](results/some_name-1.svg)",
+        "- It is not so.",
+        "seeds 0, 1",
+        "In brackets: 95 % of something.",
+    ):
+        assert part in text
+    anchor = re.search(r"\(#([^)]+)\)", text)
+    assert anchor
+    assert f'id="{anchor[1]}"' in text
+    for link in re.findall(r"\]\((results/[^)]+)\)", text):
+        assert (tmp_path / link).exists()
+
+
+def test_the_check_names_what_is_not_up_to_date(
+    results: ModuleType, page: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "results"
+    path = results.write_result("one", example(results), folder)
+    page.main([], folder)
+    assert page.main(["--check"], folder) == 0
+    results.write_result("one", example(results, title="Another"), folder)
+    assert page.main(["--check"], folder) == 1
+    assert "results.md" in capsys.readouterr().err
+    path.unlink()
+    assert page.main(["--check"], folder) == 1
+    assert "one-1.svg" in capsys.readouterr().err
+    page.main([], folder)
+    assert not list(folder.iterdir())
+    assert "No result" in (tmp_path / "results.md").read_text()
+
+
+@pytest.mark.parametrize("points", [[[1, 2]], [[1, 2], [2, 2]], [[0.001, -5], [1000, 1e6]], [[3, 1], [1, 2, 1.5, 9]]])
+@pytest.mark.parametrize("log_x", [False, True])
+def test_any_chart_is_drawn_inside_its_frame(
+    results: ModuleType, page: ModuleType, points: list[list[float]], log_x: bool
+) -> None:
+    chart = importlib.import_module("_chart")
+    root = ET.fromstring(chart.draw(results.Chart("t < u", "x", "y", [results.Series("s & r", points)], log_x)))
+    marks = [(float(c.get("cx", "nan")), float(c.get("cy", "nan"))) for c in root.findall(".//{*}circle")]
+    assert len(marks) == len(points)
+    assert all(chart.LEFT <= x <= chart.WIDTH - chart.RIGHT for x, _ in marks)
+    assert all(chart.TOP <= y <= chart.HEIGHT - chart.BOTTOM for _, y in marks)
+
+
+def test_ticks_enclose_or_lie_between(page: ModuleType) -> None:
+    chart = importlib.import_module("_chart")
+    for low, high in ((0.0, 1.0), (0.13, 0.87), (-3.0, 5000.0), (2.0, 2.0), (0.0, 0.0)):
+        outer, inner = chart.ticks(low, high), chart.ticks(low, high, inside=True)
+        assert outer[0] <= low <= high <= outer[-1]
+        assert outer[0] < outer[-1]
+        assert len(outer) <= 9
+        assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in inner)
+
+
+def test_a_chart_of_nothing_is_refused(results: ModuleType, page: ModuleType) -> None:
+    chart = importlib.import_module("_chart")
+    with pytest.raises(ValueError, match="no points"):
+        chart.draw(results.Chart("t", "x", "y", []))
+    with pytest.raises(ValueError, match="logarithmic"):
+        chart.draw(results.Chart("t", "x", "y", [results.Series("s", [[0, 1]])], True))
+
+
+def test_the_committed_page_is_up_to_date(page: ModuleType) -> None:
+    assert page.main(["--check"]) == 0
+
+
+def test_committed_results_tell_no_host_or_folder(results: ModuleType) -> None:
+    for path in results.RESULTS.glob("*.json"):
+        assert not re.search(r"/(home|work|root|tmp|Users)/", path.read_text()), path.name
