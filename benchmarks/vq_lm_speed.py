@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -66,7 +66,7 @@ def fast_score(model: VQLM, tokens: Tensor) -> Tensor:
     return model.score(tokens, model.initial_state(tokens.shape[0]))[0]
 
 
-def take_turns(sides: list[Callable[[], object]], rounds: int, clock: Callable[[], float]) -> list[float]:
+def take_turns(sides: Sequence[Callable[[], object]], rounds: int, clock: Callable[[], float]) -> list[float]:
     """Best seconds of each side over ``rounds`` in which each runs once, after one round that does not count."""
     times: list[list[float]] = [[] for _ in sides]
     for _ in range(rounds + 1):
