@@ -1,4 +1,4 @@
-"""The memory transformer: a decoder that reads one segment at a time and attends to a bounded memory of earlier ones."""
+"""The memory transformer: a decoder that reads a segment at a time and attends to a bounded memory of earlier ones."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from ..memory.slots import Slots
+from .norm import RMSNorm, normalise
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,13 @@ class MemoryTransformer(nn.Module):
             self.embed = nn.Linear(config.frame_dim, config.dim)
         self.shift = nn.Linear(config.dim, config.dim, bias=False) if config.shift else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.dim)
+        self.norm = RMSNorm(config.dim)
         self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
         self.score_weight = nn.Parameter(torch.zeros(config.heads, 3)) if config.score_bias else None
         self.apply(_initialise)
         for block in self.blocks:
             for last in (block.attention.out, block.feed_forward[-1]):
-                nn.init.normal_(last.weight, std=0.02 / (2 * config.layers) ** 0.5)
+                nn.init.normal_(last.weight, std=(2 * config.layers * last.in_features) ** -0.5)
         if config.frame_dim is None:
             self.head.weight = self.embed.weight
 
@@ -131,7 +132,7 @@ class MemoryTransformer(nn.Module):
             visible = torch.cat([memory.valid[:, None].expand(batch, time, slots), visible], dim=2)
         width = self.config.dim // self.config.heads
         rates = self.config.rope_base ** (-torch.arange(0, width, 2, device=places.device) / width)
-        angles = (places[..., None] * rates)[:, None]
+        angles = (places[..., None] * rates)[:, :, None]
         dtype = torch.get_autocast_dtype(places.device.type) if torch.is_autocast_enabled(places.device.type) else None
         dtype = dtype or self.norm.weight.dtype
         bias = torch.zeros(batch, 1, time, slots + time, device=places.device, dtype=dtype)
@@ -139,14 +140,13 @@ class MemoryTransformer(nn.Module):
         if self.score_weight is not None and memory is not None and memory.count:
             learnt = torch.einsum("bsk,hk->bhs", memory.standard.to(dtype), self.score_weight.to(dtype))
             bias = bias + F.pad(learnt, (0, time))[:, :, None]
-        return Layout(angles.cos().to(dtype), angles.sin().to(dtype), bias)
+        return Layout(torch.polar(torch.ones_like(angles), angles), bias)
 
 
 class Layout(NamedTuple):
-    """Where keys stand (cosines and sines ``[batch, 1, keys, width / 2]``) and what each query may see (additive)."""
+    """Where keys stand (complex ``[batch, keys, 1, width / 2]``) and what each query may see (additive)."""
 
-    cos: Tensor
-    sin: Tensor
+    turns: Tensor
     bias: Tensor
 
 
@@ -155,9 +155,9 @@ class Block(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.dim)
+        self.attention_norm = RMSNorm(config.dim)
         self.attention = Attention(config)
-        self.feed_forward_norm = nn.RMSNorm(config.dim)
+        self.feed_forward_norm = RMSNorm(config.dim)
         self.feed_forward = nn.Sequential(
             nn.Linear(config.dim, config.expansion * config.dim, bias=False),
             nn.GELU(approximate="tanh"),
@@ -169,18 +169,13 @@ class Block(nn.Module):
         self, x: Tensor, slots: tuple[Tensor, ...], layout: Layout, remember: str, need_usage: bool
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
         """The new hidden states, what to remember of this layer, and the slots' usage."""
-        written = (x,)
-        if remember == "hidden":
-            source = torch.cat([*slots, x], dim=1)
-            keys, values = self.attention.keys_values(self.attention_norm(source))
-            queries = self.attention.query(self.attention_norm(x))
-        else:
-            normed = self.attention_norm(x)
-            written = self.attention.keys_values(normed)
-            keys, values = (
-                (torch.cat([old, new], dim=1) for old, new in zip(slots, written, strict=True)) if slots else written
-            )
-            queries = self.attention.query(normed)
+        weight = self.attention.weight(self.attention_norm.weight)
+        queries, keys, values = F.linear(normalise(x), weight).chunk(3, dim=-1)
+        written = (x,) if remember == "hidden" else (keys, values)
+        if slots:
+            if remember == "hidden":
+                slots = F.linear(normalise(slots[0]), weight[x.shape[-1] :]).chunk(2, dim=-1)
+            keys, values = (torch.cat([old, new], dim=1) for old, new in zip(slots, (keys, values), strict=True))
         mixed, usage = self.attention(queries, keys, values, layout, need_usage)
         x = x + self.dropout(mixed)
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), written, usage
@@ -196,21 +191,34 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(config.dim, 2 * config.dim, bias=False)
         self.out = nn.Linear(config.dim, config.dim, bias=False)
 
-    def keys_values(self, x: Float[Tensor, "batch keys dim"]) -> tuple[Tensor, Tensor]:
-        """Keys (not yet rotated) and values of normed hidden states."""
-        return self.key_value(x).chunk(2, dim=-1)
+    def weight(self, gain: Float[Tensor, " dim"]) -> Float[Tensor, "3*dim dim"]:
+        """The projection of normalised hidden states to queries, keys (neither rotated yet) and values.
+
+        The norm's ``gain`` is multiplied into the weights, not into the states: the remembered states, which take no
+        gradient, then need no backward matmul. The halves of queries and keys that are rotated against each other
+        become neighbours, for `_rotate`; attention, a dot product, is the same in any order.
+        """
+        key, value = self.key_value.weight.chunk(2)
+        query, key = (
+            x.unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2) for x in (self.query.weight, key)
+        )
+        return torch.cat([query, key, value]) * gain
+
+    def split(self, x: Float[Tensor, "batch keys dim"]) -> Float[Tensor, "batch keys heads width"]:
+        """Each head's part."""
+        return x.unflatten(-1, (self.heads, -1))
 
     def forward(
         self, queries: Tensor, keys: Tensor, values: Tensor, layout: Layout, need_usage: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Attended values ``[batch, time, dim]`` and the attention that each memory slot received."""
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (queries, keys, values))
-        time = q.shape[2]
-        q = _rotate(q, layout.cos[:, :, -time:], layout.sin[:, :, -time:])
-        k = _rotate(k, layout.cos, layout.sin)
+        time, width = queries.shape[1], queries.shape[2] // self.heads
+        q = _rotate(self.split(queries), layout.turns[:, -time:]).transpose(1, 2)
+        k = _rotate(self.split(keys), layout.turns).transpose(1, 2)
+        v = self.split(values).transpose(1, 2)
         usage = None
         if need_usage:
-            weights = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + layout.bias, dim=-1)
+            weights = torch.softmax(q @ k.transpose(-1, -2) * width**-0.5 + layout.bias, dim=-1)
             mixed = weights @ v
             usage = weights[..., : k.shape[2] - time].detach().mean(1).sum(1)
         else:
@@ -221,7 +229,7 @@ class Attention(nn.Module):
 def reconstruction_loss(
     model: MemoryTransformer, hidden: Float[Tensor, "batch time layers dim"], evicted: Slots, squeezed: Slots
 ) -> Float[Tensor, ""]:
-    """How differently a segment attends to evicted slots and to what they were squeezed into (trains the squeezing only).
+    """How differently a segment attends to evicted slots and to what they were squeezed into, to train the squeezing.
 
     The attention-reconstruction loss of the Compressive Transformer (arXiv:1911.05507, algorithm 2): content-based
     attention without positions, gradients stopped at everything but the squeezed payload. Rows that evicted nothing
@@ -230,33 +238,34 @@ def reconstruction_loss(
     total = hidden.new_zeros(())
     some = (evicted.valid.any(1) & squeezed.valid.any(1))[:, None, None]
     for i, block in enumerate(model.blocks):
+        query, key_value = block.attention.weight(block.attention_norm.weight).detach().tensor_split([hidden.shape[-1]])
+        queries = F.linear(normalise(hidden[:, :, i].detach()), query)
         target, attempt = (
-            _read(block, hidden[:, :, i].detach(), x.payload[0][:, :, i], x.valid) for x in (evicted, squeezed)
+            _read(block.attention, queries, F.linear(normalise(x.payload[0][:, :, i]), key_value), x.valid)
+            for x in (evicted, squeezed)
         )
         total = total + ((attempt - target.detach()) * some).square().mean()
     return total / len(model.blocks)
 
 
-def _read(block: Block, hidden: Tensor, slots: Tensor, valid: Tensor) -> Float[Tensor, "batch time dim"]:
-    """Attention of ``hidden`` over ``slots`` alone, without positions and without gradients to the block's weights."""
-    attention, norm = block.attention, block.attention_norm
-    normed = F.rms_norm(torch.cat([slots, hidden], dim=1), norm.normalized_shape, norm.weight.detach(), norm.eps)
-    memory, current = normed.split([slots.shape[1], hidden.shape[1]], dim=1)
-    queries = F.linear(current, attention.query.weight.detach())
-    keys, values = F.linear(memory, attention.key_value.weight.detach()).chunk(2, dim=-1)
-    q, k, v = (x.unflatten(-1, (attention.heads, -1)).transpose(1, 2) for x in (queries, keys, values))
+def _read(attention: Attention, queries: Tensor, keys_values: Tensor, valid: Tensor) -> Float[Tensor, "batch time dim"]:
+    """Attention over valid slots alone, without positions."""
+    q, k, v = (attention.split(x).transpose(1, 2) for x in (queries, *keys_values.chunk(2, dim=-1)))
     mask = (valid | ~valid.any(1, keepdim=True))[:, None, None]  # a row without slots must not give NaN
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
-def _rotate(x: Float[Tensor, "batch heads keys width"], cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (RoFormer, arXiv:2104.09864), halves rotated against each other."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+def _rotate(x: Float[Tensor, "batch keys heads width"], turns: Complex[Tensor, "batch keys 1 width/2"]) -> Tensor:
+    """Rotary positions (RoFormer, arXiv:2104.09864): pairs of neighbours as complex numbers, one pass over memory."""
+    pairs = torch.view_as_complex(x.to(turns.real.dtype).unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 
 
 def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear) and module.bias is not None:
+    """Unit variance in, unit variance out: at the small widths used here, a fixed 0.02 leaves attention flat for long."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        if module.bias is not None:
             nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)

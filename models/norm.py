@@ -1,0 +1,40 @@
+"""Root-mean-square normalisation in few passes over memory, where PyTorch's is a chain of operations on a CPU."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """`normalise` and a learnt gain: the same as `torch.nn.RMSNorm` (Zhang & Sennrich, arXiv:1910.07467)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
+        """Normalised and scaled."""
+        return normalise(x) * self.weight
+
+
+def normalise(x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
+    """``x`` divided by the root of its mean square (plus the dtype's epsilon) over the last axis."""
+    return _Normalise.apply(x)
+
+
+class _Normalise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square()
+        rate = torch.rsqrt(square / x.shape[-1] + torch.finfo(x.dtype).eps)
+        normed = x * rate
+        ctx.save_for_backward(normed, rate)
+        return normed
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        normed, rate = ctx.saved_tensors
+        along = torch.linalg.vecdot(gradient, normed)[..., None] / -normed.shape[-1]
+        return torch.addcmul(gradient, normed, along) * rate
