@@ -151,5 +151,5 @@ def _row(passage: Passage, start: int, length: int) -> tuple[Tensor, ...]:
             (passage.marked, ahead),
         )
     )
-    previous = passage.ids[start - 1] if start else torch.tensor(-1)
+    previous = passage.ids[min(start, len(passage.ids)) - 1] if start else torch.tensor(-1)
     return tokens, targets, start + torch.arange(length), real, sizes, marked, previous

@@ -161,7 +161,7 @@ def _detach(state: MemoryState) -> MemoryState:
 @torch.no_grad()
 def score_passages(
     scorer: ScorerModel, items: Sequence[Passage], rows: int, length: int, device: torch.device
-) -> list[Float[Tensor, "time signal"]]:
+) -> list[Float[Tensor, "_ signal"]]:
     """The scores of every passage's input tokens, computed once for all strategies."""
     scores: list[list[Tensor]] = [[] for _ in items]
     state = None
@@ -188,7 +188,7 @@ def read_passages(
     strategy: Strategy,
     memory: Memory,
     items: Sequence[Passage],
-    scores: Sequence[Float[Tensor, "time signal"]] | None,
+    scores: Sequence[Float[Tensor, "_ signal"]] | None,
     rows: int,
     length: int,
     tick: Callable[[int], None] = lambda tokens: None,

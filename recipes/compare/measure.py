@@ -40,7 +40,7 @@ def measure(
     cell: Cell,
     config: Config,
     items: Sequence[Passage],
-    scores: Sequence[Float[Tensor, "time signal"]],
+    scores: Sequence[Float[Tensor, "_ signal"]],
     rare: Bool[Tensor, " vocab"],
     bar: Bar,
 ) -> dict[str, Any]:

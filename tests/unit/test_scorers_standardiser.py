@@ -7,7 +7,7 @@ import math
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vqmem.models.standardiser import PRIOR_COUNT, PRIOR_VARIANCE, initial_moments, standardise
+from vqmem.memory.standardiser import PRIOR_COUNT, PRIOR_VARIANCE, initial_moments, standardise
 
 
 def slow(values: list[float]) -> list[float]:

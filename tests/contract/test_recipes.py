@@ -1,0 +1,78 @@
+"""Every recipe found by listing has configs, and every shipped config runs, made tiny."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vqmem import registry
+from vqmem.recipes._config import load
+
+SHIPPED = [
+    (name, path)
+    for name in registry.names("recipes")
+    for path in sorted((registry.ROOT / "recipes" / name / "configs").glob("*.yaml"))
+]
+MODEL = ["passage=96", "rows=4", "segment=16", "eval_passages=3", "train_tokens=3000"]
+MODEL += ["scorer_train.steps=3", "train.steps=4", "shape.dim=16", "shape.heads=2", "shape.layers=1"]
+
+
+def tiny(name: str, path: Path, folder: Path) -> list[str]:
+    """Overrides that make any shipped config small; what is not of its kind is left out."""
+    text = path.read_text(encoding="utf-8")
+    prefix = "" if name == "text_lm" else "lm."
+    made = [f"out={folder}", *(f"{prefix}{override}" for override in MODEL)]
+    if "budgets" in text:
+        made.append("budgets=[8,12]")
+    if "bpe" in text:
+        made.append(f"{prefix}front_end.vocab_size=300")
+    if name == "compare":
+        made += ["seeds=[0,1]", "passages=7", "shown=40", "native.budget=8", "native.train.steps=2"]
+    return made
+
+
+@pytest.fixture
+def books(tmp_path, monkeypatch) -> Path:
+    """Stands in for the folder of real data that some configs ask for."""
+    for split in ("train", "dev", "test"):
+        folder = tmp_path / "data" / "text" / split
+        folder.mkdir(parents=True)
+        for book in range(4):
+            words = (f"{split} book {book} has chapter {chapter}, and {chapter * 7 % 11} birds. " for chapter in range(90))
+            (folder / f"{book}.txt").write_text("".join(words), encoding="utf-8")
+    monkeypatch.setenv("VQMEM_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(("name", "path"), SHIPPED, ids=lambda value: getattr(value, "stem", value))
+def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tmp_path):
+    recipe = registry.load("recipes", name)
+    out = tmp_path / "run"
+    overrides = tiny(name, path, out)
+    result = recipe.run(load(recipe.Config, path, overrides))
+    assert (out / "config.yaml").is_file()
+    if name == "compare":
+        _check_comparison(recipe, load(recipe.Config, path, overrides), out, result)
+    else:
+        assert json.loads((out / "evaluation.json").read_text())["split"] == "dev"
+        assert (out / "scorer" / "model.safetensors").is_file()
+
+
+def _check_comparison(recipe, config, out, summary):
+    lines = (out / "results.jsonl").read_text().splitlines()
+    mixed = len(config.strategies) * len(config.budgets)
+    assert len(lines) == len(config.seeds) * (mixed + len(config.native.strategies))
+    assert len(summary["rows"]) == mixed + len(config.native.strategies)
+    assert (out / "report.html").stat().st_size > 10_000
+    for row in summary["rows"]:
+        assert len(row["per_seed"]["bpb"]) == len(config.seeds)
+        assert (row["metrics"]["bpb"]["verdict"] == "baseline") == (row["strategy"] == config.baseline)
+    for held in summary["passage"]["held"].values():
+        assert all(len(kept) <= held["budget"] for kept in held["kept"])
+    recipe.run(config)  # nothing is trained or measured again
+    assert (out / "results.jsonl").read_text().splitlines() == lines
+
+
+@pytest.mark.parametrize(("name", "path"), SHIPPED, ids=lambda value: getattr(value, "stem", value))
+def test_every_config_opens_with_the_command_that_runs_it(name, path):
+    assert path.read_text(encoding="utf-8").startswith(f"# vqmem {name} ")

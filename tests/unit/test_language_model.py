@@ -1,0 +1,147 @@
+"""Passages, segments and evaluation: nothing leaks between documents, and reading in any batch gives the same."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vqmem.data.base import Document
+from vqmem.models.memory_transformer import TransformerConfig
+from vqmem.recipes._corpus import Passage, TrainingLoader, passages, spread, sweep
+from vqmem.recipes._language_model import (
+    LanguageModel,
+    LanguageModelTask,
+    Schedule,
+    long_gap,
+    read_passages,
+    score_passages,
+    strategies,
+)
+from vqmem.registry import build
+
+CHOICES = strategies(
+    {
+        "fifo": {"policy": "fifo"},
+        "squeezed": {"policy": "fifo", "compression": {"name": "pool", "rate": 2}},
+        "used": {"policy": "fifo", "compression": {"name": "pool", "how": "most_used", "rate": 2}},
+        "scored": {"policy": "scored"},
+    }
+)
+CPU = torch.device("cpu")
+
+
+def passage(length: int, seed: int) -> Passage:
+    ids = torch.randint(0, 40, (length,), generator=torch.Generator().manual_seed(seed))
+    return Passage(f"p{seed}", ids, torch.ones_like(ids), torch.zeros(length, dtype=torch.bool))
+
+
+def models():
+    torch.manual_seed(0)
+    scorer = build("scorers", {"name": "vq_lm", "dim": 8, "hidden": 8, "codes": 4}).build(40)
+    return LanguageModel(TransformerConfig(40, layers=2, dim=16, heads=2, shift=True), CHOICES), scorer
+
+
+@given(st.lists(st.integers(2, 50), min_size=1, max_size=6), st.integers(1, 4), st.integers(1, 9))
+@settings(max_examples=30, deadline=None)
+def test_a_sweep_predicts_every_token_once(lengths, rows, segment):
+    items = [passage(n, i) for i, n in enumerate(lengths)]
+    seen = [[] for _ in items]
+    for group, batch in sweep(items, rows, segment):
+        for row, i in enumerate(group):
+            seen[i] += batch.targets[row, batch.valid[row]].tolist()
+    assert seen == [item.ids[1:].tolist() for item in items]
+
+
+@given(st.integers(0, 1000), st.integers(1, 5), st.integers(1, 3))
+@settings(max_examples=20, deadline=None)
+def test_the_training_loader_resumes_and_shares_among_processes(seed, rows, world):
+    items = [passage(3 + i, i) for i in range(9)]
+    loaders = [TrainingLoader(items, rows, 4, seed, rank, world) for rank in range(world)]
+    first = [{row[0] for row in loader.rows} for loader in loaders]
+    if rows * world <= len(items):  # within an epoch no two rows of any process read the same passage
+        assert sum(map(len, first)) == len(set().union(*first)) == rows * world
+    loader = loaders[0]
+    for _ in range(5):
+        loader.next()
+    state = loader.state_dict()
+    wanted = [loader.next() for _ in range(4)]
+    again = TrainingLoader(items, rows, 4, seed, 0, world)
+    again.load_state_dict(state)
+    for batch in wanted:
+        assert all(torch.equal(a, b) for a, b in zip(batch, again.next(), strict=True))
+
+
+@pytest.mark.parametrize("strategy", CHOICES, ids=lambda s: s.name)
+def test_reading_side_by_side_is_reading_alone(strategy):
+    """Other rows, their lengths and earlier documents change nothing: no memory leaks between documents."""
+    model, scorer = models()
+    items = [passage(n, i) for i, n in enumerate((37, 50, 12, 50))]
+    memory = strategy.memory(8, Schedule(CHOICES, [8]).guard)
+    scores = score_passages(scorer, items, 3, 8, CPU)
+    together, held = read_passages(model, strategy, memory, items, scores, 3, 8)
+    assert held > 0
+    for i, item in enumerate(items):
+        alone_scores = score_passages(scorer, [item], 1, 8, CPU)
+        torch.testing.assert_close(alone_scores[0], scores[i], atol=1e-5, rtol=1e-5)
+        alone, _ = read_passages(model, strategy, memory, [item], scores[i : i + 1], 1, 8)
+        torch.testing.assert_close(alone[0].nll, together[i].nll, atol=1e-4, rtol=1e-4)
+        assert alone[0].kept == together[i].kept
+        assert len(alone[0].nll) == len(item.ids) - 1
+
+
+def test_training_forgets_at_document_borders():
+    """The loss of a row whose document begins does not depend on what the row read before."""
+    model, scorer = models()
+    task = LanguageModelTask(model, scorer, Schedule(CHOICES[3:], [8]), 1)
+    fresh = passage(9, 5)
+    losses = []
+    for before in (1, 2):
+        loader = TrainingLoader([passage(9, before)], 1, 8, 0)
+        _, state = task.step(loader.next(), task.initial_state())
+        loss, _ = task.step(TrainingLoader([fresh], 1, 8, 0).next(), state)
+        losses.append(loss.value.item())
+    assert losses[0] == losses[1]
+
+
+def test_a_mixed_schedule_draws_every_memory_and_holds_each():
+    schedule = Schedule(CHOICES, [8, 16], hold=4, seed=3)
+    drawn = [(strategy.name, memory.capacity) for strategy, memory in map(schedule.at, range(400))]
+    assert len(set(drawn)) == 8
+    assert all(drawn[i] == drawn[i - i % 4] for i in range(400))
+
+
+def test_mixed_training_keeps_within_every_budget():
+    model, scorer = models()
+    schedule = Schedule(CHOICES, [4, 12], hold=1, seed=1)
+    task, state = LanguageModelTask(model, scorer, schedule, 2), None
+    loader, state = TrainingLoader([passage(90, i) for i in range(3)], 2, 8, 0), task.initial_state()
+    for step in range(12):
+        loss, state = task.step(loader.next(), state)
+        loss.value.backward()
+        assert state.memory.read().count <= schedule.at(step)[1].capacity
+        assert not state.memory.read().payload[0].requires_grad
+    assert model.squeezers["squeezed"].weight.grad.abs().sum() > 0
+
+
+def test_long_gaps_are_rare_tokens_last_seen_out_of_reach():
+    ids = torch.tensor([1, 2, 3, 1, 2, 9, 9, 9, 1])
+    rare = torch.zeros(10, dtype=torch.bool)
+    rare[1] = True
+    assert long_gap(ids, rare, 2).nonzero()[:, 0].tolist() == [2, 7]  # predictions of ids[3] and ids[8]
+    assert long_gap(ids, rare, 4).nonzero()[:, 0].tolist() == [7]
+
+
+def test_passages_mark_answers_and_refuse_documents_without_anything_to_predict():
+    tokenizer = build("front-ends", "bytes").fit([])
+    cut = passages([Document("a", "abcdefg", ((2, 4),)), Document("b", "x")], tokenizer, 4)
+    assert [item.name for item in cut] == ["a:0", "a:4"]
+    assert cut[0].marked.tolist() == [False, False, True, True]
+    assert not cut[1].marked.any()
+    with pytest.raises(ValueError, match="two tokens"):
+        passages([Document("b", "x")], tokenizer, 4)
+
+
+def test_spread_takes_from_everywhere():
+    items = [passage(3, i) for i in range(10)]
+    assert [item.name for item in spread(items, 5)] == ["p0", "p2", "p4", "p6", "p8"]
+    assert len(spread(items, None)) == len(spread(items, 99)) == 10
