@@ -117,7 +117,7 @@ def run(config: Config) -> dict[str, Any]:
     else:
         tokenizer, scorer, _ = fit_scorer(config)
         items = read_split(config, tokenizer, "dev", count=config.eval_passages)
-        figures = {"split": "dev", "scorer": scorer_report(config, scorer, items)}
+        figures = {"split": "dev", "scorer": scorer_report(config, scorer, items), "memories": {}}
     atomic_write(Path(config.out) / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     return figures
 
