@@ -49,7 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     0 is success; 2 is a mistake of the user's, told in one line on standard error; 130 is an interruption.
     """
     try:
-        return _dispatch(sys.argv[1:] if argv is None else argv)
+        _dispatch(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()  # while a broken pipe can still be caught
+        return 0
     except BrokenPipeError:  # the reader, such as `head`, has had enough; Python must not complain at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -61,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(_one_line(error), 2)
 
 
-def _dispatch(argv: list[str]) -> int:
+def _dispatch(argv: list[str]) -> None:
     commands = _commands()
     width = max(map(len, commands))
     overview = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in commands.items())
@@ -72,7 +74,7 @@ def _dispatch(argv: list[str]) -> int:
     asked = parser.parse_args(argv)
     if asked.command is None:
         parser.print_help()
-        return 0
+        return
     if asked.command not in commands:
         raise registry.UnknownNameError("command", asked.command, list(commands))
     command = commands[asked.command]
@@ -80,7 +82,6 @@ def _dispatch(argv: list[str]) -> int:
     own = _parser(f"vqmem {asked.command}", command.summary, command.epilog + more)
     command.arguments(own)
     command.run(own.parse_intermixed_args(asked.arguments))
-    return 0
 
 
 def _commands() -> dict[str, Command]:
@@ -185,7 +186,9 @@ def _recipe_command(name: str) -> Command:
         parser.add_argument(
             "config", metavar="CONFIG", help=f"a YAML file, or one that is shipped: {', '.join(shipped)}"
         )
-        parser.add_argument("overrides", metavar="key=value", nargs="*", help="changes to it, such as train.steps=100")
+        parser.add_argument(
+            "overrides", metavar="key=value", nargs="*", default=[], help="changes to it, such as train.steps=100"
+        )
         parser.add_argument("--print-config", action="store_true", help="print the resolved config and do nothing")
 
     def run(asked: argparse.Namespace) -> None:

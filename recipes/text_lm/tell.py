@@ -18,17 +18,14 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
             + ", ".join(f"{name} {scorer[name]:.3f}" for name in SIGNALS)
             + f"; {scorer['codes_used']:.0f} codes used, {scorer['dead_codes']:.0f} dead"
         )
-    width = max(map(len, figures["memories"]), default=0)
+    memories = figures.get("memories", {})
+    width = max(map(len, memories), default=0)
     lines += [
         f"  {name:{width}}  {memory['bits_per_byte']:.4f} bits a byte, {memory['bytes_held']:,} bytes held a row"
-        for name, memory in figures["memories"].items()
+        for name, memory in memories.items()
     ]
     out = Path(config.out)
-    return "\n".join(
-        [
-            *lines,
-            f"saved in {out}/ (front_end, scorer, transformer, config.yaml, evaluation.json); now try",
-            f"  vqmem score FILE --model {out}",
-            f'  vqmem generate {out} --prompt "Once upon a time"',
-        ]
-    )
+    lines += [f"saved in {out}/; now try", f"  vqmem score FILE --model {out}"]
+    if memories:
+        lines.append(f'  vqmem generate {out} --prompt "Once upon a time"')
+    return "\n".join(lines)

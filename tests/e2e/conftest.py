@@ -47,6 +47,6 @@ def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_run(config_file: Path) -> Path:
     """The folder of a finished run; tests that damage it copy it first."""
     out = config_file.parent / "run"
-    with contextlib.redirect_stdout(None), open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         assert main(["text_lm", str(config_file), f"out={out}"]) == 0
     return out

@@ -105,6 +105,14 @@ def test_text_lm_tells_what_came_out_and_a_second_call_changes_nothing(capsys, c
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_scorer_alone_is_told_as_one(capsys, config_file, tmp_path):
+    yaml = config_file.read_text().split("strategies:")[0]
+    (tmp_path / "alone.yaml").write_text(yaml)
+    out, _ = call(capsys, "text_lm", str(tmp_path / "alone.yaml"), f"out={tmp_path}/run")
+    assert "surprise" in out
+    assert "generate" not in out
+
+
 # --- score ---------------------------------------------------------------------------------------------------------
 
 
@@ -127,6 +135,11 @@ def test_score_json(capsys, tiny_run, sample):
         assert token["gain"] == pytest.approx(token["rarity"] - token["score"], abs=2e-5)
         assert SAMPLE[token["start"] : token["end"]].endswith(token["text"])
         assert 0 <= token["code"] < 4
+
+
+def test_score_needs_no_training_first(capsys, sample):
+    tokens = [json.loads(line) for line in call(capsys, "score", str(sample), "--json")[0].splitlines()]
+    assert "".join(token["text"] for token in tokens) == SAMPLE
 
 
 def test_score_reads_standard_input(capsys, tiny_run, sample, monkeypatch):
