@@ -84,7 +84,8 @@ def _score(
     for start, stop, values, code in spans:
         whose = piece[max(start, end - offset) : stop]
         end = offset + stop
-        scores = {key: round(value, 5) for key, value in zip(_KEYS, values, strict=True)}
+        # Adding 0 takes the sign from a rounded -0.
+        scores = {key: round(value, 5) + 0.0 for key, value in zip(_KEYS, values, strict=True)}
         made.append({"text": whose, "start": offset + start, "end": end, **scores, "code": code})
     return made, state
 

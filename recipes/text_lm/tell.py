@@ -18,7 +18,7 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
             + ", ".join(f"{name} {scorer[name]:.3f}" for name in SIGNALS)
             + f"; {scorer['codes_used']:.0f} codes used, {scorer['dead_codes']:.0f} dead"
         )
-    memories = figures.get("memories", {})
+    memories = figures["memories"]
     width = max(map(len, memories), default=0)
     lines += [
         f"  {name:{width}}  {memory['bits_per_byte']:.4f} bits a byte, {memory['bytes_held']:,} bytes held a row"
