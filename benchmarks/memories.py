@@ -43,7 +43,7 @@ def result(summary: Mapping[str, Any], title: str, claim: str, notes: list[str])
         claim=claim,
         measured=_measured(summary),
         values=values,
-        split=f"{summary['split']}: {summary['documents']} passages, {summary['tokens']} tokens, {summary['bytes']} bytes",
+        split="{split}: {documents} passages, {tokens} tokens, {bytes} bytes".format(**summary),
         seeds=summary["seeds"],
         intervals=intervals,
         interval_kind="95 %, paired bootstrap over passages, 10,000 times; figures are averaged over the seeds first",
@@ -61,13 +61,14 @@ def _label(spec: Mapping[str, Any]) -> str:
 def _measured(summary: Mapping[str, Any]) -> str:
     lm, about = summary["config"]["lm"], summary["scorer"]
     shape = ", ".join(f"{key} {value}" for key, value in lm["shape"].items())
+    native = summary["config"]["native"]["train"]["steps"]
     return (
-        f"Transformers ({shape}) read passages of {lm['passage']} tokens in segments of {lm['segment']}; everything "
+        f"Transformers ({shape}) read passages of {lm['passage']} tokens in segments of {lm['segment']}; what lies "
         f"further back is seen through the memory alone. `mixed`: one model a seed, {lm['train']['steps']} updates of "
-        f"{lm['rows'] * lm['segment']} tokens, strategy and budget drawn anew every {lm['hold']} updates; `native`: a model "
-        f"for one memory, {summary['config']['native']['train']['steps']} updates. Long-gap tokens have a unigram surprisal "
-        f"of at least {summary['config']['rare']:g} nats and were last seen further back than budget + segment. The scorer "
-        f"of the first seed: rate {about['rate']:.2f} and residual {about['residual']:.2f} bits a token, "
+        f"{lm['rows'] * lm['segment']} tokens, strategy and budget drawn anew every {lm['hold']} updates; `native`: a "
+        f"model for one memory, {native} updates. Long-gap tokens have a unigram surprisal of at least "
+        f"{summary['config']['rare']:g} nats and were last seen further back than budget + segment. The scorer of the "
+        f"first seed: rate {about['rate']:.2f} and residual {about['residual']:.2f} bits a token, "
         f"{about['codes_used']:.0f} codes used, {about['dead_codes']:.0f} dead."
     )
 

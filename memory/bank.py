@@ -20,7 +20,7 @@ from .standardiser import initial_moments, standardise
 
 @dataclass(frozen=True)
 class State:
-    """What a memory carries from segment to segment: whole slots, pooled slots and the running moments of the scores."""
+    """What a memory carries from segment to segment: whole slots, pooled ones, the running moments of the scores."""
 
     slots: Slots
     pooled: Slots
@@ -93,8 +93,8 @@ class Memory:
         guarded, free = self.guard.sinks + self.guard.recent, self.whole - self.compression.rate + 1
         if guarded > free:
             raise ValueError(
-                f"guards (sinks={self.guard.sinks} + recent={self.guard.recent} = {guarded}) exceed the {free} slots that "
-                f"capacity={self.capacity} leaves; lower the guards or raise the capacity"
+                f"guards (sinks={self.guard.sinks} + recent={self.guard.recent} = {guarded}) exceed the {free} slots "
+                f"that capacity={self.capacity} leaves; lower the guards or raise the capacity"
             )
 
     @property

@@ -32,7 +32,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Guard:
-    """Slots no policy may touch: those of the first ``sinks`` positions and the newest ``recent`` ones (both in tokens)."""
+    """Slots no policy may touch: those of the first ``sinks`` and the newest ``recent`` tokens."""
 
     sinks: int = 0
     recent: int = 0

@@ -13,7 +13,7 @@ PRIOR_VARIANCE = 1.0
 
 
 def initial_moments(batch: int, device: torch.device | str | None = None, signals: int = 3) -> Float64[Tensor, "b s 3"]:
-    """The moments (count, mean, sum of squared deviations) of a row that has seen nothing: zeros, so a row is emptied by 0."""
+    """The moments (count, mean, sum of squared deviations) of a row that has seen nothing: zeros."""
     return torch.zeros(batch, signals, 3, dtype=torch.float64, device=device)
 
 
@@ -24,9 +24,10 @@ def standardise(
 ) -> tuple[Float[Tensor, "batch time signal"], Float64[Tensor, "batch signal 3"]]:
     """Subtract the mean and divide by the deviation of the row's tokens up to and with this one.
 
-    Causal, and the same for any chunking: sums run in float64 from the moments carried in. The variance is shrunk towards
-    `PRIOR_VARIANCE` as if `PRIOR_COUNT` tokens had shown it; the first token of a row therefore gets 0. Tokens where
-    ``mask`` is false are left out of the statistics (they still get a value). Statistics as Welford's (1962), chunk-wise.
+    Causal, and the same for any chunking: sums run in float64 from the moments carried in. The variance is shrunk
+    towards `PRIOR_VARIANCE` as if `PRIOR_COUNT` tokens had shown it; the first token of a row gets 0. Tokens where
+    ``mask`` is false are left out of the statistics (they still get a value). The statistics are Welford's (1962), a
+    chunk at a time.
 
     Returns the standardised scores (no unit, the dtype of ``scores``) and the moments after the last token.
     """
@@ -34,7 +35,7 @@ def standardise(
     kept = torch.ones_like(x) if mask is None else mask.unsqueeze(-1).to(x).expand_as(x)
     count0, mean0, spread0 = moments.unbind(-1)
     count = count0.unsqueeze(1) + kept.cumsum(1)
-    # Deviations are summed about the carried mean rather than about zero: no cancellation when scores are far from zero.
+    # Deviations are summed about the carried mean, not about zero: nothing cancels when scores are far from zero.
     shifted = torch.where(kept > 0, x - mean0.unsqueeze(1), 0.0)
     total, squares = shifted.cumsum(1), shifted.square().cumsum(1)
     drift = total / count.clamp(min=1)

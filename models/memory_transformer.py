@@ -262,7 +262,7 @@ def _rotate(x: Float[Tensor, "batch keys heads width"], turns: Complex[Tensor, "
 
 
 def _initialise(module: nn.Module) -> None:
-    """Unit variance in, unit variance out: at the small widths used here, a fixed 0.02 leaves attention flat for long."""
+    """Unit variance in, unit variance out: at small widths, a fixed 0.02 would leave attention flat for long."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=module.in_features**-0.5)
         if module.bias is not None:

@@ -13,7 +13,7 @@ from ..slots import Slots
 class Compression(Protocol):
     """The frozen dataclass ``Compression`` of a compression's file: its fields are its YAML keys.
 
-    ``rate`` slots become one; slots are evicted ``rate`` at a time. ``requires`` is as for `vqmem.memory.policy.Policy`.
+    ``rate`` slots become one; slots are evicted ``rate`` at a time. ``requires`` is as for a policy.
     """
 
     rate: int

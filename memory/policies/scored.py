@@ -20,11 +20,11 @@ _LAST = 1e6
 class Policy:
     """priority = w · f(signals) - age_weight · g(age), the idea of this project.
 
-    ``surprise``, ``rarity``, ``gain`` are the weights w (default: surprise alone). ``scale`` is f: ``raw`` nats, ``log``
-    (of nats, floored at ``floor``; the sum is then a product of powers), or ``standardised`` (running standard
-    deviations). ``age`` is g: ``log``, ``linear`` or ``half_life`` (1 - 2^(-age / half_life)); linear and half-life ages
-    are in units of ``half_life`` tokens. ``window`` (odd, in tokens) averages w · f over neighbours, so that spans stay
-    together. Tokens whose w · f is below ``admit`` when written, and with ``copies`` tokens that a newer slot holds too,
+    ``surprise``, ``rarity``, ``gain`` are the weights w (default: surprise alone). ``scale`` is f: ``raw`` nats,
+    ``log`` (of nats, floored at ``floor``; the sum is then a product of powers), or ``standardised`` (running standard
+    deviations). ``age`` is g: ``log``, ``linear`` or ``half_life`` (1 - 2^(-age / half_life)); the latter two are in
+    units of ``half_life`` tokens. ``window`` (odd, in tokens) averages w · f over neighbours, so that spans stay
+    together. Tokens whose w · f is below ``admit`` when written, and with ``copies`` those that a newer slot holds too,
     go before all others.
     """
 

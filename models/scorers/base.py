@@ -12,7 +12,7 @@ SIGNALS = ("surprise", "rarity", "gain")
 """The order of the last axis of every score tensor. ``gain`` is ``rarity - surprise``."""
 
 State = Any
-"""Whatever a scorer carries from token to token: a tensor or (nested) tuple of tensors whose first axis is the batch."""
+"""Whatever a scorer carries on: a tensor or a (nested) tuple of tensors whose first axis is the batch."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from vqmem import registry
 from vqmem.recipes._config import load
 
@@ -38,7 +37,9 @@ def books(tmp_path, monkeypatch) -> Path:
         folder = tmp_path / "data" / "text" / split
         folder.mkdir(parents=True)
         for book in range(4):
-            words = (f"{split} book {book} has chapter {chapter}, and {chapter * 7 % 11} birds. " for chapter in range(90))
+            words = (
+                f"{split} book {book} has chapter {chapter}, and {chapter * 7 % 11} birds. " for chapter in range(90)
+            )
             (folder / f"{book}.txt").write_text("".join(words), encoding="utf-8")
     monkeypatch.setenv("VQMEM_DATA", str(tmp_path / "data"))
     return tmp_path / "data"

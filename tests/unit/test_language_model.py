@@ -4,7 +4,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from vqmem.data.base import Document
 from vqmem.models.memory_transformer import TransformerConfig
 from vqmem.recipes._corpus import Passage, TrainingLoader, passages, spread, sweep
