@@ -18,7 +18,8 @@ How = Literal["mean", "max", "conv", "most_used"]
 class Compression:
     """Compressed memory: Rae et al., Compressive Transformer (arXiv:1911.05507), with its four pooling functions.
 
-    ``rate`` slots become one by ``how``: ``mean``, ``max``, ``conv`` (learned, stride and width ``rate``, one a layer) or ``most_used`` (the 1/rate of the evicted slots that received most attention stay as they are). ``share`` of the
+    ``rate`` slots become one by ``how``: ``mean``, ``max``, ``conv`` (learned, stride and width ``rate``, one a layer)
+    or ``most_used`` (the 1/rate of the evicted slots that received most attention stay as they are). ``share`` of the
     capacity holds pooled slots, the newest ones. A pooled slot stands at the position of the newest slot in it.
     """
 
