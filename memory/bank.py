@@ -90,6 +90,11 @@ class Memory:
         """Check that there is room."""
         if self.capacity < 1:
             raise ValueError(f"capacity={self.capacity}; a memory needs at least 1 slot")
+        if self.whole < self.compression.rate:
+            raise ValueError(
+                f"capacity={self.capacity} leaves {self.whole} whole slots, fewer than the {self.compression.rate} that "
+                "are pooled at a time; raise the capacity or lower the rate"
+            )
         guarded, free = self.guard.sinks + self.guard.recent, self.whole - self.compression.rate + 1
         if guarded > free:
             raise ValueError(

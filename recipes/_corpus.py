@@ -59,7 +59,8 @@ def passages(
     cut: list[Passage] = []
     total = 0
     for document in documents:
-        stream = tokenizer.encode(document.text)
+        # A line of 50 MB is not tokenised for its first thousand tokens; on average none are longer than 32 characters.
+        stream = tokenizer.encode(document.text if limit is None else document.text[: 32 * (limit - total)])
         marked = torch.zeros(len(stream), dtype=torch.bool)
         for start, end in document.spans:
             marked |= (stream.starts < end) & (stream.ends > start)

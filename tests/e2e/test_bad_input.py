@@ -112,7 +112,7 @@ chunks = list(islice(score_text(text, load_scoring(Path("{tiny_run}"))), 8))
 tokens = [token["text"] for chunk in chunks for token in chunk]
 assert len(tokens) > 8000 and text.startswith("".join(tokens))
 """
-    assert peak_of(script) < 1000
+    assert peak_of(script) < 1500  # torch and the text take about 1000; the tokens of 50 MB would be thousands more
 
 
 def test_a_model_is_trained_on_a_long_line(config_file, line, tmp_path):
