@@ -53,7 +53,8 @@ def ticks(low: float, high: float, inside: bool = False) -> list[float]:
     power = 10 ** math.floor(math.log10(span / 4))
     step = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= span / 5)
     first, last = (math.ceil, math.floor) if inside else (math.floor, math.ceil)
-    start, stop = first(low / step + 1e-9 * (inside - 1)), last(high / step - 1e-9 * (inside - 1))
+    slack = -1e-9 if inside else 1e-9  # so that rounding does not cost or add a tick
+    start, stop = first(low / step + slack), last(high / step - slack)
     return [round(i * step, 10) for i in range(start, max(stop, start + (not inside)) + 1)]
 
 

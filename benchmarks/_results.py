@@ -158,16 +158,19 @@ def present(
     name: str,
     figures: Mapping[str, Mapping[str, Any]],
     flags: argparse.Namespace,
+    *,
+    title: str,
+    claim: str,
+    measured: str,
     notes: Sequence[str] = (),
-    **about: str,
 ) -> None:
-    """Print a benchmark's figures as the flags say, and save them; ``about`` is title, claim and measured."""
+    """Print a benchmark's figures as the flags say, and save them; the texts are those of `Result`."""
     if flags.json:
         print(json.dumps(figures, indent=2))
     else:
-        for title, one in figures.items():
+        for key, one in figures.items():
             verdict = "ok" if one["ok"] else "MISSED"
-            print(f"{title:32} {one['value']:8.2f} {one['unit']} (goal {one['goal']:g}) {verdict}  {dict(one)}")
+            print(f"{key:32} {one['value']:8.2f} {one['unit']} (goal {one['goal']:g}) {verdict}  {dict(one)}")
     if flags.save:
-        values = {title: dict(one) for title, one in figures.items()}
-        write_result(name, Result(values=values, split="no data set", notes=list(notes), **about))
+        values = {key: dict(one) for key, one in figures.items()}
+        write_result(name, Result(title, claim, measured, values, split="no data set", notes=list(notes)))

@@ -16,7 +16,10 @@ Columns = Float[np.ndarray, "item column"]
 
 
 def excerpts(documents: Sequence[Document], count: int, words: int) -> list[str]:
-    """``count`` stretches of whole ``words``, as many from each document as can be, at even distances in each."""
+    """``count`` stretches of so many whole words, from the middles of equal parts of each document.
+
+    A document's first and last words, where title pages and tables of contents stand, are thus left out.
+    """
     found = []
     for index, document in enumerate(documents):
         share = (index + 1) * count // len(documents) - index * count // len(documents)
@@ -24,7 +27,7 @@ def excerpts(documents: Sequence[Document], count: int, words: int) -> list[str]
         if len(spans) < words * share:
             raise ValueError(f"{document.name!r} has {len(spans)} words, too few for {share} x {words}; ask for fewer")
         for number in range(share):
-            first = (len(spans) - words) * number // max(1, share - 1)
+            first = (len(spans) - words) * (2 * number + 1) // (2 * share)
             found.append(document.text[spans[first][0] : spans[first + words - 1][1]])
     return found
 
@@ -89,7 +92,7 @@ def draws(groups: int, resamples: int, seed: int = 0) -> Iterable[list[int]]:
         yield rng.integers(groups, size=groups).tolist()
 
 
-def interval(drawn: Float[np.ndarray, draw * n], groups: int) -> Float[np.ndarray, 2 * n]:
+def interval(drawn: Float[np.ndarray, "draw ..."], groups: int) -> Float[np.ndarray, "2 ..."]:
     """The expanded 95 % percentile interval of figures of resamples of so many groups."""
     tail = expanded_tail(groups)
     return np.quantile(drawn, [tail, 1 - tail], axis=0)

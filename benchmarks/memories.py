@@ -62,12 +62,17 @@ def _measured(summary: Mapping[str, Any]) -> str:
     lm, about = summary["config"]["lm"], summary["scorer"]
     shape = ", ".join(f"{key} {value}" for key, value in lm["shape"].items())
     native = summary["config"]["native"]["train"]["steps"]
+    gaps = (
+        f"Long-gap tokens have a unigram surprisal of at least {summary['config']['rare']:g} nats and were last seen "
+        "further back than budget + segment. "
+        if "long_gap_nll" in summary["metrics"]
+        else ""
+    )
     return (
         f"Transformers ({shape}) read passages of {lm['passage']} tokens in segments of {lm['segment']}; what lies "
         f"further back is seen through the memory alone. `mixed`: one model a seed, {lm['train']['steps']} updates of "
         f"{lm['rows'] * lm['segment']} tokens, strategy and budget drawn anew every {lm['hold']} updates; `native`: a "
-        f"model for one memory, {native} updates. Long-gap tokens have a unigram surprisal of at least "
-        f"{summary['config']['rare']:g} nats and were last seen further back than budget + segment. The scorer of the "
+        f"model for one memory, {native} updates. {gaps}The scorer of the "
         f"first seed: rate {about['rate']:.2f} and residual {about['residual']:.2f} bits a token, "
         f"{about['codes_used']:.0f} codes used, {about['dead_codes']:.0f} dead."
     )

@@ -1,4 +1,4 @@
-"""Does the VQ-LM's score mean something? Its order against unigram rarity and against SmolLM2-135M's surprisal.
+"""What the VQ-LM's score means: its order against unigram rarity and against SmolLM2-135M's surprisal.
 
     python benchmarks/score_meaning.py [--data FOLDER] [--run FOLDER] [--steps N] [--quick] [--json] [--save]
 
@@ -9,6 +9,7 @@ correlates. Never opens the test books. Needs the packages that `smollm2.py` nam
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -17,14 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from _results import ROOT, Chart, Result, Series, options, write_result
 from _scorers import SIZES, Field, train_field, training_seconds
 from _words import WordRarity, by_word, correlations, draws, excerpts, interval
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from smollm2 import cached_surprisals
+from torch import Tensor, nn
 from vqmem.models.scorers.base import SIGNALS, ScorerModel
-from vqmem.recipes._config import load
+from vqmem.recipes._config import load, resolve_device
 from vqmem.recipes._corpus import Passage
 from vqmem.recipes._language_model import score_passages
 from vqmem.recipes.compare.statistics import paired_bootstrap
@@ -34,11 +35,14 @@ from vqmem.registry import build
 PASSAGES, WORDS, RESAMPLES = 24, 400, 1000
 """Passages of so many words, and bootstrap resamples."""
 AGAINST = ("unigram rarity, tokens", "SmolLM2, words", "SmolLM2, words, partial")
+BY_SIZE = "Codebook sizes: correlation with"
+DIFFERENCES = "Difference from vq_lm surprise, paired"
+CURVE = "Rate and residual on dev, bits a token"
 BASELINES = ("length of the word", "rarity of the word")
 """What the partial correlation is given, in the order of `Reading.given`."""
 MEASURED = f"""\
-Spearman correlations on passages of {WORDS} words, taken at even distances from the dev books; every model starts each
-passage with an empty context. *Unigram rarity*: -log p(token) counted on all of train, over tokens. *SmolLM2*: the
+Spearman correlations on passages of {WORDS} words, from the middles of equal parts of the dev books; every model starts
+each passage with an empty context. *Unigram rarity*: -log p(token) counted on all of train, over tokens. *SmolLM2*: the
 surprisal of SmolLM2-135M-Instruct (4-bit weights, read to float32); the scores and surprisals of the tokens of each
 white-space-delimited word are added up on both sides, and correlated over words. *Partial*: the same given the word's
 length in characters and its rarity (-log p of its lower-case form in train). `surprise` is the residual given code and
@@ -112,7 +116,7 @@ def measure(config: Config, field: Field, count: int, resamples: int) -> Result:
             if name not in map(str, field.curve):
                 figures.put("Scorers", f"{name} {signal}".strip(), against, *here)
             elif row:
-                figures.put(f"Codebook sizes: correlation with {against}", name, signal, *here)
+                figures.put(f"{BY_SIZE} {against}", name, signal, *here)
     differences(figures, columns, found, drawn, count)
     items = read_split(config, field.tokenizer, "dev", count=config.eval_passages)
     for codes, model in field.curve.items():
@@ -129,16 +133,21 @@ def read_dev(config: Config, field: Field, models: Sequence[ScorerModel], count:
     readings = []
     for text, peer in zip(texts, peers, strict=True):
         stream = field.tokenizer.encode(text)
-        scores = [model.score(stream.ids[None], model.initial_state(1))[0][0] for model in models]
-        tokens = torch.cat([score.double() for score in scores], -1).numpy()
-        unigram = field.scorers["unigram"]
-        rarity = unigram.score(stream.ids[None], unigram.initial_state(1))[0][0, :, 0].double().numpy()
+        tokens = np.concatenate([signals_of(model, stream.ids) for model in models], 1)
+        rarity = signals_of(field.scorers["unigram"], stream.ids)[:, 0]
         places = zip(stream.starts.tolist(), stream.ends.tolist(), strict=True)
         nats = np.array([[nat] for _, _, nat in peer])
         surprisal = by_word(text, [(start, end) for start, end, _ in peer], nats)[:, 0]
         given = np.column_stack([[len(word) for word in text.split()], rarity_of_words(text)])
         readings.append(Reading(tokens, rarity, by_word(text, places, tokens), surprisal, given))
     return readings
+
+
+def signals_of(model: ScorerModel, ids: Int[Tensor, " time"]) -> Float[np.ndarray, "time signal"]:
+    """The signals of a passage read from the empty state."""
+    assert isinstance(model, nn.Module)
+    device = next(itertools.chain(model.parameters(), model.buffers())).device
+    return model.score(ids[None].to(device), model.initial_state(1))[0][0].double().cpu().numpy()
 
 
 def correlate(
@@ -172,15 +181,15 @@ def differences(
         for row, against in enumerate(AGAINST[1:], 1):
             ends = interval(drawn[:, row, column] - drawn[:, row, ours], groups).tolist()
             value = found[row, column] - found[row, ours]
-            figures.put("Difference from vq_lm surprise, paired", " ".join(name).strip(), against, value, ends)
+            figures.put(DIFFERENCES, " ".join(name).strip(), against, value, ends)
 
 
 def rate_and_residual(
     figures: Figures, config: Config, codes: int, model: ScorerModel, items: Sequence[Passage]
 ) -> None:
     """A row of the curve: what the bottleneck passes, what it leaves, and how its codes are used."""
-    table, row = "Rate and residual on dev, bits a token", str(codes)
-    scores = score_passages(model, items, config.rows, config.segment)
+    table, row = CURVE, str(codes)
+    scores = score_passages(model, items, config.rows, config.segment, resolve_device(config.device))
     bits = np.array([[float(score[:, 0].double().sum()) / math.log(2) for score in scores]])
     residual = paired_bootstrap(bits, None, np.array([len(score) for score in scores]))
     report = scorer_report(config, model, list(items))
@@ -195,7 +204,6 @@ def describe(
     config: Config, figures: Figures, readings: Sequence[Reading], resamples: int, items: Sequence[Passage]
 ) -> Result:
     """The result with its charts and findings."""
-    curve = "Rate and residual on dev, bits a token"
     words, tokens = (
         sum(len(part) for part in parts) for parts in zip(*((r.words, r.tokens) for r in readings), strict=True)
     )
@@ -204,20 +212,20 @@ def describe(
             "Rate and residual by codebook size",
             "codes",
             "bits a token",
-            [Series(name, figures.points(curve, name)) for name in ("rate", "residual")],
+            [Series(name, figures.points(CURVE, name)) for name in ("rate", "residual")],
             log_x=True,
         ),
         Chart(
             "Correlation with SmolLM2's surprisal by codebook size",
             "codes",
             "Spearman, words",
-            [Series(name, figures.points(f"Codebook sizes: correlation with {AGAINST[1]}", name)) for name in SIGNALS],
+            [Series(name, figures.points(f"{BY_SIZE} {AGAINST[1]}", name)) for name in SIGNALS],
             log_x=True,
         ),
     ]
     return Result(
-        title="The score means something",
-        claim="The VQ-LM's score orders the words of unseen books as a far larger language model's surprisal does.",
+        title="What the score means",
+        claim="The VQ-LM's surprise goes with a far larger language model's surprisal, better than mere rarity does.",
         measured=MEASURED.replace("\n", " "),
         values=figures.values,
         intervals=figures.intervals,
@@ -230,18 +238,31 @@ def describe(
 
 
 def findings(figures: Figures, config: Config) -> list[str]:
-    """What the figures say, in words that follow from them alone."""
-    table = figures.values["Scorers"]
-    plain, partial = AGAINST[1:]
-    best = max(SIGNALS, key=lambda signal: table[f"vq_lm {signal}"][plain])
-    ordered = sorted(((row[plain], name) for name, row in table.items() if row[plain] is not None), reverse=True)
-    order = ", ".join(f"{name} {value:.2f}" for value, name in ordered)
-    ours = table["vq_lm surprise"]
+    """What the figures say, for and against the claim, in words that follow from them alone."""
+    scorers, plain = figures.values["Scorers"], AGAINST[1]
+    notes = [f"{row} {cells[plain]:.3f}" for row, cells in scorers.items() if cells[plain] is not None]
+    notes = [
+        "Spearman with SmolLM2 over words, in order: " + ", ".join(sorted(notes, key=lambda x: -float(x.split()[-1])))
+    ]
+    for against in AGAINST[1:]:
+        table, verdicts = figures.intervals[DIFFERENCES], {"better than": [], "worse than": [], "no different from": []}
+        for row, ends in table.items():
+            if against in ends:
+                low, high = ends[against]
+                verdict = "better than" if high < 0 else "worse than" if low > 0 else "no different from"
+                verdicts[verdict].append(row)
+        said = "; ".join(f"{verdict} {', '.join(rows)}" for verdict, rows in verdicts.items() if rows)
+        notes.append(f"{against}: the VQ-LM's surprise is {said}.")
+    surprise = {codes: cells["surprise"] for codes, cells in figures.values[f"{BY_SIZE} {plain}"].items()}
+    best, worst = max(surprise, key=lambda codes: surprise[codes]), min(surprise, key=lambda codes: surprise[codes])
+    last = list(figures.values[CURVE])[-1]
+    curve = figures.values[CURVE][last]
     return [
-        f"Of the VQ-LM's own signals, {best} goes best with SmolLM2's surprisal. The order of all: {order}.",
-        f"Given length and rarity of the word, the VQ-LM's surprise keeps {ours[partial]:.2f} and its gain "
-        f"{table['vq_lm gain'][partial]:.2f}; plain LSTM surprisal keeps {table['lstm_lm surprise'][partial]:.2f}.",
-        "Sums over a word grow with its number of tokens, so that noise correlates over words too; not in the partial.",
+        *notes,
+        f"By codebook size, surprise goes best with SmolLM2's at {best} codes ({surprise[best]:.3f}; with 1 code it is "
+        f"plain surprisal) and worst at {worst} ({surprise[worst]:.3f}): what a code tells, the score no longer does.",
+        f"A code for each token ({last}) leaves {curve['residual']:.2f} bits; {curve['codes used']:.0f} are used.",
+        "Sums over a word grow with its number of tokens, so that noise correlates over words too.",
         f"{config.scorer_train.steps} steps of {config.rows} x {config.segment} tokens a scorer: few, alike for all.",
     ]
 

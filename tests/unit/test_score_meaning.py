@@ -27,13 +27,13 @@ def meaning(words: ModuleType) -> ModuleType:
     return importlib.import_module("score_meaning")
 
 
-def test_excerpts_are_spread_over_every_document_and_end_where_it_ends(words: ModuleType) -> None:
+def test_excerpts_are_spread_over_every_document(words: ModuleType) -> None:
     documents = [Document(name, " ".join(f"{name}{i}" for i in range(100))) for name in "abc"]
     found = words.excerpts(documents, 7, 10)
     assert [text[0] for text in found] == list("aabbccc")
     assert all(len(text.split()) == 10 for text in found)
-    assert found[0].startswith("a0 ")
-    assert found[1].endswith(" a99")
+    assert found[0].startswith("a22 ")
+    assert found[1].startswith("a67 ")
     assert len(set(found)) == 7
     with pytest.raises(ValueError, match="too few"):
         words.excerpts(documents, 3, 101)
@@ -65,7 +65,7 @@ def test_plain_and_partial_correlations(words: ModuleType) -> None:
     columns = np.column_stack([through, own.round(1), np.zeros(2000), cause])
     plain, partial = words.correlations(columns, reference, cause[:, None])
     for i in (0, 1, 3):
-        assert plain[i] == pytest.approx(spearmanr(columns[:, i], reference).statistic)
+        assert plain[i] == pytest.approx(spearmanr(columns[:, i], reference)[0])
     assert np.isnan(plain[2])
     assert plain[0] > 0.5
     assert abs(partial[0]) < 0.06
