@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -74,6 +74,10 @@ class Written(NamedTuple):
     squeezed: Slots
 
 
+_NEWEST: Any = Fifo()
+"""How pooled slots are kept."""
+
+
 @dataclass(frozen=True)
 class Memory:
     """At most ``capacity`` slots a row (whole and pooled together), kept by ``policy`` within ``guard``.
@@ -82,8 +86,9 @@ class Memory:
     """
 
     capacity: int
-    policy: Policy = field(default_factory=Fifo)
-    compression: Compression = field(default_factory=Drop)
+    # Class variables serve where the protocols have properties, but pyright does not take them.
+    policy: Policy = field(default_factory=Fifo)  # pyright: ignore[reportAssignmentType]
+    compression: Compression = field(default_factory=Drop)  # pyright: ignore[reportAssignmentType]
     guard: Guard = field(default_factory=Guard)
 
     def __post_init__(self) -> None:
@@ -92,8 +97,8 @@ class Memory:
             raise ValueError(f"capacity={self.capacity}; a memory needs at least 1 slot")
         if self.whole < self.compression.rate:
             raise ValueError(
-                f"capacity={self.capacity} leaves {self.whole} whole slots, fewer than the {self.compression.rate} that "
-                "are pooled at a time; raise the capacity or lower the rate"
+                f"capacity={self.capacity} leaves {self.whole} whole slots, fewer than the {self.compression.rate} "
+                "that are pooled at a time; raise the capacity or lower the rate"
             )
         guarded, free = self.guard.sinks + self.guard.recent, self.whole - self.compression.rate + 1
         if guarded > free:
@@ -152,7 +157,7 @@ class Memory:
         evicted = slots.gather(_others(keep, slots.count))
         squeezed = self.compression.pool(evicted, learned or nn.Identity()) if leave else evicted
         pooled = concatenate(state.pooled, squeezed)
-        pooled = pooled.gather(select(pooled, Fifo(), min(room, pooled.count), now))
+        pooled = pooled.gather(select(pooled, _NEWEST, min(room, pooled.count), now))
         return Written(State(slots.gather(keep), pooled, state.moments), evicted, squeezed)
 
 

@@ -14,13 +14,15 @@ from .slots import Slots
 
 @runtime_checkable
 class Policy(Protocol):
-    """The frozen dataclass ``Policy`` of a policy's file: its fields are its YAML keys.
+    """The frozen dataclass ``Policy`` of a policy's file: its fields are its YAML keys."""
 
-    ``requires`` names what the memory must provide beyond tokens, positions and age: ``"scores"`` (a scorer runs along)
-    or ``"usage"`` (attention weights are summed).
-    """
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What the memory must provide beyond tokens, positions and age.
 
-    requires: tuple[str, ...]
+        ``"scores"`` (a scorer runs along) or ``"usage"`` (attention weights are summed); a class variable will do.
+        """
+        ...
 
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
         """A finite priority a slot, higher = keep; ``now`` is the position of the next token of each row.

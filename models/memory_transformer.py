@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -68,7 +68,7 @@ class MemoryTransformer(nn.Module):
         else:
             self.embed = nn.Linear(config.frame_dim, config.dim)
         self.shift = nn.Linear(config.dim, config.dim, bias=False) if config.shift else None
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks: Any = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.dim)
         self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
         self.score_weight = nn.Parameter(torch.zeros(config.heads, 3)) if config.score_bias else None
@@ -158,7 +158,7 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(config.dim)
         self.attention = Attention(config)
         self.feed_forward_norm = RMSNorm(config.dim)
-        self.feed_forward = nn.Sequential(
+        self.feed_forward: Any = nn.Sequential(
             nn.Linear(config.dim, config.expansion * config.dim, bias=False),
             nn.GELU(approximate="tanh"),
             nn.Linear(config.expansion * config.dim, config.dim, bias=False),

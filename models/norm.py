@@ -34,7 +34,7 @@ class _Normalise(torch.autograd.Function):
         return normed
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         normed, rate = ctx.saved_tensors
         along = torch.linalg.vecdot(gradient, normed)[..., None] / -normed.shape[-1]
         return torch.addcmul(gradient, normed, along) * rate

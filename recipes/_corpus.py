@@ -136,7 +136,7 @@ def sweep(items: Sequence[Passage], rows: int, length: int) -> Iterator[tuple[li
 def _batch(segments: list[tuple[Passage, int]], length: int) -> Batch:
     rows = [_row(passage, start, length) for passage, start in segments]
     stacked = [torch.stack(column) for column in zip(*rows, strict=True)]
-    return Batch(*stacked, torch.tensor([start == 0 for _, start in segments]))
+    return Batch(*[*stacked, torch.tensor([start == 0 for _, start in segments])])
 
 
 def _row(passage: Passage, start: int, length: int) -> tuple[Tensor, ...]:

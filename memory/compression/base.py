@@ -13,11 +13,18 @@ from ..slots import Slots
 class Compression(Protocol):
     """The frozen dataclass ``Compression`` of a compression's file: its fields are its YAML keys.
 
-    ``rate`` slots become one; slots are evicted ``rate`` at a time. ``requires`` is as for a policy.
+    Slots are evicted ``rate`` at a time. ``rate`` and ``requires`` may be class variables.
     """
 
-    rate: int
-    requires: tuple[str, ...]
+    @property
+    def rate(self) -> int:
+        """How many slots become one."""
+        ...
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """As for a policy."""
+        ...
 
     def room(self, capacity: int) -> int:
         """How many of ``capacity`` slots hold pooled ones."""
