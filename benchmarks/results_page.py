@@ -9,6 +9,7 @@ Any file that `_results.read_result` reads is shown; to publish another measurem
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,8 +117,13 @@ def _is_row(value: dict[str, Any]) -> bool:
 
 
 def _cell(value: Any, interval: list[float] | None) -> str:
-    ends = f" [{_number(interval[0])}, {_number(interval[1])}]" if interval else ""
-    return (_number(value) + ends).replace("|", "\\|")
+    """A value, with its interval to as many places as tell two digits of the interval's width."""
+    if not interval:
+        return _number(value).replace("|", "\\|")
+    width = interval[1] - interval[0]
+    places = min(6, max(0, 1 - math.floor(math.log10(width)))) if width > 0 else 3
+    one, low, high = (f"{number:,.{places}f}" for number in (value, *interval))
+    return f"{one} [{low}, {high}]"
 
 
 def _number(value: Any) -> str:

@@ -61,7 +61,7 @@ def select(
     batch, count = slots.valid.shape
     if keep >= count:
         return torch.arange(count, device=slots.valid.device).expand(batch, count)
-    priority = policy.priority(slots, now).float()
+    priority = policy.priority(slots, now)
     guarded = (slots.positions < guard.sinks) | (slots.positions >= now[:, None] - guard.recent)
     # Three stable sorts, least important key first: position, then priority, then invalid < free < guarded.
     order = _by_position(slots)

@@ -52,10 +52,11 @@ class Policy:
         """The formula above."""
         worth = self._worth(slots)
         priority = _smooth(worth, slots, self.window) - self.age_weight * self._age(age(slots, now).float())
+        # In float64, so that the order among those that go first is not rounded away.
         if self.admit is not None:
-            priority = priority - _LAST * (worth < self.admit)
+            priority = priority.double() - _LAST * (worth < self.admit)
         if self.copies:
-            priority = priority - _LAST * _has_newer_copy(slots)
+            priority = priority.double() - _LAST * _has_newer_copy(slots)
         return priority
 
     def _worth(self, slots: Slots) -> Float[Tensor, "batch slots"]:
