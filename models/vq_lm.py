@@ -132,8 +132,9 @@ class VQLM(nn.Module):
         copy = seen.new_zeros(rows.shape[0]).scatter_(0, seen, torch.arange(len(seen), device=seen.device))
         rebuilt, blank, state = run_twin_lstm(self.lstm, rows, quantised.index_select(0, copy), index.t(), state)
         dropped = mask & (torch.rand(mask.shape, device=mask.device) < self.config.state_dropout)
-        rebuilt = torch.where(dropped.t().unsqueeze(-1), F.embedding(index.t(), blank), rebuilt)
         nll = self._nll(rebuilt, tokens.transpose(0, 1)).t()
+        if dropped.any():
+            nll = nll.masked_scatter(dropped, self._nll(blank.index_select(0, index[dropped]), tokens[dropped]))
         metrics = usage(codes, self.quantiser.sizes) | {"commitment": float(commitment.detach())}
         # A figure of which this batch has no token is left out rather than logged as not-a-number.
         if (kept := mask & ~dropped).any():
