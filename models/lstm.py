@@ -6,6 +6,7 @@ Gates are in torch's order: input, forget, cell, output, together four times as 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BLOCK = 128
+BLOCK = 256
 """Tokens whose gates are worked on together: few enough to stay in a core's cache, enough to make calls worth while."""
 FUSED_BELOW = 16
 """Rows below which torch's fused LSTM and a second product for the gates beat a loop over steps on a CPU."""
@@ -146,9 +147,26 @@ def _advance_knowing(gates: Tensor, active: Tensor, weight: Tensor, hiddens: Ten
     gates.flatten(0, 1).addmm_(hiddens[:-1].flatten(0, 1), weight)
     enter, forget, new, _ = torch.sigmoid(gates, out=active).chunk(4, -1)
     torch.mul(enter, new, out=cells[1:]).mul_(2).sub_(enter)
-    c = cells.unbind()
-    for t, keep in enumerate(forget.unbind()):
-        c[t + 1].addcmul_(keep, c[t])
+    _scan(forget, cells)
+
+
+def _scan(forget: Tensor, cells: Tensor) -> None:
+    """The recurrence c[t + 1] += forget[t] * c[t], in place: runs of steps side by side, then one run after the other.
+
+    That is about 3 sqrt(n) calls for n steps instead of n, each of which costs more than its arithmetic in few rows.
+    """
+    length = max(1, math.isqrt(len(forget)))
+    whole = len(forget) // length * length
+    kept = forget[:whole].unflatten(0, (-1, length)).contiguous()  # of a run's entry state, after each of its steps
+    runs = cells[1 : whole + 1].unflatten(0, (-1, length))
+    k, c = kept.unbind(1), runs.unbind(1)
+    for t in range(1, length):
+        c[t].addcmul_(k[t], c[t - 1])
+        k[t].mul_(k[t - 1])
+    for start, run in zip(range(0, whole, length), zip(runs.unbind(), kept.unbind(), strict=True), strict=True):
+        run[0].addcmul_(run[1], cells[start])
+    for t in range(whole, len(forget)):
+        cells[t + 1].addcmul_(forget[t], cells[t])
 
 
 def _slopes(active: Tensor, cell: Tensor, cell_after: Tensor) -> tuple[Tensor, Tensor]:
