@@ -135,7 +135,8 @@ def _size(summary: Mapping[str, Any], metric: str, row: Row) -> str:
     if larger:
         upper = min(larger, key=lambda other: other["budget"])
         step = upper["metrics"][metric]["value"] - base
-        if step * entry["difference"] > 0:
+        # Against a step that is all but 0 a share says nothing.
+        if 0 < entry["difference"] / (step or math.inf) <= 10:
             share = f"{entry['difference'] / step:.0%} of what it gains from {row['budget']} to {upper['budget']} slots"
             words += f"; {share}" if words else share
     return f"{words}." if words else ""
