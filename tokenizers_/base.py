@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from ..registry import build
 
-_FILE = "front_end.json"
+FILE = "front_end.json"
+"""What makes a folder that of a saved front-end."""
 
 
 @dataclass(frozen=True)
@@ -74,23 +76,38 @@ class FrontEnd(Protocol):
 
 
 def save_tokenizer(tokenizer: Tokenizer, spec: str | dict[str, Any], folder: Path) -> None:
-    """Write a fitted front-end and its YAML form ``spec`` into ``folder`` (made if need be), for `load_tokenizer`."""
+    """Write a fitted front-end and its YAML form ``spec`` into ``folder`` (made if need be), for `load_tokenizer`.
+
+    ``front_end.json``, written last, makes the folder whole: it holds the SHA-256 of every other file.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    name = spec if isinstance(spec, str) else spec["name"]
-    description = {"name": name, "fields": dataclasses.asdict(build("front-ends", spec))}
-    (folder / _FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     tokenizer.save(folder)
+    name = spec if isinstance(spec, str) else spec["name"]
+    files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != FILE}
+    description = {"name": name, "fields": dataclasses.asdict(build("front-ends", spec)), "files": files}
+    half = folder / f"{FILE}.part"
+    half.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    half.replace(folder / FILE)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Read what `save_tokenizer` wrote. Raises `ValueError` when the folder holds no front-end or a damaged one."""
-    path = Path(folder) / _FILE
+    path = Path(folder) / FILE
     if not path.is_file():
-        raise ValueError(f"no {_FILE} in {str(folder)!r}; give the folder of a saved run")
+        raise ValueError(f"no {FILE} in {str(folder)!r}; give the folder of a saved run")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         spec = {**description["fields"], "name": description["name"]}
+        files = dict(description.get("files", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{str(path)!r} is damaged ({error}); train or copy it again") from error
+    for name, sha256 in files.items():
+        part = Path(folder) / name
+        if not part.is_file() or _sha256(part) != sha256:
+            raise ValueError(f"{str(part)!r} is missing or damaged (its SHA-256 is another); train or copy it again")
     return build("front-ends", spec).load(Path(folder))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -16,7 +16,7 @@ from ...memory.policy import Guard
 from ...models.memory_transformer import TransformerConfig
 from ...models.scorers.base import Loss, ScorerModel
 from ...registry import build
-from ...tokenizers_.base import Tokenizer, load_tokenizer, save_tokenizer
+from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, save_tokenizer
 from .._artifacts import CONFIG, WEIGHTS, atomic_write, load_model, save_model
 from .._config import as_dict, dump, flat, load, refuse_changes, resolve_device
 from .._corpus import Batch, Passage, TrainingLoader, passages, spread, sweep
@@ -143,10 +143,12 @@ def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
 def fit_front_end(config: Config) -> Tokenizer:
     """The front-end of this run: loaded if it is there, taken from ``scorer_from``, or fitted on the training split."""
     folder = Path(config.out) / "front_end"
-    if (folder / "front_end.json").is_file():
+    if (folder / FILE).is_file():
         return load_tokenizer(folder)
     if config.scorer_from is not None:
-        shutil.copytree(Path(config.scorer_from) / "front_end", folder, dirs_exist_ok=True)
+        source = Path(config.scorer_from) / "front_end"
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns(FILE), dirs_exist_ok=True)
+        atomic_write(folder / FILE, (source / FILE).read_bytes())  # last: it makes the folder whole
         return load_tokenizer(folder)
     source = build("data", config.data)
     tokenizer = build("front-ends", config.front_end).fit([d.text for d in source.documents("train")])

@@ -262,6 +262,17 @@ def test_checkpoints_of_another_architecture(capsys, copy, part):
     assert "are of another architecture than" in told
 
 
+def test_a_damaged_front_end(capsys, copy):
+    part = copy / "front_end" / "tokenizer.json"
+    (copy / "text.txt").write_text("some text")
+    ids = json.loads(part.read_text())
+    ids["model"]["vocab"] |= {"a": ids["model"]["vocab"]["b"], "b": ids["model"]["vocab"]["a"]}
+    part.write_text(json.dumps(ids))  # still a tokenizer, but another one
+    assert "tokenizer.json' is missing or damaged" in refused(capsys, "score", copy / "text.txt", "--model", copy)
+    part.unlink()
+    assert "tokenizer.json' is missing or damaged" in refused(capsys, "generate", copy, "--prompt", "a")
+
+
 def test_parts_of_different_runs(capsys, copy):
     (copy / "front_end" / "front_end.json").write_text('{"name": "bytes", "fields": {}}')
     (copy / "text.txt").write_text("some text")
