@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .compression.base import Compression
 from .compression.drop import Compression as Drop
 from .policies.fifo import Policy as Fifo
-from .policy import Guard, Policy, select
+from .policy import Guard, Policy, Seen, observe, select
 from .slots import Slots, concatenate
 from .standardiser import initial_moments, standardise
 
@@ -114,7 +114,7 @@ class Memory:
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """What must be provided: ``"scores"``, ``"usage"``."""
+        """What must be provided: ``"scores"``, ``"usage"``, ``"norms"``."""
         return (*self.policy.requires, *self.compression.requires)
 
     def empty(self, payload: tuple[Tensor, ...], signals: int = 3) -> State:
@@ -139,11 +139,30 @@ class Memory:
 
         ``positions`` count from the start of each row's document; ``valid`` is unset at padding.
         """
+        state = self.append(state, payload, tokens, positions, scores, valid)
+        return self.fit(state, positions[:, -1] + 1, learned)
+
+    def append(
+        self,
+        state: State,
+        payload: tuple[Tensor, ...],
+        tokens: Int[Tensor, "batch time"],
+        positions: Int[Tensor, "batch time"],
+        scores: Float[Tensor, "batch time signal"],
+        valid: Bool[Tensor, "batch time"],
+    ) -> State:
+        """Remember a segment and evict nothing yet: `fit` has to follow."""
         standard, moments = standardise(scores, state.moments, valid)
         new = Slots(
             payload, tokens, positions, scores, standard.to(scores.dtype), torch.zeros_like(scores[..., 0]), valid
         )
-        return self.fit(State(concatenate(state.slots, new), state.pooled, moments), positions[:, -1] + 1, learned)
+        return State(concatenate(state.slots, new), state.pooled, moments)
+
+    def observe(self, state: State, seen: Seen) -> State:
+        """Let the policy take note of a pass over tokens that were just appended."""
+        usage = observe(self.policy, torch.cat([state.pooled.usage, state.slots.usage], dim=1), seen)
+        pooled, whole = usage.split([state.pooled.count, state.slots.count], dim=1)
+        return replace(state, slots=replace(state.slots, usage=whole), pooled=replace(state.pooled, usage=pooled))
 
     def fit(self, state: State, now: Int[Tensor, " batch"], learned: nn.Module | None = None) -> Written:
         """Evict down to the capacity; also what makes the state of another memory fit this one."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .slots import Slots
@@ -20,7 +20,8 @@ class Policy(Protocol):
     def requires(self) -> tuple[str, ...]:
         """What the memory must provide beyond tokens, positions and age.
 
-        ``"scores"`` (a scorer runs along) or ``"usage"`` (attention weights are summed); a class variable will do.
+        ``"scores"`` (a scorer runs along), ``"usage"`` (attention weights are shown to it, see `Observer`) or
+        ``"norms"`` (so are the norms of keys); a class variable will do.
         """
         ...
 
@@ -28,6 +29,37 @@ class Policy(Protocol):
         """A finite priority a slot, higher = keep; ``now`` is the position of the next token of each row.
 
         Depends on a slot's own row alone. Values at invalid slots are ignored.
+        """
+        ...
+
+
+class Seen(NamedTuple):
+    """What a pass of the model over new tokens showed of all slots it could read, the new ones last.
+
+    ``weights`` are attention weights averaged over heads and layers, zero where a query may not look; they may be those
+    of the newest queries alone. ``norms`` are the L2 norms of the new tokens' keys, averaged likewise. ``positions``
+    and ``valid`` are the new tokens'. What no policy asked for is None.
+    """
+
+    positions: Int[Tensor, "batch new"]
+    valid: Bool[Tensor, "batch new"]
+    weights: Float[Tensor, "batch queries slots"] | None = None
+    norms: Float[Tensor, "batch new"] | None = None
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """A policy that says itself what a slot's ``usage`` is. Without this, usage is the sum of attention weights."""
+
+    @property
+    def queries(self) -> int | None:
+        """How many of the newest queries' weights it looks at, None for all; spares making the others."""
+        ...
+
+    def observe(self, usage: Float[Tensor, "batch slots"], seen: Seen) -> Float[Tensor, "batch slots"]:
+        """The usage after a pass over new tokens, whose usage so far (the last entries) is zero.
+
+        Queries that are not valid are to be left out. Depends on a slot's own row alone.
         """
         ...
 
@@ -45,9 +77,38 @@ class Guard:
             raise ValueError(f"guards cannot be negative: sinks={self.sinks}, recent={self.recent}; use 0 for no guard")
 
 
+def observe(policy: Policy, usage: Float[Tensor, "batch slots"], seen: Seen) -> Float[Tensor, "batch slots"]:
+    """The usage of all slots after a pass over new tokens, as ``policy`` would have it."""
+    if isinstance(policy, Observer):
+        return policy.observe(usage, seen)
+    return usage if seen.weights is None else usage + weights_of(seen).sum(1)
+
+
+def weights_of(seen: Seen) -> Float[Tensor, "batch queries slots"]:
+    """The attention weights, zero for queries that are not valid. There must be some."""
+    assert seen.weights is not None, "a policy that reads attention weights must require usage"
+    return seen.weights * seen.valid[:, -seen.weights.shape[1] :, None]
+
+
+def attended(weights: Float[Tensor, "batch queries slots"], top: int) -> Bool[Tensor, "batch queries slots"]:
+    """Whether a slot is among the ``top`` of a query, and is attended to at all."""
+    best = weights.topk(min(top, weights.shape[2]), dim=2)
+    chosen = torch.zeros_like(weights, dtype=torch.bool).scatter_(2, best.indices, True)
+    return chosen & (weights > 0)
+
+
 def age(slots: Slots, now: Int[Tensor, " batch"]) -> Int[Tensor, "batch slots"]:
     """Tokens since each slot was written, at least 1."""
     return (now[:, None] - slots.positions).clamp(min=1)
+
+
+def smooth(worth: Tensor, slots: Slots, window: int) -> Float[Tensor, "batch slots"]:
+    """The mean over the valid slots at most ``window // 2`` tokens away to either side."""
+    if window == 1:
+        return worth
+    apart = (slots.positions[:, :, None] - slots.positions[:, None, :]).abs()
+    near = ((apart <= window // 2) & slots.valid[:, None, :]).float()
+    return torch.einsum("bij,bj->bi", near, worth) / near.sum(2).clamp(min=1)
 
 
 def select(

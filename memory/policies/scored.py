@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..policy import age
+from ..policy import age, smooth
 from ..slots import Slots
 
 _LAST = 1e6
@@ -51,7 +51,7 @@ class Policy:
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
         """The formula above."""
         worth = self._worth(slots)
-        priority = _smooth(worth, slots, self.window) - self.age_weight * self._age(age(slots, now).float())
+        priority = smooth(worth, slots, self.window) - self.age_weight * self._age(age(slots, now).float())
         # In float64, so that the order among those that go first is not rounded away.
         if self.admit is not None:
             priority = priority.double() - _LAST * (worth < self.admit)
@@ -70,15 +70,6 @@ class Policy:
             return tokens.log()
         lives = tokens / self.half_life
         return lives if self.age == "linear" else 1 - torch.exp2(-lives)
-
-
-def _smooth(worth: Tensor, slots: Slots, window: int) -> Float[Tensor, "batch slots"]:
-    """The mean over the valid slots at most ``window // 2`` tokens away to either side."""
-    if window == 1:
-        return worth
-    apart = (slots.positions[:, :, None] - slots.positions[:, None, :]).abs()
-    near = ((apart <= window // 2) & slots.valid[:, None, :]).float()
-    return torch.einsum("bij,bj->bi", near, worth) / near.sum(2).clamp(min=1)
 
 
 def _has_newer_copy(slots: Slots) -> Float[Tensor, "batch slots"]:

@@ -1,0 +1,341 @@
+"""A bounded memory as the key-value cache of a pretrained `transformers` model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+try:
+    from transformers.cache_utils import Cache, DynamicLayer
+except ImportError as error:
+    raise ImportError("vqmem.memory.hf_cache needs transformers; run `pip install 'vqmem[hf]'`") from error
+
+from ..models.scorers.base import SIGNALS, ScorerModel
+from ..registry import build
+from ._hf_hooks import Watch, attach, mask_of, new_tokens
+from ._hf_models import count_layers
+from .bank import Memory, State
+from .policy import Guard, Observer, Policy, Seen
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the cache knows of its slots, the same for all layers; the payload is each slot's place before eviction."""
+
+    memory: State
+    scorer: Any
+    seen: Int[Tensor, " batch"]
+    """Tokens so far that were no padding."""
+
+    def rows(self, change: Callable[[Tensor], Tensor]) -> Held:
+        """Every tensor changed along its batch axis."""
+        memory = State.from_state_dict({name: change(x) for name, x in self.memory.state_dict().items()})
+        return Held(memory, tree_map(change, self.scorer), change(self.seen))
+
+
+@dataclass
+class Pass:
+    """A forward pass under way: what will be held after it, and what it must show before slots can be chosen."""
+
+    held: Held
+    positions: Int[Tensor, "batch new"]
+    valid: Bool[Tensor, "batch new"]
+    keep: Int[Tensor, "batch kept"] | None = None
+    """The slots that stay, if that can be said before the pass: layers then evict as they go."""
+    norms: Tensor | None = None
+
+
+@dataclass
+class Desk:
+    """What the cache and its layers share; layers do not know the cache, so that it goes when its last user does."""
+
+    memory: Memory
+    held: Held | None = None
+    now: Pass | None = None
+    failed: bool = False
+
+
+class VQMemLayer(DynamicLayer):
+    """Keys and values of one layer, ``[batch, heads, slots, width]``, in order of position, padding first."""
+
+    is_croppable = False  # `transformers` asks before it relies on `crop`, which works only until something is evicted
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self.desk, self.seen = desk, 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """All keys and values for the attention at hand; eviction comes after it. Raises `ValueError` out of a pass."""
+        now = self.desk.now
+        if now is None:
+            raise ValueError("this cache belongs to another model; call the model that it was made for (its `model`)")
+        keys, values = super().update(key_states, value_states)
+        self.seen += key_states.shape[-2]
+        if "norms" in self.desk.memory.requires:
+            norms = key_states.detach().float().norm(dim=-1).mean(dim=1)
+            now.norms = norms if now.norms is None else now.norms + norms
+        if now.keep is not None:
+            self.keep(now.keep)
+        return keys, values
+
+    def keep(self, indices: Int[Tensor, "batch kept"]) -> None:
+        """Evict all slots but these."""
+        if self.is_initialized and indices.shape[1] < self.keys.shape[-2]:
+            self.keys, self.values = (_take(x, indices) for x in (self.keys, self.values))
+
+    def get_seq_length(self, *args: Any) -> int:
+        """Tokens seen, evicted ones and padding included: where the next token stands."""
+        return self.seen
+
+    def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
+        """How many keys attention will see, and the column of the first if all are the newest."""
+        new = query_length if isinstance(query_length, int) else query_length.shape[0]
+        slots = self.keys.shape[-2] if self.is_initialized and self.keys is not None else 0
+        return slots + new, self.seen - slots
+
+    def reset(self) -> None:
+        """Hold nothing."""
+        self.keys = self.values = None
+        self.is_initialized, self.seen = False, 0
+
+    def crop(self, count: int) -> None:
+        """Hold the first ``count`` tokens. Only where nothing was evicted."""
+        if self.is_initialized:
+            self.keys, self.values = (x[..., :count, :].clone() for x in (self.keys, self.values))
+            self.seen = count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values."""
+        return self.keys.nbytes + self.values.nbytes if self.is_initialized else 0
+
+
+class VQMemCache(Cache):
+    """At most ``capacity`` tokens a row of what a pretrained decoder has read, kept by a policy.
+
+        cache = VQMemCache(model, capacity=256, policy="sink_recent")
+        model.generate(**inputs, past_key_values=cache)
+
+    Pass it as ``past_key_values`` to ``model`` (any `transformers` decoder that attends to all earlier tokens) or its
+    ``generate``: greedy, sampling, beams, prompts whole or in chunks, batches with padding. Tokens are evicted after
+    each pass, so attention sees the ``capacity`` and the new tokens; each row keeps its own, all layers and heads the
+    same ones. Kept tokens keep their positions.
+
+    ``policy`` is a name, its YAML mapping or the object itself; ``scorer`` a trained scorer of this model's token ids
+    for policies that want scores. The first ``sinks`` and the newest ``recent`` tokens stay whatever the policy says
+    (default: half of the capacity that the sinks leave). Policies that look at attention see the mean over heads and
+    layers: where the papers let every head or layer evict for itself, one set of tokens is kept here.
+
+    Raises `ValueError` for a model that cannot work, a capacity without room for the guards, a missing scorer.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        capacity: int,
+        policy: str | Mapping[str, Any] | Policy = "scored",
+        scorer: ScorerModel | None = None,
+        sinks: int = 4,
+        recent: int | None = None,
+    ) -> None:
+        layers = count_layers(model)
+        if isinstance(policy, str | Mapping):
+            policy = build("policies", policy if isinstance(policy, str) else dict(policy))
+        recent = max(0, capacity - sinks) // 2 if recent is None else recent
+        memory = Memory(capacity, policy, guard=Guard(sinks, recent))
+        if "scores" in memory.requires and scorer is None:
+            raise ValueError(
+                f"policy {type(policy).__module__.split('.')[-1]} needs scores; give scorer=, trained on token ids of "
+                "this model's tokenizer, or a policy without one, such as sink_recent"
+            )
+        self.model, self.scorer = model, scorer
+        self._desk = Desk(memory)
+        super().__init__(layers=[VQMemLayer(self._desk) for _ in range(layers)])
+        self._detach = attach(model, self)
+
+    @property
+    def memory(self) -> Memory:
+        """The capacity, policy and guards."""
+        return self._desk.memory
+
+    @property
+    def positions(self) -> list[list[int]]:
+        """The positions, counted without padding, of the tokens that each row holds."""
+        if self._desk.held is None:
+            return []
+        slots = self._desk.held.memory.slots
+        return [row[here].tolist() for row, here in zip(slots.positions, slots.valid, strict=True)]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now: keys and values of all layers, and what is known of the slots."""
+        held = self._desk.held
+        return sum(layer.nbytes for layer in self.layers) + (held.memory.nbytes if held else 0)
+
+    def close(self) -> None:
+        """Take the hooks off the model. They also go with the cache itself."""
+        self._detach()
+
+    def begin(
+        self, named: dict[str, Any], implementation: str, dtype: torch.dtype
+    ) -> tuple[dict[str, Any], Watch | None]:
+        """Called before a pass with its arguments; gives those to use, and a watch if attention is to be looked at."""
+        desk, seen = self._desk, self.get_seq_length()
+        if desk.failed:
+            raise ValueError(
+                "the last pass of the model through this cache did not end; call reset() or make a new one"
+            )
+        tokens, valid = new_tokens(named, seen)
+        before = desk.held or self._empty(tokens)
+        slots = before.memory.slots
+        if slots.batch != len(tokens):
+            raise ValueError(f"the cache holds {slots.batch} rows but the model was given {len(tokens)}; reset() it")
+        now = self._read(before, tokens, valid)
+        desk.now = now
+        watch = None
+        if "usage" in self.memory.requires:
+            watch = Watch(self.memory.policy.queries if isinstance(self.memory.policy, Observer) else None)
+        elif "norms" not in self.memory.requires:
+            self._choose(now)
+        if named.get("position_ids") is None:  # without them a model would count padding
+            named["position_ids"] = now.positions
+        mask, whole = named.get("attention_mask"), bool(valid.all()) and bool(slots.valid.all())
+        if watch is None and slots.count == seen and mask is not None and mask.shape[1] == seen + tokens.shape[1]:
+            return named, None  # until something is evicted, slots are columns
+        if watch is None and whole:
+            return named | {"attention_mask": None}, None
+        return named | {"attention_mask": mask_of(slots.valid, valid, implementation, dtype)}, watch
+
+    def finish(self, watch: Watch | None) -> None:
+        """Called after a pass: evict, if that had to wait for what the pass would show."""
+        desk = self._desk
+        now, desk.now = desk.now, None
+        assert now is not None
+        if now.keep is None:
+            desk.failed = True  # unless what follows succeeds
+            norms = None if now.norms is None else now.norms / len(self.layers)
+            seen = Seen(now.positions, now.valid, None if watch is None else watch.weights, norms)
+            now.held = replace(now.held, memory=self.memory.observe(now.held.memory, seen))
+            self._choose(now)
+            for layer in self.layers:
+                layer.keep(now.keep)
+            desk.failed = False
+        desk.held = now.held
+
+    def fail(self) -> None:
+        """Called where a pass did not end: some layers have taken it in and others have not."""
+        self._desk.now, self._desk.failed = None, True
+
+    def _empty(self, tokens: Int[Tensor, "batch new"]) -> Held:
+        place = torch.zeros_like(tokens[:, :0])
+        scorer = None if self.scorer is None else self.scorer.initial_state(len(tokens))
+        return Held(self.memory.empty((place,)), scorer, torch.zeros_like(tokens[:, 0]))
+
+    def _read(self, held: Held, tokens: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"]) -> Pass:
+        """Append new tokens; nothing is evicted yet."""
+        positions = (held.seen[:, None] + valid.cumsum(1) - 1).clamp(min=0)
+        scores, scorer = self._score(tokens, valid, held.scorer)
+        place = torch.arange(held.memory.slots.count + tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
+        old, new = place.tensor_split([held.memory.slots.count], dim=1)
+        memory = replace(held.memory, slots=replace(held.memory.slots, payload=(old,)))
+        memory = self.memory.append(memory, (new,), tokens, positions, scores, valid)
+        return Pass(Held(memory, scorer, held.seen + valid.sum(1)), positions, valid)
+
+    def _choose(self, now: Pass) -> None:
+        """Say which slots stay."""
+        state = self.memory.fit(now.held.memory, now.held.seen).state
+        now.held, now.keep = replace(now.held, memory=state), state.slots.payload[0]
+
+    def _score(
+        self, tokens: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"], state: Any
+    ) -> tuple[Float[Tensor, "batch new signal"], Any]:
+        """Scores of new tokens. Padding gets zeros, and a row's scorer does not read it."""
+        if self.scorer is None:
+            return torch.zeros(*tokens.shape, len(SIGNALS), device=tokens.device), None
+        if bool((tokens[valid] < 0).any()):
+            raise ValueError("scores need token ids, but the model was given inputs_embeds; give input_ids")
+        changes = (valid[:, 1:] != valid[:, :-1]).any(0).nonzero()[:, 0] + 1
+        parts = []
+        for ids, real in zip(*(x.tensor_split(changes.cpu(), dim=1) for x in (tokens, valid)), strict=True):
+            rows = real[:, 0]
+            scores, after = self.scorer.score(ids.clamp(min=0), state)
+            parts.append(scores * rows[:, None, None])
+            state = tree_map(lambda new, old, rows=rows: _where(rows, new, old), after, state)
+        return torch.cat(parts, dim=1), state
+
+    def _rows(self, change: Callable[[Tensor], Tensor]) -> None:
+        if self._desk.held is not None:
+            self._desk.held = self._desk.held.rows(change)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Row i becomes what row ``beam_idx[i]`` is."""
+        super().reorder_cache(beam_idx)
+        self._rows(lambda x: x.index_select(0, beam_idx.to(x.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Every row ``repeats`` times, side by side."""
+        super().batch_repeat_interleave(repeats)
+        self._rows(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Only the rows at ``indices``."""
+        super().batch_select_indices(indices)
+        self._rows(lambda x: x[indices.to(x.device)])
+
+    def reset(self) -> None:
+        """Hold nothing, as if new."""
+        super().reset()
+        self._desk.held, self._desk.now, self._desk.failed = None, None, False
+
+    def crop(self, max_length: int) -> None:
+        """Forget the tokens after the first ``max_length``, or the last ``-max_length``; 0 forgets none.
+
+        Raises `ValueError` once something was evicted, which cannot come back, and for policies that have already seen
+        the attention of the tokens to forget.
+        """
+        seen, held = self.get_seq_length(), self._desk.held
+        count = max(0, seen + max_length) if max_length <= 0 else max_length
+        if held is None or count >= seen:
+            return
+        slots = held.memory.slots
+        if slots.count < seen:
+            raise ValueError(
+                f"crop({max_length}) cannot go back: {seen - slots.count} tokens were evicted; raise "
+                f"capacity={self.memory.capacity} to what is read in all, or turn assisted decoding off"
+            )
+        if "usage" in self.memory.requires:
+            raise ValueError(
+                f"crop({max_length}) cannot take back attention that the policy has seen; use another policy"
+            )
+        for layer in self.layers:
+            layer.crop(count)
+        held = self._read(self._empty(slots.tokens), slots.tokens[:, :count], slots.valid[:, :count]).held
+        kept = replace(held.memory.slots, usage=slots.usage[:, :count])
+        self._desk.held = replace(held, memory=replace(held.memory, slots=kept))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> VQMemCache:
+        """Another cache of the same model that holds the same, for a prompt that several texts begin with."""
+        guard = self.memory.guard
+        twin = VQMemCache(self.model, self.memory.capacity, self.memory.policy, self.scorer, guard.sinks, guard.recent)
+        twin._desk.held, twin._desk.failed = copy.deepcopy(self._desk.held, memo), self._desk.failed
+        for new, old in zip(twin.layers, self.layers, strict=True):
+            vars(new).update({k: copy.deepcopy(x, memo) for k, x in vars(old).items() if k != "desk"})
+        return twin
+
+
+def _take(x: Tensor, indices: Int[Tensor, "batch kept"]) -> Tensor:
+    """The slots at ``indices`` of ``[batch, heads, slots, width]``, in memory of their own."""
+    if len(x) == 1:
+        return x.index_select(2, indices[0])
+    return x.take_along_dim(indices[:, None, :, None], dim=2)
+
+
+def _where(rows: Bool[Tensor, " batch"], new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(rows.view(-1, *[1] * (new.ndim - 1)), new, old)

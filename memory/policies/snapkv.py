@@ -1,0 +1,50 @@
+"""Keep what the last few tokens attend to, and what stands beside it (SnapKV)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..policy import Seen, smooth, weights_of
+from ..slots import Slots
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Attention from an observation window: Li et al., SnapKV (arXiv:2404.14469).
+
+    The attention of the last ``window`` tokens (default 32) is summed, then averaged over ``kernel`` neighbours (odd,
+    default 7; counted in tokens). The paper compresses a prompt once, for every head by itself, and keeps the window:
+    here one set of tokens serves all layers and heads, and the guard ``recent`` keeps the newest. When fewer than
+    ``window`` tokens are read at a time, as in decoding, the sum so far fades by their share of the window, for a slot
+    remembers one number and not which query paid it.
+    """
+
+    window: int = 32
+    kernel: int = 7
+    requires: ClassVar[tuple[str, ...]] = ("usage",)
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a value outside its range."""
+        if self.window < 1:
+            raise ValueError(f"window={self.window}; observe at least 1 token")
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise ValueError(f"kernel={self.kernel}; use an odd number of tokens, 1 for none")
+
+    @property
+    def queries(self) -> int | None:
+        """The window alone."""
+        return self.window
+
+    def observe(self, usage: Float[Tensor, "batch slots"], seen: Seen) -> Float[Tensor, "batch slots"]:
+        """The sum over the window."""
+        weights = weights_of(seen)[:, -self.window :]
+        read = seen.valid[:, -weights.shape[1] :].sum(dim=1, keepdim=True)
+        return usage * (1 - read / self.window) + weights.sum(dim=1)
+
+    def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
+        """The mean of that over neighbours."""
+        return smooth(slots.usage, slots, self.kernel)
