@@ -75,8 +75,110 @@ def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     return priorities
 
 
-PRIORITIES: dict[str, Priority] = {"fifo": fifo, "sink_recent": sink_recent, "random": random, "scored": scored}
+def used(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
+    """What the policy noted of each slot, whatever that is: h2o, lfu and tova."""
+    return [slot.usage for slot in slots]
+
+
+def lru(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
+    """Minus the tokens since the last query that attended to it, or since it was written."""
+    return [float(max(slot.usage - 1, slot.position) - now) for slot in slots]
+
+
+def knorm(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
+    """The shorter the key, the higher."""
+    return [-slot.usage for slot in slots]
+
+
+def snapkv(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
+    """The mean usage of the slots around."""
+    priorities = []
+    for slot in slots:
+        near = [other.usage for other in slots if abs(other.position - slot.position) <= policy.kernel // 2]
+        priorities.append(sum(near) / len(near))
+    return priorities
+
+
+PRIORITIES: dict[str, Priority] = {
+    "fifo": fifo,
+    "sink_recent": sink_recent,
+    "random": random,
+    "scored": scored,
+    "h2o": used,
+    "lfu": used,
+    "tova": used,
+    "lru": lru,
+    "knorm": knorm,
+    "snapkv": snapkv,
+}
 """The oracle of each policy that has one, by the policy's name."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A token that was read: its place, the attention it paid to each slot, the norm of its key; newest slots last."""
+
+    position: int
+    weights: Sequence[float]
+    norm: float = 0.0
+    valid: bool = True
+
+
+Observation = Callable[[Any, list[float], Sequence[Query]], list[float]]
+"""From a policy, the usage of a row's slots and the tokens just read (its last slots) to the new usage."""
+
+
+def summed(policy: Any, usage: list[float], queries: Sequence[Query]) -> list[float]:
+    """The attention received from all queries."""
+    return [u + sum(query.weights[i] for query in queries if query.valid) for i, u in enumerate(usage)]
+
+
+def newest(policy: Any, usage: list[float], queries: Sequence[Query]) -> list[float]:
+    """The attention received from the last query."""
+    real = [query for query in queries if query.valid]
+    return list(real[-1].weights) if real else usage
+
+
+def _top(policy: Any, query: Query) -> list[int]:
+    """The slots that the query attends to."""
+    order = sorted(range(len(query.weights)), key=lambda i: -query.weights[i])
+    return [i for i in order[: policy.top] if query.weights[i] > 0 and query.valid]
+
+
+def last_time(policy: Any, usage: list[float], queries: Sequence[Query]) -> list[float]:
+    """One more than the position of the last query that attended to the slot."""
+    times = list(usage)
+    for query in queries:
+        for i in _top(policy, query):
+            times[i] = max(times[i], query.position + 1.0)
+    return times
+
+
+def how_often(policy: Any, usage: list[float], queries: Sequence[Query]) -> list[float]:
+    """How many queries attended to the slot."""
+    return [u + sum(i in _top(policy, query) for query in queries) for i, u in enumerate(usage)]
+
+
+def norms(policy: Any, usage: list[float], queries: Sequence[Query]) -> list[float]:
+    """The norms of the keys, each known since its token was read."""
+    return usage[: len(usage) - len(queries)] + [query.norm for query in queries]
+
+
+def windowed(policy: Any, usage: list[float], queries: Sequence[Query]) -> list[float]:
+    """The attention from the last queries; older sums fade by the share of the window that was read."""
+    recent = [query for query in queries[-policy.window :] if query.valid]
+    return summed(policy, [u * (1 - len(recent) / policy.window) for u in usage], recent)
+
+
+OBSERVATIONS: dict[str, Observation] = {
+    "h2o": summed,
+    "tova": newest,
+    "lru": last_time,
+    "lfu": how_often,
+    "knorm": norms,
+    "snapkv": windowed,
+}
+"""The oracle of what each policy notes of a pass, by the policy's name."""
 
 
 def select(

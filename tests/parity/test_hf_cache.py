@@ -1,8 +1,12 @@
 """The cache against a dense pass: the same model over all tokens at once, under a mask that says who saw whom."""
 
+import contextlib
+from dataclasses import replace
+
 import pytest
 import torch
 from vqmem import registry
+from vqmem.memory import naive
 from vqmem.models.scorers.random import Noise
 
 transformers = pytest.importorskip("transformers")
@@ -91,3 +95,75 @@ def test_logits_equal_a_dense_pass_under_the_same_mask(model, policy, chunks):
     assert max(map(len, cache.positions)) == CAPACITY
     assert not visible[:, -1].all()  # something was forgotten
     torch.testing.assert_close(logits[real], dense(model, ids, mask, visible).logits[real], atol=1e-5, rtol=0)
+
+
+def lists(cache, scores, weights, norms, mask, chunks) -> list[list[int]]:
+    """The positions that one row holds after each chunk, by the oracle in lists, from what a dense pass showed."""
+    policy, guard = cache.memory.policy, cache.memory.guard
+    name = type(policy).__module__.split(".")[-1]
+    observe = naive.OBSERVATIONS.get(name, lambda policy, usage, queries: usage)
+    slots, columns, history, seen, start = [], [], [], [[], [], []], 0
+    for size in chunks:
+        for column in range(start, start + size):
+            real, position = bool(mask[column]), int(mask[:column].sum())
+            signals = tuple(scores[position].tolist()) if real else (0.0, 0.0, 0.0)
+            if real:
+                for past, signal in zip(seen, signals, strict=True):
+                    past.append(signal)
+            standard = tuple(map(standardised, seen, signals))
+            slots.append(naive.Slot(0, position, signals, standard, valid=real))
+            columns.append(column)
+        queries = [
+            naive.Query(int(mask[:q].sum()), weights[q, columns].tolist(), float(norms[q]), bool(mask[q]))
+            for q in range(start, start + size)
+        ]
+        usage = observe(policy, [slot.usage for slot in slots], queries)
+        slots = [replace(slot, usage=u) for slot, u in zip(slots, usage, strict=True)]
+        now, start = int(mask[: start + size].sum()), start + size
+        kept = naive.select(slots, policy, naive.PRIORITIES[name], CAPACITY, now, guard.sinks, guard.recent)
+        slots, columns = [slots[i] for i in kept], [columns[i] for i in kept]
+        history.append([slot.position for slot in slots if slot.valid])
+    return history
+
+
+def standardised(seen: list[float], score: float) -> float:
+    """By the mean and the variance so far, the latter as if 16 tokens with variance 1 had come before."""
+    average = sum(seen) / max(1, len(seen))
+    spread = sum((x - average) ** 2 for x in seen)
+    return (score - average) / ((spread + 16) / (len(seen) + 16)) ** 0.5
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
+@pytest.mark.parametrize("policy", [name for name in POLICIES if name in naive.PRIORITIES and name != "random"])
+def test_what_is_kept_agrees_with_lists_that_see_dense_attention(policy, chunks):
+    """The attention and keys are those of a whole pass in eager mode: nothing of the cache makes them."""
+    fields = {"lru": {"top": 3}, "lfu": {"top": 3}, "snapkv": {"window": 5, "kernel": 3}}.get(policy, {})
+    model, eager = make_model("qwen2"), make_model("qwen2", attention="eager")
+    ids, mask = ragged()
+    kept, cache = [], make_cache(model, {"name": policy, **fields})
+    with recorded(cache, kept):
+        _, visible = read(model, cache, ids, mask, CHUNKS[chunks])
+    shown = dense(eager, ids, mask, visible, output_attentions=True)
+    weights = torch.stack(shown.attentions).mean((0, 2))
+    norms = key_norms(eager, ids, mask, visible)
+    for row in range(ROWS):
+        scores = Noise(3).score(ids[row : row + 1, mask[row].bool()], torch.zeros(1, dtype=torch.long))[0][0]
+        wanted = lists(cache, scores, weights[row], norms[row], mask[row], CHUNKS[chunks])
+        assert [held[row] for held in kept] == wanted
+
+
+@contextlib.contextmanager
+def recorded(cache, kept: list):
+    """Note in ``kept`` what the cache holds after each pass of its model."""
+    handle = cache.model.register_forward_hook(lambda *_: kept.append(cache.positions))
+    yield
+    handle.remove()
+
+
+def key_norms(model, ids, mask, visible) -> torch.Tensor:
+    """The mean over layers and heads of the norms of the keys that a dense pass makes, ``[row, column]``."""
+    held = transformers.DynamicCache()
+    with torch.no_grad():
+        bias = torch.zeros(visible.shape).masked_fill(~(visible | torch.eye(LENGTH, dtype=torch.bool)), -1e30)[:, None]
+        model(ids, attention_mask=bias, position_ids=(mask.cumsum(1) - 1).clamp(min=0), past_key_values=held)
+    return torch.stack([layer.keys.norm(dim=-1).mean(1) for layer in held.layers]).mean(0)
