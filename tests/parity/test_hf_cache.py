@@ -13,6 +13,7 @@ transformers = pytest.importorskip("transformers")
 
 from vqmem.memory.hf_cache import VQMemCache  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")  # transformers 5.2 has no other name
 VOCAB, ROWS, LENGTH, PROMPT, CAPACITY = 50, 8, 40, 26, 12
 SHAPE = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "pad_token_id": 0}
 CONFIGS = {
