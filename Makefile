@@ -2,12 +2,13 @@
 #   make demo    install, then compare six memories on text that every Python carries (a few minutes)
 #   make test    install, then all tests        make lint   format, rules and types
 #   make bench   the speed claims               make clean  remove what was made, except runs/
+#   make test-compat    the cache for pretrained models, on the oldest transformers it supports and on the newest
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCHMARKS := $(wildcard benchmarks/*.py)
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test test-compat lint bench clean
 .DEFAULT_GOAL := setup
 
 setup: $(INSTALLED)
@@ -28,6 +29,16 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
+# Each release is laid over .venv, in a folder of its own that is found first; torch is not installed again.
+test-compat: $(INSTALLED)
+	@for release in '==5.2.*' '>=5.2'; do \
+		folder=".compat/$$release"; echo "== transformers$$release"; \
+		$(BIN)/python -m pip install --disable-pip-version-check -q --upgrade --target "$$folder" "transformers$$release" && \
+		PYTHONPATH="$$folder" $(BIN)/python -c 'import transformers as t; print("testing", t.__version__, *t.__path__)' && \
+		PYTHONPATH="$$folder" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/*/test_hf_*.py \
+		|| exit 1; \
+	done
+
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -37,5 +48,5 @@ bench: $(INSTALLED)
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .compat build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -42,11 +42,11 @@ class Watch:
     @torch.no_grad()
     def add(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> None:
         """Take note of a layer: queries ``[batch, heads, queries, width]``, keys ``[batch, groups, slots, width]``."""
-        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         count = query.shape[2] if self.queries is None else min(self.queries, query.shape[2])
         blocks = query[:, :, query.shape[2] - count :].split(_BLOCK, dim=2)
         masks = [None] * len(blocks) if mask is None else mask[:, :, mask.shape[2] - count :].split(_BLOCK, dim=2)
-        seen = torch.cat([_weights(q, key, m, scaling) for q, m in zip(blocks, masks, strict=True)], dim=1)
+        seen = torch.cat([_weights(q, key, m, scale) for q, m in zip(blocks, masks, strict=True)], dim=1)
         self.total = seen if self.total is None else self.total + seen
         self.layers += 1
 

@@ -65,6 +65,8 @@ class Desk:
 class VQMemLayer(DynamicLayer):
     """Keys and values of one layer, ``[batch, heads, slots, width]``, in order of position, padding first."""
 
+    keys: Any
+    values: Any
     is_croppable = False  # `transformers` asks before it relies on `crop`, which works only until something is evicted
 
     def __init__(self, desk: Desk) -> None:
@@ -105,7 +107,7 @@ class VQMemLayer(DynamicLayer):
         self.keys = self.values = None
         self.is_initialized, self.seen = False, 0
 
-    def crop(self, count: int) -> None:
+    def truncate(self, count: int) -> None:
         """Hold the first ``count`` tokens. Only where nothing was evicted."""
         if self.is_initialized:
             self.keys, self.values = (x[..., :count, :].clone() for x in (self.keys, self.values))
@@ -136,6 +138,8 @@ class VQMemCache(Cache):
     Raises `ValueError` for a model that cannot work, a capacity without room for the guards, a missing scorer.
     """
 
+    layers: Any
+
     def __init__(
         self,
         model: Any,
@@ -146,14 +150,13 @@ class VQMemCache(Cache):
         recent: int | None = None,
     ) -> None:
         layers = count_layers(model)
-        if isinstance(policy, str | Mapping):
-            policy = build("policies", policy if isinstance(policy, str) else dict(policy))
         recent = max(0, capacity - sinks) // 2 if recent is None else recent
-        memory = Memory(capacity, policy, guard=Guard(sinks, recent))
+        memory = Memory(capacity, _policy(policy), guard=Guard(sinks, recent))
         if "scores" in memory.requires and scorer is None:
+            name = type(memory.policy).__module__.split(".")[-1]
             raise ValueError(
-                f"policy {type(policy).__module__.split('.')[-1]} needs scores; give scorer=, trained on token ids of "
-                "this model's tokenizer, or a policy without one, such as sink_recent"
+                f"policy {name} needs scores; give scorer=, trained on token ids of this model's tokenizer, "
+                "or a policy without one, such as sink_recent"
             )
         self.model, self.scorer = model, scorer
         self._desk = Desk(memory)
@@ -276,7 +279,8 @@ class VQMemCache(Cache):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Row i becomes what row ``beam_idx[i]`` is."""
-        super().reorder_cache(beam_idx)
+        for layer in self.layers:
+            layer.reorder_cache(beam_idx)
         self._rows(lambda x: x.index_select(0, beam_idx.to(x.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -294,28 +298,28 @@ class VQMemCache(Cache):
         super().reset()
         self._desk.held, self._desk.now, self._desk.failed = None, None, False
 
-    def crop(self, max_length: int) -> None:
-        """Forget the tokens after the first ``max_length``, or the last ``-max_length``; 0 forgets none.
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget the last ``-tokens_to_remove`` tokens; above 0, those after the first so many, as in transformers 5.2.
 
         Raises `ValueError` once something was evicted, which cannot come back, and for policies that have already seen
         the attention of the tokens to forget.
         """
         seen, held = self.get_seq_length(), self._desk.held
-        count = max(0, seen + max_length) if max_length <= 0 else max_length
+        count = max(0, seen + tokens_to_remove) if tokens_to_remove <= 0 else tokens_to_remove
         if held is None or count >= seen:
             return
         slots = held.memory.slots
         if slots.count < seen:
             raise ValueError(
-                f"crop({max_length}) cannot go back: {seen - slots.count} tokens were evicted; raise "
+                f"crop({tokens_to_remove}) cannot go back: {seen - slots.count} tokens were evicted; raise "
                 f"capacity={self.memory.capacity} to what is read in all, or turn assisted decoding off"
             )
         if "usage" in self.memory.requires:
             raise ValueError(
-                f"crop({max_length}) cannot take back attention that the policy has seen; use another policy"
+                f"crop({tokens_to_remove}) cannot take back attention that the policy has seen; use another policy"
             )
         for layer in self.layers:
-            layer.crop(count)
+            layer.truncate(count)
         held = self._read(self._empty(slots.tokens), slots.tokens[:, :count], slots.valid[:, :count]).held
         kept = replace(held.memory.slots, usage=slots.usage[:, :count])
         self._desk.held = replace(held, memory=replace(held.memory, slots=kept))
@@ -328,6 +332,12 @@ class VQMemCache(Cache):
         for new, old in zip(twin.layers, self.layers, strict=True):
             vars(new).update({k: copy.deepcopy(x, memo) for k, x in vars(old).items() if k != "desk"})
         return twin
+
+
+def _policy(policy: str | Mapping[str, Any] | Policy) -> Policy:
+    if isinstance(policy, str | Mapping):
+        return build("policies", policy if isinstance(policy, str) else dict(policy))
+    return policy
 
 
 def _take(x: Tensor, indices: Int[Tensor, "batch kept"]) -> Tensor:
