@@ -113,7 +113,8 @@ class MemoryTransformer(nn.Module):
     def empty_payload(self, batch: int, remember: Literal["hidden", "keys_values"] = "hidden") -> tuple[Tensor, ...]:
         """Payload tensors of no slots, to make an empty memory from."""
         parts = 1 if remember == "hidden" else 2
-        x = self.norm.weight.new_zeros(batch, 0, self.config.layers, self.config.dim)
+        like = self.norm.weight  # not `new_zeros`: where the weight is sharded over processes, the payload is not
+        x = torch.zeros(batch, 0, self.config.layers, self.config.dim, dtype=like.dtype, device=like.device)
         return (x,) * parts
 
     def _embed(self, inputs: Tensor, previous: Tensor | None) -> Float[Tensor, "batch time dim"]:

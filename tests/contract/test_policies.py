@@ -64,6 +64,8 @@ def as_rows(slots: Slots) -> list[list[naive.Slot]]:
 
 def one_by_one(policy, row: list[naive.Slot], now: int) -> list[float]:
     """Priorities of a policy without an oracle of its own, from nothing but the valid slots of one row."""
+    if not row:
+        return []
     slots = Slots(
         (torch.zeros(1, len(row), 2, 4),),
         *(torch.tensor([[getattr(slot, name) for slot in row]]) for name in ("token", "position")),
@@ -73,7 +75,7 @@ def one_by_one(policy, row: list[naive.Slot], now: int) -> list[float]:
         ),
         torch.ones(1, len(row), dtype=torch.bool),
     )
-    return policy.priority(slots, torch.tensor([now]))[0].tolist() if row else []
+    return policy.priority(slots, torch.tensor([now]))[0].tolist()
 
 
 @pytest.mark.parametrize(("name", "fields"), CASES)
