@@ -224,7 +224,8 @@ def _run_recipe(name: str, asked: argparse.Namespace) -> None:
         print(dump(config), end="")
         return
     result = recipe.run(config)
-    print(_tell(recipe, config, result))
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first one tells
+        print(_tell(recipe, config, result))
 
 
 def _tell(recipe: Any, config: Any, result: Any) -> str:

@@ -60,7 +60,9 @@ class Result:
 
     title: str
     claim: str
-    """What it is to show."""
+    """What it was to show."""
+    verdict: str
+    """Whether it did: a sentence that follows from the values."""
     measured: str
     """What was measured, on what, how; a paragraph."""
     values: dict[str, Any]
@@ -173,4 +175,14 @@ def present(
             print(f"{key:32} {one['value']:8.2f} {one['unit']} (goal {one['goal']:g}) {verdict}  {dict(one)}")
     if flags.save:
         values = {key: dict(one) for key, one in figures.items()}
-        write_result(name, Result(title, claim, measured, values, split="no data set", notes=list(notes)))
+        missed = [
+            f"{key} ({one['value']:g} {one['unit']}, goal {one['goal']:g})"
+            for key, one in figures.items()
+            if not one["ok"]
+        ]
+        verdict = (
+            f"{len(figures) - len(missed)} of {len(figures)} goals reached"
+            + f"; missed: {', '.join(missed)}" * bool(missed)
+            + "."
+        )
+        write_result(name, Result(title, claim, verdict, measured, values, split="no data set", notes=list(notes)))

@@ -41,6 +41,7 @@ def result(summary: Mapping[str, Any], title: str, claim: str, notes: list[str])
     return Result(
         title=title,
         claim=claim,
+        verdict=verdict(values),
         measured=_measured(summary),
         values=values,
         split="{split}: {documents} passages, {tokens} tokens, {bytes} bytes".format(**summary),
@@ -52,6 +53,22 @@ def result(summary: Mapping[str, Any], title: str, claim: str, notes: list[str])
         command=summary["command"],
         seconds=round(summary["seconds"]),
     )
+
+
+def verdict(values: Mapping[str, Mapping[str, Any]]) -> str:
+    """At how many of its budgets each strategy is better or worse than the baseline, its interval clear of 0."""
+    said = []
+    for table, rows in values.items():
+        found: dict[str, list[str]] = {}
+        for name, cells in rows.items():
+            if cells["verdict"] != "baseline":
+                found.setdefault(name.rsplit(" @ ", 1)[0], []).append(cells["verdict"])
+        told = []
+        for name, verdicts in found.items():
+            counts = [f"{word} at {verdicts.count(word)}" for word in ("better", "worse") if word in verdicts]
+            told.append(f"{name} {' and '.join(counts) or 'no different at any'} of {len(verdicts)}")
+        said += [f"{table}: {', '.join(told)}"] * bool(told)
+    return f"Against the baseline, at so many budgets: {'; '.join(said)}."
 
 
 def _label(spec: Mapping[str, Any]) -> str:

@@ -91,7 +91,8 @@ def main(arguments: list[str] | None = None, folder: Path = RESULTS) -> int:
 
 
 def _section(path: Path, result: Result, pictures: list[str]) -> str:
-    parts = [f'<a id="{path.stem.replace("_", "-")}"></a>\n\n## {result.title}', result.claim, result.measured]
+    parts = [f'<a id="{path.stem.replace("_", "-")}"></a>\n\n## {result.title}', f"To be shown: *{result.claim}*"]
+    parts += [f"**Found:** {result.verdict}", result.measured]
     for heading, table in tables(result.values, result.intervals):
         parts += [f"### {heading}"] * bool(heading) + [table]
     if result.interval_kind:

@@ -223,9 +223,11 @@ def describe(
             log_x=True,
         ),
     ]
+    verdict, *notes = findings(figures, config)
     return Result(
         title="What the score means",
         claim="The VQ-LM's surprise goes with a far larger language model's surprisal, better than mere rarity does.",
+        verdict=verdict,
         measured=MEASURED.replace("\n", " "),
         values=figures.values,
         intervals=figures.intervals,
@@ -233,17 +235,18 @@ def describe(
         split=f"dev, {len(readings)} passages, {words} words, {tokens} tokens; curve {len(items)} passages",
         seeds=[config.seed],
         charts=charts,
-        notes=findings(figures, config),
+        notes=notes,
     )
 
 
 def findings(figures: Figures, config: Config) -> list[str]:
-    """What the figures say, for and against the claim, in words that follow from them alone."""
+    """What the figures say, for and against the claim, in words that follow from them alone; the verdict first."""
     scorers, plain = figures.values["Scorers"], AGAINST[1]
     notes = [f"{row} {cells[plain]:.3f}" for row, cells in scorers.items() if cells[plain] is not None]
-    notes = [
-        "Spearman with SmolLM2 over words, in order: " + ", ".join(sorted(notes, key=lambda x: -float(x.split()[-1])))
-    ]
+    order = "Spearman with SmolLM2 over words, in order: " + ", ".join(
+        sorted(notes, key=lambda x: -float(x.split()[-1]))
+    )
+    notes = []
     for against in AGAINST[1:]:
         table, verdicts = figures.intervals[DIFFERENCES], {"better than": [], "worse than": [], "no different from": []}
         for row, ends in table.items():
@@ -260,6 +263,7 @@ def findings(figures: Figures, config: Config) -> list[str]:
     trained = sum(training_seconds(folder) for folder in sorted(Path(config.out).iterdir()))
     return [
         *notes,
+        order,
         f"By codebook size, surprise goes best with SmolLM2's at size {best} ({surprise[best]:.3f}; size 1 is plain "
         f"surprisal) and worst at size {worst} ({surprise[worst]:.3f}): what a code tells, the score no longer does.",
         f"A code for each token ({last}) leaves {curve['residual']:.2f} bits; {curve['codes used']:.0f} are used.",

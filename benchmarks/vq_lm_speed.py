@@ -11,6 +11,7 @@ forward and, for training, backward: it advances the state and does nothing else
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from _results import figure, present
@@ -101,7 +102,7 @@ def main() -> None:
         for task, sides in TASKS.items():
             turns = take_turns({side: partial(run, model, tokens) for side, run in sides.items()}, rounds + 1, clock)
             best = {side: min(times[1:]) for side, times in turns.items()}
-            more = {f"{side} ms": round(1e3 * seconds, 1) for side, seconds in best.items()}
+            more: dict[str, Any] = {f"{side} ms": round(1e3 * seconds, 1) for side, seconds in best.items()}
             more["fused LSTM alone, x"] = round(best["loop"] / best["fused"], 2)
             figures[f"{task}, {name}"] = figure(round(best["loop"] / best["fast"], 2), "x", goal, **more)
     present(

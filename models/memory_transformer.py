@@ -36,7 +36,12 @@ class TransformerConfig:
     frame_dim: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` where the heads do not divide the width evenly, or frames are to be shifted."""
+        """Raise `ValueError` for sizes that cannot be, heads that do not divide the width, and frames to be shifted."""
+        for name in ("vocab_size", "layers", "dim", "heads", "expansion"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is too small; give 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout} is a share of units; give 0 or more, and less than 1")
         if self.shift and self.frame_dim is not None:
             raise ValueError(f"shift needs token ids, but frame_dim={self.frame_dim} makes the input frames")
         if self.dim % (2 * self.heads):
@@ -108,7 +113,8 @@ class MemoryTransformer(nn.Module):
     def empty_payload(self, batch: int, remember: Literal["hidden", "keys_values"] = "hidden") -> tuple[Tensor, ...]:
         """Payload tensors of no slots, to make an empty memory from."""
         parts = 1 if remember == "hidden" else 2
-        x = self.norm.weight.new_zeros(batch, 0, self.config.layers, self.config.dim)
+        like = self.norm.weight  # not `new_zeros`: where the weight is sharded over processes, the payload is not
+        x = torch.zeros(batch, 0, self.config.layers, self.config.dim, dtype=like.dtype, device=like.device)
         return (x,) * parts
 
     def _embed(self, inputs: Tensor, previous: Tensor | None) -> Float[Tensor, "batch time dim"]:

@@ -98,7 +98,8 @@ class VQLM(nn.Module):
 
     def initial_state(self, batch: int) -> State:
         """Zeros: nothing was seen."""
-        zeros = self.bias.new_zeros(batch, self.config.hidden)
+        # Not `new_zeros`: where the bias is sharded over processes, this is not.
+        zeros = torch.zeros(batch, self.config.hidden, dtype=self.bias.dtype, device=self.bias.device)
         return zeros, zeros.clone()
 
     @torch.no_grad()

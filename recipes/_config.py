@@ -27,7 +27,8 @@ from ._artifacts import missing_file
 
 T = TypeVar("T")
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Float16 is not among them: it would want its loss scaled."""
 
 
 def load(schema: type[T], path: str | Path | None, overrides: Iterable[str] = (), *, folder: Path | None = None) -> T:

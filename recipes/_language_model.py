@@ -18,7 +18,7 @@ from ..memory.compression.base import Compression
 from ..memory.policy import Guard, Policy
 from ..models.memory_transformer import MemoryTransformer, TransformerConfig, reconstruction_loss
 from ..models.scorers.base import SIGNALS, Loss, ScorerModel
-from ..registry import build
+from ..registry import UnknownNameError, build
 from ._corpus import Batch, Passage, sweep
 
 
@@ -39,9 +39,10 @@ def strategies(nodes: Mapping[str, Mapping[str, Any]]) -> list[Strategy]:
     """Strategies from their YAML form: name → ``policy`` and, if not dropped, ``compression``."""
     made = []
     for name, node in nodes.items():
-        unknown = set(node) - {"policy", "compression"}
-        if unknown or "policy" not in node:
-            raise ValueError(f"strategy {name!r} must have the key policy and may have compression, not {sorted(node)}")
+        if not isinstance(node, Mapping) or "policy" not in node:
+            raise ValueError(f"strategy {name!r} is {node!r}; it needs the key policy, as in {{policy: fifo}}")
+        for key in set(node) - {"policy", "compression"}:
+            raise UnknownNameError(f"key of the strategy {name!r}:", key, ["policy", "compression"])
         compression = build("compressions", node.get("compression", "drop"))
         made.append(Strategy(name, build("policies", node["policy"]), compression))
     return made
@@ -73,12 +74,15 @@ class LanguageModel(nn.Module):
     def __init__(self, config: TransformerConfig, choices: Sequence[Strategy]) -> None:
         super().__init__()
         self.transformer = MemoryTransformer(config)
-        learned = {s.name: s.compression.build(config.layers, config.dim) for s in choices}
-        self.squeezers = nn.ModuleDict({name: part for name, part in learned.items() if list(part.parameters())})
+        learned = [s.compression.build(config.layers, config.dim) for s in choices]
+        self.places = {s.name: i for i, s in enumerate(choices) if list(learned[i].parameters())}
+        # By number: a module's name may hold no dot, a strategy's may.
+        self.squeezers = nn.ModuleDict({str(i): learned[i] for i in self.places.values()})
 
     def squeezer(self, strategy: Strategy) -> nn.Module | None:
         """The learned part of ``strategy``, if it has one."""
-        return dict(self.squeezers.items()).get(strategy.name)
+        place = self.places.get(strategy.name)
+        return None if place is None else self.squeezers[str(place)]
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,9 @@ class LanguageModelTask:
         self.module: Any = module
         self.scorer, self.schedule, self.rows = scorer, schedule, rows
         # Under a mixed schedule every slot is scored: a later memory may judge what an earlier one wrote.
-        self.scored = any("scores" in strategy.policy.requires for strategy in schedule.strategies)
+        self.scored = module.transformer.config.score_bias or any(
+            "scores" in strategy.policy.requires for strategy in schedule.strategies
+        )
 
     def initial_state(self) -> TaskState:
         """Empty memories."""

@@ -127,12 +127,10 @@ class Replica:
         self.module.eval()
 
 
-def wrap(task: Task, device: torch.device, parallel: str, compiled: bool) -> Replica:
+def wrap(task: Task, device: torch.device, parallel: str) -> Replica:
     """Put ``task.module`` on ``device``, in training mode, ready for ``parallel``."""
     world = dist.get_world_size() if dist.is_initialized() else 1
     module = task.module.to(device).train()
-    if compiled:
-        module.compile()
     trainable = any(p.requires_grad for p in module.parameters())
     if world == 1:
         return Replica(task, _Step(task, False), None)

@@ -92,7 +92,6 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     dtype: str = "auto"
-    compile: bool = False
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     """``auto`` is ``ddp`` under torchrun, else ``none``; ``fsdp`` shards parameters and optimiser (``fully_shard``)."""
     tensorboard: bool = True
@@ -104,10 +103,14 @@ class TrainConfig:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least {least}")
         if not self.lr > 0 or not self.clip > 0:
             raise ValueError(f"lr = {self.lr} and clip = {self.clip} must be positive")
+        if not 0 <= self.min_lr_ratio <= 1 or self.weight_decay < 0:
+            raise ValueError(
+                f"min_lr_ratio = {self.min_lr_ratio} must be from 0 to 1, weight_decay = {self.weight_decay} 0 or more"
+            )
 
 
 CHECKPOINTS = "checkpoints"
-MAY_CHANGE = {"log_every", "save_every", "device", "compile", "tensorboard"}
+MAY_CHANGE = {"log_every", "save_every", "device", "tensorboard"}
 """Keys that may differ between the runs that start and resume a training."""
 
 
@@ -164,7 +167,7 @@ def train(
     device = resolve_device(config.device)
     rank, _ = start_processes(config.parallel, device)
     seed_all(config.seed + rank)  # each process drops out its own units
-    replica = wrap(task, device, config.parallel, config.compile)
+    replica = wrap(task, device, config.parallel)
     optimizer = _optimizer(replica.module, config, device)
     known = _identity(config, identity)
     session = _Session(config, folder, device, loader, replica, optimizer, known, describe, evaluate)

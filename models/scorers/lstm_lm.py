@@ -50,7 +50,8 @@ class LSTMLM(nn.Module):
 
     def initial_state(self, batch: int) -> State:
         """Zeros: nothing was seen."""
-        zeros = self.bias.new_zeros(batch, self.lstm.hidden_size)
+        # Not `new_zeros`: where the bias is sharded over processes, this is not.
+        zeros = torch.zeros(batch, self.lstm.hidden_size, dtype=self.bias.dtype, device=self.bias.device)
         return zeros, zeros.clone()
 
     @torch.no_grad()

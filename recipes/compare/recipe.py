@@ -21,6 +21,7 @@ from .._artifacts import atomic_write
 from .._config import as_dict, digest, dump, resolve_device
 from .._corpus import Passage
 from .._language_model import score_passages, strategies
+from .._parallel import ranks
 from .._progress import Bar
 from .._train import TrainConfig
 from ..text_lm import recipe as text_lm
@@ -75,8 +76,16 @@ class Config:
             raise ValueError(
                 f"native.strategies has no {self.baseline}, the baseline to compare the others with; add it"
             )
-        if not self.seeds or not self.budgets:
-            raise ValueError("seeds and budgets must each name at least one")
+        for name in ("seeds", "budgets"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name}={list(values)} must name at least one, and none twice")
+        if self.shown < 2 or (self.passages is not None and self.passages < 1):
+            raise ValueError(f"passages={self.passages} and shown={self.shown}; give at least 1 and 2")
+        idle = {"out": "out", "seed": "seeds", "strategies": "strategies", "budgets": "budgets"}
+        for name, instead in idle.items():
+            if getattr(self.lm, name) != getattr(text_lm.Config(), name):
+                raise ValueError(f"lm.{name} is set from {instead} of the comparison; leave it out and set {instead}")
         for seed in self.seeds:
             self.mixed(seed)
 
@@ -107,20 +116,28 @@ class Bench(NamedTuple):
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Train what is not trained, measure what is not measured, and write the report; gives the summary."""
+    """Train what is not trained, measure what is not measured, and write the report; gives the summary.
+
+    Under ``torchrun`` all processes train, and the first one does the rest.
+    """
     began, out = time.monotonic(), Path(config.out)
-    atomic_write(out / "config.yaml", dump(config))
+    text_lm.require(config.lm, config.split)
+    for seed in config.seeds:
+        _train(config, seed)
+    if ranks()[0]:
+        return {}
     passage: dict[str, Any] = {}
     figures: dict[str, float] = {}
     for seed in config.seeds:
-        run = _train(config, seed)
+        run = _train(config, seed)  # loads what was trained above
         bench = _bench(config, run)
         for cell in _cells(config, seed):
             _measure(config, cell, run, bench)
         if seed == config.seeds[0]:
             passage = _passage(config, run, bench)
             figures = text_lm.scorer_report(run.config, run.scorer, bench.items)
-    rows = [found for cell in _all_cells(config) if (found := _known(config).get(_key(config, cell)))]
+    known = _known(config)
+    rows = [known[_key(config, cell)] for cell in _all_cells(config)]
     summary = summarise(rows, config.baseline) | {
         "title": config.title,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -134,6 +151,7 @@ def run(config: Config) -> dict[str, Any]:
         "scorer": figures | _codes(config),
         "passage": passage,
     }
+    atomic_write(out / "config.yaml", dump(config))
     atomic_write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     write_report(summary, out / "report.html")
     return summary
@@ -181,7 +199,7 @@ def _results(config: Config) -> Path:
 
 
 def _known(config: Config) -> dict[str, dict[str, Any]]:
-    """Results so far by key. A last line that a killed run left half-written is measured again."""
+    """Results so far by key. A line that a killed run left half-written counts as not measured."""
     path, known = _results(config), {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
@@ -204,8 +222,10 @@ def _measure(config: Config, cell: Cell, run: text_lm.Run, bench: Bench) -> None
     total = sum(len(item.ids) - 1 for item in bench.items)
     with Bar(f"seed {cell.seed}  {cell.strategy}@{cell.budget} {cell.train}", total) as bar:
         found = measure(model, strategy, cell, config.lm, bench.items, bench.scores, bench.rare, bar)
-    with _results(config).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"key": key, **asdict(cell), **found}) + "\n")
+    path = _results(config)
+    torn = path.is_file() and not path.read_bytes().endswith(b"\n")  # a run was killed while it wrote
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n" * torn + json.dumps({"key": key, **asdict(cell), **found}) + "\n")
 
 
 def _passage(config: Config, run: text_lm.Run, bench: Bench) -> dict[str, Any]:

@@ -5,7 +5,7 @@
   const seeds = data.seeds ?? [];
 
   at("about").textContent = [
-    data.corpus && `${data.corpus}${data.split ? `, ${data.split} split` : ""}`, count(data.documents, "documents"), count(data.tokens, "tokens"),
+    data.corpus && `${data.corpus}${data.split ? `, ${data.split} split` : ""}`, count(data.documents, "passages"), count(data.tokens, "tokens"),
     finite(data.bytes) ? size(data.bytes) : null, seeds.length === 1 ? "1 seed" : `${seeds.length} seeds`, `baseline ${data.baseline}`,
   ].filter(Boolean).join(" · ");
 
@@ -20,7 +20,7 @@
   if (budgets.length > 1) {
     at("filters").append(select("Budget", [["all", "all"], ...budgets.map((slots) => [slots, `${whole(slots)} slots`])], (slots) => { chosen.budget = slots; drawTable(); }));
   }
-  at("table-note").textContent = "Small figures: 95% intervals over documents. The value's own interval is wide because documents differ; "
+  at("table-note").textContent = "Small figures: 95% intervals over passages. The value's own interval is wide because passages differ; "
     + `the interval against ${data.baseline} compares the same documents and is the one that decides.`
     + (seeds.length > 1 ? ` Seeds (${seeds.join(", ")}) are averaged within each document.` : " One seed: how much a new training run would change this is unknown.");
 

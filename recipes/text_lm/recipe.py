@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from ...models.memory_transformer import TransformerConfig
 from ...models.scorers.base import Loss, ScorerModel
 from ...registry import build
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, save_tokenizer
-from .._artifacts import CONFIG, WEIGHTS, atomic_write, load_model, save_model
+from .._artifacts import CONFIG, WEIGHTS, atomic_write, load_model, read_config, save_model
 from .._config import as_dict, dump, flat, load, refuse_changes, resolve_device
 from .._corpus import Batch, Passage, TrainingLoader, passages, spread, sweep
 from .._language_model import (
@@ -86,6 +87,16 @@ class Config:
         for name in ("passage", "rows", "segment", "hold"):
             if getattr(self, name) < (2 if name == "passage" else 1):
                 raise ValueError(f"{name}={getattr(self, name)} is too small; give at least {1 + (name == 'passage')}")
+        for name, least in (("train_tokens", 2), ("eval_passages", 1)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name}={value} is too small; give at least {least}, or null for all")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed={self.seed} is out of range; give a number from 0 to 2^63 - 1")
+        for part in ("train", "scorer_train"):
+            for name in ("seed", "device", "dtype"):
+                if getattr(getattr(self, part), name) != getattr(TrainConfig(), name):
+                    raise ValueError(f"{part}.{name} is set by {name}; leave it out and set {name}")
+        TransformerConfig(1, **asdict(self.shape))  # says what is wrong with a shape before anything is trained
         if not self.budgets:
             raise ValueError("budgets is empty; name at least one number of slots")
         for strategy in strategies(self.strategies):
@@ -136,6 +147,8 @@ def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
     with main_first():
         tokenizer = fit_front_end(config)
     trained = all((out / part / CONFIG).is_file() for part in ("scorer", "transformer"))
+    if not trained:
+        require(config, "dev")
     corpus = [] if trained else read_split(config, tokenizer, "train", limit=config.train_tokens)
     return tokenizer, train_scorer(config, tokenizer, corpus), corpus
 
@@ -164,6 +177,12 @@ def read_split(
     return spread(passages(source.documents(split), tokenizer, config.passage, limit), count)
 
 
+def require(config: Config, split: Split) -> None:
+    """Raise `ValueError` where a split has no document, which is better told before training than after it."""
+    if next(iter(build("data", config.data).documents(split)), None) is None:
+        raise ValueError(f"the split {split} of {config.data!r} has no documents; give data that has some")
+
+
 class ScorerTask:
     """Training of a scorer on the same segments as the language model."""
 
@@ -188,6 +207,11 @@ def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) ->
     folder, device = Path(config.out) / "scorer", resolve_device(config.device)
     if config.scorer_from is not None:
         scorer = load_scorer(Path(config.scorer_from), device)
+        # The language model beside it was trained with the scorer that is here.
+        if (folder / CONFIG).is_file() and read_config(folder) != read_config(Path(config.scorer_from) / "scorer"):
+            raise ValueError(
+                f"{config.out} was made with another scorer than that of {config.scorer_from}; use another out"
+            )
         for name in (CONFIG, WEIGHTS):
             atomic_write(folder / name, (Path(config.scorer_from) / "scorer" / name).read_bytes())
         return scorer
@@ -195,7 +219,8 @@ def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) ->
         return load_scorer(Path(config.out), device)
     seed_all(config.seed)
     task = ScorerTask(build("scorers", config.scorer).build(tokenizer.vocab_size).to(device), config.rows)
-    _train(config, config.scorer_train, task, corpus, folder, "scorer")
+    dev = _dev(config, config.scorer_train, tokenizer)
+    _train(config, config.scorer_train, task, corpus, folder, "scorer", lambda: scorer_report(config, task.module, dev))
     name = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]
     save_model(folder, f"scorers/{name}", {"scorer": config.scorer, "vocab_size": tokenizer.vocab_size}, task.module)
     return task.module.eval()
@@ -218,7 +243,14 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
     model = LanguageModel(shape, choices).to(device)
     schedule = Schedule(choices, config.budgets, config.guard, config.hold, config.seed)
     task = LanguageModelTask(model, scorer, schedule, config.rows)
-    _train(config, config.train, task, corpus, folder, "language model")
+    dev = _dev(config, config.train, tokenizer)
+    scores = score_passages(scorer, dev, config.rows, config.segment, device)
+
+    def figures() -> dict[str, float]:
+        """Dev figures of the first strategy at the largest budget."""
+        return _figures(config, task.module, choices[0], max(config.budgets), dev, scores)
+
+    _train(config, config.train, task, corpus, folder, "language model", figures)
     fields = {"shape": asdict(shape), "strategies": config.strategies}
     save_model(folder, "language_model", json.loads(json.dumps(fields)), task.module)
     return task.module.eval()
@@ -276,9 +308,12 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
 
 
 def _claim(config: Config) -> None:
-    """Write the config into the run's folder, unless that holds a run of another one."""
+    """Write the config into the run's folder, unless that holds a run of another one.
+
+    A folder with nothing but a config holds no run: what was first asked for could not even begin.
+    """
     path = Path(config.out) / "config.yaml"
-    if path.is_file():
+    if path.is_file() and any(other != path and other.name[0] != "." for other in path.parent.iterdir()):
         refuse_changes(path.parent, _identity(load(Config, path)), _identity(config))
     atomic_write(path, dump(config))
 
@@ -289,7 +324,21 @@ def _identity(config: Config) -> dict[str, Any]:
     return {k: v for k, v in flat(as_dict(config)).items() if k not in beside and k.split(".")[-1] not in MAY_CHANGE}
 
 
-def _train(config: Config, settings: TrainConfig, task: Task, corpus: list[Passage], folder: Path, what: str) -> None:
+def _dev(config: Config, settings: TrainConfig, tokenizer: Tokenizer) -> list[Passage]:
+    """What is evaluated on while training; nothing where that was not asked for."""
+    return read_split(config, tokenizer, "dev", count=config.eval_passages) if settings.eval_every else []
+
+
+def _train(
+    config: Config,
+    settings: TrainConfig,
+    task: Task,
+    corpus: list[Passage],
+    folder: Path,
+    what: str,
+    evaluate: Callable[[], dict[str, float]],
+) -> None:
     loader = TrainingLoader(corpus, config.rows, config.segment, config.seed, *ranks())
     settings = replace(settings, seed=config.seed, device=config.device, dtype=config.dtype)
-    train(task, loader, settings, folder / "training", describe=what, identity=_identity(config))
+    evaluating = evaluate if settings.eval_every else None
+    train(task, loader, settings, folder / "training", describe=what, identity=_identity(config), evaluate=evaluating)

@@ -72,6 +72,11 @@ def _check_comparison(recipe, config, out, summary):
         assert all(len(kept) <= held["budget"] for kept in held["kept"])
     recipe.run(config)  # nothing is trained or measured again
     assert (out / "results.jsonl").read_text().splitlines() == lines
+    torn = "\n".join([*lines[:-1], lines[-1][:40]])
+    (out / "results.jsonl").write_text(torn)  # killed while it wrote: that cell is measured again
+    again = recipe.run(config)
+    assert (out / "results.jsonl").read_text().startswith(torn + "\n")
+    assert [row["per_seed"] for row in again["rows"]] == [row["per_seed"] for row in summary["rows"]]
 
 
 @pytest.mark.parametrize(("name", "path"), SHIPPED, ids=lambda value: getattr(value, "stem", value))

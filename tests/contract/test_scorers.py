@@ -149,6 +149,17 @@ class TestEveryScorer:
         assert a[:-1] == b[:-1]
         assert torch.equal(a[-1], b[-1])
 
+    def test_lower_precision_changes_scores_little(self, name):
+        model = make(name, trained=True)
+        exact, _ = model.score(text(), model.initial_state(3))
+        with torch.autocast("cpu", torch.bfloat16):
+            rough, state = model.score(text(), model.initial_state(3))
+            loss, _ = model.training_step(text(), state, torch.ones(3, 24).bool())
+        torch.testing.assert_close(rough.float(), exact, rtol=0.02, atol=0.05)
+        if loss.value.requires_grad:
+            loss.value.backward()
+            assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
     def test_safetensors_round_trip(self, name, tmp_path):
         model = make(name, trained=True)
         if state := model.state_dict():

@@ -145,7 +145,18 @@ def test_a_model_is_trained_on_a_long_line(config_file, line, tmp_path):
         ("data.path=nowhere.txt", "no such file or folder: 'nowhere.txt'"),
         ("device=gpu", "unknown device 'gpu'; use auto, cpu, cuda"),
         ("dtype=float23", "unknown dtype 'float23'; did you mean float"),
+        ("dtype=float16", "unknown dtype 'float16'; did you mean bfloat16"),
         ("rows=0", "rows=0 is too small; give at least 1"),
+        ("train_tokens=1", "train_tokens=1 is too small; give at least 2"),
+        ("eval_passages=0", "eval_passages=0 is too small; give at least 1"),
+        ("seed=-1", "seed=-1 is out of range"),
+        ("shape.layers=0", "layers=0 is too small; give 1 or more"),
+        ("shape.dropout=1", "dropout=1.0 is a share of units"),
+        ("train.min_lr_ratio=2", "min_lr_ratio = 2.0 must be from 0 to 1"),
+        ("train.seed=3", "train.seed is set by seed; leave it out and set seed"),
+        ("scorer_train.dtype=bfloat16", "scorer_train.dtype is set by dtype"),
+        ("strategies.gain=fifo", "strategy 'gain' is 'fifo'; it needs the key policy"),
+        ("strategies.gain.compresion=drop", "'compresion'; did you mean compression"),
     ],
 )
 def test_configs_that_cannot_be(capsys, config_file, tmp_path, override, told):
@@ -168,6 +179,10 @@ def test_configs_that_cannot_be(capsys, config_file, tmp_path, override, told):
             "unknown strategy 'transformer_x'; did you mean transformer_xl",
         ),
         (["compare", "demo", "budgets=[0]"], "capacity=0; a memory needs at least 1 slot"),
+        (["compare", "demo", "seeds=[]"], "seeds=[] must name at least one"),
+        (["compare", "demo", "seeds=[1,1]"], "seeds=[1, 1] must name at least one, and none twice"),
+        (["compare", "demo", "passages=0"], "passages=0"),
+        (["compare", "demo", "lm.seed=1"], "lm.seed is set from seeds of the comparison"),
         (["text_lm", "no/such.yaml"], "config 'no/such.yaml' not found"),
         (["text_lm"], "the following arguments are required: CONFIG; see `vqmem text_lm --help`"),
         (["list", "polices"], "unknown kind 'polices'; did you mean policies"),
@@ -208,6 +223,38 @@ def test_interruption_is_130(capsys, monkeypatch):
     monkeypatch.setattr("vqmem.registry.describe", interrupted)
     assert main(["list", "policies"]) == 130
     assert capsys.readouterr().err == "vqmem: interrupted\n"
+
+
+# --- runs ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_split_that_is_missing_is_told_before_anything_is_trained(capsys, config_file, tmp_path):
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    (tmp_path / "data" / "train" / "a.txt").write_text("some words and more of them " * 99)
+    told = refused(capsys, "text_lm", config_file, f"data.path={tmp_path}/data", f"out={tmp_path}/run")
+    assert "dev" in told
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_run_that_could_not_begin_does_not_hold_its_folder(capsys, config_file, tmp_path):
+    refused(capsys, "text_lm", config_file, "data.path=nowhere.txt", f"out={tmp_path}/run")
+    assert main(["text_lm", str(config_file), f"out={tmp_path}/run"]) == 0
+    capsys.readouterr()
+    told = refused(capsys, "text_lm", config_file, f"out={tmp_path}/run", "shape.dim=32")
+    assert "shape.dim" in told
+
+
+def test_a_model_keeps_the_scorer_it_was_trained_with(capsys, config_file, tiny_run, tmp_path):
+    """Another scorer in the folder that ``scorer_from`` names is refused."""
+    source = shutil.copytree(tiny_run, tmp_path / "source")
+    argv = ["text_lm", str(config_file), f"out={tmp_path}/run", f"scorer_from={source}"]
+    assert main(argv) == 0
+    before = state(tmp_path / "run" / "scorer")
+    shutil.rmtree(source)
+    assert main(["text_lm", str(config_file), f"out={source}", "scorer_train.lr=0.5"]) == 0
+    capsys.readouterr()
+    assert "was made with another scorer" in refused(capsys, *argv)
+    assert state(tmp_path / "run" / "scorer") == before
 
 
 # --- checkpoints ---------------------------------------------------------------------------------------------------

@@ -113,6 +113,14 @@ def test_a_scorer_alone_is_told_as_one(capsys, config_file, tmp_path):
     assert "generate" not in out
 
 
+def test_evaluating_while_training(config_file, tmp_path):
+    argv = ["text_lm", str(config_file), f"out={tmp_path}", "train.eval_every=1", "scorer_train.eval_every=2"]
+    assert main(argv) == 0
+    for part, figure, times in (("scorer", "residual", 1), ("transformer", "bits_per_byte", 2)):
+        lines = (tmp_path / part / "training" / "metrics.jsonl").read_text().splitlines()
+        assert sum('"evaluation"' in line and figure in line for line in lines) == times, lines
+
+
 # --- score ---------------------------------------------------------------------------------------------------------
 
 

@@ -119,7 +119,20 @@ def test_mixed_training_keeps_within_every_budget():
         loss.value.backward()
         assert state.memory.read().count <= schedule.at(step)[1].capacity
         assert not state.memory.read().payload[0].requires_grad
-    assert model.squeezers["squeezed"].weight.grad.abs().sum() > 0
+    assert model.squeezer(CHOICES[1]).weight.grad.abs().sum() > 0
+
+
+def test_a_bias_on_scores_is_given_scores_under_any_policy():
+    _, scorer = models()
+    model = LanguageModel(TransformerConfig(40, layers=2, dim=16, heads=2, score_bias=True), CHOICES[:1])
+    task = LanguageModelTask(model, scorer, Schedule(CHOICES[:1], [8]), 1)
+    _, state = task.step(TrainingLoader([passage(9, 1)], 1, 8, 0).next(), task.initial_state())
+    assert state.memory.slots.scores.abs().sum() > 0
+
+
+def test_a_strategy_may_have_a_dot_in_its_name():
+    squeezed = strategies({"rate.2": {"policy": "fifo", "compression": {"name": "pool", "rate": 2}}})
+    assert LanguageModel(TransformerConfig(40, layers=2, dim=16, heads=2), squeezed).squeezer(squeezed[0]) is not None
 
 
 def test_long_gaps_are_rare_tokens_last_seen_out_of_reach():

@@ -31,6 +31,7 @@ def example(results: ModuleType, **changes: object) -> Any:
     fields = {
         "title": "A title",
         "claim": "What it shows.",
+        "verdict": "It does.",
         "measured": "How.",
         "split": "dev",
         "seeds": [0, 1],
@@ -84,10 +85,12 @@ def test_benchmarks_print_and_save_figures(
     assert re.search("scoring .* MISSED", capsys.readouterr().out)
     with pytest.raises(SystemExit):
         results.options(None).parse_args(["--quick", "--save"])
-    monkeypatch.setattr(results, "write_result", lambda name, result: results_seen.append((name, result.values)))
-    results_seen: list[tuple[str, object]] = []
+    monkeypatch.setattr(results, "write_result", lambda name, result: results_seen.append((name, result)))
+    results_seen: list[tuple[str, Any]] = []
     results.present("b", figures, argparse.Namespace(quick=False, json=True, save=True), **about)
-    assert results_seen == [("b", figures)]
+    [(name, saved)] = results_seen
+    assert (name, saved.values) == ("b", figures)
+    assert saved.verdict == "1 of 2 goals reached; missed: scoring (2 x, goal 3)."
 
 
 def test_the_page_shows_tables_intervals_pictures_and_circumstances(
@@ -104,6 +107,8 @@ def test_the_page_shows_tables_intervals_pictures_and_circumstances(
         "| theirs | n/a |  |",
         "| speed | 31.5 |",
         "![Curve & co](results/some_name-1.svg)",
+        "To be shown: *What it shows.*",
+        "**Found:** It does.",
         "- It is not so.",
         "seeds 0, 1",
         "In brackets: 95 % of something.",

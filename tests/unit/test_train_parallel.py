@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,34 @@ def test_two_processes_resume_to_the_bit(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_recipe_in_two_processes(tmp_path, parallel):
+    """Scorer and language model, every kind of memory, evaluated on the way; it tells once."""
+    config = {
+        "front_end": "bytes",
+        "device": "cpu",
+        "passage": 64,
+        "rows": 2,
+        "segment": 16,
+        "train_tokens": 2000,
+        "eval_passages": 2,
+        "scorer": {"name": "vq_lm", "dim": 8, "hidden": 8, "codes": 4},
+        "scorer_train": {"steps": 2, "eval_every": 1, "parallel": parallel, "tensorboard": False},
+        "shape": {"layers": 1, "dim": 16, "heads": 2},
+        "train": {"steps": 6, "eval_every": 3, "parallel": parallel, "tensorboard": False},
+        "hold": 1,
+        "budgets": [24],
+        "strategies": {"pooled": {"policy": "fifo", "compression": "pool"}, "scored": {"policy": "scored"}},
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vqmem", "text_lm"]
+    arguments = [tmp_path / "config.yaml", f"out={tmp_path / 'run'}"]
+    done = subprocess.run([sys.executable, *command, *arguments], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count("on the dev split") == 1
+    assert set(json.loads((tmp_path / "run" / "evaluation.json").read_text())["memories"]) == {"pooled@24", "scored@24"}
 
 
 def test_parallel_that_cannot_be_is_refused(monkeypatch):
