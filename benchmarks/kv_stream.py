@@ -24,7 +24,7 @@ from vqmem.memory.hf_cache import VQMemCache
 from vqmem.models.scorers.random import Noise
 
 CAPACITY = 256
-SHAPE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+SHAPE: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 POLICIES = ("sink_recent", "scored", "h2o")
 
 

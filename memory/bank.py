@@ -117,6 +117,11 @@ class Memory:
         """What must be provided: ``"scores"``, ``"usage"``, ``"norms"``."""
         return (*self.policy.requires, *self.compression.requires)
 
+    @property
+    def observes(self) -> bool:
+        """Whether the policy has to be shown attention or keys."""
+        return not {"usage", "norms"}.isdisjoint(self.policy.requires)
+
     def empty(self, payload: tuple[Tensor, ...], signals: int = 3) -> State:
         """A memory that holds nothing, for payloads shaped and placed like ``payload`` (``[batch, any, ...]``)."""
         batch, device = payload[0].shape[0], payload[0].device
@@ -134,12 +139,17 @@ class Memory:
         scores: Float[Tensor, "batch time signal"],
         valid: Bool[Tensor, "batch time"],
         learned: nn.Module | None = None,
+        seen: Seen | None = None,
+        usage: Float[Tensor, "batch time"] | None = None,
     ) -> Written:
         """Remember a segment, then evict down to the capacity. ``learned`` is what ``compression.build`` gave.
 
-        ``positions`` count from the start of each row's document; ``valid`` is unset at padding.
+        ``positions`` count from the start of each row's document; ``valid`` is unset at padding. A policy that
+        `observes` wants ``seen``, what reading the segment showed, or has seen it and gives the segment's ``usage``.
         """
-        state = self.append(state, payload, tokens, positions, scores, valid)
+        state = self.append(state, payload, tokens, positions, scores, valid, usage)
+        if seen is not None:
+            state = self.observe(state, seen)
         return self.fit(state, positions[:, -1] + 1, learned)
 
     def append(
@@ -150,12 +160,12 @@ class Memory:
         positions: Int[Tensor, "batch time"],
         scores: Float[Tensor, "batch time signal"],
         valid: Bool[Tensor, "batch time"],
+        usage: Float[Tensor, "batch time"] | None = None,
     ) -> State:
         """Remember a segment and evict nothing yet: `fit` has to follow."""
         standard, moments = standardise(scores, state.moments, valid)
-        new = Slots(
-            payload, tokens, positions, scores, standard.to(scores.dtype), torch.zeros_like(scores[..., 0]), valid
-        )
+        usage = torch.zeros_like(scores[..., 0]) if usage is None else usage
+        new = Slots(payload, tokens, positions, scores, standard.to(scores.dtype), usage, valid)
         return State(concatenate(state.slots, new), state.pooled, moments)
 
     def observe(self, state: State, seen: Seen) -> State:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -49,11 +50,17 @@ class TransformerConfig:
 
 
 class Output(NamedTuple):
-    """``payload`` is what a memory should write for this segment; ``usage`` the attention each slot read received."""
+    """``payload`` is what a memory should write for this segment; ``usage`` the attention each slot read received.
+
+    ``weights`` are the attention of each token to the slots and the segment, averaged over heads and layers; ``norms``
+    those of the segment's keys, averaged likewise. What was not needed is None.
+    """
 
     logits: Float[Tensor, "batch time vocab"]
     payload: tuple[Tensor, ...]
     usage: Float[Tensor, "batch slots"] | None
+    weights: Float[Tensor, "batch time slots+time"] | None
+    norms: Float[Tensor, "batch time"] | None
 
 
 class MemoryTransformer(nn.Module):
@@ -92,23 +99,31 @@ class MemoryTransformer(nn.Module):
         *,
         previous: Int[Tensor, " batch"] | None = None,
         remember: Literal["hidden", "keys_values"] = "hidden",
-        need_usage: bool = False,
+        need: Collection[str] = (),
     ) -> Output:
         """Logits of the token after each input. ``positions`` count from the start of each row's document.
 
         ``memory`` holds payloads of the kind ``remember``, written by earlier calls; None where there are none yet.
         ``previous`` is the token before the segment for models with ``shift``, -1 (or None) where there is none.
+        ``need`` is what the memory requires: ``"usage"`` and ``"norms"`` make what else is in the output.
         """
         layout = self._layout(positions, memory)
         x = self._embed(inputs, previous)
-        written, usage = [], []
+        written, shown = [], []
         for i, block in enumerate(self.blocks):
             slots = () if memory is None or not memory.count else tuple(p[:, :, i] for p in memory.payload)
-            x, payload, used = block(x, slots, layout, remember, need_usage)
+            x, payload, show = block(x, slots, layout, remember, need)
             written.append(payload)
-            usage.append(used)
+            shown.append(show)
         payload = tuple(torch.stack(parts, dim=2) for parts in zip(*written, strict=True))
-        return Output(self.head(self.norm(x)), payload, torch.stack(usage).mean(0) if need_usage else None)
+        usage = weights = norms = None
+        if "usage" in need:
+            layers = torch.stack([show.weights for show in shown])
+            usage = layers[..., : layers.shape[3] - layers.shape[2]].sum(2).mean(0)
+            weights = layers.mean(0)
+        if "norms" in need:
+            norms = torch.stack([show.norms for show in shown]).mean(0)
+        return Output(self.head(self.norm(x)), payload, usage, weights, norms)
 
     def empty_payload(self, batch: int, remember: Literal["hidden", "keys_values"] = "hidden") -> tuple[Tensor, ...]:
         """Payload tensors of no slots, to make an empty memory from."""
@@ -156,6 +171,13 @@ class Layout(NamedTuple):
     bias: Tensor
 
 
+class Show(NamedTuple):
+    """What a layer shows if asked: attention weights, and the norms of the segment's keys, averaged over heads."""
+
+    weights: Tensor | None
+    norms: Tensor | None
+
+
 class Block(nn.Module):
     """Pre-norm attention and a feed-forward network with GELU."""
 
@@ -172,19 +194,20 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, slots: tuple[Tensor, ...], layout: Layout, remember: str, need_usage: bool
-    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
-        """The new hidden states, what to remember of this layer, and the slots' usage."""
+        self, x: Tensor, slots: tuple[Tensor, ...], layout: Layout, remember: str, need: Collection[str]
+    ) -> tuple[Tensor, tuple[Tensor, ...], Show]:
+        """The new hidden states, what to remember of this layer, and what it shows of its attention."""
         weight = self.attention.weight(self.attention_norm.weight)
         queries, keys, values = F.linear(normalise(x), weight).chunk(3, dim=-1)
         written = (x,) if remember == "hidden" else (keys, values)
+        norms = self.attention.split(keys).detach().float().norm(dim=-1).mean(2) if "norms" in need else None
         if slots:
             if remember == "hidden":
                 slots = F.linear(normalise(slots[0]), weight[x.shape[-1] :]).chunk(2, dim=-1)
             keys, values = (torch.cat([old, new], dim=1) for old, new in zip(slots, (keys, values), strict=True))
-        mixed, usage = self.attention(queries, keys, values, layout, need_usage)
+        mixed, weights = self.attention(queries, keys, values, layout, "usage" in need)
         x = x + self.dropout(mixed)
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), written, usage
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), written, Show(weights, norms)
 
 
 class Attention(nn.Module):
@@ -215,21 +238,21 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1))
 
     def forward(
-        self, queries: Tensor, keys: Tensor, values: Tensor, layout: Layout, need_usage: bool
+        self, queries: Tensor, keys: Tensor, values: Tensor, layout: Layout, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Attended values ``[batch, time, dim]`` and the attention that each memory slot received."""
+        """Attended values ``[batch, time, dim]`` and the weights ``[batch, time, keys]``, averaged over heads."""
         time, width = queries.shape[1], queries.shape[2] // self.heads
         q = _rotate(self.split(queries), layout.turns[:, -time:]).transpose(1, 2)
         k = _rotate(self.split(keys), layout.turns).transpose(1, 2)
         v = self.split(values).transpose(1, 2)
-        usage = None
-        if need_usage:
+        shown = None
+        if need_weights:
             weights = torch.softmax(q @ k.transpose(-1, -2) * width**-0.5 + layout.bias, dim=-1)
             mixed = weights @ v
-            usage = weights[..., : k.shape[2] - time].detach().mean(1).sum(1)
+            shown = weights.detach().mean(1)
         else:
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.bias)
-        return self.out(mixed.transpose(1, 2).flatten(2)), usage
+        return self.out(mixed.transpose(1, 2).flatten(2)), shown
 
 
 def reconstruction_loss(

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..memory.bank import Memory
+from ..memory.bank import Memory, Written
 from ..memory.bank import State as MemoryState
 from ..memory.compression.base import Compression
-from ..memory.policy import Guard, Policy
-from ..models.memory_transformer import MemoryTransformer, TransformerConfig, reconstruction_loss
+from ..memory.policy import Guard, Policy, Seen
+from ..models.memory_transformer import MemoryTransformer, Output, TransformerConfig, reconstruction_loss
 from ..models.scorers.base import SIGNALS, Loss, ScorerModel
 from ..registry import UnknownNameError, build
 from ._corpus import Batch, Passage, sweep
@@ -126,21 +126,31 @@ class LanguageModelTask:
             batch.positions,
             held.read(),
             previous=batch.previous,
-            need_usage="usage" in memory.requires,
+            need=memory.requires,
         )
         losses = F.cross_entropy(output.logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="none")
         loss = (losses * batch.valid.flatten()).sum() / batch.valid.sum().clamp(min=1)
         metrics = {"nll": loss.detach(), "tokens": batch.valid.sum()}
-        if output.usage is not None:
-            held = held.use(output.usage)
-        payload = tuple(x.detach() for x in output.payload)
-        written = memory.write(held, payload, batch.tokens, batch.positions, scores, batch.valid, learned)
+        written = write_segment(memory, held, output, batch, scores, learned)
         if learned is not None and written.squeezed.count:
-            squeeze = reconstruction_loss(self.module.transformer, payload[0], written.evicted, written.squeezed)
+            hidden = output.payload[0].detach()
+            squeeze = reconstruction_loss(self.module.transformer, hidden, written.evicted, written.squeezed)
             loss, metrics["reconstruction"] = loss + squeeze, squeeze.detach()
         return Loss(loss, {name: float(x) for name, x in metrics.items()}), TaskState(
             state.step + 1, scorer, _detach(written.state)
         )
+
+
+def write_segment(
+    memory: Memory, state: MemoryState, output: Output, batch: Batch, scores: Tensor, learned: nn.Module | None
+) -> Written:
+    """Remember what reading a segment gave, and show the policy the attention if it asks; gradients stop here."""
+    payload, seen = tuple(x.detach() for x in output.payload), None
+    if memory.observes:
+        seen = Seen(batch.positions, batch.valid, output.weights, output.norms)
+    elif output.usage is not None:
+        state = state.use(output.usage)
+    return memory.write(state, payload, batch.tokens, batch.positions, scores, batch.valid, learned, seen)
 
 
 def score_segment(
@@ -228,15 +238,10 @@ def read_passages(
 def _read_segment(
     model: LanguageModel, strategy: Strategy, memory: Memory, batch: Batch, scores: Tensor, state: MemoryState
 ) -> tuple[MemoryState, Tensor, Tensor]:
-    need_usage = "usage" in memory.requires
     output = model.transformer(
-        batch.tokens, batch.positions, state.read(), previous=batch.previous, need_usage=need_usage
+        batch.tokens, batch.positions, state.read(), previous=batch.previous, need=memory.requires
     )
-    if output.usage is not None:
-        state = state.use(output.usage)
-    written = memory.write(
-        state, output.payload, batch.tokens, batch.positions, scores, batch.valid, model.squeezer(strategy)
-    )
+    written = write_segment(memory, state, output, batch, scores, model.squeezer(strategy))
     nll = F.cross_entropy(output.logits.transpose(1, 2).float(), batch.targets, reduction="none")
     return written.state, nll.cpu(), (output.logits.argmax(-1) == batch.targets).cpu()
 

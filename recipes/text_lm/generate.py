@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...memory.bank import Memory
 from ...memory.bank import State as MemoryState
+from ...memory.policy import Seen
 from ...memory.slots import Slots, concatenate
 from ...registry import UnknownNameError
 from .._language_model import Strategy, strategies
@@ -81,19 +82,29 @@ class Reader:
     def _extend(self, tokens: Int[Tensor, "1 time"], reading: Reading) -> tuple[Float[Tensor, " vocab"], Reading]:
         """Read tokens that fit the segment in progress."""
         positions = reading.position + torch.arange(tokens.shape[1], device=tokens.device)[None]
-        held, need_usage = reading.memory, "usage" in self.memory.requires
+        held = reading.memory
         seen = concatenate(held.read(), reading.segment)
         output = self.run.model.transformer(
-            tokens, positions, seen, previous=reading.last, remember=self.remember, need_usage=need_usage
+            tokens, positions, seen, previous=reading.last, remember=self.remember, need=self.memory.requires
         )
-        if output.usage is not None:
+        if output.usage is not None and not self.memory.observes:
             held = held.use(output.usage[:, : held.read().count])
         # Scores and standardised scores are made when the memory takes the segment in: until then nothing reads them.
         blank = torch.zeros(1, tokens.shape[1], 3, device=tokens.device)
         valid = torch.ones_like(tokens, dtype=torch.bool)
         new = Slots(output.payload, tokens, positions, blank, blank, blank[..., 0], valid)
         position, segment = reading.position + tokens.shape[1], concatenate(reading.segment, new)
+        if self.memory.observes:
+            held, segment = self._note(held, segment, Seen(positions, valid, output.weights, output.norms))
         return output.logits[0, -1], self._take_in(Reading(held, segment, reading.scorer, position, tokens[:, -1]))
+
+    def _note(self, held: MemoryState, segment: Slots, seen: Seen) -> tuple[MemoryState, Slots]:
+        """Show the policy what reading the newest tokens of the segment showed of memory and segment."""
+        slots = self.memory.observe(replace(held, slots=concatenate(held.slots, segment)), seen)
+        count = slots.slots.count - segment.count
+        usage = slots.slots.usage.split([count, segment.count], dim=1)
+        held = replace(held, slots=replace(held.slots, usage=usage[0]), pooled=slots.pooled)
+        return held, replace(segment, usage=usage[1])
 
     def _take_in(self, reading: Reading) -> Reading:
         """Let the memory judge the segment, once it is full."""
@@ -103,7 +114,14 @@ class Reader:
         scores, scorer = self.run.scorer.score(segment.tokens, reading.scorer)
         squeezer = self.run.model.squeezer(self.strategy)
         written = self.memory.write(
-            reading.memory, segment.payload, segment.tokens, segment.positions, scores, segment.valid, squeezer
+            reading.memory,
+            segment.payload,
+            segment.tokens,
+            segment.positions,
+            scores,
+            segment.valid,
+            squeezer,
+            usage=segment.usage,
         )
         return replace(reading, memory=written.state, segment=segment.head(0), scorer=scorer)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
+from vqmem.memory.policy import Guard
 from vqmem.recipes._corpus import Passage
 from vqmem.recipes._language_model import read_passages, score_passages
 from vqmem.recipes.text_lm.generate import Sampling, generate, reader
 from vqmem.recipes.text_lm.recipe import Run, load_run
+from vqmem.registry import build
 
 STRATEGIES = ["transformer_xl", "gain", "used"]
 
@@ -33,9 +37,20 @@ def ids(run) -> torch.Tensor:
 @pytest.mark.parametrize("cut", [1, 5, 90])
 def test_any_cut_gives_what_evaluation_gives(run, ids, strategy, cut):
     """The likelihoods of `read_passages`, which reads whole segments with hidden states, from a reader of pieces."""
+    agrees_with_evaluation(run, ids, reader(run, strategy), cut)
+
+
+@pytest.mark.parametrize("policy", ["h2o", "tova", "lru", "lfu", "knorm"])  # snapkv's window depends on the cut
+@pytest.mark.parametrize("cut", [5, 90])
+def test_what_a_policy_sees_of_attention_is_the_same_for_any_cut(run, ids, policy, cut):
+    like = reader(run, "transformer_xl")
+    strategy = replace(like.strategy, policy=build("policies", policy))
+    agrees_with_evaluation(run, ids, replace(like, strategy=strategy, memory=strategy.memory(24, Guard(1, 4))), cut)
+
+
+def agrees_with_evaluation(run, ids, ours, cut):
     item = Passage("x", ids, torch.ones_like(ids), torch.zeros_like(ids, dtype=torch.bool))
     scores = score_passages(run.scorer, [item], 1, run.config.segment, torch.device("cpu"))
-    ours = reader(run, strategy)
     wanted, _ = read_passages(run.model, ours.strategy, ours.memory, [item], scores, 1, run.config.segment)
     reading, found = ours.start(), []
     for piece in ids[:-1].split(cut):

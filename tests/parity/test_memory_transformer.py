@@ -154,7 +154,7 @@ def test_usage_is_the_attention_received():
     model, ids = make(), tokens()
     _, state = read(model, ids, [16], Memory(8))
     here = torch.arange(16, 24).expand(BATCH, -1)
-    plain, counted = model(ids[:, 16:], here, state.read()), model(ids[:, 16:], here, state.read(), need_usage=True)
+    plain, counted = model(ids[:, 16:], here, state.read()), model(ids[:, 16:], here, state.read(), need=("usage",))
     torch.testing.assert_close(plain.logits, counted.logits, atol=1e-5, rtol=1e-5)
     assert counted.usage.shape == (BATCH, 8)
     assert (counted.usage > 0).all()
