@@ -43,6 +43,10 @@ def _reason(model: Any, config: Any, text: Any) -> str | None:
         return "carries a recurrent state or a cache of its own kind, which has no slots to evict"
     if _has_alibi(text):
         return "biases attention by distance between columns (ALiBi), which evicted slots would shift"
+    if "local" in getattr(
+        text, "attention_layers", ()
+    ):  # GPT-Neo, whose windows count columns out of the cache's sight
+        return "has layers with local attention, whose windows evicted slots would shift"
     kinds = {type(layer).__name__ for layer in DynamicCache(config=config).layers if type(layer) is not DynamicLayer}
     if kinds:
         return f"has layers that do not attend to all earlier tokens ({', '.join(sorted(kinds))})"

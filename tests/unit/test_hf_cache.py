@@ -44,6 +44,7 @@ def small(kind: str, **kwargs):
     return cls.from_config(config)
 
 
+LOCAL = [[["global", "local"], 1]]
 REFUSED = {
     "ALiBi": lambda: small("Bloom", vocab_size=50, hidden_size=32, n_layer=1, n_head=2),
     "MPT's ALiBi": lambda: small("Mpt", vocab_size=50, d_model=32, n_layers=1, n_heads=2),
@@ -54,6 +55,7 @@ REFUSED = {
     "some sliding layers": lambda: small(
         "Gemma3Text", **SHAPE, intermediate_size=48, num_key_value_heads=2, head_dim=8, sliding_window=8
     ),
+    "local attention": lambda: small("GPTNeo", hidden_size=32, num_layers=2, num_heads=2, attention_types=LOCAL),
     "an encoder": lambda: small("T5", vocab_size=50, d_model=32, d_ff=32, d_kv=8, num_layers=1, num_heads=2),
     "recurrent state": lambda: small("Mamba", vocab_size=50, hidden_size=32, num_hidden_layers=1, state_size=4),
     "attention and recurrent layers": lambda: small(
@@ -66,6 +68,7 @@ REASONS = {
     "Falcon with ALiBi": "ALiBi",
     "sliding windows": "SlidingWindow",
     "some sliding layers": "SlidingWindow",
+    "local attention": "local attention",
     "an encoder": "encoder-decoder",
     "recurrent state": "recurrent state|Linear",
     "attention and recurrent layers": "recurrent state|Linear",
