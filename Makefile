@@ -6,6 +6,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+WORKERS ?= auto
 BENCHMARKS := $(wildcard benchmarks/*.py)
 
 .PHONY: setup demo test test-compat lint bench clean
@@ -27,15 +28,15 @@ demo: $(INSTALLED)
 
 # One thread a worker: torch would start one a core in each. Big machines gain nothing beyond eight workers.
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8
 
 # Each release is laid over .venv, in a folder of its own that is found first; torch is not installed again.
 test-compat: $(INSTALLED)
 	@for release in '==5.2.*' '>=5.2'; do \
-		folder=".compat/$$release"; echo "== transformers$$release"; \
+		folder="$(CURDIR)/.compat/transformers$$release"; echo "== transformers$$release"; \
 		$(BIN)/python -m pip install --disable-pip-version-check -q --upgrade --target "$$folder" "transformers$$release" && \
-		PYTHONPATH="$$folder" $(BIN)/python -c 'import transformers as t; print("testing", t.__version__, *t.__path__)' && \
-		PYTHONPATH="$$folder" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/*/test_hf_*.py \
+		PYTHONPATH="$$folder:$$PYTHONPATH" $(BIN)/python -c 'import transformers as t; print("testing", t.__version__, *t.__path__)' && \
+		PYTHONPATH="$$folder:$$PYTHONPATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 tests/*/test_hf_*.py \
 		|| exit 1; \
 	done
 

@@ -99,6 +99,16 @@ def snapkv(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     return priorities
 
 
+def oracle(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
+    """Minus the tokens until the slot's token is read again."""
+
+    def wait(slot: Slot) -> int:
+        later = (p for p in range(now, len(policy.text)) if policy.text[p] == slot.token)
+        return next(later, now + 2 * len(policy.text) + 1) - now
+
+    return [-float(wait(slot)) for slot in slots]
+
+
 PRIORITIES: dict[str, Priority] = {
     "fifo": fifo,
     "sink_recent": sink_recent,
@@ -110,6 +120,7 @@ PRIORITIES: dict[str, Priority] = {
     "lru": lru,
     "knorm": knorm,
     "snapkv": snapkv,
+    "oracle": oracle,
 }
 """The oracle of each policy that has one, by the policy's name."""
 

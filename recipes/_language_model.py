@@ -43,8 +43,12 @@ def strategies(nodes: Mapping[str, Mapping[str, Any]]) -> list[Strategy]:
             raise ValueError(f"strategy {name!r} is {node!r}; it needs the key policy, as in {{policy: fifo}}")
         for key in set(node) - {"policy", "compression"}:
             raise UnknownNameError(f"key of the strategy {name!r}:", key, ["policy", "compression"])
-        compression = build("compressions", node.get("compression", "drop"))
-        made.append(Strategy(name, build("policies", node["policy"]), compression))
+        compression, policy = build("compressions", node.get("compression", "drop")), build("policies", node["policy"])
+        if "future" in policy.requires:
+            raise ValueError(
+                f"strategy {name!r}: policy {node['policy']!r} looks ahead, which no model can; for analysis"
+            )
+        made.append(Strategy(name, policy, compression))
     return made
 
 

@@ -1,0 +1,44 @@
+"""Keep what will come again soonest: looks ahead, so for analysis alone; recipes refuse it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..slots import Slots
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Belady's optimal replacement (IBM Systems Journal 5, 1966), a token being used when it is read again.
+
+    ``text`` is the whole document, token ids from position 0 on; every row reads this document. Tokens that never come
+    again go first, the older before the newer; without a text that is all of them. An upper bound for policies that
+    guess which tokens will recur, not one for attention, which uses tokens for more than that.
+    """
+
+    text: tuple[int, ...] = ()
+    requires: ClassVar[tuple[str, ...]] = ("future",)
+
+    def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
+        """Minus the tokens until the slot's token is next read, in float64, which tells all distances apart."""
+        places, length = _places(self.text).to(now.device), len(self.text)
+        here = slots.tokens * (length + 1) + now[:, None].clamp(max=length)
+        index = torch.searchsorted(places, here)
+        following = places[index.clamp(max=length)]
+        again = (following // (length + 1) == slots.tokens) & (slots.tokens >= 0) & (index < length)
+        never = -float(2 * length + 1)
+        return torch.where(again, -(following % (length + 1) - now[:, None]).double(), never)
+
+
+@lru_cache(maxsize=8)
+def _places(text: tuple[int, ...]) -> Int[Tensor, " entries"]:
+    """Token and position of every token of the text as one number, sorted; one entry more, so that none is empty."""
+    tokens = torch.tensor(text, dtype=torch.long)
+    places = (tokens * (len(text) + 1) + torch.arange(len(text))).sort().values
+    return torch.cat([places, torch.tensor([torch.iinfo(torch.long).max])])
