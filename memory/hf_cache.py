@@ -21,23 +21,29 @@ from ..models.scorers.base import SIGNALS, ScorerModel
 from ..registry import build
 from ._hf_hooks import Watch, attach, mask_of, new_tokens
 from ._hf_models import count_layers
+from ._hf_positions import Rotation
 from .bank import Memory, State
 from .policy import Guard, Observer, Policy, Seen
 
 
 @dataclass(frozen=True)
 class Held:
-    """What the cache knows of its slots, the same for all layers; the payload is each slot's place before eviction."""
+    """What the cache knows of its slots, the same for all layers.
+
+    The payload is each slot's index before eviction, and the position that its keys are rotated to.
+    """
 
     memory: State
     scorer: Any
     seen: Int[Tensor, " batch"]
     """Tokens so far that were no padding."""
+    shift: Int[Tensor, " batch"]
+    """What has to be added to the position of a new token, since slots were moved together."""
 
     def rows(self, change: Callable[[Tensor], Tensor]) -> Held:
         """Every tensor changed along its batch axis."""
         memory = State.from_state_dict({name: change(x) for name, x in self.memory.state_dict().items()})
-        return Held(memory, tree_map(change, self.scorer), change(self.seen))
+        return Held(memory, tree_map(change, self.scorer), change(self.seen), change(self.shift))
 
 
 @dataclass
@@ -128,7 +134,8 @@ class VQMemCache(Cache):
     Pass it as ``past_key_values`` to ``model`` (any `transformers` decoder that attends to all earlier tokens) or its
     ``generate``: greedy, sampling, beams, prompts whole or in chunks, batches with padding. Tokens are evicted after
     each pass, so attention sees the ``capacity`` and the new tokens; each row keeps its own, all layers and heads the
-    same ones. Kept tokens keep their positions.
+    same ones. Kept tokens keep their positions; with ``positions="compact"`` they are moved together, by turning their
+    keys, whenever the model would come to the end of the positions that it was trained for.
 
     ``policy`` is a name, its YAML mapping or the object itself; ``scorer`` a trained scorer of this model's token ids
     for policies that want scores. The first ``sinks`` and the newest ``recent`` tokens stay whatever the policy says
@@ -148,8 +155,12 @@ class VQMemCache(Cache):
         scorer: ScorerModel | None = None,
         sinks: int = 4,
         recent: int | None = None,
+        positions: str = "kept",
     ) -> None:
         layers = count_layers(model)
+        if positions not in ("kept", "compact"):
+            raise ValueError(f"positions={positions!r}; use kept or compact")
+        self._rotation = Rotation(model) if positions == "compact" else None
         recent = max(0, capacity - sinks) // 2 if recent is None else recent
         memory = Memory(capacity, _policy(policy), guard=Guard(sinks, recent))
         if "scores" in memory.requires and scorer is None:
@@ -200,21 +211,25 @@ class VQMemCache(Cache):
         slots = before.memory.slots
         if slots.batch != len(tokens):
             raise ValueError(f"the cache holds {slots.batch} rows but the model was given {len(tokens)}; reset() it")
+        if self._rotation is not None:
+            before = self._move_together(before, self._rotation, tokens.shape[1])
         now = self._read(before, tokens, valid)
-        desk.now = now
         watch = None
         if "usage" in self.memory.requires:
             watch = Watch(self.memory.policy.queries if isinstance(self.memory.policy, Observer) else None)
         elif "norms" not in self.memory.requires:
             self._choose(now)
-        if named.get("position_ids") is None:  # without them a model would count padding
-            named["position_ids"] = now.positions
+        if named.get("position_ids") is None or self._rotation is not None:
+            # Without them a model would count padding, and what was moved together.
+            named["position_ids"] = now.positions + before.shift[:, None]
         mask, whole = named.get("attention_mask"), bool(valid.all()) and bool(slots.valid.all())
-        if watch is None and slots.count == seen and mask is not None and mask.shape[1] == seen + tokens.shape[1]:
-            return named, None  # until something is evicted, slots are columns
-        if watch is None and whole:
-            return named | {"attention_mask": None}, None
-        return named | {"attention_mask": mask_of(slots.valid, valid, implementation, dtype)}, watch
+        columns = slots.count == seen and mask is not None and mask.shape[1] == seen + tokens.shape[1]
+        if watch is None and whole and not columns:
+            named["attention_mask"] = None
+        elif watch is not None or not columns:  # until something is evicted, slots are the columns of the mask given
+            named["attention_mask"] = mask_of(slots.valid, valid, implementation, dtype)
+        desk.now = now
+        return named, watch
 
     def finish(self, watch: Watch | None) -> None:
         """Called after a pass: evict, if that had to wait for what the pass would show."""
@@ -237,19 +252,31 @@ class VQMemCache(Cache):
         self._desk.now, self._desk.failed = None, True
 
     def _empty(self, tokens: Int[Tensor, "batch new"]) -> Held:
-        place = torch.zeros_like(tokens[:, :0])
+        none, zero = torch.zeros_like(tokens[:, :0]), torch.zeros_like(tokens[:, 0])
         scorer = None if self.scorer is None else self.scorer.initial_state(len(tokens))
-        return Held(self.memory.empty((place,)), scorer, torch.zeros_like(tokens[:, 0]))
+        return Held(self.memory.empty((none, none)), scorer, zero, zero)
+
+    def _move_together(self, held: Held, rotation: Rotation, new: int) -> Held:
+        """Give slots the positions from 0 on, without gaps, if new tokens would pass the limit of the model."""
+        slots = held.memory.slots
+        if not slots.count or int((held.seen + held.shift).max()) + new <= rotation.limit:
+            return held
+        places = (slots.valid.cumsum(1) - 1).clamp(min=0)
+        for layer in self.layers:
+            layer.keys = rotation(layer.keys, places - slots.payload[1])
+        slots = replace(slots, payload=(slots.payload[0], places))
+        return replace(held, memory=replace(held.memory, slots=slots), shift=slots.valid.sum(1) - held.seen)
 
     def _read(self, held: Held, tokens: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"]) -> Pass:
         """Append new tokens; nothing is evicted yet."""
         positions = (held.seen[:, None] + valid.cumsum(1) - 1).clamp(min=0)
         scores, scorer = self._score(tokens, valid, held.scorer)
-        place = torch.arange(held.memory.slots.count + tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
-        old, new = place.tensor_split([held.memory.slots.count], dim=1)
-        memory = replace(held.memory, slots=replace(held.memory.slots, payload=(old,)))
-        memory = self.memory.append(memory, (new,), tokens, positions, scores, valid)
-        return Pass(Held(memory, scorer, held.seen + valid.sum(1)), positions, valid)
+        slots, count = held.memory.slots, held.memory.slots.count
+        index = torch.arange(count + tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
+        memory = replace(held.memory, slots=replace(slots, payload=(index[:, :count], slots.payload[1])))
+        new = (index[:, count:], positions + held.shift[:, None])
+        memory = self.memory.append(memory, new, tokens, positions, scores, valid)
+        return Pass(replace(held, memory=memory, scorer=scorer, seen=held.seen + valid.sum(1)), positions, valid)
 
     def _choose(self, now: Pass) -> None:
         """Say which slots stay."""
@@ -327,7 +354,10 @@ class VQMemCache(Cache):
     def __deepcopy__(self, memo: dict[int, Any]) -> VQMemCache:
         """Another cache of the same model that holds the same, for a prompt that several texts begin with."""
         guard = self.memory.guard
-        twin = VQMemCache(self.model, self.memory.capacity, self.memory.policy, self.scorer, guard.sinks, guard.recent)
+        kind = "kept" if self._rotation is None else "compact"
+        twin = VQMemCache(
+            self.model, self.memory.capacity, self.memory.policy, self.scorer, guard.sinks, guard.recent, kind
+        )
         twin._desk.held, twin._desk.failed = copy.deepcopy(self._desk.held, memo), self._desk.failed
         for new, old in zip(twin.layers, self.layers, strict=True):
             vars(new).update({k: copy.deepcopy(x, memo) for k, x in vars(old).items() if k != "desk"})
