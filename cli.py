@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -260,20 +260,17 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _generate(asked: argparse.Namespace) -> None:
-    for piece in _generated(asked):
-        print(piece, end="", flush=True)
-    print()
-
-
-def _generated(asked: argparse.Namespace) -> Iterator[str]:
     from .recipes._config import resolve_device
     from .recipes.text_lm.generate import Sampling, continue_text
     from .recipes.text_lm.recipe import load_run
 
     sampling = Sampling(asked.tokens, asked.temperature, asked.top_k, asked.seed)
     run = load_run(asked.run, resolve_device(asked.device))
-    yield asked.prompt
-    yield from continue_text(run, asked.prompt, sampling, strategy=asked.strategy, capacity=asked.capacity)
+    pieces = continue_text(run, asked.prompt, sampling, strategy=asked.strategy, capacity=asked.capacity)
+    print(asked.prompt, end="", flush=True)  # only now that everything has been checked
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
 
 
 _GENERATE = Command(

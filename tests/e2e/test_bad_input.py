@@ -210,6 +210,23 @@ def test_a_config_that_is_no_config(capsys, tmp_path):
         assert told in refused(capsys, "text_lm", path)
 
 
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--prompt", "a", "--temperature", "inf"], "temperature = inf must be 0 or more and finite"),
+        (["--prompt", "a", "--temperature", "nan"], "temperature = nan must be 0 or more and finite"),
+        (["--prompt", "a", "--top-k=-1"], "top_k = -1 must be 0 or more"),
+        (["--prompt", "a", "--seed=-1"], "seed = -1 is out of range; give a number from 0"),
+        (["--prompt", "a", "--capacity", "0"], "capacity=0; a memory needs at least 1 slot"),
+        (["--prompt", "a", "--strategy", "gian"], "unknown strategy 'gian'; did you mean gain?"),
+        (["--prompt", ""], "the prompt has no token; give at least one character"),
+        (["--prompt", "na\udcefve"], "the prompt is not valid UTF-8 at character 2; give it in UTF-8"),
+    ],
+)
+def test_what_cannot_be_generated_prints_nothing_else(capsys, tiny_run, argv, told):
+    assert told in refused(capsys, "generate", tiny_run, *argv)
+
+
 def test_debug_shows_where_it_comes_from(monkeypatch):
     monkeypatch.setenv("VQMEM_DEBUG", "1")
     with pytest.raises(ValueError, match="unknown command"):
