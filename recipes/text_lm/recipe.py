@@ -32,6 +32,7 @@ from .._language_model import (
     strategies,
 )
 from .._parallel import main_first, ranks, start_processes
+from .._score import load_scorer
 from .._train import MAY_CHANGE, Task, TrainConfig, seed_all, train
 
 
@@ -224,11 +225,6 @@ def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) ->
     name = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]
     save_model(folder, f"scorers/{name}", {"scorer": config.scorer, "vocab_size": tokenizer.vocab_size}, task.module)
     return task.module.eval()
-
-
-def load_scorer(folder: Path, device: torch.device | str = "cpu") -> Any:
-    """The scorer of a run. Raises `ValueError` where it is missing, damaged or of another architecture."""
-    return load_model(folder / "scorer", lambda x: build("scorers", x["scorer"]).build(x["vocab_size"]), device=device)
 
 
 def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[Passage]) -> LanguageModel:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from vqmem.cli import main
+from vqmem.recipes._artifacts import seal
 
 
 def refused(capsys, *argv: object) -> str:
@@ -319,11 +320,39 @@ def test_checkpoints_of_another_architecture(capsys, copy, part):
     config = json.loads(path.read_text())
     shape = config["fields"]["scorer" if part == "scorer" else "shape"]
     shape["dim"] = 32
+    text = copy.parent / "text.txt"
+    text.write_text("some text")
+    argv = [{"TEXT": text, "RUN": copy}.get(word, word) for word in USES[part]]
+    path.write_text(json.dumps(seal(config)))
+    assert "are of another architecture than" in refused(capsys, *argv)
     path.write_text(json.dumps(config))
+    assert "config.json is damaged or was edited" in refused(capsys, *argv)
+
+
+@pytest.mark.parametrize("part", USES)
+def test_parts_in_each_others_place(capsys, copy, part):
+    other = next(name for name in USES if name != part)
+    shutil.rmtree(copy / part)
+    shutil.copytree(copy / other, copy / part)
     text = copy.parent / "text.txt"
     text.write_text("some text")
     told = refused(capsys, *({"TEXT": text, "RUN": copy}.get(word, word) for word in USES[part]))
-    assert "are of another architecture than" in told
+    kinds = {"scorer": "'scorers/vq_lm'", "transformer": "'language_model'"}
+    assert f"{copy / part} holds a model of kind {kinds[other]}" in told
+
+
+def test_every_file_of_a_training_checkpoint_is_held_against_its_sum(capsys, copy, config_file):
+    (copy / "transformer" / "config.json").unlink()  # so that training goes on from its checkpoint
+    folder = next((copy / "transformer" / "training" / "checkpoints").iterdir())
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        data = path.read_bytes()
+        digits = [place for place, byte in enumerate(data) if chr(byte).isdigit()]  # still JSON when one is changed
+        place = digits[len(digits) // 2]
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        told = refused(capsys, "text_lm", config_file, f"out={copy}")
+        assert f"checkpoint {folder} is damaged: {path.relative_to(folder)} is missing or changed" in told
+        path.write_bytes(data)
+    assert main(["text_lm", str(config_file), f"out={copy}"]) == 0
 
 
 def test_a_damaged_front_end(capsys, copy):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from vqmem.recipes._artifacts import atomic_write, load_model, read_config, save_model
+from vqmem.recipes._artifacts import atomic_write, load_model, read_config, read_sealed, save_model, seal
 from vqmem.recipes._progress import Bar, duration, progress
 
 
@@ -82,6 +82,49 @@ def test_config_of_something_else(saved, text):
     (saved / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config.json"):
         load_model(saved, build)
+
+
+def test_every_changed_value_of_a_config_is_found(saved):
+    path = saved / "config.json"
+    config = json.loads(path.read_text())
+    for key in config:
+        for changed in ({**config, key: "x"}, {name: value for name, value in config.items() if name != key}):
+            path.write_text(json.dumps(changed))
+            with pytest.raises(ValueError, match=r"config\.json is damaged or was edited: its own_sha256 is not"):
+                load_model(saved, build)
+    path.write_text(json.dumps(dict(reversed(config.items()))))  # the same values
+    load_model(saved, build)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"fields": {}}, r"does not describe a toys/tied \(KeyError: 'size'\)"),
+        ({"fields": {"size": "seven"}}, r"does not describe a toys/tied \(TypeError: "),
+        ({"fields": {"size": -7}}, r"does not describe a toys/tied \(RuntimeError: "),
+        ({"fields": [7]}, "it needs the keys kind, fields, tied, sha256"),
+        ({"tied": {"out.weight": "nowhere"}}, r"does not describe a toys/tied \(KeyError: 'nowhere'\)"),
+    ],
+)
+def test_sealed_configs_that_describe_nothing(saved, change, told):
+    path = saved / "config.json"
+    path.write_text(json.dumps(seal(json.loads(path.read_text()) | change)))
+    with pytest.raises(ValueError, match=told) as caught:
+        load_model(saved, build)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_kind_stands_for_those_below_it(saved):
+    load_model(saved, build, kind="toys")
+    with pytest.raises(ValueError, match="holds a model of kind 'toys/tied', but 'scorers' is wanted"):
+        load_model(saved, build, kind="scorers")
+
+
+def test_a_seal_is_of_what_json_makes_of_the_values(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps(seal({"b": (1, 2.5), "a": {1: None}})))
+    values = read_sealed(tmp_path / "x.json")
+    assert values == seal({"a": {"1": None}, "b": [1, 2.5]})
+    assert seal(values) == values
 
 
 def test_atomic_write_leaves_the_old_file_on_failure(tmp_path, monkeypatch):
