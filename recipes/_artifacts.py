@@ -7,12 +7,14 @@ architecture are told apart and named.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import errno
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +33,53 @@ SEAL = "own_sha256"
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
-    """Write ``content`` to ``path`` so that a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write ``content`` to ``path`` so that a reader sees the old file or the new one, never half of one.
+
+    Raises ``OSError`` as `told_of` does.
+    """
     data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with told_of(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to ``path`` in a single write, so that the lines of several processes stay whole.
+
+    After half a line, which a process that was killed may have left, a new one is begun. Raises ``OSError`` as
+    `told_of` does; half a line may then be left.
+    """
+    with told_of(path), path.open("a+b", buffering=0) as file:
+        torn = file.tell() > 0 and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"
+        data = ("\n" * torn + line + "\n").encode()
+        if file.write(data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextlib.contextmanager
+def told_of(path: Path) -> Iterator[None]:
+    """Around writing ``path``: an ``OSError`` says in one line that it is ``path`` which cannot be written, and why.
+
+    What the operating system names is a temporary file beside it, or a folder on the way to it.
+    """
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if isinstance(error, IsADirectoryError):
+            reason = "it is a folder; give the name of a file"
+        elif isinstance(error, (FileExistsError, NotADirectoryError)):
+            file = next((part for part in (path, *path.parents) if part.is_file()), path)
+            reason = f"{str(file)!r} is a file, where a folder is needed; give another place"
+        raise OSError(f"cannot write {str(path)!r}: {reason}") from error
 
 
 def missing_file(what: str, path: Path, pattern: str = "*") -> ValueError:

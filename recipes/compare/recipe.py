@@ -17,7 +17,7 @@ import torch
 
 from ...data.base import Split
 from ...registry import UnknownNameError
-from .._artifacts import atomic_write
+from .._artifacts import append_line, atomic_write
 from .._config import as_dict, digest, dump, resolve_device
 from .._corpus import Passage
 from .._language_model import score_passages, strategies
@@ -222,10 +222,7 @@ def _measure(config: Config, cell: Cell, run: text_lm.Run, bench: Bench) -> None
     total = sum(len(item.ids) - 1 for item in bench.items)
     with Bar(f"seed {cell.seed}  {cell.strategy}@{cell.budget} {cell.train}", total) as bar:
         found = measure(model, strategy, cell, config.lm, bench.items, bench.scores, bench.rare, bar)
-    path = _results(config)
-    torn = path.is_file() and not path.read_bytes().endswith(b"\n")  # a run was killed while it wrote
-    with path.open("a", encoding="utf-8") as file:
-        file.write("\n" * torn + json.dumps({"key": key, **asdict(cell), **found}) + "\n")
+    append_line(_results(config), json.dumps({"key": key, **asdict(cell), **found}))
 
 
 def _passage(config: Config, run: text_lm.Run, bench: Bench) -> dict[str, Any]:

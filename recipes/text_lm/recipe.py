@@ -18,7 +18,7 @@ from ...models.memory_transformer import TransformerConfig
 from ...models.scorers.base import Loss, ScorerModel
 from ...registry import build
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, save_tokenizer
-from .._artifacts import CONFIG, WEIGHTS, atomic_write, load_model, read_config, save_model
+from .._artifacts import CONFIG, WEIGHTS, atomic_write, load_model, missing_file, read_config, save_model
 from .._config import as_dict, dump, flat, load, refuse_changes, resolve_device
 from .._corpus import Batch, Passage, TrainingLoader, passages, spread, sweep
 from .._language_model import (
@@ -31,6 +31,7 @@ from .._language_model import (
     score_passages,
     strategies,
 )
+from .._lock import locked
 from .._parallel import main_first, ranks, start_processes
 from .._score import load_scorer
 from .._train import MAY_CHANGE, Task, TrainConfig, seed_all, train
@@ -127,7 +128,8 @@ def run(config: Config) -> dict[str, Any]:
     if config.strategies:
         figures = evaluate(fit(config))
     else:
-        tokenizer, scorer, _ = fit_scorer(config)
+        with locked(Path(config.out)):
+            tokenizer, scorer, _ = fit_scorer(config)
         items = read_split(config, tokenizer, "dev", count=config.eval_passages)
         figures = {"split": "dev", "scorer": scorer_report(config, scorer, items), "memories": {}}
     atomic_write(Path(config.out) / "evaluation.json", json.dumps(figures, indent=2) + "\n")
@@ -135,15 +137,20 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def fit(config: Config) -> Run:
-    """Front-end, scorer and language model: trained and saved, or loaded where that has been done."""
-    tokenizer, scorer, corpus = fit_scorer(config)
-    return Run(config, tokenizer, scorer, train_model(config, tokenizer, scorer, corpus))
+    """Front-end, scorer and language model: trained and saved, or loaded where that has been done.
+
+    Raises `ValueError` where another run is at work in the same folder.
+    """
+    with locked(Path(config.out)):
+        tokenizer, scorer, corpus = fit_scorer(config)
+        return Run(config, tokenizer, scorer, train_model(config, tokenizer, scorer, corpus))
 
 
 def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
     """Front-end and scorer, and the training passages if anything of this run is still to be trained."""
     start_processes(config.train.parallel, resolve_device(config.device))
     out = Path(config.out)
+    _find_source(config)
     _claim(config)
     with main_first():
         tokenizer = fit_front_end(config)
@@ -301,6 +308,18 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
     config = load(Config, folder / "config.yaml")
     model = load_language_model(folder / "transformer", device)
     return Run(config, load_tokenizer(folder / "front_end"), load_scorer(folder, device), model)
+
+
+def _find_source(config: Config) -> None:
+    """Raise `ValueError` where ``scorer_from`` lacks a part of what is to be taken from it."""
+    if config.scorer_from is None:
+        return
+    source, wanted = Path(config.scorer_from), "the folder of a finished `vqmem text_lm`"
+    if not source.is_dir():
+        raise missing_file(f"scorer_from ({wanted})", source)
+    for part in (f"front_end/{FILE}", f"scorer/{CONFIG}", f"scorer/{WEIGHTS}"):
+        if not (source / part).is_file():
+            raise ValueError(f"scorer_from = {config.scorer_from!r} has no {part}; give {wanted}")
 
 
 def _claim(config: Config) -> None:
