@@ -143,7 +143,8 @@ Each is one file; docs/add-a-variant.md says how to add one.""",
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a UTF-8 text file, or - for standard input")
+    parser.add_argument("file", metavar="FILE", help="a text file, or - for standard input")
+    parser.add_argument("--encoding", default="utf-8", help="of the text, as Python names it (default utf-8)")
     parser.add_argument(
         "--model", type=Path, metavar="DIR", help="run of `vqmem text_lm` (default: the packaged scorer)"
     )
@@ -157,7 +158,8 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
 def _score(asked: argparse.Namespace) -> None:
     from .recipes._show_scores import show
 
-    show(asked.file, asked.model, asked.signal, asked.device, as_json=asked.json, html=asked.html)
+    given = (asked.file, asked.encoding, asked.model, asked.signal, asked.device)
+    show(*given, as_json=asked.json, html=asked.html)
 
 
 _SCORE = Command(
@@ -170,7 +172,8 @@ examples:
   vqmem score book.txt --signal gain
   vqmem score book.txt --html book.html
   cat book.txt | vqmem score - --json | head
-An object of --json has the keys text, start, end (characters), score (the surprise), rarity, gain (nats) and code.
+An object of --json has the keys text, start, end (characters; a byte order mark is dropped and does not count), score
+(the surprise), rarity, gain (nats) and code.
 surprise: how badly the token is rebuilt from its code and what came before; rarity: from its code alone;
 gain = rarity - surprise: how much the context told about it.""",
 )

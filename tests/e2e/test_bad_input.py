@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 from vqmem.cli import main
 from vqmem.recipes._artifacts import seal
+from vqmem.registry import build
+from vqmem.tokenizers_.base import save_tokenizer
 
 
 def refused(capsys, *argv: object) -> str:
@@ -47,6 +51,43 @@ def test_texts_that_cannot_be_scored(capsys, tiny_run, tmp_path, kind, output):
     extra = ["--html", tmp_path / "page.html"] if output == "--html" else ["--json"]
     assert told in refused(capsys, "score", tmp_path / "text.txt", "--model", tiny_run, *extra)
     assert state(tmp_path) == {"text.txt": data}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [
+        ("utf-8", "is not valid utf-8 (byte 0xef at offset 2); give its --encoding, such as latin-1"),
+        ("utf8x", "unknown encoding 'utf8x'; give one Python knows"),
+        ("hex", "unknown encoding 'hex'; give one Python knows"),
+    ],
+)
+def test_encodings_that_are_not_the_texts(capsys, tiny_run, tmp_path, encoding, told):
+    (tmp_path / "text.txt").write_bytes("naïve".encode("latin-1"))
+    assert told in refused(capsys, "score", tmp_path / "text.txt", "--model", tiny_run, "--encoding", encoding)
+
+
+@pytest.mark.parametrize("output", ["--signal=surprise", "--json", "--html"])
+def test_a_text_of_white_space(capsys, tiny_run, copy, tmp_path, output):
+    """It has tokens for some front-ends and none for others."""
+    text, page = tmp_path / "blank.txt", tmp_path / "page.html"
+    text.write_text(" \n\t \n")
+    argv = ["score", str(text), "--model", str(tiny_run), *([output, str(page)] if output == "--html" else [output])]
+    assert main(argv) == 0
+    assert page.is_file() if output == "--html" else capsys.readouterr().out.strip(" \n")
+    page.unlink(missing_ok=True)
+    size = json.loads((copy / "scorer" / "config.json").read_text())["fields"]["vocab_size"]
+    words = Tokenizer(models.WordLevel({f"[{i}]": i for i in range(size)}, unk_token="[0]"))  # pyright: ignore[reportCallIssue]
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[0]").save_pretrained(tmp_path / "words")
+    shutil.rmtree(copy / "front_end")
+    spec = {"name": "pretrained", "path": str(tmp_path / "words")}
+    save_tokenizer(build("front-ends", spec).fit([]), spec, copy / "front_end")
+    capsys.readouterr()
+    told = refused(capsys, *[copy if word == str(tiny_run) else word for word in argv])
+    assert (
+        told == f"vqmem: '{text}' has no token: the model's front-end passes over white space; give a file with words"
+    )
+    assert not page.exists()
 
 
 @pytest.mark.parametrize("kind", BAD_TEXTS)

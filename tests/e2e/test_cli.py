@@ -189,14 +189,33 @@ def test_score_does_not_depend_on_pieces(tiny_run, monkeypatch):
             assert one["score"] == pytest.approx(other["score"], abs=1e-4)
 
 
-def test_a_reader_that_leaves_early_is_no_error(tiny_run, tmp_path):
-    path = tmp_path / "long.txt"
-    path.write_text(SAMPLE * 1000)
-    command = f"{sys.executable} -m vqmem score {path} --model {tiny_run} --json | head -n 1"
+@pytest.mark.parametrize("output", ["--json", "--signal=gain"])
+@pytest.mark.parametrize("times", [1, 1000], ids=["short", "long"])
+def test_a_reader_that_leaves_early_is_no_error(tiny_run, tmp_path, output, times):
+    path = tmp_path / "text.txt"
+    path.write_text(SAMPLE * times)
+    command = f"{sys.executable} -m vqmem score {path} --model {tiny_run} {output} | head -c 0"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0
-    assert json.loads(done.stdout)["start"] == 0
-    assert "Error" not in done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding"),
+    [
+        (b"\xef\xbb\xbf" + SAMPLE.encode(), "utf-8"),
+        (SAMPLE.encode("utf-16"), "utf-16"),
+        ("naïve".encode("latin-1"), "latin-1"),
+    ],
+)
+def test_score_of_other_encodings(capsys, tiny_run, tmp_path, data, encoding):
+    """Without the byte order mark: the first character is the text's own."""
+    (tmp_path / "text.txt").write_bytes(data)
+    argv = [str(tmp_path / "text.txt"), "--model", str(tiny_run), "--json", "--encoding", encoding]
+    tokens = [json.loads(line) for line in call(capsys, "score", *argv)[0].splitlines()]
+    text = data.decode(encoding).removeprefix("\ufeff")
+    assert "".join(token["text"] for token in tokens) == text
+    assert (tokens[0]["start"], tokens[-1]["end"]) == (0, len(text))
+    assert all(text[token["start"] : token["end"]].endswith(token["text"]) for token in tokens)
 
 
 # --- generate ------------------------------------------------------------------------------------------------------
