@@ -143,7 +143,7 @@ def peak_of(script: str) -> float:
 
 
 def test_a_line_of_50_mb_is_scored_as_it_is_read(tiny_run, line):
-    """Its first tokens come at once, and memory holds the text but never all of its tokens."""
+    """Its first tokens come at once, and memory holds the text but never all of its tokens (all take minutes)."""
     script = f"""
 from itertools import islice
 from pathlib import Path
