@@ -35,7 +35,9 @@ class Native:
     """Models trained for one strategy and one budget each, beside the mixed ones; none by default."""
 
     strategies: tuple[str, ...] = ()
+    """Those of the comparison that get models of their own; with any, the baseline must be among them."""
     budget: int = 128
+    """Slots a row."""
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
@@ -47,7 +49,9 @@ class Config:
     """
 
     out: str = "runs/compare"
+    """Folder of the comparison; given again, it goes on where it stopped."""
     title: str = "Which memory keeps what, and does it help?"
+    """Heading of the report."""
     strategies: dict[str, Any] = field(default_factory=dict)
     """Name -> ``policy`` and, unless evicted slots are dropped, ``compression``."""
     baseline: str = "transformer_xl"
@@ -55,6 +59,7 @@ class Config:
     budgets: tuple[int, ...] = (64, 128, 256)
     """Slots a row."""
     seeds: tuple[int, ...] = (0, 1, 2)
+    """A model is trained for each."""
     split: Split = "test"
     """Choose on ``dev``, report on ``test`` once."""
     passages: int | None = None

@@ -42,12 +42,19 @@ class Shape:
     """The size of the transformer; see `TransformerConfig`."""
 
     layers: int = 3
+    """Transformer blocks."""
     dim: int = 192
+    """Width; a multiple of twice the heads."""
     heads: int = 4
+    """Attention heads a layer."""
     expansion: int = 4
+    """Width of the feed-forward part, as a multiple of ``dim``."""
     dropout: float = 0.0
+    """Share of units that are dropped in training."""
     score_bias: bool = False
+    """Whether each head learns a bias on the standardised score of a slot."""
     shift: bool = True
+    """Whether each embedding tells the token before as well, which small models need to use their memory."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +62,17 @@ class Config:
     """A run. With several strategies or budgets the memory is drawn anew among them every ``hold`` segments."""
 
     out: str = "runs/text_lm"
+    """Folder of the run; given again, the run goes on where it stopped."""
     seed: int = 0
+    """Of weights, of the order of passages and of the memories that are drawn."""
     device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
     dtype: str = "auto"
+    """auto, float32 or bfloat16 (mixed precision); auto is bfloat16 on a GPU that has it, else float32."""
     data: str | dict[str, Any] = "builtin_text"
+    """Data source: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     front_end: str | dict[str, Any] = "bpe"
+    """Front-end: a name, or ``name`` and its keys (`vqmem list front-ends NAME`)."""
     passage: int = 2048
     """Tokens read before the memory is emptied."""
     train_tokens: int | None = None
@@ -67,9 +80,11 @@ class Config:
     eval_passages: int | None = 32
     """Passages of the dev split to evaluate on, taken evenly; null is all."""
     rows: int = 32
+    """Passages read side by side, each with a memory of its own."""
     segment: int = 64
     """Tokens read at once; what lies further back is seen through the memory alone."""
     scorer: str | dict[str, Any] = "vq_lm"
+    """Scorer: a name, or ``name`` and its keys (`vqmem list scorers NAME`)."""
     scorer_from: str | None = None
     """A finished run whose scorer and front-end to use instead of training them."""
     scorer_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600, lr=3e-3))
@@ -80,9 +95,11 @@ class Config:
     budgets: tuple[int, ...] = (128,)
     """Slots a row."""
     sinks: int = 0
+    """A guard: so many of the first tokens no policy may touch."""
     recent: int = 0
-    """Guards in tokens: the first and the newest, which no policy may touch."""
+    """A guard: so many of the newest tokens no policy may touch."""
     hold: int = 4
+    """Segments before strategy and budget are drawn anew."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes that cannot be, and memories without room for the guards."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import vqmem
 from vqmem.cli import main
-from vqmem.registry import KINDS, names
+from vqmem.registry import KINDS, describe, names
 
 SAMPLE = "Ahab said: “naïve 語学 🐋🐋”, \tand\r\nnothing  more.  "
 
@@ -76,6 +76,26 @@ def test_help_of_a_recipe_explains_every_key(capsys):
     assert "novels" in told
     assert "  segment = 64    a whole number\n      Tokens read at once;" in told
     assert "  scorer_train.steps = 600  " in told, "a default is the recipe's, not that of the nested class"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_tells_every_key_of_every_variant(capsys, kind):
+    for name in names(kind):
+        told = json.loads(call(capsys, "list", kind, name, "--json")[0])
+        assert [key for key, about in told.items() if not about["doc"].endswith(".") or not about["type"]] == []
+        out, _ = call(capsys, "list", kind, name)
+        assert out.startswith(describe(kind, name))
+        for key, about in told.items():
+            assert f"  {key} = {json.dumps(about['default'], ensure_ascii=False)}    {about['type']}\n" in out
+            assert f"      {about['doc']}\n" in out
+        assert told or "It has no keys." in out
+
+
+def test_list_knows_what_keys_mean(capsys):
+    told = json.loads(call(capsys, "list", "policies", "scored", "--json")[0])
+    assert told["age_weight"] == {"type": "a number", "default": 1.0, "doc": "Weight of the age."}
+    told = json.loads(call(capsys, "list", "data", "recall", "--json")[0])
+    assert told["gap"]["doc"].startswith("least number of characters between"), "from its docstring's Args"
 
 
 def test_print_config_resolves_and_runs_nothing(capsys, config_file, tmp_path):

@@ -11,25 +11,17 @@ from vqmem.cli import main
 from vqmem.recipes._lock import locked
 
 
-def refused(capsys, *argv: object) -> str:
-    """The one line that says what is wrong, behind what was told before."""
-    assert main([str(word) for word in argv]) == 2
-    out, told = capsys.readouterr()
-    assert out == ""
-    return told.rstrip("\n").split("\n")[-1]
-
-
-def test_places_that_cannot_be_written(capsys, tiny_run, config_file, tmp_path):
+def test_places_that_cannot_be_written(refused, tiny_run, config_file, tmp_path):
     file, text = tmp_path / "file", tmp_path / "text.txt"
     file.write_text("in the way")
     text.write_text("some text")
     for place in (file / "page.html", file / "deep" / "page.html"):
-        told = refused(capsys, "score", text, "--model", tiny_run, "--html", place)
+        told = refused("score", text, "--model", tiny_run, "--html", place)
         assert (
             told == f"vqmem: cannot write '{place}': '{file}' is a file, where a folder is needed; give another place"
         )
     for place in (file, file / "run"):
-        told = refused(capsys, "text_lm", config_file, f"out={place}")
+        told = refused("text_lm", config_file, f"out={place}")
         assert (
             told == f"vqmem: cannot write '{place}': '{file}' is a file, where a folder is needed; give another place"
         )
@@ -51,7 +43,7 @@ sys.exit(main(["score", "{tmp_path}/text.txt", "--model", "{tiny_run}", "--html"
     assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
 
 
-def test_a_folder_in_which_a_run_is_at_work(capsys, config_file, tmp_path):
+def test_a_folder_in_which_a_run_is_at_work(refused, config_file, tmp_path):
     """The second run ends with a line; where the first is killed, the lock goes with it."""
     argv = ["text_lm", str(config_file), f"out={tmp_path}/run"]
     command = [sys.executable, "-m", "vqmem", *argv, "scorer_train.steps=1000000"]
@@ -62,13 +54,13 @@ def test_a_folder_in_which_a_run_is_at_work(capsys, config_file, tmp_path):
             assert first.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        told = refused(capsys, *argv, "scorer_train.steps=1000000")
+        told = refused(*argv, "scorer_train.steps=1000000")
         first.kill()
     assert told == f"vqmem: {tmp_path}/run is in use by another run; wait for its end, or give another `out`"
-    assert "holds another run" in refused(capsys, *argv)
+    assert "holds another run" in refused(*argv)
 
 
-def test_seeds_of_a_comparison_may_run_at_once_but_none_twice(capsys, config_file, tmp_path):
+def test_seeds_of_a_comparison_may_run_at_once_but_none_twice(capsys, refused, config_file, tmp_path):
     lm = yaml.safe_load(config_file.read_text())
     for key in ("strategies", "budgets", "eval_passages"):
         del lm[key]
@@ -79,7 +71,7 @@ def test_seeds_of_a_comparison_may_run_at_once_but_none_twice(capsys, config_fil
     with locked(tmp_path / "run" / "seed-1"):
         assert main([*argv, "seeds=[0]"]) == 0
         capsys.readouterr()
-        told = refused(capsys, *argv, "seeds=[1]")
+        told = refused(*argv, "seeds=[1]")
         assert told == f"vqmem: {tmp_path}/run/seed-1 is in use by another run; wait for its end, or give another `out`"
     assert main([*argv, "seeds=[1]"]) == 0
     assert main([*argv, "seeds=[0, 1]"]) == 0
