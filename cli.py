@@ -7,8 +7,8 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -110,10 +110,18 @@ def _one_line(error: Exception) -> str:
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", nargs="?", help=f"{', '.join(registry.KINDS)}; all of them if left out")
-    parser.add_argument("--json", action="store_true", help="one object: name -> description (kind -> these, for all)")
+    parser.add_argument("name", nargs="?", help="one of the kind: tell its keys too")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="one object: name -> description (kind -> these, for all; key -> type, default and doc, for one)",
+    )
 
 
 def _list(asked: argparse.Namespace) -> None:
+    if asked.name is not None:
+        _list_keys(asked)
+        return
     kinds = list(registry.KINDS) if asked.kind is None else [asked.kind]
     found = {kind: {name: registry.describe(kind, name) for name in registry.names(kind)} for kind in kinds}
     if asked.json:
@@ -127,6 +135,22 @@ def _list(asked: argparse.Namespace) -> None:
             print(f"{'' if asked.kind else '  '}{name:{width}}  {description}")
 
 
+def _list_keys(asked: argparse.Namespace) -> None:
+    variant = registry.load(asked.kind, asked.name)
+    schema = variant.Config if asked.kind == "recipes" else variant
+    if not asked.json:
+        print(registry.describe(asked.kind, asked.name))
+        print(f"\nkeys, with their defaults and types:\n{_explain(schema)}" if fields(schema) else "\nIt has no keys.")
+        return
+    from .recipes._keys import keys
+
+    told = {}
+    for key in keys(schema):
+        default = {"default": json.loads(key.default)} if key.default else {}
+        told[key.name] = {"type": key.type, **default, "doc": key.doc}
+    print(json.dumps(told, indent=2, ensure_ascii=False))
+
+
 _LIST = Command(
     "name the policies, scorers, front-ends, compressions, data sources and recipes there are",
     _list_arguments,
@@ -134,6 +158,7 @@ _LIST = Command(
     """\
 examples:
   vqmem list policies
+  vqmem list policies scored
   vqmem list --json
 Each is one file; docs/add-a-variant.md says how to add one.""",
 )
@@ -143,7 +168,8 @@ Each is one file; docs/add-a-variant.md says how to add one.""",
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a UTF-8 text file, or - for standard input")
+    parser.add_argument("file", metavar="FILE", help="a text file, or - for standard input")
+    parser.add_argument("--encoding", default="utf-8", help="of the text, as Python names it (default utf-8)")
     parser.add_argument(
         "--model", type=Path, metavar="DIR", help="run of `vqmem text_lm` (default: the packaged scorer)"
     )
@@ -157,7 +183,8 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
 def _score(asked: argparse.Namespace) -> None:
     from .recipes._show_scores import show
 
-    show(asked.file, asked.model, asked.signal, asked.device, as_json=asked.json, html=asked.html)
+    given = (asked.file, asked.encoding, asked.model, asked.signal, asked.device)
+    show(*given, as_json=asked.json, html=asked.html)
 
 
 _SCORE = Command(
@@ -170,7 +197,8 @@ examples:
   vqmem score book.txt --signal gain
   vqmem score book.txt --html book.html
   cat book.txt | vqmem score - --json | head
-An object of --json has the keys text, start, end (characters), score (the surprise), rarity, gain (nats) and code.
+An object of --json has the keys text, start, end (characters; a byte order mark is dropped and does not count), score
+(the surprise), rarity, gain (nats) and code.
 surprise: how badly the token is rebuilt from its code and what came before; rarity: from its code alone;
 gain = rarity - surprise: how much the context told about it.""",
 )
@@ -200,19 +228,22 @@ examples:
   vqmem {name} {example}
   vqmem {name} {example} out=runs/mine --print-config
 A run that was interrupted goes on where it stopped when the same command is given again."""
-    return Command(registry.describe("recipes", name), arguments, run, epilog, lambda: _explain(name))
+
+    def more() -> str:
+        return f"\n\nkeys, with their defaults and types:\n{_explain(registry.load('recipes', name).Config)}"
+
+    return Command(registry.describe("recipes", name), arguments, run, epilog, more)
 
 
-def _explain(name: str) -> str:
-    """Every key of a recipe's config."""
-    recipe = registry.load("recipes", name)
+def _explain(schema: Any) -> str:
+    """Every key of a config or of a variant."""
     from .recipes._keys import keys
 
     lines = []
-    for key in keys(recipe.Config):
+    for key in keys(schema):
         default = f" = {key.default}" if key.default else " (needed)"
         lines += [f"  {key.name}{default}    {key.type}", *([f"      {key.doc}"] if key.doc else [])]
-    return "\n\nkeys, with their defaults and types:\n" + "\n".join(lines)
+    return "\n".join(lines)
 
 
 def _run_recipe(name: str, asked: argparse.Namespace) -> None:
@@ -260,20 +291,17 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _generate(asked: argparse.Namespace) -> None:
-    for piece in _generated(asked):
-        print(piece, end="", flush=True)
-    print()
-
-
-def _generated(asked: argparse.Namespace) -> Iterator[str]:
     from .recipes._config import resolve_device
     from .recipes.text_lm.generate import Sampling, continue_text
     from .recipes.text_lm.recipe import load_run
 
     sampling = Sampling(asked.tokens, asked.temperature, asked.top_k, asked.seed)
     run = load_run(asked.run, resolve_device(asked.device))
-    yield asked.prompt
-    yield from continue_text(run, asked.prompt, sampling, strategy=asked.strategy, capacity=asked.capacity)
+    pieces = continue_text(run, asked.prompt, sampling, strategy=asked.strategy, capacity=asked.capacity)
+    print(asked.prompt, end="", flush=True)  # only now that everything has been checked
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
 
 
 _GENERATE = Command(

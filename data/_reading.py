@@ -7,14 +7,16 @@ import sys
 from pathlib import Path
 
 
-def read_text(path: str | Path, encoding: str = "utf-8") -> str:
+def read_text(path: str | Path, encoding: str = "utf-8", option: str = "`encoding`") -> str:
     """The whole text of a file, or of standard input for ``-``; a leading byte order mark is dropped.
+
+    ``option`` is what messages call the place where another encoding can be given.
 
     Raises:
         ValueError: in one line, what is wrong with the file and what to do about it.
     """
     if str(path) == "-":
-        return decode(sys.stdin.buffer.read(), "standard input", encoding)
+        return decode(sys.stdin.buffer.read(), "standard input", encoding, option)
     path = existing(path)
     if path.is_dir():
         raise ValueError(f"{str(path)!r} is a folder; give a file in it")
@@ -22,10 +24,10 @@ def read_text(path: str | Path, encoding: str = "utf-8") -> str:
         data = path.read_bytes()
     except OSError as error:
         raise ValueError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    return decode(data, repr(str(path)), encoding)
+    return decode(data, repr(str(path)), encoding, option)
 
 
-def decode(data: bytes, name: str, encoding: str = "utf-8") -> str:
+def decode(data: bytes, name: str, encoding: str = "utf-8", option: str = "`encoding`") -> str:
     """Decode ``data``; ``name`` is what messages call it. Raises `ValueError` as `read_text` does."""
     try:
         text = data.decode(encoding).removeprefix("\ufeff")
@@ -33,11 +35,11 @@ def decode(data: bytes, name: str, encoding: str = "utf-8") -> str:
         raise ValueError(f"unknown encoding {encoding!r}; give one Python knows, such as latin-1") from error
     except UnicodeDecodeError as error:
         if b"\0" in data:
-            raise ValueError(_binary(name)) from error
+            raise ValueError(_binary(name, option)) from error
         byte = f"byte 0x{data[error.start]:02x} at offset {error.start}"
-        raise ValueError(f"{name} is not valid {encoding} ({byte}); give its `encoding`, such as latin-1") from error
+        raise ValueError(f"{name} is not valid {encoding} ({byte}); give its {option}, such as latin-1") from error
     if "\0" in text:
-        raise ValueError(_binary(name))
+        raise ValueError(_binary(name, option))
     if not text:
         raise ValueError(f"{name} is empty; give a file with text in it")
     return text
@@ -48,12 +50,16 @@ def existing(path: str | Path) -> Path:
     path = Path(path).expanduser()
     if path.exists():
         return path
-    missing = path
+    raise ValueError(f"no such file or folder: {str(path)!r}; {did_you_mean(path) or 'check the spelling'}")
+
+
+def did_you_mean(path: str | Path) -> str:
+    """A question that names what is nearest to a ``path`` that is not there; empty if nothing is near."""
+    missing = Path(path).expanduser()
     while not missing.parent.exists():
         missing = missing.parent
     close = difflib.get_close_matches(missing.name, [entry.name for entry in _entries(missing.parent)], n=1, cutoff=0.5)
-    hint = f"did you mean {str(missing.parent / close[0])!r}?" if close else "check the spelling"
-    raise ValueError(f"no such file or folder: {str(path)!r}; {hint}")
+    return f"did you mean {str(missing.parent / close[0])!r}?" if close else ""
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -63,5 +69,5 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _binary(name: str) -> str:
-    return f"{name} is not text (it has NUL bytes); give a text file, or its `encoding` if it is utf-16 or utf-32"
+def _binary(name: str, option: str) -> str:
+    return f"{name} is not text (it has NUL bytes); give a text file, or its {option} if it is utf-16 or utf-32"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..registry import UnknownNameError
-from ._reading import existing
+from ._reading import did_you_mean, existing
 from .base import Document, Split
 
 _BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
@@ -75,7 +75,10 @@ def _open(path: str, subset: str) -> Any:
             return datasets.load_dataset(builder, data_files=path, streaming=True)
         return datasets.load_dataset(path, subset or None, streaming=True)
     except Exception as error:  # its own errors, those of the hub's client and of half a dozen file formats
-        raise ValueError(f"cannot open data set {path!r} ({_reason(error)}); check `path` and `subset`") from error
+        hint = "" if Path(path).exists() else did_you_mean(path)
+        raise ValueError(
+            f"cannot open data set {path!r} ({_reason(error)}); {hint or 'check `path` and `subset`'}"
+        ) from error
 
 
 def _rows(split: Any, path: str) -> Iterator[dict[str, Any]]:

@@ -1,17 +1,20 @@
 """Model folders on disk: ``model.safetensors`` beside ``config.json``, written atomically and checked when read.
 
-Nothing here is ever unpickled. ``config.json`` carries the kind of model, the fields that rebuild it, and the SHA-256
-of the weights, so that a damaged file and a file of another architecture are told apart and named.
+Nothing here is ever unpickled. ``config.json`` carries the kind of model, the fields that rebuild it, the SHA-256 of
+the weights and, as ``own_sha256``, that of its own other keys, so that a damaged file and a file of another
+architecture are told apart and named.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import errno
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +28,58 @@ from .. import __version__
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+SEAL = "own_sha256"
+"""The key of a sealed JSON file that holds the SHA-256 of all the others."""
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
-    """Write ``content`` to ``path`` so that a reader sees the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write ``content`` to ``path`` so that a reader sees the old file or the new one, never half of one.
+
+    Raises ``OSError`` as `told_of` does.
+    """
     data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with told_of(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to ``path`` in a single write, so that the lines of several processes stay whole.
+
+    After half a line, which a process that was killed may have left, a new one is begun. Raises ``OSError`` as
+    `told_of` does; half a line may then be left.
+    """
+    with told_of(path), path.open("a+b", buffering=0) as file:
+        torn = file.tell() > 0 and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"
+        data = ("\n" * torn + line + "\n").encode()
+        if file.write(data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextlib.contextmanager
+def told_of(path: Path) -> Iterator[None]:
+    """Around writing ``path``: an ``OSError`` says in one line that it is ``path`` which cannot be written, and why.
+
+    What the operating system names is a temporary file beside it, or a folder on the way to it.
+    """
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if isinstance(error, IsADirectoryError):
+            reason = "it is a folder; give the name of a file"
+        elif isinstance(error, (FileExistsError, NotADirectoryError)):
+            file = next((part for part in (path, *path.parents) if part.is_file()), path)
+            reason = f"{str(file)!r} is a file, where a folder is needed; give another place"
+        raise OSError(f"cannot write {str(path)!r}: {reason}") from error
 
 
 def missing_file(what: str, path: Path, pattern: str = "*") -> ValueError:
@@ -73,6 +113,33 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     return parse_safetensors(data)
 
 
+def seal(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON-able ``values`` with their own SHA-256 among them, which `read_sealed` checks."""
+    plain = json.loads(json.dumps(dict(values)))  # as they will be read: tuples are lists, keys are strings
+    return plain | {SEAL: _own_sha256(plain)}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read the JSON of values that `seal` made. Raises ``ValueError`` in one line where they are not what was written.
+
+    Without its sum a file is refused too: were it let pass, damage to the sum's own key would switch the check off.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(values, dict) or values.get(SEAL) != _own_sha256(values):
+        raise ValueError(
+            f"{path} is damaged or was edited: its {SEAL} is not the SHA-256 of its other keys; copy or make it again"
+        )
+    return values
+
+
+def _own_sha256(values: Mapping[str, Any]) -> str:
+    text = json.dumps({key: values[key] for key in values if key != SEAL}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def save_model(folder: Path, kind: str, fields: Mapping[str, Any], module: nn.Module) -> None:
     """Save ``module`` so that `load_model` can rebuild it.
 
@@ -82,27 +149,26 @@ def save_model(folder: Path, kind: str, fields: Mapping[str, Any], module: nn.Mo
     tensors, tied = _untie({name: whole(tensor) for name, tensor in module.state_dict(keep_vars=True).items()})
     config = {"kind": kind, "fields": dict(fields), "version": __version__, "tied": tied}
     text = json.dumps(config)  # fail on what JSON cannot hold before anything is written
-    config = json.loads(text) | {"sha256": write_tensors(folder / WEIGHTS, tensors)}
+    config = seal(json.loads(text) | {"sha256": write_tensors(folder / WEIGHTS, tensors)})
     atomic_write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def read_config(folder: Path, kind: str | None = None) -> dict[str, Any]:
-    """The ``config.json`` of a model folder: keys ``kind``, ``fields``, ``version``, ``tied``, ``sha256``.
+    """The ``config.json`` of a model folder: keys ``kind``, ``fields``, ``version``, ``tied``, ``sha256`` and its seal.
 
-    Raises ``ValueError`` when it is missing (naming the nearest), is not a model's, or is of another ``kind``.
+    Raises ``ValueError`` when it is missing (naming the nearest), is damaged, edited or not a model's, or is of another
+    ``kind`` than the one wanted (of which ``scorers`` means any below it).
     """
     if not folder.is_dir():
         raise missing_file("model folder", folder)
     path = folder / CONFIG
     if not path.is_file():
         raise missing_file("model config", path)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    if not isinstance(config, dict) or not {"kind", "fields", "sha256"} <= config.keys():
-        raise ValueError(f"{path} does not describe a model of vqmem: it needs the keys kind, fields and sha256")
-    if kind is not None and config["kind"] != kind:
+    config = read_sealed(path)
+    wanted = {"kind": str, "fields": dict, "tied": dict, "sha256": str}
+    if not all(isinstance(config.get(key), of) for key, of in wanted.items()):
+        raise ValueError(f"{path} does not describe a model of vqmem: it needs the keys {', '.join(wanted)}")
+    if kind is not None and kind not in (config["kind"], config["kind"].split("/")[0]):
         raise ValueError(f"{folder} holds a model of kind {config['kind']!r}, but {kind!r} is wanted")
     return config
 
@@ -116,13 +182,18 @@ def load_model(
 ) -> nn.Module:
     """Rebuild the model in ``folder`` on ``device``, in eval mode: ``builder(fields)`` makes it, the weights fill it.
 
-    Raises ``ValueError`` with one line when anything is missing, damaged, of another ``kind`` than wanted, or when the
-    weights do not fit what ``builder`` made (naming missing, unexpected and mis-shaped weights).
+    Raises ``ValueError`` with one line when anything is missing, damaged, of another ``kind`` than wanted, when the
+    fields are not those of the kind, or when the weights do not fit what ``builder`` made (naming missing, unexpected
+    and mis-shaped weights).
     """
     config = read_config(folder, kind)
     tensors = read_tensors(folder / WEIGHTS, config["sha256"])
-    tensors |= {name: tensors[first] for name, first in config.get("tied", {}).items()}
-    module = builder(config["fields"])
+    try:
+        tensors |= {name: tensors[first] for name, first in config["tied"].items()}
+        module = builder(config["fields"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:  # whatever a sealed file may hold
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise ValueError(f"{folder / CONFIG} does not describe a {config['kind']} ({reason}); make it again") from error
     load_weights(module, tensors, f"{folder} ({config['kind']})")
     return module.to(device).eval()
 

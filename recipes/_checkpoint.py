@@ -3,7 +3,7 @@
 `torch.distributed.checkpoint` writes its own metadata, and everything that is not a tensor, with pickle. So it is used
 here with its safetensors storage and for tensors only: the parameters and the optimiser's moments, which the processes
 share or shard (folder ``shared``). What each process has of its own (buffers, memory state, RNG, position in the data)
-goes to ``rank-K.safetensors`` and ``rank-K.json``. ``checkpoint.json`` holds the SHA-256 of all these files.
+goes to ``rank-K.safetensors`` and ``rank-K.json``. ``checkpoint.json`` holds the SHA-256 of these files and its own.
 
 A checkpoint is written beside its place and renamed into it: it is whole or it is not there.
 """
@@ -31,6 +31,8 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_shared
 from torch.distributed.checkpoint.state_dict_saver import save as save_shared
+
+from ._artifacts import read_sealed, seal
 
 INDEX = "checkpoint.json"
 SHARED = "shared"
@@ -60,7 +62,7 @@ def save(folder: Path, step: int, shared: Mapping[str, Tensor], own: Any, about:
         written = sorted(path for path in temporary.rglob("*") if path.is_file())
         digests = {path.relative_to(temporary).as_posix(): _sha256(path) for path in written}
         index = {"step": step, "world": world, "files": digests, **about}
-        (temporary / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        (temporary / INDEX).write_text(json.dumps(seal(index), indent=2) + "\n")
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         for older in folder.glob("step-*"):
@@ -81,11 +83,10 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises ``ValueError`` when a file of the checkpoint is missing or its SHA-256 is not the recorded one.
     """
     try:
-        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
-        digests = index["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(f"checkpoint {path} is damaged: {INDEX} is not readable; delete the folder") from None
-    for name, digest in digests.items():
+        index = read_sealed(path / INDEX)
+    except (OSError, ValueError):
+        raise ValueError(f"checkpoint {path} is damaged: {INDEX} is missing or changed; delete the folder") from None
+    for name, digest in index["files"].items():
         if not (path / name).is_file() or _sha256(path / name) != digest:
             raise ValueError(f"checkpoint {path} is damaged: {name} is missing or changed; delete the folder")
     return index

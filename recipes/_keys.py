@@ -7,12 +7,15 @@ import dataclasses
 import inspect
 import itertools
 import json
+import re
 import typing
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ..schema import type_name
 from ._config import as_dict
+
+_ARGUMENT = re.compile(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", re.MULTILINE)
 
 
 class Key(NamedTuple):
@@ -51,9 +54,10 @@ def _at(values: dict[str, Any], name: str) -> Any:
 
 
 def _docs(schema: Any) -> dict[str, str]:
-    """The string below each field in the source: what Sphinx and editors show for an attribute."""
+    """What is said of each field under ``Args:``, or by the string below it (shown by Sphinx and editors too)."""
+    _, _, listed = (inspect.getdoc(schema) or "").partition("\nArgs:\n")
+    found = {name: " ".join(text.split()) for name, text in _ARGUMENT.findall(listed)}
     body = typing.cast(ast.ClassDef, ast.parse(inspect.getsource(schema)).body[0]).body
-    found = {}
     for item, after in itertools.pairwise(body):
         if not (isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)):
             continue

@@ -41,16 +41,22 @@ def load_scoring(folder: Path | None = None, device: torch.device | str = "cpu")
     if not folder.is_dir():
         raise missing_file("model", folder)
     tokenizer = load_tokenizer(folder / "front_end")
-    fields = read_config(folder / "scorer")["fields"]
+    fields = read_config(folder / "scorer", "scorers")["fields"]
     if fields.get("vocab_size") != tokenizer.vocab_size:
         raise ValueError(
             f"{folder}: the front-end has {tokenizer.vocab_size} ids and the scorer {fields.get('vocab_size')}; "
             "they are of different runs, copy both from one"
         )
-    scorer = load_model(
-        folder / "scorer", lambda x: build("scorers", x["scorer"]).build(x["vocab_size"]), device=device
-    )
-    return Scoring(tokenizer, scorer, device)
+    return Scoring(tokenizer, load_scorer(folder, device), device)
+
+
+def load_scorer(folder: Path, device: torch.device | str = "cpu") -> Any:
+    """The scorer of a run. Raises `ValueError` where it is missing, damaged or of another architecture."""
+
+    def make(fields: dict[str, Any]) -> Any:
+        return build("scorers", fields["scorer"]).build(fields["vocab_size"])
+
+    return load_model(folder / "scorer", make, kind="scorers", device=device)
 
 
 def score_text(text: str, scoring: Scoring, chunk: int = CHUNK) -> Iterator[list[dict[str, Any]]]:

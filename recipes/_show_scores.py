@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,27 @@ PAGE_TOKENS = 200_000
 """More than this no browser lays out with pleasure."""
 
 
-def show(file: str, model: Path | None, signal: str, device: str, *, as_json: bool, html: Path | None) -> None:
+def show(
+    file: str, encoding: str, model: Path | None, signal: str, device: str, *, as_json: bool, html: Path | None
+) -> None:
     """Score ``file`` (``-`` is standard input) and show it on standard output, or write the page ``html``.
 
-    Raises `ValueError` in one line for whatever is wrong with the file, the model, the signal or the device; a page is
-    written whole or not at all.
+    Raises `ValueError` in one line for whatever is wrong with the file, its encoding, the model, the signal or the
+    device, and for a text without tokens; a page is written whole or not at all.
     """
     if signal not in SIGNALS:
         raise UnknownNameError("signal", signal, list(SIGNALS))
     if html is not None and html.is_dir():
         raise ValueError(f"--html {html} is a folder; give the name of a file to write")
-    text = read_text(file)
+    text = read_text(file, encoding, "--encoding")
     scoring = load_scoring(model, resolve_device(device))
-    chunks = _watched(score_text(text, scoring), len(text), quiet=html is None and sys.stdout.isatty())
+    chunks = score_text(text, scoring)
+    first = next(chunks, None)
+    if first is None:
+        raise ValueError(
+            f"{file!r} has no token: the model's front-end passes over white space; give a file with words"
+        )
+    chunks = _watched(chain([first], chunks), len(text), quiet=html is None and sys.stdout.isatty())
     if as_json:
         _print_json(chunks)
     elif html is not None:
@@ -75,10 +84,14 @@ def _print_colours(chunks: Iterator[list[dict[str, Any]]], signal: str) -> None:
     console = Console(force_terminal=True, highlight=False)
     count, totals = 0, dict.fromkeys(SIGNALS, 0.0)
     for chunk in chunks:
-        console.print(heatmap_terminal(chunk, signal), end="", soft_wrap=True)
+        # Not printed by rich itself, which ends the process with an error where a pipe's reader has had enough.
+        with console.capture() as coloured:
+            console.print(heatmap_terminal(chunk, signal), end="", soft_wrap=True)
+        sys.stdout.write(coloured.get())
         count += len(chunk)
         for name in SIGNALS:
             totals[name] += sum(token["score" if name == "surprise" else name] for token in chunk)
-    console.print()
+    sys.stdout.write("\n")
+    sys.stdout.flush()  # a broken pipe is to be found before the summary is told
     means = ", ".join(f"{name} {total / count:.2f}" for name, total in totals.items())
     print(f"{count:,} tokens; nats a token: {means}; orange = high {signal}", file=sys.stderr)

@@ -78,23 +78,37 @@ class TrainConfig:
     """How to train. Steps count optimiser updates."""
 
     steps: int = 1000
+    """Updates in all."""
     lr: float = 1e-3
+    """The learning rate that AdamW reaches after the warm-up."""
     warmup: int = 50
+    """Steps over which the learning rate rises from 0."""
     min_lr_ratio: float = 0.1
+    """Share of ``lr`` that is left at the end of its cosine."""
     weight_decay: float = 0.1
+    """AdamW's, on matrices; vectors do not decay."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's, of the moving averages of the gradient and of its square."""
     clip: float = 1.0
+    """Largest norm of the gradient; what is longer is shortened to it."""
     accumulate: int = 1
+    """Batches a step."""
     log_every: int = 10
+    """Steps between two lines of the log."""
     eval_every: int = 0
-    """Steps between evaluations; 0 evaluates at the end only. The same for ``save_every``."""
+    """Steps between evaluations on the dev split; 0 evaluates at the end only."""
     save_every: int = 200
+    """Steps between checkpoints; 0 saves at the end only."""
     seed: int = 0
+    """Of weights and dropout; a recipe sets it from its own ``seed``."""
     device: str = "auto"
+    """Where to train; a recipe sets it from its own ``device``."""
     dtype: str = "auto"
+    """Precision of training; a recipe sets it from its own ``dtype``."""
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     """``auto`` is ``ddp`` under torchrun, else ``none``; ``fsdp`` shards parameters and optimiser (``fully_shard``)."""
     tensorboard: bool = True
+    """Whether to write the log for TensorBoard too."""
 
     def __post_init__(self) -> None:
         least_values = {"steps": 1, "accumulate": 1, "log_every": 1, "warmup": 0, "eval_every": 0, "save_every": 0}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data._reading import existing
+from ..data._reading import did_you_mean, existing
 from ._text import cut
 from .base import Stream
 
@@ -89,7 +89,9 @@ def _read(path: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"no tokenizer at {path!r} ({reason}); give a folder or a hub name that has one") from error
+        hint = "" if Path(path).exists() else did_you_mean(path)
+        hint = hint or "give a folder or a hub name that has one"
+        raise ValueError(f"no tokenizer at {path!r} ({reason}); {hint}") from error
     if not tokenizer.is_fast:
         raise ValueError(f"the tokenizer at {path!r} gives no offsets; give one with a tokenizer.json (a fast one)")
     return tokenizer

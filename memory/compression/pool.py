@@ -24,8 +24,11 @@ class Compression:
     """
 
     how: How = "conv"
+    """How slots become one: their ``mean``, ``max``, a learned ``conv``, or the ``most_used`` of them as it is."""
     rate: int = 4
+    """Slots that become one."""
     share: float = 0.5
+    """Share of the capacity that holds pooled slots."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a value outside its range."""

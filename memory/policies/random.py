@@ -22,6 +22,7 @@ class Policy:
     """
 
     seed: int = 0
+    """Another seed, other priorities."""
     requires: ClassVar[tuple[str, ...]] = ()
 
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:

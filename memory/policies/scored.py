@@ -29,16 +29,27 @@ class Policy:
     """
 
     surprise: float = 1.0
+    """Weight of the surprise."""
     rarity: float = 0.0
+    """Weight of the rarity."""
     gain: float = 0.0
+    """Weight of the gain."""
     scale: Literal["raw", "log", "standardised"] = "standardised"
+    """What is weighed: ``raw`` nats, their ``log``, or running standard deviations."""
     age: Literal["log", "linear", "half_life"] = "log"
+    """How the penalty grows with the age in tokens."""
     age_weight: float = 1.0
+    """Weight of the age."""
     half_life: float = 256.0
+    """Tokens that are one unit of age for ``linear`` and ``half_life``."""
     floor: float = 0.01
+    """Least nats for ``log``."""
     window: int = 1
+    """Tokens, an odd number, over which the weighed signals are averaged; 1 for none."""
     admit: float | None = None
+    """Tokens whose weighed signals are below this go before all others; null admits all."""
     copies: bool = False
+    """Whether tokens that a newer slot holds too go before all others."""
     requires: ClassVar[tuple[str, ...]] = ("scores",)
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ class Policy:
     """
 
     sinks: int = 4
+    """Tokens that are kept at the start."""
     requires: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:

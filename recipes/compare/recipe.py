@@ -17,7 +17,7 @@ import torch
 
 from ...data.base import Split
 from ...registry import UnknownNameError
-from .._artifacts import atomic_write
+from .._artifacts import append_line, atomic_write
 from .._config import as_dict, digest, dump, resolve_device
 from .._corpus import Passage
 from .._language_model import score_passages, strategies
@@ -35,7 +35,9 @@ class Native:
     """Models trained for one strategy and one budget each, beside the mixed ones; none by default."""
 
     strategies: tuple[str, ...] = ()
+    """Those of the comparison that get models of their own; with any, the baseline must be among them."""
     budget: int = 128
+    """Slots a row."""
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
@@ -47,7 +49,9 @@ class Config:
     """
 
     out: str = "runs/compare"
+    """Folder of the comparison; given again, it goes on where it stopped."""
     title: str = "Which memory keeps what, and does it help?"
+    """Heading of the report."""
     strategies: dict[str, Any] = field(default_factory=dict)
     """Name -> ``policy`` and, unless evicted slots are dropped, ``compression``."""
     baseline: str = "transformer_xl"
@@ -55,6 +59,7 @@ class Config:
     budgets: tuple[int, ...] = (64, 128, 256)
     """Slots a row."""
     seeds: tuple[int, ...] = (0, 1, 2)
+    """A model is trained for each."""
     split: Split = "test"
     """Choose on ``dev``, report on ``test`` once."""
     passages: int | None = None
@@ -222,10 +227,7 @@ def _measure(config: Config, cell: Cell, run: text_lm.Run, bench: Bench) -> None
     total = sum(len(item.ids) - 1 for item in bench.items)
     with Bar(f"seed {cell.seed}  {cell.strategy}@{cell.budget} {cell.train}", total) as bar:
         found = measure(model, strategy, cell, config.lm, bench.items, bench.scores, bench.rare, bar)
-    path = _results(config)
-    torn = path.is_file() and not path.read_bytes().endswith(b"\n")  # a run was killed while it wrote
-    with path.open("a", encoding="utf-8") as file:
-        file.write("\n" * torn + json.dumps({"key": key, **asdict(cell), **found}) + "\n")
+    append_line(_results(config), json.dumps({"key": key, **asdict(cell), **found}))
 
 
 def _passage(config: Config, run: text_lm.Run, bench: Bench) -> dict[str, Any]:

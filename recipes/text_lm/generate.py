@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from ...memory.bank import State as MemoryState
 from ...memory.policy import Seen
 from ...memory.slots import Slots, concatenate
 from ...registry import UnknownNameError
+from ...tokenizers_.base import Tokenizer
 from .._language_model import Strategy, strategies
 from .recipe import Run
 
@@ -33,8 +35,10 @@ class Sampling:
     def __post_init__(self) -> None:
         """Raise `ValueError` for values that cannot be."""
         for name in ("tokens", "temperature", "top_k"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more and finite")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed = {self.seed} is out of range; give a number from 0 to 2^63 - 1")
 
 
 @dataclass(frozen=True)
@@ -147,33 +151,59 @@ def reader(
 def generate(reader: Reader, prompt: Int[Tensor, " time"], sampling: Sampling) -> Iterator[int]:
     """Token ids that follow ``prompt``. The same seed gives the same ids on the same machine.
 
-    Raises `ValueError` where the prompt has no token.
+    Raises `ValueError` where the prompt has no token, at the call and not when the first id is asked for.
     """
     if not len(prompt):
-        raise ValueError("the prompt has no token; give at least one character")
-    device = reader.run.model.transformer.norm.weight.device
-    generator = torch.Generator().manual_seed(sampling.seed)
-    logits, reading = reader.read(prompt.to(device), reader.start())
-    for left in range(sampling.tokens, 0, -1):
-        token = _draw(logits.float().cpu(), sampling, generator)
-        yield token
-        if left > 1:
-            logits, reading = reader.read(torch.tensor([token], device=device), reading)
+        raise ValueError("the prompt has no token; give at least one character that is not white space")
+    return _generated(reader, prompt, sampling)
 
 
 def continue_text(
     run: Run, prompt: str, sampling: Sampling, *, strategy: str | None = None, capacity: int | None = None
 ) -> Iterator[str]:
-    """What `generate` says after ``prompt``, in pieces as they come; no piece ends inside a character."""
-    pending: list[int] = []
-    for token in generate(reader(run, strategy, capacity), run.tokenizer.encode(prompt).ids, sampling):
-        pending.append(token)
-        text = run.tokenizer.decode(pending)
-        if not text.endswith("\N{REPLACEMENT CHARACTER}") or len(pending) > 8:
-            yield text
-            pending = []
-    if pending:
-        yield run.tokenizer.decode(pending)
+    """What `generate` says after ``prompt``, in pieces as they come; no piece ends inside a character.
+
+    Raises `ValueError`, at the call, for a prompt that is not valid Unicode or has no token, an unknown strategy or a
+    capacity without room.
+    """
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:  # bytes of the command line that are not UTF-8 arrive as lone surrogates
+        raise ValueError(f"the prompt is not valid UTF-8 at character {error.start}; give it in UTF-8") from None
+    ids = run.tokenizer.encode(prompt).ids
+    return _texts(run.tokenizer, ids.tolist(), generate(reader(run, strategy, capacity), ids, sampling))
+
+
+def _generated(reader: Reader, prompt: Int[Tensor, " time"], sampling: Sampling) -> Iterator[int]:
+    device = reader.run.model.transformer.norm.weight.device
+    generator = torch.Generator().manual_seed(sampling.seed)
+    logits, reading = reader.read(prompt.to(device), reader.start())
+    for left in range(sampling.tokens, 0, -1):
+        token = _draw(logits.double().cpu(), sampling, generator)
+        yield token
+        if left > 1:
+            logits, reading = reader.read(torch.tensor([token], device=device), reading)
+
+
+def _texts(tokenizer: Tokenizer, before: list[int], tokens: Iterable[int]) -> Iterator[str]:
+    """What each of ``tokens`` adds to the text of those ``before`` it.
+
+    Many tokenizers write a space between words only where both are decoded together, so a token is decoded behind the
+    ones that were said last. The last replacement characters are held back: an incomplete character is at most three.
+    """
+    window, settled, said = list(before), len(before), len(tokenizer.decode(before))
+    for token in tokens:
+        window.append(token)
+        text = tokenizer.decode(window)
+        doubtful = min(3, len(text) - len(text.rstrip("\N{REPLACEMENT CHARACTER}")))
+        if (sure := len(text) - doubtful) <= said:
+            continue
+        yield text[said:sure]
+        said = sure
+        if not doubtful:  # what was said before this piece is no longer needed
+            window = window[settled:]
+            settled, said = len(window), len(tokenizer.decode(window))
+    yield tokenizer.decode(window)[said:]
 
 
 def _draw(logits: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.Generator) -> int:
@@ -182,4 +212,5 @@ def _draw(logits: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.
     if 0 < sampling.top_k < len(logits):
         least = logits.topk(sampling.top_k).values[-1]
         logits = logits.masked_fill(logits < least, -torch.inf)
-    return int(torch.multinomial(torch.softmax(logits / sampling.temperature, -1), 1, generator=generator))
+    logits = (logits - logits.max()) / sampling.temperature  # at most 0, so that no temperature makes it infinite
+    return int(torch.multinomial(torch.softmax(logits, -1), 1, generator=generator))

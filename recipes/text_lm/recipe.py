@@ -18,7 +18,7 @@ from ...models.memory_transformer import TransformerConfig
 from ...models.scorers.base import Loss, ScorerModel
 from ...registry import build
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, save_tokenizer
-from .._artifacts import CONFIG, WEIGHTS, atomic_write, load_model, read_config, save_model
+from .._artifacts import CONFIG, WEIGHTS, atomic_write, load_model, missing_file, read_config, save_model
 from .._config import as_dict, dump, flat, load, refuse_changes, resolve_device
 from .._corpus import Batch, Passage, TrainingLoader, passages, spread, sweep
 from .._language_model import (
@@ -31,7 +31,9 @@ from .._language_model import (
     score_passages,
     strategies,
 )
+from .._lock import locked
 from .._parallel import main_first, ranks, start_processes
+from .._score import load_scorer
 from .._train import MAY_CHANGE, Task, TrainConfig, seed_all, train
 
 
@@ -40,12 +42,19 @@ class Shape:
     """The size of the transformer; see `TransformerConfig`."""
 
     layers: int = 3
+    """Transformer blocks."""
     dim: int = 192
+    """Width; a multiple of twice the heads."""
     heads: int = 4
+    """Attention heads a layer."""
     expansion: int = 4
+    """Width of the feed-forward part, as a multiple of ``dim``."""
     dropout: float = 0.0
+    """Share of units that are dropped in training."""
     score_bias: bool = False
+    """Whether each head learns a bias on the standardised score of a slot."""
     shift: bool = True
+    """Whether each embedding tells the token before as well, which small models need to use their memory."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +62,17 @@ class Config:
     """A run. With several strategies or budgets the memory is drawn anew among them every ``hold`` segments."""
 
     out: str = "runs/text_lm"
+    """Folder of the run; given again, the run goes on where it stopped."""
     seed: int = 0
+    """Of weights, of the order of passages and of the memories that are drawn."""
     device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
     dtype: str = "auto"
+    """auto, float32 or bfloat16 (mixed precision); auto is bfloat16 on a GPU that has it, else float32."""
     data: str | dict[str, Any] = "builtin_text"
+    """Data source: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     front_end: str | dict[str, Any] = "bpe"
+    """Front-end: a name, or ``name`` and its keys (`vqmem list front-ends NAME`)."""
     passage: int = 2048
     """Tokens read before the memory is emptied."""
     train_tokens: int | None = None
@@ -65,9 +80,11 @@ class Config:
     eval_passages: int | None = 32
     """Passages of the dev split to evaluate on, taken evenly; null is all."""
     rows: int = 32
+    """Passages read side by side, each with a memory of its own."""
     segment: int = 64
     """Tokens read at once; what lies further back is seen through the memory alone."""
     scorer: str | dict[str, Any] = "vq_lm"
+    """Scorer: a name, or ``name`` and its keys (`vqmem list scorers NAME`)."""
     scorer_from: str | None = None
     """A finished run whose scorer and front-end to use instead of training them."""
     scorer_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600, lr=3e-3))
@@ -78,9 +95,11 @@ class Config:
     budgets: tuple[int, ...] = (128,)
     """Slots a row."""
     sinks: int = 0
+    """A guard: so many of the first tokens no policy may touch."""
     recent: int = 0
-    """Guards in tokens: the first and the newest, which no policy may touch."""
+    """A guard: so many of the newest tokens no policy may touch."""
     hold: int = 4
+    """Segments before strategy and budget are drawn anew."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes that cannot be, and memories without room for the guards."""
@@ -126,7 +145,8 @@ def run(config: Config) -> dict[str, Any]:
     if config.strategies:
         figures = evaluate(fit(config))
     else:
-        tokenizer, scorer, _ = fit_scorer(config)
+        with locked(Path(config.out)):
+            tokenizer, scorer, _ = fit_scorer(config)
         items = read_split(config, tokenizer, "dev", count=config.eval_passages)
         figures = {"split": "dev", "scorer": scorer_report(config, scorer, items), "memories": {}}
     atomic_write(Path(config.out) / "evaluation.json", json.dumps(figures, indent=2) + "\n")
@@ -134,15 +154,20 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def fit(config: Config) -> Run:
-    """Front-end, scorer and language model: trained and saved, or loaded where that has been done."""
-    tokenizer, scorer, corpus = fit_scorer(config)
-    return Run(config, tokenizer, scorer, train_model(config, tokenizer, scorer, corpus))
+    """Front-end, scorer and language model: trained and saved, or loaded where that has been done.
+
+    Raises `ValueError` where another run is at work in the same folder.
+    """
+    with locked(Path(config.out)):
+        tokenizer, scorer, corpus = fit_scorer(config)
+        return Run(config, tokenizer, scorer, train_model(config, tokenizer, scorer, corpus))
 
 
 def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
     """Front-end and scorer, and the training passages if anything of this run is still to be trained."""
     start_processes(config.train.parallel, resolve_device(config.device))
     out = Path(config.out)
+    _find_source(config)
     _claim(config)
     with main_first():
         tokenizer = fit_front_end(config)
@@ -226,11 +251,6 @@ def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) ->
     return task.module.eval()
 
 
-def load_scorer(folder: Path, device: torch.device | str = "cpu") -> Any:
-    """The scorer of a run. Raises `ValueError` where it is missing, damaged or of another architecture."""
-    return load_model(folder / "scorer", lambda x: build("scorers", x["scorer"]).build(x["vocab_size"]), device=device)
-
-
 def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[Passage]) -> LanguageModel:
     """The language model, trained and saved in ``transformer/`` (or loaded, where that has been done)."""
     folder = Path(config.out) / "transformer"
@@ -305,6 +325,18 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
     config = load(Config, folder / "config.yaml")
     model = load_language_model(folder / "transformer", device)
     return Run(config, load_tokenizer(folder / "front_end"), load_scorer(folder, device), model)
+
+
+def _find_source(config: Config) -> None:
+    """Raise `ValueError` where ``scorer_from`` lacks a part of what is to be taken from it."""
+    if config.scorer_from is None:
+        return
+    source, wanted = Path(config.scorer_from), "the folder of a finished `vqmem text_lm`"
+    if not source.is_dir():
+        raise missing_file(f"scorer_from ({wanted})", source)
+    for part in (f"front_end/{FILE}", f"scorer/{CONFIG}", f"scorer/{WEIGHTS}"):
+        if not (source / part).is_file():
+            raise ValueError(f"scorer_from = {config.scorer_from!r} has no {part}; give {wanted}")
 
 
 def _claim(config: Config) -> None:

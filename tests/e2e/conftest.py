@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,36 @@ def tiny_run(config_file: Path) -> Path:
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         assert main(["text_lm", str(config_file), f"out={out}"]) == 0
     return out
+
+
+@pytest.fixture
+def copy(tiny_run: Path, tmp_path: Path) -> Path:
+    """A finished run to damage."""
+    return shutil.copytree(tiny_run, tmp_path / "copy")
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Calls ``vqmem`` with what it must refuse, and gives the one line that says what is wrong."""
+
+    def call(*argv: object) -> str:
+        assert main([str(word) for word in argv]) == 2
+        out, told = capsys.readouterr()
+        assert out == ""
+        assert "Traceback" not in told
+        *progress, line = told.rstrip("\n").split("\n")
+        assert line.startswith("vqmem: ")
+        assert all(not other.startswith("vqmem: ") for other in progress)
+        return line
+
+    return call
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """Gives every file of a folder, temporary ones that were left behind included."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    return read

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import vqmem
 from vqmem.cli import main
-from vqmem.registry import KINDS, names
+from vqmem.registry import KINDS, describe, names
 
 SAMPLE = "Ahab said: “naïve 語学 🐋🐋”, \tand\r\nnothing  more.  "
 
@@ -76,6 +76,26 @@ def test_help_of_a_recipe_explains_every_key(capsys):
     assert "novels" in told
     assert "  segment = 64    a whole number\n      Tokens read at once;" in told
     assert "  scorer_train.steps = 600  " in told, "a default is the recipe's, not that of the nested class"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_tells_every_key_of_every_variant(capsys, kind):
+    for name in names(kind):
+        told = json.loads(call(capsys, "list", kind, name, "--json")[0])
+        assert [key for key, about in told.items() if not about["doc"].endswith(".") or not about["type"]] == []
+        out, _ = call(capsys, "list", kind, name)
+        assert out.startswith(describe(kind, name))
+        for key, about in told.items():
+            assert f"  {key} = {json.dumps(about['default'], ensure_ascii=False)}    {about['type']}\n" in out
+            assert f"      {about['doc']}\n" in out
+        assert told or "It has no keys." in out
+
+
+def test_list_knows_what_keys_mean(capsys):
+    told = json.loads(call(capsys, "list", "policies", "scored", "--json")[0])
+    assert told["age_weight"] == {"type": "a number", "default": 1.0, "doc": "Weight of the age."}
+    told = json.loads(call(capsys, "list", "data", "recall", "--json")[0])
+    assert told["gap"]["doc"].startswith("least number of characters between"), "from its docstring's Args"
 
 
 def test_print_config_resolves_and_runs_nothing(capsys, config_file, tmp_path):
@@ -189,14 +209,33 @@ def test_score_does_not_depend_on_pieces(tiny_run, monkeypatch):
             assert one["score"] == pytest.approx(other["score"], abs=1e-4)
 
 
-def test_a_reader_that_leaves_early_is_no_error(tiny_run, tmp_path):
-    path = tmp_path / "long.txt"
-    path.write_text(SAMPLE * 1000)
-    command = f"{sys.executable} -m vqmem score {path} --model {tiny_run} --json | head -n 1"
+@pytest.mark.parametrize("output", ["--json", "--signal=gain"])
+@pytest.mark.parametrize("times", [1, 1000], ids=["short", "long"])
+def test_a_reader_that_leaves_early_is_no_error(tiny_run, tmp_path, output, times):
+    path = tmp_path / "text.txt"
+    path.write_text(SAMPLE * times)
+    command = f"{sys.executable} -m vqmem score {path} --model {tiny_run} {output} | head -c 0"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0
-    assert json.loads(done.stdout)["start"] == 0
-    assert "Error" not in done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding"),
+    [
+        (b"\xef\xbb\xbf" + SAMPLE.encode(), "utf-8"),
+        (SAMPLE.encode("utf-16"), "utf-16"),
+        ("naïve".encode("latin-1"), "latin-1"),
+    ],
+)
+def test_score_of_other_encodings(capsys, tiny_run, tmp_path, data, encoding):
+    """Without the byte order mark: the first character is the text's own."""
+    (tmp_path / "text.txt").write_bytes(data)
+    argv = [str(tmp_path / "text.txt"), "--model", str(tiny_run), "--json", "--encoding", encoding]
+    tokens = [json.loads(line) for line in call(capsys, "score", *argv)[0].splitlines()]
+    text = data.decode(encoding).removeprefix("\ufeff")
+    assert "".join(token["text"] for token in tokens) == text
+    assert (tokens[0]["start"], tokens[-1]["end"]) == (0, len(text))
+    assert all(text[token["start"] : token["end"]].endswith(token["text"]) for token in tokens)
 
 
 # --- generate ------------------------------------------------------------------------------------------------------

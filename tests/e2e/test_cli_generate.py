@@ -7,12 +7,18 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+from vqmem.cli import main
 from vqmem.memory.policy import Guard
 from vqmem.recipes._corpus import Passage
 from vqmem.recipes._language_model import read_passages, score_passages
-from vqmem.recipes.text_lm.generate import Sampling, generate, reader
+from vqmem.recipes.text_lm.generate import Sampling, _texts, generate, reader
 from vqmem.recipes.text_lm.recipe import Run, load_run
 from vqmem.registry import build
+from vqmem.tokenizers_.pretrained import PretrainedTokenizer
 
 STRATEGIES = ["transformer_xl", "gain", "used"]
 
@@ -88,13 +94,87 @@ def test_memory_does_not_grow(run, ids, strategy):
         (lambda run: reader(run, "gian"), "unknown strategy 'gian'; did you mean gain?"),
         (lambda run: reader(run, capacity=0), "capacity=0; a memory needs at least 1 slot"),
         (
-            lambda run: next(generate(reader(run), torch.zeros(0, dtype=torch.long), Sampling())),
+            lambda run: generate(reader(run), torch.zeros(0, dtype=torch.long), Sampling()),
             "the prompt has no token",
         ),
         (lambda run: Sampling(temperature=-1.0), "temperature = -1.0 must be 0 or more"),
         (lambda run: Sampling(tokens=-1), "tokens = -1 must be 0 or more"),
+        (lambda run: Sampling(top_k=-1), "top_k = -1 must be 0 or more"),
+        (lambda run: Sampling(temperature=float("inf")), "temperature = inf must be 0 or more and finite"),
+        (lambda run: Sampling(temperature=float("nan")), "temperature = nan must be 0 or more and finite"),
+        (lambda run: Sampling(seed=2**63), "seed = 9223372036854775808 is out of range"),
     ],
 )
 def test_refusals(run, make, told):
     with pytest.raises(ValueError, match="^" + told.replace("?", r"\?")):
         make(run)
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-30, 1e30])
+def test_extreme_temperatures_draw_tokens(run, ids, temperature):
+    drawn = list(generate(reader(run), ids, Sampling(tokens=3, temperature=temperature)))
+    assert len(drawn) == 3
+    if temperature < 1:
+        assert drawn == list(generate(reader(run), ids, Sampling(tokens=3, temperature=0.0)))
+
+
+# --- from tokens to text -------------------------------------------------------------------------------------------
+
+WORDS = "the whale and the sailor sailed a sea of words; naïve 語 🐋 sailors whaled\n"
+
+
+def word_piece() -> PretrainedTokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # pyright: ignore[reportCallIssue]
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=60, special_tokens=["[UNK]"], show_progress=False)
+    tokenizer.train_from_iterator([WORDS] * 3, trainer)
+    return PretrainedTokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]"))
+
+
+def sentence_piece() -> PretrainedTokenizer:
+    """As Llama's: spaces are part of words, and what has no token is spelt in bytes."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))  # pyright: ignore[reportCallIssue]
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    spelt = [AddedToken(f"<0x{byte:02X}>", special=False) for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=["<unk>", *spelt], show_progress=False)
+    tokenizer.train_from_iterator(["the whale and the sailor sailed a sea of words"] * 3, trainer)
+    return PretrainedTokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>"))
+
+
+@pytest.mark.parametrize("make", [word_piece, sentence_piece])
+def test_words_stay_apart_and_characters_whole(make):
+    tokenizer = make()
+    ids = tokenizer.encode(WORDS).ids.tolist()
+    for prompt in (1, 4, 9):
+        pieces = list(_texts(tokenizer, ids[:prompt], ids[prompt:]))
+        assert tokenizer.decode(ids[:prompt]) + "".join(pieces) == tokenizer.decode(ids)
+        assert len(pieces) > 5, "it does not stream"
+        assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+    assert "the whale and the sailor" in tokenizer.decode(ids)
+
+
+@given(st.lists(st.sampled_from([0x61, 0xC3, 0xA9, 0xF0, 0x9F, 0x90, 0x8B, 0xFF]), max_size=24))
+def test_bytes_that_are_not_text_are_said_as_they_decode(tokens):
+    tokenizer = build("front-ends", "bytes").fit([])
+    assert "".join(_texts(tokenizer, [0x61], tokens)) == tokenizer.decode([0x61, *tokens])[1:]
+    for piece in _texts(tokenizer, [0x61], "naïve 語🐋".encode()):
+        assert "\N{REPLACEMENT CHARACTER}" not in piece
+
+
+def test_generate_with_the_tokenizer_of_another_model(capsys, config_file, tmp_path):
+    tokenizer = word_piece()
+    tokenizer.save(tmp_path / "tokenizer")
+    own = f"front_end={{name: pretrained, path: {tmp_path}/tokenizer}}"
+    assert main(["text_lm", str(config_file), f"out={tmp_path}/run", own]) == 0
+    capsys.readouterr()
+    argv = ["generate", f"{tmp_path}/run", "--prompt", "the whale", "--tokens", "40", "--temperature", "9"]
+    assert main(argv) == 0
+    run, told = load_run(tmp_path / "run"), capsys.readouterr().out
+    prompt = run.tokenizer.encode("the whale").ids
+    drawn = list(generate(reader(run), prompt, Sampling(40, 9.0)))
+    assert told == run.tokenizer.decode([*prompt.tolist(), *drawn]) + "\n"
+    assert len(told.split()) > 10, "words are glued together"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
@@ -84,6 +85,12 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         pretrained.FrontEnd(str(tmp_path / "absent")).fit([])
     with pytest.raises(ValueError, match="no tokenizer at"):
         pretrained.FrontEnd(str(tmp_path)).fit([])
+    (tmp_path / "words").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as offline:
+        offline.setattr("transformers.AutoTokenizer.from_pretrained", Mock(side_effect=OSError("no network")))
+        with pytest.raises(ValueError, match=r"no tokenizer at 'wrods' \(no network\); did you mean 'words'\?$"):
+            pretrained.FrontEnd("wrods").fit([])
     with pytest.raises(ValueError, match="surrogates"):
         build("front-ends", "bytes").fit([]).encode("\ud800")
     monkeypatch.setitem(sys.modules, "transformers", None)

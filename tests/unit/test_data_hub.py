@@ -60,3 +60,20 @@ def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"cannot (open|read) data set") as caught:
             read(broken)
         assert "\n" not in str(caught.value)
+
+
+def test_a_folder_misspelt_names_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no file's name may be one on the hub, so it is looked for there first."""
+    (tmp_path / "stories").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def unknown(*_: object, **__: object) -> None:
+        raise ConnectionError("no such data set\nno network")
+
+    monkeypatch.setattr("datasets.load_dataset", unknown)
+    with pytest.raises(
+        ValueError, match=r"data set 'storeis' \(ConnectionError: no such data set\); did you mean 'stories'\?$"
+    ):
+        read("storeis")
+    with pytest.raises(ValueError, match=r"; check `path` and `subset`$"):
+        read("zzz")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import multiprocessing
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from vqmem.recipes._artifacts import atomic_write, load_model, read_config, save_model
+from vqmem.recipes._artifacts import append_line, atomic_write, load_model, read_config, read_sealed, save_model, seal
+from vqmem.recipes._lock import locked
 from vqmem.recipes._progress import Bar, duration, progress
 
 
@@ -84,6 +89,49 @@ def test_config_of_something_else(saved, text):
         load_model(saved, build)
 
 
+def test_every_changed_value_of_a_config_is_found(saved):
+    path = saved / "config.json"
+    config = json.loads(path.read_text())
+    for key in config:
+        for changed in ({**config, key: "x"}, {name: value for name, value in config.items() if name != key}):
+            path.write_text(json.dumps(changed))
+            with pytest.raises(ValueError, match=r"config\.json is damaged or was edited: its own_sha256 is not"):
+                load_model(saved, build)
+    path.write_text(json.dumps(dict(reversed(config.items()))))  # the same values
+    load_model(saved, build)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"fields": {}}, r"does not describe a toys/tied \(KeyError: 'size'\)"),
+        ({"fields": {"size": "seven"}}, r"does not describe a toys/tied \(TypeError: "),
+        ({"fields": {"size": -7}}, r"does not describe a toys/tied \(RuntimeError: "),
+        ({"fields": [7]}, "it needs the keys kind, fields, tied, sha256"),
+        ({"tied": {"out.weight": "nowhere"}}, r"does not describe a toys/tied \(KeyError: 'nowhere'\)"),
+    ],
+)
+def test_sealed_configs_that_describe_nothing(saved, change, told):
+    path = saved / "config.json"
+    path.write_text(json.dumps(seal(json.loads(path.read_text()) | change)))
+    with pytest.raises(ValueError, match=told) as caught:
+        load_model(saved, build)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_kind_stands_for_those_below_it(saved):
+    load_model(saved, build, kind="toys")
+    with pytest.raises(ValueError, match="holds a model of kind 'toys/tied', but 'scorers' is wanted"):
+        load_model(saved, build, kind="scorers")
+
+
+def test_a_seal_is_of_what_json_makes_of_the_values(tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps(seal({"b": (1, 2.5), "a": {1: None}})))
+    values = read_sealed(tmp_path / "x.json")
+    assert values == seal({"a": {"1": None}, "b": [1, 2.5]})
+    assert seal(values) == values
+
+
 def test_atomic_write_leaves_the_old_file_on_failure(tmp_path, monkeypatch):
     path = tmp_path / "a" / "file.txt"
     atomic_write(path, "old")
@@ -96,6 +144,68 @@ def test_atomic_write_leaves_the_old_file_on_failure(tmp_path, monkeypatch):
         atomic_write(path, b"new")
     assert path.read_text() == "old"
     assert len(list(path.parent.iterdir())) == 1
+
+
+def test_what_cannot_be_written_is_named_as_it_was_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    refused = {
+        tmp_path / "folder": "it is a folder; give the name of a file",
+        tmp_path / "file" / "page.html": f"'{tmp_path}/file' is a file, where a folder is needed",
+        tmp_path / "file" / "deep" / "page.html": f"'{tmp_path}/file' is a file, where a folder is needed",
+        tmp_path / ("n" * 300): "File name too long",
+    }
+    for path, reason in refused.items():
+        with pytest.raises(OSError, match=re.escape(f"cannot write '{path}': {reason}")):
+            atomic_write(path, "new")
+    for number, reason in {errno.ENOSPC: "No space left on device", errno.EACCES: "Permission denied"}.items():
+
+        def broken(*_: object, number: int = number, **__: object) -> None:
+            raise OSError(number, os.strerror(number), f"{tmp_path}/.page.html-temporary")
+
+        monkeypatch.setattr("tempfile.mkstemp", broken)
+        with pytest.raises(OSError, match=re.escape(f"cannot write '{tmp_path}/page.html': {reason}")):
+            atomic_write(tmp_path / "page.html", "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_lines_are_added_whole(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append_line(path, "1")
+    path.write_text("1\nhalf")
+    append_line(path, "2")
+    append_line(path, "3")
+    assert path.read_text() == "1\nhalf\n2\n3\n"
+
+
+def test_lines_of_several_processes_stay_whole(tmp_path):
+    path = tmp_path / "results.jsonl"
+
+    def write() -> None:
+        for i in range(30):
+            append_line(path, f"{i % 10}" * 100_000)
+
+    writers = [multiprocessing.get_context("fork").Process(target=write) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    lines = path.read_text().split()
+    assert len(lines) == 90
+    assert all(line == line[0] * 100_000 for line in lines)
+
+
+def test_one_run_at_a_time(tmp_path, monkeypatch):
+    folder = tmp_path / "new" / "run"
+    with locked(folder), locked(tmp_path / "other"):
+        with pytest.raises(ValueError, match="run is in use by another run; wait for its end, or give another `out`"):
+            locked(folder).__enter__()
+        monkeypatch.setenv("RANK", "1")
+        with locked(folder):  # a process of the same run
+            pass
+        monkeypatch.delenv("RANK")
+    with locked(folder):
+        pass
 
 
 def test_progress_without_a_terminal(capsys):
