@@ -21,6 +21,7 @@ class Policy:
     """
 
     top: int = 16
+    """Slots that a query attends to: those with most of its attention."""
     requires: ClassVar[tuple[str, ...]] = ("usage",)
     queries: ClassVar[int | None] = None
 

@@ -23,6 +23,7 @@ class Policy:
     """
 
     text: tuple[int, ...] = ()
+    """The token ids of the whole document."""
     requires: ClassVar[tuple[str, ...]] = ("future",)
 
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:

@@ -24,7 +24,9 @@ class Policy:
     """
 
     window: int = 32
+    """Newest tokens whose attention decides."""
     kernel: int = 7
+    """Tokens, an odd number, over which that attention is averaged; 1 for none."""
     requires: ClassVar[tuple[str, ...]] = ("usage",)
 
     def __post_init__(self) -> None:
