@@ -129,13 +129,17 @@ class VQLM(nn.Module):
 
     @torch.no_grad()
     def rank_by(self, counts: Int[Tensor, " vocab"]) -> None:
-        """Order the classes of the softmax by how often each token was counted, ties by id; to be done before training.
+        """Order the tokens in the classes of the softmax by how often each was counted; to be done before training.
 
-        Without it they follow the ids, which ``bpe`` gives out by roughly falling frequency. Does nothing for a full
-        softmax.
+        Ties are in the order of ids, and so are the rarest tenth of those counted, among those that were not: a class of
+        which training sees no token would lose all its probability. Without this call the order is that of the ids, which
+        merges of a BPE have by roughly falling frequency. Does nothing for a full softmax.
         """
         if self.softmax is not None:
-            self.rank[counts.argsort(descending=True, stable=True)] = torch.arange(len(counts)).to(self.rank)
+            frequent = int(counts.count_nonzero()) * 9 // 10
+            order = counts.argsort(descending=True, stable=True)
+            order[frequent:] = order[frequent:].sort().values
+            self.rank[order] = torch.arange(len(order)).to(self.rank)
 
     @torch.no_grad()
     def score(self, tokens: Tokens, state: State) -> tuple[Float[Tensor, "batch time signal"], State]:

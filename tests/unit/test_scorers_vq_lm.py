@@ -153,11 +153,11 @@ def test_probabilities_of_all_classes_sum_to_one(cutoffs):
     torch.testing.assert_close((-scores[:, 0]).exp().sum(0)[:2], torch.ones(2))
 
 
-def test_ranks_are_by_count_then_by_id():
+def test_ranks_are_by_count_and_the_rarest_stand_among_the_unseen():
     model = make(vocab_size=5, cutoffs=(2,))
     assert model.rank.tolist() == [0, 1, 2, 3, 4]
     model.rank_by(torch.tensor([0, 4, 1, 4, 9]))
-    assert model.rank.tolist() == [4, 1, 3, 2, 0]
+    assert model.rank.tolist() == [3, 1, 4, 2, 0]
 
 
 def test_cutoffs_past_the_vocabulary_leave_the_softmax_full():
