@@ -131,9 +131,9 @@ class VQLM(nn.Module):
     def rank_by(self, counts: Int[Tensor, " vocab"]) -> None:
         """Order the tokens in the classes of the softmax by how often each was counted; to be done before training.
 
-        Ties are in the order of ids, and so are the rarest tenth of those counted, among those that were not: a class of
-        which training sees no token would lose all its probability. Without this call the order is that of the ids, which
-        merges of a BPE have by roughly falling frequency. Does nothing for a full softmax.
+        Ties are in the order of ids, and so are the rarest tenth of those counted, among those that were not: a class
+        of which training sees no token would lose all its probability. Without this call the order is that of the ids,
+        which the merges of a BPE have by roughly falling frequency. Does nothing for a full softmax.
         """
         if self.softmax is not None:
             frequent = int(counts.count_nonzero()) * 9 // 10
