@@ -287,7 +287,9 @@ def _train_scorer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, metavar="PATH", help="text file, or folder of them (default: built-in text)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default runs/scorer)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the run (default runs/scorer, or runs/scorer_quick)"
+    )
     parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="changes to the config")
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and do nothing")
 
