@@ -12,6 +12,7 @@ _PUBLIC = {
     "MemoryTransformer": ".models.memory_transformer",
     "Slots": ".memory.slots",
     "VQLM": ".models.vq_lm",
+    "load_scorer": ".recipes._score",
 }
 __all__ = ["__version__", *_PUBLIC]
 

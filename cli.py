@@ -86,7 +86,7 @@ def _dispatch(argv: list[str]) -> None:
 
 def _commands() -> dict[str, Command]:
     recipes = {name: _recipe_command(name) for name in registry.names("recipes")}
-    return {"list": _LIST, "score": _SCORE, **recipes, "generate": _GENERATE}
+    return {"list": _LIST, "score": _SCORE, "train-scorer": _TRAIN_SCORER, **recipes, "generate": _GENERATE}
 
 
 def _parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -170,9 +170,10 @@ Each is one file; docs/add-a-variant.md says how to add one.""",
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a text file, or - for standard input")
     parser.add_argument("--encoding", default="utf-8", help="of the text, as Python names it (default utf-8)")
-    parser.add_argument(
-        "--model", type=Path, metavar="DIR", help="run of `vqmem text_lm` (default: the packaged scorer)"
-    )
+    trained = "run of `vqmem text_lm` or `vqmem train-scorer` (default: the packaged scorer)"
+    parser.add_argument("--model", type=Path, metavar="DIR", help=trained)
+    own = "score this tokenizer's tokens; without --model a small scorer for it is trained, once"
+    parser.add_argument("--tokenizer", metavar="NAME_OR_DIR", help=own)
     parser.add_argument("--signal", default="surprise", help="what to colour by: surprise (default), rarity or gain")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")
     output = parser.add_mutually_exclusive_group()
@@ -184,7 +185,7 @@ def _score(asked: argparse.Namespace) -> None:
     from .recipes._show_scores import show
 
     given = (asked.file, asked.encoding, asked.model, asked.signal, asked.device)
-    show(*given, as_json=asked.json, html=asked.html)
+    show(*given, tokenizer=asked.tokenizer, as_json=asked.json, html=asked.html)
 
 
 _SCORE = Command(
@@ -196,6 +197,7 @@ examples:
   vqmem score book.txt | less -R
   vqmem score book.txt --signal gain
   vqmem score book.txt --html book.html
+  vqmem score book.txt --tokenizer HuggingFaceTB/SmolLM2-135M
   cat book.txt | vqmem score - --json | head
 An object of --json has the keys text, start, end (characters; a byte order mark is dropped and does not count), score
 (the surprise), rarity, gain (nats) and code.
@@ -248,10 +250,16 @@ def _explain(schema: Any) -> str:
 
 def _run_recipe(name: str, asked: argparse.Namespace) -> None:
     recipe = registry.load("recipes", name)
-    from .recipes._config import dump, load
+    from .recipes._config import load
 
     config = load(recipe.Config, asked.config, asked.overrides, folder=_configs(name))
+    _run_config(recipe, config, asked)
+
+
+def _run_config(recipe: Any, config: Any, asked: argparse.Namespace) -> None:
     if asked.print_config:
+        from .recipes._config import dump
+
         print(dump(config), end="")
         return
     result = recipe.run(config)
@@ -269,6 +277,42 @@ def _tell(recipe: Any, config: Any, result: Any) -> str:
 
 def _configs(name: str) -> Path:
     return registry.ROOT / "recipes" / name / "configs"
+
+
+# --- train-scorer --------------------------------------------------------------------------------------------------
+
+
+def _train_scorer_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tokenizer", required=True, metavar="NAME_OR_DIR", help="as `AutoTokenizer` takes it")
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH", help="text file, or folder of them (default: built-in text)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the run (default runs/scorer, or runs/scorer_quick)"
+    )
+    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="changes to the config")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved config and do nothing")
+
+
+def _train_scorer(asked: argparse.Namespace) -> None:
+    from .recipes.text_lm.for_tokenizer import configure
+
+    config = configure(asked.tokenizer, asked.data, asked.out, asked.overrides)
+    _run_config(registry.load("recipes", "text_lm"), config, asked)
+
+
+_TRAIN_SCORER = Command(
+    "train a scorer for the tokenizer of a pretrained model, whose cache can then keep what it scores high",
+    _train_scorer_arguments,
+    _train_scorer,
+    """\
+examples:
+  vqmem train-scorer --tokenizer HuggingFaceTB/SmolLM2-135M --data my_texts/ --out runs/smollm2
+  vqmem train-scorer --tokenizer ./my_model --data book.txt scorer_train.steps=500
+It is `vqmem text_lm` with the config scorer: 10 million tokens, seen as often as that takes; give text like that which
+the model will read. Without --data it is scorer_quick: half a megabyte of built-in text, for a first look.
+`vqmem text_lm --help` explains the keys. The same command given again goes on where it stopped.""",
+)
 
 
 # --- generate ------------------------------------------------------------------------------------------------------

@@ -45,12 +45,26 @@ class VQLMConfig:
     """Whether the softmax uses the embedding as its weights."""
     frame_dim: int | None = None
     """Width of continuous frames, scored under a Gaussian; none for token ids."""
+    cutoffs: tuple[int, ...] = ()
+    """Ranks of frequency at which the vocabulary is cut into classes, for a softmax that is fast where it is large (and
+    never tied). Those past the vocabulary do not count; without any the softmax is full."""
 
     def __post_init__(self) -> None:
         if min(self.vocab_size, self.dim, self.hidden, self.frame_dim or 1) < 1:
             raise ValueError(f"vocab_size, dim, hidden and frame_dim must be 1 or more, got {self}")
         if not 0 <= self.state_dropout < 1:
             raise ValueError(f"state_dropout is a share of tokens in [0, 1), got {self.state_dropout}")
+        if list(self.cutoffs) != sorted({*self.cutoffs}) or min(self.cutoffs, default=1) < 1:
+            raise ValueError(f"cutoffs are ranks of 1 or more that rise, such as [2000, 10000]; got {self.cutoffs}")
+        if self.cutoffs and self.frame_dim is not None:
+            raise ValueError(
+                f"cutoffs {self.cutoffs} cut a vocabulary, and frames have none; leave cutoffs or frame_dim out"
+            )
+
+    @property
+    def classes(self) -> list[int]:
+        """The cutoffs inside the vocabulary."""
+        return [cutoff for cutoff in self.cutoffs if cutoff < self.vocab_size]
 
     @property
     def quantisation(self) -> QuantiserConfig:
@@ -71,8 +85,14 @@ class VQLM(nn.Module):
     variance (nats a dimension). With one code, surprise is the surprisal of a plain language model; with as many codes
     as tokens it falls to 0. The state of a row is a row of ``h`` and of ``c``; zeros start a new document.
 
+    With ``cutoffs`` the softmax is torch's adaptive one (1609.04309): its probabilities are exact and sum to 1 as well,
+    but rare tokens, as `rank_by` counted them, share a class, and each further class has weights half as wide.
+
     The bottleneck follows 1711.00937, except that the state skips it: only the token itself is squeezed, not its past.
     """
+
+    rank: Int[Tensor, " vocab"]
+    """Only with ``cutoffs``: the place of each token in the order of frequency. Until `rank_by`, its id."""
 
     def __init__(self, config: VQLMConfig) -> None:
         super().__init__()
@@ -87,20 +107,39 @@ class VQLM(nn.Module):
             start = self.embed(torch.randn(4 * config.codes, config.frame_dim)).detach()
         self.quantiser = Quantiser(config.quantisation, start)
         self.lstm = nn.LSTM(config.dim, config.hidden)
-        self.tied = config.tie and config.frame_dim is None
-        if self.tied:
-            self.head = nn.Linear(config.hidden, config.dim, bias=False)
-        else:
-            self.head = nn.Linear(config.hidden, width, bias=False)
+        self.tied = config.tie and config.frame_dim is None and not config.classes
+        narrow = self.tied or config.classes
+        self.head = nn.Linear(config.hidden, config.dim if narrow else width, bias=False)
         # For tokens the bias of the softmax; for frames the mean of the Gaussian without any context.
-        self.bias = nn.Parameter(torch.zeros(width))
+        self.bias = None if config.classes else nn.Parameter(torch.zeros(width))
         self.log_variance = nn.Parameter(torch.zeros(width)) if config.frame_dim else None
+        self.softmax = None
+        if config.classes:
+            self.softmax = nn.AdaptiveLogSoftmaxWithLoss(
+                config.dim, config.vocab_size, config.classes, div_value=2.0, head_bias=True
+            )
+            self.register_buffer("rank", torch.arange(config.vocab_size))
 
     def initial_state(self, batch: int) -> State:
         """Zeros: nothing was seen."""
-        # Not `new_zeros`: where the bias is sharded over processes, this is not.
-        zeros = torch.zeros(batch, self.config.hidden, dtype=self.bias.dtype, device=self.bias.device)
+        # Not `new_zeros`: where the weight is sharded over processes, this is not.
+        weight = self.head.weight
+        zeros = torch.zeros(batch, self.config.hidden, dtype=weight.dtype, device=weight.device)
         return zeros, zeros.clone()
+
+    @torch.no_grad()
+    def rank_by(self, counts: Int[Tensor, " vocab"]) -> None:
+        """Order the tokens in the classes of the softmax by how often each was counted; to be done before training.
+
+        Ties are in the order of ids, and so are the rarest tenth of those counted, among those that were not: a class
+        of which training sees no token would lose all its probability. Without this call the order is that of the ids,
+        which the merges of a BPE have by roughly falling frequency. Does nothing for a full softmax.
+        """
+        if self.softmax is not None:
+            frequent = int(counts.count_nonzero()) * 9 // 10
+            order = counts.argsort(descending=True, stable=True)
+            order[frequent:] = order[frequent:].sort().values
+            self.rank[order] = torch.arange(len(order)).to(self.rank)
 
     @torch.no_grad()
     def score(self, tokens: Tokens, state: State) -> tuple[Float[Tensor, "batch time signal"], State]:
@@ -108,7 +147,7 @@ class VQLM(nn.Module):
 
         The codebook does not change, whether the module is in training mode or not.
         """
-        parts = [self.bias.new_zeros(tokens.shape[0], 0, 3)]
+        parts = [self.head.weight.new_zeros(tokens.shape[0], 0, 3)]
         for part in tokens.split(max(1, CHUNK // tokens.shape[0]), 1) if tokens.numel() else ():
             rows, targets, index = self._rows(part)
             rebuilt, blank, state = run_twin_lstm(self.lstm, rows, self.quantiser.look(rows)[0], index.t(), state)
@@ -182,6 +221,12 @@ class VQLM(nn.Module):
     def _nll(self, hidden: Float[Tensor, "*n hidden"], targets: Tensor) -> Float[Tensor, "*n"]:
         """-log p(target | hidden) in nats, or nats a dimension for frames."""
         out = self.head(hidden)
+        if self.softmax is not None:
+            # Not under autocast: torch's module mixes the types of its parts.
+            with torch.autocast(out.device.type, enabled=False):
+                flat = out.flatten(0, -2).to(self.head.weight.dtype)
+                return -self.softmax(flat, self.rank[targets].flatten()).output.view(targets.shape)
+        assert self.bias is not None
         if self.log_variance is not None:
             error = (targets - out - self.bias).square() * torch.exp(-self.log_variance)
             return 0.5 * (error + self.log_variance + math.log(2 * math.pi)).mean(-1)

@@ -50,13 +50,16 @@ def load_scoring(folder: Path | None = None, device: torch.device | str = "cpu")
     return Scoring(tokenizer, load_scorer(folder, device), device)
 
 
-def load_scorer(folder: Path, device: torch.device | str = "cpu") -> Any:
-    """The scorer of a run. Raises `ValueError` where it is missing, damaged or of another architecture."""
+def load_scorer(folder: str | Path, device: torch.device | str = "cpu") -> Any:
+    """The scorer of a run of ``vqmem text_lm`` or ``vqmem train-scorer``: a `ScorerModel` in eval mode.
+
+    Raises `ValueError` where it is missing, damaged or of another architecture.
+    """
 
     def make(fields: dict[str, Any]) -> Any:
         return build("scorers", fields["scorer"]).build(fields["vocab_size"])
 
-    return load_model(folder / "scorer", make, kind="scorers", device=device)
+    return load_model(Path(folder) / "scorer", make, kind="scorers", device=device)
 
 
 def score_text(text: str, scoring: Scoring, chunk: int = CHUNK) -> Iterator[list[dict[str, Any]]]:

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from ..data._reading import read_text
@@ -18,7 +19,7 @@ from ._artifacts import atomic_write
 from ._config import resolve_device
 from ._heatmap import heatmap_page, heatmap_terminal
 from ._progress import Bar
-from ._score import load_scoring, score_text
+from ._score import Scoring, load_scoring, score_text
 
 SLOW = 200_000
 """Characters from which progress is shown, where it does not disturb the text itself."""
@@ -27,10 +28,19 @@ PAGE_TOKENS = 200_000
 
 
 def show(
-    file: str, encoding: str, model: Path | None, signal: str, device: str, *, as_json: bool, html: Path | None
+    file: str,
+    encoding: str,
+    model: Path | None,
+    signal: str,
+    device: str,
+    *,
+    tokenizer: str | None,
+    as_json: bool,
+    html: Path | None,
 ) -> None:
     """Score ``file`` (``-`` is standard input) and show it on standard output, or write the page ``html``.
 
+    With a ``tokenizer`` the tokens are its own, whichever ``model`` scores them (see `load_scoring_for`).
     Raises `ValueError` in one line for whatever is wrong with the file, its encoding, the model, the signal or the
     device, and for a text without tokens; a page is written whole or not at all.
     """
@@ -39,7 +49,7 @@ def show(
     if html is not None and html.is_dir():
         raise ValueError(f"--html {html} is a folder; give the name of a file to write")
     text = read_text(file, encoding, "--encoding")
-    scoring = load_scoring(model, resolve_device(device))
+    scoring = _load(model, tokenizer, resolve_device(device))
     chunks = score_text(text, scoring)
     first = next(chunks, None)
     if first is None:
@@ -53,6 +63,14 @@ def show(
         _write_page(chunks, Path(file).name if file != "-" else "standard input", html)
     else:
         _print_colours(chunks, signal)
+
+
+def _load(model: Path | None, tokenizer: str | None, device: torch.device) -> Scoring:
+    if tokenizer is None:
+        return load_scoring(model, device)
+    from .text_lm.for_tokenizer import load_scoring_for  # brings all of training, which is slow to import
+
+    return load_scoring_for(tokenizer, model, device)
 
 
 def _watched(chunks: Iterator[list[dict[str, Any]]], total: int, *, quiet: bool) -> Iterator[list[dict[str, Any]]]:

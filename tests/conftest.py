@@ -6,9 +6,24 @@ from pathlib import Path
 import jaxtyping
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 jaxtyping.install_import_hook("vqmem", "beartype.beartype")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny tokenizer of a pretrained model, as `AutoTokenizer` reads it: a BPE on bytes of about 300 ids."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(["the name of a function is bound in the local namespace of the class " * 9], trainer)
+    folder = tmp_path_factory.mktemp("pretrained") / "tokenizer"
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,8 @@ class PretrainedTokenizer:
     def __init__(self, tokenizer: Any) -> None:
         """Wrap a fast tokenizer of `transformers`."""
         self._tokenizer = tokenizer
-        self.vocab_size = len(tokenizer)
+        # Not its length: there are tokenizers whose ids have gaps.
+        self.vocab_size = max(tokenizer.get_vocab().values()) + 1
 
     def encode(self, text: str) -> Stream:
         """Tokens of ``text``; none where the tokenizer finds none, as in blank text.
@@ -72,6 +75,12 @@ class PretrainedTokenizer:
     def decode(self, ids: list[int]) -> str:
         """The text of the tokens, special ones included."""
         return self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def sha256(self) -> str:
+        """Of all that says which ids a text has, wherever the tokenizer was loaded from and whatever it is called."""
+        parts = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        kept = {name: parts[name] for name in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
         """Copy the tokenizer's own files."""

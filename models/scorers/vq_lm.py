@@ -35,6 +35,9 @@ class Scorer:
     """Share of tokens that are reconstructed without the state in training, which calibrates ``rarity``."""
     tie: bool = True
     """Whether the softmax uses the embedding as its weights."""
+    cutoffs: tuple[int, ...] = ()
+    """Ranks of frequency at which the vocabulary is cut into classes, for a softmax that is fast where it is large (and
+    never tied). Those past the vocabulary do not count; without any the softmax is full."""
 
     def build(self, vocab_size: int) -> VQLM:
         """An untrained `VQLM`."""

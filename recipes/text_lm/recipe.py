@@ -243,7 +243,11 @@ def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) ->
     if (folder / CONFIG).is_file():
         return load_scorer(Path(config.out), device)
     seed_all(config.seed)
-    task = ScorerTask(build("scorers", config.scorer).build(tokenizer.vocab_size).to(device), config.rows)
+    scorer = build("scorers", config.scorer).build(tokenizer.vocab_size).to(device)
+    if hasattr(scorer, "rank_by"):
+        ids = torch.cat([passage.ids for passage in corpus])
+        scorer.rank_by(torch.bincount(ids, minlength=tokenizer.vocab_size))
+    task = ScorerTask(scorer, config.rows)
     dev = _dev(config, config.scorer_train, tokenizer)
     _train(config, config.scorer_train, task, corpus, folder, "scorer", lambda: scorer_report(config, task.module, dev))
     name = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]

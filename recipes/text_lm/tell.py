@@ -26,6 +26,13 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
     ]
     out = Path(config.out)
     lines += [f"saved in {out}/; now try", f"  vqmem score FILE --model {out}"]
+    if not memories and isinstance(config.front_end, dict) and config.front_end["name"] == "pretrained":
+        lines += [
+            "and in Python, for a model with this tokenizer,",
+            "  from vqmem import load_scorer",
+            "  from vqmem.memory.hf_cache import VQMemCache",
+            f'  cache = VQMemCache(model, capacity=512, policy="scored", scorer=load_scorer("{out}"))',
+        ]
     if memories:
         lines.append(f'  vqmem generate {out} --prompt "Once upon a time"')
     return "\n".join(lines)

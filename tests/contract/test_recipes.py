@@ -16,7 +16,7 @@ MODEL = ["passage=96", "rows=4", "segment=16", "eval_passages=3", "train_tokens=
 MODEL += ["scorer_train.steps=3", "train.steps=4", "shape.dim=16", "shape.heads=2", "shape.layers=1"]
 
 
-def tiny(name: str, path: Path, folder: Path) -> list[str]:
+def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     """Overrides that make any shipped config small; what is not of its kind is left out."""
     text = path.read_text(encoding="utf-8")
     prefix = "" if name == "text_lm" else "lm."
@@ -25,6 +25,8 @@ def tiny(name: str, path: Path, folder: Path) -> list[str]:
         made.append("budgets=[8,12]")
     if "bpe" in text:
         made.append(f"{prefix}front_end.vocab_size=300")
+    if "name: pretrained" in text:
+        made += [f"front_end.path={tokenizer}", "scorer.cutoffs=[20,60]"]
     if name == "compare":
         made += ["seeds=[0,1]", "passages=7", "shown=40", "native.budget=8", "native.train.steps=2"]
     return made
@@ -46,10 +48,10 @@ def books(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize(("name", "path"), SHIPPED, ids=lambda value: getattr(value, "stem", value))
-def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tmp_path):
+def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tokenizer_folder, tmp_path):
     recipe = registry.load("recipes", name)
     out = tmp_path / "run"
-    overrides = tiny(name, path, out)
+    overrides = tiny(name, path, out, tokenizer_folder)
     result = recipe.run(load(recipe.Config, path, overrides))
     assert (out / "config.yaml").is_file()
     if name == "compare":

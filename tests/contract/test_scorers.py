@@ -11,12 +11,14 @@ from vqmem import registry
 from vqmem.models.scorers.base import SIGNALS
 
 VOCAB = 50
-NAMES = registry.names("scorers")
+NAMES = [*registry.names("scorers"), "vq_lm of classes"]
+SPECS = {"vq_lm of classes": {"name": "vq_lm", "cutoffs": [5, 20]}}
+"""What stands for a name that is not a file's."""
 
 
 def make(name: str, trained: bool = False):
     torch.manual_seed(0)
-    model = registry.load("scorers", name)().build(VOCAB)
+    model = registry.build("scorers", SPECS.get(name, name)).build(VOCAB)
     if trained:
         train(model, 3)
     return model
@@ -165,8 +167,7 @@ class TestEveryScorer:
         if state := model.state_dict():
             save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "model.safetensors")
             state = load_file(tmp_path / "model.safetensors")
-        torch.manual_seed(99)
-        other = registry.load("scorers", name)().build(VOCAB)
+        other = make(name)
         other.load_state_dict(state)
         a, b = (m.score(text(), m.initial_state(3))[0] for m in (model, other))
         assert torch.equal(a, b)

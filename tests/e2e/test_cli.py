@@ -22,7 +22,15 @@ def call(capsys, *argv: str, code: int = 0) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["list"], ["list", "policies", "--json"], ["score", "--help"], ["--version"]]
+    "argv",
+    [
+        ["--help"],
+        ["list"],
+        ["list", "policies", "--json"],
+        ["score", "--help"],
+        ["train-scorer", "--help"],
+        ["--version"],
+    ],
 )
 def test_light_commands_import_nothing_heavy(argv):
     heavy = ["torch", "numpy", "omegaconf", "transformers", "rich", "torchaudio", "librosa"]
@@ -59,7 +67,7 @@ def test_list_names_every_variant_in_one_line(capsys):
     assert json.loads(call(capsys, "list", "--json")[0]).keys() == KINDS.keys()
 
 
-@pytest.mark.parametrize("command", ["score", "generate", *names("recipes")])
+@pytest.mark.parametrize("command", ["score", "train-scorer", "generate", *names("recipes")])
 def test_help_teaches(capsys, command):
     with pytest.raises(SystemExit) as done:
         main([command, "--help"])

@@ -23,6 +23,7 @@ def small(**changes) -> VQLM:
             parameter.mul_(3)
         if not model.config.frame_dim:
             model.embed.weight.mul_(3)
+    model.rank_by(torch.arange(VOCAB) * 7 % VOCAB)  # an order other than that of the ids
     return model
 
 
@@ -38,8 +39,20 @@ def nll(model: VQLM, hidden: torch.Tensor, target: torch.Tensor) -> torch.Tensor
     if model.log_variance is not None:
         normal = torch.distributions.Normal(out + model.bias, (model.log_variance / 2).exp())
         return -normal.log_prob(target).mean(-1)
+    if model.softmax is not None:
+        return torch.stack([class_nll(model.softmax, x, int(model.rank[i])) for x, i in zip(out, target, strict=True)])
     out = out @ model.embed.weight.t() + model.bias if model.tied else out + model.bias
     return F.cross_entropy(out, target, reduction="none")
+
+
+def class_nll(softmax: nn.AdaptiveLogSoftmaxWithLoss, out: torch.Tensor, rank: int) -> torch.Tensor:
+    """-log p of one token: of itself where it is frequent, else of its class and of itself in that."""
+    first, head = softmax.cutoffs[0], softmax.head(out).log_softmax(-1)
+    if rank < first:
+        return -head[rank]
+    number = sum(rank >= cutoff for cutoff in softmax.cutoffs) - 1
+    narrow, wide = softmax.tail[number]
+    return -head[first + number] - wide(narrow(out)).log_softmax(-1)[rank - softmax.cutoffs[number]]
 
 
 def oracle(model: VQLM, tokens: torch.Tensor, state, straight_through: bool = False):
@@ -63,9 +76,11 @@ def oracle(model: VQLM, tokens: torch.Tensor, state, straight_through: bool = Fa
 
 
 KINDS = [{"quantiser": kind} for kind in ("vq", "residual", "product", "fsq")]
+CLASSES = {"cutoffs": (4, 11, VOCAB)}
+"""Frequent tokens and two classes: the last cutoff is past the vocabulary, so it does not count."""
 ROWS = [1, 3, FUSED_BELOW + 1]
 """A single stream; rows of several blocks of steps; more rows than go the fused way."""
-VARIANTS = [*KINDS, {"tie": False}, {"frame_dim": 4}, {"hidden": DIM}, {"codes": 1}]
+VARIANTS = [*KINDS, {"tie": False}, {"frame_dim": 4}, {"hidden": DIM}, {"codes": 1}, CLASSES]
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
@@ -108,10 +123,14 @@ def test_dropped_state_trains_the_rarity():
     assert loss.metrics["rarity"] == pytest.approx(rarity.item())
 
 
-@given(cuts=st.sets(st.integers(1, 39), max_size=6), rows=st.integers(1, 2), frames=st.booleans())
-@settings(max_examples=25, deadline=None)
-def test_any_chunking_is_the_whole(cuts, rows, frames):
-    model = small(frame_dim=3 if frames else None)
+@given(
+    cuts=st.sets(st.integers(1, 39), max_size=6),
+    rows=st.integers(1, 2),
+    changes=st.sampled_from([{}, {"frame_dim": 3}, CLASSES]),
+)
+@settings(max_examples=35, deadline=None)
+def test_any_chunking_is_the_whole(cuts, rows, changes):
+    model = small(**changes)
     tokens, state = batch(model, rows, 40), model.initial_state(rows)
     whole, last = model.score(tokens, state)
     parts = []
@@ -122,10 +141,10 @@ def test_any_chunking_is_the_whole(cuts, rows, frames):
     torch.testing.assert_close(state, last, rtol=0, atol=1e-5)
 
 
-@given(place=st.integers(0, 19), token=st.integers(0, VOCAB - 1))
-@settings(max_examples=25, deadline=None)
-def test_no_score_looks_ahead(place, token):
-    model = small()
+@given(place=st.integers(0, 19), token=st.integers(0, VOCAB - 1), changes=st.sampled_from([{}, CLASSES]))
+@settings(max_examples=30, deadline=None)
+def test_no_score_looks_ahead(place, token, changes):
+    model = small(**changes)
     tokens = batch(model, 1, 20)
     changed = tokens.clone()
     changed[0, place] = token

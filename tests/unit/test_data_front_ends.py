@@ -9,7 +9,8 @@ from unittest.mock import Mock
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from vqmem.registry import build
 from vqmem.tokenizers_ import _text, bpe, pretrained
 
@@ -72,6 +73,24 @@ def test_train_bytes_limits_what_is_read() -> None:
 def test_a_small_corpus_gives_fewer_tokens() -> None:
     assert bpe.FrontEnd().fit(["ab ab"]).vocab_size < 300
     assert bpe.FrontEnd().fit([]).vocab_size == 256
+
+
+def test_ids_with_gaps_are_counted_to_the_last() -> None:
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "whale": 1, "sea": 7}, unk_token="[UNK]"))
+    fitted = pretrained.PretrainedTokenizer(PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]"))
+    assert fitted.vocab_size == 8
+
+
+def test_a_pretrained_tokenizer_is_known_by_what_it_does(tokenizer_folder: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    fitted = pretrained.PretrainedTokenizer(tokenizer)
+    before = fitted.sha256()
+    fitted.save(tmp_path / "copy")
+    assert pretrained.FrontEnd(str(tmp_path / "copy")).fit([]).sha256() == before
+    tokenizer("text", truncation=True, max_length=2)
+    assert fitted.sha256() == before
+    tokenizer.add_tokens(["whale"])
+    assert fitted.sha256() != before
 
 
 def test_refusals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

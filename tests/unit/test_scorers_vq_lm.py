@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import pytest
 import torch
@@ -142,6 +143,34 @@ def test_report_of_documents():
     assert 0 <= figures["rate"] <= math.log2(6)
     with pytest.raises(ValueError, match="at least one"):
         model.report(tokens, mask & False)
+
+
+@pytest.mark.parametrize("cutoffs", [(3,), (2, 5, 9)])
+def test_probabilities_of_all_classes_sum_to_one(cutoffs):
+    model = make(codes=1, cutoffs=cutoffs)
+    model.rank_by(torch.tensor([3, 9, 9, 0] * 5))
+    scores, _ = model.score(torch.arange(VOCAB).unsqueeze(1), model.initial_state(VOCAB))
+    torch.testing.assert_close((-scores[:, 0]).exp().sum(0)[:2], torch.ones(2))
+
+
+def test_ranks_are_by_count_and_the_rarest_stand_among_the_unseen():
+    model = make(vocab_size=5, cutoffs=(2,))
+    assert model.rank.tolist() == [0, 1, 2, 3, 4]
+    model.rank_by(torch.tensor([0, 4, 1, 4, 9]))
+    assert model.rank.tolist() == [3, 1, 4, 2, 0]
+
+
+def test_cutoffs_past_the_vocabulary_leave_the_softmax_full():
+    full, cut = make().state_dict(), make(cutoffs=(VOCAB, 5 * VOCAB)).state_dict()
+    assert all(torch.equal(full[key], cut[key]) for key in full | cut)
+
+
+@pytest.mark.parametrize("cutoffs", [(0, 3), (5, 5), (9, 2), (-1,)])
+def test_bad_cutoffs_are_refused(cutoffs):
+    with pytest.raises(ValueError, match=rf"cutoffs are ranks of 1 or more that rise.*{re.escape(str(cutoffs))}$"):
+        make(cutoffs=cutoffs)
+    with pytest.raises(ValueError, match="frames have none"):
+        make(cutoffs=(3,), frame_dim=2)
 
 
 def test_an_empty_mask_is_refused():
