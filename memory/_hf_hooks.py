@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from ..models.scorers.base import SIGNALS, ScorerModel
 from ._hf_models import MASKED, text_config
 
 _WATCHED = "vqmem_watched"
@@ -65,7 +67,13 @@ _watch: ContextVar[Watch | None] = ContextVar("vqmem_watch", default=None)
 
 
 def _watched_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,  # kvpress, which wraps all attention functions, gives it by place
+    **kwargs: Any,
 ) -> Any:
     """``sdpa``, looked at: the weights are made once more beside it, so that its kernel stays in use."""
     odd = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
@@ -77,18 +85,18 @@ def _watched_attention(
     watch = _watch.get()
     if watch is not None:
         watch.add(query, key, attention_mask, kwargs.get("scaling"))
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, **kwargs)
 
 
 AttentionInterface.register(_WATCHED, _watched_attention)
 
 
-def attach(model: Any, cache: Any) -> Callable[[], Any]:
+def attach(model: Any, cache: Any, layers: Sequence[nn.Module] = ()) -> Callable[[], Any]:
     """Let ``cache`` take part in the passes of ``model`` that use it; gives what ends that.
 
-    Before a pass ``cache.begin`` gives the arguments to use and a `Watch` if attention is to be looked at; after it
-    comes ``cache.finish``, or ``cache.fail`` where the pass did not reach its end. The hooks know the cache weakly and
-    go when it does; passes without it are left alone.
+    Before a pass ``cache.begin`` gives the arguments to use and a `Watch` if attention is to be looked at; after each
+    of ``layers`` (attention modules) comes ``cache.judge`` and after the pass ``cache.finish``, or ``cache.fail`` where
+    it did not reach its end. The hooks know the cache weakly and go when it does; passes without it are left alone.
     """
     held, config = weakref.ref(cache), text_config(model)
     names = list(inspect.signature(model.forward).parameters)
@@ -119,9 +127,14 @@ def attach(model: Any, cache: Any) -> Callable[[], Any]:
         else:
             cache.finish(watch)
 
+    def beside(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if running and any(value is running[-1][0] for value in kwargs.values()):
+            running[-1][0].judge(layer, kwargs, output[1])
+
     handles = (
         model.register_forward_pre_hook(before, with_kwargs=True),
         model.register_forward_hook(after, with_kwargs=True, always_call=True),
+        *(layer.register_forward_hook(beside, with_kwargs=True) for layer in layers),
     )
     return weakref.finalize(cache, _remove, handles)
 
@@ -150,6 +163,31 @@ def new_tokens(named: dict[str, Any], seen: int) -> tuple[Tensor, Bool[Tensor, "
             f"{seen + time} tokens so far, or none where nothing is padding"
         )
     return ids, mask[:, -time:].to(ids.device).bool()
+
+
+def score(
+    scorer: ScorerModel | None, tokens: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"], state: Any
+) -> tuple[Float[Tensor, "batch new signal"], Any]:
+    """Scores of new tokens, zeros without a scorer. Padding gets zeros, and a row's scorer does not read it.
+
+    Raises `ValueError` where a scorer has no token ids to read.
+    """
+    if scorer is None:
+        return torch.zeros(*tokens.shape, len(SIGNALS), device=tokens.device), None
+    if bool((tokens[valid] < 0).any()):
+        raise ValueError("scores need token ids, but the model was given inputs_embeds; give input_ids")
+    changes = (valid[:, 1:] != valid[:, :-1]).any(0).nonzero()[:, 0] + 1
+    parts = []
+    for ids, real in zip(*(x.tensor_split(changes.cpu(), dim=1) for x in (tokens, valid)), strict=True):
+        rows = real[:, 0]
+        scores, after = scorer.score(ids.clamp(min=0), state)
+        parts.append(scores * rows[:, None, None])
+        state = tree_map(lambda new, old, rows=rows: _where(rows, new, old), after, state)
+    return torch.cat(parts, dim=1), state
+
+
+def _where(rows: Bool[Tensor, " batch"], new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(rows.view(-1, *[1] * (new.ndim - 1)), new, old)
 
 
 def mask_of(

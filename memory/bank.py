@@ -114,13 +114,13 @@ class Memory:
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """What must be provided: ``"scores"``, ``"usage"``, ``"norms"``."""
+        """What must be provided: ``"scores"``, ``"usage"``, ``"norms"``, ``"layers"``."""
         return (*self.policy.requires, *self.compression.requires)
 
     @property
     def observes(self) -> bool:
-        """Whether the policy has to be shown attention or keys."""
-        return not {"usage", "norms"}.isdisjoint(self.policy.requires)
+        """Whether the policy has to be shown attention, keys or layers."""
+        return not {"usage", "norms", "layers"}.isdisjoint(self.policy.requires)
 
     def empty(self, payload: tuple[Tensor, ...], signals: int = 3) -> State:
         """A memory that holds nothing, for payloads shaped and placed like ``payload`` (``[batch, any, ...]``)."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
@@ -17,13 +17,13 @@ try:
 except ImportError as error:
     raise ImportError("vqmem.memory.hf_cache needs transformers; run `pip install 'vqmem[hf]'`") from error
 
-from ..models.scorers.base import SIGNALS, ScorerModel
+from ..models.scorers.base import ScorerModel
 from ..registry import build
-from ._hf_hooks import Watch, attach, mask_of, new_tokens
+from ._hf_hooks import Watch, attach, mask_of, new_tokens, score
 from ._hf_models import count_layers
 from ._hf_positions import Rotation
 from .bank import Memory, State
-from .policy import Guard, Observer, Policy, Seen
+from .policy import Guard, Judge, Observer, Policy, Seen
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Pass:
     keep: Int[Tensor, "batch kept"] | None = None
     """The slots that stay, if that can be said before the pass: layers then evict as they go."""
     norms: Tensor | None = None
+    worth: Tensor | None = None
+    """What a `Judge` said of all slots, summed over layers."""
 
 
 @dataclass
@@ -162,17 +164,13 @@ class VQMemCache(Cache):
             raise ValueError(f"positions={positions!r}; use kept or compact")
         self._rotation = Rotation(model) if positions == "compact" else None
         recent = max(0, capacity - sinks) // 2 if recent is None else recent
-        memory = Memory(capacity, _policy(policy), guard=Guard(sinks, recent))
-        if "scores" in memory.requires and scorer is None:
-            name = type(memory.policy).__module__.split(".")[-1]
-            raise ValueError(
-                f"policy {name} needs scores; give scorer=, trained on token ids of this model's tokenizer, "
-                "or a policy without one, such as sink_recent"
-            )
+        memory = Memory(capacity, resolve(policy), guard=Guard(sinks, recent))
+        check_scorer(memory.policy, scorer)
         self.model, self.scorer = model, scorer
         self._desk = Desk(memory)
         super().__init__(layers=[VQMemLayer(self._desk) for _ in range(layers)])
-        self._detach = attach(model, self)
+        watched = cast(Judge, memory.policy).layers(model) if "layers" in memory.requires else ()
+        self._detach = attach(model, self, watched)
 
     @property
     def memory(self) -> Memory:
@@ -217,7 +215,7 @@ class VQMemCache(Cache):
         watch = None
         if "usage" in self.memory.requires:
             watch = Watch(self.memory.policy.queries if isinstance(self.memory.policy, Observer) else None)
-        elif "norms" not in self.memory.requires:
+        elif not self.memory.observes:
             self._choose(now)
         if named.get("position_ids") is None or self._rotation is not None:
             # Without them a model would count padding, and what was moved together.
@@ -231,6 +229,14 @@ class VQMemCache(Cache):
         desk.now = now
         return named, watch
 
+    def judge(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
+        """Called after an attention module of the model, if the policy is a `Judge` and something will be evicted."""
+        now, held = self._desk.now, self.layers[layer.layer_idx]
+        if now is None or now.held.memory.slots.count <= self.memory.capacity:
+            return
+        worth = cast(Judge, self.memory.policy).judge(layer, inputs, held.keys, held.values, attention)
+        now.worth = worth if now.worth is None else now.worth + worth
+
     def finish(self, watch: Watch | None) -> None:
         """Called after a pass: evict, if that had to wait for what the pass would show."""
         desk = self._desk
@@ -240,7 +246,10 @@ class VQMemCache(Cache):
             desk.failed = True  # unless what follows succeeds
             norms = None if now.norms is None else now.norms / len(self.layers)
             seen = Seen(now.positions, now.valid, None if watch is None else watch.weights, norms)
-            now.held = replace(now.held, memory=self.memory.observe(now.held.memory, seen))
+            memory = self.memory.observe(now.held.memory, seen)
+            if now.worth is not None:
+                memory = replace(memory, slots=replace(memory.slots, usage=now.worth / len(self.layers)))
+            now.held = replace(now.held, memory=memory)
             self._choose(now)
             for layer in self.layers:
                 layer.keep(now.keep)
@@ -270,7 +279,7 @@ class VQMemCache(Cache):
     def _read(self, held: Held, tokens: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"]) -> Pass:
         """Append new tokens; nothing is evicted yet."""
         positions = (held.seen[:, None] + valid.cumsum(1) - 1).clamp(min=0)
-        scores, scorer = self._score(tokens, valid, held.scorer)
+        scores, scorer = score(self.scorer, tokens, valid, held.scorer)
         slots, count = held.memory.slots, held.memory.slots.count
         index = torch.arange(count + tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
         memory = replace(held.memory, slots=replace(slots, payload=(index[:, :count], slots.payload[1])))
@@ -282,23 +291,6 @@ class VQMemCache(Cache):
         """Say which slots stay."""
         state = self.memory.fit(now.held.memory, now.held.seen).state
         now.held, now.keep = replace(now.held, memory=state), state.slots.payload[0]
-
-    def _score(
-        self, tokens: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"], state: Any
-    ) -> tuple[Float[Tensor, "batch new signal"], Any]:
-        """Scores of new tokens. Padding gets zeros, and a row's scorer does not read it."""
-        if self.scorer is None:
-            return torch.zeros(*tokens.shape, len(SIGNALS), device=tokens.device), None
-        if bool((tokens[valid] < 0).any()):
-            raise ValueError("scores need token ids, but the model was given inputs_embeds; give input_ids")
-        changes = (valid[:, 1:] != valid[:, :-1]).any(0).nonzero()[:, 0] + 1
-        parts = []
-        for ids, real in zip(*(x.tensor_split(changes.cpu(), dim=1) for x in (tokens, valid)), strict=True):
-            rows = real[:, 0]
-            scores, after = self.scorer.score(ids.clamp(min=0), state)
-            parts.append(scores * rows[:, None, None])
-            state = tree_map(lambda new, old, rows=rows: _where(rows, new, old), after, state)
-        return torch.cat(parts, dim=1), state
 
     def _rows(self, change: Callable[[Tensor], Tensor]) -> None:
         if self._desk.held is not None:
@@ -364,10 +356,21 @@ class VQMemCache(Cache):
         return twin
 
 
-def _policy(policy: str | Mapping[str, Any] | Policy) -> Policy:
+def resolve(policy: str | Mapping[str, Any] | Policy) -> Policy:
+    """The policy of that name, that mapping, or the object itself."""
     if isinstance(policy, str | Mapping):
         return build("policies", policy if isinstance(policy, str) else dict(policy))
     return policy
+
+
+def check_scorer(policy: Policy, scorer: ScorerModel | None) -> None:
+    """Raise `ValueError` if ``policy`` wants scores and there is no scorer."""
+    if "scores" in policy.requires and scorer is None:
+        name = type(policy).__module__.split(".")[-1]
+        raise ValueError(
+            f"policy {name} needs scores; give scorer=, trained on token ids of this model's tokenizer, "
+            "or a policy without one, such as sink_recent"
+        )
 
 
 def _take(x: Tensor, indices: Int[Tensor, "batch kept"]) -> Tensor:
@@ -375,7 +378,3 @@ def _take(x: Tensor, indices: Int[Tensor, "batch kept"]) -> Tensor:
     if len(x) == 1:
         return x.index_select(2, indices[0])
     return x.take_along_dim(indices[:, None, :, None], dim=2)
-
-
-def _where(rows: Bool[Tensor, " batch"], new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(rows.view(-1, *[1] * (new.ndim - 1)), new, old)

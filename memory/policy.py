@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from .slots import Slots
 
@@ -20,8 +21,8 @@ class Policy(Protocol):
     def requires(self) -> tuple[str, ...]:
         """What the memory must provide beyond tokens, positions and age.
 
-        ``"scores"`` (a scorer runs along), ``"usage"`` (attention weights are shown to it, see `Observer`) or
-        ``"norms"`` (so are the norms of keys); a class variable will do.
+        ``"scores"`` (a scorer runs along), ``"usage"`` (attention weights are shown to it, see `Observer`), ``"norms"``
+        (so are the norms of keys) or ``"layers"`` (so is every layer, see `Judge`); a class variable will do.
         """
         ...
 
@@ -64,6 +65,28 @@ class Observer(Protocol):
         ...
 
 
+class Judge(Protocol):
+    """A policy that looks into the layers of a pretrained model. A slot's usage is the mean of what it says of them."""
+
+    def layers(self, model: Any) -> Sequence[nn.Module]:
+        """The attention modules to be shown, each with a ``layer_idx``. Raises `ValueError` where there are none."""
+        ...
+
+    def judge(
+        self,
+        layer: nn.Module,
+        inputs: dict[str, Any],
+        keys: Float[Tensor, "batch heads slots width"],
+        values: Float[Tensor, "batch heads slots width"],
+        attention: Tensor | None,
+    ) -> Float[Tensor, "batch slots"]:
+        """What every slot is worth to a layer that was called with ``inputs``, the new slots last.
+
+        ``attention`` is what the layer tells of its weights; None if it tells nothing.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Guard:
     """Slots no policy may touch: those of the first ``sinks`` and the newest ``recent`` tokens."""
@@ -75,6 +98,10 @@ class Guard:
         """Raise `ValueError` for negative guards."""
         if self.sinks < 0 or self.recent < 0:
             raise ValueError(f"guards cannot be negative: sinks={self.sinks}, recent={self.recent}; use 0 for no guard")
+
+    def holds(self, slots: Slots, now: Int[Tensor, " batch"]) -> Bool[Tensor, "batch slots"]:
+        """Which slots it keeps."""
+        return (slots.positions < self.sinks) | (slots.positions >= now[:, None] - self.recent)
 
 
 def observe(policy: Policy, usage: Float[Tensor, "batch slots"], seen: Seen) -> Float[Tensor, "batch slots"]:
@@ -123,11 +150,10 @@ def select(
     if keep >= count:
         return torch.arange(count, device=slots.valid.device).expand(batch, count)
     priority = policy.priority(slots, now)
-    guarded = (slots.positions < guard.sinks) | (slots.positions >= now[:, None] - guard.recent)
     # Three stable sorts, least important key first: position, then priority, then invalid < free < guarded.
     order = _by_position(slots)
     order = order.gather(1, priority.gather(1, order).argsort(dim=1, stable=True))
-    rank = slots.valid.long() * (1 + guarded.long())
+    rank = slots.valid.long() * (1 + guard.holds(slots, now).long())
     order = order.gather(1, rank.gather(1, order).argsort(dim=1, stable=True))
     kept = order[:, count - keep :]
     # Back into the order of positions, invalid ones first.

@@ -1,8 +1,11 @@
 """The cache's edges: what it refuses, what it holds, and what it leaves behind."""
 
+import copy
+import dataclasses
 import gc
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 import torch
@@ -254,6 +257,39 @@ def test_eager_attention_gives_the_same(policy):
         real = mask[:, start : start + 5].bool()
         torch.testing.assert_close(logits[0][real], logits[1][real], atol=1e-5, rtol=0)
     assert caches[0].positions == caches[1].positions
+
+
+@dataclasses.dataclass(frozen=True)
+class ShortKeys:
+    """A policy that does in the layers what `knorm` has done for it."""
+
+    requires: ClassVar = ("layers",)
+
+    def layers(self, model):
+        return [layer.self_attn for layer in model.model.layers]
+
+    def judge(self, layer, inputs, keys, values, attention):
+        assert inputs["hidden_states"].shape[1] <= keys.shape[2]
+        return -keys.norm(dim=-1).mean(1)
+
+    def priority(self, slots, now):
+        return slots.usage
+
+
+def test_a_policy_may_look_into_the_layers(model):
+    inside, outside = VQMemCache(model, 10, ShortKeys()), VQMemCache(model, 10, "knorm")
+    for start in range(4):
+        torch.testing.assert_close(read(model, inside, ids(2, 6, start)), read(model, outside, ids(2, 6, start)))
+        assert inside.positions == outside.positions
+    twin = copy.deepcopy(inside)
+    read(model, inside, ids(2, 6, 9))
+    read(model, twin, ids(2, 6, 9))
+    assert twin.positions == inside.positions
+    held = [layer.self_attn._forward_hooks for layer in model.model.layers]
+    assert all(held)
+    inside.close()
+    twin.close()
+    assert not any(held)
 
 
 def test_only_the_cache_imports_transformers():
