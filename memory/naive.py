@@ -75,6 +75,17 @@ def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     return priorities
 
 
+def expire_span(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
+    """The tokens left of each slot's span."""
+    weights = (policy.surprise, policy.rarity, policy.gain)
+
+    def span(slot: Slot) -> float:
+        logit = policy.bias + sum(weight * signal for weight, signal in zip(weights, slot.standard, strict=True))
+        return policy.max_span / (1 + math.exp(-logit))
+
+    return [span(slot) - max(1, now - slot.position) for slot in slots]
+
+
 def used(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     """What the policy noted of each slot, whatever that is: h2o, lfu and tova."""
     return [slot.usage for slot in slots]
@@ -114,6 +125,7 @@ PRIORITIES: dict[str, Priority] = {
     "sink_recent": sink_recent,
     "random": random,
     "scored": scored,
+    "expire_span": expire_span,
     "h2o": used,
     "lfu": used,
     "tova": used,

@@ -25,6 +25,7 @@ VARIANTS += [
     {"admit": 0.3},
 ]
 CASES = [(name, {}) for name in POLICIES] + [("scored", fields) for fields in VARIANTS[1:]]
+CASES += [("expire_span", {"surprise": -0.5, "gain": 2.0, "bias": -1.0, "max_span": 9.0})]
 
 
 def random_slots(seed: int, batch: int, count: int, valid_share: float = 0.8) -> Slots:
@@ -149,6 +150,7 @@ def test_it_is_a_frozen_dataclass_with_defaults(name):
         ("scored", {"age": "never"}, "never"),
         ("scored", {"window": 2}, "window=2"),
         ("scored", {"half_life": 0.0}, "half_life=0"),
+        ("expire_span", {"max_span": 0.0}, "max_span=0"),
         ("sink_recent", {"sinks": -1}, "sinks=-1"),
         ("scored", {"suprise": 1.0}, "did you mean scored.surprise"),
     ],

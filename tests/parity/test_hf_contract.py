@@ -1,4 +1,4 @@
-"""What `transformers` asks of its own caches, where it applies to one that evicts: see docs/kv-cache.md for the list."""
+"""What `transformers` asks of its caches, where it applies to one that evicts; docs/kv-cache.md has the list."""
 
 import copy
 

@@ -1,0 +1,45 @@
+"""Keep each token for a span that its scores foretell (Expire-Span, with given weights)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..policy import age
+from ..slots import Slots
+
+
+@dataclass(frozen=True)
+class Policy:
+    """priority = max_span · sigmoid(bias + w · signals) - age: Sukhbaatar et al., Expire-Span (arXiv:2105.06548).
+
+    ``surprise``, ``rarity``, ``gain`` are the weights w, on running standard deviations. The paper's span has this form
+    but reads the token's hidden state, by weights that each layer learns through a mask that fades; here they are given
+    (fitted elsewhere, or set), one span serves all layers, and what goes at the capacity is what expires first or has
+    been expired for longest, not all that has expired.
+    """
+
+    surprise: float = 1.0
+    """Weight of the surprise."""
+    rarity: float = 0.0
+    """Weight of the rarity."""
+    gain: float = 0.0
+    """Weight of the gain."""
+    bias: float = 0.0
+    """What is added to the weighed signals: 0 gives an average token half of the longest span."""
+    max_span: float = 1024.0
+    """The longest span, in tokens."""
+    requires: ClassVar[tuple[str, ...]] = ("scores",)
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` where no span could be."""
+        if self.max_span <= 0:
+            raise ValueError(f"max_span={self.max_span}; a span must be above 0 tokens")
+
+    def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
+        """The tokens left until the slot expires, negative once it has."""
+        weights = slots.standard.new_tensor([self.surprise, self.rarity, self.gain]).float()
+        return self.max_span * (self.bias + slots.standard.float() @ weights).sigmoid() - age(slots, now)
