@@ -20,6 +20,7 @@ except ImportError as error:
 from ..models.scorers.base import ScorerModel
 from ..registry import build
 from ._hf_hooks import Watch, attach, mask_of, new_tokens, score
+from ._hf_int8 import pack, unpack
 from ._hf_models import count_layers
 from ._hf_positions import Rotation
 from .bank import Memory, State
@@ -77,16 +78,21 @@ class VQMemLayer(DynamicLayer):
     values: Any
     is_croppable = False  # `transformers` asks before it relies on `crop`, which works only until something is evicted
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, storage: str) -> None:
         super().__init__()
-        self.desk, self.seen = desk, 0
+        self.desk, self.storage, self.seen = desk, storage, 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """All keys and values for the attention at hand; eviction comes after it. Raises `ValueError` out of a pass."""
         now = self.desk.now
         if now is None:
             raise ValueError("this cache belongs to another model; call the model that it was made for (its `model`)")
-        keys, values = super().update(key_states, value_states)
+        if self.storage == "int8":  # slots are packed once and stay so; attention sees new ones as they are
+            held = super().update(pack(key_states), pack(value_states))
+            old = (unpack(x[..., : -key_states.shape[-2], :], key_states.dtype) for x in held)
+            keys, values = (torch.cat(pair, dim=-2) for pair in zip(old, (key_states, value_states), strict=True))
+        else:
+            keys, values = super().update(key_states, value_states)
         self.seen += key_states.shape[-2]
         if "norms" in self.desk.memory.requires:
             norms = key_states.detach().float().norm(dim=-1).mean(dim=1)
@@ -94,6 +100,17 @@ class VQMemLayer(DynamicLayer):
         if now.keep is not None:
             self.keep(now.keep)
         return keys, values
+
+    def read(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys and values of the slots, whatever they are stored as."""
+        if self.storage == "int8":
+            return unpack(self.keys, dtype), unpack(self.values, dtype)
+        return self.keys, self.values
+
+    def turn(self, rotation: Rotation, by: Int[Tensor, "batch slots"], dtype: torch.dtype) -> None:
+        """Turn the keys by so many positions."""
+        keys = rotation(self.read(dtype)[0], by)
+        self.keys = pack(keys) if self.storage == "int8" else keys
 
     def keep(self, indices: Int[Tensor, "batch kept"]) -> None:
         """Evict all slots but these."""
@@ -137,7 +154,8 @@ class VQMemCache(Cache):
     ``generate``: greedy, sampling, beams, prompts whole or in chunks, batches with padding. Tokens are evicted after
     each pass, so attention sees the ``capacity`` and the new tokens; each row keeps its own, all layers and heads the
     same ones. Kept tokens keep their positions; with ``positions="compact"`` they are moved together, by turning their
-    keys, whenever the model would come to the end of the positions that it was trained for.
+    keys, whenever the model would come to the end of the positions that it was trained for. With ``storage="int8"``
+    kept keys and values are held in 8 bits, each off by 1/510 of the range of its slot and head at most.
 
     ``policy`` is a name, its YAML mapping or the object itself; ``scorer`` a trained scorer of this model's token ids
     for policies that want scores. The first ``sinks`` and the newest ``recent`` tokens stay whatever the policy says
@@ -158,17 +176,22 @@ class VQMemCache(Cache):
         sinks: int = 4,
         recent: int | None = None,
         positions: str = "kept",
+        storage: str = "full",
     ) -> None:
         layers = count_layers(model)
-        if positions not in ("kept", "compact"):
-            raise ValueError(f"positions={positions!r}; use kept or compact")
+        for name, given, known in (
+            ("positions", positions, ("kept", "compact")),
+            ("storage", storage, ("full", "int8")),
+        ):
+            if given not in known:
+                raise ValueError(f"{name}={given!r}; use {' or '.join(known)}")
         self._rotation = Rotation(model) if positions == "compact" else None
         recent = max(0, capacity - sinks) // 2 if recent is None else recent
         memory = Memory(capacity, resolve(policy), guard=Guard(sinks, recent))
         check_scorer(memory.policy, scorer)
         self.model, self.scorer = model, scorer
         self._desk = Desk(memory)
-        super().__init__(layers=[VQMemLayer(self._desk) for _ in range(layers)])
+        super().__init__(layers=[VQMemLayer(self._desk, storage) for _ in range(layers)])
         watched = cast(Judge, memory.policy).layers(model) if "layers" in memory.requires else ()
         self._detach = attach(model, self, watched)
 
@@ -234,7 +257,7 @@ class VQMemCache(Cache):
         now, held = self._desk.now, self.layers[layer.layer_idx]
         if now is None or now.held.memory.slots.count <= self.memory.capacity:
             return
-        worth = cast(Judge, self.memory.policy).judge(layer, inputs, held.keys, held.values, attention)
+        worth = cast(Judge, self.memory.policy).judge(layer, inputs, *held.read(self.model.dtype), attention)
         now.worth = worth if now.worth is None else now.worth + worth
 
     def finish(self, watch: Watch | None) -> None:
@@ -272,7 +295,7 @@ class VQMemCache(Cache):
             return held
         places = (slots.valid.cumsum(1) - 1).clamp(min=0)
         for layer in self.layers:
-            layer.keys = rotation(layer.keys, places - slots.payload[1])
+            layer.turn(rotation, places - slots.payload[1], self.model.dtype)
         slots = replace(slots, payload=(slots.payload[0], places))
         return replace(held, memory=replace(held.memory, slots=slots), shift=slots.valid.sum(1) - held.seen)
 
@@ -345,11 +368,9 @@ class VQMemCache(Cache):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> VQMemCache:
         """Another cache of the same model that holds the same, for a prompt that several texts begin with."""
-        guard = self.memory.guard
-        kind = "kept" if self._rotation is None else "compact"
-        twin = VQMemCache(
-            self.model, self.memory.capacity, self.memory.policy, self.scorer, guard.sinks, guard.recent, kind
-        )
+        memory, guard = self.memory, self.memory.guard
+        options = (guard.sinks, guard.recent, "compact" if self._rotation else "kept", self.layers[0].storage)
+        twin = VQMemCache(self.model, memory.capacity, memory.policy, self.scorer, *options)
         twin._desk.held, twin._desk.failed = copy.deepcopy(self._desk.held, memo), self._desk.failed
         for new, old in zip(twin.layers, self.layers, strict=True):
             vars(new).update({k: copy.deepcopy(x, memo) for k, x in vars(old).items() if k != "desk"})
