@@ -18,10 +18,10 @@ except ImportError as error:
     raise ImportError("vqmem.memory.hf_cache needs transformers; run `pip install 'vqmem[hf]'`") from error
 
 from ..models.scorers.base import ScorerModel
-from ..registry import build
 from ._hf_hooks import Watch, attach, mask_of, new_tokens, score
 from ._hf_int8 import pack, unpack
 from ._hf_models import count_layers
+from ._hf_policy import check_scorer, resolve
 from ._hf_positions import Rotation
 from .bank import Memory, State
 from .policy import Guard, Judge, Observer, Policy, Seen
@@ -179,12 +179,10 @@ class VQMemCache(Cache):
         storage: str = "full",
     ) -> None:
         layers = count_layers(model)
-        for name, given, known in (
-            ("positions", positions, ("kept", "compact")),
-            ("storage", storage, ("full", "int8")),
-        ):
-            if given not in known:
-                raise ValueError(f"{name}={given!r}; use {' or '.join(known)}")
+        if positions not in ("kept", "compact"):
+            raise ValueError(f"positions={positions!r}; use kept or compact")
+        if storage not in ("full", "int8"):
+            raise ValueError(f"storage={storage!r}; use full or int8")
         self._rotation = Rotation(model) if positions == "compact" else None
         recent = max(0, capacity - sinks) // 2 if recent is None else recent
         memory = Memory(capacity, resolve(policy), guard=Guard(sinks, recent))
@@ -257,7 +255,8 @@ class VQMemCache(Cache):
         now, held = self._desk.now, self.layers[layer.layer_idx]
         if now is None or now.held.memory.slots.count <= self.memory.capacity:
             return
-        worth = cast(Judge, self.memory.policy).judge(layer, inputs, *held.read(self.model.dtype), attention)
+        keys, values = held.read(self.model.dtype)
+        worth = cast(Judge, self.memory.policy).judge(layer, inputs, keys, values, attention)
         now.worth = worth if now.worth is None else now.worth + worth
 
     def finish(self, watch: Watch | None) -> None:
@@ -375,23 +374,6 @@ class VQMemCache(Cache):
         for new, old in zip(twin.layers, self.layers, strict=True):
             vars(new).update({k: copy.deepcopy(x, memo) for k, x in vars(old).items() if k != "desk"})
         return twin
-
-
-def resolve(policy: str | Mapping[str, Any] | Policy) -> Policy:
-    """The policy of that name, that mapping, or the object itself."""
-    if isinstance(policy, str | Mapping):
-        return build("policies", policy if isinstance(policy, str) else dict(policy))
-    return policy
-
-
-def check_scorer(policy: Policy, scorer: ScorerModel | None) -> None:
-    """Raise `ValueError` if ``policy`` wants scores and there is no scorer."""
-    if "scores" in policy.requires and scorer is None:
-        name = type(policy).__module__.split(".")[-1]
-        raise ValueError(
-            f"policy {name} needs scores; give scorer=, trained on token ids of this model's tokenizer, "
-            "or a policy without one, such as sink_recent"
-        )
 
 
 def _take(x: Tensor, indices: Int[Tensor, "batch kept"]) -> Tensor:

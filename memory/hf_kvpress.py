@@ -21,8 +21,8 @@ except ImportError as error:
 
 from ..models.scorers.base import ScorerModel
 from ._hf_hooks import new_tokens, score
+from ._hf_policy import check_scorer, resolve
 from .bank import Memory
-from .hf_cache import check_scorer, resolve
 from .policy import Guard, Policy
 from .slots import Slots
 
