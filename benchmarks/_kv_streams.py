@@ -1,4 +1,4 @@
-"""Long passages read in chunks through a bounded cache: what each token costs SmolLM2, kept on disk; and what it means."""
+"""Long passages read in chunks through a bounded cache: SmolLM2's loss on each token, kept on disk."""
 
 from __future__ import annotations
 

@@ -88,8 +88,6 @@ def beaten(sums: Sums, ours: str) -> dict[str, list[str]]:
     said: dict[str, list[str]] = {"worse": [], "better": [], "no difference": [], "too few documents": []}
     for name in sums.far:
         if name not in (ours, EVERYTHING):
-            found = paired_bootstrap(
-                sums.far[name][None], sums.far[ours][None], sums.far_tokens, resamples=RESAMPLES
-            )
+            found = paired_bootstrap(sums.far[name][None], sums.far[ours][None], sums.far_tokens, resamples=RESAMPLES)
             said[found.verdict].append(name)
     return {verdict: names for verdict, names in said.items() if names}
