@@ -35,11 +35,11 @@ def scorers(folder: Path, texts: Path, steps: int) -> Scorers:
     counts, front_end = folder / "counts.npy", fit_front_end(config)
     done = counts.is_file() and (Path(config.out) / "scorer" / CONFIG).is_file()
     corpus = [] if done else read_split(config, front_end, "train")
-    if counts.is_file():
-        unigram = build("scorers", "unigram").build(front_end.vocab_size)
+    unigram = build("scorers", "unigram").build(front_end.vocab_size) if done else count(front_end, corpus)
+    assert isinstance(unigram, Unigram)
+    if done:
         unigram.counts = torch.from_numpy(np.load(counts))
     else:
-        unigram = count(front_end, corpus)
         np.save(counts, unigram.counts.numpy())
     vq_lm = train_scorer(config, front_end, corpus)
     return Scorers(unigram, vq_lm, config, training_seconds(Path(config.out)))
