@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,42 +24,57 @@ AGAINST = 8_192
 """The length at which `DynamicCache` decodes the same."""
 
 
-def cost(model: Any, scorer: nn.Module, make: Callable[[str], VQMemCache], ids: Tensor, quick: bool) -> dict[str, Any]:
-    """All figures. ``make`` gives an empty cache for ``"scored"`` and ``"sink_recent"``; ``ids`` is a long text."""
-    lengths = [length for length in LENGTHS if length <= (1024 if quick else ids.shape[1])]
-    count = 4 if quick else 32
-    cache = make("scored")
+def cost(
+    model: Any,
+    scorers: Mapping[str, nn.Module],
+    make: Callable[[str | None], VQMemCache],
+    ids: Int[Tensor, "1 time"],
+    quick: bool,
+) -> dict[str, Any]:
+    """All figures. ``make`` gives an empty cache with a scorer or, for None, without; ``ids`` is a long text.
+
+    Bytes and the time of decoding are those with the last of the scorers.
+    """
+    lengths = LENGTHS[:1] if quick else LENGTHS
+    figures = decoding_figures(model, make(list(scorers)[-1]), ids, lengths, 4 if quick else 32)
+    seconds = prefill(model, make, [None, *scorers], ids[:, : CHUNK if quick else 4 * CHUNK], 1 if quick else 5)
+    whole = flops(lambda: model(ids[:, :CHUNK]))
+    for name, scorer in scorers.items():
+        added, share = seconds[name] / seconds[None] - 1, scorer_flops(scorer, ids[:, :CHUNK]) / whole
+        more = {"seconds": round(seconds[name], 3), "without": round(seconds[None], 3)}
+        figures[f"prefill time added, {name}"] = figure(round(100 * added, 2), "%", 5.0, least=False, **more)
+        figures[f"FLOPs, {name}"] = figure(round(100 * share, 3), "% of the model's", 2.0, least=False)
+    return figures
+
+
+def decoding_figures(
+    model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"], lengths: Sequence[int], count: int
+) -> dict[str, Any]:
+    """Bytes at their most, time a token by length, and against `DynamicCache`."""
     seconds, most = decoding(model, cache, ids, lengths, count)
-    slot = slot_bytes(cache)
-    last = min(AGAINST, lengths[-1])
-    theirs = statistics.median(decode(model, filled(model, last, slot), ids[:, :1], count))
-    plain, scored = prefill(model, make, ids[:, : 2 * CHUNK if quick else 4 * CHUNK], 1 if quick else 5)
-    share = scorer_flops(scorer, ids[:, :CHUNK]) / flops(lambda: model(ids[:, :CHUNK]))
+    slot, last = slot_bytes(cache), min(AGAINST, lengths[-1])
+    theirs = statistics.median(decode(model, filled(model, last), ids[:, :1], count))
     milliseconds = {f"{length}, ms": round(1e3 * spent, 1) for length, spent in seconds.items()}
-    spread = max(seconds.values()) / min(seconds.values())
+    known = cache.nbytes - slot * CAPACITY
+    full = slot * (CAPACITY + CHUNK)
     return {
-        "bytes, most": figure(
-            round(most / (slot * (CAPACITY + CHUNK)), 4), "of budget + chunk", 1.0, least=False, bytes=most
+        "bytes": figure(round(most / full, 4), "of budget + chunk", 1.0, least=False, most=most, bookkeeping=known),
+        "time a token": figure(
+            round(max(seconds.values()) / min(seconds.values()), 3),
+            "x, slowest / fastest",
+            1.1,
+            least=False,
+            **milliseconds,
         ),
-        "time a token, longest / shortest": figure(round(spread, 3), "x", 1.1, least=False, **milliseconds),
         f"tokens/s at {last}": figure(
             round(theirs / seconds[last], 2), "x DynamicCache", 2.0, DynamicCache_ms=round(1e3 * theirs, 1)
         ),
-        "prefill time added by the scorer": figure(
-            round(100 * (scored / plain - 1), 2),
-            "%",
-            5.0,
-            least=False,
-            seconds=round(scored, 2),
-            without=round(plain, 2),
-        ),
-        "FLOPs of the scorer": figure(round(100 * share, 3), "% of the model's", 2.0, least=False),
     }
 
 
 @torch.no_grad()
 def decoding(
-    model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"], lengths: list[int], count: int
+    model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"], lengths: Sequence[int], count: int
 ) -> tuple[dict[int, float], int]:
     """Median seconds a token once so many tokens have been read, and the most bytes at any layer of any pass."""
     moments: list[int] = []
@@ -92,10 +107,10 @@ def slot_bytes(cache: VQMemCache) -> int:
     return sum(2 * layer.keys[:, :, :1].nbytes for layer in cache.layers)
 
 
-def filled(model: Any, length: int, slot: int) -> DynamicCache:
+def filled(model: Any, length: int) -> DynamicCache:
     """A `DynamicCache` of random keys and values, on whose values no time depends."""
     config, cache = model.config, DynamicCache()
-    width = slot // (2 * config.num_hidden_layers * config.num_key_value_heads * model.dtype.itemsize)
+    width = config.hidden_size // config.num_attention_heads
     for layer in range(config.num_hidden_layers):
         keys = torch.randn(1, config.num_key_value_heads, length, width, dtype=model.dtype)
         cache.update(keys, keys.clone(), layer)
@@ -104,18 +119,21 @@ def filled(model: Any, length: int, slot: int) -> DynamicCache:
 
 @torch.no_grad()
 def prefill(
-    model: Any, make: Callable[[str], VQMemCache], ids: Int[Tensor, "1 time"], times: int
-) -> tuple[float, float]:
-    """Seconds to read ``ids`` without scores, and with them: medians of runs in turn."""
-    seconds: dict[str, list[float]] = {"sink_recent": [], "scored": []}
+    model: Any,
+    make: Callable[[str | None], VQMemCache],
+    names: Sequence[str | None],
+    ids: Int[Tensor, "1 time"],
+    times: int,
+) -> dict[str | None, float]:
+    """Seconds to read ``ids`` with each scorer: medians of runs in turn."""
+    seconds: dict[str | None, list[float]] = {name: [] for name in names}
     for _ in range(times):
-        for policy, spent in seconds.items():
-            cache, start = make(policy), time.process_time()
+        for name, spent in seconds.items():
+            cache, start = make(name), time.process_time()
             for new in ids.split(CHUNK, 1):
                 model(new, past_key_values=cache, logits_to_keep=1)
             spent.append(time.process_time() - start)
-    plain, scored = (statistics.median(spent) for spent in seconds.values())
-    return plain, scored
+    return {name: statistics.median(spent) for name, spent in seconds.items()}
 
 
 @torch.no_grad()
