@@ -49,14 +49,7 @@ class Streams:
 
     def nats(self, setting: Setting, capacity: int, items: Sequence[Passage]) -> list[Float[np.ndarray, " time"]]:
         """-log p of every token of each passage, which must all be of one length."""
-        key = {
-            "model": [FILE, str(self.model.dtype)],
-            "policy": setting.policy and dict(setting.policy),
-            "scorer": setting.scorer and self.prints[setting.scorer],
-            "capacity": None if setting.policy is None else capacity,
-            "sinks": SINKS,
-            "chunk": CHUNK,
-        }
+        key = self.key(setting, capacity)
         folder = self.folder / digest(key)
         paths = [folder / f"{digest(item.ids.tolist())}.npy" for item in items]
         todo = [i for i, path in enumerate(paths) if not path.is_file()]
@@ -70,6 +63,17 @@ class Streams:
             speed = ids.numel() / (time.perf_counter() - began)
             print(f"{setting.name} @ {capacity}: {len(some)} passages, {speed:.0f} tokens/s", file=sys.stderr)
         return [np.load(path) for path in paths]
+
+    def key(self, setting: Setting, capacity: int) -> dict[str, Any]:
+        """All that the nats depend on but the text."""
+        return {
+            "model": [FILE, str(self.model.dtype)],
+            "policy": setting.policy and dict(setting.policy),
+            "scorer": setting.scorer and self.prints[setting.scorer],
+            "capacity": None if setting.policy is None else capacity,
+            "sinks": SINKS,
+            "chunk": CHUNK,
+        }
 
     def cache(self, setting: Setting, capacity: int) -> Any:
         """An empty cache."""

@@ -1,105 +1,41 @@
 """A pretrained model's cache in a fixed budget: what is lost by each policy, and what a bounded cache costs.
 
-    python benchmarks/kv_cache.py [stream|cost] [--data FOLDER] [--run FOLDER] [--quick] [--json] [--save]
+    python benchmarks/kv_cache.py [stream|cost|needle] [--data FOLDER] [--run FOLDER] [--quick] [--json] [--save]
 
 SmolLM2-135M reads novels. ``stream`` chooses the setting of ``scored`` on the dev books at the first capacity, then
 reads the test books with it and with the other policies. What each token cost is kept in the run folder, so that a run
-that was stopped goes on and more passages add to those that were read. ``cost`` measures bytes and time. The scorers
-are made on first use: a count of the train books, and a VQ-LM trained on them (minutes). Needs the packages that
-`smollm2.py` names.
+that was stopped goes on and more passages add to those that were read. ``cost`` measures bytes and time. ``needle``
+asks for a number when three quarters of the text that told it are gone, with the setting that ``stream`` chose. The
+scorers are made on first use: a count of the train books, and a VQ-LM trained on them (minutes). Needs the packages
+that `smollm2.py` names.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
+from _kv_bench import BASELINES, QUICK, RARE, SCORED, SURPRISE, Bench, Size, choose
 from _kv_cost import CAPACITY, LENGTHS, cost
 from _kv_cost import CHUNK as COST_CHUNK
-from _kv_scorers import Scorers, scorers
-from _kv_streams import CHUNK, SINKS, Setting, Streams, sample
-from _kv_tables import EVERYTHING, NEWEST, Sums, beaten, best, sums, table
+from _kv_quizzes import needles
+from _kv_streams import CHUNK, SINKS
+from _kv_tables import NEWEST, Sums, beaten, table
 from _results import Result, figure, options, present, show, write_result
-from smollm2 import load_smollm2
 from vqmem.memory.hf_cache import VQMemCache
-from vqmem.recipes._corpus import Passage
 from vqmem.recipes.text_lm.recipe import fit_front_end, read_split
 
-RARE, ROWS = 9.0, 8
-"""Nats of unigram surprisal above which a token is rare; passages read side by side."""
-SCORED = {"name": "scored", "surprise": 0.0, "scale": "log"}
-BASELINES = [
-    Setting(EVERYTHING, None),
-    *(Setting(name, {"name": name}) for name in (NEWEST, "random", "h2o", "tova", "knorm", "snapkv", "lru", "lfu")),
-]
 LOOKING = ("h2o", "tova", "knorm", "snapkv", "lru", "lfu")
 """Those that look at attention or keys."""
-SURPRISE = Setting("surprise (the default)", {"name": "scored"}, "vq_lm")
-CANDIDATES = [
-    SURPRISE,
-    Setting("count²", SCORED | {"rarity": 2.0}, "unigram"),
-    Setting("count⁴", SCORED | {"rarity": 4.0}, "unigram"),
-    Setting("count⁸", SCORED | {"rarity": 8.0}, "unigram"),
-    Setting("copies first", SCORED | {"copies": True}, "unigram"),
-    Setting("count², copies first", SCORED | {"rarity": 2.0, "copies": True}, "unigram"),
-    Setting("count⁴, copies first", SCORED | {"rarity": 4.0, "copies": True}, "unigram"),
-    Setting("rarity² / surprise^¼", SCORED | {"rarity": 2.0, "surprise": -0.25}, "vq_lm"),
-    Setting("rarity² / surprise^¼, copies first", SCORED | {"rarity": 2.0, "surprise": -0.25, "copies": True}, "vq_lm"),
-    Setting("rarity⁴ / surprise^¼", SCORED | {"rarity": 4.0, "surprise": -0.25}, "vq_lm"),
-    Setting("gain", SCORED | {"gain": 1.0}, "vq_lm"),
-]
-"""Settings of ``scored``, all over log age: `count` is the unigram's rarity, the signals are the VQ-LM's."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much is read."""
-
-    dev: int = 6
-    """Passages to choose on."""
-    test: int = 21
-    length: int = 2048
-    """Tokens of a passage."""
-    capacities: tuple[int, ...] = (128, 256, 512)
-    """Slots; every policy is read at the first, those that matter at the others."""
-    baselines: int = len(BASELINES)
-    candidates: int = len(CANDIDATES)
-
-
-QUICK = Size(dev=6, test=6, length=448, capacities=(32,), baselines=3, candidates=3)
-
-
-class Bench:
-    """The model, the scorers, and the folder where all is kept."""
-
-    def __init__(self, flags: Any) -> None:
-        folder = Path(f"{flags.run}{'-quick' if flags.quick else ''}")
-        self.scorers: Scorers = scorers(folder, Path(flags.data) / "text", 10 if flags.quick else flags.steps)
-        self.model = load_smollm2(getattr(torch, flags.dtype)).model
-        self.named = {"unigram": self.scorers.unigram, "vq_lm": self.scorers.vq_lm}
-        self.streams = Streams(self.model, self.named, folder / "streams", ROWS)
-
-    def passages(self, split: Any, length: int, count: int) -> list[Passage]:
-        """Of the books of a split."""
-        config = self.scorers.config
-        return sample(read_split(replace(config, passage=length), fit_front_end(config), split), length, count)
-
-    def read(self, settings: Sequence[Setting], capacity: int, items: list[Passage]) -> Sums:
-        """The sums of each setting."""
-        found = {setting.name: self.streams.nats(setting, capacity, items) for setting in settings}
-        return sums(found, items, self.scorers.unigram.rarity().numpy(), RARE, capacity)
 
 
 def stream(bench: Bench, size: Size) -> tuple[dict[str, Any], Result]:
     """Choose on dev, read test; figures and what they say."""
-    first, candidates = size.capacities[0], CANDIDATES[: size.candidates]
-    dev = bench.read([*BASELINES[:2], *candidates], first, bench.passages("dev", size.length, size.dev))
-    ours = best(dev, [setting.name for setting in candidates])
-    chosen = next(setting for setting in candidates if setting.name == ours)
+    first = size.capacities[0]
+    chosen, dev = choose(bench, size)
+    ours = chosen.name
     items = bench.passages("test", size.length, size.test)
     own = list(dict.fromkeys([SURPRISE, chosen]))
     tables = {f"Dev, {first} slots, to choose by": table(dev)}
@@ -194,7 +130,9 @@ def main() -> None:
     """Measure, print, save."""
     parser = options(__doc__)
     default = os.environ.get("VQMEM_DATA", "../shared/data")
-    parser.add_argument("part", nargs="?", choices=["stream", "cost"], default="stream", help="what to measure")
+    parser.add_argument(
+        "part", nargs="?", choices=["stream", "cost", "needle"], default="stream", help="what to measure"
+    )
     parser.add_argument(
         "--data", default=default, help="folder that holds text/ (default $VQMEM_DATA or ../shared/data)"
     )
@@ -207,11 +145,11 @@ def main() -> None:
     torch.set_num_threads(1)
     size = QUICK if flags.quick else Size(test=flags.passages, capacities=tuple(flags.capacity))
     bench = Bench(flags)
-    if flags.part == "stream":
-        figures, result = stream(bench, size)
+    if flags.part != "cost":
+        figures, result = (stream if flags.part == "stream" else needles)(bench, size)
         show(figures, flags)
         if flags.save:
-            write_result("kv_stream_nll", result)
+            write_result("kv_stream_nll" if flags.part == "stream" else "kv_needle", result)
         return
     present(
         "kv_cost",
