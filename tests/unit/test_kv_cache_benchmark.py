@@ -1,6 +1,7 @@
 """Long-gap tokens, shares of the gap and the choice of a setting are what they are called."""
 
 import importlib
+import random
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -82,6 +83,29 @@ def test_the_best_closes_most_of_the_gap_at_no_loss(tables: ModuleType) -> None:
     assert values["good"]["gap closed, %"] == pytest.approx(62.5)
     assert intervals["good"]["NLL - sink_recent"] == pytest.approx([-0.1, -0.1])
     assert tables.beaten(sums, "good") == {"worse": ["sink_recent", "fair"], "better": ["dear"]}
+
+
+@pytest.mark.parametrize("task", ["number in noise", "number in prose", "uuid in prose"])
+def test_a_quiz_hides_one_value_and_asks_for_its_key(streams: ModuleType, task: str) -> None:
+    needle = importlib.import_module("_kv_needle")
+    prose = " ".join(f"word{i}{'.' * (i % 9 == 0)}" for i in range(2000))
+    one, same, other = (needle.quiz(task, prose, 300, random.Random(seed)) for seed in (1, 1, 2))
+    assert one == same != other
+    assert one.text.count(one.value) == 1
+    assert one.value not in one.question + one.answer
+    key = one.question.split(" for ")[1].split()[0]
+    assert f"for {key} is: {one.value}." in one.text
+    assert 250 < len(one.text.split()) < 400
+
+
+def test_hits_are_told_by_task_and_against_ours(streams: ModuleType) -> None:
+    quizzes = importlib.import_module("_kv_quizzes")
+    hits = {"ours": {"a": np.full(8, 100.0), "b": np.zeros(8)}, "other": {"a": np.zeros(8), "b": np.zeros(8)}}
+    values, intervals = quizzes.table(hits, "ours")
+    assert values["ours"] == {"a": 100.0, "b": 0.0, "all": 50.0, "all - ours": 0.0}
+    assert values["other"]["all - ours"] == -50.0
+    low, high = intervals["other"]["all - ours"]
+    assert low < -50 < high < 0
 
 
 def _passage(name: str, ids: list[int]) -> Passage:
