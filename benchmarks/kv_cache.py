@@ -37,7 +37,7 @@ def stream(bench: Bench, size: Size) -> tuple[dict[str, Any], Result]:
     chosen, dev = choose(bench, size)
     ours = chosen.name
     items = bench.passages("test", size.length, size.test)
-    own = list(dict.fromkeys([SURPRISE, chosen]))
+    own = [SURPRISE, chosen] if chosen != SURPRISE else [chosen]
     tables = {f"Dev, {first} slots, to choose by": table(dev)}
     read: dict[int, Sums] = {}
     for capacity in size.capacities:
