@@ -83,10 +83,10 @@ class Bench:
         return sums(found, items, self.scorers.unigram.rarity().numpy(), RARE, capacity)
 
 
-def choose(bench: Bench, size: Size) -> tuple[Setting, Sums]:
-    """The best candidate on dev at the first capacity, and the sums by which it is."""
-    candidates = CANDIDATES[: size.candidates]
+def choose(bench: Bench, size: Size) -> tuple[Setting, Setting, Sums]:
+    """The best candidate on dev at the first capacity, the best of the VQ-LM's, and the sums by which they are."""
+    candidates = {setting.name: setting for setting in CANDIDATES[: size.candidates]}
     items = bench.passages("dev", size.length, size.dev)
-    dev = bench.read([*BASELINES[:2], *candidates], size.capacities[0], items)
-    name = best(dev, [setting.name for setting in candidates])
-    return next(setting for setting in candidates if setting.name == name), dev
+    dev = bench.read([*BASELINES[:2], *candidates.values()], size.capacities[0], items)
+    learned = [name for name, setting in candidates.items() if setting.scorer == "vq_lm"]
+    return candidates[best(dev, list(candidates))], candidates[best(dev, learned)], dev

@@ -28,7 +28,7 @@ LEFT_OUT = ("lru", "lfu")
 
 def needles(bench: Bench, size: Size) -> tuple[dict[str, Any], Result]:
     """Quizzes on the test books, the same for all; figures and what they say."""
-    chosen, _ = choose(bench, size)
+    chosen, _, _ = choose(bench, size)
     ours = chosen.name
     prose = " ".join(document.text for document in build("data", bench.scorers.config.data).documents("test"))
     settings = [*(setting for setting in BASELINES[: size.baselines] if setting.name not in LEFT_OUT), chosen]
