@@ -103,8 +103,8 @@ def describe(
         seeds=[config.seed],
         notes=[
             f"On long-gap tokens of test, against {ours}, {against}.",
-            f"{size.candidates} settings of `scored` were compared on dev; on test are the best of them, the best of the "
-            "VQ-LM's, and the default.",
+            f"{size.candidates} settings of `scored` were compared on dev; on test are the best of them, the best of "
+            "the VQ-LM's, and the default.",
             "The time below is that of the last run, without what earlier runs had read and kept.",
             f"Every policy keeps one set of tokens for all layers and heads; for {', '.join(LOOKING)} that is not what "
             "their papers do, and is no measurement of kvpress, which is yet to be run.",
