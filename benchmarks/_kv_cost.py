@@ -37,7 +37,7 @@ def cost(
     """
     lengths = LENGTHS[:1] if quick else LENGTHS
     figures = decoding_figures(model, make(list(scorers)[-1]), ids, lengths, 4 if quick else 32)
-    seconds = prefill(model, make, [None, *scorers], ids[:, : CHUNK if quick else 4 * CHUNK], 1 if quick else 5)
+    seconds = prefill(model, make, [None, *scorers], ids[:, : CHUNK if quick else 4 * CHUNK], 1 if quick else 3)
     whole = flops(lambda: model(ids[:, :CHUNK]))
     for name, scorer in scorers.items():
         added, share = seconds[name] / seconds[None] - 1, scorer_flops(scorer, ids[:, :CHUNK]) / whole

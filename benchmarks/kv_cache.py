@@ -165,7 +165,7 @@ def main() -> None:
             f"{COST_CHUNK} tokens at a time. Seconds are those of the processor on one thread, for other programs ran "
             "beside it. Bytes are those of the storages behind keys and values, at their most at any layer. Time a "
             "token is the median of 32 greedily decoded after so many were read; `DynamicCache` holds random keys and "
-            f"values. Prefill is of {4 * COST_CHUNK} tokens, the median of 5, against `sink_recent` without scores. "
+            f"values. Prefill is of {4 * COST_CHUNK} tokens, the median of 3, against `sink_recent` without scores. "
             "Bytes and decoding are measured with the VQ-LM; `unigram` is a table of counts."
         ),
     )
