@@ -161,11 +161,12 @@ def main() -> None:
         title="What a bounded cache costs",
         claim="Bytes stay within the budget and one chunk, time a token does not grow, and the scorer costs little.",
         measured=(
-            f"SmolLM2-135M in {flags.dtype} with {CAPACITY} slots kept by `scored` with the VQ-LM; a prompt is read "
-            f"{COST_CHUNK} tokens at a time. Seconds are those of the processor on one thread, for other programs ran "
-            "beside it. Bytes are those of the storages behind keys and values, at their most at any layer. Time a "
-            "token is the median of 32 greedily decoded after so many were read; `DynamicCache` holds random keys and "
-            f"values. Prefill is of {4 * COST_CHUNK} tokens, the median of 3, against `sink_recent` without scores. "
+            f"SmolLM2-135M in {flags.dtype} with {CAPACITY} slots kept by `scored`; a prompt is read {COST_CHUNK} tokens "
+            "at a time. Seconds are those of the processor on one thread, for other programs ran beside it. Bytes are "
+            "the storages behind keys and values and, besides, what attention is given, at their most. Time a token is "
+            "the median of 32 greedily decoded after so many were read, its figure the farthest of the lengths from "
+            "their median; `DynamicCache` holds random keys and values. Prefill is of "
+            f"{4 * COST_CHUNK} tokens, the median of 3, against `sink_recent` without scores. "
             "Bytes and decoding are measured with the VQ-LM; `unigram` is a table of counts."
         ),
     )
