@@ -161,8 +161,8 @@ def main() -> None:
         title="What a bounded cache costs",
         claim="Bytes stay within the budget and one chunk, time a token does not grow, and the scorer costs little.",
         measured=(
-            f"SmolLM2-135M in {flags.dtype} with {CAPACITY} slots kept by `scored`; a prompt is read {COST_CHUNK} tokens "
-            "at a time. Seconds are those of the processor on one thread, for other programs ran beside it. Bytes are "
+            f"SmolLM2-135M in {flags.dtype}, {CAPACITY} slots kept by `scored`; prompts are read {COST_CHUNK} tokens at "
+            "a time. Seconds are those of the processor on one thread, for other programs ran beside it. Bytes are "
             "the storages behind keys and values and, besides, what attention is given, at their most. Time a token is "
             "the median of 32 greedily decoded after so many were read, its figure the farthest of the lengths from "
             "their median; `DynamicCache` holds random keys and values. Prefill is of "
