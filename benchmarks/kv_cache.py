@@ -76,7 +76,8 @@ def describe(
     found = read[first]
     missed = [f"{key} ({one['value']:g}, goal {one['goal']:g})" for key, one in figures.items() if not one["ok"]]
     against = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in beaten(found, ours).items())
-    config = bench.scorers.config
+    config, others = bench.scorers.config, {setting.name for setting in BASELINES}
+    own = [(name, row) for name, row in tables[f"Test, {first} slots"][0].items() if name not in others]
     return Result(
         title="What a pretrained model's cache should keep",
         claim="`scored` makes up for half of what long-gap tokens lose to a small cache, and beats every other policy.",
@@ -104,7 +105,11 @@ def describe(
         notes=[
             f"On long-gap tokens of test, against {ours}, {against}.",
             f"{size.candidates} settings of `scored` were compared on dev; on test are the best of them, the best of "
-            "the VQ-LM's, and the default.",
+            "the VQ-LM's, and the default: "
+            + "; ".join(
+                f"{name} closes {row['gap closed, %']:g} % at {row[f'NLL - {NEWEST}']:+.4f} nats" for name, row in own
+            )
+            + ". The goals are judged for the best alone.",
             "The time below is that of the last run, without what earlier runs had read and kept.",
             f"Every policy keeps one set of tokens for all layers and heads; for {', '.join(LOOKING)} that is not what "
             "their papers do, and is no measurement of kvpress, which is yet to be run.",
@@ -161,8 +166,8 @@ def main() -> None:
         title="What a bounded cache costs",
         claim="Bytes stay within the budget and one chunk, time a token does not grow, and the scorer costs little.",
         measured=(
-            f"SmolLM2-135M in {flags.dtype}, {CAPACITY} slots kept by `scored`; prompts are read {COST_CHUNK} tokens at "
-            "a time. Seconds are those of the processor on one thread, for other programs ran beside it. Bytes are "
+            f"SmolLM2-135M in {flags.dtype}, {CAPACITY} slots kept by `scored`; prompts are read {COST_CHUNK} tokens "
+            "at a time. Seconds are those of the processor on one thread, for other programs ran beside it. Bytes are "
             "the storages behind keys and values and, besides, what attention is given, at their most. Time a token is "
             "the median of 32 greedily decoded after so many were read, its figure the farthest of the lengths from "
             "their median; `DynamicCache` holds random keys and values. Prefill is of "
