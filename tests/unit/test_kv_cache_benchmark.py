@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from vqmem.memory.hf_cache import VQMemCache
 from vqmem.recipes._corpus import Passage
 from vqmem.registry import build
 
@@ -53,9 +54,7 @@ def test_the_share_of_a_gap_is_of_sums(streams: ModuleType) -> None:
 
 
 def test_chunks_through_a_cache_lose_what_the_whole_text_does(streams: ModuleType, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=30, num_hidden_layers=2, **shape)).eval()
+    model = _tiny()
     ids = torch.randint(1, 30, (3, 160))
     nats = streams.read(model, DynamicCache(), ids)
     with torch.no_grad():
@@ -106,6 +105,24 @@ def test_hits_are_told_by_task_and_against_ours(streams: ModuleType) -> None:
     assert values["other"]["all - ours"] == -50.0
     low, high = intervals["other"]["all - ours"]
     assert low < -50 < high < 0
+
+
+def test_bytes_are_all_slots_and_what_attention_is_given(streams: ModuleType) -> None:
+    costs = importlib.import_module("_kv_cost")
+    model, lengths = _tiny(), [costs.CHUNK, 2 * costs.CHUNK]
+    cache = VQMemCache(model, costs.CAPACITY, "sink_recent")
+    seconds, most = costs.decoding(model, cache, torch.ones(1, 2 * costs.CHUNK + 1, dtype=torch.long), lengths, 2)
+    assert list(seconds) == lengths
+    slot = costs.slot_bytes(cache)
+    assert slot == 2 * 2 * 16 * 4  # keys and values of two layers, float32
+    assert most == slot * costs.CAPACITY + slot // 2 * (costs.CAPACITY + costs.CHUNK)
+    assert costs.filled(model, 7).get_seq_length() == 7
+
+
+def _tiny() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=30, num_hidden_layers=2, **shape)).eval()
 
 
 def _passage(name: str, ids: list[int]) -> Passage:
