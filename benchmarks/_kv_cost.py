@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from vqmem.memory.hf_cache import VQMemCache
 CAPACITY, CHUNK = 256, 512
 """Slots, and tokens that a prompt is read in at a time."""
 LENGTHS = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
-"""Tokens read before decoding is timed."""
+"""Tokens read before decoding is timed, in whole chunks."""
 AGAINST = 8_192
 """The length at which `DynamicCache` decodes the same."""
 
@@ -36,7 +37,7 @@ def cost(
     Bytes and the time of decoding are those with the last of the scorers.
     """
     lengths = LENGTHS[:1] if quick else LENGTHS
-    figures = decoding_figures(model, make(list(scorers)[-1]), ids, lengths, 4 if quick else 32)
+    figures = decoding_figures(model, lambda: make(list(scorers)[-1]), ids, lengths, 4 if quick else 32)
     seconds = prefill(model, make, [None, *scorers], ids[:, : CHUNK if quick else 4 * CHUNK], 1 if quick else 3)
     whole = flops(lambda: model(ids[:, :CHUNK]))
     for name, scorer in scorers.items():
@@ -48,40 +49,57 @@ def cost(
 
 
 def decoding_figures(
-    model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"], lengths: Sequence[int], count: int
+    model: Any, make: Callable[[], VQMemCache], ids: Int[Tensor, "1 time"], lengths: Sequence[int], count: int
 ) -> dict[str, Any]:
     """Bytes at their most, time a token by length, and against `DynamicCache`."""
-    seconds, most = decoding(model, cache, ids, lengths, count)
-    slot, last = slot_bytes(cache), min(AGAINST, lengths[-1])
-    theirs = statistics.median(decode(model, filled(model, last), ids[:, :1], count))
-    milliseconds = {f"{length}, ms": round(1e3 * spent, 1) for length, spent in seconds.items()}
+    most, slot, known = bytes_held(model, make(), ids)
+    last = min(AGAINST, lengths[-1])
+    caches: dict[Any, Any] = {**after(model, make(), ids, lengths), "DynamicCache": filled(model, last)}
+    seconds = decoding(model, caches, count)
+    theirs = seconds.pop("DynamicCache")
     middle = statistics.median(seconds.values())
     apart = max(abs(spent / middle - 1) for spent in seconds.values())
-    known = cache.nbytes - slot * CAPACITY
-    full = slot * (CAPACITY + CHUNK)
+    milliseconds = {f"{length}, ms": round(1e3 * spent, 1) for length, spent in seconds.items()}
+    share, speed = most / (slot * (CAPACITY + CHUNK)), theirs / seconds[last]
     return {
-        "bytes": figure(round(most / full, 4), "of budget + chunk", 1.0, least=False, most=most, bookkeeping=known),
+        "bytes": figure(round(share, 4), "of budget + chunk", 1.0, least=False, most=most, bookkeeping=known),
         "time a token": figure(round(100 * apart, 1), "% from the middle at most", 10.0, least=False, **milliseconds),
-        f"tokens/s at {last}": figure(
-            round(theirs / seconds[last], 2), "x DynamicCache", 2.0, DynamicCache_ms=round(1e3 * theirs, 1)
-        ),
+        f"tokens/s at {last}": figure(round(speed, 2), "x DynamicCache", 2.0, DynamicCache_ms=round(1e3 * theirs, 1)),
     }
 
 
 @torch.no_grad()
-def decoding(
-    model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"], lengths: Sequence[int], count: int
-) -> tuple[dict[int, float], int]:
-    """Median seconds a token once so many tokens have been read, and the most bytes at any layer of any pass."""
+def bytes_held(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"]) -> tuple[int, int, int]:
+    """Most bytes at any layer while two chunks and a token are read; those of one slot; and of bookkeeping."""
     moments = watch(cache)
-    seconds, done = {}, 0
-    for length in lengths:
-        while done < length:
-            new = ids[:, done : min(done + CHUNK, length)]
-            model(new, past_key_values=cache, logits_to_keep=1)
-            done += new.shape[1]
-        seconds[length] = statistics.median(decode(model, cache, ids[:, done : done + 1], count))
-    return seconds, max(moments)
+    for new in (*ids[:, : 2 * CHUNK].split(CHUNK, 1), ids[:, :1]):
+        model(new, past_key_values=cache, logits_to_keep=1)
+    slot = sum(2 * layer.keys[:, :, :1].nbytes for layer in cache.layers)
+    return max(moments), slot, cache.nbytes - slot * CAPACITY
+
+
+@torch.no_grad()
+def after(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"], lengths: Sequence[int]) -> dict[int, VQMemCache]:
+    """Copies of the cache as it was after so many tokens, which are multiples of a chunk."""
+    copies = {}
+    for done, new in enumerate(ids[:, : lengths[-1]].split(CHUNK, 1), 1):
+        model(new, past_key_values=cache, logits_to_keep=1)
+        if done * CHUNK in lengths:
+            copies[done * CHUNK] = copy.deepcopy(cache)
+    return copies
+
+
+@torch.no_grad()
+def decoding(model: Any, caches: Mapping[Any, Any], count: int) -> dict[Any, float]:
+    """Median seconds a token with each cache. They take turns, so that what else the machine does hits all alike."""
+    seconds: dict[Any, list[float]] = {name: [] for name in caches}
+    new = torch.ones(1, 1, dtype=torch.long)
+    for _ in range(count + 2):
+        for name, cache in caches.items():
+            start = time.process_time()
+            model(new, past_key_values=cache)
+            seconds[name].append(time.process_time() - start)
+    return {name: statistics.median(spent[2:]) for name, spent in seconds.items()}
 
 
 def watch(cache: VQMemCache) -> list[int]:
@@ -99,22 +117,6 @@ def watch(cache: VQMemCache) -> list[int]:
     for layer in cache.layers:
         layer.update = watched(layer.update)
     return moments
-
-
-@torch.no_grad()
-def decode(model: Any, cache: Any, new: Int[Tensor, "1 1"], count: int) -> list[float]:
-    """Seconds of each of ``count`` tokens, greedily; what comes first is left out."""
-    seconds = []
-    for _ in range(count + 2):
-        start = time.process_time()
-        new = model(new, past_key_values=cache).logits[:, -1:].argmax(-1)
-        seconds.append(time.process_time() - start)
-    return seconds[2:]
-
-
-def slot_bytes(cache: VQMemCache) -> int:
-    """Bytes of one token's keys and values in all layers."""
-    return sum(2 * layer.keys[:, :, :1].nbytes for layer in cache.layers)
 
 
 def filled(model: Any, length: int) -> DynamicCache:
@@ -135,14 +137,15 @@ def prefill(
     ids: Int[Tensor, "1 time"],
     times: int,
 ) -> dict[str | None, float]:
-    """Seconds to read ``ids`` with each scorer: medians of runs in turn."""
+    """Seconds a chunk of ``ids`` with each scorer: medians over chunks and runs, which take turns."""
     seconds: dict[str | None, list[float]] = {name: [] for name in names}
     for _ in range(times):
-        for name, spent in seconds.items():
-            cache, start = make(name), time.process_time()
-            for new in ids.split(CHUNK, 1):
+        caches = {name: make(name) for name in names}
+        for new in ids.split(CHUNK, 1):
+            for name, cache in caches.items():
+                start = time.process_time()
                 model(new, past_key_values=cache, logits_to_keep=1)
-            spent.append(time.process_time() - start)
+                seconds[name].append(time.process_time() - start)
     return {name: statistics.median(spent) for name, spent in seconds.items()}
 
 

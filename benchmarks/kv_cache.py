@@ -169,9 +169,9 @@ def main() -> None:
             f"SmolLM2-135M in {flags.dtype}, {CAPACITY} slots kept by `scored`; prompts are read {COST_CHUNK} tokens "
             "at a time. Seconds are those of the processor on one thread, for other programs ran beside it. Bytes are "
             "the storages behind keys and values and, besides, what attention is given, at their most. Time a token is "
-            "the median of 32 greedily decoded after so many were read, its figure the farthest of the lengths from "
-            "their median; `DynamicCache` holds random keys and values. Prefill is of "
-            f"{4 * COST_CHUNK} tokens, the median of 3, against `sink_recent` without scores. "
+            "the median of 32 decoded by caches that had read so many, and one that is a `DynamicCache` of random keys "
+            "and values, in turns; its figure is the farthest of the lengths from their median. Prefill is of "
+            f"{4 * COST_CHUNK} tokens, three times, in turns with `sink_recent` without scores; seconds are a chunk's. "
             "Bytes and decoding are measured with the VQ-LM; `unigram` is a table of counts."
         ),
     )

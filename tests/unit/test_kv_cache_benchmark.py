@@ -109,14 +109,24 @@ def test_hits_are_told_by_task_and_against_ours(streams: ModuleType) -> None:
 
 def test_bytes_are_all_slots_and_what_attention_is_given(streams: ModuleType) -> None:
     costs = importlib.import_module("_kv_cost")
-    model, lengths = _tiny(), [costs.CHUNK, 2 * costs.CHUNK]
-    cache = VQMemCache(model, costs.CAPACITY, "sink_recent")
-    seconds, most = costs.decoding(model, cache, torch.ones(1, 2 * costs.CHUNK + 1, dtype=torch.long), lengths, 2)
-    assert list(seconds) == lengths
-    slot = costs.slot_bytes(cache)
+    model = _tiny()
+    most, slot, known = costs.bytes_held(
+        model, VQMemCache(model, costs.CAPACITY, "sink_recent"), torch.ones(1, 2 * costs.CHUNK, dtype=torch.long)
+    )
     assert slot == 2 * 2 * 16 * 4  # keys and values of two layers, float32
     assert most == slot * costs.CAPACITY + slot // 2 * (costs.CAPACITY + costs.CHUNK)
+    assert 0 < known < 100 * costs.CAPACITY
     assert costs.filled(model, 7).get_seq_length() == 7
+
+
+def test_caches_are_copied_on_the_way_and_decode_in_turns(streams: ModuleType) -> None:
+    costs = importlib.import_module("_kv_cost")
+    model, lengths = _tiny(), [costs.CHUNK, 2 * costs.CHUNK]
+    ids = torch.ones(1, 2 * costs.CHUNK, dtype=torch.long)
+    copies = costs.after(model, VQMemCache(model, costs.CAPACITY, "sink_recent"), ids, lengths)
+    assert {length: cache.get_seq_length() for length, cache in copies.items()} == {n: n for n in lengths}
+    assert list(costs.decoding(model, copies, 1)) == lengths
+    assert copies[lengths[0]].get_seq_length() == lengths[0] + 3
 
 
 def _tiny() -> LlamaForCausalLM:
