@@ -17,10 +17,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from _kv_bench import BASELINES, QUICK, RARE, SCORED, SURPRISE, Bench, Size, choose
+from _kv_bench import BASELINES, CANDIDATES, QUICK, RARE, SCORED, SURPRISE, Bench, Size, choose
 from _kv_cost import CAPACITY, LENGTHS, cost
 from _kv_cost import CHUNK as COST_CHUNK
-from _kv_quizzes import needles
+from _kv_quizzes import CHOSEN, needles
 from _kv_streams import CHUNK, SINKS
 from _kv_tables import NEWEST, Sums, beaten, table
 from _results import Result, figure, options, present, show, write_result
@@ -149,6 +149,10 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], help="of the model (default bfloat16 for stream)")
     parser.add_argument("--passages", type=int, default=Size.test, help="of the test books (default %(default)s)")
     parser.add_argument("--capacity", type=int, nargs="+", default=Size.capacities, help="slots")
+    names = [setting.name for setting in CANDIDATES]
+    parser.add_argument(
+        "--setting", default=CHOSEN, choices=names, help="of `scored`, for needles (default %(default)s)"
+    )
     flags = parser.parse_args()
     # On a processor bfloat16 reads chunks of many rows faster, and decodes a token far slower.
     flags.dtype = flags.dtype or ("bfloat16" if flags.part == "stream" else "float32")
@@ -156,7 +160,7 @@ def main() -> None:
     size = QUICK if flags.quick else Size(test=flags.passages, capacities=tuple(flags.capacity))
     bench = Bench(flags)
     if flags.part != "cost":
-        figures, result = (stream if flags.part == "stream" else needles)(bench, size)
+        figures, result = stream(bench, size) if flags.part == "stream" else needles(bench, size, flags.setting)
         show(figures, flags)
         if flags.save:
             write_result("kv_stream_nll" if flags.part == "stream" else "kv_needle", result)
