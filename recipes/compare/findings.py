@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from .statistics import FEWEST_DOCUMENTS
+from .statistics import FEWEST_PASSAGES
 
 Row = Mapping[str, Any]
 
@@ -60,8 +60,8 @@ def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
     if not rows:
         return ""
     label = summary["metrics"][metric]["label"]
-    if set(verdicts) == {"too few documents"}:
-        return f"On {label}, there are too few documents to tell; give at least {FEWEST_DOCUMENTS}."
+    if set(verdicts) == {"too few passages"}:
+        return f"On {label}, there are too few passages to tell; give at least {FEWEST_PASSAGES}."
     wins = {name: sum(_is(row, name, metric, "better") for row in rows) for name in _names(rows)}
     champion = max(wins, key=lambda name: (wins[name], -sum(_is(row, name, metric, "worse") for row in rows)))
     if not wins[champion]:
@@ -77,7 +77,7 @@ def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
             ("better", "better"),
             ("worse", "worse"),
             ("no difference", "no difference"),
-            ("too few documents", "with too few documents to tell"),
+            ("too few passages", "with too few passages to tell"),
         )
         if verdict in verdicts
     )
@@ -92,7 +92,7 @@ def _finding(summary: Mapping[str, Any], metric: str, train: str, budget: int, r
             (row for row in rows if _verdict(row, metric) == verdict),
             key=lambda row: row["metrics"][metric]["value"] * (1 if spec["better"] == "lower" else -1),
         )
-        for verdict in ("better", "worse", "no difference", "too few documents")
+        for verdict in ("better", "worse", "no difference", "too few passages")
     }
     setting = f"{budget} slots" + (f", trained {train}" if len({row["train"] for row in summary["rows"]}) > 1 else "")
     listed = [
@@ -101,7 +101,7 @@ def _finding(summary: Mapping[str, Any], metric: str, train: str, budget: int, r
             ("better", "Also better"),
             ("worse", "Worse"),
             ("no difference", "No difference"),
-            ("too few documents", "Too few documents"),
+            ("too few passages", "Too few passages"),
         )
         if (some := groups[verdict][1 if verdict == "better" else 0 :])
     ]
@@ -111,8 +111,8 @@ def _finding(summary: Mapping[str, Any], metric: str, train: str, budget: int, r
         return Finding(
             metric, setting, "better", best["strategy"], _interval(summary, metric, best), " ".join(words + listed)
         )
-    if groups["too few documents"]:
-        return Finding(metric, setting, "too few documents", "undecided", "", " ".join(listed))
+    if groups["too few passages"]:
+        return Finding(metric, setting, "too few passages", "undecided", "", " ".join(listed))
     if not groups["no difference"]:
         return Finding(metric, setting, "worse", f"{baseline} stays best", "", " ".join(listed))
     note = f"No interval lies wholly on the better side of {baseline}."
@@ -168,4 +168,4 @@ def _is(row: Row, name: str, metric: str, verdict: str) -> bool:
 
 
 def _verdict(row: Row, metric: str) -> str:
-    return row["metrics"][metric].get("verdict", "too few documents")
+    return row["metrics"][metric].get("verdict", "too few passages")

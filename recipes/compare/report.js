@@ -21,8 +21,8 @@
     at("filters").append(select("Budget", [["all", "all"], ...budgets.map((slots) => [slots, `${whole(slots)} slots`])], (slots) => { chosen.budget = slots; drawTable(); }));
   }
   at("table-note").textContent = "Small figures: 95% intervals over passages. The value's own interval is wide because passages differ; "
-    + `the interval against ${data.baseline} compares the same documents and is the one that decides.`
-    + (seeds.length > 1 ? ` Seeds (${seeds.join(", ")}) are averaged within each document.` : " One seed: how much a new training run would change this is unknown.");
+    + `the interval against ${data.baseline} compares the same passages and is the one that decides.`
+    + (seeds.length > 1 ? ` Seeds (${seeds.join(", ")}) are averaged within each passage.` : " One seed: how much a new training run would change this is unknown.");
 
   at("curve-tools").append(choice("Show", [["value", "value"], ["difference", `difference from ${data.baseline}`]], "value", (what) => { curves.difference = what === "difference"; drawCharts(); }));
   strategyButtons(at("legend"), [...new Set(data.rows.map((row) => row.strategy))], curves.shown, drawCharts);
@@ -60,7 +60,7 @@
   const rows = {
     Created: data.created, Took: finite(data.seconds) ? duration(data.seconds) : null, Machine: data.machine, Seeds: seeds.join(", "),
     Corpus: [data.corpus, data.split && `${data.split} split`].filter(Boolean).join(", "), Baseline: data.baseline,
-    Intervals: "paired bootstrap over documents, 95%, expanded percentile (Hesterberg 2014); seeds averaged within each document",
+    Intervals: "paired bootstrap over passages, 95%, expanded percentile (Hesterberg 2014); seeds averaged within each passage",
   };
   at("made").append(...Object.entries(rows).filter(([, value]) => value).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
   at("command").textContent = data.command ?? missing;

@@ -18,7 +18,7 @@ _BADGES = {
     "better": "▲ better",
     "worse": "▼ all others worse",
     "no difference": "= no difference",
-    "too few documents": "? too few documents",
+    "too few passages": "? too few passages",
 }
 
 

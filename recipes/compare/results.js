@@ -9,7 +9,7 @@ const chosen = { metric: metricNames[0], train: trains[0], budget: "all" };
 const metricOf = (row) => row.metrics[chosen.metric] ?? {};
 const unitOf = (spec) => `${spec.label}${spec.unit ? `, ${spec.unit}` : ""}`;
 const verdicts = {
-  better: "▲ better", worse: "▼ worse", "no difference": "= no difference", baseline: "● baseline", "too few documents": "? too few documents",
+  better: "▲ better", worse: "▼ worse", "no difference": "= no difference", baseline: "● baseline", "too few passages": "? too few passages",
 };
 
 // A mark for a strategy: colour is never the only thing that tells strategies apart.

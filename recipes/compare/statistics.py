@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float, Int, Real
 
-FEWEST_DOCUMENTS = 6
+FEWEST_PASSAGES = 6
 """With fewer, documents that all happen to lean one way (chance 2^(1-n) > 5%) would count as a difference."""
 
 _BATCH = 2_000_000
@@ -20,8 +20,8 @@ _BATCH = 2_000_000
 class Comparison:
     """One figure of one strategy and its difference from the baseline, in the figure's own unit.
 
-    Interval ends are ``None`` when there are too few documents to give any. ``difference`` is strategy minus baseline.
-    ``verdict`` is ``better``, ``worse``, ``no difference``, ``baseline`` or ``too few documents``.
+    Interval ends are ``None`` when there are too few passages to give any. ``difference`` is strategy minus baseline.
+    ``verdict`` is ``better``, ``worse``, ``no difference``, ``baseline`` or ``too few passages``.
     """
 
     value: float
@@ -73,8 +73,8 @@ def paired_bootstrap(
     value = ours.mean(0).sum() / total
     difference = value - theirs.mean(0).sum() / total
     documents = len(sizes)
-    if documents < FEWEST_DOCUMENTS:
-        verdict = "baseline" if baseline is None else "too few documents"
+    if documents < FEWEST_PASSAGES:
+        verdict = "baseline" if baseline is None else "too few passages"
         return Comparison(float(value), None, None, float(difference), None, None, verdict)
     draws = _resample(ours, theirs, sizes, resamples, resample_seeds, np.random.default_rng(seed))
     tail = expanded_tail(documents, level)

@@ -386,4 +386,4 @@ def test_a_null_is_told_as_a_null():
                 entry["verdict"] = "no difference"
     assert "no memory beats fifo" in headline(data)[0]
     assert {found.title for found in findings(data)} == {"no winner"}
-    assert "too few documents" in headline(summary(documents=3))[0]
+    assert "too few passages" in headline(summary(documents=3))[0]

@@ -115,7 +115,7 @@ def test_baseline_identical_and_few_documents():
     assert (own.verdict, own.difference, own.difference_low) == ("baseline", 0.0, 0.0)
     assert paired_bootstrap(strategy, strategy, sizes).verdict == "no difference"
     few = paired_bootstrap(strategy[:, :3], strategy[:, :3] + 1, sizes[:3])
-    assert (few.verdict, few.low, few.difference_high) == ("too few documents", None, None)
+    assert (few.verdict, few.low, few.difference_high) == ("too few passages", None, None)
     assert few.to_json()["difference"] == pytest.approx(-3 / sizes[:3].sum())
 
 
