@@ -156,6 +156,16 @@ def options(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def show(figures: Mapping[str, Mapping[str, Any]], flags: argparse.Namespace) -> None:
+    """Print a benchmark's figures, for people or as JSON."""
+    if flags.json:
+        print(json.dumps(figures, indent=2))
+        return
+    for key, one in figures.items():
+        verdict = "ok" if one["ok"] else "MISSED"
+        print(f"{key:32} {one['value']:8.2f} {one['unit']} (goal {one['goal']:g}) {verdict}  {dict(one)}")
+
+
 def present(
     name: str,
     figures: Mapping[str, Mapping[str, Any]],
@@ -167,12 +177,7 @@ def present(
     notes: Sequence[str] = (),
 ) -> None:
     """Print a benchmark's figures as the flags say, and save them; the texts are those of `Result`."""
-    if flags.json:
-        print(json.dumps(figures, indent=2))
-    else:
-        for key, one in figures.items():
-            verdict = "ok" if one["ok"] else "MISSED"
-            print(f"{key:32} {one['value']:8.2f} {one['unit']} (goal {one['goal']:g}) {verdict}  {dict(one)}")
+    show(figures, flags)
     if flags.save:
         values = {key: dict(one) for key, one in figures.items()}
         missed = [

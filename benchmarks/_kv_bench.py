@@ -1,0 +1,92 @@
+"""What all parts of `kv_cache` share: the settings, how much is read, the model and scorers, the choice on dev."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from _kv_scorers import Scorers, scorers
+from _kv_streams import Setting, Streams, sample
+from _kv_tables import EVERYTHING, NEWEST, Sums, best, sums
+from smollm2 import load_smollm2
+from vqmem.recipes._corpus import Passage
+from vqmem.recipes.text_lm.recipe import fit_front_end, read_split
+
+RARE, ROWS = 9.0, 8
+"""Nats of unigram surprisal above which a token is rare; passages read side by side."""
+SCORED = {"name": "scored", "surprise": 0.0, "scale": "log"}
+BASELINES = [
+    Setting(EVERYTHING, None),
+    *(Setting(name, {"name": name}) for name in (NEWEST, "random", "h2o", "tova", "knorm", "snapkv", "lru", "lfu")),
+]
+SURPRISE = Setting("surprise (the default)", {"name": "scored"}, "vq_lm")
+CANDIDATES = [
+    SURPRISE,
+    Setting("count²", SCORED | {"rarity": 2.0}, "unigram"),
+    Setting("count⁴", SCORED | {"rarity": 4.0}, "unigram"),
+    Setting("count⁸", SCORED | {"rarity": 8.0}, "unigram"),
+    Setting("copies first", SCORED | {"copies": True}, "unigram"),
+    Setting("count², copies first", SCORED | {"rarity": 2.0, "copies": True}, "unigram"),
+    Setting("count⁴, copies first", SCORED | {"rarity": 4.0, "copies": True}, "unigram"),
+    Setting("rarity² / surprise^¼", SCORED | {"rarity": 2.0, "surprise": -0.25}, "vq_lm"),
+    Setting("rarity² / surprise^¼, copies first", SCORED | {"rarity": 2.0, "surprise": -0.25, "copies": True}, "vq_lm"),
+    Setting("rarity⁴ / surprise^¼", SCORED | {"rarity": 4.0, "surprise": -0.25}, "vq_lm"),
+    Setting("gain", SCORED | {"gain": 1.0}, "vq_lm"),
+]
+"""Settings of ``scored``, all over log age: `count` is the unigram's rarity, the signals are the VQ-LM's."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is read."""
+
+    dev: int = 6
+    """Passages to choose on."""
+    test: int = 21
+    length: int = 2048
+    """Tokens of a passage."""
+    capacities: tuple[int, ...] = (128, 256, 512)
+    """Slots; every policy is read at the first, those that matter at the others."""
+    baselines: int = len(BASELINES)
+    candidates: int = len(CANDIDATES)
+    quizzes: int = 20
+    """Of each task."""
+    words: int = 700
+    """Of a quiz."""
+
+
+QUICK = Size(dev=6, test=6, length=448, capacities=(32,), baselines=3, candidates=3, quizzes=2, words=200)
+
+
+class Bench:
+    """The model, the scorers, and the folder where all is kept."""
+
+    def __init__(self, flags: Any) -> None:
+        folder = Path(f"{flags.run}{'-quick' if flags.quick else ''}")
+        self.scorers: Scorers = scorers(folder, Path(flags.data) / "text", 10 if flags.quick else flags.steps)
+        self.peer = load_smollm2(getattr(torch, flags.dtype))
+        self.model, self.folder = self.peer.model, folder
+        self.named = {"unigram": self.scorers.unigram, "vq_lm": self.scorers.vq_lm}
+        self.streams = Streams(self.model, self.named, folder / "streams", ROWS)
+
+    def passages(self, split: Any, length: int, count: int) -> list[Passage]:
+        """Of the books of a split."""
+        config = self.scorers.config
+        return sample(read_split(replace(config, passage=length), fit_front_end(config), split), length, count)
+
+    def read(self, settings: Sequence[Setting], capacity: int, items: list[Passage]) -> Sums:
+        """The sums of each setting."""
+        found = {setting.name: self.streams.nats(setting, capacity, items) for setting in settings}
+        return sums(found, items, self.scorers.unigram.rarity().numpy(), RARE, capacity)
+
+
+def choose(bench: Bench, size: Size) -> tuple[Setting, Setting, Sums]:
+    """The best candidate on dev at the first capacity, the best of the VQ-LM's, and the sums by which they are."""
+    candidates = {setting.name: setting for setting in CANDIDATES[: size.candidates]}
+    items = bench.passages("dev", size.length, size.dev)
+    dev = bench.read([*BASELINES[:2], *candidates.values()], size.capacities[0], items)
+    learned = [name for name, setting in candidates.items() if setting.scorer == "vq_lm"]
+    return candidates[best(dev, list(candidates))], candidates[best(dev, learned)], dev

@@ -1,0 +1,108 @@
+"""A needle in a haystack, as RULER makes it, to be found after most of the haystack is gone.
+
+Hsieh et al., RULER (arXiv:2404.06654): its single-needle tasks. A sentence tells a number or a UUID for a key, in the
+midst of a repeated phrase or of prose; the question comes at the end, and an answer counts if it contains the value.
+Prose is novels here, where RULER takes essays, and keys are of the lists below.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from smollm2 import SmolLM2
+
+NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+ADJECTIVES = (
+    "ancient",
+    "brave",
+    "careless",
+    "distant",
+    "eager",
+    "faithful",
+    "gloomy",
+    "hollow",
+    "icy",
+    "jolly",
+    "lively",
+)
+NOUNS = ("anchor", "basket", "candle", "donkey", "engine", "feather", "garden", "hammer", "island", "jacket", "kettle")
+INSTRUCTION = (
+    "A special magic {kind} is hidden within the following text. Make sure to memorize it. I will quiz you about the "
+    "{kind} afterwards.\n"
+)
+NEEDLE = "One of the special magic {kind}s for {key} is: {value}."
+QUESTION = "\nWhat is the special magic {kind} for {key} mentioned in the provided text?"
+ANSWER = " The special magic {kind} for {key} mentioned in the provided text is"
+TASKS = {"number in noise": ("number", True), "number in prose": ("number", False), "uuid in prose": ("uuid", False)}
+ANSWER_TOKENS = {"number": 16, "uuid": 48}
+
+
+@dataclass(frozen=True)
+class Quiz:
+    """What is read before anything is asked, what is then asked, and what the answer must contain."""
+
+    text: str
+    question: str
+    answer: str
+    """How the answer begins."""
+    value: str
+    tokens: int
+    """Most tokens of the answer."""
+
+
+def quiz(task: str, prose: str, words: int, rng: random.Random) -> Quiz:
+    """A quiz of a task, its haystack of about so many words, from a random place in ``prose`` unless it is noise."""
+    kind, noisy = TASKS[task]
+    key = f"{rng.choice(ADJECTIVES)}-{rng.choice(NOUNS)}"
+    value = str(rng.randint(1_000_000, 9_999_999)) if kind == "number" else str(uuid.UUID(int=rng.getrandbits(128)))
+    if noisy:
+        sentences, joint = [NOISE] * (words // len(NOISE.split())), "\n"
+    else:
+        every = prose.split()
+        start = rng.randrange(max(1, len(every) - words))
+        sentences, joint = [f"{part}." for part in " ".join(every[start : start + words]).split(". ")], " "
+    sentences.insert(round(rng.randrange(40) / 39 * len(sentences)), NEEDLE.format(kind=kind, key=key, value=value))
+    question, answer = (form.format(kind=kind, key=key) for form in (QUESTION, ANSWER))
+    return Quiz(INSTRUCTION.format(kind=kind) + joint.join(sentences), question, answer, value, ANSWER_TOKENS[kind])
+
+
+def prompt(tokenizer: Any, quiz: Quiz) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids, [1, time], of the text and of the question, in the form of the model's chats."""
+    message = [{"role": "user", "content": quiz.text + quiz.question}]
+    chat = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True) + quiz.answer
+    before, _, after = chat.partition(quiz.question)
+    text, question = (
+        tokenizer(part, add_special_tokens=False, return_tensors="pt").input_ids
+        for part in (before, quiz.question + after)
+    )
+    return text, question
+
+
+@torch.no_grad()
+def found(model: Any, cache: Any, text: torch.Tensor, question: torch.Tensor, tokenizer: Any, quiz: Quiz) -> bool:
+    """Whether the greedy answer contains the value: the text is read whole, then the cache evicts, then it is asked."""
+    model(text, past_key_values=cache, logits_to_keep=1)
+    new, said = question, []
+    for _ in range(quiz.tokens):
+        new = model(new, past_key_values=cache, logits_to_keep=1).logits[:, -1:].argmax(-1)
+        said.append(int(new))
+        if quiz.value in tokenizer.decode(said) or int(new) == tokenizer.eos_token_id:
+            break
+    return quiz.value in tokenizer.decode(said)
+
+
+def answers(
+    peer: SmolLM2, make: Callable[[int], Any], task: str, prose: str, count: int, words: int
+) -> list[tuple[bool, int]]:
+    """Whether the value is found, and tokens of the text, of ``count`` quizzes; ``make`` gives a cache for so many."""
+    given = []
+    for seed in range(count):
+        one = quiz(task, prose, words, random.Random(f"{task} {seed}"))
+        text, question = prompt(peer.tokenizer, one)
+        given.append((found(peer.model, make(text.shape[1]), text, question, peer.tokenizer, one), text.shape[1]))
+    return given

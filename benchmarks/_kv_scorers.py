@@ -1,0 +1,45 @@
+"""The scorers of SmolLM2's tokens that `kv_cache` uses: a count of the train books, and a VQ-LM trained on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from _scorers import count, training_seconds
+from train_scorer import save_tokenizer
+from vqmem.models.scorers.base import ScorerModel
+from vqmem.models.scorers.unigram import Unigram
+from vqmem.recipes._artifacts import CONFIG
+from vqmem.recipes.text_lm.for_tokenizer import configure
+from vqmem.recipes.text_lm.recipe import Config, fit_front_end, read_split, train_scorer
+from vqmem.registry import build
+
+
+class Scorers(NamedTuple):
+    """Both, and how long the VQ-LM took to train."""
+
+    unigram: Unigram
+    vq_lm: ScorerModel
+    config: Config
+    seconds: float
+
+
+def scorers(folder: Path, texts: Path, steps: int) -> Scorers:
+    """Both scorers, kept in ``folder``: counted and trained on ``texts/train`` where that has not been done."""
+    tokenizer = folder / "tokenizer"
+    config = configure(str(tokenizer) if tokenizer.is_dir() else save_tokenizer(tokenizer), texts, folder / "vq_lm")
+    config = replace(config, device="cpu", scorer_train=replace(config.scorer_train, steps=steps, save_every=50))
+    counts, front_end = folder / "counts.npy", fit_front_end(config)
+    done = counts.is_file() and (Path(config.out) / "scorer" / CONFIG).is_file()
+    corpus = [] if done else read_split(config, front_end, "train")
+    unigram = build("scorers", "unigram").build(front_end.vocab_size) if done else count(front_end, corpus)
+    assert isinstance(unigram, Unigram)
+    if done:
+        unigram.counts = torch.from_numpy(np.load(counts))
+    else:
+        np.save(counts, unigram.counts.numpy())
+    vq_lm = train_scorer(config, front_end, corpus)
+    return Scorers(unigram, vq_lm, config, training_seconds(Path(config.out)))
