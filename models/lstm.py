@@ -20,6 +20,14 @@ FUSED_BELOW = 16
 """Rows below which torch's fused LSTM and a second product for the gates beat a loop over steps on a CPU."""
 
 
+def empty_state(lstm: nn.LSTM, batch: int) -> tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]:
+    """Zeros: nothing was seen."""
+    weight = lstm.all_weights[0][0]
+    # Not `new_zeros`: where the weight is sharded over processes, this is not.
+    zeros = torch.zeros(batch, lstm.hidden_size, dtype=weight.dtype, device=weight.device)
+    return zeros, zeros.clone()
+
+
 def run_twin_lstm(
     lstm: nn.LSTM,
     rows: Float[Tensor, "rows dim"],

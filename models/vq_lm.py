@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .lstm import run_twin_lstm
+from .lstm import empty_state, run_twin_lstm
 from .quantiser import Kind, Quantiser, QuantiserConfig, usage
 from .scorers.base import Loss
 
@@ -122,10 +122,7 @@ class VQLM(nn.Module):
 
     def initial_state(self, batch: int) -> State:
         """Zeros: nothing was seen."""
-        # Not `new_zeros`: where the weight is sharded over processes, this is not.
-        weight = self.head.weight
-        zeros = torch.zeros(batch, self.config.hidden, dtype=weight.dtype, device=weight.device)
-        return zeros, zeros.clone()
+        return empty_state(self.lstm, batch)
 
     @torch.no_grad()
     def rank_by(self, counts: Int[Tensor, " vocab"]) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..lstm import empty_state
 from .base import Loss
 from .unigram import Unigram
 
@@ -50,9 +51,7 @@ class LSTMLM(nn.Module):
 
     def initial_state(self, batch: int) -> State:
         """Zeros: nothing was seen."""
-        # Not `new_zeros`: where the bias is sharded over processes, this is not.
-        zeros = torch.zeros(batch, self.lstm.hidden_size, dtype=self.bias.dtype, device=self.bias.device)
-        return zeros, zeros.clone()
+        return empty_state(self.lstm, batch)
 
     @torch.no_grad()
     def score(

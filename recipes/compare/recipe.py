@@ -134,7 +134,7 @@ def run(config: Config) -> dict[str, Any]:
     passage: dict[str, Any] = {}
     figures: dict[str, float] = {}
     for seed in config.seeds:
-        run = _train(config, seed)  # loads what was trained above
+        run = text_lm.fit(config.mixed(seed))  # loads what was trained above
         bench = _bench(config, run)
         for cell in _cells(config, seed):
             _measure(config, cell, run, bench)
@@ -162,12 +162,11 @@ def run(config: Config) -> dict[str, Any]:
     return summary
 
 
-def _train(config: Config, seed: int) -> text_lm.Run:
-    """The mixed run of ``seed`` and, on the way, its native ones: trained, saved and, where they are, left alone."""
-    run = text_lm.fit(config.mixed(seed))
+def _train(config: Config, seed: int) -> None:
+    """The mixed run of ``seed`` and its native ones: trained, saved and, where they are, left alone."""
+    text_lm.fit(config.mixed(seed))
     for name in config.native.strategies:
         text_lm.fit(config.natively(name, seed))
-    return run
 
 
 def _bench(config: Config, run: text_lm.Run) -> Bench:

@@ -5,13 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+import transformers
 from vqmem import registry
 from vqmem.memory import naive
+from vqmem.memory.hf_cache import VQMemCache
 from vqmem.models.scorers.random import Noise
-
-transformers = pytest.importorskip("transformers")
-
-from vqmem.memory.hf_cache import VQMemCache  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")  # transformers 5.2 has no other name
 VOCAB, ROWS, LENGTH, PROMPT, CAPACITY = 50, 8, 40, 26, 12

@@ -4,11 +4,9 @@ import copy
 
 import pytest
 import torch
+import transformers
+from vqmem.memory.hf_cache import VQMemCache
 from vqmem.models.scorers.random import Noise
-
-transformers = pytest.importorskip("transformers")
-
-from vqmem.memory.hf_cache import VQMemCache  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
 POLICIES = ["fifo", "scored", "h2o", "knorm"]

@@ -4,14 +4,12 @@ import copy
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vqmem import registry
+from vqmem.memory.hf_cache import VQMemCache
 from vqmem.models.scorers.random import Noise
-
-transformers = pytest.importorskip("transformers")
-
-from vqmem.memory.hf_cache import VQMemCache  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
 POLICIES = registry.names("policies")

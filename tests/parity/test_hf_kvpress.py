@@ -4,14 +4,14 @@ import gc
 
 import pytest
 import torch
+import transformers
 from vqmem.memory import naive
+from vqmem.memory.hf_cache import VQMemCache
 from vqmem.models.scorers.random import Noise
 
-transformers = pytest.importorskip("transformers")
 kvpress = pytest.importorskip("kvpress", reason="kvpress is not installed (extra 'kvpress', transformers below 5.3)")
 
-from vqmem.memory.hf_cache import VQMemCache  # noqa: E402
-from vqmem.memory.hf_kvpress import PressPolicy, VQMemPress  # noqa: E402
+from vqmem.memory.hf_kvpress import PressPolicy, VQMemPress  # noqa: E402 - only where the line above did not skip
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
 SHAPE = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8}

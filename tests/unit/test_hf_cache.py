@@ -9,12 +9,10 @@ from typing import ClassVar
 
 import pytest
 import torch
+import transformers
+from vqmem.memory.hf_cache import VQMemCache
 from vqmem.memory.policies.h2o import Policy as H2O
 from vqmem.models.scorers.random import Noise
-
-transformers = pytest.importorskip("transformers")
-
-from vqmem.memory.hf_cache import VQMemCache  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
 SHAPE = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -2,6 +2,7 @@
 
 import importlib
 import random
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,13 +15,10 @@ from vqmem.memory.hf_cache import VQMemCache
 from vqmem.recipes._corpus import Passage
 from vqmem.registry import build
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def streams(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("_kv_streams")
+def streams(benchmark_module: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark_module("_kv_streams")
 
 
 @pytest.fixture

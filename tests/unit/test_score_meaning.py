@@ -1,7 +1,7 @@
 """Words are aligned across tokenizers, and the correlations and their intervals are what they are called."""
 
 import importlib
-from pathlib import Path
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -13,13 +13,10 @@ from scipy.stats import spearmanr
 from vqmem.data.base import Document
 from vqmem.registry import build
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
-
-@pytest.fixture
-def words(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("_words")
+@pytest.fixture(scope="session")
+def words(benchmark_module: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark_module("_words")
 
 
 @pytest.fixture
@@ -41,8 +38,7 @@ def test_excerpts_are_spread_over_every_document(words: ModuleType) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(text=st.text(alphabet=st.sampled_from("ab é—\n\t中🙂"), max_size=40))
-def test_scores_of_tokens_add_up_to_those_of_words(text: str) -> None:
-    words = _load("_words")
+def test_scores_of_tokens_add_up_to_those_of_words(words: ModuleType, text: str) -> None:
     stream = build("front-ends", "bytes").fit([]).encode(text)
     places = list(zip(stream.starts.tolist(), stream.ends.tolist(), strict=True))
     sums = words.by_word(text, places, np.ones((len(stream), 1)))
@@ -128,9 +124,3 @@ def test_figures_keep_intervals_beside_values_and_drop_what_is_not_defined(meani
     assert figures.values == {"t": {"4": {"a": 0.1235, "b": None}}}
     assert figures.intervals == {"t": {"4": {"a": [0.1, 0.2]}}}
     assert figures.points("t", "a") == [[4.0, 0.1235, 0.1, 0.2]]
-
-
-def _load(name: str) -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        return importlib.import_module(name)
