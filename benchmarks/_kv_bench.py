@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _kv_presses import STREAMING
 from _kv_scorers import Scorers, scorers
 from _kv_streams import Setting, Streams, sample
 from _kv_tables import EVERYTHING, NEWEST, Sums, best, sums
@@ -22,6 +23,8 @@ BASELINES = [
     Setting(EVERYTHING, None),
     *(Setting(name, {"name": name}) for name in (NEWEST, "random", "h2o", "tova", "knorm", "snapkv", "lru", "lfu")),
 ]
+PEERS = [Setting(name, press=name) for name in STREAMING]
+"""kvpress's presses, where it is installed."""
 SURPRISE = Setting("surprise (the default)", {"name": "scored"}, "vq_lm")
 CANDIDATES = [
     SURPRISE,
@@ -50,7 +53,10 @@ class Size:
     """Tokens of a passage."""
     capacities: tuple[int, ...] = (128, 256, 512)
     """Slots; every policy is read at the first, those that matter at the others."""
+    everywhere: bool = False
+    """Whether every policy is read at the others too."""
     baselines: int = len(BASELINES)
+    peers: int = len(PEERS)
     candidates: int = len(CANDIDATES)
     quizzes: int = 20
     """Of each task."""

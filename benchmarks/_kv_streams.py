@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import _kv_presses as presses
 import numpy as np
 import torch
+import transformers
 from jaxtyping import Bool, Float, Int
 from smollm2 import FILE, SEPARATOR
 from torch import Tensor, nn
@@ -33,11 +35,15 @@ SINKS = 4
 
 @dataclass(frozen=True)
 class Setting:
-    """A way to keep tokens: a policy's YAML mapping (None: nothing is ever evicted) and the scorer that it uses."""
+    """A way to keep tokens: a policy's YAML mapping and the scorer that it uses, or one of kvpress's presses.
+
+    Without either nothing is ever evicted.
+    """
 
     name: str
-    policy: Mapping[str, Any] | None
+    policy: Mapping[str, Any] | None = None
     scorer: str | None = None
+    press: str | None = None
 
 
 class Streams:
@@ -58,7 +64,7 @@ class Streams:
         for start in range(0, len(todo), self.rows):
             began, some = time.perf_counter(), todo[start : start + self.rows]
             ids = torch.stack([items[i].ids for i in some])
-            for i, row in zip(some, read(self.model, self.cache(setting, capacity), ids), strict=True):
+            for i, row in zip(some, self._read(setting, capacity, ids), strict=True):
                 atomic_write(paths[i], _to_bytes(row.numpy()))
             speed = ids.numel() / (time.perf_counter() - began)
             print(f"{setting.name} @ {capacity}: {len(some)} passages, {speed:.0f} tokens/s", file=sys.stderr)
@@ -67,20 +73,26 @@ class Streams:
     def key(self, setting: Setting, capacity: int) -> dict[str, Any]:
         """All that the nats depend on but the text."""
         return {
-            "model": [FILE, str(self.model.dtype)],
+            "model": [FILE, str(self.model.dtype), f"transformers {transformers.__version__}"],
+            "press": setting.press and [setting.press, presses.MADE[setting.press.removeprefix("kvpress ")]],
             "policy": setting.policy and dict(setting.policy),
             "scorer": setting.scorer and self.prints[setting.scorer],
-            "capacity": None if setting.policy is None else capacity,
+            "capacity": None if setting.policy is None and setting.press is None else capacity,
             "sinks": SINKS,
             "chunk": CHUNK,
         }
 
     def cache(self, setting: Setting, capacity: int) -> Any:
         """An empty cache."""
+        if setting.press is not None:
+            return presses.PressCache(self.model, presses.make(setting.press), capacity, SINKS)
         if setting.policy is None:
             return DynamicCache()
         scorer = None if setting.scorer is None else self.scorers[setting.scorer]
         return VQMemCache(self.model, capacity, setting.policy, scorer, SINKS)
+
+    def _read(self, setting: Setting, capacity: int, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
+        return presses.seeded(lambda: read(self.model, self.cache(setting, capacity), ids))
 
 
 @torch.no_grad()

@@ -17,13 +17,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from _kv_bench import BASELINES, CANDIDATES, QUICK, RARE, SCORED, SURPRISE, Bench, Size, choose
+from _kv_bench import BASELINES, CANDIDATES, PEERS, QUICK, RARE, SCORED, SURPRISE, Bench, Size, choose
 from _kv_cost import CAPACITY, LENGTHS, cost
 from _kv_cost import CHUNK as COST_CHUNK
 from _kv_quizzes import CHOSEN, needles
+from _kv_presses import WHOLE, notes
 from _kv_streams import CHUNK, SINKS
-from _kv_tables import NEWEST, Sums, beaten, table
-from _results import Result, figure, options, present, show, write_result
+from _kv_tables import EVERYTHING, NEWEST, Sums, beaten, table
+from _results import Chart, Result, Series, figure, options, present, show, write_result
 from vqmem.memory.hf_cache import VQMemCache
 from vqmem.recipes.text_lm.recipe import fit_front_end, read_split
 
@@ -41,7 +42,8 @@ def stream(bench: Bench, size: Size) -> tuple[dict[str, Any], Result]:
     tables = {f"Dev, {first} slots, to choose by": table(dev)}
     read: dict[int, Sums] = {}
     for capacity in size.capacities:
-        others = BASELINES[: size.baselines] if capacity == first else BASELINES[:2]
+        all_of_them = [*BASELINES[: size.baselines], *PEERS[: size.peers]]
+        others = all_of_them if size.everywhere or capacity == first else BASELINES[:2]
         read[capacity] = bench.read([*others, *own], capacity, items)
         tables[f"Test, {capacity} slots"] = table(read[capacity])
     figures = judge(read, ours)
@@ -53,14 +55,17 @@ def judge(read: dict[int, Sums], ours: str) -> dict[str, Any]:
     capacity, found = next(iter(read.items()))
     share, low, high = (round(100 * x, 1) for x in found.closed(ours))
     worse = found.mean(ours) - found.mean(NEWEST)
-    others = {setting.name for setting in BASELINES}
-    equal = [name for verdict, names in beaten(found, ours).items() if verdict != "worse" for name in names]
-    equal = [name for name in equal if name in others]
-    return {
+    figures = {
         f"gap closed at {capacity}": figure(share, "% of newest to everything", 50.0, low=low, high=high),
         f"NLL at {capacity}": figure(round(worse, 4), "nats more than the newest", 0.0, least=False),
-        f"as good at {capacity}": figure(len(equal), "other policies", 0, least=False, names=", ".join(equal)),
     }
+    equal = [name for verdict, names in beaten(found, ours).items() if verdict != "worse" for name in names]
+    for unit, others in (("other policies", BASELINES), ("presses of kvpress", PEERS)):
+        names = [setting.name for setting in others if setting.name in equal]
+        if any(setting.name in found.far for setting in others):
+            key = f"{unit} as good at {capacity}"
+            figures[key] = figure(len(names), unit, 0, least=False, names=", ".join(names))
+    return figures
 
 
 def describe(
@@ -76,7 +81,8 @@ def describe(
     found = read[first]
     missed = [f"{key} ({one['value']:g}, goal {one['goal']:g})" for key, one in figures.items() if not one["ok"]]
     against = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in beaten(found, ours).items())
-    config, others = bench.scorers.config, {setting.name for setting in BASELINES}
+    config, others = bench.scorers.config, {setting.name for setting in (*BASELINES, *PEERS)}
+    whole = [f"{', '.join(WHOLE)} of kvpress want a prompt read whole, and are not in this setting."] * bool(PEERS)
     own = [(name, row) for name, row in tables[f"Test, {first} slots"][0].items() if name not in others]
     return Result(
         title="What a pretrained model's cache should keep",
@@ -98,6 +104,7 @@ def describe(
         ),
         values={name: values for name, (values, _) in tables.items()},
         intervals={name: intervals for name, (_, intervals) in tables.items()},
+        charts=charts(read, ours),
         interval_kind="95 %, paired bootstrap over passages, which stand for other passages of these books",
         split=f"test: {size.test} passages of 3 novels, {found.tokens.sum():.0f} scored tokens at {first} slots, "
         f"{found.far_tokens.sum():.0f} of them long-gap; dev: {size.dev} passages of 3 novels",
@@ -111,10 +118,24 @@ def describe(
             )
             + ". The goals are judged for the best alone.",
             "The time below is that of the last run, without what earlier runs had read and kept.",
-            f"Every policy keeps one set of tokens for all layers and heads; for {', '.join(LOOKING)} that is not what "
-            "their papers do, and is no measurement of kvpress, which is yet to be run.",
+            f"Every policy of ours keeps one set of tokens for all layers and heads; for {', '.join(LOOKING)} that is "
+            "not what their papers do.",
+            *notes(),
+            *whole,
         ],
     )
+
+
+def charts(read: dict[int, Sums], ours: str) -> list[Chart]:
+    """How long-gap tokens fare by the slots, if there are several capacities."""
+    if len(read) < 2:
+        return []
+    names = [name for name in next(reversed(read.values())).far if name in (EVERYTHING, NEWEST, SURPRISE.name, ours)]
+    lines = [
+        Series(name, [[slots, float(found.far[name].sum() / found.far_tokens.sum())] for slots, found in read.items()])
+        for name in names
+    ]
+    return [Chart("Long-gap tokens of test, by slots (each capacity has its own)", "slots", "nats", lines, log_x=True)]
 
 
 def costs(bench: Bench, quick: bool) -> dict[str, Any]:
@@ -146,18 +167,19 @@ def main() -> None:
     )
     parser.add_argument("--run", default="runs/kv_cache", help="folder that keeps scorers and what tokens cost")
     parser.add_argument("--steps", type=int, default=400, help="training steps of the VQ-LM")
-    parser.add_argument("--dtype", choices=["bfloat16", "float32"], help="of the model (default bfloat16 for stream)")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], help="of the model (default float32 for cost, else bfloat16)")
     parser.add_argument("--passages", type=int, default=Size.test, help="of the test books (default %(default)s)")
+    parser.add_argument("--everywhere", action="store_true", help="read every policy at every capacity")
     parser.add_argument("--capacity", type=int, nargs="+", default=Size.capacities, help="slots")
     names = [setting.name for setting in CANDIDATES]
     parser.add_argument(
         "--setting", default=CHOSEN, choices=names, help="of `scored`, for needles (default %(default)s)"
     )
     flags = parser.parse_args()
-    # On a processor bfloat16 reads chunks of many rows faster, and decodes a token far slower.
-    flags.dtype = flags.dtype or ("bfloat16" if flags.part == "stream" else "float32")
+    # On a processor bfloat16 reads many rows faster, and decodes a single token slower.
+    flags.dtype = flags.dtype or ("float32" if flags.part == "cost" else "bfloat16")
     torch.set_num_threads(1)
-    size = QUICK if flags.quick else Size(test=flags.passages, capacities=tuple(flags.capacity))
+    size = QUICK if flags.quick else Size(test=flags.passages, capacities=tuple(flags.capacity), everywhere=flags.everywhere)
     bench = Bench(flags)
     if flags.part != "cost":
         figures, result = stream(bench, size) if flags.part == "stream" else needles(bench, size, flags.setting)

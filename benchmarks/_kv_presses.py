@@ -1,0 +1,178 @@
+"""kvpress's presses on the same streams and texts: every layer and head keeps slots of its own, as there.
+
+The guards are those of the other policies, and a press decides when there are more slots than fit. `PRESSES` is empty
+where kvpress is not installed, which holds `transformers` below 5.3.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import DynamicCache
+from vqmem.memory._hf_hooks import attach
+
+EAGER = "ObservedAttention"
+"""The press that reads attention weights which `sdpa` does not tell."""
+MADE: Mapping[str, Mapping[str, Any]] = {
+    "StreamingLLM": {},
+    "Random": {},
+    "Knorm": {},
+    "TOVA": {},
+    "SnapKV": {"window_size": 32},
+    "ExpectedAttention": {},
+    "KeyDiff": {},
+    "LagKV": {"lag_size": 32},
+    EAGER: {},
+    "CUR": {},
+    "Cap": {},
+    "LeverageScore": {},
+    "NonCausalAttn": {},
+    "Compactor": {},
+}
+"""Arguments of each press. Its own defaults, but a window that is shorter than a chunk, and a lag of which the slots and
+a chunk hold several: with the default the one refuses, and the other keeps the newest."""
+WHOLE = ("LeverageScore", "NonCausalAttn", "Compactor")
+"""Those that refuse what is not a prompt read whole."""
+REFUSED = {
+    "QFilter": "wants filters trained for this model",
+    "KVzap": "wants a network trained for this model",
+    "ExpectedAttentionStats": "wants statistics gathered for this model",
+    "CriticalKV": "rescales another press",
+    "PyramidKV": "gives layers different numbers of slots",
+}
+"""The scorer presses that are not measured, and why."""
+PRESSES = tuple(f"kvpress {name}" for name in MADE) if importlib.util.find_spec("kvpress") else ()
+"""Rows that can be had here."""
+STREAMING = tuple(name for name in PRESSES if name.removeprefix("kvpress ") not in WHOLE)
+"""Of these, the ones that can go on when slots are missing."""
+
+
+def make(name: str) -> Any:
+    """A press of `PRESSES`."""
+    import kvpress
+
+    short = name.removeprefix("kvpress ")
+    return getattr(kvpress, f"{short}Press")(**MADE[short])
+
+
+def recent(capacity: int, sinks: int) -> int:
+    """How many of the newest tokens are guarded, as in `vqmem.memory.hf_cache.VQMemCache`."""
+    return max(0, capacity - sinks) // 2
+
+
+def best(
+    scores: Float[Tensor, "batch heads slots"], capacity: int, sinks: int
+) -> Int[Tensor, "batch heads capacity"]:
+    """The slots that stay: the first, the newest, and those of the highest scores, in order."""
+    scores = scores.clone()
+    scores[..., :sinks] = torch.inf
+    scores[..., scores.shape[-1] - recent(capacity, sinks) :] = torch.inf
+    return scores.topk(capacity, dim=-1).indices.sort(dim=-1).values
+
+
+def take(x: Float[Tensor, "batch heads slots width"], kept: Int[Tensor, "batch heads kept"]) -> Tensor:
+    """The slots that each head keeps."""
+    return x.take_along_dim(kept[..., None], dim=2)
+
+
+class Ahead(nn.Module):
+    """A rotary embedding for presses that turn queries to the positions to come.
+
+    They take the tokens of the pass for all that there were; ``offset`` is how many came before.
+    """
+
+    def __init__(self, rotary: nn.Module) -> None:
+        super().__init__()
+        self.rotary, self.offset = rotary, 0
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> Any:
+        """Cosines and sines."""
+        return self.rotary(x, position_ids + self.offset)
+
+
+class PressCache(DynamicCache):
+    """At most ``capacity`` slots a layer and head, by the scores of a press; what is passed through it is not padded.
+
+    It is made for one model and puts hooks on it, which act in passes that use this cache alone and go with it. A new
+    token stands behind all that were read, evicted ones included. The first ``sinks`` slots and the newest half of the
+    others are guarded; ``press`` needs to have kvpress's ``score``.
+    """
+
+    def __init__(self, model: Any, press: Any, capacity: int, sinks: int) -> None:
+        super().__init__()
+        self.press, self.capacity, self.sinks, self.read = press, capacity, sinks, 0
+        self.config = model.config if type(press).__name__.startswith(EAGER) else None
+        self.before = model.config._attn_implementation
+        self._detach = attach(model, self, prepare(model, press))
+
+    def begin(self, named: dict[str, Any], implementation: str, dtype: torch.dtype) -> tuple[dict[str, Any], None]:
+        """Called before a pass of the model."""
+        ids = named["input_ids"]
+        self.start, self.read = self.read, self.read + ids.shape[1]
+        if named.get("position_ids") is None:
+            named["position_ids"] = torch.arange(self.start, self.read, device=ids.device).expand_as(ids)
+        if self.config is not None:
+            self.config._attn_implementation = "eager"
+        return named, None
+
+    def judge(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
+        """Called after each attention module: evict there."""
+        held: Any = self.layers[layer.layer_idx]
+        if held.keys.shape[2] > self.capacity:
+            scores = score(self.press, layer, inputs, held, attention, self.capacity, self.start)
+            kept = best(scores, self.capacity, self.sinks)
+            held.keys, held.values = take(held.keys, kept), take(held.values, kept)
+
+    def finish(self, watch: None) -> None:
+        """Called after a pass."""
+        if self.config is not None:
+            self.config._attn_implementation = self.before
+
+    def fail(self) -> None:
+        """Called where a pass did not end."""
+        self.finish(None)
+
+
+def prepare(model: Any, press: Any) -> list[Any]:
+    """The attention modules, made ready for a press as kvpress does, but that it is told where the text is."""
+    if hasattr(press, "post_init_from_model"):
+        press.post_init_from_model(model)
+    decoder = model.get_decoder()
+    for layer in decoder.layers:
+        layer.self_attn.rotary_emb = Ahead(decoder.rotary_emb)
+    return [layer.self_attn for layer in decoder.layers]
+
+
+def score(
+    press: Any, layer: Any, inputs: dict[str, Any], held: Any, attention: Tensor | None, capacity: int, start: int
+) -> Float[Tensor, "batch heads slots"]:
+    """What a press says of the slots of a layer, of which ``capacity`` are to stay; ``start`` tokens came before."""
+    layer.rotary_emb.offset = start
+    # The half is against rounding: kvpress rounds down what it keeps.
+    press.compression_ratio = 1 - (capacity + 0.5) / held.keys.shape[2]
+    return press.score(layer, inputs["hidden_states"], held.keys, held.values, attention, inputs).float()
+
+
+def seeded(call: Callable[[], Any]) -> Any:
+    """Call with torch's generator at a fixed place, for presses that draw, and put back where it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return call()
+
+
+def notes() -> list[str]:
+    """What is to be known of these rows."""
+    if not PRESSES:
+        return ["kvpress was not installed where this was run: its presses are missing."]
+    missing = "; ".join(f"{name} {why}" for name, why in REFUSED.items())
+    return [
+        "Rows of kvpress let every layer and head keep slots of its own; our policies keep one set of tokens for all. "
+        "Presses have their defaults, but SnapKV's window of 32 (longer ones than a chunk are refused) and LagKV's lag "
+        "of 32 (with 128 it keeps the newest where slots are few). Those that look ahead (ExpectedAttention, Cap) are "
+        f"told the true positions. {EAGER} reads with eager attention. Its other scorer presses: {missing}."
+    ]
