@@ -58,13 +58,13 @@ class Size:
     baselines: int = len(BASELINES)
     peers: int = len(PEERS)
     candidates: int = len(CANDIDATES)
-    quizzes: int = 20
-    """Of each task."""
-    words: int = 700
-    """Of a quiz."""
+    quizzes: int = 10
+    """Of each task and length."""
+    texts: tuple[int, ...] = (1024, 2048, 4096)
+    """About how many tokens the text of a quiz has."""
 
 
-QUICK = Size(dev=6, test=6, length=448, capacities=(32,), baselines=3, candidates=3, quizzes=2, words=200)
+QUICK = Size(dev=6, test=6, length=448, capacities=(32,), baselines=3, candidates=3, peers=4, quizzes=1, texts=(300,))
 
 
 class Bench:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from smollm2 import SmolLM2
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 ADJECTIVES = (
@@ -83,26 +81,7 @@ def prompt(tokenizer: Any, quiz: Quiz) -> tuple[torch.Tensor, torch.Tensor]:
     return text, question
 
 
-@torch.no_grad()
-def found(model: Any, cache: Any, text: torch.Tensor, question: torch.Tensor, tokenizer: Any, quiz: Quiz) -> bool:
-    """Whether the greedy answer contains the value: the text is read whole, then the cache evicts, then it is asked."""
-    model(text, past_key_values=cache, logits_to_keep=1)
-    new, said = question, []
-    for _ in range(quiz.tokens):
-        new = model(new, past_key_values=cache, logits_to_keep=1).logits[:, -1:].argmax(-1)
-        said.append(int(new))
-        if quiz.value in tokenizer.decode(said) or int(new) == tokenizer.eos_token_id:
-            break
-    return quiz.value in tokenizer.decode(said)
-
-
-def answers(
-    peer: SmolLM2, make: Callable[[int], Any], task: str, prose: str, count: int, words: int
-) -> list[tuple[bool, int]]:
-    """Whether the value is found, and tokens of the text, of ``count`` quizzes; ``make`` gives a cache for so many."""
-    given = []
-    for seed in range(count):
-        one = quiz(task, prose, words, random.Random(f"{task} {seed}"))
-        text, question = prompt(peer.tokenizer, one)
-        given.append((found(peer.model, make(text.shape[1]), text, question, peer.tokenizer, one), text.shape[1]))
-    return given
+def words_of(task: str, prose: str, tokenizer: Any, tokens: int) -> int:
+    """How many words of a task's haystack make about so many tokens."""
+    sample = " ".join((NOISE if TASKS[task][1] else prose).split()[:5000])
+    return round(tokens * len(sample.split()) / len(tokenizer(sample, add_special_tokens=False).input_ids))

@@ -7,7 +7,7 @@ where kvpress is not installed, which holds `transformers` below 5.3.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -34,8 +34,8 @@ MADE: Mapping[str, Mapping[str, Any]] = {
     "NonCausalAttn": {},
     "Compactor": {},
 }
-"""Arguments of each press. Its own defaults, but a window that is shorter than a chunk, and a lag of which the slots and
-a chunk hold several: with the default the one refuses, and the other keeps the newest."""
+"""Arguments of each press in a stream. Its own defaults, but a window that is shorter than a chunk, and a lag of which
+the slots and a chunk hold several: with the default the one refuses, and the other keeps the newest."""
 WHOLE = ("LeverageScore", "NonCausalAttn", "Compactor")
 """Those that refuse what is not a prompt read whole."""
 REFUSED = {
@@ -52,12 +52,12 @@ STREAMING = tuple(name for name in PRESSES if name.removeprefix("kvpress ") not 
 """Of these, the ones that can go on when slots are missing."""
 
 
-def make(name: str) -> Any:
-    """A press of `PRESSES`."""
+def make(name: str, streaming: bool = True) -> Any:
+    """A press of `PRESSES`, with its defaults unless it is for a stream."""
     import kvpress
 
     short = name.removeprefix("kvpress ")
-    return getattr(kvpress, f"{short}Press")(**MADE[short])
+    return getattr(kvpress, f"{short}Press")(**(MADE[short] if streaming else {}))
 
 
 def recent(capacity: int, sinks: int) -> int:
@@ -65,9 +65,7 @@ def recent(capacity: int, sinks: int) -> int:
     return max(0, capacity - sinks) // 2
 
 
-def best(
-    scores: Float[Tensor, "batch heads slots"], capacity: int, sinks: int
-) -> Int[Tensor, "batch heads capacity"]:
+def best(scores: Float[Tensor, "batch heads slots"], capacity: int, sinks: int) -> Int[Tensor, "batch heads capacity"]:
     """The slots that stay: the first, the newest, and those of the highest scores, in order."""
     scores = scores.clone()
     scores[..., :sinks] = torch.inf
@@ -108,7 +106,7 @@ class PressCache(DynamicCache):
         self.press, self.capacity, self.sinks, self.read = press, capacity, sinks, 0
         self.config = model.config if type(press).__name__.startswith(EAGER) else None
         self.before = model.config._attn_implementation
-        self._detach = attach(model, self, prepare(model, press))
+        self._detach = attach(model, self, prepare(model, [press]))
 
     def begin(self, named: dict[str, Any], implementation: str, dtype: torch.dtype) -> tuple[dict[str, Any], None]:
         """Called before a pass of the model."""
@@ -138,9 +136,9 @@ class PressCache(DynamicCache):
         self.finish(None)
 
 
-def prepare(model: Any, press: Any) -> list[Any]:
-    """The attention modules, made ready for a press as kvpress does, but that it is told where the text is."""
-    if hasattr(press, "post_init_from_model"):
+def prepare(model: Any, presses: Iterable[Any]) -> list[Any]:
+    """The attention modules, made ready for presses as kvpress does, but that they are told where the text is."""
+    for press in presses:
         press.post_init_from_model(model)
     decoder = model.get_decoder()
     for layer in decoder.layers:
@@ -174,5 +172,5 @@ def notes() -> list[str]:
         "Rows of kvpress let every layer and head keep slots of its own; our policies keep one set of tokens for all. "
         "Presses have their defaults, but SnapKV's window of 32 (longer ones than a chunk are refused) and LagKV's lag "
         "of 32 (with 128 it keeps the newest where slots are few). Those that look ahead (ExpectedAttention, Cap) are "
-        f"told the true positions. {EAGER} reads with eager attention. Its other scorer presses: {missing}."
+        f"told the true positions. {EAGER} reads with eager attention, and divides it by how many tokens of a whole prompt would have paid it. Its other scorer presses: {missing}."
     ]

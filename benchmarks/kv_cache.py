@@ -20,8 +20,8 @@ import torch
 from _kv_bench import BASELINES, CANDIDATES, PEERS, QUICK, RARE, SCORED, SURPRISE, Bench, Size, choose
 from _kv_cost import CAPACITY, LENGTHS, cost
 from _kv_cost import CHUNK as COST_CHUNK
-from _kv_quizzes import CHOSEN, needles
 from _kv_presses import WHOLE, notes
+from _kv_quizzes import CHOSEN, needles
 from _kv_streams import CHUNK, SINKS
 from _kv_tables import EVERYTHING, NEWEST, Sums, beaten, table
 from _results import Chart, Result, Series, figure, options, present, show, write_result
@@ -167,7 +167,9 @@ def main() -> None:
     )
     parser.add_argument("--run", default="runs/kv_cache", help="folder that keeps scorers and what tokens cost")
     parser.add_argument("--steps", type=int, default=400, help="training steps of the VQ-LM")
-    parser.add_argument("--dtype", choices=["bfloat16", "float32"], help="of the model (default float32 for cost, else bfloat16)")
+    parser.add_argument(
+        "--dtype", choices=["bfloat16", "float32"], help="of the model (default float32 for cost, else bfloat16)"
+    )
     parser.add_argument("--passages", type=int, default=Size.test, help="of the test books (default %(default)s)")
     parser.add_argument("--everywhere", action="store_true", help="read every policy at every capacity")
     parser.add_argument("--capacity", type=int, nargs="+", default=Size.capacities, help="slots")
@@ -179,7 +181,11 @@ def main() -> None:
     # On a processor bfloat16 reads many rows faster, and decodes a single token slower.
     flags.dtype = flags.dtype or ("float32" if flags.part == "cost" else "bfloat16")
     torch.set_num_threads(1)
-    size = QUICK if flags.quick else Size(test=flags.passages, capacities=tuple(flags.capacity), everywhere=flags.everywhere)
+    size = (
+        QUICK
+        if flags.quick
+        else Size(test=flags.passages, capacities=tuple(flags.capacity), everywhere=flags.everywhere)
+    )
     bench = Bench(flags)
     if flags.part != "cost":
         figures, result = stream(bench, size) if flags.part == "stream" else needles(bench, size, flags.setting)

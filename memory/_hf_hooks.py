@@ -170,12 +170,18 @@ def score(
 ) -> tuple[Float[Tensor, "batch new signal"], Any]:
     """Scores of new tokens, zeros without a scorer. Padding gets zeros, and a row's scorer does not read it.
 
+    So do ids past the scorer's ``vocab_size``: a model whose embedding is padded may generate what its tokenizer, by
+    which the scorer was trained, does not have.
+
     Raises `ValueError` where a scorer has no token ids to read.
     """
     if scorer is None:
         return torch.zeros(*tokens.shape, len(SIGNALS), device=tokens.device), None
     if bool((tokens[valid] < 0).any()):
         raise ValueError("scores need token ids, but the model was given inputs_embeds; give input_ids")
+    vocabulary = getattr(scorer, "vocab_size", None)
+    if vocabulary is not None:
+        valid = valid & (tokens < vocabulary)
     changes = (valid[:, 1:] != valid[:, :-1]).any(0).nonzero()[:, 0] + 1
     parts = []
     for ids, real in zip(*(x.tensor_split(changes.cpu(), dim=1) for x in (tokens, valid)), strict=True):

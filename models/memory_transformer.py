@@ -105,8 +105,14 @@ class MemoryTransformer(nn.Module):
 
         ``memory`` holds payloads of the kind ``remember``, written by earlier calls; None where there are none yet.
         ``previous`` is the token before the segment for models with ``shift``, -1 (or None) where there is none.
-        ``need`` is what the memory requires: ``"usage"`` and ``"norms"`` make what else is in the output.
+        ``need`` is what the memory requires: ``"usage"`` and ``"norms"`` make what else is in the output. Raises
+        `ValueError` for ``"layers"``, which only a pretrained model's cache shows.
         """
+        if "layers" in need:
+            raise ValueError(
+                "the policy wants to look into the layers of a pretrained model (requires 'layers'), which the trained "
+                "memory does not show; use it in vqmem.memory.hf_cache.VQMemCache, or another policy here"
+            )
         layout = self._layout(positions, memory)
         x = self._embed(inputs, previous)
         written, shown = [], []

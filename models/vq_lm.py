@@ -120,6 +120,11 @@ class VQLM(nn.Module):
             )
             self.register_buffer("rank", torch.arange(config.vocab_size))
 
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens it knows."""
+        return self.config.vocab_size
+
     def initial_state(self, batch: int) -> State:
         """Zeros: nothing was seen."""
         return empty_state(self.lstm, batch)

@@ -30,6 +30,14 @@ class Strategy:
     policy: Policy
     compression: Compression
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a policy that looks into the layers of a pretrained model."""
+        if "layers" in self.policy.requires:
+            raise ValueError(
+                f"strategy {self.name!r}: its policy looks into the layers of a pretrained model (requires 'layers'), "
+                "which the trained memory does not show; use it in vqmem.memory.hf_cache.VQMemCache, or another one here"
+            )
+
     def memory(self, capacity: int, guard: Guard) -> Memory:
         """A memory of ``capacity`` slots kept this way."""
         return Memory(capacity, self.policy, self.compression, guard)

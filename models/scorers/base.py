@@ -25,7 +25,10 @@ class Loss:
 
 @runtime_checkable
 class ScorerModel(Protocol):
-    """An ``nn.Module`` that scores token streams. ``Scorer.build`` of a scorer's file returns one."""
+    """An ``nn.Module`` that scores token streams. ``Scorer.build`` of a scorer's file returns one.
+
+    One that knows so many tokens and no more tells it as ``vocab_size``, and is not to be shown others.
+    """
 
     def initial_state(self, batch: int) -> State:
         """The state before the first token, on the module's device."""

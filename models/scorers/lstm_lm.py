@@ -49,6 +49,11 @@ class LSTMLM(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocab_size))
         self.unigram = Unigram(vocab_size, smoothing=1.0)
 
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens it knows."""
+        return self.bias.numel()
+
     def initial_state(self, batch: int) -> State:
         """Zeros: nothing was seen."""
         return empty_state(self.lstm, batch)

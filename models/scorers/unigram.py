@@ -37,6 +37,11 @@ class Unigram(nn.Module):
         self.smoothing = smoothing
         self.register_buffer("counts", torch.zeros(vocab_size, dtype=torch.float64))
 
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens it knows."""
+        return self.counts.numel()
+
     def initial_state(self, batch: int) -> Float[Tensor, "batch 0"]:
         """Nothing is carried."""
         return self.counts.new_zeros(batch, 0)

@@ -10,9 +10,14 @@ from typing import ClassVar
 import pytest
 import torch
 import transformers
+from vqmem import registry
+from vqmem.memory.bank import Memory
+from vqmem.memory.compression.drop import Compression as Drop
 from vqmem.memory.hf_cache import VQMemCache
 from vqmem.memory.policies.h2o import Policy as H2O
+from vqmem.models.memory_transformer import MemoryTransformer, TransformerConfig
 from vqmem.models.scorers.random import Noise
+from vqmem.recipes._language_model import Strategy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
 SHAPE = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -274,6 +279,22 @@ class ShortKeys:
         return slots.usage
 
 
+@pytest.mark.parametrize("name", registry.names("scorers"))
+def test_ids_that_the_scorer_does_not_know_are_not_shown_to_it(model, name):
+    """As with a padded embedding: they count for nothing, and those after them are scored as if they were not there."""
+    torch.manual_seed(0)
+    scorer, tokens = registry.build("scorers", name).build(40), ids() % 40
+    known = VQMemCache(model, 20, "scored", scorer)
+    read(model, known, tokens)
+    odd = VQMemCache(model, 20, "scored", scorer)
+    read(model, odd, torch.cat([tokens[:, :4], torch.tensor([[40], [49]]), tokens[:, 4:]], dim=1))
+    scores, others = (cache._desk.held.memory.slots.scores for cache in (known, odd))
+    if hasattr(scorer, "vocab_size"):
+        assert (others[:, 4] == 0).all()
+        torch.testing.assert_close(torch.cat([others[:, :4], others[:, 5:]], dim=1), scores, atol=1e-5, rtol=0)
+    assert scores.any()
+
+
 def test_a_policy_may_look_into_the_layers(model):
     inside, outside = VQMemCache(model, 10, ShortKeys()), VQMemCache(model, 10, "knorm")
     for start in range(4):
@@ -288,6 +309,14 @@ def test_a_policy_may_look_into_the_layers(model):
     inside.close()
     twin.close()
     assert not any(held)
+
+
+def test_the_trained_memory_refuses_a_policy_that_looks_into_layers():
+    with pytest.raises(ValueError, match=r"strategy 'mine': its policy looks into the layers .* VQMemCache"):
+        Strategy("mine", ShortKeys(), Drop())
+    transformer = MemoryTransformer(TransformerConfig(50, layers=1, dim=16, heads=2))
+    with pytest.raises(ValueError, match=r"requires 'layers'.*VQMemCache"):
+        transformer(ids(), torch.arange(9).expand(2, 9), need=Memory(4, ShortKeys()).requires)
 
 
 def test_only_the_cache_imports_transformers():

@@ -1,6 +1,7 @@
 """Long-gap tokens, shares of the gap and the choice of a setting are what they are called."""
 
 import importlib
+import importlib.util
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -97,12 +98,187 @@ def test_a_quiz_hides_one_value_and_asks_for_its_key(streams: ModuleType, task: 
 
 def test_hits_are_told_by_task_and_against_ours(streams: ModuleType) -> None:
     quizzes = importlib.import_module("_kv_quizzes")
-    hits = {"ours": {"a": np.full(8, 100.0), "b": np.zeros(8)}, "other": {"a": np.zeros(8), "b": np.zeros(8)}}
+    none, half = np.zeros(8), np.repeat([0.0, 100.0], 4)
+    hits = {("a", 9): {"ours": none + 100, "other": none}, ("a", 5): {"ours": half, "other": none}}
+    hits[("b", 9)] = {"ours": half, "other": half - half}
     values, intervals = quizzes.table(hits, "ours")
-    assert values["ours"] == {"a": 100.0, "b": 0.0, "all": 50.0, "all - ours": 0.0}
-    assert values["other"]["all - ours"] == -50.0
+    assert values["ours"] == {
+        **{"a": 75.0, "b": 50.0, "9 tokens": 75.0, "5 tokens": 50.0},
+        **{"all": 66.7, "all - ours": 0.0},
+    }
+    assert values["other"]["all - ours"] == -66.7
     low, high = intervals["other"]["all - ours"]
-    assert low < -50 < high < 0
+    assert low < -66.7 < high < 0
+
+
+PEERS = importlib.util.find_spec("kvpress") is not None
+needs_kvpress = pytest.mark.skipif(not PEERS, reason="kvpress is not installed (extra 'kvpress')")
+
+
+class Newest:
+    """A press by position alone: what the guards leave goes to the newest."""
+
+    def post_init_from_model(self, model: Any) -> None:
+        """Nothing to do."""
+
+    def score(self, module: Any, hidden: Any, keys: torch.Tensor, *args: Any) -> torch.Tensor:
+        """The place of each slot."""
+        return torch.arange(keys.shape[2]).expand(keys.shape[:3])
+
+
+class Shortest(Newest):
+    """By the norm of the keys, for each head."""
+
+    def score(self, module: Any, hidden: Any, keys: torch.Tensor, *args: Any) -> torch.Tensor:
+        """Shorter is higher."""
+        return -keys.norm(dim=-1)
+
+
+def test_a_press_by_position_is_our_policy_by_position(streams: ModuleType) -> None:
+    presses = importlib.import_module("_kv_presses")
+    model, ids = _tiny(), torch.randint(1, 30, (2, 5 * streams.CHUNK))
+    ours = streams.read(model, VQMemCache(model, 96, "sink_recent", sinks=4), ids)
+    theirs, whole = (presses.PressCache(model, Newest(), slots, 4) for slots in (96, 400))
+    torch.testing.assert_close(streams.read(model, theirs, ids), ours, atol=1e-6, rtol=0)
+    assert {layer.keys.shape[2] for layer in theirs.layers} == {96}
+    torch.testing.assert_close(streams.read(model, whole, ids), streams.read(model, DynamicCache(), ids))
+    assert (streams.read(model, DynamicCache(), ids) - ours).abs().max() > 1e-3
+    theirs._detach(), whole._detach()
+    assert not any(layer.self_attn._forward_hooks for layer in model.model.layers)
+
+
+def test_each_layer_and_head_keeps_slots_of_its_own(streams: ModuleType) -> None:
+    presses = importlib.import_module("_kv_presses")
+    model, ids = _tiny(), torch.randint(1, 30, (1, 2 * streams.CHUNK))
+    full, few = DynamicCache(), presses.PressCache(model, Shortest(), 40, 4)
+    with torch.no_grad():
+        model(ids, past_key_values=full)
+        model(ids, past_key_values=few)
+    sets = []
+    for whole, part in zip(full.layers, few.layers, strict=True):
+        for keys, kept in zip(whole.keys[0], part.keys[0], strict=True):
+            places = torch.cdist(kept, keys).argmin(-1).tolist()
+            free = sorted(range(4, len(keys) - 18), key=lambda i, keys=keys: keys[i].norm().item())[:18]
+            assert places == sorted({*range(4), *range(len(keys) - 18, len(keys)), *free})
+            sets.append(tuple(places))
+    assert len(set(sets)) > 1
+
+
+@needs_kvpress
+def test_presses_go_on_with_slots_missing(streams: ModuleType) -> None:
+    presses = importlib.import_module("_kv_presses")
+    model, ids = _tiny(), torch.randint(1, 30, (2, 4 * streams.CHUNK))
+    for parameter in model.parameters():  # so that attention is not flat
+        if parameter.ndim == 2:
+            parameter.data.mul_(20)
+    ours = streams.read(model, VQMemCache(model, 96, "sink_recent", sinks=4), ids)
+    for name in presses.STREAMING:
+        cache = presses.PressCache(model, presses.make(name), 96, 4)
+        nats = presses.seeded(lambda cache=cache: streams.read(model, cache, ids))
+        assert nats.isfinite().all(), name
+        assert torch.allclose(nats, ours, atol=1e-5) == (name == "kvpress StreamingLLM"), name
+        assert model.config._attn_implementation == "sdpa"
+    for name in presses.WHOLE:
+        with pytest.raises(AssertionError, match="prefill"):
+            streams.read(model, presses.PressCache(model, presses.make(f"kvpress {name}"), 96, 4), ids)
+
+
+@needs_kvpress
+def test_every_scorer_press_of_kvpress_is_measured_or_its_absence_explained(streams: ModuleType) -> None:
+    import kvpress  # noqa: PLC0415
+
+    presses = importlib.import_module("_kv_presses")
+    every = {
+        name.removesuffix("Press")
+        for name, kind in vars(kvpress).items()
+        if isinstance(kind, type) and issubclass(kind, kvpress.ScorerPress) and kind is not kvpress.ScorerPress
+    }
+    assert every == {*presses.MADE, *presses.REFUSED}
+
+
+@needs_kvpress
+def test_presses_that_look_ahead_are_told_where_the_text_is(streams: ModuleType) -> None:
+    presses = importlib.import_module("_kv_presses")
+    model, told = _tiny(), []
+    cache = presses.PressCache(model, presses.make("kvpress ExpectedAttention"), 96, 4)
+    rotary = model.model.rotary_emb
+    rotary.register_forward_pre_hook(lambda module, args: told.append(int(args[1].min())))
+    streams.read(model, cache, torch.randint(1, 30, (1, 3 * streams.CHUNK)))
+    assert told == [0, 64, *[128] * len(model.model.layers), 128, *[192] * len(model.model.layers)]
+
+
+POLICIES: list[tuple[Any, str | None]] = [
+    ("sink_recent", None),
+    ("random", None),
+    ("knorm", None),
+    ("tova", None),
+    ("snapkv", None),
+    ({"name": "scored", "rarity": 2.0, "surprise": 0.0}, "unigram"),
+]
+
+
+@pytest.mark.parametrize(("policy", "scorer"), POLICIES, ids=str)
+def test_a_text_cut_down_afterwards_is_what_the_cache_holds(
+    streams: ModuleType, policy: Any, scorer: str | None
+) -> None:
+    whole = importlib.import_module("_kv_whole")
+    model, text, question = _tiny(), torch.randint(1, 30, (1, 90)), torch.randint(1, 30, (1, 5))
+    unigram = None
+    if scorer:
+        unigram = build("scorers", scorer).build(30)
+        unigram.counts += torch.arange(30)
+    reading = whole.Reading(model, text, [], [], 4)
+    cache = VQMemCache(model, 24, policy, unigram, 4)
+    with torch.no_grad():
+        model(text, past_key_values=cache)
+    kept = reading.by_policy(policy, unigram, 24)
+    assert [row.tolist() for row in kept[0]] == [cache.positions[0]] * 2
+    said = whole.answer(model, reading.cut([kept, kept]), question, 90, 2, 6, lambda own: False)
+    new, expected = question, []
+    for _ in range(6):
+        with torch.no_grad():
+            new = model(new, past_key_values=cache).logits[:, -1:].argmax(-1)
+        expected.append(int(new))
+    assert said == [expected, expected]
+
+
+@needs_kvpress
+def test_kvzip_hides_its_share_of_all_slots(streams: ModuleType, tokenizer_folder: Path) -> None:
+    whole = importlib.import_module("_kv_whole")
+    model, text, question = _tiny(300), torch.randint(1, 300, (1, 80)), torch.randint(1, 300, (1, 5))
+    model.config.name_or_path = str(tokenizer_folder)
+    reading = whole.Reading(model, text, ["kvpress Knorm"], [20], 4)
+    before = [layer.keys.clone() for layer in reading.layers]
+    hidden = whole.zipped(model, reading, [0.25, 0.5])
+    assert [sum(len(layer[0]) for layer in row) for row in hidden] == [4 * 80 * 3 // 4, 4 * 80 // 2]
+    assert all(layer[2].min() >= 4 for row in hidden for layer in row)
+    how: dict[str, Any] = {"most": 6, "over": lambda own: False}
+    first, *_ = whole.answer_hidden(model, reading, hidden, question, **how)
+    assert first == whole.answer(model, reading.cut([_all(80)] * 1), question, 80, 1, **how)[0]
+    assert all(layer.self_attn.masked_key_indices is None for layer in model.model.layers)
+    assert all(torch.equal(layer.keys, keys) for layer, keys in zip(reading.layers, before, strict=True))
+    assert {tuple(layer.shape) for layer in reading.kept["kvpress Knorm", 20]} == {(2, 20)}
+
+
+def test_an_answer_is_over_when_it_is_right_or_cannot_become_so(streams: ModuleType) -> None:
+    whole = importlib.import_module("_kv_whole")
+    over = whole.hopeless(_Digits(), "407", 6)
+    assert [over([int(x) for x in said]) for said in ("", "407", "1407", "9", "123", "1234")] == [
+        *(False, True, True, False, False, True),
+    ]
+    assert [over([int(x) for x in said]) for said in ("1234", "1224", "12240")] == [True, False, False]
+
+
+class _Digits:
+    """A tokenizer whose tokens are digits."""
+
+    eos_token_id = 99
+
+    def get_vocab(self) -> dict[str, int]:
+        return {str(i): i for i in range(10)}
+
+    def decode(self, said: list[int]) -> str:
+        return "".join(map(str, said))
 
 
 def test_bytes_are_all_slots_and_what_attention_is_given(streams: ModuleType) -> None:
@@ -127,10 +303,14 @@ def test_caches_are_copied_on_the_way_and_decode_in_turns(streams: ModuleType) -
     assert copies[lengths[0]].get_seq_length() == lengths[0] + 3
 
 
-def _tiny() -> LlamaForCausalLM:
+def _all(slots: int) -> list[torch.Tensor]:
+    return [torch.arange(slots).expand(2, -1)] * 2
+
+
+def _tiny(vocab: int = 30) -> LlamaForCausalLM:
     torch.manual_seed(0)
     shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=30, num_hidden_layers=2, **shape)).eval()
+    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab, num_hidden_layers=2, **shape)).eval()
 
 
 def _passage(name: str, ids: list[int]) -> Passage:
