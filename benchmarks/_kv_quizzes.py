@@ -141,8 +141,8 @@ def told(
     if CEILING in values[judged]:
         notes.append(
             "Rows of kvpress let every layer and head keep slots of its own, with its defaults. "
-            f"{CEILING} is shown as a ceiling: it reads the text twice, shares the slots out over layers and heads, and "
-            "guards its sinks alone."
+            f"{CEILING} is shown as a ceiling: it reads the text twice, shares the slots out over layers and heads, "
+            "and guards its sinks alone."
         )
     return figures, Result(
         title="A needle, after most of the haystack is gone",
