@@ -184,9 +184,10 @@ def score(
         valid = valid & (tokens < vocabulary)
     changes = (valid[:, 1:] != valid[:, :-1]).any(0).nonzero()[:, 0] + 1
     parts = []
+    tokens = tokens.where(valid, 0)
     for ids, real in zip(*(x.tensor_split(changes.cpu(), dim=1) for x in (tokens, valid)), strict=True):
         rows = real[:, 0]
-        scores, after = scorer.score(ids.clamp(min=0), state)
+        scores, after = scorer.score(ids, state)
         parts.append(scores * rows[:, None, None])
         state = tree_map(lambda new, old, rows=rows: _where(rows, new, old), after, state)
     return torch.cat(parts, dim=1), state

@@ -312,7 +312,7 @@ def test_a_policy_may_look_into_the_layers(model):
 
 
 def test_the_trained_memory_refuses_a_policy_that_looks_into_layers():
-    with pytest.raises(ValueError, match=r"strategy 'mine': its policy looks into the layers .* VQMemCache"):
+    with pytest.raises(ValueError, match=r"strategy 'mine': its policy looks into the layers .*VQMemCache"):
         Strategy("mine", ShortKeys(), Drop())
     transformer = MemoryTransformer(TransformerConfig(50, layers=1, dim=16, heads=2))
     with pytest.raises(ValueError, match=r"requires 'layers'.*VQMemCache"):

@@ -185,7 +185,7 @@ def test_presses_go_on_with_slots_missing(streams: ModuleType) -> None:
 
 @needs_kvpress
 def test_every_scorer_press_of_kvpress_is_measured_or_its_absence_explained(streams: ModuleType) -> None:
-    import kvpress  # noqa: PLC0415
+    import kvpress
 
     presses = importlib.import_module("_kv_presses")
     every = {
