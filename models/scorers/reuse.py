@@ -59,8 +59,8 @@ class Reuse(nn.Module):
     """The probability that a token comes again, from what it is, when and how often it was seen, and an LSTM.
 
     ``surprise`` is -log p(x_t comes again within the horizon | x_≤t) in nats: the surprise if it does. ``rarity`` is
-    the unigram's, from the tokens counted in training. Their difference ``gain`` is how much likelier the token is to come
-    again than its frequency says: high for the names and terms of this very document.
+    the unigram's, from the tokens counted in training. Their difference ``gain`` is how much likelier the token is to
+    come again than its frequency says: high for the names and terms of this very document.
 
     A cache wants to keep what is used again soonest (Belady, 1966), and a learner can foretell that from the past
     (Song et al., Learning Relaxed Belady, NSDI 2020). That words seen once come again far more often than their
