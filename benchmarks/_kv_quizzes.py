@@ -154,9 +154,9 @@ def told(
         measured=(
             f"RULER's single-needle tasks, {quizzes} quizzes each, texts of {min(lengths)} to {max(lengths)} tokens: "
             "% of SmolLM2-135M-Instruct's greedy answers that contain the value. The text is read whole; then a share "
-            f"of its tokens is kept, {SINKS} sinks and the newest half of them guarded; then comes the question. Prose is the "
-            f"{split} books, where RULER takes essays. The settings of `scored` are those of `kv_stream_nll`; none was "
-            "chosen by needles."
+            f"of its tokens is kept, {SINKS} sinks and the newest half of them guarded; then comes the question. Prose "
+            f"is the {split} books, where RULER takes essays. The settings of `scored` are those of `kv_stream_nll`; "
+            "none was chosen by needles."
         ),
         values=values,
         intervals=intervals,

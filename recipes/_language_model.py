@@ -35,7 +35,7 @@ class Strategy:
         if "layers" in self.policy.requires:
             raise ValueError(
                 f"strategy {self.name!r}: its policy looks into the layers of a pretrained model (requires 'layers'), "
-                "which the trained memory does not show; use it in vqmem.memory.hf_cache.VQMemCache, or another one here"
+                "which the trained memory does not show; use it in vqmem.memory.hf_cache.VQMemCache"
             )
 
     def memory(self, capacity: int, guard: Guard) -> Memory:
