@@ -19,6 +19,7 @@ from vqmem.recipes.text_lm.recipe import fit_front_end, read_split
 RARE, ROWS = 9.0, 8
 """Nats of unigram surprisal above which a token is rare; passages read side by side."""
 SCORED = {"name": "scored", "surprise": 0.0, "scale": "log"}
+REUSE = {"name": "scored", "surprise": 0.0, "gain": 1.0, "scale": "raw"}
 BASELINES = [
     Setting(EVERYTHING, None),
     *(Setting(name, {"name": name}) for name in (NEWEST, "random", "h2o", "tova", "knorm", "snapkv", "lru", "lfu")),
@@ -38,15 +39,19 @@ CANDIDATES = [
     Setting("rarity² / surprise^¼, copies first", SCORED | {"rarity": 2.0, "surprise": -0.25, "copies": True}, "vq_lm"),
     Setting("rarity⁴ / surprise^¼", SCORED | {"rarity": 4.0, "surprise": -0.25}, "vq_lm"),
     Setting("gain", SCORED | {"gain": 1.0}, "vq_lm"),
+    Setting("reuse", REUSE, "reuse"),
+    Setting("reuse, copies first", REUSE | {"copies": True}, "reuse"),
+    Setting("reuse / √age", REUSE | {"age_weight": 0.5}, "reuse"),
 ]
-"""Settings of ``scored``, all over log age: `count` is the unigram's rarity, the signals are the VQ-LM's."""
+"""Settings of ``scored``, over log age: `count` is the unigram's rarity, `reuse` the gain of the scorer reuse (how much
+likelier than its frequency a token is to come again), the other signals are the VQ-LM's."""
 
 
 @dataclass(frozen=True)
 class Size:
     """How much is read."""
 
-    dev: int = 6
+    dev: int = 12
     """Passages to choose on."""
     test: int = 21
     length: int = 2048
@@ -75,7 +80,7 @@ class Bench:
         self.scorers: Scorers = scorers(folder, Path(flags.data) / "text", 10 if flags.quick else flags.steps)
         self.peer = load_smollm2(getattr(torch, flags.dtype))
         self.model, self.folder = self.peer.model, folder
-        self.named = {"unigram": self.scorers.unigram, "vq_lm": self.scorers.vq_lm}
+        self.named = {name: getattr(self.scorers, name) for name in ("unigram", "vq_lm", "reuse")}
         self.streams = Streams(self.model, self.named, folder / "streams", ROWS)
 
     def passages(self, split: Any, length: int, count: int) -> list[Passage]:

@@ -1,4 +1,4 @@
-"""The scorers of SmolLM2's tokens that `kv_cache` uses: a count of the train books, and a VQ-LM trained on them."""
+"""The scorers of SmolLM2's tokens that `kv_cache` uses: a count of the train books, and those trained on them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ from vqmem.registry import build
 
 
 class Scorers(NamedTuple):
-    """Both, and how long the VQ-LM took to train."""
+    """All of them, and the config and seconds of the VQ-LM's training."""
 
     unigram: Unigram
     vq_lm: ScorerModel
+    reuse: ScorerModel
     config: Config
     seconds: float
 
 
 def scorers(folder: Path, texts: Path, steps: int) -> Scorers:
-    """Both scorers, kept in ``folder``: counted and trained on ``texts/train`` where that has not been done."""
+    """All scorers, kept in ``folder``: counted and trained on ``texts/train`` where that has not been done."""
     tokenizer = folder / "tokenizer"
-    config = configure(str(tokenizer) if tokenizer.is_dir() else save_tokenizer(tokenizer), texts, folder / "vq_lm")
-    config = replace(config, device="cpu", scorer_train=replace(config.scorer_train, steps=steps, save_every=50))
+    name = str(tokenizer) if tokenizer.is_dir() else save_tokenizer(tokenizer)
+    config = configure(name, texts, folder / "vq_lm", ["device=cpu", f"scorer_train.steps={steps}"])
+    others = configure(name, texts, folder / "reuse", ["device=cpu"], "reuse")
+    others = replace(others, scorer_train=replace(others.scorer_train, steps=min(steps, others.scorer_train.steps)))
     counts, front_end = folder / "counts.npy", fit_front_end(config)
-    done = counts.is_file() and (Path(config.out) / "scorer" / CONFIG).is_file()
+    done = counts.is_file() and all((Path(one.out) / "scorer" / CONFIG).is_file() for one in (config, others))
     corpus = [] if done else read_split(config, front_end, "train")
     unigram = build("scorers", "unigram").build(front_end.vocab_size) if done else count(front_end, corpus)
     assert isinstance(unigram, Unigram)
@@ -42,4 +45,5 @@ def scorers(folder: Path, texts: Path, steps: int) -> Scorers:
     else:
         np.save(counts, unigram.counts.numpy())
     vq_lm = train_scorer(config, front_end, corpus)
-    return Scorers(unigram, vq_lm, config, training_seconds(Path(config.out)))
+    reuse = train_scorer(others, front_end, corpus)
+    return Scorers(unigram, vq_lm, reuse, config, training_seconds(Path(config.out)))

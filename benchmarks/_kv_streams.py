@@ -74,7 +74,7 @@ class Streams:
         """All that the nats depend on but the text."""
         return {
             "model": [FILE, str(self.model.dtype), f"transformers {transformers.__version__}"],
-            "press": setting.press and [setting.press, presses.MADE[setting.press.removeprefix("kvpress ")]],
+            "press": setting.press and [setting.press, presses.MADE.get(setting.press.removeprefix("kvpress "))],
             "policy": setting.policy and dict(setting.policy),
             "scorer": setting.scorer and self.prints[setting.scorer],
             "capacity": None if setting.policy is None and setting.press is None else capacity,
