@@ -63,7 +63,7 @@ class Size:
     baselines: int = len(BASELINES)
     peers: int = len(PEERS)
     candidates: int = len(CANDIDATES)
-    quizzes: int = 10
+    quizzes: int = 7
     """Of each task and length."""
     texts: tuple[int, ...] = (1024, 2048, 4096)
     """About how many tokens the text of a quiz has."""

@@ -38,6 +38,8 @@ MADE: Mapping[str, Mapping[str, Any]] = {
 the slots and a chunk hold several: with the default the one refuses, and the other keeps the newest."""
 WHOLE = ("LeverageScore", "NonCausalAttn", "Compactor")
 """Those that refuse what is not a prompt read whole."""
+BY_SHARE = ("kvpress StreamingLLM", "kvpress Compactor")
+"""Those whose scores depend on how many slots are to stay."""
 REFUSED = {
     "QFilter": "wants filters trained for this model",
     "KVzap": "wants a network trained for this model",

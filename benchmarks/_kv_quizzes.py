@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from _kv_bench import BASELINES, CANDIDATES, SURPRISE, Bench, Size
 from _kv_needle import TASKS, prompt, quiz, words_of
-from _kv_presses import EAGER, PRESSES, seeded
+from _kv_presses import PRESSES, seeded
 from _kv_streams import SINKS, Setting
 from _kv_tables import EVERYTHING, NEWEST, RESAMPLES
 from _kv_whole import Reading, answer, answer_hidden, hopeless, zipped
@@ -30,8 +30,10 @@ JUDGED = 0.25
 """The share by which the goals are judged."""
 PLAIN = (NEWEST, "knorm", "tova", "kvpress StreamingLLM", "kvpress Knorm", "kvpress TOVA")
 """What `scored` is to find more needles than."""
-LEFT_OUT = ("h2o", "lru", "lfu", f"kvpress {EAGER}")
+LEFT_OUT = ("h2o", "lru", "lfu")
 """Those that would need the attention of every token of the text."""
+QUIZZED = ("StreamingLLM", "Knorm", "TOVA", "SnapKV", "ExpectedAttention", "KeyDiff", "Compactor")
+"""The presses that are quizzed."""
 CEILING = "kvpress KVzip"
 CHOSEN = "count⁸"
 """What `stream` chose on the dev books."""
@@ -43,7 +45,8 @@ def needles(bench: Bench, size: Size, ours: str, split: str = "test") -> tuple[d
     """Quizzes on the books of a split, the same for all; figures of the candidate ``ours`` and what they say."""
     prose = " ".join(document.text for document in build("data", bench.scorers.config.data).documents(split))
     own = [setting for setting in CANDIDATES if setting.name in (ours, SURPRISE.name)]
-    peers = [Setting(name, press=name) for name in PRESSES] + [Setting(CEILING, press=CEILING)] * bool(PRESSES)
+    presses = [name for name in PRESSES if name.removeprefix("kvpress ") in QUIZZED] + [CEILING] * bool(PRESSES)
+    peers = [Setting(name, press=name) for name in presses]
     settings = [setting for setting in (*BASELINES, *own, *peers) if setting.name not in LEFT_OUT]
     lengths: list[int] = []
     given: dict[tuple[str, int], dict[str, Found]] = {}

@@ -6,12 +6,11 @@ want to see of the pass is noted on the way; then each says what it keeps, and a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from _kv_presses import best, make, prepare, recent, score, take
+from _kv_presses import BY_SHARE, best, make, prepare, recent, score, take
 from jaxtyping import Int
 from torch import Tensor
 from transformers import DynamicCache
@@ -58,9 +57,11 @@ class Reading(DynamicCache):
         held = self.layers[layer.layer_idx]
         assert held.keys is not None
         self.norms += held.keys.float().norm(dim=-1).mean(dim=1)
+        scores: dict[str, Tensor] = {}
         for (name, capacity), kept in self.kept.items():
-            scores = score(self.presses[name], layer, inputs, held, None, capacity, 0)
-            kept.append(best(scores, capacity, self.sinks)[0])
+            if name in BY_SHARE or name not in scores:
+                scores[name] = score(self.presses[name], layer, inputs, held, None, capacity, 0)
+            kept.append(best(scores[name], capacity, self.sinks)[0])
 
     def finish(self, watch: Watch) -> None:
         """Called after the pass."""
@@ -93,37 +94,50 @@ class Reading(DynamicCache):
 
 @torch.no_grad()
 def answer(
-    model: Any, cache: Any, question: Int[Tensor, "1 time"], start: int, rows: int, most: int, over: Callable[..., bool]
+    model: Any,
+    cache: Any,
+    question: Int[Tensor, "1 time"],
+    start: int,
+    rows: int,
+    most: int,
+    over: Callable[..., bool],
+    shrink: bool = True,
 ) -> list[list[int]]:
     """Greedy tokens of each row, at most so many; ``start`` is the position of the question's first token.
 
-    A row whose tokens ``over`` says to be enough is not listened to any more; when all are, it ends.
+    A row whose tokens ``over`` says to be enough is not listened to any more, and leaves the batch with others if half
+    of it is over. When all are, it ends.
     """
-    new, said = question.expand(rows, -1), [[] for _ in range(rows)]
+    new, said, asked = question.expand(rows, -1), [[] for _ in range(rows)], list(range(rows))
     for _ in range(most):
-        positions = torch.arange(start, start + new.shape[1]).expand(rows, -1)
+        positions = torch.arange(start, start + new.shape[1]).expand(len(asked), -1)
         logits = model(new, past_key_values=cache, position_ids=positions, logits_to_keep=1).logits
         start, new = start + new.shape[1], logits[:, -1:].argmax(-1)
-        for own, token in zip(said, new[:, 0].tolist(), strict=True):
-            if not over(own):
-                own.append(token)
-        if all(over(own) for own in said):
+        for row, token in zip(asked, new[:, 0].tolist(), strict=True):
+            if not over(said[row]):
+                said[row].append(token)
+        left = [place for place, row in enumerate(asked) if not over(said[row])]
+        if not left:
             break
+        if shrink and 2 * len(left) <= len(asked):
+            cache.batch_select_indices(torch.tensor(left))
+            asked, new = [asked[place] for place in left], new[left]
     return said
 
 
 def hopeless(tokenizer: Any, value: str, most: int) -> Callable[[list[int]], bool]:
-    """Whether an answer of so many tokens at most is right already or cannot become so, told from how it begins."""
-    vocabulary = tokenizer.get_vocab()
-    parts = {value[i:j] for i in range(len(value)) for j in range(i + 1, len(value) + 1)}
-    longest = max(len(part) for part in parts if part in vocabulary)
+    """Whether an answer of so many tokens at most is right already or cannot become so, told from how it begins.
+
+    It cannot where fewer tokens are left than the tokenizer makes of what is missing, give or take one.
+    """
+    missing = [len(tokenizer(value[n:], add_special_tokens=False).input_ids) - 1 for n in range(len(value) + 1)]
 
     def over(said: list[int]) -> bool:
         text = tokenizer.decode(said) if said else ""
         if value in text or (said and said[-1] == tokenizer.eos_token_id):
             return True
         begun = next(n for n in range(len(value), -1, -1) if text.endswith(value[:n]))
-        return len(said) + math.ceil((len(value) - begun) / longest) > most
+        return len(said) + missing[begun] > most
 
     return over
 
@@ -164,7 +178,7 @@ def answer_hidden(
         ]
         _hide(model, [tuple(torch.cat(part) for part in zip(*layer, strict=True)) for layer in shifted])
     try:
-        return answer(model, reading.cut([whole] * rows), question, reading.ids.shape[1], rows, **how)
+        return answer(model, reading.cut([whole] * rows), question, reading.ids.shape[1], rows, shrink=False, **how)
     finally:
         _hide(model, [None] * len(reading.layers))
 

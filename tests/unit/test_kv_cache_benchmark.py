@@ -5,7 +5,7 @@ import importlib.util
 import random
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -236,12 +236,20 @@ def test_a_text_cut_down_afterwards_is_what_the_cache_holds(
     kept = reading.by_policy(policy, unigram, 24)
     assert [row.tolist() for row in kept[0]] == [cache.positions[0]] * 2
     said = whole.answer(model, reading.cut([kept, kept]), question, 90, 2, 6, lambda own: False)
+    first: list[list[int]] = []
+
+    def over(own: list[int]) -> bool:
+        first.append(own)
+        return own is not first[0] and len(own) == 2
+
+    fewer = whole.answer(model, reading.cut([kept, kept]), question, 90, 2, 6, over)
     new, expected = question, []
     for _ in range(6):
         with torch.no_grad():
             new = model(new, past_key_values=cache).logits[:, -1:].argmax(-1)
         expected.append(int(new))
     assert said == [expected, expected]
+    assert fewer == [expected, expected[:2]]
 
 
 @needs_kvpress
@@ -265,8 +273,8 @@ def test_kvzip_hides_its_share_of_all_slots(streams: ModuleType, tokenizer_folde
 def test_an_answer_is_over_when_it_is_right_or_cannot_become_so(streams: ModuleType) -> None:
     whole = importlib.import_module("_kv_whole")
     over = whole.hopeless(_Digits(), "407", 6)
-    told = {said: over([int(x) for x in said]) for said in ("", "407", "1407", "9", "1235", "1234", "12345", "12240")}
-    assert [said for said, done in told.items() if done] == ["407", "1407", "1235", "12345"]
+    told = {said: over([int(x) for x in said]) for said in ("", "407", "1407", "9", "1235", "12345", "12344", "122240")}
+    assert [said for said, done in told.items() if done] == ["407", "1407", "12345"]
 
 
 class _Digits:
@@ -274,8 +282,8 @@ class _Digits:
 
     eos_token_id = 99
 
-    def get_vocab(self) -> dict[str, int]:
-        return {str(i): i for i in range(10)}
+    def __call__(self, text: str, add_special_tokens: bool) -> Any:
+        return SimpleNamespace(input_ids=[int(x) for x in text])
 
     def decode(self, said: list[int]) -> str:
         return "".join(map(str, said))
