@@ -100,7 +100,7 @@ def answer(
     start: int,
     rows: int,
     most: int,
-    over: Callable[..., bool],
+    over: Callable[[list[int]], bool],
     shrink: bool = True,
 ) -> list[list[int]]:
     """Greedy tokens of each row, at most so many; ``start`` is the position of the question's first token.

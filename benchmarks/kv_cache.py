@@ -5,7 +5,8 @@
 SmolLM2-135M reads novels. ``stream`` chooses the setting of ``scored`` on the dev books at the first capacity, then
 reads the test books with it and with the other policies. What each token cost is kept in the run folder, so that a run
 that was stopped goes on and more passages add to those that were read. ``cost`` measures bytes and time. ``needle``
-asks for a number when three quarters of the text that told it are gone, with the setting that ``stream`` chose. The
+asks for a number when most of the text that told it is gone, with the setting that ``stream`` chose. Where kvpress is
+installed (it holds `transformers` below 5.3), both read its presses too, each head with slots of its own. The
 scorers are made on first use: a count of the train books, and a VQ-LM trained on them (minutes). Needs the packages
 that `smollm2.py` names.
 """
@@ -171,6 +172,7 @@ def main() -> None:
         "--dtype", choices=["bfloat16", "float32"], help="of the model (default float32 for cost, else bfloat16)"
     )
     parser.add_argument("--passages", type=int, default=Size.test, help="of the test books (default %(default)s)")
+    parser.add_argument("--quizzes", type=int, default=Size.quizzes, help="of each task and length (%(default)s)")
     parser.add_argument("--everywhere", action="store_true", help="read every policy at every capacity")
     parser.add_argument("--capacity", type=int, nargs="+", default=Size.capacities, help="slots")
     names = [setting.name for setting in CANDIDATES]
@@ -181,11 +183,8 @@ def main() -> None:
     # On a processor bfloat16 reads many rows faster, and decodes a single token slower.
     flags.dtype = flags.dtype or ("float32" if flags.part == "cost" else "bfloat16")
     torch.set_num_threads(1)
-    size = (
-        QUICK
-        if flags.quick
-        else Size(test=flags.passages, capacities=tuple(flags.capacity), everywhere=flags.everywhere)
-    )
+    given = {"test": flags.passages, "capacities": tuple(flags.capacity), "everywhere": flags.everywhere}
+    size = QUICK if flags.quick else Size(quizzes=flags.quizzes, **given)
     bench = Bench(flags)
     if flags.part != "cost":
         figures, result = stream(bench, size) if flags.part == "stream" else needles(bench, size, flags.setting)
