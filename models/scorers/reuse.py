@@ -91,7 +91,7 @@ class Reuse(nn.Module):
         if not tokens.numel():
             return self.embed.weight.new_zeros(*tokens.shape, 3), state
         again, state = self._again(tokens, State(*state), known=None)
-        surprise, rarity = F.softplus(-again), self.unigram.rarity()[tokens].to(again)
+        surprise, rarity = F.softplus(-again), self.unigram.rarity(tokens).to(again)
         return torch.stack([surprise, rarity, rarity - surprise], -1), state
 
     @torch.no_grad()
@@ -128,7 +128,7 @@ class Reuse(nn.Module):
         horizon = min(self.horizon, max(1, time // 2))
         target = comes_again(tokens, mask, horizon).to(again)
         decided = mask & (torch.arange(time, device=tokens.device) < max(1, time - horizon))
-        weight = self.unigram.rarity()[tokens].to(again) * decided
+        weight = self.unigram.rarity(tokens).to(again) * decided
         loss = F.binary_cross_entropy_with_logits(again, target, weight, reduction="sum") / weight.sum().clamp(min=1)
         metrics = {
             "again": loss.item(),
