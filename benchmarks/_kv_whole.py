@@ -6,6 +6,7 @@ want to see of the pass is noted on the way; then each says what it keeps, and a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,9 +36,9 @@ class Reading(DynamicCache):
     @torch.no_grad()
     def __init__(
         self, model: Any, ids: Int[Tensor, "1 time"], presses: Sequence[str], counts: Sequence[int], sinks: int
-    ):
+    ) -> None:
         super().__init__()
-        self.ids, self.capacities, self.sinks = ids, counts, sinks
+        self.ids, self.sinks = ids, sinks
         self.presses = {name: make(name, streaming=False) for name in presses}
         self.kept: dict[tuple[str, int], list[Tensor]] = {(name, count): [] for name in presses for count in counts}
         self.norms = torch.zeros(ids.shape)
@@ -150,6 +151,7 @@ def zipped(model: Any, reading: Reading, shares: Sequence[float]) -> list[list[t
     """
     from kvpress import KVzipPress
 
+    logging.getLogger("kvpress").setLevel(logging.ERROR)  # it warns of its cost every time
     hidden: list[list[tuple[Tensor, ...]]] = []
 
     class Shared(KVzipPress):

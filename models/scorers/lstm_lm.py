@@ -52,7 +52,7 @@ class LSTMLM(nn.Module):
     @property
     def vocab_size(self) -> int:
         """How many tokens it knows."""
-        return self.bias.numel()
+        return self.unigram.vocab_size
 
     def initial_state(self, batch: int) -> State:
         """Zeros: nothing was seen."""

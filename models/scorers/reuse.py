@@ -78,6 +78,11 @@ class Reuse(nn.Module):
         self.head = nn.Sequential(nn.Linear(width + spec.hidden, 128), nn.ReLU(), nn.Linear(128, 1))
         self.unigram = Unigram(vocab_size, smoothing=1.0)
 
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens it knows."""
+        return self.unigram.vocab_size
+
     def initial_state(self, batch: int) -> State:
         """Zeros: nothing was seen."""
         seen = torch.zeros(batch, self.embed.num_embeddings, dtype=torch.int32, device=self.embed.weight.device)
