@@ -33,6 +33,8 @@ class Reading(DynamicCache):
     ``kept`` tells what each of ``presses`` keeps of it with each of ``capacities`` slots, by name and capacity.
     """
 
+    layers: Any
+
     @torch.no_grad()
     def __init__(
         self, model: Any, ids: Int[Tensor, "1 time"], presses: Sequence[str], counts: Sequence[int], sinks: int
@@ -56,7 +58,6 @@ class Reading(DynamicCache):
     def judge(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Called after each attention module."""
         held = self.layers[layer.layer_idx]
-        assert held.keys is not None
         self.norms += held.keys.float().norm(dim=-1).mean(dim=1)
         scores: dict[str, Tensor] = {}
         for (name, capacity), kept in self.kept.items():
@@ -81,7 +82,7 @@ class Reading(DynamicCache):
             queries = getattr(memory.policy, "queries", None) or QUERIES
             held = memory.observe(held, Seen(positions, valid, self.weights[:, -queries:], self.norms))
         kept = memory.fit(held, positions[:, -1] + 1).state.slots.payload[0]
-        return [kept.expand(layer.keys.shape[1], -1) for layer in self.layers if layer.keys is not None]
+        return [kept.expand(layer.keys.shape[1], -1) for layer in self.layers]
 
     def cut(self, rows: Sequence[Kept]) -> DynamicCache:
         """A cache with a row for each of the ways to keep as many slots."""
