@@ -143,7 +143,8 @@ def test_a_press_by_position_is_our_policy_by_position(streams: ModuleType) -> N
     assert {layer.keys.shape[2] for layer in theirs.layers} == {96}
     torch.testing.assert_close(streams.read(model, whole, ids), streams.read(model, DynamicCache(), ids))
     assert (streams.read(model, DynamicCache(), ids) - ours).abs().max() > 1e-3
-    theirs._detach(), whole._detach()
+    for cache in (theirs, whole):
+        cache._detach()
     assert not any(layer.self_attn._forward_hooks for layer in model.model.layers)
 
 
