@@ -29,6 +29,12 @@ from _results import Chart, Result, Series, figure, options, present, show, writ
 from vqmem.memory.hf_cache import VQMemCache
 from vqmem.recipes.text_lm.recipe import fit_front_end, read_split
 
+HISTORY = (
+    "The candidates grew while dev was read: higher powers of the count after the fourth had done well there, then the "
+    "scorer `reuse`, which was made on train and chosen on dev. These test passages were read by the settings of the "
+    "VQ-LM and of the count before `reuse` was there, and by `reuse` once."
+)
+"""How dev and test were used over time."""
 LOOKING = ("h2o", "tova", "knorm", "snapkv", "lru", "lfu")
 """Those that look at attention or keys."""
 
@@ -120,6 +126,7 @@ def describe(
                 f"{name} closes {row['gap closed, %']:g} % at {row[f'NLL - {NEWEST}']:+.4f} nats" for name, row in own
             )
             + ". The goals are judged for the best alone.",
+            HISTORY,
             "The time below is that of the last run, without what earlier runs had read and kept.",
             f"Every policy of ours keeps one set of tokens for all layers and heads; for {', '.join(LOOKING)} that is "
             "not what their papers do.",
