@@ -35,7 +35,7 @@ LEFT_OUT = ("h2o", "lru", "lfu")
 QUIZZED = ("StreamingLLM", "Knorm", "TOVA", "SnapKV", "ExpectedAttention", "KeyDiff", "Compactor")
 """The presses that are quizzed."""
 CEILING = "kvpress KVzip"
-CHOSEN = "count⁸"
+CHOSEN = "reuse"
 """What `stream` chose on the dev books."""
 
 Found = Bool[np.ndarray, "quiz share"]

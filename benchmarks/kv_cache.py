@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from _kv_bench import BASELINES, CANDIDATES, PEERS, QUICK, RARE, SCORED, SURPRISE, Bench, Size, choose
+from _kv_bench import BASELINES, CANDIDATES, PEERS, QUICK, RARE, REUSE, SCORED, SURPRISE, Bench, Size, choose
 from _kv_cost import CAPACITY, LENGTHS, cost
 from _kv_cost import CHUNK as COST_CHUNK
 from _kv_presses import WHOLE, notes
@@ -29,6 +29,12 @@ from _results import Chart, Result, Series, figure, options, present, show, writ
 from vqmem.memory.hf_cache import VQMemCache
 from vqmem.recipes.text_lm.recipe import fit_front_end, read_split
 
+HISTORY = (
+    "The candidates grew while dev was read: higher powers of the count after the fourth had done well there, then the "
+    "scorer `reuse`, which was made on train and chosen on dev. These test passages were read by the settings of the "
+    "VQ-LM and of the count before `reuse` was there, and by `reuse` once."
+)
+"""How dev and test were used over time."""
 LOOKING = ("h2o", "tova", "knorm", "snapkv", "lru", "lfu")
 """Those that look at attention or keys."""
 
@@ -100,8 +106,10 @@ def describe(
             "the newest; gap closed is the share of the way from the latter's long-gap NLL to the former's. All "
             "settings of `scored` divide by the age: `count` is the unigram's rarity; surprise, rarity and gain are "
             f"the VQ-LM's (64 codes, {config.scorer_train.steps} steps of {config.rows * config.segment} tokens of the "
-            "train books), to powers as written, but the default is standardised; `copies first` evicts older copies "
-            "of a token before all else."
+            "train books), to powers as written, but the default is standardised; `reuse` is how much likelier a token "
+            "is to come again within 1,024 tokens than its frequency says, by the scorer of that name (`vqmem "
+            "train-scorer --config reuse` on the train books); `copies first` evicts older copies of a token before "
+            "all else."
         ),
         values={name: values for name, (values, _) in tables.items()},
         intervals={name: intervals for name, (_, intervals) in tables.items()},
@@ -118,6 +126,7 @@ def describe(
                 f"{name} closes {row['gap closed, %']:g} % at {row[f'NLL - {NEWEST}']:+.4f} nats" for name, row in own
             )
             + ". The goals are judged for the best alone.",
+            HISTORY,
             "The time below is that of the last run, without what earlier runs had read and kept.",
             f"Every policy of ours keeps one set of tokens for all layers and heads; for {', '.join(LOOKING)} that is "
             "not what their papers do.",
@@ -147,6 +156,7 @@ def costs(bench: Bench, quick: bool) -> dict[str, Any]:
         None: NEWEST,
         "unigram": SCORED | {"rarity": 4.0},
         "vq_lm": SCORED | {"rarity": 2.0, "surprise": -0.25},
+        "reuse": REUSE,
     }
 
     def make(name: str | None) -> VQMemCache:
@@ -205,7 +215,7 @@ def main() -> None:
             "the median of 32 decoded by caches that had read so many, and one that is a `DynamicCache` of random keys "
             "and values, in turns; its figure is the farthest of the lengths from their median. Prefill is of "
             f"{4 * COST_CHUNK} tokens, three times, in turns with `sink_recent` without scores; seconds are a chunk's. "
-            "Bytes and decoding are measured with the VQ-LM; `unigram` is a table of counts."
+            "Bytes and decoding are measured with the scorer `reuse`; `unigram` is a table of counts."
         ),
     )
 
