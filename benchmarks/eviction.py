@@ -23,8 +23,8 @@ POLICIES = {
     "fifo": {"name": "fifo"},
     "random": {"name": "random"},
     "scored": {"name": "scored"},
-    "scored, copies": {"name": "scored", "copies": True},
-    "scored, copies, window 5": {"name": "scored", "copies": True, "window": 5},
+    "scored, copies": {"name": "scored", "copies": 100.0},
+    "scored, copies, window 5": {"name": "scored", "copies": 100.0, "window": 5},
 }
 CAPACITIES = (128, 256)
 

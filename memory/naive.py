@@ -51,12 +51,16 @@ def random(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
 def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     """Weighted signals minus a function of age, and the options."""
 
-    def worth(slot: Slot) -> float:
+    def weighed(slot: Slot) -> float:
         weights = (policy.surprise, policy.rarity, policy.gain)
         signals = slot.standard if policy.scale == "standardised" else slot.scores
         if policy.scale == "log":
             signals = tuple(math.log(max(signal, policy.floor)) for signal in signals)
         return sum(weight * signal for weight, signal in zip(weights, signals, strict=True))
+
+    def worth(slot: Slot) -> float:
+        newer = any(o.token == slot.token >= 0 and o.position > slot.position for o in slots)
+        return weighed(slot) - policy.copies * newer
 
     def cost(slot: Slot) -> float:
         age = max(1, now - slot.position)
@@ -67,9 +71,7 @@ def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     for slot in slots:
         near = [worth(other) for other in slots if abs(other.position - slot.position) <= policy.window // 2]
         priority = sum(near) / len(near) - policy.age_weight * cost(slot)
-        if policy.admit is not None and worth(slot) < policy.admit:
-            priority -= 1e6
-        if policy.copies and any(o.token == slot.token >= 0 and o.position > slot.position for o in slots):
+        if policy.admit is not None and weighed(slot) < policy.admit:
             priority -= 1e6
         priorities.append(priority)
     return priorities

@@ -23,9 +23,9 @@ class Policy:
     ``surprise``, ``rarity``, ``gain`` are the weights w (default: surprise alone). ``scale`` is f: ``raw`` nats,
     ``log`` (of nats, floored at ``floor``; the sum is then a product of powers), or ``standardised`` (running standard
     deviations). ``age`` is g: ``log``, ``linear`` or ``half_life`` (1 - 2^(-age / half_life)); the latter two are in
-    units of ``half_life`` tokens. ``window`` (odd, in tokens) averages w · f over neighbours, so that spans stay
-    together. Tokens whose w · f is below ``admit`` when written, and with ``copies`` those that a newer slot holds too,
-    go before all others.
+    units of ``half_life`` tokens. A token that a newer slot holds too is worth ``copies`` less. ``window`` (odd, in
+    tokens) averages what tokens are worth over neighbours, so that spans stay together. Tokens whose w · f is below
+    ``admit`` when written go before all others.
     """
 
     surprise: float = 1.0
@@ -45,11 +45,11 @@ class Policy:
     floor: float = 0.01
     """Least nats for ``log``."""
     window: int = 1
-    """Tokens, an odd number, over which the weighed signals are averaged; 1 for none."""
+    """Tokens, an odd number, over which what tokens are worth is averaged; 1 for none."""
     admit: float | None = None
     """Tokens whose weighed signals are below this go before all others; null admits all."""
-    copies: bool = False
-    """Whether tokens that a newer slot holds too go before all others."""
+    copies: float = 0.0
+    """What is taken from tokens that a newer slot holds too; 100 lets them go before all others."""
     requires: ClassVar[tuple[str, ...]] = ("scores",)
 
     def __post_init__(self) -> None:
@@ -61,16 +61,15 @@ class Policy:
 
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
         """The formula above."""
-        worth = self._worth(slots)
+        weighed = self._weighed(slots)
+        worth = weighed - self.copies * _has_newer_copy(slots) if self.copies else weighed
         priority = smooth(worth, slots, self.window) - self.age_weight * self._age(age(slots, now).float())
+        if self.admit is None:
+            return priority
         # In float64, so that the order among those that go first is not rounded away.
-        if self.admit is not None:
-            priority = priority.double() - _LAST * (worth < self.admit)
-        if self.copies:
-            priority = priority.double() - _LAST * _has_newer_copy(slots)
-        return priority
+        return priority.double() - _LAST * (weighed < self.admit)
 
-    def _worth(self, slots: Slots) -> Float[Tensor, "batch slots"]:
+    def _weighed(self, slots: Slots) -> Float[Tensor, "batch slots"]:
         signals = slots.standard if self.scale == "standardised" else slots.scores
         if self.scale == "log":
             signals = signals.clamp(min=self.floor).log()

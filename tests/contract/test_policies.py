@@ -21,7 +21,8 @@ VARIANTS = [
 VARIANTS += [
     {"age": "linear", "half_life": 7.0},
     {"age": "half_life", "age_weight": 4.0},
-    {"copies": True},
+    {"copies": 100.0},
+    {"copies": 1.5, "window": 5},
     {"admit": 0.3},
 ]
 CASES = [(name, {}) for name in POLICIES] + [("scored", fields) for fields in VARIANTS[1:]]

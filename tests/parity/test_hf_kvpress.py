@@ -72,7 +72,7 @@ def places(model, keys, tokens) -> list[list[list[int]]]:
     return [[sorted(head) for head in layer.tolist()] for layer in found]
 
 
-@pytest.mark.parametrize("policy", [SCORED, {**SCORED, "copies": True, "window": 3}, "fifo", "random"])
+@pytest.mark.parametrize("policy", [SCORED, {**SCORED, "copies": 2.0, "window": 3}, "fifo", "random"])
 def test_our_press_keeps_what_our_cache_keeps(model, policy):
     press = VQMemPress(RATIO, policy=policy, scorer=Noise(3), sinks=2, recent=3)
     keys, logits = pressed(model, press, ids())
