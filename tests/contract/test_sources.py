@@ -36,7 +36,7 @@ def source(name: str):
         "text_files": {"path": corpus()},
         "hub": {"path": f"{corpus()}/rows.jsonl"},
         "audio_files": {"path": corpus()},
-        "spoken_text": {"cache": f"{corpus()}/spoken", "limit": 3},
+        "spoken_text": {"cache": f"{corpus()}-spoken", "limit": 3},
         "unit_files": {"path": f"{corpus()}/units.jsonl"},
         "recall": {"train_documents": 20, "held_out_documents": 5},
     }

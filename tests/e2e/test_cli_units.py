@@ -123,10 +123,10 @@ def test_units_of_ones_own(clip, fitted, capsys, contents):
     assert 1 < figures["perplexity"] <= figures["units_used"] <= 12
     assert main(["units", str(clip), "--model", str(fitted / "run")]) == 0
     units = capsys.readouterr().out.split()
-    assert set(map(int, units)) == set(range(12))
+    assert len(set(units)) == figures["units_used"]
     before = contents(fitted / "run")
     assert main(["fit_units", str(fitted / "units.yaml")]) == 0
-    assert "12 of 12 units used" in capsys.readouterr().out
+    assert f"{figures['units_used']} of 12 units used" in capsys.readouterr().out
     assert contents(fitted / "run") == before
     assert main(["fit-units", str(fitted / "units.yaml"), f"out={fitted / 'again'}"]) == 0
     assert "skipped 1 of 2:" in capsys.readouterr().err
@@ -150,7 +150,7 @@ def test_what_is_wrong_with_fitting_is_one_line(fitted, refused, tmp_path):
 
 def test_a_language_model_of_recordings_and_of_given_units(fitted, tmp_path, refused, capsys):
     """The recipe for text, on speech: nothing behind the front-end is told."""
-    rows = [json.dumps({"id": f"a-{i}", "units": [i % 5, i % 3, 7] * 30}) for i in range(12)]
+    rows = [json.dumps({"id": f"c{i}-0", "units": [i % 5, i % 3, 7] * 30}) for i in range(12)]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
     sizes = ["passage=64", "rows=2", "segment=16", "scorer.dim=8", "scorer.hidden=8", "scorer.codes=4"]
     sizes += [
