@@ -24,8 +24,6 @@ from torch.nn import functional as F
 BASE_CONVOLUTIONS = ((512, 10, 5), *[(512, 3, 2)] * 4, *[(512, 2, 2)] * 2)
 TEMPERATURE = 0.1
 """The cosine between frame and class is divided by it (equation 3)."""
-FEATURE_WEIGHT = 10.0
-"""Of the penalty on the mean square of the convolutional features; fairseq's and torchaudio's."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +101,10 @@ class HubertConfig:
         """Frames that ``samples`` give; none below `field`."""
         return max(0, (samples - self.field) // self.hop + 1)
 
+    def samples(self, frames: int) -> int:
+        """Samples that ``frames`` frames see, at least one."""
+        return self.field + (frames - 1) * self.hop
+
 
 def build(config: HubertConfig, num_classes: int) -> nn.Module:
     """A fresh `torchaudio.models.HuBERTPretrainModel`; its weights depend on torch's global seed alone."""
@@ -175,13 +177,17 @@ def logits(model: Any, hidden: Float[Tensor, "*frames dim"]) -> Float[Tensor, "*
 
 
 def masked_loss(
-    scores: Float[Tensor, "frames classes"], units: Int[Tensor, " frames"], penalty: Float[Tensor, ""]
+    scores: Float[Tensor, "frames classes"],
+    units: Int[Tensor, " frames"],
+    penalty: Float[Tensor, ""],
+    feature_weight: float = 10.0,
 ) -> Float[Tensor, ""]:
     """Mean negative log-likelihood in nats of the ``units`` of masked frames, plus the weighted feature penalty.
 
-    torchaudio's recipe (``examples/hubert/loss/hubert_loss.py``, unmasked weight 0) divided by the masked frames.
+    torchaudio's recipe (``examples/hubert/loss/hubert_loss.py``, unmasked weight 0) divided by the masked frames; the
+    weight of the penalty is its default, and fairseq's.
     """
-    return F.cross_entropy(scores, units) + FEATURE_WEIGHT * penalty
+    return F.cross_entropy(scores, units) + feature_weight * penalty
 
 
 def span_mask(

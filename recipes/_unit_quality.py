@@ -44,15 +44,15 @@ def purities(phones: Int[Tensor, " frames"], units: Int[Tensor, " frames"]) -> t
 
 
 def usage(units: Int[Tensor, " frames"], count: int) -> dict[str, float]:
-    """How many of ``count`` units occur, and the perplexity of their frequencies: at most ``count``, if all are even."""
+    """How many of ``count`` units occur, and the perplexity of their frequencies: ``count`` where all are even."""
     shares = np.bincount(units.numpy(), minlength=count) / max(1, len(units))
     used = shares[shares > 0]
     return {"units_used": float(len(used)), "unit_perplexity": float(np.exp(-(used * np.log(used)).sum()))}
 
 
-def changes(labels: Int[Tensor, " frames"], hop: float) -> list[float]:
-    """The times in seconds at which ``labels``, one every ``hop`` seconds, change."""
-    return [float(frame) * hop for frame in (labels[1:] != labels[:-1]).nonzero().flatten() + 1]
+def changes(labels: Int[Tensor, " frames"], hop: float, first: float = 0.0) -> list[float]:
+    """The times in seconds at which ``labels`` change; they stand for ``hop`` seconds each, from ``first`` on."""
+    return [first + float(frame) * hop for frame in (labels[1:] != labels[:-1]).nonzero().flatten() + 1]
 
 
 def boundaries(clips: Iterable[tuple[Sequence[float], Sequence[float]]], tolerance: float = 0.02) -> Boundaries:

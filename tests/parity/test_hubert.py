@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torchaudio.models.wav2vec2 import components
+from transformers import AutoFeatureExtractor, HubertModel
 from vqmem.models import hubert
 from vqmem.models.hubert import HubertConfig
+from vqmem.recipes.speech_pretraining.export import export
 
 CLASSES = 7
 SAMPLES = 400 + 320 * 36
@@ -87,7 +89,9 @@ def test_logits_loss_and_gradients_are_torchaudios(mode, first, lengths):
     masked, unmasked, theirs = model(waveforms, units, lengths)
     model.mask_generator = generator
     for logits, frames in ((masked, hidden), (unmasked, shown)):
-        torch.testing.assert_close(ours[frames].gather(1, units[frames][:, None])[:, 0], logits[:, 0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            ours[frames].gather(1, units[frames][:, None])[:, 0], logits[:, 0], atol=1e-5, rtol=0
+        )
         others = logits[:, 1:].isfinite()  # the right class stands there as -inf
         torch.testing.assert_close(ours[frames][others], logits[:, 1:][others], atol=1e-5, rtol=0)
     expected = reference_loss(masked, theirs if mode == "group_norm" else torch.zeros(()))
@@ -144,8 +148,29 @@ def test_spans_hide_as_much_as_torchaudios():
     counts = [250] * 400
     mask = hubert.span_mask(counts, 0.8, 10, torch.Generator().manual_seed(0))
     torch.manual_seed(0)
-    shares = [
-        components._compute_mask_indices((1, 250), None, 0.8, 10, min_masks=2).float().mean() for _ in range(400)
-    ]
+    shares = [components._compute_mask_indices((1, 250), None, 0.8, 10, min_masks=2).float().mean() for _ in range(400)]
     # A share's standard deviation is about 0.035, so that of the mean of 400 is 0.002.
     assert float(mask.float().mean()) == pytest.approx(float(torch.stack(shares).mean()), abs=0.006)
+
+
+@pytest.mark.parametrize("mode", ["layer_norm", "group_norm"])
+@pytest.mark.parametrize("first", [False, True])
+def test_transformers_loads_the_export_and_agrees(mode, first, tmp_path):
+    config, model, waveforms, lengths, *_ = setting(mode, first, [SAMPLES, SAMPLES - 3100, 6000])
+    export(model, config, tmp_path / "there")
+    export(model, config, tmp_path / "there")  # again, over the old one
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    theirs = HubertModel.from_pretrained(tmp_path / "there").eval()
+    own = hubert.encode(model.eval(), waveforms, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        count = config.frames(length)
+        with torch.no_grad():
+            found = theirs(waveforms[row : row + 1, :length], output_hidden_states=True)
+        # Whether the last hidden state comes before or after the last norm depends on the release.
+        for mine, other in zip(own.layers[:-1], found.hidden_states[1:-1], strict=True):
+            torch.testing.assert_close(mine[row, :count], other[0], atol=2e-5, rtol=0)
+        torch.testing.assert_close(own.layers[-1][row, :count], found.last_hidden_state[0], atol=2e-5, rtol=0)
+    reader = AutoFeatureExtractor.from_pretrained(tmp_path / "there")
+    assert torch.equal(
+        reader(waveforms[0].numpy(), sampling_rate=16000, return_tensors="pt").input_values[0], waveforms[0]
+    )
