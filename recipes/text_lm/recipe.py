@@ -17,7 +17,7 @@ from ...memory.policy import Guard
 from ...models.memory_transformer import TransformerConfig
 from ...models.scorers.base import Loss, ScorerModel
 from ...registry import build
-from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, save_tokenizer
+from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, reads_of, save_tokenizer
 from .._artifacts import CONFIG, WEIGHTS, atomic_write, load_model, missing_file, read_config, save_model
 from .._claim import claim, identity
 from .._config import load, resolve_device
@@ -193,7 +193,8 @@ def fit_front_end(config: Config) -> Tokenizer:
         atomic_write(folder / FILE, (source / FILE).read_bytes())  # last: it makes the folder whole
         return load_tokenizer(folder)
     source = build("data", config.data)
-    tokenizer = build("front-ends", config.front_end).fit([d.text for d in source.documents("train")])
+    front_end = build("front-ends", config.front_end)
+    tokenizer = front_end.fit(document.content(reads_of(front_end)) for document in source.documents("train"))
     save_tokenizer(tokenizer, config.front_end, folder)
     return tokenizer
 
