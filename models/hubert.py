@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 BASE_CONVOLUTIONS = ((512, 10, 5), *[(512, 3, 2)] * 4, *[(512, 2, 2)] * 2)
+KIND = "hubert"
+"""What `config.json` beside saved weights calls them."""
 TEMPERATURE = 0.1
 """The cosine between frame and class is divided by it (equation 3)."""
 

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ...data._audio import RATE
 from ...data._reading import existing, read_text
 from ...models.hubert import HubertConfig
 
 COLUMNS = ("name", "start", "end", "phone")
-RATE = 16_000
 
 
 @dataclass(frozen=True)

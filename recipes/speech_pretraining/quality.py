@@ -9,11 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...data._audio import RATE
 from ...models import hubert
 from ...models.hubert import HubertConfig
+from ...tokenizers_.hubert_units import cluster
 from .._unit_quality import boundaries, changes, pnmi, purities, usage
 from .clips import Clip, batch
-from .labels import RATE, Labels
+from .labels import Labels
 
 
 def accuracies(model: Any, config: HubertConfig, clips: Sequence[Clip], classes: int, seed: int) -> dict[str, float]:
@@ -88,9 +90,7 @@ def probe(
         raise ValueError(f"none of the dev clips has labels; they are called {read[0].name!r} and so on")
     figures = {}
     for layer, features in enumerate(fitting):
-        means = cluster(features, clusters, seed)
-        units = {
-            name: torch.from_numpy(means.predict(layers[layer].numpy())).long() for name, layers in reading.items()
-        }
+        centres = cluster(features, clusters, seed)
+        units = {name: torch.cdist(layers[layer], centres).argmin(1) for name, layers in reading.items()}
         figures[f"layer_{layer + 1}"] = unit_quality(units, labels, config)
     return figures

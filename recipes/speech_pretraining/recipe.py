@@ -10,15 +10,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...data._audio import RATE
 from ...data.base import Split
 from ...models import hubert
-from ...models.hubert import HubertConfig
+from ...models.features.hubert import load
+from ...models.hubert import KIND, HubertConfig
 from ...models.scorers.base import Loss
 from ...registry import build
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, reads_of, save_tokenizer
-from .._artifacts import CONFIG, atomic_write, load_model, read_config, save_model
+from .._artifacts import CONFIG, atomic_write, save_model
 from .._claim import claim, identity
-from .._config import from_dict, resolve_device
+from .._config import resolve_device
 from .._lock import locked
 from .._parallel import main_first, ranks, start_processes
 from .._train import TrainConfig, seed_all, train
@@ -27,7 +29,6 @@ from .export import export
 from .labels import Labels, read_labels
 from .quality import accuracies, probe
 
-KIND = "hubert"
 BESIDE = ("out", "device", "dtype", "labels", "eval_clips", "probe_clips", "probe_clusters", "export")
 """Keys that say where a run is made and what is shown of it, not what it is."""
 
@@ -87,7 +88,7 @@ class Config:
     @property
     def crop_samples(self) -> int:
         """``crop`` in samples."""
-        return round(self.crop * 16_000)
+        return round(self.crop * RATE)
 
 
 class PretrainingTask:
@@ -160,7 +161,7 @@ def pretrain(
     """The model, trained and saved in ``model/`` (or loaded, where that has been done)."""
     folder, device = Path(config.out) / "model", resolve_device(config.device)
     if (folder / CONFIG).is_file():
-        return load_hubert(folder, device)[0]
+        return load(folder, device)[0]
     seed_all(config.seed)
     task = PretrainingTask(hubert.build(config.model, classes).to(device), config.feature_weight)
     frames = config.model.frames(config.crop_samples)
@@ -184,13 +185,6 @@ def pretrain(
     fields = {"config": asdict(config.model), "num_classes": classes}
     save_model(folder, KIND, json.loads(json.dumps(fields)), task.module)
     return task.module.eval()
-
-
-def load_hubert(folder: Path, device: torch.device | str = "cpu") -> tuple[Any, HubertConfig]:
-    """The model in ``folder``, in eval mode, and its settings. Raises `ValueError` where it is missing or damaged."""
-    fields = read_config(folder, KIND)["fields"]
-    config = from_dict(HubertConfig, fields["config"])
-    return load_model(folder, lambda made: hubert.build(config, made["num_classes"]), kind=KIND, device=device), config
 
 
 @torch.no_grad()

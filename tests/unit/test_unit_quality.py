@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 from vqmem.recipes._unit_quality import boundaries, changes, pnmi, purities, usage
@@ -34,6 +34,7 @@ def test_what_tells_nothing_and_everything():
     assert usage(torch.arange(100), 100)["unit_perplexity"] == pytest.approx(100)
 
 
+@settings(max_examples=40, deadline=None)
 @given(labels)
 def test_as_scikit_learn_has_it(pairs):
     phones, units = (torch.tensor(column) for column in zip(*pairs, strict=True))
@@ -57,6 +58,7 @@ def test_boundaries_by_hand():
     assert boundaries([([0.1], [0.1]), ([0.1], [0.5])]) == pytest.approx((0.5, 0.5, 0.5))  # clips are pooled
 
 
+@settings(max_examples=40, deadline=None)
 @given(times, times)
 def test_no_matching_finds_more(true, found):
     def fits(pairs):
