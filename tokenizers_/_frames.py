@@ -23,9 +23,9 @@ FRAMES_A_SECOND = RATE // HOP
 class Extractor(Protocol):
     """Makes frames of samples at 16 kHz. Frame ``i`` belongs to the samples from ``i * HOP`` on.
 
-    A long recording is read in windows of ``window`` frames, with ``context`` more on either side which are computed and
-    thrown away. That is exact where a frame depends on no more than its context; where it depends on all it sees, as
-    with attention, it is part of what the features are.
+    A long recording is read in windows of ``window`` frames, with ``context`` more on either side which are computed
+    and thrown away. That is exact where a frame depends on no more than its context; where it depends on all it sees,
+    as with attention, it is part of what the features are.
     """
 
     dim: int

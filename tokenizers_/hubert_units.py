@@ -1,4 +1,4 @@
-"""Speech as discrete units, 50 a second: features of 20 ms frames and the nearest of k-means clusters (HuBERT, GSLM)."""
+"""Speech as units, 50 a second: the k-means cluster nearest to the features of each 20 ms (HuBERT, GSLM)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..data._audio import Audio
@@ -62,9 +62,8 @@ class FrontEnd:
         extractor = self._extractor()
         frames = _drawn(texts, extractor, self.fit_frames, self.seed)
         if len(frames) < self.clusters:
-            raise ValueError(
-                f"{len(frames)} frames of 20 ms are fewer than {self.clusters} clusters; give more speech or set clusters"
-            )
+            have = f"{len(frames)} frames of 20 ms"
+            raise ValueError(f"{have} are fewer than {self.clusters} clusters; give more speech or fewer clusters")
         return UnitTokenizer(extractor, cluster(frames, self.clusters, self.seed), self.deduplicate, self.frames)
 
     def load(self, folder: Path) -> UnitTokenizer:
@@ -96,7 +95,7 @@ class UnitTokenizer:
         self.vocab_size = len(centroids)
 
     def encode(self, text: Audio) -> Stream:
-        """The units of a recording, which is read in bounded memory. Raises `UnreadableError` as `Audio.stream` does."""
+        """The units of a recording, read in bounded memory. Raises `UnreadableError` as `Audio.stream` does."""
         return self.encode_chunks(text.stream(), text.name)
 
     def encode_chunks(self, chunks: Iterable[Float[Tensor, " samples"]], name: str = "the recording") -> Stream:
@@ -120,7 +119,7 @@ class UnitTokenizer:
 
     def save(self, folder: Path) -> None:
         """Write the centres of the clusters. A pretrained model stays where it is."""
-        save_file({"centroids": self.centroids.contiguous()}, Path(folder) / _FILE)
+        (Path(folder) / _FILE).write_bytes(save({"centroids": self.centroids.contiguous()}))
 
 
 def cluster(frames: Float[Tensor, "frames dim"], clusters: int, seed: int) -> Float[Tensor, "clusters dim"]:

@@ -13,7 +13,7 @@ from ...data._audio import RATE
 
 @dataclass(frozen=True)
 class Features:
-    """No keys: Kaldi's MFCC (25 ms windows every 10 ms, 23 mel bands, no energy) and Kaldi's deltas, as HuBERT's recipe.
+    """No keys: Kaldi's MFCC (25 ms windows every 10 ms, 23 mel bands, no energy) and deltas, as in HuBERT's recipe.
 
     Of the 100 frames a second every other one is kept, so that they lie where those of HuBERT's encoder lie.
     """
