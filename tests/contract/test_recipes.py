@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from vqmem import registry
 from vqmem.recipes._config import load
 
@@ -15,9 +17,16 @@ SHIPPED = [
 MODEL = ["passage=96", "rows=4", "segment=16", "eval_passages=3", "train_tokens=3000"]
 MODEL += ["scorer_train.steps=3", "train.steps=4", "shape.dim=16", "shape.heads=2", "shape.layers=1"]
 
+HUBERT = ["rows=2", "crop=0.5", "train.steps=2", "train.accumulate=1", "train.eval_every=1", "train.tensorboard=false"]
+HUBERT += ["targets.clusters=4", "eval_clips=2", "model.encoder_num_layers=6", "model.encoder_embed_dim=16"]
+HUBERT += ["model.encoder_num_heads=2", "model.encoder_ff_interm_features=16", "model.encoder_pos_conv_kernel=4"]
+HUBERT += ["model.extractor_conv_layer_config=[[8,20,20],[8,8,4],[8,4,4]]", "model.final_dim=8"]
+
 
 def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     """Overrides that make any shipped config small; what is not of its kind is left out."""
+    if name == "speech_pretraining":
+        return [f"out={folder}", *HUBERT]
     text = path.read_text(encoding="utf-8")
     prefix = "" if name == "text_lm" else "lm."
     made = [f"out={folder}", *(f"{prefix}{override}" for override in MODEL)]
@@ -47,18 +56,40 @@ def books(tmp_path, monkeypatch) -> Path:
     return tmp_path / "data"
 
 
+@pytest.fixture
+def speech(books, tmp_path, monkeypatch) -> Path:
+    """Stands in for the recordings that some configs ask for: noise, as a manifest and as folders a split."""
+    draw, rows = np.random.default_rng(0), ["path\tspeaker"]
+    for number, split in enumerate(("train", "train", "train", "dev", "dev", "test")):
+        for path in (f"speech/librispeech_train_clean_100/{number}.wav", f"libri/{split}/{number}.wav"):
+            (books / path).parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(books / path, draw.normal(0, 0.1, 16000 + 900 * number), 16000)
+        rows.append(f"librispeech_train_clean_100/{number}.wav\t1{7 if split == 'dev' else number}")
+    (books / "speech" / "manifest.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    monkeypatch.setenv("LIBRISPEECH", str(books / "libri"))
+    monkeypatch.chdir(tmp_path)
+    return books
+
+
 @pytest.mark.parametrize(("name", "path"), SHIPPED, ids=lambda value: getattr(value, "stem", value))
-def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tokenizer_folder, tmp_path):
+def test_every_shipped_config_runs_in_a_tiny_form(name, path, speech, tokenizer_folder, tmp_path):
     recipe = registry.load("recipes", name)
     out = tmp_path / "run"
     overrides = tiny(name, path, out, tokenizer_folder)
+    if "name: spoken_text" in path.read_text(encoding="utf-8"):
+        pytest.importorskip("espeakng_loader", reason="eSpeak NG is not installed")
+        overrides += ["data.limit=3", f"data.cache={tmp_path / 'spoken'}"]
+    if path.stem == "librispeech_2":
+        first = path.with_stem("librispeech_1")
+        recipe.run(load(recipe.Config, first, tiny(name, first, tmp_path / "runs/librispeech_1", tokenizer_folder)))
     result = recipe.run(load(recipe.Config, path, overrides))
     assert (out / "config.yaml").is_file()
     if name == "compare":
         _check_comparison(recipe, load(recipe.Config, path, overrides), out, result)
     else:
         assert json.loads((out / "evaluation.json").read_text())["split"] == "dev"
-        assert (out / "scorer" / "model.safetensors").is_file()
+        part = "model" if name == "speech_pretraining" else "scorer"
+        assert (out / part / "model.safetensors").is_file()
 
 
 def _check_comparison(recipe, config, out, summary):
