@@ -69,7 +69,8 @@ class Config:
     """Whether to write ``transformers/`` too, a folder that `transformers.HubertModel` loads."""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for sizes that cannot be."""
+        """Raise `ValueError` for sizes that cannot be, and for what the front-end refuses."""
+        build("front-ends", self.targets)
         for name in ("rows", "probe_clips", "probe_clusters"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is too small; give at least 1")

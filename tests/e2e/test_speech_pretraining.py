@@ -114,6 +114,7 @@ def test_its_layers_are_features_of_units_and_targets(folder, finished):
     ("overrides", "told"),
     [
         (["targets.deduplicate=true"], "one unit every 320 samples, repeats included"),
+        (["targets.cluster=7"], "did you mean hubert_units.clusters"),
         (["targets.clusters=1000"], "fewer than 1000 clusters"),
         (["labels=nowhere.tsv"], "no such file or folder: 'nowhere.tsv'"),
         (["targets.features={name: hubert, folder: nowhere}"], "'nowhere' not found"),

@@ -101,6 +101,7 @@ def test_bad_labels_are_told(rows, told, tmp_path):
         ({"rows": 0}, "rows=0 is too small; give at least 1"),
         ({"eval_clips": 0}, "eval_clips=0 is too small; give at least 1, or null"),
         ({"crop": 0.03}, "crop=0.03 seconds hold fewer than two frames"),
+        ({"targets": "hubert_unit"}, "did you mean hubert_units"),
         ({"seed": -1}, "seed=-1 is out of range"),
         ({"feature_weight": -1.0}, "feature_weight=-1.0 is negative"),
     ],
