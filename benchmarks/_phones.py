@@ -1,4 +1,4 @@
-"""Phone labels of recordings by a small phone recogniser, `hama` (PyPI, Apache-2.0): ``pip install --no-deps hama==1.7``.
+"""Phone labels of recordings by a small recogniser: `hama` (PyPI, Apache-2.0), ``pip install --no-deps hama==1.7``.
 
 Its labels are a machine's. It is a CTC model at 50 Hz, says most frames are blank, and is about 3 frames late: a phone
 is taken to last from 3 frames before it is first said until 3 frames before the next one, or a word's end, is.

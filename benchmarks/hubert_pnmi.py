@@ -62,8 +62,10 @@ def main() -> None:
         found[f"layer {layer}"] = both_ways(documents, labels, features)
     more = {f"{name}, {key.replace('_', ' ')}": round(x, 4) for name, of in found.items() for key, x in of.items()}
     figures = {
-        f"PNMI of {chosen}, chosen on held-out speakers": figure(round(found[chosen]["pnmi"], 4), "", GOAL, **more),
-        "processor minutes of training": figure(round(minutes, 1), "min", MINUTES, least=False, steps=config.train.steps),
+        f"PNMI of {chosen}, chosen on held-out speakers": figure(round(found[chosen]["pnmi"], 4), "", GOAL) | more,
+        "processor minutes of training": figure(
+            round(minutes, 1), "min", MINUTES, least=False, steps=config.train.steps
+        ),
     }
     present(
         "hubert_pnmi",
@@ -72,9 +74,9 @@ def main() -> None:
         title="What the units of a tiny HuBERT tell of phones",
         claim="Trained for 20 minutes on two cores, its best layer's 100 clusters reach a PNMI of 0.24 (MFCC: 0.181).",
         measured=(
-            "The config `tiny` of `vqmem speech_pretraining`, one iteration. LibriSpeech test-other, 10 speakers in the "
-            "order of their numbers: clusters fitted on five and read on the other five, and the other way round, mean "
-            "of both. Phones by a machine (hama 1.7), moved by 3 frames."
+            "The config `tiny` of `vqmem speech_pretraining`, one iteration. LibriSpeech test-other, 10 speakers in "
+            "the order of their numbers: clusters fitted on five and read on the other five, and the other way round, "
+            "mean of both. Phones by a machine (hama 1.7), moved by 3 frames."
         ),
         notes=["The layer was chosen on held-out speakers of train-clean-100, before those of test-other were read."],
     )
@@ -95,7 +97,7 @@ def train(config: recipe.Config) -> tuple[str, float]:
 
 
 def both_ways(documents: Sequence[Document], labels: dict[str, Labels], features: Any) -> dict[str, float]:
-    """Figures of units fitted on one half of the speakers and read on the other: means over both ways, and each PNMI."""
+    """Figures of units fitted on half of the speakers and read on the others: means of both ways, and each PNMI."""
     front_end = build("front-ends", {"name": "hubert_units", "features": features, "clusters": CLUSTERS})
     speakers = sorted({document.speaker for document in documents}, key=int)
     halves = [

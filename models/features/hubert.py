@@ -37,7 +37,7 @@ class Features:
             raise ValueError(f"hubert layer {self.layer} is not there; layers are counted from 1")
 
     def build(self) -> Encoder:
-        """Load the model. Raises `ValueError` where it is not there, is damaged, or has fewer layers or other frames."""
+        """Load the model. Raises `ValueError` where it is missing, damaged, or has fewer layers or other frames."""
         folder = Path(self.folder)
         if not folder.is_dir():
             raise missing_file("folder (that of a finished `vqmem speech_pretraining`)", folder)

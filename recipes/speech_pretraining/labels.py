@@ -45,12 +45,9 @@ def read_labels(path: str | Path) -> dict[str, Labels]:
     found: dict[str, list[tuple[float, float, int]]] = {}
     for row in rows:
         clip = found.setdefault(row["name"], [])
-        try:
-            start, end = float(row["start"]), float(row["end"])
-            in_order = math.isfinite(end) and 0 <= start < end and (not clip or clip[-1][1] <= start + 1e-9)
-        except (TypeError, ValueError):
-            in_order = False
-        if not in_order or not row["phone"]:
+        start, end = _seconds(row["start"]), _seconds(row["end"])
+        after = clip[-1][1] - 1e-9 if clip else 0.0  # times that were written as text
+        if not after <= start < end < math.inf or not row["phone"]:
             raise ValueError(
                 f"line {rows.line_num} of {str(file)!r} is not a phone from start to end in seconds, after the one "
                 "before it"
@@ -59,3 +56,11 @@ def read_labels(path: str | Path) -> dict[str, Labels]:
     if not found:
         raise ValueError(f"{str(file)!r} holds no labels")
     return {name: Labels(*zip(*clip, strict=True)) for name, clip in found.items()}
+
+
+def _seconds(text: str | None) -> float:
+    """The number that ``text`` is, or not a number."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return math.nan

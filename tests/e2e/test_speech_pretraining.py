@@ -1,4 +1,4 @@
-"""A run of the HuBERT recipe on real files: figures, what is left out, stopping and going on, and what it is good for."""
+"""A run of the HuBERT recipe on files: figures, what is left out, stopping and going on, what it is good for."""
 
 import json
 import os
