@@ -59,7 +59,8 @@ def layer_features(model: Any, config: HubertConfig, clip: Clip) -> list[Float[T
 def unit_quality(units: Mapping[str, Tensor], labels: Mapping[str, Labels], config: HubertConfig) -> dict[str, float]:
     """PNMI, purities and boundary F1 (within 20 ms) of the units of clips, each by its name, against their labels.
 
-    Frames without a phone do not count; nor do boundaries that open or close a stretch without one at a clip's ends.
+    Frames without a phone do not count. A true border is where a phone begins, but for a clip's first; a found one is
+    where the unit changes.
     """
     hop, first = config.hop / RATE, (config.field - config.hop) / 2 / RATE
     phones, found, borders = [], [], []
@@ -74,6 +75,14 @@ def unit_quality(units: Mapping[str, Tensor], labels: Mapping[str, Labels], conf
     return {"pnmi": pnmi(truth, own), "phone_purity": phone, "cluster_purity": cluster, "boundary_f1": f1}
 
 
+def check(fit: Sequence[Clip], read: Sequence[Clip], labels: Mapping[str, Labels], clusters: int) -> None:
+    """Raise `ValueError` for what `probe` could not do, which is better told before training than after it."""
+    if not any(clip.name in labels for clip in read):
+        raise ValueError(f"labels has none of the {len(read)} dev clips, the first of which is called {read[0].name!r}")
+    if (frames := sum(len(clip.units) for clip in fit)) < clusters:
+        raise ValueError(f"probe_clusters = {clusters} is more than the {frames} frames of {len(fit)} training clips")
+
+
 def probe(
     model: Any,
     config: HubertConfig,
@@ -83,11 +92,9 @@ def probe(
     clusters: int,
     seed: int,
 ) -> dict[str, dict[str, float]]:
-    """`unit_quality` by layer (``layer_1`` is the lowest): k-means fitted on the clips ``fit``, read on ``read``."""
+    """`unit_quality` by layer (``layer_1`` is the lowest): k-means fitted on the clips ``fit``, read on those of ``read`` that have labels."""
     fitting = [torch.cat(layer) for layer in zip(*(layer_features(model, config, clip) for clip in fit), strict=True)]
     reading = {clip.name: layer_features(model, config, clip) for clip in read if clip.name in labels}
-    if not reading:
-        raise ValueError(f"none of the dev clips has labels; they are called {read[0].name!r} and so on")
     figures = {}
     for layer, features in enumerate(fitting):
         centres = cluster(features, clusters, seed)

@@ -27,7 +27,7 @@ from .._train import TrainConfig, seed_all, train
 from .clips import Batch, Clip, Loader, list_clips
 from .export import export
 from .labels import Labels, read_labels
-from .quality import accuracies, probe
+from .quality import accuracies, check, probe
 
 BESIDE = ("out", "device", "dtype", "labels", "eval_clips", "probe_clips", "probe_clusters", "export")
 """Keys that say where a run is made and what is shown of it, not what it is."""
@@ -127,6 +127,8 @@ def run(config: Config) -> dict[str, Any]:
             targets = fit_targets(config)
             clips = {split: split_clips(config, targets, split) for split in ("train", "dev")}
         (train_clips, _), (dev, _) = clips.values()
+        if labels is not None:
+            check(train_clips[: config.probe_clips], dev[: config.eval_clips], labels, config.probe_clusters)
         classes = targets.vocab_size
         model = pretrain(config, classes, train_clips, dev, labels)
         figures: dict[str, Any] = {"split": "dev", **evaluate(config, model, classes, dev)}

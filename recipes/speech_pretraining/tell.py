@@ -12,7 +12,7 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
     """The figures of ``evaluation.json`` in a few lines, and what to do with the run."""
     lines = [
         f"on the {figures['split']} split:",
-        f"  {figures['masked_accuracy']:.1%} of hidden frames and {figures['unmasked_accuracy']:.1%} of shown ones right",
+        f"  right: {figures['masked_accuracy']:.1%} of hidden frames, {figures['unmasked_accuracy']:.1%} of shown",
         f"  {figures['units_used']:.0f} units predicted (perplexity {figures['unit_perplexity']:.1f}), "
         f"{figures['target_units_used']:.0f} there (perplexity {figures['target_unit_perplexity']:.1f})",
     ]

@@ -116,6 +116,7 @@ def test_its_layers_are_features_of_units_and_targets(folder, finished):
         (["targets.deduplicate=true"], "one unit every 320 samples, repeats included"),
         (["targets.cluster=7"], "did you mean hubert_units.clusters"),
         (["targets.clusters=1000"], "fewer than 1000 clusters"),
+        (["probe_clusters=1000"], "probe_clusters = 1000 is more than the"),
         (["labels=nowhere.tsv"], "no such file or folder: 'nowhere.tsv'"),
         (["targets.features={name: hubert, folder: nowhere}"], "'nowhere' not found"),
         (["model.encoder_num_head=2"], "did you mean model.encoder_num_heads"),
@@ -128,6 +129,14 @@ def test_mistakes_are_told_in_a_line(folder, overrides, told, capsys, tmp_path):
     message = capsys.readouterr().err.strip().split("\n")[-1]
     assert message.startswith("vqmem: ")
     assert told in message
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_labels_of_other_clips_are_told_before_training(folder, tmp_path, capsys):
+    (tmp_path / "phones.tsv").write_text("name\tstart\tend\tphone\nother.flac\t0\t1\tAH\n")
+    asked = [f"out={tmp_path / 'run'}", f"labels={tmp_path / 'phones.tsv'}"]
+    assert main(["speech_pretraining", str(folder / "config.yaml"), *asked]) == 2
+    assert "labels has none of the 3 dev clips, the first of which is called 'dev/5.flac'" in capsys.readouterr().err
     assert not (tmp_path / "run" / "model").exists()
 
 
