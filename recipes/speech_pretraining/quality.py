@@ -92,7 +92,7 @@ def probe(
     clusters: int,
     seed: int,
 ) -> dict[str, dict[str, float]]:
-    """`unit_quality` by layer (``layer_1`` is the lowest): k-means fitted on the clips ``fit``, read on those of ``read`` that have labels."""
+    """`unit_quality` by layer (``layer_1`` is the lowest): clusters of ``fit``, read on the clips that have labels."""
     fitting = [torch.cat(layer) for layer in zip(*(layer_features(model, config, clip) for clip in fit), strict=True)]
     reading = {clip.name: layer_features(model, config, clip) for clip in read if clip.name in labels}
     figures = {}
