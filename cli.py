@@ -328,6 +328,8 @@ def _train_scorer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the run (default runs/scorer, or runs/scorer_quick)"
     )
+    chosen = "a VQ-LM by default; `reuse` foretells which tokens come again; or a YAML file"
+    parser.add_argument("--config", metavar="NAME_OR_FILE", help=chosen)
     parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="changes to the config")
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and do nothing")
 
@@ -335,7 +337,7 @@ def _train_scorer_arguments(parser: argparse.ArgumentParser) -> None:
 def _train_scorer(asked: argparse.Namespace) -> None:
     from .recipes.text_lm.for_tokenizer import configure
 
-    config = configure(asked.tokenizer, asked.data, asked.out, asked.overrides)
+    config = configure(asked.tokenizer, asked.data, asked.out, asked.overrides, asked.config)
     _run_config(registry.load("recipes", "text_lm"), config, asked)
 
 

@@ -46,7 +46,10 @@ class ScorerModel(Protocol):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """The frozen dataclass ``Scorer`` of a scorer's file: its fields are its YAML keys."""
+    """The frozen dataclass ``Scorer`` of a scorer's file: its fields are its YAML keys.
+
+    A class variable ``policy`` may tell the policy, as in YAML, that suits its signals; by default it is ``scored``.
+    """
 
     def build(self, vocab_size: int) -> ScorerModel:
         """A fresh, untrained model; its weights depend on torch's global seed alone."""

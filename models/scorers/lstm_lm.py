@@ -58,11 +58,10 @@ class LSTMLM(nn.Module):
         self, tokens: Int[Tensor, "batch time"], state: State
     ) -> tuple[Float[Tensor, "batch time signal"], State]:
         """Surprisal, unigram rarity and their difference, in nats."""
-        rarity = self.unigram.rarity()
         parts = [self.bias.new_zeros(tokens.shape[0], 0, 3)]
         for part in tokens.split(max(1, CHUNK // tokens.shape[0]), 1) if tokens.numel() else ():
             surprise, state = self._surprise(part, state)
-            rare = rarity[part].to(surprise)
+            rare = self.unigram.rarity(part).to(surprise)
             parts.append(torch.stack([surprise, rare, rare - surprise], -1))
         return torch.cat(parts, 1), state
 

@@ -75,14 +75,13 @@ class MaskedLM(nn.Module):
         self, tokens: Int[Tensor, "batch time"], state: State
     ) -> tuple[Float[Tensor, "batch time signal"], State]:
         """Surprise behind a mask, unigram rarity and their difference, in nats."""
-        rarity = self.unigram.rarity()
         parts = [self.bias.new_zeros(tokens.shape[0], 0, 3)]
         for part in tokens.split(max(1, CHUNK // tokens.shape[0]), 1) if tokens.numel() else ():
             ids, index = torch.unique(part, return_inverse=True)
             masks = self.embed.weight[-1].expand(len(ids), -1)
             guessed, _, state = run_twin_lstm(self.lstm, self.embed(ids), masks, index.t(), state)
             surprise = self._nll(guessed, part.t()).t()
-            rare = rarity[part].to(surprise)
+            rare = self.unigram.rarity(part).to(surprise)
             parts.append(torch.stack([surprise, rare, rare - surprise], -1))
         return torch.cat(parts, 1), state
 

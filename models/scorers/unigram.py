@@ -46,7 +46,7 @@ class Unigram(nn.Module):
         self, tokens: Int[Tensor, "batch time"], state: Float[Tensor, "batch 0"]
     ) -> tuple[Float[Tensor, "batch time signal"], Float[Tensor, "batch 0"]]:
         """-log p(x) twice, and 0."""
-        rarity = self.rarity()[tokens]
+        rarity = self.rarity(tokens)
         return torch.stack([rarity, rarity, torch.zeros_like(rarity)], -1), state
 
     @torch.no_grad()
@@ -55,11 +55,12 @@ class Unigram(nn.Module):
     ) -> tuple[Loss, Float[Tensor, "batch 0"]]:
         """Counts the tokens in the mask. The loss is theirs before they were counted, and has no gradient."""
         seen = tokens[mask]
-        surprise = self.rarity()[seen].sum() / max(1, seen.numel())
+        surprise = self.rarity(seen).sum() / max(1, seen.numel())
         self.counts += torch.bincount(seen, minlength=self.counts.numel())
         return Loss(surprise, {"surprise": float(surprise), "rarity": float(surprise)}), state
 
-    def rarity(self) -> Float[Tensor, " vocab"]:
-        """-log p of every token of the vocabulary, in nats."""
+    def rarity(self, tokens: Int[Tensor, "*tokens"] | None = None) -> Float[Tensor, "*tokens"]:
+        """-log p of the tokens, or of all of the vocabulary in their order, in nats."""
         smoothed = self.counts + self.smoothing
-        return (smoothed.sum().log() - smoothed.log()).to(torch.get_default_dtype())
+        asked = smoothed if tokens is None else smoothed[tokens]
+        return (smoothed.sum().log() - asked.log()).to(torch.get_default_dtype())

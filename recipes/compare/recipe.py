@@ -141,6 +141,7 @@ def run(config: Config) -> dict[str, Any]:
         if seed == config.seeds[0]:
             passage = _passage(config, run, bench)
             figures = text_lm.scorer_report(run.config, run.scorer, bench.items)
+            figures = figures if "rate" in figures else {}  # the page tells of a bottleneck
     known = _known(config)
     rows = [known[_key(config, cell)] for cell in _all_cells(config)]
     summary = summarise(rows, config.baseline) | {

@@ -24,14 +24,19 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 def configure(
-    tokenizer: str, data: Path | None = None, out: Path | None = None, overrides: Sequence[str] = ()
+    tokenizer: str,
+    data: Path | None = None,
+    out: Path | None = None,
+    overrides: Sequence[str] = (),
+    name: str | None = None,
 ) -> Config:
-    """The shipped config ``scorer`` for a tokenizer and the text files at ``data``.
+    """The config ``name`` for a tokenizer and the text files at ``data``.
 
-    Where neither ``data`` nor an override says what to read, it is ``scorer_quick``, which reads built-in text.
+    By default it is the shipped ``scorer``, or, where neither ``data`` nor an override says what to read,
+    ``scorer_quick``, which reads built-in text.
     """
     reads = data is not None or any(override.startswith(("data=", "data.")) for override in overrides)
-    config = load(Config, "scorer" if reads else "scorer_quick", overrides, folder=CONFIGS)
+    config = load(Config, name or ("scorer" if reads else "scorer_quick"), overrides, folder=CONFIGS)
     config = replace(config, front_end={"name": "pretrained", "path": tokenizer})
     if data is not None:
         given = config.data if isinstance(config.data, dict) else {"name": config.data}

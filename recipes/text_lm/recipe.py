@@ -338,7 +338,7 @@ def _figures(
 
 
 def scorer_report(config: Config, scorer: Any, items: list[Passage]) -> dict[str, float]:
-    """Rate, residual and code usage on ``items``, for a scorer with a bottleneck."""
+    """What the scorer reports of itself on ``items``: of a bottleneck rate, residual and code usage."""
     if not hasattr(scorer, "report"):
         return {}
     _, batch = next(sweep(items, len(items), max(len(item.ids) for item in items)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from ...models.scorers.base import SIGNALS
+from ...registry import load
 from .recipe import Config
 
 
@@ -13,11 +15,10 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
     """The figures of ``evaluation.json`` in a few lines, and what to do with the run."""
     lines = [f"on the {figures['split']} split:"]
     if scorer := figures["scorer"]:
-        lines.append(
-            "  scorer, nats a token: "
-            + ", ".join(f"{name} {scorer[name]:.3f}" for name in SIGNALS)
-            + f"; {scorer['codes_used']:.0f} codes used, {scorer['dead_codes']:.0f} dead"
-        )
+        nats = [name for name in SIGNALS if name in scorer]
+        more = [name for name in scorer if name not in (*SIGNALS, "rate", "residual")]
+        lines += ["  scorer, nats a token: " + ", ".join(f"{name} {scorer[name]:.3f}" for name in nats)] * bool(nats)
+        lines.append("  scorer: " + ", ".join(f"{name.replace('_', ' ')} {scorer[name]:.4g}" for name in more))
     memories = figures["memories"]
     width = max(map(len, memories), default=0)
     for name, memory in memories.items():
@@ -29,11 +30,13 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
     out = Path(config.out)
     lines += [f"saved in {out}/; now try", f"  vqmem score FILE --model {out}"]
     if not memories and isinstance(config.front_end, dict) and config.front_end["name"] == "pretrained":
+        kind = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]
+        policy = json.dumps(getattr(load("scorers", kind), "policy", "scored"))
         lines += [
             "and in Python, for a model with this tokenizer,",
             "  from vqmem import load_scorer",
             "  from vqmem.memory.hf_cache import VQMemCache",
-            f'  cache = VQMemCache(model, capacity=512, policy="scored", scorer=load_scorer("{out}"))',
+            f'  cache = VQMemCache(model, capacity=512, policy={policy}, scorer=load_scorer("{out}"))',
         ]
     if memories:
         lines.append(f'  vqmem generate {out} --prompt "Once upon a time"')

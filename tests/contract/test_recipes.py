@@ -35,7 +35,9 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     if "bpe" in text:
         made.append(f"{prefix}front_end.vocab_size=300")
     if "name: pretrained" in text:
-        made += [f"front_end.path={tokenizer}", "scorer.cutoffs=[20,60]"]
+        made.append(f"front_end.path={tokenizer}")
+    if "cutoffs" in text:
+        made.append("scorer.cutoffs=[20,60]")
     if name == "compare":
         made += ["seeds=[0,1]", "passages=7", "shown=40", "native.budget=8", "native.train.steps=2"]
     return made

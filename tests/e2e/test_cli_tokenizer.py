@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 import vqmem
+from vqmem import recipes, registry
 from vqmem.cli import main
+from vqmem.memory.policies.scored import Policy
 from vqmem.recipes.text_lm import for_tokenizer
 
 TINY = """\
@@ -65,6 +67,19 @@ def test_train_scorer_ends_with_what_to_do_with_it(capsys, tokenizer_folder, sam
     torch.testing.assert_close(signals[0, :, 0], torch.tensor([token["score"] for token in tokens]), atol=1e-4, rtol=0)
     assert main(argv) == 0
     assert capsys.readouterr().out == out
+
+
+def test_train_scorer_of_what_comes_again_tells_the_policy_for_it(capsys, tokenizer_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(for_tokenizer, "CONFIGS", Path(recipes.text_lm.__file__).parent / "configs")
+    argv = ["train-scorer", "--config", "reuse", "--tokenizer", str(tokenizer_folder), "--out", str(tmp_path / "run")]
+    argv += ["data={name: builtin_text}", "device=cpu", "train_tokens=4000", "eval_passages=2", "passage=512", "rows=2"]
+    argv += ["segment=256", "scorer={name: reuse, horizon: 64}", "scorer_train={steps: 2, tensorboard: false}"]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert "cross entropy" in out
+    (line,) = [line for line in out.splitlines() if "VQMemCache(" in line]
+    policy = line.partition("policy=")[2].partition(", scorer")[0]
+    assert registry.build("policies", json.loads(policy)) == Policy(surprise=0.0, gain=1.0, scale="raw")
 
 
 def test_train_scorer_reads_what_it_is_given(capsys, tokenizer_folder, tmp_path):

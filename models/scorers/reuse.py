@@ -1,0 +1,189 @@
+"""How likely a token is to come again soon, learnt from text: what a cache would want to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..lstm import empty_state
+from .base import Loss
+from .unigram import Unigram
+
+GAPS, COUNTS = 16, 8
+"""Classes of how long ago a token was last seen (never, then powers of 2), and of how often (0, 1, … or more)."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """An LSTM that foretells whether the token just read comes again within ``horizon`` tokens."""
+
+    dim: int = 64
+    """Width of the embedding."""
+    hidden: int = 128
+    """Width of the LSTM."""
+    horizon: int = 1024
+    """Tokens within which it counts that a token comes again. Training segments must be longer, the more the better:
+    a token teaches only where its horizon ends within the segment. Of shorter ones half is the horizon."""
+    dropout: float = 0.1
+    """Share of tokens that are shown as unknown ones in training, so that unknown ones are known to occur."""
+    policy: ClassVar[Mapping[str, Any]] = {"name": "scored", "surprise": 0.0, "gain": 1.0, "scale": "raw"}
+    """What to keep by these signals: what is much likelier to come again than its frequency says."""
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1 or not 0 <= self.dropout < 1:
+            raise ValueError(f"horizon={self.horizon} must be 1 or more, dropout={self.dropout} at least 0 and below 1")
+
+    def build(self, vocab_size: int) -> Reuse:
+        """An untrained `Reuse`."""
+        return Reuse(vocab_size, self)
+
+
+class State(NamedTuple):
+    """What was seen of each row: the LSTM's state, the tokens so far, and of each token of the vocabulary where it was
+    last (from 1 on; 0 never) and how often."""
+
+    h: Float[Tensor, "batch hidden"]
+    c: Float[Tensor, "batch hidden"]
+    time: Int[Tensor, " batch"]
+    last: Int[Tensor, "batch vocab"]
+    counts: Int[Tensor, "batch vocab"]
+
+
+class Reuse(nn.Module):
+    """The probability that a token comes again, from what it is, when and how often it was seen, and an LSTM.
+
+    ``surprise`` is -log p(x_t comes again within the horizon | x_≤t) in nats: the surprise if it does. ``rarity`` is
+    the unigram's, from the tokens counted in training. Their difference ``gain`` is how much likelier the token is to
+    come again than its frequency says: high for the names and terms of this very document.
+
+    A cache wants to keep what is used again soonest (Belady, 1966), and a learner can foretell that from the past
+    (Song et al., Learning Relaxed Belady, NSDI 2020). That words seen once come again far more often than their
+    frequency says, and rare ones most of all, is Church's finding (Empirical Estimates of Adaptation, COLING 2000).
+    """
+
+    def __init__(self, vocab_size: int, spec: Scorer) -> None:
+        super().__init__()
+        self.horizon, self.dropout = spec.horizon, spec.dropout
+        self.embed = nn.Embedding(vocab_size, spec.dim)
+        nn.init.zeros_(self.embed.weight)  # a token that training never met is an unknown one
+        self.gaps, self.counts = nn.Embedding(GAPS, 16), nn.Embedding(COUNTS, 16)
+        width = spec.dim + 32
+        self.lstm = nn.LSTM(width, spec.hidden, batch_first=True)
+        self.head = nn.Sequential(nn.Linear(width + spec.hidden, 128), nn.ReLU(), nn.Linear(128, 1))
+        self.unigram = Unigram(vocab_size, smoothing=1.0)
+
+    def initial_state(self, batch: int) -> State:
+        """Zeros: nothing was seen."""
+        seen = torch.zeros(batch, self.embed.num_embeddings, dtype=torch.int32, device=self.embed.weight.device)
+        return State(*empty_state(self.lstm, batch), seen[:, 0].long(), seen, seen.clone())
+
+    @torch.no_grad()
+    def score(
+        self, tokens: Int[Tensor, "batch time"], state: tuple[Tensor, ...]
+    ) -> tuple[Float[Tensor, "batch time signal"], tuple[Tensor, ...]]:
+        """-log p(comes again), unigram rarity and their difference, in nats."""
+        if not tokens.numel():
+            return self.embed.weight.new_zeros(*tokens.shape, 3), state
+        again, state = self._again(tokens, State(*state), known=None)
+        surprise, rarity = F.softplus(-again), self.unigram.rarity(tokens).to(again)
+        return torch.stack([surprise, rarity, rarity - surprise], -1), state
+
+    @torch.no_grad()
+    def report(self, tokens: Int[Tensor, "batch time"], mask: Bool[Tensor, "batch time"]) -> dict[str, float]:
+        """How well it foretells, on documents that begin in each row, for tokens whose horizon ends in them.
+
+        ``cross_entropy`` of whether they come again, ``base`` that of knowing only how many do (both nats a token,
+        unweighted), and ``again``, the share that does.
+        """
+        time = tokens.shape[1]
+        horizon = min(self.horizon, max(1, time // 2))
+        ends = mask.sum(1, keepdim=True) - horizon
+        decided = mask & (torch.arange(time, device=tokens.device) < ends)
+        if not decided.any():
+            return {}
+        odds, _ = self._again(tokens, self.initial_state(len(tokens)), known=None)
+        target = comes_again(tokens, mask, horizon)[decided].double()
+        share = target.mean()
+        entropy = F.binary_cross_entropy(share.expand_as(target), target)
+        found = F.binary_cross_entropy_with_logits(odds[decided].double(), target)
+        return {"cross_entropy": found.item(), "base": entropy.item(), "again": share.item()}
+
+    def training_step(
+        self, tokens: Int[Tensor, "batch time"], state: tuple[Tensor, ...], mask: Bool[Tensor, "batch time"]
+    ) -> tuple[Loss, State]:
+        """The binary cross-entropy of the tokens in the mask whose horizon ends in the segment, weighed by rarity.
+
+        Rarity is what it costs to have forgotten a token that does come again.
+        """
+        counted, _ = self.unigram.training_step(tokens, self.unigram.initial_state(len(tokens)), mask)
+        known = torch.rand(tokens.shape, device=tokens.device) >= self.dropout
+        again, after = self._again(tokens, State(*state), known)
+        time = tokens.shape[1]
+        horizon = min(self.horizon, max(1, time // 2))
+        target = comes_again(tokens, mask, horizon).to(again)
+        decided = mask & (torch.arange(time, device=tokens.device) < max(1, time - horizon))
+        weight = self.unigram.rarity(tokens).to(again) * decided
+        loss = F.binary_cross_entropy_with_logits(again, target, weight, reduction="sum") / weight.sum().clamp(min=1)
+        metrics = {
+            "again": loss.item(),
+            "share that comes again": float((target * decided).sum() / decided.sum().clamp(min=1)),
+            "rarity": counted.value.item(),
+        }
+        return Loss(loss, metrics), State(after.h.detach(), after.c.detach(), *after[2:])
+
+    def _again(
+        self, tokens: Int[Tensor, "batch time"], state: State, known: Bool[Tensor, "batch time"] | None
+    ) -> tuple[Float[Tensor, "batch time"], State]:
+        """Log odds that each token comes again."""
+        gap, count, seen = look_back(tokens, state)
+        embedded = self.embed(tokens)
+        if known is not None:
+            embedded = embedded * known[..., None]
+        gap = torch.where(gap > 0, 1 + gap.clamp(min=1).log2().long(), 0).clamp(max=GAPS - 1)
+        inputs = torch.cat([embedded, self.gaps(gap), self.counts(count.clamp(max=COUNTS - 1))], -1)
+        hidden, (h, c) = self.lstm(inputs, (state.h.unsqueeze(0), state.c.unsqueeze(0)))
+        logits = self.head(torch.cat([inputs, hidden], -1)).squeeze(-1)
+        return logits, State(h.squeeze(0), c.squeeze(0), state.time + tokens.shape[1], *seen)
+
+
+def look_back(
+    tokens: Int[Tensor, "batch time"], state: State
+) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"], tuple[Tensor, Tensor]]:
+    """How many tokens ago each was last seen (0: never) and how often before; and where and how often all were."""
+    places = state.time[:, None] + torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+    order, same = _by_token(tokens)
+    within = torch.arange(tokens.shape[1], device=tokens.device).expand_as(order)
+    first = torch.where(same, 0, within).cummax(1).values
+    rank = torch.empty_like(order).scatter_(1, order, within - first)
+    before = torch.where(same, places.gather(1, order.roll(1, 1)), 0)
+    before = torch.empty_like(order).scatter_(1, order, before)
+    last = torch.where(before > 0, before, state.last.gather(1, tokens))
+    count = rank + state.counts.gather(1, tokens)
+    # Places grow, so the greatest is the last; scatter alone would keep any of several.
+    seen = state.last.scatter_reduce(1, tokens, places.to(state.last), "amax")
+    counts = state.counts.scatter_add(1, tokens, torch.ones_like(tokens, dtype=state.counts.dtype))
+    return torch.where(last > 0, places - last, 0), count, (seen, counts)
+
+
+def comes_again(
+    tokens: Int[Tensor, "batch time"], mask: Bool[Tensor, "batch time"], horizon: int
+) -> Bool[Tensor, "batch time"]:
+    """Whether each token comes again, in the mask, within the next ``horizon`` tokens of the segment."""
+    hidden = torch.where(mask, tokens, -1)
+    order, same = _by_token(hidden)
+    ahead = (order.roll(-1, 1) - order <= horizon) & same.roll(-1, 1)
+    return torch.empty_like(ahead).scatter_(1, order, ahead)
+
+
+def _by_token(tokens: Int[Tensor, "batch time"]) -> tuple[Int[Tensor, "batch time"], Bool[Tensor, "batch time"]]:
+    """Places in the order of their tokens, equal ones as they came; and whether the one before is of the same token."""
+    order = tokens.argsort(dim=1, stable=True)
+    ordered = tokens.gather(1, order)
+    same = torch.cat([torch.zeros_like(ordered[:, :1], dtype=torch.bool), ordered[:, 1:] == ordered[:, :-1]], 1)
+    return order, same
