@@ -86,9 +86,9 @@ def reads_of(front_end: FrontEnd | Tokenizer) -> Reads:
     return getattr(front_end, "reads", "text")
 
 
-def measure_of(tokenizer: Tokenizer) -> str:
+def measure_of(front_end: FrontEnd | Tokenizer) -> str:
     """What the ``sizes`` of its streams count: bytes, unless its class says otherwise."""
-    return getattr(tokenizer, "measure", "byte")
+    return getattr(front_end, "measure", "byte")
 
 
 def save_tokenizer(tokenizer: Tokenizer, spec: str | dict[str, Any], folder: Path) -> None:

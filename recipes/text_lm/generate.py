@@ -18,6 +18,7 @@ from ...memory.slots import Slots, concatenate
 from ...registry import UnknownNameError
 from ...tokenizers_.base import Tokenizer
 from .._language_model import Strategy, strategies
+from .._score import require_text
 from .recipe import Run
 
 Remember = Literal["hidden", "keys_values"]
@@ -170,6 +171,7 @@ def continue_text(
         prompt.encode()
     except UnicodeEncodeError as error:  # bytes of the command line that are not UTF-8 arrive as lone surrogates
         raise ValueError(f"the prompt is not valid UTF-8 at character {error.start}; give it in UTF-8") from None
+    require_text(run.tokenizer)
     ids = run.tokenizer.encode(prompt).ids
     return _texts(run.tokenizer, ids.tolist(), generate(reader(run, strategy, capacity), ids, sampling))
 

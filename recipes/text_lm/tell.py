@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...models.scorers.base import SIGNALS
-from ...registry import load
+from ...registry import build, load
+from ...tokenizers_.base import reads_of
 from .recipe import Config
 
 
@@ -28,7 +29,10 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
             f"perplexity {memory['perplexity']:.2f} a token, {memory['bytes_held']:,} bytes held a row"
         )
     out = Path(config.out)
-    lines += [f"saved in {out}/; now try", f"  vqmem score FILE --model {out}"]
+    lines.append(f"saved in {out}/")
+    if reads_of(build("front-ends", config.front_end)) != "text":
+        return "\n".join(lines)
+    lines += ["now try", f"  vqmem score FILE --model {out}"]
     if not memories and isinstance(config.front_end, dict) and config.front_end["name"] == "pretrained":
         kind = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]
         policy = json.dumps(getattr(load("scorers", kind), "policy", "scored"))
