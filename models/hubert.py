@@ -112,7 +112,8 @@ def build(config: HubertConfig, num_classes: int) -> nn.Module:
     """A fresh `torchaudio.models.HuBERTPretrainModel`; its weights depend on torch's global seed alone."""
     from torchaudio.models import hubert_pretrain_model
 
-    settings = asdict(config) | {"extractor_conv_layer_config": list(config.extractor_conv_layer_config)}
+    settings: dict[str, Any] = asdict(config)
+    settings["extractor_conv_layer_config"] = list(config.extractor_conv_layer_config)
     return hubert_pretrain_model(
         **settings,
         mask_selection="static",

@@ -104,7 +104,7 @@ def _order(count: int, seed: str) -> list[int]:
 
 def batch(crops: Sequence[tuple[Tensor, Tensor]], config: HubertConfig, draw: torch.Generator) -> Batch:
     """Waveforms and units of several crops, padded, with a mask drawn for each."""
-    waveforms, units = zip(*crops, strict=True)
+    waveforms, units = [waveform for waveform, _ in crops], [units for _, units in crops]
     mask = span_mask([len(row) for row in units], config.mask_prob, config.mask_length, draw)
     lengths = torch.tensor([len(row) for row in waveforms])
     return Batch(pad_sequence(waveforms, batch_first=True), lengths, pad_sequence(units, batch_first=True), mask)

@@ -73,7 +73,6 @@ def _settings(config: HubertConfig) -> Any:
         conv_kernel=kernels,
         conv_stride=strides,
         conv_bias=config.extractor_conv_bias,
-        num_feat_extract_layers=len(channels),
         num_conv_pos_embeddings=config.encoder_pos_conv_kernel,
         num_conv_pos_embedding_groups=config.encoder_pos_conv_groups,
         do_stable_layer_norm=config.encoder_layer_norm_first,
