@@ -47,7 +47,7 @@ class Features(Protocol):
 
 
 def stream_frames(
-    chunks: Iterable[Float[Tensor, " samples"]], extractor: Extractor, name: str
+    chunks: Iterable[Float[Tensor, " _"]], extractor: Extractor, name: str
 ) -> Iterator[Float[Tensor, "frames dim"]]:
     """The frames of a recording, a window at a time, in bounded memory; the same ones however it is cut into chunks.
 

@@ -99,7 +99,7 @@ class UnitTokenizer:
         """The units of a recording, read in bounded memory. Raises `UnreadableError` as `Audio.stream` does."""
         return self.encode_chunks(text.stream(), text.name)
 
-    def encode_chunks(self, chunks: Iterable[Float[Tensor, " samples"]], name: str = "the recording") -> Stream:
+    def encode_chunks(self, chunks: Iterable[Float[Tensor, " _"]], name: str = "the recording") -> Stream:
         """The units of samples at 16 kHz that come in chunks of any size, which do not change them.
 
         Raises `UnreadableError` where there are too few samples for a frame (25 ms).
