@@ -2,7 +2,7 @@
 
     python benchmarks/unit_lm.py [--quick] [--json] [--save] [--runs FOLDER]
 
-Trains what is not in the folder yet (about a quarter of an hour on two cores each), as these do:
+Trains what is not in the folder yet, as these do:
 
     vqmem text_lm units out=FOLDER/frames
     vqmem text_lm units out=FOLDER/runs front_end.deduplicate=true
