@@ -20,7 +20,8 @@ from ...models.scorers.base import Loss, ScorerModel
 from ...registry import build
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, measure_of, reads_of, save_tokenizer
 from .._artifacts import CONFIG, WEIGHTS, atomic_write, load_model, missing_file, read_config, save_model
-from .._config import as_dict, dump, flat, load, refuse_changes, resolve_device
+from .._claim import claim, identity
+from .._config import load, resolve_device
 from .._corpus import Batch, Passage, TrainingLoader, passages, spread, sweep
 from .._language_model import (
     LanguageModel,
@@ -35,7 +36,10 @@ from .._language_model import (
 from .._lock import locked
 from .._parallel import main_first, ranks, start_processes
 from .._score import load_scorer
-from .._train import MAY_CHANGE, Task, TrainConfig, seed_all, train
+from .._train import Task, TrainConfig, seed_all, train
+
+BESIDE = ("out", "device", "dtype", "eval_passages", "scorer_from")
+"""Keys that say where a run is made and what is shown of it, not what it is."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
     start_processes(config.train.parallel, resolve_device(config.device))
     out = Path(config.out)
     _find_source(config)
-    _claim(config)
+    claim(config, BESIDE)
     with main_first():
         tokenizer = fit_front_end(config)
     trained = all((out / part / CONFIG).is_file() for part in ("scorer", "transformer"))
@@ -361,23 +365,6 @@ def _find_source(config: Config) -> None:
             raise ValueError(f"scorer_from = {config.scorer_from!r} has no {part}; give {wanted}")
 
 
-def _claim(config: Config) -> None:
-    """Write the config into the run's folder, unless that holds a run of another one.
-
-    A folder with nothing but a config holds no run: what was first asked for could not even begin.
-    """
-    path = Path(config.out) / "config.yaml"
-    if path.is_file() and any(other != path and other.name[0] != "." for other in path.parent.iterdir()):
-        refuse_changes(path.parent, _identity(load(Config, path)), _identity(config))
-    atomic_write(path, dump(config))
-
-
-def _identity(config: Config) -> dict[str, Any]:
-    """What makes a run what it is: all keys but those that say where it is made and what is shown of it."""
-    beside = ("out", "device", "dtype", "eval_passages", "scorer_from")
-    return {k: v for k, v in flat(as_dict(config)).items() if k not in beside and k.split(".")[-1] not in MAY_CHANGE}
-
-
 def _dev(config: Config, settings: TrainConfig, tokenizer: Tokenizer) -> list[Passage]:
     """What is evaluated on while training; nothing where that was not asked for."""
     return read_split(config, tokenizer, "dev", count=config.eval_passages) if settings.eval_every else []
@@ -395,4 +382,12 @@ def _train(
     loader = TrainingLoader(corpus, config.rows, config.segment, config.seed, *ranks())
     settings = replace(settings, seed=config.seed, device=config.device, dtype=config.dtype)
     evaluating = evaluate if settings.eval_every else None
-    train(task, loader, settings, folder / "training", describe=what, identity=_identity(config), evaluate=evaluating)
+    train(
+        task,
+        loader,
+        settings,
+        folder / "training",
+        describe=what,
+        identity=identity(config, BESIDE),
+        evaluate=evaluating,
+    )

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,19 @@ SHIPPED = [
 ]
 MODEL = ["passage=96", "rows=4", "segment=16", "eval_passages=3", "train_tokens=3000"]
 MODEL += ["scorer_train.steps=3", "train.steps=4", "shape.dim=16", "shape.heads=2", "shape.layers=1"]
+HUBERT = ["rows=2", "crop=0.5", "train.steps=2", "train.accumulate=1", "train.eval_every=1", "train.tensorboard=false"]
+HUBERT += ["targets.clusters=4", "eval_clips=2", "model.encoder_num_layers=6", "model.encoder_embed_dim=16"]
+HUBERT += ["model.encoder_num_heads=2", "model.encoder_ff_interm_features=16", "model.encoder_pos_conv_kernel=4"]
+HUBERT += ["model.extractor_conv_layer_config=[[8,20,20],[8,8,4],[8,4,4]]", "model.final_dim=8"]
 
 
 def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     """Overrides that make any shipped config small; what is not of its kind is left out."""
     text = path.read_text(encoding="utf-8")
+    spoken = ["data.limit=3", f"data.cache={folder}/spoken"] if "spoken_text" in text else []
+    if name == "speech_pretraining":
+        return [f"out={folder}", *HUBERT, *spoken]
     if name == "fit_units":
-        spoken = ["data.limit=3", f"data.cache={folder}/spoken"] if "spoken_text" in text else []
         return [f"out={folder}", "clusters=10", "fit_frames=500", *spoken]
     prefix = "" if name == "text_lm" else "lm."
     made = [f"out={folder}", *(f"{prefix}{override}" for override in MODEL)]
@@ -56,7 +63,10 @@ def books(tmp_path, monkeypatch) -> Path:
         clip = tmp_path / "data" / "speech" / "librispeech_train_clean_100" / f"{i}.flac"
         clip.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(clip, np.random.default_rng(i).standard_normal(16_000) * 0.1, 16_000)
-        rows.append(f"{clip.parent.name}/{clip.name}\t{i}")
+        rows.append(f"{clip.parent.name}/{clip.name}\t{i + 4}")
+        for part in ("train", "dev"):
+            (tmp_path / "libri" / part).mkdir(parents=True, exist_ok=True)
+            shutil.copy(clip, tmp_path / "libri" / part)
     (clip.parents[1] / "manifest.tsv").write_text("\n".join(rows))
     hubert = tmp_path / "data" / "speech" / "hubert100_ljspeech"
     hubert.mkdir()
@@ -64,6 +74,7 @@ def books(tmp_path, monkeypatch) -> Path:
         lines = [json.dumps({"id": f"LJ{i % 7}-{i}", "units": [(i * j) % 100 for j in range(60)]}) for i in range(21)]
         (hubert / f"{part}.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
     monkeypatch.setenv("VQMEM_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("LIBRISPEECH", str(tmp_path / "libri"))
     return tmp_path / "data"
 
 
@@ -72,14 +83,18 @@ def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tokenizer_f
     recipe = registry.load("recipes", name)
     out = tmp_path / "run"
     overrides = tiny(name, path, out, tokenizer_folder)
+    if path.stem == "librispeech_2":
+        first = path.with_stem("librispeech_1")
+        recipe.run(load(recipe.Config, first, tiny(name, first, tmp_path / "first", tokenizer_folder)))
+        overrides.append(f"targets.features.folder={tmp_path / 'first'}")
     result = recipe.run(load(recipe.Config, path, overrides))
     assert (out / "config.yaml").is_file()
     if name == "compare":
         _check_comparison(recipe, load(recipe.Config, path, overrides), out, result)
         return
     assert json.loads((out / "evaluation.json").read_text())["split"] == "dev"
-    if name == "text_lm":
-        assert (out / "scorer" / "model.safetensors").is_file()
+    if part := {"text_lm": "scorer", "speech_pretraining": "model"}.get(name):
+        assert (out / part / "model.safetensors").is_file()
 
 
 def _check_comparison(recipe, config, out, summary):
