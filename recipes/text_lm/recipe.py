@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +18,7 @@ from ...memory.policy import Guard
 from ...models.memory_transformer import TransformerConfig
 from ...models.scorers.base import Loss, ScorerModel
 from ...registry import build
-from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, save_tokenizer
+from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, measure_of, reads_of, save_tokenizer
 from .._artifacts import CONFIG, WEIGHTS, atomic_write, load_model, missing_file, read_config, save_model
 from .._config import as_dict, dump, flat, load, refuse_changes, resolve_device
 from .._corpus import Batch, Passage, TrainingLoader, passages, spread, sweep
@@ -189,7 +190,8 @@ def fit_front_end(config: Config) -> Tokenizer:
         atomic_write(folder / FILE, (source / FILE).read_bytes())  # last: it makes the folder whole
         return load_tokenizer(folder)
     source = build("data", config.data)
-    tokenizer = build("front-ends", config.front_end).fit([d.text for d in source.documents("train")])
+    front_end = build("front-ends", config.front_end)
+    tokenizer = front_end.fit(document.content(reads_of(front_end)) for document in source.documents("train"))
     save_tokenizer(tokenizer, config.front_end, folder)
     return tokenizer
 
@@ -272,7 +274,8 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
 
     def figures() -> dict[str, float]:
         """Dev figures of the first strategy at the largest budget."""
-        return _figures(config, task.module, choices[0], max(config.budgets), dev, scores)
+        measure = measure_of(tokenizer)
+        return _figures(config, task.module, choices[0], max(config.budgets), dev, scores, measure)
 
     _train(config, config.train, task, corpus, folder, "language model", figures)
     fields = {"shape": asdict(shape), "strategies": config.strategies}
@@ -291,28 +294,43 @@ def load_language_model(folder: Path, device: torch.device | str = "cpu") -> Lan
     return model
 
 
-def evaluate(run: Run) -> dict[str, Any]:
-    """Dev figures: what the scorer's bottleneck does, and bits per byte of every memory that was trained."""
+def evaluate(run: Run, split: Split = "dev") -> dict[str, Any]:
+    """What the scorer's bottleneck does on ``split``, and the perplexity of every memory that was trained."""
     config, tokenizer, scorer, model = run
-    items = read_split(config, tokenizer, "dev", count=config.eval_passages)
+    items = read_split(config, tokenizer, split, count=config.eval_passages)
     scores = score_passages(scorer, items, config.rows, config.segment, resolve_device(config.device))
     memories = {}
     for strategy in strategies(config.strategies):
         for budget in config.budgets:
-            memories[f"{strategy.name}@{budget}"] = _figures(config, model, strategy, budget, items, scores)
-    return {"split": "dev", "scorer": scorer_report(config, scorer, items), "memories": memories}
+            figures = _figures(config, model, strategy, budget, items, scores, measure_of(tokenizer))
+            memories[f"{strategy.name}@{budget}"] = figures
+    return {"split": split, "scorer": scorer_report(config, scorer, items), "memories": memories}
 
 
 def _figures(
-    config: Config, model: LanguageModel, strategy: Strategy, budget: int, items: list[Passage], scores: list[Any]
+    config: Config,
+    model: LanguageModel,
+    strategy: Strategy,
+    budget: int,
+    items: list[Passage],
+    scores: list[Any],
+    measure: str,
 ) -> dict[str, float]:
+    """Perplexity a token, and bits by what the front-end measures its source in (bytes of text, frames of speech)."""
     memory = strategy.memory(budget, config.guard)
     readings, held = read_passages(model, strategy, memory, items, scores, config.rows, config.segment)
     nats = sum(float(reading.nll.double().sum()) for reading in readings)
     tokens = sum(len(reading.nll) for reading in readings)
     size = sum(int(item.sizes[1:].sum()) for item in items)
     bits = nats / torch.log(torch.tensor(2.0)).item() / size
-    return {"bits_per_byte": bits, "nll": nats / tokens, "tokens": tokens, "bytes_held": held}
+    nll = nats / tokens
+    return {
+        f"bits_per_{measure}": bits,
+        "nll": nll,
+        "perplexity": math.exp(nll),
+        "tokens": tokens,
+        "bytes_held": held,
+    }
 
 
 def scorer_report(config: Config, scorer: Any, items: list[Passage]) -> dict[str, float]:

@@ -21,10 +21,12 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
         lines.append("  scorer: " + ", ".join(f"{name.replace('_', ' ')} {scorer[name]:.4g}" for name in more))
     memories = figures["memories"]
     width = max(map(len, memories), default=0)
-    lines += [
-        f"  {name:{width}}  {memory['bits_per_byte']:.4f} bits a byte, {memory['bytes_held']:,} bytes held a row"
-        for name, memory in memories.items()
-    ]
+    for name, memory in memories.items():
+        ((bits, value),) = ((key, value) for key, value in memory.items() if key.startswith("bits_per_"))
+        lines.append(
+            f"  {name:{width}}  {value:.4f} bits a {bits.removeprefix('bits_per_')}, "
+            f"perplexity {memory['perplexity']:.2f} a token, {memory['bytes_held']:,} bytes held a row"
+        )
     out = Path(config.out)
     lines += [f"saved in {out}/; now try", f"  vqmem score FILE --model {out}"]
     if not memories and isinstance(config.front_end, dict) and config.front_end["name"] == "pretrained":
