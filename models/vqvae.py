@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, cast
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..schema import coerce
 from .quantiser import Quantiser, QuantiserConfig, usage
 from .scorers.base import Loss
 from .spectral import Bandwidth, Distance, distance, loss, summary
@@ -46,11 +47,13 @@ class VQVAEConfig:
     """Weight of the commitment loss: the mean squared distance of an encoding to its code."""
     spectral: float = 1.0
     """Weight of the spectral loss; that of the squared error is 1."""
+    rate: int = 16000
+    """Samples a second of the recordings."""
 
     def __post_init__(self) -> None:
         if not self.strides or not all(self.strides) or min(map(min, self.strides)) < 2:
             raise ValueError(f"strides are of 2 or more, at least one a level, such as [[2, 2, 2]]; got {self.strides}")
-        for name in ("width", "dim", "codes", "growth", "step_samples"):
+        for name in ("width", "dim", "codes", "growth", "step_samples", "rate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 1 or more")
         for name in ("depth", "dead_below", "commitment", "spectral"):
@@ -88,10 +91,22 @@ class VQVAE(nn.Module):
         size: the bandwidth of the data set, as `spectral.bandwidth` measures it.
     """
 
+    kind: ClassVar[str] = "vqvae"
+    """What its model folders say that they hold."""
+
     def __init__(self, config: VQVAEConfig, size: Bandwidth) -> None:
         super().__init__()
         self.config, self.size = config, size
         self.levels = nn.ModuleList(_Level(config, strides) for strides in config.strides)
+
+    def fields(self) -> dict[str, Any]:
+        """What `from_fields` rebuilds it from, JSON-able; the weights are apart."""
+        return {"shape": asdict(self.config), "bandwidth": asdict(self.size)}
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> VQVAE:
+        """A fresh model of the shape that ``fields`` tell. Raises `ValueError` for fields that are not a shape."""
+        return cls(coerce(VQVAEConfig, fields["shape"], "shape"), coerce(Bandwidth, fields["bandwidth"], "bandwidth"))
 
     @torch.no_grad()
     def seed_codebooks(self, waveform: Float[Tensor, "batch time"]) -> None:
@@ -237,7 +252,8 @@ class _Level(nn.Module):
         encoded = self.encoder(_padded(waveform, self.hop)[:, None]).transpose(1, 2)
         quantised, codes, commitment = self.quantiser(encoded.flatten(0, 1))
         made = self.decoder(quantised.unflatten(0, encoded.shape[:2]).transpose(1, 2))[:, 0]
-        return Rebuilt(made[:, : waveform.shape[1]], codes.view(encoded.shape[:2]), commitment)
+        # Under autocast convolutions answer in half precision, of which there are no spectra.
+        return Rebuilt(made[:, : waveform.shape[1]].to(waveform.dtype), codes.view(encoded.shape[:2]), commitment)
 
     def encode(self, waveform: Float[Tensor, "batch time"]) -> Int[Tensor, "batch codes"]:
         """Codes of whole hops."""
@@ -248,9 +264,10 @@ class _Level(nn.Module):
 
     def decode(self, codes: Int[Tensor, "batch codes"]) -> Float[Tensor, "batch time"]:
         """A hop a code."""
+        dtype = next(self.parameters()).dtype
         if not codes.shape[1]:
-            return codes.new_zeros(codes.shape, dtype=next(self.parameters()).dtype)
-        return self.decoder(self.quantiser.vectors(codes).transpose(1, 2))[:, 0]
+            return codes.new_zeros(codes.shape, dtype=dtype)
+        return self.decoder(self.quantiser.vectors(codes).transpose(1, 2))[:, 0].to(dtype)
 
 
 # --- convolutions --------------------------------------------------------------------------------------------------
