@@ -152,16 +152,16 @@ def result(found: Found, figures: dict[str, dict[str, Any]], config: Config, see
     return Result(
         title="The VQ-VAE's codebooks on speech",
         claim=(
-            "At least 95 % of the 512 codes of every level are used, and the multi-scale STFT error is lower than that of "
-            "the same network with the library's default quantiser settings at equal steps."
+            "At least 95 % of the 512 codes of every level are used, and the multi-scale STFT error is lower than that "
+            "of the same network with the library's default quantiser settings at equal steps."
         ),
         verdict=f"{reached}; missed: {'; '.join(missed)}." if missed else f"{reached}, at every level.",
         measured=(
             f"The network of the config `speech` of `vqmem vqvae`, levels of hop {hops}, after {config.train.steps} "
-            f"updates of {config.rows} crops of {config.crop} samples. {OURS.capitalize()}: codebooks start as k-means of "
-            f"encodings, decay {model.decay:g}, commitment {model.commitment:g}, a code below {model.dead_below:g} of an "
-            f"even use is put on an encoding. {DEFAULT.capitalize()}: `VectorQuantize(dim, codebook_size)`. The same "
-            "weights at the start, crops and optimiser. `stft_error` is the sum of `convergence` and `log_magnitude`; "
+            f"updates of {config.rows} crops of {config.crop} samples. {OURS.capitalize()}: codebooks start as k-means "
+            f"of encodings, decay {model.decay:g}, commitment {model.commitment:g}, a code below {model.dead_below:g} "
+            f"of an even use is put on an encoding. {DEFAULT.capitalize()}: `VectorQuantize(dim, codebook_size)`. The "
+            "same weights at the start, crops and optimiser. `stft_error` is the sum of `convergence` and `log_magnitude`; "
             "`mse` is over the variance of the training data; `used` is the share of codes that occur in the test "
             "recordings."
         ),

@@ -48,6 +48,7 @@ class VQVAECodes:
 
     reads: ClassVar[Reads] = "audio"
     measure: ClassVar[str] = "sample"
+    makes: ClassVar[str] = "audio"
 
     def __init__(self, model: VQVAE, level: int = -1) -> None:
         """Use one level of ``model``. Raises `ValueError` where it has no such level."""

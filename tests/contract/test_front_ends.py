@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 from vqmem.registry import build, load, names
-from vqmem.tokenizers_.base import Stream, load_tokenizer, save_tokenizer
+from vqmem.tokenizers_.base import Stream, load_tokenizer, reads_of, save_tokenizer
 
 CORPUS = [
     "the quick brown fox jumps over the lazy dog\n" * 5,
     "à la carte, naïve 語学 😀😀 don't\t12 345",
 ]
+TEXT = [name for name in names("front-ends") if reads_of(load("front-ends", name)) == "text"]
 LOSSLESS = ["bpe", "bytes"]  # what a pretrained tokenizer decodes to is its makers' affair
 
 
@@ -49,7 +50,7 @@ def same(one: Stream, other: Stream) -> bool:
     return all(a.tolist() == b.tolist() for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", names("front-ends"))
+@pytest.mark.parametrize("name", TEXT)
 @given(text=st.text())
 @example(text="")
 @example(text="   ")
@@ -76,7 +77,7 @@ def test_stream(name: str, text: str) -> None:
         assert tokenizer.decode(ids) == text
 
 
-@pytest.mark.parametrize("name", names("front-ends"))
+@pytest.mark.parametrize("name", TEXT)
 def test_save_and_load_equal(name: str, tmp_path: Path) -> None:
     save_tokenizer(fitted(name), spec(name), tmp_path / "new" / "folder")
     again = load_tokenizer(tmp_path / "new" / "folder")
@@ -87,7 +88,7 @@ def test_save_and_load_equal(name: str, tmp_path: Path) -> None:
     assert again.decode(ids) == fitted(name).decode(ids)
 
 
-@pytest.mark.parametrize("name", names("front-ends"))
+@pytest.mark.parametrize("name", TEXT)
 def test_fit_is_deterministic(name: str) -> None:
     again = build("front-ends", spec(name)).fit(CORPUS)
     assert same(again.encode(CORPUS[1]), fitted(name).encode(CORPUS[1]))

@@ -3,8 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from vqmem import registry
+from vqmem.models.spectral import Bandwidth
+from vqmem.models.vqvae import VQVAE as VQVAEModel
+from vqmem.models.vqvae import VQVAEConfig
+from vqmem.recipes._artifacts import save_model
 from vqmem.recipes._config import load
 
 SHIPPED = [
@@ -13,12 +19,24 @@ SHIPPED = [
     for path in sorted((registry.ROOT / "recipes" / name / "configs").glob("*.yaml"))
 ]
 MODEL = ["passage=96", "rows=4", "segment=16", "eval_passages=3", "train_tokens=3000"]
+VQVAE = [
+    "model.strides=[[4,2]]",
+    "model.width=4",
+    "model.depth=1",
+    "model.dim=4",
+    "model.codes=16",
+    "rows=2",
+    "crop=512",
+]
+VQVAE += ["train.steps=2", "train.eval_every=1", "eval_clips=2", "eval_seconds=0.5", "samples=1", "train_seconds=2"]
 MODEL += ["scorer_train.steps=3", "train.steps=4", "shape.dim=16", "shape.heads=2", "shape.layers=1"]
 
 
 def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     """Overrides that make any shipped config small; what is not of its kind is left out."""
     text = path.read_text(encoding="utf-8")
+    if name == "vqvae":
+        return [f"out={folder}", *VQVAE, *spoken(text, folder)]
     prefix = "" if name == "text_lm" else "lm."
     made = [f"out={folder}", *(f"{prefix}{override}" for override in MODEL)]
     if "budgets" in text:
@@ -29,9 +47,28 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
         made.append(f"front_end.path={tokenizer}")
     if "cutoffs" in text:
         made.append("scorer.cutoffs=[20,60]")
+    made += spoken(text, folder)
+    if "vqvae_codes" in text:
+        made.append(f"front_end.path={small_vqvae(folder.parent)}")
     if name == "compare":
         made += ["seeds=[0,1]", "passages=7", "shown=40", "native.budget=8", "native.train.steps=2"]
     return made
+
+
+def spoken(text: str, folder: Path) -> list[str]:
+    """Overrides for configs that speak: few pieces, kept beside the run."""
+    if "spoken_text" not in text:
+        return []
+    pytest.importorskip("espeakng_loader", reason="needs espeakng-loader (extra 'speech')")
+    return ["data.limit=3", f"data.cache={folder.parent / 'spoken'}"]
+
+
+def small_vqvae(folder: Path) -> Path:
+    """The folder of a trained VQ-VAE, as far as the front-end needs it."""
+    shape = VQVAEConfig(strides=((8,), (8, 16)), width=4, depth=1, dim=4, codes=16)
+    model = VQVAEModel(shape, Bandwidth())
+    save_model(folder / "vqvae" / "model", model.kind, model.fields(), model)
+    return folder / "vqvae"
 
 
 @pytest.fixture
@@ -45,6 +82,14 @@ def books(tmp_path, monkeypatch) -> Path:
                 f"{split} book {book} has chapter {chapter}, and {chapter * 7 % 11} birds. " for chapter in range(90)
             )
             (folder / f"{book}.txt").write_text("".join(words), encoding="utf-8")
+    speech = tmp_path / "data" / "speech"
+    lines = ["path\tspeaker"]
+    for corpus in ("librispeech_train_clean_100", "librispeech_test_other"):
+        for speaker in (103, 1034, 8088):
+            lines.append(f"{corpus}/{speaker}.flac\t{speaker}")
+            (speech / corpus).mkdir(parents=True, exist_ok=True)
+            soundfile.write(speech / f"{corpus}/{speaker}.flac", np.sin(np.arange(9000) * speaker / 9000) / 2, 16000)
+    (speech / "manifest.tsv").write_text("\n".join(lines), encoding="utf-8")
     monkeypatch.setenv("VQMEM_DATA", str(tmp_path / "data"))
     return tmp_path / "data"
 
@@ -60,7 +105,8 @@ def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tokenizer_f
         _check_comparison(recipe, load(recipe.Config, path, overrides), out, result)
     else:
         assert json.loads((out / "evaluation.json").read_text())["split"] == "dev"
-        assert (out / "scorer" / "model.safetensors").is_file()
+        made = {"text_lm": "scorer", "vqvae": "model"}[name]
+        assert (out / made / "model.safetensors").is_file()
 
 
 def _check_comparison(recipe, config, out, summary):
