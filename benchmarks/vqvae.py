@@ -161,9 +161,9 @@ def result(found: Found, figures: dict[str, dict[str, Any]], config: Config, see
             f"updates of {config.rows} crops of {config.crop} samples. {OURS.capitalize()}: codebooks start as k-means "
             f"of encodings, decay {model.decay:g}, commitment {model.commitment:g}, a code below {model.dead_below:g} "
             f"of an even use is put on an encoding. {DEFAULT.capitalize()}: `VectorQuantize(dim, codebook_size)`. The "
-            "same weights at the start, crops and optimiser. `stft_error` is the sum of `convergence` and `log_magnitude`; "
-            "`mse` is over the variance of the training data; `used` is the share of codes that occur in the test "
-            "recordings."
+            "same weights at the start, crops and optimiser. `stft_error` is the sum of `convergence` and "
+            "`log_magnitude`; `mse` is over the variance of the training data; `used` is the share of codes that occur "
+            "in the test recordings."
         ),
         values=values,
         intervals=ranges if len(seeds) > 1 else {},

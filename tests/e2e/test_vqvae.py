@@ -211,7 +211,7 @@ def test_what_cannot_be_is_refused_in_a_line(
     told = refused("generate", prior, "--prompt", tmp_path / "text.wav", "-o", tmp_path / "x.wav")
     assert "is not audio" in told
     assert not (tmp_path / "x.wav").exists()
-    assert "no recordings" in refused("vqvae", config, "data=builtin_text", f"out={tmp_path}/a") or "has not" in told
+    assert "reads audio" in refused("vqvae", config, "data=builtin_text", f"out={tmp_path}/a")
     assert "strides" in refused("vqvae", config, "model.strides=[[1]]", f"out={tmp_path}/b")
     assert "set by rows and crop" in refused("vqvae", config, "model.step_samples=5", f"out={tmp_path}/b")
     assert "holds another run" in refused("vqvae", config, f"out={trained}", "model.codes=13")
@@ -227,7 +227,7 @@ def test_what_cannot_be_is_refused_in_a_line(
 def test_crops_are_drawn_alike_and_go_on_where_they_stopped() -> None:
     clips = [torch.arange(1, 100.0), torch.arange(1000, 1005.0)]
     whole, part = Crops(clips, 4, 10, 3), Crops(clips, 4, 10, 3)
-    batches = [whole.next() for _ in range(40)]
+    batches = [whole.next() for _ in range(400)]
     part.load_state_dict({"drawn": 30})
     assert torch.equal(part.next(), batches[30])
     assert not torch.equal(Crops(clips, 4, 10, 3, rank=1).next(), batches[0])
@@ -250,4 +250,4 @@ def test_learns_to_rebuild_speakers_it_never_heard(real_data: Path, tmp_path: Pa
     first = load(Config, tmp_path / "real.yaml", [*small, *brief, f"out={tmp_path}/first", "train.steps=1"])
     start = run(first)["levels"]["hop64"]
     assert figures["stft_error"] < 0.8 * start["stft_error"]
-    assert figures["used"] > 0.8
+    assert figures["used"] > 0.5
