@@ -10,6 +10,7 @@ kept in a folder and go on where they stopped. Needs the folder ``speech`` with 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,13 +25,14 @@ from torch import Tensor, nn
 from vector_quantize_pytorch import VectorQuantize
 from vqmem.models.spectral import bandwidth
 from vqmem.models.vqvae import VQVAE
-from vqmem.recipes._config import load
+from vqmem.recipes._artifacts import atomic_write
+from vqmem.recipes._config import digest, load
 from vqmem.recipes._train import seed_all, train
 from vqmem.recipes.vqvae.recipe import SEEDING, Config, Crops, VQVAETask, held_out, read
 
 CONFIG = Path(__file__).parents[1] / "recipes" / "vqvae" / "configs" / "speech.yaml"
 OURS, DEFAULT = "this project's settings", "the library's defaults"
-ROWS, CROP, STEPS = 8, 4096, 300
+ROWS, CROP, STEPS, CLIPS = 8, 4096, 250, 60
 USED = 95.0
 
 
@@ -74,7 +76,7 @@ def main() -> None:
     torch.set_num_threads(1)
     os.environ["VQMEM_DATA"] = flags.data
     few = ["train.steps=3", "train_seconds=30", "eval_clips=4"] if flags.quick else []
-    chosen = [f"rows={ROWS}", f"crop={CROP}", f"train.steps={STEPS}", "eval_clips=100", *few]
+    chosen = [f"rows={ROWS}", f"crop={CROP}", f"train.steps={STEPS}", f"eval_clips={CLIPS}", *few]
     config = load(Config, CONFIG, [*chosen, "train.eval_every=0", "train.tensorboard=false", "device=cpu"])
     seeds = list(range(1 if flags.quick else flags.seeds))
     found = measure(config, seeds, Path(flags.runs) / ("quick" if flags.quick else "whole"))
@@ -95,9 +97,20 @@ def measure(config: Config, seeds: Sequence[int], folder: Path) -> Found:
     found: Found = {OURS: [], DEFAULT: []}
     for seed in seeds:
         for name, reports in found.items():
-            where = folder / f"{'ours' if name == OURS else 'default'}-{seed}"
-            reports.append(_trained(config, seed, corpus, where, name == OURS).eval().report(clips))
+            reports.append(reported(config, seed, corpus, clips, folder, name == OURS))
     return found
+
+
+def reported(
+    config: Config, seed: int, corpus: list[Tensor], clips: list[Tensor], folder: Path, ours: bool
+) -> dict[str, float]:
+    """The report of one model, trained if need be; kept beside it."""
+    folder = folder / f"{'ours' if ours else 'default'}-{seed}"
+    kept = folder / f"report-{digest(config)}.json"
+    if not kept.is_file():
+        report = _trained(config, seed, corpus, folder, ours).eval().report(clips)
+        atomic_write(kept, json.dumps(report, indent=1))
+    return json.loads(kept.read_text())
 
 
 def _trained(config: Config, seed: int, corpus: list[Tensor], folder: Path, ours: bool) -> VQVAE:

@@ -37,13 +37,13 @@ class VQVAEConfig:
     """Width of a code."""
     codes: int = 512
     """Codes of a level."""
-    decay: float = 0.95
+    decay: float = 0.9
     """Of the moving averages that codes follow, a training step."""
     dead_below: float = 0.1
     """A code that a training step gives fewer vectors than this share of an even use is put on one of them; 0 never."""
     step_samples: int = 65536
     """Samples of a training step (rows times crop), which say what an even use is."""
-    commitment: float = 0.02
+    commitment: float = 0.25
     """Weight of the commitment loss: the mean squared distance of an encoding to its code."""
     spectral: float = 1.0
     """Weight of the spectral loss; that of the squared error is 1."""
