@@ -31,6 +31,8 @@ class FrontEnd:
     path: str = ""
     level: int = -1
     reads: ClassVar[Reads] = "audio"
+    measure: ClassVar[str] = "sample"
+    makes: ClassVar[str] = "audio"
 
     def fit(self, texts: Iterable[Audio]) -> VQVAECodes:
         """Load the VQ-VAE; the recordings are not read. Raises `ValueError` where there is none, or no such level."""

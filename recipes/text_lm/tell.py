@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...models.scorers.base import SIGNALS
-from ...registry import load
+from ...registry import build, load
+from ...tokenizers_.base import makes_of
 from .recipe import Config
 
 
@@ -19,7 +20,7 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
         more = [name for name in scorer if name not in (*SIGNALS, "rate", "residual")]
         lines += ["  scorer, nats a token: " + ", ".join(f"{name} {scorer[name]:.3f}" for name in nats)] * bool(nats)
         lines.append("  scorer: " + ", ".join(f"{name.replace('_', ' ')} {scorer[name]:.4g}" for name in more))
-    memories = figures["memories"]
+    memories, front_end = figures["memories"], build("front-ends", config.front_end)
     width = max(map(len, memories), default=0)
     for name, memory in memories.items():
         ((bits, value),) = ((key, value) for key, value in memory.items() if key.startswith("bits_per_"))
@@ -39,5 +40,6 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
             f'  cache = VQMemCache(model, capacity=512, policy={policy}, scorer=load_scorer("{out}"))',
         ]
     if memories:
-        lines.append(f'  vqmem generate {out} --prompt "Once upon a time"')
+        heard = "FILE -o out.wav" if makes_of(front_end) == "audio" else '"Once upon a time"'
+        lines.append(f"  vqmem generate {out} --prompt {heard}")
     return "\n".join(lines)

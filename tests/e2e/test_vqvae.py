@@ -15,6 +15,8 @@ import torch
 from vqmem.cli import main
 from vqmem.data._audio import Audio
 from vqmem.recipes._config import load
+from vqmem.recipes.text_lm import recipe as text_lm
+from vqmem.recipes.text_lm.tell import tell
 from vqmem.recipes.vqvae.recipe import Config, Crops, VQVAETask, load_vqvae, run
 from vqmem.registry import build
 from vqmem.tokenizers_.base import load_tokenizer, makes_of, reads_of, save_tokenizer
@@ -189,6 +191,9 @@ def test_a_prior_over_the_codes_goes_on_from_a_recording(
 ) -> None:
     told = json.loads((prior / "evaluation.json").read_text())
     assert told["memories"]["surprise@24"]["nll"] > 0
+    after = tell(load(text_lm.Config, prior / "config.yaml"), told)
+    assert "bits a sample" in after
+    assert f"vqmem generate {prior} --prompt FILE -o out.wav" in after
     asked = ["generate", str(prior), "--prompt", str(recordings / "0.wav"), "--tokens", "30", "--strategy", "surprise"]
     for name in ("one.wav", "other.wav"):
         assert main([*asked, "-o", str(tmp_path / name)]) == 0
