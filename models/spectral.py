@@ -12,6 +12,8 @@ from torch import Tensor
 
 FFTS = (1024, 512, 256)
 """Window lengths in samples, which are those of the transforms too; windows are a quarter of their length apart."""
+PART = 1 << 19
+"""Samples of which spectra are taken at once where their sums alone count: bounds memory."""
 FLOOR = 1e-3
 """Magnitudes below this are alike for the logarithm: 60 dB below the standard deviation of the data set."""
 
@@ -46,11 +48,11 @@ def bandwidth(waveforms: Iterable[Float[Tensor, " _"]]) -> Bandwidth:
     """The bandwidth of a data set, weighting every sample alike. Raises `ValueError` where all of it is silent."""
     energy, count = 0.0, 0
     spectral = torch.zeros(len(FFTS), 2, dtype=torch.float64)
-    for waveform in waveforms:
-        energy += float(waveform.double().square().sum())
+    for waveform in (part.double() for whole in waveforms for part in whole.split(PART)):
+        energy += float(waveform.square().sum())
         count += waveform.shape[0]
         for row, fft in zip(spectral, FFTS, strict=True):
-            squares = magnitudes(waveform[None].double(), fft).square()
+            squares = magnitudes(waveform[None], fft).square()
             row += torch.stack([squares.sum(), squares.new_tensor(squares.numel())])
     variance = energy / max(1, count)
     roots = (spectral[:, 0] / spectral[:, 1].clamp(min=1) / (variance or 1.0)).sqrt()

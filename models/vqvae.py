@@ -53,6 +53,8 @@ class VQVAEConfig:
     def __post_init__(self) -> None:
         if not self.strides or not all(self.strides) or min(map(min, self.strides)) < 2:
             raise ValueError(f"strides are of 2 or more, at least one a level, such as [[2, 2, 2]]; got {self.strides}")
+        if len(set(self.hops)) < len(self.hops):
+            raise ValueError(f"the levels of strides {self.strides} have hops {self.hops}; let no two be alike")
         for name in ("width", "dim", "codes", "growth", "step_samples", "rate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 1 or more")

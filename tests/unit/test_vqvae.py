@@ -115,6 +115,18 @@ def test_training_lowers_the_loss_and_tells_each_level() -> None:
     assert loss.metrics.keys() == {f"hop{hop}/{name}" for hop in (2, 6) for name in names}
 
 
+def test_trains_in_half_precision_with_spectra_in_full() -> None:
+    model = tiny().float().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.training_step(torch.randn(2, 300))
+        told = model.report([torch.randn(300)])
+    assert loss.value.dtype == torch.float32
+    loss.value.backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    assert told["hop2/stft_error"] > 0
+
+
 def test_report_moves_nothing_and_reads_any_length() -> None:
     model = tiny().float().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -149,6 +161,7 @@ def test_bandwidth_refuses_silence() -> None:
         ({"strides": ()}, "strides"),
         ({"strides": ((),)}, "strides"),
         ({"strides": ((2, 1),)}, "strides"),
+        ({"strides": ((2, 3), (6,))}, "let no two be alike"),
         ({"codes": 0}, "codes = 0"),
         ({"decay": 1.0}, "decay = 1.0"),
         ({"commitment": -1.0}, "commitment"),
