@@ -92,7 +92,7 @@ def makes_of(tokenizer: FrontEnd | Tokenizer) -> str:
     return getattr(tokenizer, "makes", "text")
 
 
-def measure_of(tokenizer: FrontEnd | Tokenizer) -> str:
+def measure_of(tokenizer: Tokenizer) -> str:
     """What the ``sizes`` of its streams count: bytes, unless its class says otherwise."""
     return getattr(tokenizer, "measure", "byte")
 
