@@ -79,11 +79,14 @@ def main() -> None:
     chosen = [f"rows={ROWS}", f"crop={CROP}", f"train.steps={STEPS}", f"eval_clips={CLIPS}", *few]
     config = load(Config, CONFIG, [*chosen, "train.eval_every=0", "train.tensorboard=false", "device=cpu"])
     seeds = list(range(1 if flags.quick else flags.seeds))
-    found = measure(config, seeds, Path(flags.runs) / ("quick" if flags.quick else "whole"))
+    folder = Path(flags.runs) / ("quick" if flags.quick else "whole")
+    found = measure(config, seeds, folder)
     figures = compare(found, config)
     show(figures, flags)
     if flags.save:
-        write_result("vqvae", result(found, figures, config, seeds))
+        times = [line for path in folder.glob("*-*/timing.jsonl") for line in path.read_text().splitlines()]
+        took = sum(json.loads(line)["seconds"] for line in times)  # of training, whenever that was
+        write_result("vqvae", replace(result(found, figures, config, seeds), seconds=round(took, 1)))
 
 
 Found = dict[str, list[dict[str, float]]]
@@ -92,23 +95,20 @@ Found = dict[str, list[dict[str, float]]]
 
 def measure(config: Config, seeds: Sequence[int], folder: Path) -> Found:
     """Train and measure every setting with every seed."""
-    corpus = list(read(config, "train", config.train_seconds))
-    clips = [clip for _, clip in held_out(config, "test")]
     found: Found = {OURS: [], DEFAULT: []}
     for seed in seeds:
         for name, reports in found.items():
-            reports.append(reported(config, seed, corpus, clips, folder, name == OURS))
+            reports.append(reported(config, seed, folder, name == OURS))
     return found
 
 
-def reported(
-    config: Config, seed: int, corpus: list[Tensor], clips: list[Tensor], folder: Path, ours: bool
-) -> dict[str, float]:
+def reported(config: Config, seed: int, folder: Path, ours: bool) -> dict[str, float]:
     """The report of one model, trained if need be; kept beside it."""
     folder = folder / f"{'ours' if ours else 'default'}-{seed}"
     kept = folder / f"report-{digest(config)}.json"
     if not kept.is_file():
-        report = _trained(config, seed, corpus, folder, ours).eval().report(clips)
+        model = _trained(config, seed, list(read(config, "train", config.train_seconds)), folder, ours)
+        report = model.eval().report(clip for _, clip in held_out(config, "test"))
         atomic_write(kept, json.dumps(report, indent=1))
     return json.loads(kept.read_text())
 
