@@ -32,7 +32,8 @@ class Document:
     def content(self, reads: Reads) -> Any:
         """What a front-end that ``reads`` it is given. Raises `ValueError` where this document does not have it."""
         found = getattr(self, reads)
-        if found is None or (reads == "units" and not found):
+        nothing = self.audio is None and not self.units  # then it is a text, which may be empty
+        if not found and not (reads == "text" and nothing):
             raise ValueError(
                 f"the front-end reads {reads}, which document {self.name!r} has not; "
                 "give another data source or front-end"

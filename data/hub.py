@@ -91,9 +91,15 @@ def _recording(cell: Any, root: Path, name: str) -> Audio:
         raise ValueError(
             f"row {name} of {str(root)!r} holds no recording but {type(cell).__name__}; name another `audio`"
         )
-    if cell.get("bytes"):
-        return Audio(f"{name} ({cell['path']})" if cell.get("path") else name, cell["bytes"])
-    return Audio(str((root if root.is_dir() else root.parent) / cell["path"]))
+    path, data = cell.get("path") or "", cell.get("bytes")
+    if not data and "://" in path:
+        import fsspec  # that of `datasets`, which streams from the hub through it
+
+        with fsspec.open(path) as file:
+            data = file.read()  # pyright: ignore[reportAttributeAccessIssue]
+    if data:
+        return Audio(f"{name} ({path})" if path else name, data)
+    return Audio(str((root if root.is_dir() else root.parent) / path))
 
 
 def _open(path: str, subset: str) -> Any:

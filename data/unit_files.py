@@ -21,7 +21,8 @@ class Source:
     """A line is an object with the keys ``id``, ``units`` (whole numbers, 50 a second) and, if it is known, ``text``.
 
     Utterances whose ids begin alike (see ``joint``) are one document, in the order of their lines: a chapter is then
-    one long stream. A split without a file of its own is a part of the file of train: a tenth of its documents, by a hash.
+    one long stream. A split without a file of its own is a part of the file of train: a tenth of its documents, chosen
+    by a hash.
 
     Args:
         path: a folder, or one file for all splits.

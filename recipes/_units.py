@@ -31,21 +31,27 @@ def show_units(files: Sequence[str], model: Path | None, *, deduplicate: bool, a
     """Print the units of recordings: a line each, or with ``as_json`` an object each unit; several name their files.
 
     Nothing is printed of a recording before all of it was read. Of several, those that cannot be read are passed over
-    and listed on standard error at the end; `UnreadableError` is raised where none can.
+    and listed on standard error at the end, after those that are clipped; `UnreadableError` is raised where none can.
     """
     tokenizer = load_units(model)
-    recordings, skipping = [Audio(file) for file in files], Skipping()
+    recordings, skipping, clipped = [Audio(file) for file in files], Skipping(), []
     total = sum(map(_seconds, recordings))
     with Bar("units", total, quiet=total < SLOW) as bar:
         for recording in recordings:
             with skipping:
-                stream = _read(recording, tokenizer, bar)
+                stream, loud = _read(recording, tokenizer, bar)
+                if loud > _CLIPPED:
+                    clipped.append(
+                        f"{recording.name!r} is clipped: {100 * loud:.1f} % of its samples are at full scale"
+                    )
                 if deduplicate and not tokenizer.deduplicate:
                     stream = stream_of(stream.ids, deduplicate=True)
                 name = recording.name if len(files) > 1 else ""
                 lines = _objects(stream, name) if as_json else [_line(stream, name, tokenizer)]
                 sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
+    for line in clipped:
+        print(f"{line}; its units may be wrong", file=sys.stderr)
     skipping.tell()
 
 
@@ -62,8 +68,8 @@ def load_units(folder: Path | None = None) -> UnitTokenizer:
     return tokenizer
 
 
-def _read(recording: Audio, tokenizer: UnitTokenizer, bar: Bar) -> Stream:
-    """The units of a recording; a line on standard error says where it is clipped, which units do not survive well."""
+def _read(recording: Audio, tokenizer: UnitTokenizer, bar: Bar) -> tuple[Stream, float]:
+    """The units of a recording, and the share of its samples that are at full scale."""
     loud = samples = 0
     before = bar.done
 
@@ -74,13 +80,7 @@ def _read(recording: Audio, tokenizer: UnitTokenizer, bar: Bar) -> Stream:
             yield chunk
             bar.update(before + samples // RATE)
 
-    stream = tokenizer.encode_chunks(watched(), recording.name)
-    if loud > _CLIPPED * samples:
-        share = 100 * loud / samples
-        bar.say(
-            f"{recording.name!r} is clipped: {share:.1f} % of its samples are at full scale; its units may be wrong"
-        )
-    return stream
+    return tokenizer.encode_chunks(watched(), recording.name), loud / samples
 
 
 def _objects(stream: Stream, name: str) -> Iterable[str]:

@@ -87,14 +87,14 @@ def reads_of(front_end: FrontEnd | Tokenizer) -> Reads:
     return getattr(front_end, "reads", "text")
 
 
-def makes_of(tokenizer: FrontEnd | Tokenizer) -> str:
+def makes_of(front_end: FrontEnd | Tokenizer) -> str:
     """What its ``decode`` gives: text, unless its class says ``audio``: samples, ``rate`` of them a second."""
-    return getattr(tokenizer, "makes", "text")
+    return getattr(front_end, "makes", "text")
 
 
-def measure_of(tokenizer: Tokenizer) -> str:
+def measure_of(front_end: FrontEnd | Tokenizer) -> str:
     """What the ``sizes`` of its streams count: bytes, unless its class says otherwise."""
-    return getattr(tokenizer, "measure", "byte")
+    return getattr(front_end, "measure", "byte")
 
 
 def save_tokenizer(tokenizer: Tokenizer, spec: str | dict[str, Any], folder: Path) -> None:

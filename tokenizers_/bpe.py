@@ -48,7 +48,8 @@ class FrontEnd:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(_limited(texts, self.train_bytes), trainer)
+        # All at once: what goes wrong while reading would not come out of `tokenizers` as it went in.
+        tokenizer.train_from_iterator(_limited(list(texts), self.train_bytes), trainer)
         return BPETokenizer(tokenizer)
 
     def load(self, folder: Path) -> BPETokenizer:

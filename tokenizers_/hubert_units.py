@@ -43,6 +43,7 @@ class FrontEnd:
     fit_frames: int = 200_000
     deduplicate: bool = False
     frames: bool = False
+    measure: ClassVar[str] = "frame"
     reads: ClassVar[Reads] = "audio"
 
     def __post_init__(self) -> None:

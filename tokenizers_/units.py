@@ -28,6 +28,7 @@ class FrontEnd:
 
     vocab_size: int = 0
     deduplicate: bool = False
+    measure: ClassVar[str] = "frame"
     reads: ClassVar[Reads] = "units"
 
     def __post_init__(self) -> None:

@@ -31,6 +31,7 @@ class FrontEnd:
     path: str = ""
     level: int = -1
     reads: ClassVar[Reads] = "audio"
+    measure: ClassVar[str] = "sample"
     makes: ClassVar[str] = "audio"
 
     def fit(self, texts: Iterable[Audio]) -> VQVAECodes:

@@ -23,6 +23,7 @@ from ...tokenizers_.base import Tokenizer
 from .._artifacts import atomic_write
 from .._language_model import Strategy, strategies
 from .._progress import progress
+from .._score import require_text
 from .recipe import Run
 
 Remember = Literal["hidden", "keys_values"]
@@ -175,6 +176,7 @@ def continue_text(
         prompt.encode()
     except UnicodeEncodeError as error:  # bytes of the command line that are not UTF-8 arrive as lone surrogates
         raise ValueError(f"the prompt is not valid UTF-8 at character {error.start}; give it in UTF-8") from None
+    require_text(run.tokenizer)
     ids = run.tokenizer.encode(prompt).ids
     return _texts(run.tokenizer, ids.tolist(), generate(reader(run, strategy, capacity), ids, sampling))
 

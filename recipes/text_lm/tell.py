@@ -8,7 +8,7 @@ from typing import Any
 
 from ...models.scorers.base import SIGNALS
 from ...registry import build, load
-from ...tokenizers_.base import makes_of
+from ...tokenizers_.base import makes_of, reads_of
 from .recipe import Config
 
 
@@ -29,7 +29,12 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
             f"perplexity {memory['perplexity']:.2f} a token, {memory['bytes_held']:,} bytes held a row"
         )
     out = Path(config.out)
-    lines += [f"saved in {out}/; now try", f"  vqmem score FILE --model {out}"]
+    lines.append(f"saved in {out}/")
+    if makes_of(front_end) == "audio" and memories:
+        lines += ["now try", f"  vqmem generate {out} --prompt FILE -o out.wav"]
+    if reads_of(front_end) != "text":
+        return "\n".join(lines)
+    lines += ["now try", f"  vqmem score FILE --model {out}"]
     if not memories and isinstance(config.front_end, dict) and config.front_end["name"] == "pretrained":
         kind = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]
         policy = json.dumps(getattr(load("scorers", kind), "policy", "scored"))
@@ -40,6 +45,5 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
             f'  cache = VQMemCache(model, capacity=512, policy={policy}, scorer=load_scorer("{out}"))',
         ]
     if memories:
-        heard = "FILE -o out.wav" if makes_of(front_end) == "audio" else '"Once upon a time"'
-        lines.append(f"  vqmem generate {out} --prompt {heard}")
+        lines.append(f'  vqmem generate {out} --prompt "Once upon a time"')
     return "\n".join(lines)

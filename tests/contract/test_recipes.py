@@ -1,5 +1,6 @@
 """Every recipe found by listing has configs, and every shipped config runs, made tiny."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     text = path.read_text(encoding="utf-8")
     if name == "vqvae":
         return [f"out={folder}", *VQVAE, *spoken(text, folder)]
+    if name == "fit_units":
+        return [f"out={folder}", "clusters=10", "fit_frames=500", *spoken(text, folder)]
     prefix = "" if name == "text_lm" else "lm."
     made = [f"out={folder}", *(f"{prefix}{override}" for override in MODEL)]
     if "budgets" in text:
@@ -82,14 +85,19 @@ def books(tmp_path, monkeypatch) -> Path:
                 f"{split} book {book} has chapter {chapter}, and {chapter * 7 % 11} birds. " for chapter in range(90)
             )
             (folder / f"{book}.txt").write_text("".join(words), encoding="utf-8")
+    rows = ["path\tspeaker"]
     speech = tmp_path / "data" / "speech"
-    lines = ["path\tspeaker"]
-    for corpus in ("librispeech_train_clean_100", "librispeech_test_other"):
-        for speaker in (103, 1034, 8088):
-            lines.append(f"{corpus}/{speaker}.flac\t{speaker}")
-            (speech / corpus).mkdir(parents=True, exist_ok=True)
-            soundfile.write(speech / f"{corpus}/{speaker}.flac", np.sin(np.arange(9000) * speaker / 9000) / 2, 16000)
-    (speech / "manifest.tsv").write_text("\n".join(lines), encoding="utf-8")
+    for i, speaker in enumerate((103, 211, 307, 412, 508, 808, 8088)):
+        clip = speech / ("librispeech_train_clean_100" if i < 6 else "librispeech_test_other") / f"{speaker}.flac"
+        clip.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(clip, np.random.default_rng(i).standard_normal(16_000) * 0.1, 16_000)
+        rows.append(f"{clip.parent.name}/{clip.name}\t{speaker}")
+    (speech / "manifest.tsv").write_text("\n".join(rows))
+    hubert = speech / "hubert100_ljspeech"
+    hubert.mkdir()
+    for part in ("val", "test"):
+        lines = [json.dumps({"id": f"LJ{i % 7}-{i}", "units": [(i * j) % 100 for j in range(60)]}) for i in range(21)]
+        (hubert / f"{part}.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
     monkeypatch.setenv("VQMEM_DATA", str(tmp_path / "data"))
     return tmp_path / "data"
 
@@ -103,8 +111,9 @@ def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tokenizer_f
     assert (out / "config.yaml").is_file()
     if name == "compare":
         _check_comparison(recipe, load(recipe.Config, path, overrides), out, result)
-    else:
-        assert json.loads((out / "evaluation.json").read_text())["split"] == "dev"
+        return
+    assert json.loads((out / "evaluation.json").read_text())["split"] == "dev"
+    if name != "fit_units":
         made = {"text_lm": "scorer", "vqvae": "model"}[name]
         assert (out / made / "model.safetensors").is_file()
 

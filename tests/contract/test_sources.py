@@ -24,6 +24,8 @@ def corpus() -> str:
         (folder / f"{i}.txt").write_text(f"document {i}\n" * 20, encoding="utf-8")
     rows = [json.dumps({"text": f"row {i}"}) for i in range(30)]
     (folder / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    units = [json.dumps({"id": f"u{i}", "units": [i, i, 3]}) for i in range(30)]
+    (folder / "units.jsonl").write_text("\n".join(units), encoding="utf-8")
     for i in range(12):
         soundfile.write(folder / f"{i}.wav", np.sin(np.arange(800 + i) / (i + 1)), 8000)
     return str(folder)
@@ -34,7 +36,8 @@ def source(name: str):
         "text_files": {"path": corpus()},
         "hub": {"path": f"{corpus()}/rows.jsonl"},
         "audio_files": {"path": corpus()},
-        "spoken_text": {"cache": f"{corpus()}/spoken", "limit": 3},
+        "spoken_text": {"cache": f"{corpus()}-spoken", "limit": 3},
+        "unit_files": {"path": f"{corpus()}/units.jsonl"},
         "recall": {"train_documents": 20, "held_out_documents": 5},
     }
     return build("data", {"name": name, **fields.get(name, {})})

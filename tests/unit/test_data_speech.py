@@ -156,6 +156,12 @@ def test_rows_that_name_files(tmp_path):
     (document,) = read("hub", path=str(tmp_path / "rows.jsonl"), audio="file")
     assert document.audio is not None
     assert len(document.audio.read()) == 1600
+    rows = [{"file": (tmp_path / "wavs" / "0.wav").as_uri()}]
+    (tmp_path / "far.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (far,) = read("hub", path=str(tmp_path / "far.jsonl"), audio="file")
+    assert far.audio is not None
+    assert far.audio.data
+    assert len(far.audio.read()) == 1600
     with pytest.raises(ValueError, match=r"row train/0 of .* holds no recording but int"):
         read("hub", path=str(tmp_path / "rows.jsonl"), audio="n")
     with pytest.raises(ValueError, match=r"unknown column .* 'fil'; did you mean file"):
