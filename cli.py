@@ -360,7 +360,9 @@ the model will read. Without --data it is scorer_quick: half a megabyte of built
 
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished `vqmem text_lm`")
-    parser.add_argument("--prompt", required=True, metavar="TEXT", help="what to go on from; of any length")
+    goes_on = "what to go on from, of any length; for a run on speech, the file of a recording"
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help=goes_on)
+    parser.add_argument("-o", "--out", type=Path, metavar="WAV", help="where a run on speech writes what it says")
     parser.add_argument("--tokens", type=int, default=200, metavar="N", help="how many to add (default 200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default 0.8)")
     parser.add_argument(
@@ -376,12 +378,22 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _generate(asked: argparse.Namespace) -> None:
     from .recipes._config import resolve_device
-    from .recipes.text_lm.generate import Sampling, continue_text
+    from .recipes.text_lm.generate import Sampling, continue_text, write_speech
     from .recipes.text_lm.recipe import load_run
+    from .tokenizers_.base import makes_of
 
     sampling = Sampling(asked.tokens, asked.temperature, asked.top_k, asked.seed)
     run = load_run(asked.run, resolve_device(asked.device))
-    pieces = continue_text(run, asked.prompt, sampling, strategy=asked.strategy, capacity=asked.capacity)
+    memory = {"strategy": asked.strategy, "capacity": asked.capacity}
+    if makes_of(run.tokenizer) == "audio":
+        if asked.out is None:
+            raise ValueError(f"{asked.run} is a run on speech, which is written to a file; give -o out.wav")
+        write_speech(run, asked.prompt, asked.out, sampling, **memory)
+        print(f"wrote {asked.out}")
+        return
+    if asked.out is not None:
+        raise ValueError(f"{asked.run} writes text and not sound; leave out -o {asked.out}")
+    pieces = continue_text(run, asked.prompt, sampling, **memory)
     print(asked.prompt, end="", flush=True)  # only now that everything has been checked
     for piece in pieces:
         print(piece, end="", flush=True)
@@ -389,11 +401,13 @@ def _generate(asked: argparse.Namespace) -> None:
 
 
 _GENERATE = Command(
-    "continue a text with a trained model and its bounded memory",
+    "continue a text, or a recording, with a trained model and its bounded memory",
     _generate_arguments,
     _generate,
     """\
 examples:
   vqmem generate runs/novels --prompt "It was a dark and stormy night"
-  vqmem generate runs/novels --prompt "$(cat chapter.txt)" --strategy gain --capacity 64""",
+  vqmem generate runs/novels --prompt "$(cat chapter.txt)" --strategy gain --capacity 64
+  vqmem generate runs/codes --prompt hello.flac --tokens 500 -o longer.wav
+A run on speech is one whose front-end can be heard: vqvae_codes.""",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
@@ -14,6 +14,8 @@ from torch import Tensor
 from ..data._reading import Skipping
 from ..data.base import Document
 from ..tokenizers_.base import Tokenizer, reads_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ def _passages_of(document: Document, tokenizer: Tokenizer, length: int, room: in
     return cut
 
 
-def spread(items: Sequence[Passage], count: int | None) -> list[Passage]:
-    """At most ``count`` passages, taken at even distances so that every document is represented."""
+def spread(items: Sequence[T], count: int | None) -> list[T]:
+    """At most ``count`` of the passages, or whatever they are, at even distances so that every part is represented."""
     if count is None or count >= len(items):
         return list(items)
     return [items[i * len(items) // count] for i in range(count)]

@@ -50,7 +50,8 @@ class Tokenizer(Protocol):
     """A front-end that has been fitted, and can be saved beside a model.
 
     One that does not read text says in ``reads`` which field of a document it does read (see `reads_of`), and in
-    ``measure`` what its ``sizes`` count (see `measure_of`).
+    ``measure`` what its ``sizes`` count (see `measure_of`). One whose tokens can be heard says so in ``makes`` (see
+    `makes_of`).
     """
 
     vocab_size: int
@@ -59,7 +60,7 @@ class Tokenizer(Protocol):
         """A document's content to tokens; for text, concatenating the source slices gives the text back."""
         ...
 
-    def decode(self, ids: list[int]) -> str:
+    def decode(self, ids: list[int]) -> Any:
         """Tokens to text, with U+FFFD where the ids do not spell valid UTF-8; units are written as their numbers."""
         ...
 
@@ -84,6 +85,11 @@ class FrontEnd(Protocol):
 def reads_of(front_end: FrontEnd | Tokenizer) -> Reads:
     """Which field of a document it reads: text, unless its class says otherwise."""
     return getattr(front_end, "reads", "text")
+
+
+def makes_of(front_end: FrontEnd | Tokenizer) -> str:
+    """What its ``decode`` gives: text, unless its class says ``audio``: samples, ``rate`` of them a second."""
+    return getattr(front_end, "makes", "text")
 
 
 def measure_of(front_end: FrontEnd | Tokenizer) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...models.scorers.base import SIGNALS
 from ...registry import build, load
-from ...tokenizers_.base import reads_of
+from ...tokenizers_.base import makes_of, reads_of
 from .recipe import Config
 
 
@@ -20,7 +20,7 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
         more = [name for name in scorer if name not in (*SIGNALS, "rate", "residual")]
         lines += ["  scorer, nats a token: " + ", ".join(f"{name} {scorer[name]:.3f}" for name in nats)] * bool(nats)
         lines.append("  scorer: " + ", ".join(f"{name.replace('_', ' ')} {scorer[name]:.4g}" for name in more))
-    memories = figures["memories"]
+    memories, front_end = figures["memories"], build("front-ends", config.front_end)
     width = max(map(len, memories), default=0)
     for name, memory in memories.items():
         ((bits, value),) = ((key, value) for key, value in memory.items() if key.startswith("bits_per_"))
@@ -30,7 +30,9 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
         )
     out = Path(config.out)
     lines.append(f"saved in {out}/")
-    if reads_of(build("front-ends", config.front_end)) != "text":
+    if makes_of(front_end) == "audio" and memories:
+        lines += ["now try", f"  vqmem generate {out} --prompt FILE -o out.wav"]
+    if reads_of(front_end) != "text":
         return "\n".join(lines)
     lines += ["now try", f"  vqmem score FILE --model {out}"]
     if not memories and isinstance(config.front_end, dict) and config.front_end["name"] == "pretrained":
