@@ -19,6 +19,7 @@ from vqmem.recipes.text_lm.recipe import fit_front_end, read_split
 RARE, ROWS = 9.0, 8
 """Nats of unigram surprisal above which a token is rare; passages read side by side."""
 SCORED = {"name": "scored", "surprise": 0.0, "scale": "log"}
+RATIO = SCORED | {"rarity": 2.0, "surprise": -0.25}
 REUSE = {"name": "scored", "surprise": 0.0, "gain": 1.0, "scale": "raw"}
 BASELINES = [
     Setting(EVERYTHING, None),
@@ -27,6 +28,8 @@ BASELINES = [
 PEERS = [Setting(name, press=name) for name in STREAMING]
 """kvpress's presses, where it is installed."""
 SURPRISE = Setting("surprise (the default)", {"name": "scored"}, "vq_lm")
+SPANS = Setting("reuse, spans", REUSE | {"copies": 2.0, "window": 25, "age_weight": 0.0}, "reuse")
+"""For texts that are read whole before anything is asked: spans are kept together, and age does not count."""
 CANDIDATES = [
     SURPRISE,
     Setting("count²", SCORED | {"rarity": 2.0}, "unigram"),
@@ -35,13 +38,14 @@ CANDIDATES = [
     Setting("copies first", SCORED | {"copies": 100.0}, "unigram"),
     Setting("count², copies first", SCORED | {"rarity": 2.0, "copies": 100.0}, "unigram"),
     Setting("count⁴, copies first", SCORED | {"rarity": 4.0, "copies": 100.0}, "unigram"),
-    Setting("rarity² / surprise^¼", SCORED | {"rarity": 2.0, "surprise": -0.25}, "vq_lm"),
-    Setting("rarity² / surprise^¼, copies first", SCORED | {"rarity": 2.0, "surprise": -0.25, "copies": 100.0}, "vq_lm"),
+    Setting("rarity² / surprise^¼", RATIO, "vq_lm"),
+    Setting("rarity² / surprise^¼, copies first", RATIO | {"copies": 100.0}, "vq_lm"),
     Setting("rarity⁴ / surprise^¼", SCORED | {"rarity": 4.0, "surprise": -0.25}, "vq_lm"),
     Setting("gain", SCORED | {"gain": 1.0}, "vq_lm"),
     Setting("reuse", REUSE, "reuse"),
     Setting("reuse, copies first", REUSE | {"copies": 100.0}, "reuse"),
     Setting("reuse / √age", REUSE | {"age_weight": 0.5}, "reuse"),
+    SPANS,
 ]
 """Settings of ``scored``, over log age: `count` is the unigram's rarity, `reuse` the gain of the scorer reuse (how much
 likelier than its frequency a token is to come again), the other signals are the VQ-LM's."""
@@ -63,13 +67,26 @@ class Size:
     baselines: int = len(BASELINES)
     peers: int = len(PEERS)
     candidates: int = len(CANDIDATES)
+    dev_quizzes: int = 2
+    """Of each task and of the shorter texts, to choose on."""
     quizzes: int = 7
     """Of each task and length."""
     texts: tuple[int, ...] = (1024, 2048, 4096)
     """About how many tokens the text of a quiz has."""
 
 
-QUICK = Size(dev=6, test=6, length=448, capacities=(32,), baselines=3, candidates=3, peers=4, quizzes=1, texts=(300,))
+QUICK = Size(
+    dev=6,
+    test=6,
+    length=448,
+    capacities=(32,),
+    baselines=3,
+    candidates=3,
+    peers=4,
+    dev_quizzes=1,
+    quizzes=1,
+    texts=(300,),
+)
 
 
 class Bench:

@@ -35,32 +35,44 @@ LEFT_OUT = ("h2o", "lru", "lfu")
 QUIZZED = ("StreamingLLM", "Knorm", "TOVA", "SnapKV", "ExpectedAttention", "KeyDiff", "Compactor")
 """The presses that are quizzed."""
 CEILING = "kvpress KVzip"
-CHOSEN = "reuse"
-"""What `stream` chose on the dev books."""
+STREAMED = "reuse"
+"""What `stream` chose on the dev books; it is shown too."""
 
 Found = Bool[np.ndarray, "quiz share"]
 
 
-def needles(bench: Bench, size: Size, ours: str, split: str = "test") -> tuple[dict[str, Any], Result]:
-    """Quizzes on the books of a split, the same for all; figures of the candidate ``ours`` and what they say."""
-    prose = " ".join(document.text for document in build("data", bench.scorers.config.data).documents(split))
-    own = [setting for setting in CANDIDATES if setting.name in (ours, SURPRISE.name)]
+def needles(bench: Bench, size: Size) -> tuple[dict[str, Any], Result]:
+    """Choose on quizzes of the dev books, report those of the test books; figures and what they say."""
+    bench.model.config.name_or_path = str(bench.folder / "tokenizer")  # where KVzip looks for it
+    candidates = {setting.name: setting for setting in CANDIDATES}
+    dev, _ = quiz_all(bench, [*BASELINES[:2], *candidates.values()], "dev", size.texts[:2], size.dev_quizzes)
+    found = {name: np.concatenate([own[name] for own in dev.values()])[:, SHARES.index(JUDGED)] for name in candidates}
+    ours = max(found, key=lambda name: float(found[name].mean()))
+    own = [setting for name, setting in candidates.items() if name in (ours, SURPRISE.name, STREAMED)]
     presses = [name for name in PRESSES if name.removeprefix("kvpress ") in QUIZZED] + [CEILING] * bool(PRESSES)
     peers = [Setting(name, press=name) for name in presses]
     settings = [setting for setting in (*BASELINES, *own, *peers) if setting.name not in LEFT_OUT]
+    given, lengths = quiz_all(bench, settings, "test", size.texts, size.quizzes)
+    return told(dev, given, lengths, ours)
+
+
+def quiz_all(
+    bench: Bench, settings: Sequence[Setting], split: Any, texts: Sequence[int], count: int
+) -> tuple[dict[tuple[str, int], dict[str, Found]], list[int]]:
+    """What each setting finds in the quizzes of a split, by task and length, and the tokens of every text."""
+    prose = " ".join(document.text for document in build("data", bench.scorers.config.data).documents(split))
     lengths: list[int] = []
     given: dict[tuple[str, int], dict[str, Found]] = {}
-    bench.model.config.name_or_path = str(bench.folder / "tokenizer")  # where KVzip looks for it
     # Lengths and tasks in turns, so that what was done when it was stopped is of all kinds.
-    for seed in range(size.quizzes):
-        for length in size.texts:
+    for seed in range(count):
+        for length in texts:
             for task in TASKS:
                 tokens, found = answered(bench, settings, task, length, prose, seed, split)
                 lengths.append(tokens)
                 before = given.setdefault((task, length), {})
                 for name, row in found.items():
                     before[name] = np.concatenate([before[name], row[None]]) if name in before else row[None]
-    return told(given, lengths, ours, split)
+    return given, lengths
 
 
 def answered(
@@ -121,14 +133,18 @@ def ask(
 
 
 def told(
-    given: Mapping[tuple[str, int], Mapping[str, Found]], lengths: Sequence[int], ours: str, split: str
+    dev: Mapping[tuple[str, int], Mapping[str, Found]],
+    given: Mapping[tuple[str, int], Mapping[str, Found]],
+    lengths: Sequence[int],
+    ours: str,
 ) -> tuple[dict[str, Any], Result]:
     """The figures and the result."""
+    judged, chosen = (f"{part}% found, {JUDGED:.1%} kept" for part in ("", "Dev, to choose by: "))
     values, intervals = {}, {}
-    for place, share in enumerate(SHARES):
-        hits = {key: {name: 100.0 * row[:, place] for name, row in found.items()} for key, found in given.items()}
-        values[f"% found, {share:.1%} kept"], intervals[f"% found, {share:.1%} kept"] = table(hits, ours)
-    judged = f"% found, {JUDGED:.1%} kept"
+    for name, share, quizzes in [(chosen, JUDGED, dev), *((f"% found, {s:.1%} kept", s, given) for s in SHARES)]:
+        place = SHARES.index(share)
+        hits = {key: {name: 100.0 * row[:, place] for name, row in found.items()} for key, found in quizzes.items()}
+        values[name], intervals[name] = table(hits, ours)
     more = f"all - {ours}"
     figures = {}
     for name in (name for name in PLAIN if name in values[judged]):
@@ -136,7 +152,7 @@ def told(
         between = {"low": -ends[1], "high": -ends[0]} if ends else {}
         figures[f"against {name}"] = figure(-values[judged][name][more], "points more found", 5.0, **between)
     missed = [f"{key} ({one['value']:g}, goal {one['goal']:g})" for key, one in figures.items() if not one["ok"]]
-    quizzes = len(lengths) // len(TASKS)
+    each = len(lengths) // len(TASKS)
     notes = [
         "The time below is that of the last run, without what earlier runs had answered and kept.",
         f"{', '.join(LEFT_OUT)} are left out: they would need the attention of every token of the text.",
@@ -155,18 +171,18 @@ def told(
         + f"; missed: {', '.join(missed)}" * bool(missed)
         + ".",
         measured=(
-            f"RULER's single-needle tasks, {quizzes} quizzes each, texts of {min(lengths)} to {max(lengths)} tokens: "
+            f"RULER's single-needle tasks, {each} quizzes each, texts of {min(lengths)} to {max(lengths)} tokens: "
             "% of SmolLM2-135M-Instruct's greedy answers that contain the value. The text is read whole; then a share "
             f"of its tokens is kept, {SINKS} sinks and the newest half of them guarded; then comes the question. Prose "
-            f"is the {split} books, where RULER takes essays. The settings of `scored` are those of `kv_stream_nll`; "
-            "none was chosen by needles."
+            "is that of books, where RULER takes essays. The settings of `scored` are those of `kv_stream_nll`; that "
+            f"which is judged was chosen on {sum(len(found[ours]) for found in dev.values())} quizzes of dev."
         ),
         values=values,
         intervals=intervals,
         interval_kind="95 %, paired bootstrap over quizzes",
-        split=f"{split}, {len(lengths)} quizzes",
+        split=f"test, {len(lengths)} quizzes",
         seeds=[0],
-        charts=[chart(values, ours)],
+        charts=[chart({name: rows for name, rows in values.items() if name != chosen}, ours)],
         notes=notes,
     )
 

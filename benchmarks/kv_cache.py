@@ -5,7 +5,7 @@
 SmolLM2-135M reads novels. ``stream`` chooses the setting of ``scored`` on the dev books at the first capacity, then
 reads the test books with it and with the other policies. What each token cost is kept in the run folder, so that a run
 that was stopped goes on and more passages add to those that were read. ``cost`` measures bytes and time. ``needle``
-asks for a number when most of the text that told it is gone, with the setting that ``stream`` chose. Where kvpress is
+asks for a number when most of the text that told it is gone, and chooses on dev likewise. Where kvpress is
 installed (it holds `transformers` below 5.3), both read its presses too, each head with slots of its own. The
 scorers are made on first use: a count of the train books, and a VQ-LM trained on them (minutes). Needs the packages
 that `smollm2.py` names.
@@ -18,11 +18,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from _kv_bench import BASELINES, CANDIDATES, PEERS, QUICK, RARE, REUSE, SCORED, SURPRISE, Bench, Size, choose
+from _kv_bench import BASELINES, PEERS, QUICK, RARE, RATIO, REUSE, SCORED, SURPRISE, Bench, Size, choose
 from _kv_cost import CAPACITY, LENGTHS, cost
 from _kv_cost import CHUNK as COST_CHUNK
 from _kv_presses import WHOLE, notes
-from _kv_quizzes import CHOSEN, needles
+from _kv_quizzes import needles
 from _kv_streams import CHUNK, SINKS
 from _kv_tables import EVERYTHING, NEWEST, Sums, beaten, table
 from _results import Chart, Result, Series, figure, options, present, show, write_result
@@ -155,7 +155,7 @@ def costs(bench: Bench, quick: bool) -> dict[str, Any]:
     policies: dict[str | None, Any] = {
         None: NEWEST,
         "unigram": SCORED | {"rarity": 4.0},
-        "vq_lm": SCORED | {"rarity": 2.0, "surprise": -0.25},
+        "vq_lm": RATIO,
         "reuse": REUSE,
     }
 
@@ -185,10 +185,6 @@ def main() -> None:
     parser.add_argument("--quizzes", type=int, default=Size.quizzes, help="of each task and length (%(default)s)")
     parser.add_argument("--everywhere", action="store_true", help="read every policy at every capacity")
     parser.add_argument("--capacity", type=int, nargs="+", default=Size.capacities, help="slots")
-    names = [setting.name for setting in CANDIDATES]
-    parser.add_argument(
-        "--setting", default=CHOSEN, choices=names, help="of `scored`, for needles (default %(default)s)"
-    )
     flags = parser.parse_args()
     # On a processor bfloat16 reads many rows faster, and decodes a single token slower.
     flags.dtype = flags.dtype or ("float32" if flags.part == "cost" else "bfloat16")
@@ -197,7 +193,7 @@ def main() -> None:
     size = QUICK if flags.quick else Size(quizzes=flags.quizzes, **given)
     bench = Bench(flags)
     if flags.part != "cost":
-        figures, result = stream(bench, size) if flags.part == "stream" else needles(bench, size, flags.setting)
+        figures, result = stream(bench, size) if flags.part == "stream" else needles(bench, size)
         show(figures, flags)
         if flags.save:
             write_result("kv_stream_nll" if flags.part == "stream" else "kv_needle", result)
