@@ -41,7 +41,8 @@ def speak(library: str, data: str, voice: str, speed: int, text: bytes) -> bytes
 
 
 if __name__ == "__main__":
-    spoken = speak(*sys.argv[1:4], int(sys.argv[4]), sys.stdin.buffer.read())
+    _, library, data, voice, speed = sys.argv
+    spoken = speak(library, data, voice, int(speed), sys.stdin.buffer.read())
     if spoken is None:
         sys.exit(UNKNOWN_VOICE)
     sys.stdout.buffer.write(spoken)

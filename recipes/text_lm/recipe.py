@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -195,7 +196,10 @@ def fit_front_end(config: Config) -> Tokenizer:
         return load_tokenizer(folder)
     source = build("data", config.data)
     front_end = build("front-ends", config.front_end)
-    tokenizer = front_end.fit(document.content(reads_of(front_end)) for document in source.documents("train"))
+    documents = iter(source.documents("train"))
+    # Not every front-end looks at them: data that is not there is told before a front-end is kept.
+    first = list(islice(documents, 1))
+    tokenizer = front_end.fit(document.content(reads_of(front_end)) for document in chain(first, documents))
     save_tokenizer(tokenizer, config.front_end, folder)
     return tokenizer
 
