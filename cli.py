@@ -75,6 +75,8 @@ def _dispatch(argv: list[str]) -> None:
     if asked.command is None:
         parser.print_help()
         return
+    if (alias := asked.command.replace("-", "_")) in commands:  # fit-units, as the others are spelt
+        asked.command = alias
     if asked.command not in commands:
         raise registry.UnknownNameError("command", asked.command, list(commands))
     command = commands[asked.command]
@@ -86,7 +88,8 @@ def _dispatch(argv: list[str]) -> None:
 
 def _commands() -> dict[str, Command]:
     recipes = {name: _recipe_command(name) for name in registry.names("recipes")}
-    return {"list": _LIST, "score": _SCORE, "train-scorer": _TRAIN_SCORER, **recipes, "generate": _GENERATE}
+    texts = {"list": _LIST, "score": _SCORE, "train-scorer": _TRAIN_SCORER}
+    return {**texts, "units": _UNITS, **recipes, "generate": _GENERATE}
 
 
 def _parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -206,6 +209,41 @@ gain = rarity - surprise: how much the context told about it.""",
 )
 
 
+# --- units ---------------------------------------------------------------------------------------------------------
+
+
+def _units_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files", metavar="FILE", nargs="+", help="recordings: wav, flac, ogg, mp3; any rate, any length"
+    )
+    fitted = "run of `vqmem fit-units` (default: the packaged units, 100 clusters of MFCC)"
+    parser.add_argument("--model", type=Path, metavar="DIR", help=fitted)
+    parser.add_argument("--deduplicate", action="store_true", help="make one unit of a run, with its whole duration")
+    parser.add_argument("--json", action="store_true", help="one JSON object a unit and line")
+
+
+def _show_units(asked: argparse.Namespace) -> None:
+    from .recipes._units import show_units
+
+    show_units(asked.files, asked.model, deduplicate=asked.deduplicate, as_json=asked.json)
+
+
+_UNITS = Command(
+    "turn recordings into speech units, 50 a second",
+    _units_arguments,
+    _show_units,
+    """\
+examples:
+  vqmem units clip.flac
+  vqmem units clip.flac --json --deduplicate
+  vqmem units *.wav --model runs/mfcc100 > units.tsv
+Without --json a recording is one line of numbers; of several files, the file's name and a tab stand before them.
+An object of --json has the keys unit, start and end (seconds), and file where there are several. Files that cannot be
+read are passed over and listed at the end; where none can, the exit code is 2.
+`vqmem fit-units --help` says how to make units of your own.""",
+)
+
+
 # --- recipes -------------------------------------------------------------------------------------------------------
 
 
@@ -322,7 +360,9 @@ the model will read. Without --data it is scorer_quick: half a megabyte of built
 
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished `vqmem text_lm`")
-    parser.add_argument("--prompt", required=True, metavar="TEXT", help="what to go on from; of any length")
+    goes_on = "what to go on from, of any length; for a run on speech, the file of a recording"
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help=goes_on)
+    parser.add_argument("-o", "--out", type=Path, metavar="WAV", help="where a run on speech writes what it says")
     parser.add_argument("--tokens", type=int, default=200, metavar="N", help="how many to add (default 200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default 0.8)")
     parser.add_argument(
@@ -338,12 +378,22 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _generate(asked: argparse.Namespace) -> None:
     from .recipes._config import resolve_device
-    from .recipes.text_lm.generate import Sampling, continue_text
+    from .recipes.text_lm.generate import Sampling, continue_text, write_speech
     from .recipes.text_lm.recipe import load_run
+    from .tokenizers_.base import makes_of
 
     sampling = Sampling(asked.tokens, asked.temperature, asked.top_k, asked.seed)
     run = load_run(asked.run, resolve_device(asked.device))
-    pieces = continue_text(run, asked.prompt, sampling, strategy=asked.strategy, capacity=asked.capacity)
+    memory = {"strategy": asked.strategy, "capacity": asked.capacity}
+    if makes_of(run.tokenizer) == "audio":
+        if asked.out is None:
+            raise ValueError(f"{asked.run} is a run on speech, which is written to a file; give -o out.wav")
+        write_speech(run, asked.prompt, asked.out, sampling, **memory)
+        print(f"wrote {asked.out}")
+        return
+    if asked.out is not None:
+        raise ValueError(f"{asked.run} writes text and not sound; leave out -o {asked.out}")
+    pieces = continue_text(run, asked.prompt, sampling, **memory)
     print(asked.prompt, end="", flush=True)  # only now that everything has been checked
     for piece in pieces:
         print(piece, end="", flush=True)
@@ -351,11 +401,13 @@ def _generate(asked: argparse.Namespace) -> None:
 
 
 _GENERATE = Command(
-    "continue a text with a trained model and its bounded memory",
+    "continue a text, or a recording, with a trained model and its bounded memory",
     _generate_arguments,
     _generate,
     """\
 examples:
   vqmem generate runs/novels --prompt "It was a dark and stormy night"
-  vqmem generate runs/novels --prompt "$(cat chapter.txt)" --strategy gain --capacity 64""",
+  vqmem generate runs/novels --prompt "$(cat chapter.txt)" --strategy gain --capacity 64
+  vqmem generate runs/codes --prompt hello.flac --tokens 500 -o longer.wav
+A run on speech is one whose front-end can be heard: vqvae_codes.""",
 )

@@ -34,6 +34,7 @@ KINDS = {
     "compressions": Kind("memory/compression", "Compression"),
     "scorers": Kind("models/scorers", "Scorer"),
     "front-ends": Kind("tokenizers_", "FrontEnd"),
+    "features": Kind("models/features", "Features"),
     "data": Kind("data", "Source"),
     "recipes": Kind("recipes", "Config", packages=True),
 }
@@ -96,7 +97,7 @@ def _leaf(spec: Kind) -> str:
 
 
 def _singular(kind: str) -> str:
-    return {"policies": "policy", "data": "data source"}.get(kind, kind.rstrip("s"))
+    return {"policies": "policy", "data": "data source", "features": "kind of features"}.get(kind, kind.rstrip("s"))
 
 
 def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:

@@ -5,6 +5,45 @@ from __future__ import annotations
 import difflib
 import sys
 from pathlib import Path
+from types import TracebackType
+
+
+class UnreadableError(ValueError):
+    """One document cannot be used, whatever may be said of the others; the message is one line."""
+
+
+class Skipping:
+    """Around each document of a long job: it goes on past an unreadable one, and says at its end which.
+
+    >>> skipping = Skipping()
+    >>> for document in documents:  # doctest: +SKIP
+    ...     with skipping:
+    ...         use(document)
+    >>> skipping.tell()
+    """
+
+    def __init__(self) -> None:
+        self.tried = 0
+        self.reasons: list[str] = []
+
+    def __enter__(self) -> None:
+        self.tried += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, UnreadableError):
+            self.reasons.append(str(error))
+        return isinstance(error, UnreadableError)
+
+    def tell(self) -> None:
+        """List on standard error what was skipped. Raises `UnreadableError` where nothing else was there."""
+        if self.reasons and len(self.reasons) == self.tried:
+            others = f" (and {self.tried - 1} more like it)" if self.tried > 1 else ""
+            raise UnreadableError(f"{self.reasons[0]}{others}")
+        if self.reasons:
+            lines = [f"skipped {len(self.reasons)} of {self.tried}:", *(f"  {reason}" for reason in self.reasons)]
+            print("\n".join(lines), file=sys.stderr)
 
 
 def read_text(path: str | Path, encoding: str = "utf-8", option: str = "`encoding`") -> str:
@@ -46,11 +85,11 @@ def decode(data: bytes, name: str, encoding: str = "utf-8", option: str = "`enco
 
 
 def existing(path: str | Path) -> Path:
-    """``path``, if it exists. Raises `ValueError` with the nearest name in its deepest existing folder."""
+    """``path``, if it exists. Raises `UnreadableError` with the nearest name in its deepest existing folder."""
     path = Path(path).expanduser()
     if path.exists():
         return path
-    raise ValueError(f"no such file or folder: {str(path)!r}; {did_you_mean(path) or 'check the spelling'}")
+    raise UnreadableError(f"no such file or folder: {str(path)!r}; {did_you_mean(path) or 'check the spelling'}")
 
 
 def did_you_mean(path: str | Path) -> str:

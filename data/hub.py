@@ -1,4 +1,4 @@
-"""Text data sets through `datasets`, streamed: from the Hugging Face hub, or local (jsonl, parquet, csv, text)."""
+"""Data sets of text or speech through `datasets`, streamed: from the Hugging Face hub, or local (parquet, jsonl, …)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..registry import UnknownNameError
+from ._audio import Audio
 from ._reading import did_you_mean, existing
 from .base import Document, Split
 
@@ -18,6 +19,9 @@ _BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "
 class Source:
     """Rows of a data set, each a document named ``split/row``; rows with an empty text are passed over.
 
+    With ``audio`` the rows are recordings, such as those of LibriSpeech or Common Voice, and ``text`` is what was said,
+    which rows may lack. The recordings are decoded here, not by `datasets`, which would need torchcodec and FFmpeg.
+
     A data set that has only the split named by ``train`` is split by row: of every ten, eight are ``train``, the ninth
     is ``dev`` and the tenth ``test``.
 
@@ -25,6 +29,8 @@ class Source:
         path: name on the hub, local folder, or one local file.
         subset: configuration of the data set (the second argument of `datasets.load_dataset`); empty = its default.
         text: column that holds the text.
+        audio: column that holds the recordings: encoded files, or paths relative to the data set; empty = text alone.
+        speaker: column that says who speaks, if there is one.
         train: name of the split to train on.
         dev: name of the split to choose on.
         test: name of the split to report on.
@@ -34,6 +40,8 @@ class Source:
     path: str = ""
     subset: str = ""
     text: str = "text"
+    audio: str = ""
+    speaker: str = "speaker_id"
     train: str = "train"
     dev: str = "validation"
     test: str = "test"
@@ -49,18 +57,49 @@ class Source:
         if wanted not in splits:
             raise UnknownNameError(f"split of data set {self.path}", wanted, list(splits))
         given = 0
-        for index, row in enumerate(_rows(splits[wanted], self.path)):
+        for index, row in enumerate(_rows(splits[wanted], self.path, raw=bool(self.audio))):
             if self.limit and given >= self.limit:
                 return
             if alone and _split_of(index) != split:
                 continue
-            if self.text not in row:
-                raise UnknownNameError(f"column of data set {self.path}", self.text, list(row))
-            if row[self.text]:
+            document = self._document(f"{wanted}/{index}", row)
+            if document is not None:
                 given += 1
-                yield Document(f"{wanted}/{index}", str(row[self.text]))
+                yield document
         if not given:
-            raise ValueError(f"data set {self.path!r} has no text for {split}; name another split or a larger data set")
+            what = self.audio or "text"
+            raise ValueError(f"data set {self.path!r} has no {what} for {split}; name another split or larger data")
+
+    def _document(self, name: str, row: dict[str, Any]) -> Document | None:
+        """What a row holds, or None where that is nothing."""
+        wanted = self.audio or self.text
+        if wanted not in row:
+            raise UnknownNameError(f"column of data set {self.path}", wanted, list(row))
+        if not row[wanted]:
+            return None
+        text = str(row.get(self.text) or "")
+        if not self.audio:
+            return Document(name, text)
+        audio = _recording(row[self.audio], Path(self.path).expanduser(), name)
+        return Document(name, text, audio=audio, speaker=str(row.get(self.speaker, "")))
+
+
+def _recording(cell: Any, root: Path, name: str) -> Audio:
+    """The recording in a cell: a path, or what `datasets` makes of one (a path, or the bytes of the file)."""
+    cell = {"path": cell} if isinstance(cell, str) else cell
+    if not isinstance(cell, dict) or not (cell.get("path") or cell.get("bytes")):
+        raise ValueError(
+            f"row {name} of {str(root)!r} holds no recording but {type(cell).__name__}; name another `audio`"
+        )
+    path, data = cell.get("path") or "", cell.get("bytes")
+    if not data and "://" in path:
+        import fsspec  # that of `datasets`, which streams from the hub through it
+
+        with fsspec.open(path) as file:
+            data = file.read()  # pyright: ignore[reportAttributeAccessIssue]
+    if data:
+        return Audio(f"{name} ({path})" if path else name, data)
+    return Audio(str((root if root.is_dir() else root.parent) / path))
 
 
 def _open(path: str, subset: str) -> Any:
@@ -81,10 +120,14 @@ def _open(path: str, subset: str) -> Any:
         ) from error
 
 
-def _rows(split: Any, path: str) -> Iterator[dict[str, Any]]:
-    """The rows of a streamed split, with whatever breaks on the way said in a line."""
+def _rows(split: Any, path: str, raw: bool) -> Iterator[dict[str, Any]]:
+    """The rows of a streamed split, with whatever breaks on the way said in a line; ``raw`` decodes no audio."""
     try:
-        yield from split
+        if not raw:
+            yield from split
+        else:  # tables of Arrow hold encoded files as they are
+            for table in split.with_format("arrow"):
+                yield from table.to_pylist()
     except Exception as error:  # as in `_open`
         raise ValueError(f"cannot read data set {path!r} ({_reason(error)}); is a file of it damaged?") from error
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ._reading import existing, read_text
+from ._splits import SPLITS, share
 from .base import Document, Split
-
-SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,9 @@ class Source:
 
 def _share(files: list[Path], root: Path, split: Split) -> list[Path]:
     """The files that fall to ``split``, in the order of their names."""
-    tenth = len(files) // 10
-    ranked = sorted(files, key=lambda path: hashlib.sha256(path.relative_to(root).as_posix().encode()).digest())
-    share = {"test": ranked[:tenth], "dev": ranked[tenth : 2 * tenth], "train": ranked[2 * tenth :]}
-    return sorted(share[split])
+    names = {path.relative_to(root).as_posix(): path for path in files}
+    mine = share(list(names), split)
+    return [path for name, path in names.items() if name in mine]
 
 
 def _part(document: Document, split: Split) -> Document:

@@ -93,6 +93,10 @@ class Quantiser(nn.Module):
         self.train(training)
         return quantised, codes
 
+    def vectors(self, codes: Int[Tensor, "batch codes"]) -> Float[Tensor, "batch codes dim"]:
+        """What codes stand for, where there is one a vector (``vq`` and ``fsq``)."""
+        return self.inner.get_output_from_indices(codes)  # pyright: ignore[reportCallIssue]
+
 
 def usage(codes: Int[Tensor, "rows groups"], sizes: tuple[int, ...]) -> dict[str, float]:
     """How codes are used by these tokens: ``rate``, ``codes_used`` and ``dead_codes``.

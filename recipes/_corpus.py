@@ -5,14 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from ..data._reading import Skipping
 from ..data.base import Document
-from ..tokenizers_.base import Tokenizer
+from ..tokenizers_.base import Tokenizer, reads_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,31 +57,44 @@ def passages(
 ) -> list[Passage]:
     """All documents cut into passages of at most ``length`` tokens; a rest of fewer than 2 tokens is left out.
 
-    ``limit`` ends the reading after that many tokens. Raises `ValueError` where nothing can be predicted.
+    ``limit`` ends the reading after that many tokens. Documents that cannot be read are passed over, and listed at the
+    end. Raises `ValueError` where nothing can be predicted.
     """
     cut: list[Passage] = []
-    total = 0
+    room, skipping = limit, Skipping()
     for document in documents:
-        # A line of 50 MB is not tokenised for its first thousand tokens; on average none are longer than 32 characters.
-        stream = tokenizer.encode(document.text if limit is None else document.text[: 32 * (limit - total)])
-        marked = torch.zeros(len(stream), dtype=torch.bool)
-        for start, end in document.spans:
-            marked |= (stream.starts < end) & (stream.ends > start)
-        for begin in range(0, len(stream), length):
-            part = slice(begin, begin + length)
-            if len(stream.ids[part]) >= 2:
-                name = f"{document.name}:{begin}"
-                cut.append(Passage(name, stream.ids[part], stream.sizes[part], marked[part]))
-                total += len(cut[-1].ids)
-            if limit is not None and total >= limit:
-                return cut
+        with skipping:
+            added = _passages_of(document, tokenizer, length, room)
+            cut += added
+            room = None if room is None else room - sum(len(passage.ids) for passage in added)
+        if room is not None and room <= 0:
+            break
+    skipping.tell()
     if not cut:
         raise ValueError("no document has two tokens or more, so there is nothing to predict; give longer documents")
     return cut
 
 
-def spread(items: Sequence[Passage], count: int | None) -> list[Passage]:
-    """At most ``count`` passages, taken at even distances so that every document is represented."""
+def _passages_of(document: Document, tokenizer: Tokenizer, length: int, room: int | None) -> list[Passage]:
+    """The passages of one document, up to the one that fills ``room`` tokens."""
+    content = document.content(reads_of(tokenizer))
+    if room is not None and isinstance(content, str):
+        # A line of 50 MB is not tokenised for its first thousand tokens; on average none are longer than 32 characters.
+        content = content[: 32 * room]
+    stream = tokenizer.encode(content)
+    marked = torch.zeros(len(stream), dtype=torch.bool)
+    for start, end in document.spans:
+        marked |= (stream.starts < end) & (stream.ends > start)
+    cut: list[Passage] = []
+    for begin in range(0, len(stream) if room is None else min(room, len(stream)), length):
+        part = slice(begin, begin + length)
+        if len(stream.ids[part]) >= 2:
+            cut.append(Passage(f"{document.name}:{begin}", stream.ids[part], stream.sizes[part], marked[part]))
+    return cut
+
+
+def spread(items: Sequence[T], count: int | None) -> list[T]:
+    """At most ``count`` of the passages, or whatever they are, at even distances so that every part is represented."""
     if count is None or count >= len(items):
         return list(items)
     return [items[i * len(items) // count] for i in range(count)]

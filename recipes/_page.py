@@ -27,7 +27,7 @@ def render(
     script = "\n".join(path.read_text(encoding="utf-8") for path in (HERE / "_page.js", *scripts))
     policy = (
         f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        "media-src data:; base-uri 'none'; form-action 'none'"
     )
     fields = {
         "title": html.escape(title),

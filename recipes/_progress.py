@@ -24,10 +24,10 @@ class Bar:
     """A context manager that shows how far a job is. ``quiet`` shows nothing (all ranks but the first).
 
     The estimate assumes that what is left goes at the speed of what this process has done; ``start`` units were done by
-    an earlier one.
+    an earlier one. Where nobody knows the ``total`` (None), it is only told what is done.
     """
 
-    def __init__(self, description: str, total: int, *, start: int = 0, quiet: bool = False) -> None:
+    def __init__(self, description: str, total: int | None, *, start: int = 0, quiet: bool = False) -> None:
         self.description, self.total, self.start, self.done = description, total, start, start
         self.quiet = quiet
         self.began = self.shown = time.monotonic()
@@ -47,12 +47,14 @@ class Bar:
     def update(self, done: int, note: str = "") -> None:
         """``done`` of the ``total`` units are finished; ``note`` is a few figures to show beside them."""
         self.done = done
-        line = f"{done}/{self.total}  {note}{'  ' if note else ''}{self._left()}"
+        of = "" if self.total is None else f"/{self.total}"
+        line = f"{done}{of}  {note}{'  ' if note else ''}{self._left()}"
         if self.live is not None:
             self.live.update(self.task, completed=done, note=line)
         elif not self.quiet and (time.monotonic() - self.shown >= PLAIN_EVERY or done == self.total):
             self.shown = time.monotonic()
-            self.say(f"{self.description}  {100 * done // max(1, self.total):3d}%  {line}")
+            share = "" if self.total is None else f"{100 * done // max(1, self.total):3d}%  "
+            self.say(f"{self.description}  {share}{line}")
 
     def say(self, message: str) -> None:
         """Print one line without disturbing the bar."""
@@ -69,13 +71,15 @@ class Bar:
 
     def _left(self) -> str:
         spent, here = time.monotonic() - self.began, self.done - self.start
+        if self.total is None:
+            return ""
         if self.done >= self.total:
             return f"took {duration(spent)}"
         return f"{duration(spent / here * (self.total - self.done))} left" if here > 0 else ""
 
 
-def progress(items: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """Yield ``items``, showing how many of ``total`` are done and how long the rest will take."""
+def progress(items: Iterable[T], total: int | None, description: str) -> Iterator[T]:
+    """Yield ``items``, showing how many of ``total`` (None: nobody knows) are done and how long the rest will take."""
     with Bar(description, total) as bar:
         for done, item in enumerate(items, start=1):
             yield item

@@ -11,7 +11,7 @@ import torch
 from ..models.scorers.base import SIGNALS
 from ..registry import ROOT, build
 from ..tokenizers_._text import cut
-from ..tokenizers_.base import Stream, Tokenizer, load_tokenizer
+from ..tokenizers_.base import Stream, Tokenizer, load_tokenizer, reads_of
 from ._artifacts import load_model, missing_file, read_config
 
 PACKAGED = ROOT / "models" / "pretrained" / "english"
@@ -48,6 +48,12 @@ def load_scoring(folder: Path | None = None, device: torch.device | str = "cpu")
             "they are of different runs, copy both from one"
         )
     return Scoring(tokenizer, load_scorer(folder, device), device)
+
+
+def require_text(tokenizer: Tokenizer) -> None:
+    """Raise `ValueError` where the front-end of a run reads something else than text."""
+    if reads_of(tokenizer) != "text":
+        raise ValueError(f"this run reads {reads_of(tokenizer)}, not text; give one that was trained on text")
 
 
 def load_scorer(folder: str | Path, device: torch.device | str = "cpu") -> Any:

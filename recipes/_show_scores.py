@@ -19,7 +19,7 @@ from ._artifacts import atomic_write
 from ._config import resolve_device
 from ._heatmap import heatmap_page, heatmap_terminal
 from ._progress import Bar
-from ._score import Scoring, load_scoring, score_text
+from ._score import Scoring, load_scoring, require_text, score_text
 
 SLOW = 200_000
 """Characters from which progress is shown, where it does not disturb the text itself."""
@@ -50,6 +50,7 @@ def show(
         raise ValueError(f"--html {html} is a folder; give the name of a file to write")
     text = read_text(file, encoding, "--encoding")
     scoring = _load(model, tokenizer, resolve_device(device))
+    require_text(scoring.tokenizer)
     chunks = score_text(text, scoring)
     first = next(chunks, None)
     if first is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..data.base import Reads
 from ..registry import build
 
 FILE = "front_end.json"
@@ -45,16 +47,21 @@ class Stream:
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """A front-end that has been fitted, and can be saved beside a model."""
+    """A front-end that has been fitted, and can be saved beside a model.
+
+    One that does not read text says in ``reads`` which field of a document it does read (see `reads_of`), and in
+    ``measure`` what its ``sizes`` count (see `measure_of`). One whose tokens can be heard says so in ``makes`` (see
+    `makes_of`).
+    """
 
     vocab_size: int
 
-    def encode(self, text: str) -> Stream:
-        """Text to tokens; concatenating the source slices gives the text back."""
+    def encode(self, text: Any) -> Stream:
+        """A document's content to tokens; for text, concatenating the source slices gives the text back."""
         ...
 
-    def decode(self, ids: list[int]) -> str:
-        """Tokens to text, with U+FFFD where the ids do not spell valid UTF-8."""
+    def decode(self, ids: list[int]) -> Any:
+        """Tokens to text, with U+FFFD where the ids do not spell valid UTF-8; units are written as their numbers."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -66,13 +73,28 @@ class Tokenizer(Protocol):
 class FrontEnd(Protocol):
     """The frozen dataclass ``FrontEnd`` of a front-end's file: its fields are its YAML keys."""
 
-    def fit(self, texts: list[str]) -> Tokenizer:
-        """Learn whatever there is to learn (merges, codes) from training texts."""
+    def fit(self, texts: Iterable[Any]) -> Tokenizer:
+        """Learn whatever there is to learn (merges, codes) from the contents of training documents, read once."""
         ...
 
     def load(self, folder: Path) -> Tokenizer:
         """Read what `Tokenizer.save` wrote."""
         ...
+
+
+def reads_of(front_end: FrontEnd | Tokenizer) -> Reads:
+    """Which field of a document it reads: text, unless its class says otherwise."""
+    return getattr(front_end, "reads", "text")
+
+
+def makes_of(front_end: FrontEnd | Tokenizer) -> str:
+    """What its ``decode`` gives: text, unless its class says ``audio``: samples, ``rate`` of them a second."""
+    return getattr(front_end, "makes", "text")
+
+
+def measure_of(front_end: FrontEnd | Tokenizer) -> str:
+    """What the ``sizes`` of its streams count: bytes, unless its class says otherwise."""
+    return getattr(front_end, "measure", "byte")
 
 
 def save_tokenizer(tokenizer: Tokenizer, spec: str | dict[str, Any], folder: Path) -> None:

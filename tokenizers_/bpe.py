@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class FrontEnd:
         if self.train_bytes < 0:
             raise ValueError(f"bpe train_bytes {self.train_bytes} is negative; give 0 to learn from everything")
 
-    def fit(self, texts: list[str]) -> BPETokenizer:
+    def fit(self, texts: Iterable[str]) -> BPETokenizer:
         """Learn the merges. The same texts give the same merges, whatever the number of threads."""
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -48,7 +48,8 @@ class FrontEnd:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(_limited(texts, self.train_bytes), trainer)
+        # All at once: what goes wrong while reading would not come out of `tokenizers` as it went in.
+        tokenizer.train_from_iterator(_limited(list(texts), self.train_bytes), trainer)
         return BPETokenizer(tokenizer)
 
     def load(self, folder: Path) -> BPETokenizer:
@@ -100,7 +101,7 @@ def _byte_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
-def _limited(texts: list[str], limit: int) -> Iterator[str]:
+def _limited(texts: Iterable[str], limit: int) -> Iterator[str]:
     """The texts in pieces, up to ``limit`` bytes when it is not 0."""
     used = 0
     for text in texts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from .base import Stream
 class FrontEnd:
     """No keys: the id is the byte."""
 
-    def fit(self, texts: list[str]) -> ByteTokenizer:
+    def fit(self, texts: Iterable[str]) -> ByteTokenizer:
         """There is nothing to learn; ``texts`` are not read."""
         return ByteTokenizer()
 

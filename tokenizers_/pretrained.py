@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class FrontEnd:
 
     path: str = ""
 
-    def fit(self, texts: list[str]) -> PretrainedTokenizer:
+    def fit(self, texts: Iterable[str]) -> PretrainedTokenizer:
         """Load the tokenizer; ``texts`` are not read. Raises `ValueError` where there is none or it has no offsets."""
         if not self.path:
             raise ValueError("front-end pretrained has no path; give `path: FOLDER_OR_HUB_NAME`")

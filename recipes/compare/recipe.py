@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import torch
 
 from ...data.base import Split
-from ...registry import UnknownNameError
+from ...registry import UnknownNameError, build
+from ...tokenizers_.base import measure_of
 from .._artifacts import append_line, atomic_write
 from .._config import as_dict, digest, dump, resolve_device
 from .._corpus import Passage
@@ -144,7 +145,8 @@ def run(config: Config) -> dict[str, Any]:
             figures = figures if "rate" in figures else {}  # the page tells of a bottleneck
     known = _known(config)
     rows = [known[_key(config, cell)] for cell in _all_cells(config)]
-    summary = summarise(rows, config.baseline) | {
+    counted = measure_of(build("front-ends", config.lm.front_end))
+    summary = summarise(rows, config.baseline, counted) | {
         "title": config.title,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": "vqmem " + " ".join(sys.argv[1:]),

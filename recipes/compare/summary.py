@@ -16,16 +16,18 @@ METRICS = {
 }
 
 
-def summarise(cells: Sequence[Mapping[str, Any]], baseline: str) -> dict[str, Any]:
+def summarise(cells: Sequence[Mapping[str, Any]], baseline: str, measure: str = "byte") -> dict[str, Any]:
     """The ``rows`` and what they are made from, for `write_report`, from the lines of ``results.jsonl``.
 
     Cells that differ in the seed alone become one row. Each row is compared with the baseline of its own budget and
-    way of training; figures that no passage has (no answers, no long gaps) are left out.
+    way of training; figures that no passage has (no answers, no long gaps) are left out. ``measure`` is what the sizes
+    of tokens count.
     """
     grouped: dict[tuple[str, int, str], list[Mapping[str, Any]]] = {}
     for cell in cells:
         grouped.setdefault((cell["strategy"], cell["budget"], cell["train"]), []).append(cell)
     metrics = {name: spec for name, spec in METRICS.items() if any(sum(c["figures"][name][1]) for c in cells)}
+    metrics["bpb"] = metrics["bpb"] | {"label": f"bits per {measure}"}
     rows = []
     for (strategy, budget, how), group in grouped.items():
         against = None if strategy == baseline else grouped.get((baseline, budget, how))
@@ -47,7 +49,7 @@ def summarise(cells: Sequence[Mapping[str, Any]], baseline: str) -> dict[str, An
         "baseline": baseline,
         "documents": len(first["documents"]),
         "tokens": first["tokens"],
-        "bytes": int(sum(first["figures"]["bpb"][1])),
+        "bytes": int(sum(first["figures"]["bpb"][1])) if measure == "byte" else None,
         "metrics": metrics,
         "rows": rows,
     }

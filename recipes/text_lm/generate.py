@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ...data._audio import Audio
 from ...memory.bank import Memory
 from ...memory.bank import State as MemoryState
 from ...memory.policy import Seen
 from ...memory.slots import Slots, concatenate
 from ...registry import UnknownNameError
 from ...tokenizers_.base import Tokenizer
+from .._artifacts import atomic_write
 from .._language_model import Strategy, strategies
+from .._progress import progress
+from .._score import require_text
 from .recipe import Run
 
 Remember = Literal["hidden", "keys_values"]
@@ -170,8 +176,27 @@ def continue_text(
         prompt.encode()
     except UnicodeEncodeError as error:  # bytes of the command line that are not UTF-8 arrive as lone surrogates
         raise ValueError(f"the prompt is not valid UTF-8 at character {error.start}; give it in UTF-8") from None
+    require_text(run.tokenizer)
     ids = run.tokenizer.encode(prompt).ids
     return _texts(run.tokenizer, ids.tolist(), generate(reader(run, strategy, capacity), ids, sampling))
+
+
+def write_speech(
+    run: Run, prompt: str, out: Path, sampling: Sampling, *, strategy: str | None = None, capacity: int | None = None
+) -> None:
+    """Write the recording ``prompt``, as its codes say it, and what `generate` adds to it, to the wav file ``out``.
+
+    Raises `ValueError` for a recording that cannot be read, or one that `generate` or `reader` refuses.
+    """
+    import soundfile
+
+    reading = reader(run, strategy, capacity)
+    ids = run.tokenizer.encode(Audio(prompt)).ids
+    added = progress(generate(reading, ids, sampling), sampling.tokens, "generating")
+    waveform, file = run.tokenizer.decode([*ids.tolist(), *added]), io.BytesIO()
+    rate = run.tokenizer.rate  # pyright: ignore[reportAttributeAccessIssue]
+    soundfile.write(file, waveform.clamp(-1, 1).numpy(), rate, format="WAV", subtype="PCM_16")
+    atomic_write(out, file.getvalue())
 
 
 def _generated(reader: Reader, prompt: Int[Tensor, " time"], sampling: Sampling) -> Iterator[int]:

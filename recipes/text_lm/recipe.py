@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +19,10 @@ from ...memory.policy import Guard
 from ...models.memory_transformer import TransformerConfig
 from ...models.scorers.base import Loss, ScorerModel
 from ...registry import build
-from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, save_tokenizer
+from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, measure_of, reads_of, save_tokenizer
 from .._artifacts import CONFIG, WEIGHTS, atomic_write, load_model, missing_file, read_config, save_model
-from .._config import as_dict, dump, flat, load, refuse_changes, resolve_device
+from .._claim import claim, identity
+from .._config import load, resolve_device
 from .._corpus import Batch, Passage, TrainingLoader, passages, spread, sweep
 from .._language_model import (
     LanguageModel,
@@ -34,7 +37,10 @@ from .._language_model import (
 from .._lock import locked
 from .._parallel import main_first, ranks, start_processes
 from .._score import load_scorer
-from .._train import MAY_CHANGE, Task, TrainConfig, seed_all, train
+from .._train import Task, TrainConfig, seed_all, train
+
+BESIDE = ("out", "device", "dtype", "eval_passages", "scorer_from")
+"""Keys that say where a run is made and what is shown of it, not what it is."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +174,7 @@ def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
     start_processes(config.train.parallel, resolve_device(config.device))
     out = Path(config.out)
     _find_source(config)
-    _claim(config)
+    claim(config, BESIDE)
     with main_first():
         tokenizer = fit_front_end(config)
     trained = all((out / part / CONFIG).is_file() for part in ("scorer", "transformer"))
@@ -189,7 +195,11 @@ def fit_front_end(config: Config) -> Tokenizer:
         atomic_write(folder / FILE, (source / FILE).read_bytes())  # last: it makes the folder whole
         return load_tokenizer(folder)
     source = build("data", config.data)
-    tokenizer = build("front-ends", config.front_end).fit([d.text for d in source.documents("train")])
+    front_end = build("front-ends", config.front_end)
+    documents = iter(source.documents("train"))
+    # Not every front-end looks at them: data that is not there is told before a front-end is kept.
+    first = list(islice(documents, 1))
+    tokenizer = front_end.fit(document.content(reads_of(front_end)) for document in chain(first, documents))
     save_tokenizer(tokenizer, config.front_end, folder)
     return tokenizer
 
@@ -272,7 +282,8 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
 
     def figures() -> dict[str, float]:
         """Dev figures of the first strategy at the largest budget."""
-        return _figures(config, task.module, choices[0], max(config.budgets), dev, scores)
+        measure = measure_of(tokenizer)
+        return _figures(config, task.module, choices[0], max(config.budgets), dev, scores, measure)
 
     _train(config, config.train, task, corpus, folder, "language model", figures)
     fields = {"shape": asdict(shape), "strategies": config.strategies}
@@ -291,28 +302,43 @@ def load_language_model(folder: Path, device: torch.device | str = "cpu") -> Lan
     return model
 
 
-def evaluate(run: Run) -> dict[str, Any]:
-    """Dev figures: what the scorer's bottleneck does, and bits per byte of every memory that was trained."""
+def evaluate(run: Run, split: Split = "dev") -> dict[str, Any]:
+    """What the scorer's bottleneck does on ``split``, and the perplexity of every memory that was trained."""
     config, tokenizer, scorer, model = run
-    items = read_split(config, tokenizer, "dev", count=config.eval_passages)
+    items = read_split(config, tokenizer, split, count=config.eval_passages)
     scores = score_passages(scorer, items, config.rows, config.segment, resolve_device(config.device))
     memories = {}
     for strategy in strategies(config.strategies):
         for budget in config.budgets:
-            memories[f"{strategy.name}@{budget}"] = _figures(config, model, strategy, budget, items, scores)
-    return {"split": "dev", "scorer": scorer_report(config, scorer, items), "memories": memories}
+            figures = _figures(config, model, strategy, budget, items, scores, measure_of(tokenizer))
+            memories[f"{strategy.name}@{budget}"] = figures
+    return {"split": split, "scorer": scorer_report(config, scorer, items), "memories": memories}
 
 
 def _figures(
-    config: Config, model: LanguageModel, strategy: Strategy, budget: int, items: list[Passage], scores: list[Any]
+    config: Config,
+    model: LanguageModel,
+    strategy: Strategy,
+    budget: int,
+    items: list[Passage],
+    scores: list[Any],
+    measure: str,
 ) -> dict[str, float]:
+    """Perplexity a token, and bits by what the front-end measures its source in (bytes of text, frames of speech)."""
     memory = strategy.memory(budget, config.guard)
     readings, held = read_passages(model, strategy, memory, items, scores, config.rows, config.segment)
     nats = sum(float(reading.nll.double().sum()) for reading in readings)
     tokens = sum(len(reading.nll) for reading in readings)
     size = sum(int(item.sizes[1:].sum()) for item in items)
     bits = nats / torch.log(torch.tensor(2.0)).item() / size
-    return {"bits_per_byte": bits, "nll": nats / tokens, "tokens": tokens, "bytes_held": held}
+    nll = nats / tokens
+    return {
+        f"bits_per_{measure}": bits,
+        "nll": nll,
+        "perplexity": math.exp(nll),
+        "tokens": tokens,
+        "bytes_held": held,
+    }
 
 
 def scorer_report(config: Config, scorer: Any, items: list[Passage]) -> dict[str, float]:
@@ -343,23 +369,6 @@ def _find_source(config: Config) -> None:
             raise ValueError(f"scorer_from = {config.scorer_from!r} has no {part}; give {wanted}")
 
 
-def _claim(config: Config) -> None:
-    """Write the config into the run's folder, unless that holds a run of another one.
-
-    A folder with nothing but a config holds no run: what was first asked for could not even begin.
-    """
-    path = Path(config.out) / "config.yaml"
-    if path.is_file() and any(other != path and other.name[0] != "." for other in path.parent.iterdir()):
-        refuse_changes(path.parent, _identity(load(Config, path)), _identity(config))
-    atomic_write(path, dump(config))
-
-
-def _identity(config: Config) -> dict[str, Any]:
-    """What makes a run what it is: all keys but those that say where it is made and what is shown of it."""
-    beside = ("out", "device", "dtype", "eval_passages", "scorer_from")
-    return {k: v for k, v in flat(as_dict(config)).items() if k not in beside and k.split(".")[-1] not in MAY_CHANGE}
-
-
 def _dev(config: Config, settings: TrainConfig, tokenizer: Tokenizer) -> list[Passage]:
     """What is evaluated on while training; nothing where that was not asked for."""
     return read_split(config, tokenizer, "dev", count=config.eval_passages) if settings.eval_every else []
@@ -377,4 +386,12 @@ def _train(
     loader = TrainingLoader(corpus, config.rows, config.segment, config.seed, *ranks())
     settings = replace(settings, seed=config.seed, device=config.device, dtype=config.dtype)
     evaluating = evaluate if settings.eval_every else None
-    train(task, loader, settings, folder / "training", describe=what, identity=_identity(config), evaluate=evaluating)
+    train(
+        task,
+        loader,
+        settings,
+        folder / "training",
+        describe=what,
+        identity=identity(config, BESIDE),
+        evaluate=evaluating,
+    )

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...models.scorers.base import SIGNALS
-from ...registry import load
+from ...registry import build, load
+from ...tokenizers_.base import makes_of, reads_of
 from .recipe import Config
 
 
@@ -19,14 +20,21 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
         more = [name for name in scorer if name not in (*SIGNALS, "rate", "residual")]
         lines += ["  scorer, nats a token: " + ", ".join(f"{name} {scorer[name]:.3f}" for name in nats)] * bool(nats)
         lines.append("  scorer: " + ", ".join(f"{name.replace('_', ' ')} {scorer[name]:.4g}" for name in more))
-    memories = figures["memories"]
+    memories, front_end = figures["memories"], build("front-ends", config.front_end)
     width = max(map(len, memories), default=0)
-    lines += [
-        f"  {name:{width}}  {memory['bits_per_byte']:.4f} bits a byte, {memory['bytes_held']:,} bytes held a row"
-        for name, memory in memories.items()
-    ]
+    for name, memory in memories.items():
+        ((bits, value),) = ((key, value) for key, value in memory.items() if key.startswith("bits_per_"))
+        lines.append(
+            f"  {name:{width}}  {value:.4f} bits a {bits.removeprefix('bits_per_')}, "
+            f"perplexity {memory['perplexity']:.2f} a token, {memory['bytes_held']:,} bytes held a row"
+        )
     out = Path(config.out)
-    lines += [f"saved in {out}/; now try", f"  vqmem score FILE --model {out}"]
+    lines.append(f"saved in {out}/")
+    if makes_of(front_end) == "audio" and memories:
+        lines += ["now try", f"  vqmem generate {out} --prompt FILE -o out.wav"]
+    if reads_of(front_end) != "text":
+        return "\n".join(lines)
+    lines += ["now try", f"  vqmem score FILE --model {out}"]
     if not memories and isinstance(config.front_end, dict) and config.front_end["name"] == "pretrained":
         kind = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]
         policy = json.dumps(getattr(load("scorers", kind), "policy", "scored"))

@@ -1,4 +1,4 @@
-"""What every front-end for text promises, for each one that listing the folder finds."""
+"""What every front-end promises, for each one that listing the folder finds."""
 
 from __future__ import annotations
 
@@ -6,18 +6,28 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+import numpy as np
 import pytest
+import soundfile
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+from vqmem.data._audio import Audio
+from vqmem.data.base import Document
+from vqmem.models.spectral import Bandwidth
+from vqmem.models.vqvae import VQVAE, VQVAEConfig
+from vqmem.recipes._artifacts import save_model
 from vqmem.registry import build, load, names
-from vqmem.tokenizers_.base import Stream, load_tokenizer, save_tokenizer
+from vqmem.tokenizers_.base import Stream, load_tokenizer, makes_of, measure_of, reads_of, save_tokenizer
 
 CORPUS = [
     "the quick brown fox jumps over the lazy dog\n" * 5,
     "à la carte, naïve 語学 😀😀 don't\t12 345",
 ]
+TEXT = [name for name in names("front-ends") if reads_of(load("front-ends", name)()) == "text"]
+OTHERS = [name for name in names("front-ends") if name not in TEXT]
 LOSSLESS = ["bpe", "bytes"]  # what a pretrained tokenizer decodes to is its makers' affair
 
 
@@ -49,7 +59,7 @@ def same(one: Stream, other: Stream) -> bool:
     return all(a.tolist() == b.tolist() for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", names("front-ends"))
+@pytest.mark.parametrize("name", TEXT)
 @given(text=st.text())
 @example(text="")
 @example(text="   ")
@@ -76,7 +86,7 @@ def test_stream(name: str, text: str) -> None:
         assert tokenizer.decode(ids) == text
 
 
-@pytest.mark.parametrize("name", names("front-ends"))
+@pytest.mark.parametrize("name", TEXT)
 def test_save_and_load_equal(name: str, tmp_path: Path) -> None:
     save_tokenizer(fitted(name), spec(name), tmp_path / "new" / "folder")
     again = load_tokenizer(tmp_path / "new" / "folder")
@@ -87,10 +97,64 @@ def test_save_and_load_equal(name: str, tmp_path: Path) -> None:
     assert again.decode(ids) == fitted(name).decode(ids)
 
 
-@pytest.mark.parametrize("name", names("front-ends"))
+@pytest.mark.parametrize("name", TEXT)
 def test_fit_is_deterministic(name: str) -> None:
     again = build("front-ends", spec(name)).fit(CORPUS)
     assert same(again.encode(CORPUS[1]), fitted(name).encode(CORPUS[1]))
+
+
+@cache
+def speech() -> list[Document]:
+    """Four seconds of noise in bursts, and units."""
+    generator = np.random.default_rng(0)
+    made = []
+    for i in range(2):
+        wave = generator.standard_normal(64_000) * np.repeat(generator.random(16), 4000) * 0.1
+        path = Path(mkdtemp()) / f"{i}.wav"
+        soundfile.write(path, wave, 16_000)
+        units = tuple(generator.integers(0, 9, 50).repeat(3).tolist())
+        made.append(Document(path.name, audio=Audio(str(path)), units=units))
+    return made
+
+
+@cache
+def vqvae_folder() -> str:
+    """A tiny VQ-VAE, untrained, as its recipe saves one."""
+    model = VQVAE(VQVAEConfig(strides=((4,), (8, 16)), width=4, depth=1, dim=4, codes=16), Bandwidth())
+    folder = mkdtemp()
+    save_model(Path(folder) / "model", model.kind, model.fields(), model)
+    return folder
+
+
+def small(name: str, **keys: object) -> dict:
+    fields = {"hubert_units": {"clusters": 8}, "vqvae_codes": {"path": vqvae_folder()}}
+    return {"name": name, **fields.get(name, {}), **keys}
+
+
+def contents(name: str) -> list:
+    return [document.content(reads_of(load("front-ends", name)())) for document in speech()]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_streams_of_speech_tile_time(name: str, tmp_path: Path) -> None:
+    first, second = contents(name)
+    tokenizer = build("front-ends", small(name)).fit(iter([first, second]))
+    stream = tokenizer.encode(second)
+    assert reads_of(tokenizer) == reads_of(load("front-ends", name)())
+    assert measure_of(tokenizer) == measure_of(load("front-ends", name)()) != "byte"
+    assert makes_of(tokenizer) == makes_of(load("front-ends", name)())
+    assert len(stream) > 0
+    assert 0 <= stream.ids.min() <= stream.ids.max() < tokenizer.vocab_size
+    assert stream.starts[0] == 0
+    assert torch.equal(stream.starts[1:], stream.ends[:-1])
+    assert (stream.sizes > 0).all()
+    assert isinstance(tokenizer.decode(stream.ids.tolist()), {"text": str, "audio": torch.Tensor}[makes_of(tokenizer)])
+    again = build("front-ends", small(name)).fit(iter([first, second]))
+    assert same(again.encode(second), stream)
+    save_tokenizer(tokenizer, small(name), tmp_path / "saved")
+    loaded = load_tokenizer(tmp_path / "saved")
+    assert loaded.vocab_size == tokenizer.vocab_size
+    assert same(loaded.encode(second), stream)
 
 
 @pytest.mark.parametrize("name", names("front-ends"))

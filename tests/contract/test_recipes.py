@@ -1,10 +1,18 @@
 """Every recipe found by listing has configs, and every shipped config runs, made tiny."""
 
+import gzip
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from vqmem import registry
+from vqmem.models.spectral import Bandwidth
+from vqmem.models.vqvae import VQVAE as VQVAEModel
+from vqmem.models.vqvae import VQVAEConfig
+from vqmem.recipes._artifacts import save_model
 from vqmem.recipes._config import load
 
 SHIPPED = [
@@ -13,12 +21,32 @@ SHIPPED = [
     for path in sorted((registry.ROOT / "recipes" / name / "configs").glob("*.yaml"))
 ]
 MODEL = ["passage=96", "rows=4", "segment=16", "eval_passages=3", "train_tokens=3000"]
+VQVAE = [
+    "model.strides=[[4,2]]",
+    "model.width=4",
+    "model.depth=1",
+    "model.dim=4",
+    "model.codes=16",
+    "rows=2",
+    "crop=512",
+]
+VQVAE += ["train.steps=2", "train.eval_every=1", "eval_clips=2", "eval_seconds=0.5", "samples=1", "train_seconds=2"]
 MODEL += ["scorer_train.steps=3", "train.steps=4", "shape.dim=16", "shape.heads=2", "shape.layers=1"]
+HUBERT = ["rows=2", "crop=0.5", "train.steps=2", "train.accumulate=1", "train.eval_every=1", "train.tensorboard=false"]
+HUBERT += ["targets.clusters=4", "eval_clips=2", "model.encoder_num_layers=6", "model.encoder_embed_dim=16"]
+HUBERT += ["model.encoder_num_heads=2", "model.encoder_ff_interm_features=16", "model.encoder_pos_conv_kernel=4"]
+HUBERT += ["model.extractor_conv_layer_config=[[8,20,20],[8,8,4],[8,4,4]]", "model.final_dim=8"]
 
 
 def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     """Overrides that make any shipped config small; what is not of its kind is left out."""
     text = path.read_text(encoding="utf-8")
+    if name == "speech_pretraining":
+        return [f"out={folder}", *HUBERT, *spoken(text, folder)]
+    if name == "vqvae":
+        return [f"out={folder}", *VQVAE, *spoken(text, folder)]
+    if name == "fit_units":
+        return [f"out={folder}", "clusters=10", "fit_frames=500", *spoken(text, folder)]
     prefix = "" if name == "text_lm" else "lm."
     made = [f"out={folder}", *(f"{prefix}{override}" for override in MODEL)]
     if "budgets" in text:
@@ -29,9 +57,28 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
         made.append(f"front_end.path={tokenizer}")
     if "cutoffs" in text:
         made.append("scorer.cutoffs=[20,60]")
+    made += spoken(text, folder)
+    if "vqvae_codes" in text:
+        made.append(f"front_end.path={small_vqvae(folder.parent)}")
     if name == "compare":
         made += ["seeds=[0,1]", "passages=7", "shown=40", "native.budget=8", "native.train.steps=2"]
     return made
+
+
+def spoken(text: str, folder: Path) -> list[str]:
+    """Overrides for configs that speak: few pieces, kept beside the run."""
+    if "spoken_text" not in text:
+        return []
+    pytest.importorskip("espeakng_loader", reason="needs espeakng-loader (extra 'speech')")
+    return ["data.limit=3", f"data.cache={folder.parent / 'spoken'}"]
+
+
+def small_vqvae(folder: Path) -> Path:
+    """The folder of a trained VQ-VAE, as far as the front-end needs it."""
+    shape = VQVAEConfig(strides=((8,), (8, 16)), width=4, depth=1, dim=4, codes=16)
+    model = VQVAEModel(shape, Bandwidth())
+    save_model(folder / "vqvae" / "model", model.kind, model.fields(), model)
+    return folder / "vqvae"
 
 
 @pytest.fixture
@@ -45,7 +92,24 @@ def books(tmp_path, monkeypatch) -> Path:
                 f"{split} book {book} has chapter {chapter}, and {chapter * 7 % 11} birds. " for chapter in range(90)
             )
             (folder / f"{book}.txt").write_text("".join(words), encoding="utf-8")
+    rows = ["path\tspeaker"]
+    speech = tmp_path / "data" / "speech"
+    for i, speaker in enumerate((103, 211, 307, 412, 508, 808, 8088)):
+        clip = speech / ("librispeech_train_clean_100" if i < 6 else "librispeech_test_other") / f"{speaker}.flac"
+        clip.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(clip, np.random.default_rng(i).standard_normal(16_000) * 0.1, 16_000)
+        rows.append(f"{clip.parent.name}/{clip.name}\t{speaker}")
+        for part in ("train", "dev"):
+            (tmp_path / "libri" / part).mkdir(parents=True, exist_ok=True)
+            shutil.copy(clip, tmp_path / "libri" / part)
+    (speech / "manifest.tsv").write_text("\n".join(rows))
+    hubert = speech / "hubert100_ljspeech"
+    hubert.mkdir()
+    for part in ("val", "test"):
+        lines = [json.dumps({"id": f"LJ{i % 7}-{i}", "units": [(i * j) % 100 for j in range(60)]}) for i in range(21)]
+        (hubert / f"{part}.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
     monkeypatch.setenv("VQMEM_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("LIBRISPEECH", str(tmp_path / "libri"))
     return tmp_path / "data"
 
 
@@ -54,13 +118,18 @@ def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tokenizer_f
     recipe = registry.load("recipes", name)
     out = tmp_path / "run"
     overrides = tiny(name, path, out, tokenizer_folder)
+    if path.stem == "librispeech_2":
+        first = path.with_stem("librispeech_1")
+        recipe.run(load(recipe.Config, first, tiny(name, first, tmp_path / "first", tokenizer_folder)))
+        overrides.append(f"targets.features.folder={tmp_path / 'first'}")
     result = recipe.run(load(recipe.Config, path, overrides))
     assert (out / "config.yaml").is_file()
     if name == "compare":
         _check_comparison(recipe, load(recipe.Config, path, overrides), out, result)
-    else:
-        assert json.loads((out / "evaluation.json").read_text())["split"] == "dev"
-        assert (out / "scorer" / "model.safetensors").is_file()
+        return
+    assert json.loads((out / "evaluation.json").read_text())["split"] == "dev"
+    if part := {"text_lm": "scorer", "speech_pretraining": "model", "vqvae": "model"}.get(name):
+        assert (out / part / "model.safetensors").is_file()
 
 
 def _check_comparison(recipe, config, out, summary):

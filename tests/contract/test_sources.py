@@ -7,7 +7,9 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+import numpy as np
 import pytest
+import soundfile
 from vqmem.data.base import Document
 from vqmem.registry import build, load, names
 
@@ -22,6 +24,10 @@ def corpus() -> str:
         (folder / f"{i}.txt").write_text(f"document {i}\n" * 20, encoding="utf-8")
     rows = [json.dumps({"text": f"row {i}"}) for i in range(30)]
     (folder / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    units = [json.dumps({"id": f"u{i}", "units": [i, i, 3]}) for i in range(30)]
+    (folder / "units.jsonl").write_text("\n".join(units), encoding="utf-8")
+    for i in range(12):
+        soundfile.write(folder / f"{i}.wav", np.sin(np.arange(800 + i) / (i + 1)), 8000)
     return str(folder)
 
 
@@ -29,6 +35,9 @@ def source(name: str):
     fields = {
         "text_files": {"path": corpus()},
         "hub": {"path": f"{corpus()}/rows.jsonl"},
+        "audio_files": {"path": corpus()},
+        "spoken_text": {"cache": f"{corpus()}-spoken", "limit": 3},
+        "unit_files": {"path": f"{corpus()}/units.jsonl"},
         "recall": {"train_documents": 20, "held_out_documents": 5},
     }
     return build("data", {"name": name, **fields.get(name, {})})
@@ -48,9 +57,18 @@ def test_splits_are_disjoint_and_not_empty(name: str) -> None:
     splits = documents(name)
     every = [document for split in SPLITS for document in splits[split]]
     assert all(splits.values())
-    assert all(document.name and document.text for document in every)
+    assert all(document.name and (document.text or document.audio or document.units) for document in every)
     assert len({document.name for document in every}) == len(every)
-    assert len({document.text for document in every}) == len(every)
+    assert len({(document.text, document.audio, document.units) for document in every}) == len(every)
+
+
+@pytest.mark.parametrize("name", names("data"))
+def test_recordings_are_opened_when_they_are_read(name: str) -> None:
+    for document in source(name).documents("dev"):
+        if document.audio is not None:
+            samples = document.audio.read()
+            assert samples.ndim == 1
+            assert 0 < samples.abs().max() <= 1.5
 
 
 @pytest.mark.parametrize("name", names("data"))

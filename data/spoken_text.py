@@ -1,0 +1,161 @@
+"""A text source spoken aloud by eSpeak NG in several voices and at several speeds; needs no download."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..registry import UnknownNameError, build
+from . import _espeak
+from ._audio import Audio
+from .base import Document, Split
+
+RATE = 22_050
+"""Samples a second, as the engine speaks."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pieces of the documents of a text source, each a recording with its text; the splits are those of the text.
+
+    Who speaks a piece, and how fast, is a function of the seed and its name: the same keys give the same samples to the
+    bit, in any order and on any day. Recordings are kept on disk and made only once. Needs the extra ``speech``.
+
+    Args:
+        text: a text source: its name, or ``name`` and its keys.
+        voices: of eSpeak NG: a language, and after + a variant, as in en-us+f3.
+        speeds: words a minute, 80 to 450.
+        chars: longest piece, cut at the ends of sentences where they are near enough; 0 = documents stay whole.
+        limit: most pieces of each split, taken evenly; 0 = all.
+        seed: of the choice of voices and speeds.
+        cache: folder for the recordings; empty = ``vqmem/spoken`` in the user's cache.
+    """
+
+    text: str | dict[str, Any] = "builtin_text"
+    voices: tuple[str, ...] = (
+        "en-us",
+        "en-us+f3",
+        "en-gb-x-rp+m3",
+        "en-gb-scotland+f2",
+        "en-gb-x-gbclan+m7",
+        "en-us+f5",
+    )
+    speeds: tuple[int, ...] = (140, 160, 180)
+    chars: int = 200
+    limit: int = 400
+    seed: int = 0
+    cache: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what the engine cannot do."""
+        if not self.voices or not self.speeds:
+            raise ValueError("spoken_text needs one voice and one speed at least; give voices: [en-us], speeds: [160]")
+        for speed in self.speeds:
+            if not 80 <= speed <= 450:
+                raise ValueError(f"spoken_text speed {speed} is out of range; give 80 to 450 words a minute")
+        for name in ("chars", "limit"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"spoken_text {name} {value} is negative; give 0 for no limit")
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        """Speak the pieces of ``split``, or find them in the cache. Raises `ValueError` for an unknown voice."""
+        pieces = [piece for document in build("data", self.text).documents(split) for piece in self._pieces(document)]
+        wanted = min(self.limit or len(pieces), len(pieces))
+        for index in range(wanted):
+            name, text = pieces[index * len(pieces) // wanted]
+            draw = random.Random(f"{self.seed} {name}")
+            voice, speed = draw.choice(self.voices), draw.choice(self.speeds)
+            audio = Audio(str(self._spoken(text, voice, speed)))
+            yield Document(name, text, audio=audio, speaker=voice)
+
+    def _pieces(self, document: Document) -> list[tuple[str, str]]:
+        """Named pieces that have something to say."""
+        pieces = [piece for piece in cut(document.text, self.chars) if any(map(str.isalnum, piece))]
+        return [(f"{document.name}/{index}", piece) for index, piece in enumerate(pieces)]
+
+    def _spoken(self, text: str, voice: str, speed: int) -> Path:
+        """The file of a recording, which is made whole or not at all."""
+        folder = Path(self.cache).expanduser() if self.cache else _user_cache()
+        key = hashlib.sha256(f"{_engine()[2]}\n{voice}\n{speed}\n{text}".encode()).hexdigest()
+        path = folder / key[:2] / f"{key[:24]}.flac"
+        if not path.is_file():
+            _write(path, speak(text, voice, speed))
+        return path
+
+
+def speak(text: str, voice: str = "en-us", speed: int = 160) -> np.ndarray:
+    """16-bit samples at `RATE` of ``text``. Raises `ValueError` where the engine or the voice is missing."""
+    library, data, _ = _engine()
+    language, _, variant = voice.partition("+")
+    variants = sorted(path.name for path in Path(data, "voices", "!v").iterdir())
+    if variant and variant not in variants:  # the engine would speak without it
+        raise UnknownNameError("variant of an eSpeak voice", variant, variants)
+    command = [sys.executable, "-I", "-S", _espeak.__file__, library, data, voice, str(speed)]
+    done = subprocess.run(command, input=text.encode(), capture_output=True)
+    if done.returncode == _espeak.UNKNOWN_VOICE:
+        known = sorted(path.name for path in Path(data, "lang").rglob("*") if path.is_file())
+        raise UnknownNameError("eSpeak voice", language, known)
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip().split("\n")[-1] or f"signal {-done.returncode}"
+        raise ValueError(f"eSpeak NG cannot speak {text[:40]!r} ({reason}); give other text or another voice")
+    return np.frombuffer(done.stdout, dtype="<i2")
+
+
+def cut(text: str, chars: int) -> list[str]:
+    """``text`` with single spaces, in pieces of at most ``chars`` characters, of whole sentences or at least words."""
+    words = " ".join(text.split())
+    if not chars:
+        return [words]
+    pieces, held = [], ""
+    for sentence in re.split(r"(?<=[.!?:;]) ", words):
+        if held and len(held) + 1 + len(sentence) > chars:
+            pieces.append(held)
+            held = ""
+        held = f"{held} {sentence}" if held else sentence
+        while len(held) > chars:
+            place = held.rfind(" ", 1, chars + 1)
+            place = place if place > 0 else chars
+            pieces.append(held[:place])
+            held = held[place:].lstrip()
+    return [*pieces, held] if held else pieces
+
+
+def _engine() -> tuple[str, str, str]:
+    """The engine's library, its data and its version."""
+    try:
+        import espeakng_loader
+    except ImportError as error:
+        raise ValueError("data source spoken_text needs eSpeak NG; run `pip install 'vqmem[speech]'`") from error
+    version = importlib.metadata.version("espeakng-loader")
+    return espeakng_loader.get_library_path(), espeakng_loader.get_data_path(), version
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vqmem" / "spoken"
+
+
+def _write(path: Path, samples: np.ndarray) -> None:
+    """Write a recording beside its place and rename it, so that a reader sees all of it or nothing."""
+    import soundfile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            soundfile.write(file, samples, RATE, format="FLAC", subtype="PCM_16")
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

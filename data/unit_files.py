@@ -1,0 +1,89 @@
+"""Units of speech that were made elsewhere: files of JSON lines, gzipped or not, each line an utterance."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..registry import UnknownNameError
+from ._reading import existing
+from ._splits import share
+from .base import Document, Split
+
+
+@dataclass(frozen=True)
+class Source:
+    """A line is an object with the keys ``id``, ``units`` (whole numbers, 50 a second) and, if it is known, ``text``.
+
+    Utterances whose ids begin alike (see ``joint``) are one document, in the order of their lines: a chapter is then
+    one long stream. A split without a file of its own is a part of the file of train: a tenth of its documents, chosen
+    by a hash.
+
+    Args:
+        path: a folder, or one file for all splits.
+        train: file of the folder to train on.
+        dev: file of the folder to choose on; empty = a part of train.
+        test: file of the folder to report on; empty = a part of train.
+        joint: what stands before the last of these in the id names the document; empty = each utterance is one.
+    """
+
+    path: str = ""
+    train: str = "train.jsonl"
+    dev: str = ""
+    test: str = ""
+    joint: str = ""
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        """The documents of ``split``. Raises `ValueError` for a file or a key that is missing or damaged."""
+        if not self.path:
+            raise ValueError("data source unit_files has no path; give `path: FILE_OR_FOLDER`")
+        root = existing(self.path)
+        own = {"train": self.train, "dev": self.dev, "test": self.test} if root.is_dir() else {"train": root.name}
+        folder = root if root.is_dir() else root.parent
+        if split != "train" and own.get(split):
+            yield from self._read(existing(folder / own[split])).values()
+            return
+        documents = self._read(existing(folder / own["train"]))
+        names = list(documents)
+        others: tuple[Split, ...] = ("dev", "test")
+        parts = {part: share(names, part) for part in others if not own.get(part)}
+        mine = set(names).difference(*parts.values()) if split == "train" else parts[split]
+        yield from (document for name, document in documents.items() if name in mine)
+
+    def _read(self, path: Path) -> dict[str, Document]:
+        """The documents of a file by their names."""
+        units: dict[str, list[int]] = {}
+        texts: dict[str, list[str]] = {}
+        for number, row in enumerate(_rows(path), start=1):
+            for key in ("id", "units"):
+                if key not in row:
+                    raise UnknownNameError(f"line {number} of {path.name!r}: key", key, list(row))
+            if not all(type(unit) is int and unit >= 0 for unit in row["units"]):
+                raise ValueError(f"line {number} of {path.name!r}: units are whole numbers from 0 on; make it again")
+            name = str(row["id"])
+            name = name.rpartition(self.joint)[0] or name if self.joint else name
+            units.setdefault(name, []).extend(row["units"])
+            texts.setdefault(name, []).append(str(row.get("text", "")))
+        if not any(units.values()):
+            raise ValueError(f"{str(path)!r} has no units; give a file of JSON lines with the keys id and units")
+        return {
+            name: Document(name, " ".join(texts[name]).strip(), units=tuple(own)) for name, own in units.items() if own
+        }
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                row = json.loads(line)
+                if not isinstance(row, dict) or not isinstance(row.get("units", []), list):
+                    raise ValueError(f"line {number} is no object with a list of units")
+                yield row
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"cannot read units from {str(path)!r} ({reason}); give JSON lines, gzipped or not") from error

@@ -1,0 +1,78 @@
+"""A layer of our own HuBERT, as `vqmem speech_pretraining` trains it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...recipes._artifacts import load_model, missing_file, read_config
+from ...schema import coerce
+from ...tokenizers_._frames import HOP, SPAN
+from .. import hubert
+from ..hubert import KIND, HubertConfig
+
+
+@dataclass(frozen=True)
+class Features:
+    """Weights of a finished run; nothing is learnt here.
+
+    Args:
+        folder: the run's.
+        layer: which layer's output, counted from 1.
+        device: cpu, cuda, cuda:N or mps.
+    """
+
+    folder: str = "runs/speech_pretraining"
+    layer: int = 2
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse layers that cannot be."""
+        if self.layer < 1:
+            raise ValueError(f"hubert layer {self.layer} is not there; layers are counted from 1")
+
+    def build(self) -> Encoder:
+        """Load the model. Raises `ValueError` where it is missing, damaged, or has fewer layers or other frames."""
+        folder = Path(self.folder)
+        if not folder.is_dir():
+            raise missing_file("folder (that of a finished `vqmem speech_pretraining`)", folder)
+        model, config = load(folder / "model", self.device)
+        if self.layer > config.encoder_num_layers:
+            told = f"{config.encoder_num_layers} layers, not {self.layer}; give 1 to {config.encoder_num_layers}"
+            raise ValueError(f"the model of {self.folder!r} has {told}")
+        if (config.hop, config.field) != (HOP, SPAN):
+            told = f"{config.field} samples every {config.hop}, not {SPAN} every {HOP}"
+            raise ValueError(f"a frame of the model of {self.folder!r} is {told}; give another model")
+        return Encoder(model, self.layer - 1, config.encoder_embed_dim, torch.device(self.device))
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Windows of 20 s, each read with one second more on either side, which is all that attention sees."""
+
+    model: Any
+    index: int
+    dim: int
+    device: torch.device
+    window: int = 1000
+    context: int = 50
+
+    @torch.no_grad()
+    def __call__(self, samples: Float[Tensor, " samples"]) -> Float[Tensor, "frames dim"]:
+        """``1 + (samples - 400) // 320`` frames."""
+        return hubert.encode(self.model, samples[None].to(self.device)).layers[self.index][0].float().cpu()
+
+
+def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Any, HubertConfig]:
+    """The model in ``folder``, in eval mode, and its settings. Raises `ValueError` where it is missing or damaged."""
+    config = coerce(HubertConfig, read_config(folder, KIND)["fields"]["config"], "")
+
+    def make(fields: dict[str, Any]) -> Any:
+        return hubert.build(config, fields["num_classes"])
+
+    return load_model(folder, make, kind=KIND, device=device), config

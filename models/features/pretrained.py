@@ -1,0 +1,118 @@
+"""A layer of a pretrained HuBERT, wav2vec 2.0 or WavLM: of `torchaudio.pipelines`, or as `transformers` saves them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import layer_norm
+
+from ...data._reading import existing
+from ...registry import UnknownNameError
+from ...tokenizers_._frames import HOP
+
+Layer = Callable[[Tensor], Tensor]
+"""A batch of one waveform to the frames of a layer."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Weights as their makers trained them; nothing is learnt here.
+
+    Args:
+        path: a pipeline of torchaudio, such as HUBERT_BASE, or a folder or hub name, as `AutoModel` takes it.
+        layer: which layer's output, counted from 1.
+        device: cpu, cuda, cuda:N or mps.
+    """
+
+    path: str = "HUBERT_BASE"
+    layer: int = 6
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuse layers that cannot be."""
+        if self.layer < 1:
+            raise ValueError(f"pretrained layer {self.layer} is not there; layers are counted from 1")
+
+    def build(self) -> Encoder:
+        """Load the model. Raises `ValueError` where it is not there, is another kind of model, or has fewer layers."""
+        make = _pipeline if self.path.isupper() and self.path.isidentifier() else _transformers
+        return Encoder(*make(self.path, self.layer, torch.device(self.device)), torch.device(self.device))
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Windows of 20 s, each read with one second more on either side, which is all that attention sees."""
+
+    run: Layer
+    dim: int
+    device: torch.device
+    window: int = 1000
+    context: int = 50
+
+    @torch.no_grad()
+    def __call__(self, samples: Float[Tensor, " samples"]) -> Float[Tensor, "frames dim"]:
+        """``1 + (samples - 400) // 320`` frames."""
+        return self.run(samples[None].to(self.device))[0].float().cpu()
+
+
+def _pipeline(name: str, layer: int, device: torch.device) -> tuple[Layer, int]:
+    import torchaudio
+
+    bundles = [key for key in dir(torchaudio.pipelines) if hasattr(getattr(torchaudio.pipelines, key), "get_model")]
+    if name not in bundles:
+        raise UnknownNameError("pipeline of torchaudio", name, bundles)
+    bundle = getattr(torchaudio.pipelines, name)
+    try:
+        # Their files are pickles; this reads nothing of them but tensors.
+        model = bundle.get_model(dl_kwargs={"weights_only": True, "map_location": "cpu"})
+    except OSError as error:
+        raise ValueError(f"cannot download the weights of {name} ({error}); give `path: FOLDER`") from error
+    if not hasattr(model, "extract_features"):
+        raise ValueError(f"torchaudio's {name} gives no layers; give a pipeline such as HUBERT_BASE")
+    parameters = bundle._params
+    _check(layer, parameters["encoder_num_layers"], name)
+    model = model.to(device).eval()
+    return lambda wave: model.extract_features(wave, num_layers=layer)[0][-1], parameters["encoder_embed_dim"]
+
+
+def _transformers(path: str, layer: int, device: torch.device) -> tuple[Layer, int]:
+    try:
+        from transformers import AutoFeatureExtractor, AutoModel
+    except ImportError as error:
+        raise ValueError("features pretrained need transformers; run `pip install 'vqmem[hf]'`") from error
+    if path.startswith(("/", ".", "~")):
+        path = str(existing(path))
+    try:
+        model: Any = AutoModel.from_pretrained(path, use_safetensors=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"no model at {path!r} ({reason}); give a folder with config.json and model.safetensors"
+        ) from error
+    strides = getattr(model.config, "conv_stride", ())
+    if math.prod(strides) != HOP:
+        raise ValueError(f"the model at {path!r} gives no frame every 20 ms; give a HuBERT, wav2vec 2.0 or WavLM")
+    _check(layer, model.config.num_hidden_layers, path)
+    try:
+        normal = bool(AutoFeatureExtractor.from_pretrained(path).do_normalize)
+    except (OSError, ValueError, AttributeError):  # without its file: as the model's own configuration implies
+        normal = model.config.feat_extract_norm == "layer"
+    model = model.to(device).eval()
+
+    def run(wave: Tensor) -> Tensor:
+        wave = layer_norm(wave, wave.shape[-1:], eps=1e-7) if normal else wave
+        return model(wave, output_hidden_states=True).hidden_states[layer]
+
+    return run, model.config.hidden_size
+
+
+def _check(layer: int, layers: int, name: str) -> None:
+    if layer > layers:
+        raise ValueError(f"{Path(name).name!r} has {layers} layers, not {layer}; give 1 to {layers}")

@@ -1,0 +1,259 @@
+"""HuBERT: a transformer over convolutional features learns to name the k-means units of the speech that it cannot see.
+
+Hsu et al., "HuBERT: Self-Supervised Speech Representation Learning by Masked Prediction of Hidden Units" (2106.07447).
+The network and the names of its settings are torchaudio's (`torchaudio.models.hubert_pretrain_model`), whose weights
+fit here unchanged. What differs from it:
+
+- the mask is an argument, so that a step depends on its batch alone and evaluations share one mask;
+- logits are given for every frame and class, K of them; torchaudio repeats the right class in front of the others and
+  masks its second place, which gives the same softmax;
+- padding never reaches a valid frame: where ``extractor_mode`` is ``group_norm``, statistics are of valid samples only,
+  and so is the feature penalty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BASE_CONVOLUTIONS = ((512, 10, 5), *[(512, 3, 2)] * 4, *[(512, 2, 2)] * 2)
+KIND = "hubert"
+"""What `config.json` beside saved weights calls them."""
+TEMPERATURE = 0.1
+"""The cosine between frame and class is divided by it (equation 3)."""
+
+
+@dataclass(frozen=True)
+class HubertConfig:
+    """torchaudio's names; the defaults are `torchaudio.models.hubert_pretrain_base`."""
+
+    extractor_mode: Literal["group_norm", "layer_norm"] = "group_norm"
+    """``group_norm`` normalises each channel over time, in the first layer only; ``layer_norm`` each step, in all."""
+    extractor_conv_layer_config: tuple[tuple[int, int, int], ...] = BASE_CONVOLUTIONS
+    """Channels, kernel and stride of each convolution; the product of the strides is the samples a frame."""
+    extractor_conv_bias: bool = False
+    """Whether convolutions have a bias."""
+    encoder_embed_dim: int = 768
+    """Width of the transformer; a multiple of its heads and of ``encoder_pos_conv_groups``."""
+    encoder_projection_dropout: float = 0.1
+    """Dropout between features and transformer."""
+    encoder_pos_conv_kernel: int = 128
+    """Frames that the convolution which tells positions sees."""
+    encoder_pos_conv_groups: int = 16
+    """Its groups."""
+    encoder_num_layers: int = 12
+    """Transformer layers."""
+    encoder_num_heads: int = 12
+    """Attention heads a layer."""
+    encoder_attention_dropout: float = 0.1
+    """Dropout of attention weights."""
+    encoder_ff_interm_features: int = 3072
+    """Width of the feed-forward part."""
+    encoder_ff_interm_dropout: float = 0.0
+    """Dropout inside the feed-forward part."""
+    encoder_dropout: float = 0.1
+    """Dropout after attention and feed-forward part."""
+    encoder_layer_norm_first: bool = False
+    """Whether a layer normalises its input rather than its output."""
+    encoder_layer_drop: float = 0.05
+    """Share of layers that are skipped in training."""
+    mask_prob: float = 0.8
+    """Spans a clip, times their length, as a share of its frames; since spans overlap, fewer frames are masked."""
+    mask_length: int = 10
+    """Frames a span."""
+    final_dim: int = 256
+    """Width in which frames are compared with classes."""
+    feature_grad_mult: float | None = 0.1
+    """Factor of the gradient that reaches the convolutions; null is 1."""
+
+    def __post_init__(self) -> None:
+        sizes = [size for layer in self.extractor_conv_layer_config for size in layer]
+        sizes += [self.encoder_num_layers, self.encoder_num_heads, self.encoder_pos_conv_groups, self.mask_length]
+        if not self.extractor_conv_layer_config or min(sizes) < 1 or min(self.encoder_embed_dim, self.final_dim) < 1:
+            raise ValueError("every size of the model must be at least 1, and extractor_conv_layer_config not empty")
+        for name in ("encoder_num_heads", "encoder_pos_conv_groups"):
+            if self.encoder_embed_dim % getattr(self, name):
+                raise ValueError(
+                    f"encoder_embed_dim = {self.encoder_embed_dim} is not a multiple of {name} = {getattr(self, name)}"
+                )
+        if not 0 < self.mask_prob <= 1:
+            raise ValueError(f"mask_prob = {self.mask_prob} must be above 0 and at most 1")
+        if self.feature_grad_mult is not None and not 0 < self.feature_grad_mult < 1:
+            raise ValueError(f"feature_grad_mult = {self.feature_grad_mult} must be between 0 and 1, or null")
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return int(torch.tensor([stride for _, _, stride in self.extractor_conv_layer_config]).prod())
+
+    @property
+    def field(self) -> int:
+        """Samples that a frame sees, and so the shortest clip there can be."""
+        seen = 1
+        for _, kernel, stride in reversed(self.extractor_conv_layer_config):
+            seen = (seen - 1) * stride + kernel
+        return seen
+
+    def frames(self, samples: int) -> int:
+        """Frames that ``samples`` give; none below `field`."""
+        return max(0, (samples - self.field) // self.hop + 1)
+
+    def samples(self, frames: int) -> int:
+        """Samples that ``frames`` frames see, at least one."""
+        return self.field + (frames - 1) * self.hop
+
+
+def build(config: HubertConfig, num_classes: int) -> nn.Module:
+    """A fresh `torchaudio.models.HuBERTPretrainModel`; its weights depend on torch's global seed alone."""
+    from torchaudio.models import hubert_pretrain_model
+
+    settings: dict[str, Any] = asdict(config)
+    settings["extractor_conv_layer_config"] = list(config.extractor_conv_layer_config)
+    return hubert_pretrain_model(
+        **settings,
+        mask_selection="static",
+        mask_other=0.0,
+        no_mask_overlap=False,
+        mask_min_space=1,
+        mask_channel_prob=0.0,
+        mask_channel_selection="static",
+        mask_channel_other=0.0,
+        mask_channel_length=10,
+        no_mask_channel_overlap=False,
+        mask_channel_min_space=1,
+        skip_masked=False,
+        skip_nomask=False,
+        num_classes=num_classes,
+    )
+
+
+class Encoding(NamedTuple):
+    """What the network makes of waveforms. ``valid`` marks the frames that are not padding."""
+
+    layers: list[Float[Tensor, "batch frames dim"]]
+    """The output of each transformer layer, the lowest first; the last is what predicts."""
+    valid: Bool[Tensor, "batch frames"]
+    penalty: Float[Tensor, ""]
+    """Mean square of the convolutional features."""
+
+
+def encode(
+    model: Any,
+    waveforms: Float[Tensor, "batch samples"],
+    lengths: Int[Tensor, " batch"] | None = None,
+    mask: Bool[Tensor, "batch frames"] | None = None,
+) -> Encoding:
+    """Run ``model``, as `build` makes it, over padded 16 kHz waveforms of ``lengths`` samples (None: no padding).
+
+    Frames where ``mask`` is set are replaced by the mask embedding before the transformer. Raises `ValueError` for a
+    waveform that is too short for a single frame.
+    """
+    x, counts = _features(model, waveforms, lengths)
+    if counts is None:
+        counts = torch.full((len(x),), x.shape[1], device=x.device)
+    if int(counts.min()) < 1:
+        raise ValueError("a waveform is too short for a single frame; leave it out")
+    valid = torch.arange(x.shape[1], device=x.device) < counts[:, None]
+    padded = lengths is not None and not bool(valid.all())
+    squares = x.float().pow(2).mean(-1)
+    penalty = (squares * valid).sum() / valid.sum()
+    encoder = model.wav2vec2.encoder
+    x = encoder.feature_projection(x)
+    if padded:
+        x = x * valid[..., None]
+    if mask is not None:
+        x = torch.where(mask[..., None], model.mask_generator.mask_embedding.to(x.dtype), x)
+    seen = valid[:, None, None, :].expand(-1, 1, x.shape[1], -1) if padded else None
+    return Encoding(_layers(encoder.transformer, x, seen), valid, penalty)
+
+
+def logits(model: Any, hidden: Float[Tensor, "*frames dim"]) -> Float[Tensor, "*frames classes"]:
+    """The cosine of each frame with each class over `TEMPERATURE`, of the last layer's output (equation 3)."""
+    head = model.logit_generator
+    frames = F.normalize(head.final_proj(hidden).float(), dim=-1)
+    return frames @ F.normalize(head.label_embeddings.float(), dim=-1).T / TEMPERATURE
+
+
+def masked_loss(
+    scores: Float[Tensor, "frames classes"],
+    units: Int[Tensor, " frames"],
+    penalty: Float[Tensor, ""],
+    feature_weight: float = 10.0,
+) -> Float[Tensor, ""]:
+    """Mean negative log-likelihood in nats of the ``units`` of masked frames, plus the weighted feature penalty.
+
+    torchaudio's recipe (``examples/hubert/loss/hubert_loss.py``, unmasked weight 0) divided by the masked frames; the
+    weight of the penalty is its default, and fairseq's.
+    """
+    return F.cross_entropy(scores, units) + feature_weight * penalty
+
+
+def span_mask(
+    counts: list[int], prob: float, length: int, generator: torch.Generator | None = None
+) -> Bool[Tensor, "batch frames"]:
+    """Which frames to hide of clips of ``counts`` frames: ``prob * count / length`` spans, at least 2, anywhere.
+
+    The number of spans is rounded up or down at random. Spans overlap, so that about ``1 - exp(-prob)`` of all frames
+    are hidden. A clip shorter than two spans gets shorter ones, and something always stays to be seen but of a clip
+    of one frame. fairseq and torchaudio besides take spans' frames away until every clip of a batch has as many.
+    """
+    mask = torch.zeros(len(counts), max(counts), dtype=torch.bool)
+    for row, count in enumerate(counts):
+        span = min(length, max(1, count // 2))
+        wanted = max(2, int(prob * count / span + torch.rand((), generator=generator).item()))
+        starts = torch.randperm(max(1, count - span), generator=generator)[:wanted]
+        mask[row, (starts[:, None] + torch.arange(span)).flatten()] = True
+    return mask
+
+
+# --- inside --------------------------------------------------------------------------------------------------------
+
+
+def _features(model: Any, waveforms: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The convolutions' output, batch x frames x channels, and how many frames of it are valid."""
+    x = waveforms[:, None]
+    for layer in model.wav2vec2.feature_extractor.conv_layers:
+        if lengths is not None and isinstance(layer.layer_norm, nn.GroupNorm):
+            x = layer.conv(x)
+            lengths = _convolved(lengths, layer)
+            x = F.gelu(_group_norm(x, lengths, layer.layer_norm))
+        else:
+            x, lengths = layer(x, lengths)
+    x = x.transpose(1, 2)
+    if model.feature_grad_mult is not None and x.requires_grad:
+        x.register_hook(lambda gradient: gradient * model.feature_grad_mult)
+    return x, lengths
+
+
+def _convolved(lengths: Tensor, layer: Any) -> Tensor:
+    return ((lengths - layer.kernel_size) // layer.stride + 1).clamp(min=0)
+
+
+def _group_norm(x: Float[Tensor, "batch channels time"], lengths: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """``norm``, which has a channel a group, with the statistics of each row's first ``lengths`` steps."""
+    valid = (torch.arange(x.shape[-1], device=x.device) < lengths[:, None])[:, None]
+    count = lengths.clamp(min=1)[:, None, None]
+    centred = x - (x * valid).sum(-1, keepdim=True) / count
+    variance = (centred.pow(2) * valid).sum(-1, keepdim=True) / count
+    return centred * (variance + norm.eps).rsqrt() * norm.weight[:, None] + norm.bias[:, None]
+
+
+def _layers(transformer: Any, x: Tensor, seen: Tensor | None) -> list[Tensor]:
+    """Every layer's output. In training a layer is skipped with its probability and gives what it was given."""
+    x = x + transformer.pos_conv_embed(x)
+    if transformer.layer_norm_first:
+        x = transformer.layer_norm(x)
+    x = transformer.dropout(x)
+    outputs = []
+    for layer in transformer.layers:
+        if not (transformer.training and torch.rand(()).item() < transformer.layer_drop):
+            x, _ = layer(x, seen)
+        outputs.append(x)
+    if not transformer.layer_norm_first:
+        outputs[-1] = transformer.layer_norm(outputs[-1])
+    return outputs

@@ -1,0 +1,97 @@
+"""Fit speech units: cluster features of recordings, and say how evenly the units are used."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...data._reading import Skipping
+from ...registry import build
+from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, save_tokenizer
+from .._artifacts import atomic_write
+from .._config import as_dict, dump, flat, load, refuse_changes
+from .._lock import locked
+from .._progress import progress
+
+
+@dataclass(frozen=True)
+class Config:
+    """A clustering of features. `vqmem units --model OUT` uses it, and so does ``front_end`` of a run of text_lm."""
+
+    out: str = "runs/fit_units"
+    """Folder of the result; given again, nothing is fitted anew."""
+    data: str | dict[str, Any] = "spoken_text"
+    """Data source with recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
+    features: str | dict[str, Any] = "mfcc39"
+    """What is clustered: a name, or ``name`` and its keys (`vqmem list features NAME`)."""
+    clusters: int = 100
+    """How many units."""
+    seed: int = 0
+    """Of the choice of frames and of the clustering."""
+    fit_frames: int = 200_000
+    """Cluster so many frames at most (50 a second), drawn evenly from all of train."""
+    deduplicate: bool = False
+    """Whether a run of one unit is one token."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what the front-end refuses."""
+        build("front-ends", self.front_end)
+
+    @property
+    def front_end(self) -> dict[str, Any]:
+        """The front-end that these keys amount to."""
+        keys = ("features", "clusters", "seed", "fit_frames", "deduplicate")
+        return {"name": "hubert_units", **{key: getattr(self, key) for key in keys}}
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Fit on train and save in ``front_end/``, or load what is there; gives what ``evaluation.json`` says of dev."""
+    out = Path(config.out)
+    with locked(out):
+        path = out / "config.yaml"
+        if path.is_file() and (out / "front_end").exists():
+            refuse_changes(out, _identity(load(Config, path)), _identity(config))
+        atomic_write(path, dump(config))
+        figures = evaluate(config, _fitted(config, out / "front_end"))
+        atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
+    return figures
+
+
+def evaluate(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
+    """How dev's frames fall on the units: how many are used, how evenly (perplexity of their counts), in what runs."""
+    counts, runs, skipping = torch.zeros(tokenizer.vocab_size, dtype=torch.long), 0, Skipping()
+    for document in build("data", config.data).documents("dev"):
+        with skipping:
+            stream = tokenizer.encode(document.content("audio"))
+            counts += torch.bincount(stream.ids, stream.sizes, minlength=tokenizer.vocab_size).long()
+            runs += len(stream.ids.unique_consecutive())
+    skipping.tell()
+    total = int(counts.sum())
+    if not total:
+        raise ValueError(f"the split dev of {config.data!r} has no recording; give data that has some")
+    shares = counts[counts > 0].double() / total
+    return {
+        "split": "dev",
+        "frames": total,
+        "units_used": int((counts > 0).sum()),
+        "perplexity": math.exp(float(-(shares * shares.log()).sum())),
+        "frames_a_run": total / runs,
+    }
+
+
+def _fitted(config: Config, folder: Path) -> Tokenizer:
+    if (folder / FILE).is_file():
+        return load_tokenizer(folder)
+    documents = progress(build("data", config.data).documents("train"), None, "recordings")
+    tokenizer = build("front-ends", config.front_end).fit(document.content("audio") for document in documents)
+    save_tokenizer(tokenizer, config.front_end, folder)
+    return tokenizer
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    return {key: value for key, value in flat(as_dict(config)).items() if key != "out"}

@@ -1,0 +1,16 @@
+"""What `vqmem fit-units` prints at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .recipe import Config
+
+
+def tell(config: Config, figures: dict[str, Any]) -> str:
+    """The figures of ``evaluation.json`` in a line, and what to do with the units."""
+    return (
+        f"on the {figures['split']} split: {figures['units_used']} of {config.clusters} units used, perplexity "
+        f"{figures['perplexity']:.1f}, {figures['frames_a_run']:.2f} frames a run\n"
+        f"saved in {config.out}/; now try\n  vqmem units FILE --model {config.out}"
+    )

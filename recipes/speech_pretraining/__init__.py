@@ -1,0 +1,1 @@
+"""Pretraining of a HuBERT-style encoder of speech."""

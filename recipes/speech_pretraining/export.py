@@ -1,0 +1,82 @@
+"""Write a model as a folder that `transformers.HubertModel.from_pretrained` loads (needs ``vqmem[hf]``)."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ...models.hubert import HubertConfig
+
+PARTS = {
+    "feature_extractor": "feature_extractor",
+    "encoder.feature_projection": "feature_projection",
+    "encoder.transformer": "encoder",
+}
+"""Parts of torchaudio's network by the names that transformers has for them; below these the names are the same."""
+
+
+def export(model: Any, config: HubertConfig, folder: Path) -> None:
+    """Write ``folder``, whole or not at all; one that is there is replaced.
+
+    What serves pretraining alone (classes, final projection) is not in it. Raises `ValueError` without transformers.
+    """
+    try:
+        from transformers import HubertModel, Wav2Vec2FeatureExtractor
+    except ImportError as error:
+        raise ValueError("to export a model, install transformers: pip install 'vqmem[hf]'") from error
+    theirs = HubertModel(_settings(config)).eval()
+    own = model.wav2vec2.state_dict()
+    weights = {
+        new + name.removeprefix(old): own[name] for name in own for old, new in PARTS.items() if _below(name, old)
+    }
+    weights["masked_spec_embed"] = model.mask_generator.mask_embedding
+    theirs.load_state_dict({name: tensor.detach().cpu() for name, tensor in weights.items()})
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    half = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        theirs.save_pretrained(half)
+        # The convolutions are given samples as they are; padding must not reach what they normalise over time.
+        reader = Wav2Vec2FeatureExtractor(
+            do_normalize=False, return_attention_mask=config.extractor_mode == "layer_norm"
+        )
+        reader.save_pretrained(half)
+        half.chmod(0o755)
+        shutil.rmtree(folder, ignore_errors=True)
+        half.rename(folder)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def _below(name: str, part: str) -> bool:
+    return name.startswith(f"{part}.")
+
+
+def _settings(config: HubertConfig) -> Any:
+    """The same settings by the names of `transformers.HubertConfig`."""
+    from transformers import HubertConfig as Settings
+
+    channels, kernels, strides = zip(*config.extractor_conv_layer_config, strict=True)
+    return Settings(
+        hidden_size=config.encoder_embed_dim,
+        num_hidden_layers=config.encoder_num_layers,
+        num_attention_heads=config.encoder_num_heads,
+        intermediate_size=config.encoder_ff_interm_features,
+        hidden_dropout=config.encoder_dropout,
+        activation_dropout=config.encoder_ff_interm_dropout,
+        attention_dropout=config.encoder_attention_dropout,
+        feat_proj_dropout=config.encoder_projection_dropout,
+        layerdrop=config.encoder_layer_drop,
+        feat_extract_norm=config.extractor_mode.removesuffix("_norm"),
+        conv_dim=channels,
+        conv_kernel=kernels,
+        conv_stride=strides,
+        conv_bias=config.extractor_conv_bias,
+        num_conv_pos_embeddings=config.encoder_pos_conv_kernel,
+        num_conv_pos_embedding_groups=config.encoder_pos_conv_groups,
+        do_stable_layer_norm=config.encoder_layer_norm_first,
+        mask_time_prob=config.mask_prob,
+        mask_time_length=config.mask_length,
+        vocab_size=32,
+    )

@@ -1,0 +1,66 @@
+"""Phone labels: a table with tabs between the columns name, start, end (seconds) and phone, a line a phone."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ...data._audio import RATE
+from ...data._reading import existing, read_text
+from ...models.hubert import HubertConfig
+
+COLUMNS = ("name", "start", "end", "phone")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The phones of one clip: where each begins and ends in seconds, in order, and its number."""
+
+    starts: tuple[float, ...]
+    ends: tuple[float, ...]
+    phones: tuple[int, ...]
+
+    def at_frames(self, count: int, config: HubertConfig) -> Int[Tensor, " frames"]:
+        """The phone at the middle of each of ``count`` frames, -1 where there is none."""
+        middles = (torch.arange(count) * config.hop + config.field / 2).double() / RATE
+        starts = torch.tensor(self.starts, dtype=torch.float64)
+        last = torch.searchsorted(starts, middles, right=True) - 1
+        inside = (last >= 0) & (middles < torch.tensor(self.ends, dtype=torch.float64)[last.clamp(min=0)])
+        return torch.where(inside, torch.tensor(self.phones)[last.clamp(min=0)], -1)
+
+
+def read_labels(path: str | Path) -> dict[str, Labels]:
+    """Clip name -> labels. Raises `ValueError` naming the line that is not as it should be."""
+    file = existing(str(path))
+    rows = csv.DictReader(read_text(file).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
+    if not set(COLUMNS) <= set(rows.fieldnames or ()):
+        raise ValueError(f"{str(file)!r} must name the columns {', '.join(COLUMNS)} in its first line, tabs between")
+    numbers: dict[str, int] = {}
+    found: dict[str, list[tuple[float, float, int]]] = {}
+    for row in rows:
+        clip = found.setdefault(row["name"], [])
+        start, end = _seconds(row["start"]), _seconds(row["end"])
+        after = clip[-1][1] - 1e-9 if clip else 0.0  # times that were written as text
+        if not after <= start < end < math.inf or not row["phone"]:
+            raise ValueError(
+                f"line {rows.line_num} of {str(file)!r} is not a phone from start to end in seconds, after the one "
+                "before it"
+            )
+        clip.append((start, end, numbers.setdefault(row["phone"], len(numbers))))
+    if not found:
+        raise ValueError(f"{str(file)!r} holds no labels")
+    return {name: Labels(*zip(*clip, strict=True)) for name, clip in found.items()}
+
+
+def _seconds(text: str | None) -> float:
+    """The number that ``text`` is, or not a number."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return math.nan

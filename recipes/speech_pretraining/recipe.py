@@ -1,0 +1,205 @@
+"""Pretrain a HuBERT-style encoder of speech: name the units of what is hidden; one iteration a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...data._audio import RATE
+from ...data.base import Split
+from ...models import hubert
+from ...models.features.hubert import load
+from ...models.hubert import KIND, HubertConfig
+from ...models.scorers.base import Loss
+from ...registry import build
+from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, reads_of, save_tokenizer
+from .._artifacts import CONFIG, atomic_write, save_model
+from .._claim import claim, identity
+from .._config import resolve_device
+from .._lock import locked
+from .._parallel import main_first, ranks, start_processes
+from .._train import TrainConfig, seed_all, train
+from .clips import Batch, Clip, Loader, list_clips
+from .export import export
+from .labels import Labels, read_labels
+from .quality import accuracies, check, probe
+
+BESIDE = ("out", "device", "dtype", "labels", "eval_clips", "probe_clips", "probe_clusters", "export")
+"""Keys that say where a run is made and what is shown of it, not what it is."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run: one iteration. The next one takes its targets from this one's layers."""
+
+    out: str = "runs/speech_pretraining"
+    """Folder of the run; given again, the run goes on where it stopped."""
+    seed: int = 0
+    """Of weights, clusters, order, crops and masks."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    dtype: str = "auto"
+    """auto, float32 or bfloat16 (mixed precision); auto is bfloat16 on a GPU that has it, else float32."""
+    data: str | dict[str, Any] = "spoken_text"
+    """Data source with recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
+    targets: str | dict[str, Any] = "hubert_units"
+    """Front-end that gives the units to predict, one a frame; fitted on the training split."""
+    model: HubertConfig = field(default_factory=HubertConfig)
+    rows: int = 8
+    """Crops a batch."""
+    crop: float = 4.0
+    """Longest crop, in seconds; shorter clips are taken whole."""
+    feature_weight: float = 10.0
+    """Of the penalty on the mean square of the convolutional features."""
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=5e-4, betas=(0.9, 0.98), weight_decay=0.01))
+    labels: str | None = None
+    """A table of phones (name, start, end, phone) of dev clips: evaluations then tell how well layers know them."""
+    eval_clips: int | None = 32
+    """Clips of the dev split to evaluate on, the first; null is all."""
+    probe_clips: int = 64
+    """Training clips on which the clusters that are held against ``labels`` are fitted."""
+    probe_clusters: int = 100
+    """How many clusters."""
+    export: bool = False
+    """Whether to write ``transformers/`` too, a folder that `transformers.HubertModel` loads."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for sizes that cannot be, and for what the front-end refuses."""
+        build("front-ends", self.targets)
+        for name in ("rows", "probe_clips", "probe_clusters"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is too small; give at least 1")
+        if self.eval_clips is not None and self.eval_clips < 1:
+            raise ValueError(f"eval_clips={self.eval_clips} is too small; give at least 1, or null for all")
+        if self.model.frames(self.crop_samples) < 2:
+            raise ValueError(f"crop={self.crop} seconds hold fewer than two frames; give a longer crop")
+        if not self.feature_weight >= 0:
+            raise ValueError(f"feature_weight={self.feature_weight} is negative; give 0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed={self.seed} is out of range; give a number from 0 to 2^63 - 1")
+        for name in ("seed", "device", "dtype"):
+            if getattr(self.train, name) != getattr(TrainConfig(), name):
+                raise ValueError(f"train.{name} is set by {name}; leave it out and set {name}")
+
+    @property
+    def crop_samples(self) -> int:
+        """``crop`` in samples."""
+        return round(self.crop * RATE)
+
+
+class PretrainingTask:
+    """A step: hide spans, name their units."""
+
+    def __init__(self, model: nn.Module, feature_weight: float) -> None:
+        self.module, self.feature_weight = model, feature_weight
+
+    def initial_state(self) -> None:
+        """Nothing is carried from batch to batch."""
+
+    def step(self, batch: Batch, state: None) -> tuple[Loss, None]:
+        """The loss of hidden frames; the accuracy of those and of the others."""
+        encoding = hubert.encode(self.module, batch.waveforms, batch.lengths, batch.mask)
+        scores, shown = hubert.logits(self.module, encoding.layers[-1]), encoding.valid & ~batch.mask
+        loss = hubert.masked_loss(scores[batch.mask], batch.units[batch.mask], encoding.penalty, self.feature_weight)
+        right = scores.detach().argmax(-1) == batch.units
+        metrics = {
+            "masked_accuracy": float(right[batch.mask].float().mean()),
+            "unmasked_accuracy": float(right[shown].float().mean()),
+            "feature_penalty": float(encoding.penalty.detach()),
+            "tokens": float(encoding.valid.sum()),
+        }
+        return Loss(loss, metrics), None
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
+    out = Path(config.out)
+    with locked(out):
+        start_processes(config.train.parallel, resolve_device(config.device))
+        labels = None if config.labels is None else read_labels(config.labels)
+        claim(config, BESIDE)
+        with main_first():
+            targets = fit_targets(config)
+            clips = {split: split_clips(config, targets, split) for split in ("train", "dev")}
+        (train_clips, _), (dev, _) = clips.values()
+        if labels is not None:
+            check(train_clips[: config.probe_clips], dev[: config.eval_clips], labels, config.probe_clusters)
+        classes = targets.vocab_size
+        model = pretrain(config, classes, train_clips, dev, labels)
+        figures: dict[str, Any] = {"split": "dev", **evaluate(config, model, classes, dev)}
+        if labels is not None:
+            figures["layers"] = layers(config, model, train_clips, dev, labels)
+        figures["skipped"] = [line for _, skipped in clips.values() for line in skipped]
+        if ranks()[0] == 0:
+            atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
+            if config.export:
+                export(model, config.model, out / "transformers")
+    return figures
+
+
+def fit_targets(config: Config) -> Tokenizer:
+    """The front-end whose units are to be predicted: loaded if it is there, else fitted on the training split."""
+    folder = Path(config.out) / "targets"
+    if not (folder / FILE).is_file():
+        front_end, source = build("front-ends", config.targets), build("data", config.data)
+        fitted = front_end.fit(document.content(reads_of(front_end)) for document in source.documents("train"))
+        save_tokenizer(fitted, config.targets, folder)
+    return load_tokenizer(folder)
+
+
+def split_clips(config: Config, targets: Tokenizer, split: Split) -> tuple[list[Clip], list[str]]:
+    """The clips of a split, and a line for each recording that was left out."""
+    documents = build("data", config.data).documents(split)
+    return list_clips(documents, targets, config.model, Path(config.out) / "units", split)
+
+
+def pretrain(
+    config: Config, classes: int, train_clips: list[Clip], dev: list[Clip], labels: dict[str, Labels] | None
+) -> Any:
+    """The model, trained and saved in ``model/`` (or loaded, where that has been done)."""
+    folder, device = Path(config.out) / "model", resolve_device(config.device)
+    if (folder / CONFIG).is_file():
+        return load(folder, device)[0]
+    seed_all(config.seed)
+    task = PretrainingTask(hubert.build(config.model, classes).to(device), config.feature_weight)
+    frames = config.model.frames(config.crop_samples)
+    loader = Loader(train_clips, config.model, config.rows, frames, config.seed, *ranks())
+    settings = replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype)
+
+    def figures() -> dict[str, float]:
+        found = evaluate(config, task.module, classes, dev)
+        by_layer = {} if labels is None else layers(config, task.module, train_clips, dev, labels)
+        return found | {f"{layer}/{name}": value for layer, of in by_layer.items() for name, value in of.items()}
+
+    train(
+        task,
+        loader,
+        settings,
+        folder / "training",
+        describe="hubert",
+        identity=identity(config, BESIDE),
+        evaluate=figures if settings.eval_every else None,
+    )
+    fields = {"config": asdict(config.model), "num_classes": classes}
+    save_model(folder, KIND, json.loads(json.dumps(fields)), task.module)
+    return task.module.eval()
+
+
+@torch.no_grad()
+def evaluate(config: Config, model: Any, classes: int, dev: list[Clip]) -> dict[str, float]:
+    """Accuracies and code usage on the first dev clips."""
+    return accuracies(model, config.model, dev[: config.eval_clips], classes, config.seed)
+
+
+@torch.no_grad()
+def layers(
+    config: Config, model: Any, train_clips: list[Clip], dev: list[Clip], labels: dict[str, Labels]
+) -> dict[str, dict[str, float]]:
+    """How well clusters of each layer, fitted on training clips, know the phones of the dev clips that have labels."""
+    fit, size, seed = train_clips[: config.probe_clips], config.probe_clusters, config.seed
+    return probe(model, config.model, fit, dev[: config.eval_clips], labels, size, seed)

@@ -1,0 +1,242 @@
+"""Train a Jukebox-style VQ-VAE on speech: waveforms to codes at several rates and back; evaluate, save and report."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...data._reading import Skipping
+from ...data.base import Split
+from ...models.scorers.base import Loss
+from ...models.spectral import bandwidth
+from ...models.vqvae import VQVAE, VQVAEConfig
+from ...registry import build
+from .._artifacts import CONFIG, atomic_write, load_model, save_model
+from .._config import as_dict, dump, flat, load, refuse_changes, resolve_device
+from .._corpus import spread
+from .._lock import locked
+from .._parallel import ranks, start_processes
+from .._train import MAY_CHANGE, TrainConfig, seed_all, train
+from .report import Sample, write_report
+
+SEEDING = 64
+"""Crops from which codebooks start."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run."""
+
+    out: str = "runs/vqvae"
+    """Folder of the run; given again, the run goes on where it stopped."""
+    seed: int = 0
+    """Of weights, codebooks and the order of crops."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    dtype: str = "auto"
+    """auto, float32 or bfloat16 (mixed precision); auto is bfloat16 on a GPU that has it, else float32."""
+    data: str | dict[str, Any] = "spoken_text"
+    """Data source of recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
+    train_seconds: float = 3600.0
+    """Keep at most this many seconds of training recordings, the first ones, in memory (64 kB a second)."""
+    eval_clips: int = 32
+    """Recordings of the dev split to evaluate on, taken evenly."""
+    eval_seconds: float = 4.0
+    """How much of each, from its start."""
+    samples: int = 3
+    """How many of these the report plays."""
+    rows: int = 8
+    """Crops of a training step, in each process."""
+    crop: int = 8192
+    """Samples of a crop."""
+    model: VQVAEConfig = field(default_factory=VQVAEConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=3e-3, weight_decay=0.0))
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for sizes that cannot be."""
+        for name in ("rows", "crop", "eval_clips"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is too small; give at least 1")
+        for name in ("train_seconds", "eval_seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        if self.samples < 0:
+            raise ValueError(f"samples={self.samples} is negative; give 0 for none")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed={self.seed} is out of range; give a number from 0 to 2^63 - 1")
+        for name in ("seed", "device", "dtype"):
+            if getattr(self.train, name) != getattr(TrainConfig(), name):
+                raise ValueError(f"train.{name} is set by {name}; leave it out and set {name}")
+        if self.model.step_samples != VQVAEConfig().step_samples:
+            raise ValueError("model.step_samples is set by rows and crop; leave it out")
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Train what is not trained yet, evaluate on dev, save, report; gives what ``evaluation.json`` says."""
+    out = Path(config.out)
+    with locked(out):
+        start_processes(config.train.parallel, resolve_device(config.device))
+        _claim(config)
+        clips = held_out(config, "dev")
+        model = fit(config, clips)
+        heard = [clip for _, clip in clips]
+        figures: dict[str, Any] = {"split": "dev", "clips": len(clips), "levels": _by_level(_report(model, heard))}
+        if ranks()[0] == 0:
+            atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
+            shown = [Sample(name, clip) for name, clip in spread(clips, config.samples)] if config.samples else []
+            write_report(out / "report.html", model, figures, heard, shown, as_dict(config))
+    return figures
+
+
+def fit(config: Config, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> VQVAE:
+    """The VQ-VAE, trained and saved in ``model/`` (or loaded, where that has been done)."""
+    folder, device = Path(config.out) / "model", resolve_device(config.device)
+    if (folder / CONFIG).is_file():
+        return load_vqvae(Path(config.out), device)
+    corpus = list(read(config, "train", config.train_seconds))
+    shape = replace(config.model, step_samples=config.rows * config.crop * ranks()[1])
+    seed_all(config.seed)
+    model = VQVAE(shape, bandwidth(corpus)).to(device)
+    model.seed_codebooks(Crops(corpus, SEEDING, config.crop, config.seed).next().to(device))
+    loader = Crops(corpus, config.rows, config.crop, config.seed, *ranks())
+    settings = replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype)
+    task = VQVAETask(model)
+    train(
+        task,
+        loader,
+        settings,
+        folder / "training",
+        describe="VQ-VAE",
+        identity=_identity(config),
+        evaluate=lambda: _report(model, [clip for _, clip in clips]),
+    )
+    save_model(folder, VQVAE.kind, model.fields(), task.module)
+    return task.model.eval()
+
+
+class VQVAETask:
+    """Training of a VQ-VAE on crops; nothing is carried from step to step."""
+
+    def __init__(self, model: VQVAE) -> None:
+        self.module: nn.Module = model
+        self.model = model
+
+    def initial_state(self) -> None:
+        """There is none."""
+
+    def step(self, batch: Float[Tensor, "batch time"], state: None) -> tuple[Loss, None]:
+        """The loss of one batch of crops."""
+        return self.model.training_step(batch), None
+
+
+class Crops:
+    """Endless batches of stretches of recordings, every place in them equally likely; short recordings are padded.
+
+    What batch comes next depends on ``seed``, ``rank`` and how many came before, which is all its state.
+    """
+
+    def __init__(
+        self, clips: Sequence[Float[Tensor, " _"]], rows: int, length: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.clips, self.rows, self.length, self.seed = clips, rows, length, seed
+        self.rank, self.drawn = rank, 0
+        self.places = [max(1, len(clip) - length + 1) for clip in clips]
+        self.ends = list(accumulate(self.places))
+
+    def next(self) -> Float[Tensor, "rows length"]:
+        """The next batch."""
+        draw = random.Random(f"{self.seed}:{self.rank}:{self.drawn}")
+        self.drawn += 1
+        batch = torch.zeros(self.rows, self.length)
+        for row, clip in zip(
+            batch, draw.choices(range(len(self.clips)), cum_weights=self.ends, k=self.rows), strict=True
+        ):
+            start = draw.randrange(self.places[clip])
+            part = self.clips[clip][start : start + self.length]
+            row[: len(part)] = part
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches were drawn."""
+        return {"drawn": self.drawn}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to where `state_dict` was taken."""
+        self.drawn = state["drawn"]
+
+
+def read(config: Config, split: Split, seconds: float) -> Iterator[Float[Tensor, " _"]]:
+    """The first so many seconds of a split, a recording at a time; unreadable ones are skipped and listed.
+
+    Raises `ValueError` where there is none, or the data source has no recordings.
+    """
+    left = round(seconds * config.model.rate)
+    skipping, found = Skipping(), False
+    for document in build("data", config.data).documents(split):
+        with skipping:
+            clip = document.content("audio").read(config.model.rate)[:left]
+            left -= len(clip)
+            found = True
+            yield clip
+        if left <= 0:
+            break
+    skipping.tell()
+    if not found:
+        raise ValueError(f"the split {split} of {config.data!r} has no recordings; give data that has some")
+
+
+def held_out(config: Config, split: Split) -> list[tuple[str, Float[Tensor, " _"]]]:
+    """Named starts of recordings to evaluate on, taken evenly. Raises as `read` does."""
+    documents = spread(list(build("data", config.data).documents(split)), config.eval_clips)
+    skipping, clips = Skipping(), []
+    for document in documents:
+        with skipping:
+            parts = document.content("audio").stream(config.eval_seconds, config.model.rate)
+            clips.append((document.name, next(parts)))
+    skipping.tell()
+    if not clips:
+        raise ValueError(f"the split {split} of {config.data!r} has no recordings; give data that has some")
+    return clips
+
+
+def load_vqvae(run_folder: Path, device: torch.device | str = "cpu") -> VQVAE:
+    """The VQ-VAE of a finished run, in eval mode. Raises `ValueError` where it is missing or damaged."""
+    model = load_model(Path(run_folder) / "model", VQVAE.from_fields, kind=VQVAE.kind, device=device)
+    assert isinstance(model, VQVAE)
+    return model
+
+
+def _report(model: VQVAE, clips: Sequence[Float[Tensor, " _"]]) -> dict[str, float]:
+    device = next(model.parameters()).device
+    return model.report(clip.to(device) for clip in clips)
+
+
+def _by_level(figures: dict[str, float]) -> dict[str, dict[str, float]]:
+    levels: dict[str, dict[str, float]] = {}
+    for key, value in figures.items():
+        level, name = key.split("/")
+        levels.setdefault(level, {})[name] = value
+    return levels
+
+
+def _claim(config: Config) -> None:
+    """Write the config into the run's folder, unless that holds a run of another one."""
+    path = Path(config.out) / "config.yaml"
+    if path.is_file() and any(other != path and other.name[0] != "." for other in path.parent.iterdir()):
+        refuse_changes(path.parent, _identity(load(Config, path)), _identity(config))
+    atomic_write(path, dump(config))
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    """What makes a run what it is: all keys but those that say where it is made and what is shown of it."""
+    beside = ("out", "device", "dtype", "eval_clips", "eval_seconds", "samples")
+    return {k: v for k, v in flat(as_dict(config)).items() if k not in beside and k.split(".")[-1] not in MAY_CHANGE}

@@ -1,0 +1,58 @@
+// What a VQ-VAE does: figures by level, use of codes, players and spectrograms.
+{
+  const at = (id) => document.getElementById(id);
+  at("about").textContent = `${whole(data.clips)} recordings (${whole(data.seconds)} s) of the ${data.split} split · ${whole(data.codes)} codes a level`;
+
+  const columns = [
+    ["hop", (level) => whole(level.hop)],
+    ["codes a second", (level) => whole(level.codes_per_second)],
+    ["bits a second", (level) => whole(level.bits_per_second)],
+    ["STFT error", (level) => format(level.figures.stft_error)],
+    ["convergence", (level) => format(level.figures.convergence)],
+    ["log magnitude", (level) => format(level.figures.log_magnitude)],
+    ["squared error", (level) => format(level.figures.mse)],
+    ["codes used", (level) => `${whole(level.figures.codes_used)} (${format(100 * level.figures.used, 1)} %)`],
+    ["perplexity", (level) => format(level.figures.perplexity, 1)],
+  ];
+  at("levels").append(
+    element("thead", {}, element("tr", {}, columns.map(([name]) => element("th", { scope: "col" }, name)))),
+    element("tbody", {}, data.levels.map((level) => element("tr", {}, columns.map(([, show]) => element("td", {}, show(level)))))));
+
+  for (const level of data.levels) {
+    const [width, height] = [360, 120];
+    const total = level.usage.reduce((sum, count) => sum + count, 0) || 1;
+    const top = Math.max(...level.usage, total / data.codes);
+    const y = (count) => height - (height * count) / top;
+    const step = width / level.usage.length;
+    const path = `M0 ${height}${level.usage.map((count, i) => `V${y(count).toFixed(2)}H${((i + 1) * step).toFixed(2)}`).join("")}V${height}Z`;
+    const even = y(total / data.codes).toFixed(2);
+    at("usage").append(element("figure", {},
+      element("figcaption", {}, `hop ${level.hop}: most used ${format((100 * level.usage[0]) / total, 2)} %, even use ${format(100 / data.codes, 2)} %`),
+      svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Use of the codes of hop ${level.hop}` },
+        svg("path", { class: "bars", d: path }), svg("line", { class: "even", x1: 0, x2: width, y1: even, y2: even }))));
+  }
+
+  // From dark blue over red to pale yellow, evenly lighter.
+  const stops = [[8, 8, 40], [82, 18, 110], [183, 55, 90], [249, 142, 30], [252, 253, 191]];
+  const colour = (shade) => {
+    const place = (shade / 255) * (stops.length - 1);
+    const low = Math.min(stops.length - 2, Math.floor(place));
+    return stops[low].map((value, i) => value + (stops[low + 1][i] - value) * (place - low));
+  };
+  const spectrogram = (label, { width, height, shades }) => {
+    const canvas = element("canvas", { width, height, role: "img", "aria-label": `Spectrogram, ${label}` });
+    const pixels = new ImageData(width, height);
+    const bytes = atob(shades);
+    for (let i = 0; i < bytes.length; i++) pixels.data.set([...colour(bytes.charCodeAt(i)), 255], 4 * i);
+    canvas.getContext("2d").putImageData(pixels, 0, 0);
+    return canvas;
+  };
+  at("sounds").hidden = !data.samples.length;
+  for (const sample of data.samples) {
+    at("samples").append(element("h3", {}, sample.name), element("div", { class: "sample" },
+      sample.versions.map(({ label, sound, picture }) => element("figure", { class: "version" },
+        element("figcaption", {}, label), spectrogram(label, picture),
+        element("audio", { controls: true, preload: "metadata", src: sound, "aria-label": `${sample.name}, ${label}` })))));
+  }
+  at("config").textContent = JSON.stringify(data.config, null, 2);
+}

@@ -1,0 +1,158 @@
+"""A run of the HuBERT recipe on files: figures, what is left out, stopping and going on, what it is good for."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+from vqmem.cli import main
+from vqmem.data._audio import Audio
+from vqmem.recipes._config import load
+from vqmem.recipes.speech_pretraining import recipe
+from vqmem.registry import build
+
+MODEL = """
+  extractor_mode: layer_norm
+  extractor_conv_layer_config: [[8, 20, 20], [8, 8, 4], [8, 4, 4]]
+  encoder_embed_dim: 16
+  encoder_pos_conv_kernel: 4
+  encoder_num_layers: 2
+  encoder_num_heads: 2
+  encoder_ff_interm_features: 16
+  encoder_layer_drop: 0.5
+  final_dim: 8
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Tones that change every 0.1 s, their labels, and three files that cannot be used."""
+    folder, draw = tmp_path_factory.mktemp("speech"), np.random.default_rng(0)
+    lines = ["name\tstart\tend\tphone"]
+    for number in range(8):
+        split = "train" if number < 5 else "dev"
+        tones = draw.integers(0, 4, 9 + number)
+        time = np.arange(1600) / 16000
+        samples = np.concatenate([0.3 * np.sin(2 * np.pi * 300 * (2 + tone) * time) for tone in tones])
+        (folder / split).mkdir(exist_ok=True)
+        soundfile.write(folder / split / f"{number}.flac", samples, 16000)
+        spans = [f"{split}/{number}.flac\t{i / 10}\t{(i + 1) / 10}\ttone {tone}" for i, tone in enumerate(tones)]
+        lines += spans if split == "dev" else []
+    (folder / "train" / "text.wav").write_text("not a recording")
+    soundfile.write(folder / "train" / "short.wav", np.ones(399) / 9, 16000)
+    soundfile.write(folder / "train" / "silent.wav", np.zeros(16000), 16000)
+    (folder / "phones.tsv").write_text("\n".join(lines) + "\n")
+    (folder / "config.yaml").write_text(
+        f"data: {{name: audio_files, path: {folder}}}\n"
+        "targets: {name: hubert_units, features: mfcc39, clusters: 6}\n"
+        f"model: {MODEL}\n"
+        f"rows: 3\ncrop: 0.6\nlabels: {folder / 'phones.tsv'}\nprobe_clusters: 5\n"
+        "train: {steps: 6, lr: 0.003, warmup: 2, log_every: 2, eval_every: 3, save_every: 3, tensorboard: false}\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    """A finished run."""
+    out = folder / "run"
+    assert main(["speech_pretraining", str(folder / "config.yaml"), f"out={out}"]) == 0
+    return out
+
+
+def test_a_run_tells_figures_and_what_was_left_out(finished):
+    figures = json.loads((finished / "evaluation.json").read_text())
+    assert 0 <= figures["masked_accuracy"] <= 1
+    assert 1 <= figures["units_used"] <= 6
+    assert 1 <= figures["target_unit_perplexity"] <= figures["target_units_used"] <= 6
+    assert set(figures["layers"]) == {"layer_1", "layer_2"}
+    assert all(0 <= value <= 1 for layer in figures["layers"].values() for value in layer.values())
+    assert len(figures["skipped"]) == 3
+    assert any("399 samples" in line for line in figures["skipped"])
+    assert any("silent" in line for line in figures["skipped"])
+    lines = [json.loads(line) for line in (finished / "model/training/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "evaluation"] == [3, 6]
+    assert {"masked_accuracy", "layer_1/pnmi", "layer_2/boundary_f1", "unit_perplexity"} < set(lines[-1])
+
+
+def test_a_stopped_run_goes_on_to_the_bit(folder, finished, monkeypatch):
+    step, calls = recipe.PretrainingTask.step, []
+
+    def stopping(self, batch, state):
+        calls.append(1)
+        if len(calls) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, state)
+
+    monkeypatch.setattr(recipe.PretrainingTask, "step", stopping)
+    config = load(recipe.Config, folder / "config.yaml", [f"out={folder / 'parts'}"])
+    with pytest.raises(SystemExit):
+        recipe.run(config)
+    recipe.run(config)
+    assert len(calls) == 6
+    whole, parts = (load_file(run / "model" / "model.safetensors") for run in (finished, folder / "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    logs = [(run / "model/training/metrics.jsonl").read_bytes() for run in (finished, folder / "parts")]
+    assert logs[0] == logs[1]
+
+
+def test_its_layers_are_features_of_units_and_targets(folder, finished):
+    features = {"name": "hubert", "folder": str(finished), "layer": 2}
+    units = build("front-ends", {"name": "hubert_units", "features": features, "clusters": 4})
+    audio = [Audio(str(folder / "train" / f"{number}.flac")) for number in range(3)]
+    stream = units.fit(audio).encode(audio[0])
+    assert len(stream) == 1 + (9 * 1600 - 400) // 320
+    second = [f"out={folder / 'second'}", "train.steps=1", f"targets.features={{name: hubert, folder: {finished}}}"]
+    assert main(["speech_pretraining", str(folder / "config.yaml"), *second]) == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["targets.deduplicate=true"], "one unit every 320 samples, repeats included"),
+        (["targets.cluster=7"], "did you mean hubert_units.clusters"),
+        (["targets.clusters=1000"], "fewer than 1000 clusters"),
+        (["probe_clusters=1000"], "probe_clusters = 1000 is more than the"),
+        (["labels=nowhere.tsv"], "no such file or folder: 'nowhere.tsv'"),
+        (["targets.features={name: hubert, folder: nowhere}"], "'nowhere' not found"),
+        (["model.encoder_num_head=2"], "did you mean model.encoder_num_heads"),
+        (["data.splits={train: {path: '*'}}"], "the split dev of the data has no recordings"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(folder, overrides, told, capsys, tmp_path):
+    command = ["speech_pretraining", str(folder / "config.yaml"), f"out={tmp_path / 'run'}"]
+    assert main([*command, *overrides]) == 2
+    message = capsys.readouterr().err.strip().split("\n")[-1]
+    assert message.startswith("vqmem: ")
+    assert told in message
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_labels_of_other_clips_are_told_before_training(folder, tmp_path, capsys):
+    (tmp_path / "phones.tsv").write_text("name\tstart\tend\tphone\nother.flac\t0\t1\tAH\n")
+    asked = [f"out={tmp_path / 'run'}", f"labels={tmp_path / 'phones.tsv'}"]
+    assert main(["speech_pretraining", str(folder / "config.yaml"), *asked]) == 2
+    assert "labels has none of the 3 dev clips, the first of which is called 'dev/5.flac'" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_damaged_cache_of_units_is_told(folder, finished, capsys):
+    path = finished / "units" / "dev.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        assert main(["speech_pretraining", str(folder / "config.yaml"), f"out={finished}"]) == 2
+        assert "dev.safetensors is damaged" in capsys.readouterr().err
+    finally:
+        path.write_bytes(whole)
+
+
+def test_features_refuse_layers_that_are_not_there(finished):
+    with pytest.raises(ValueError, match="has 2 layers, not 3; give 1 to 2"):
+        build("features", {"name": "hubert", "folder": str(finished), "layer": 3}).build()
+    with pytest.raises(ValueError, match="layers are counted from 1"):
+        build("features", {"name": "hubert", "folder": str(finished), "layer": 0})

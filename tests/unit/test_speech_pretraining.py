@@ -1,0 +1,111 @@
+"""Labels, crops and batches of the HuBERT recipe."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from vqmem.data._audio import Audio
+from vqmem.models.hubert import HubertConfig
+from vqmem.recipes.speech_pretraining.clips import Clip, Loader
+from vqmem.recipes.speech_pretraining.labels import read_labels
+from vqmem.recipes.speech_pretraining.quality import unit_quality
+from vqmem.recipes.speech_pretraining.recipe import Config
+
+MODEL = HubertConfig()
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """Clips whose sample i is i / 2^15, so that a crop tells where it was taken, and whose unit i is i."""
+    made = []
+    for number, frames in enumerate((9, 40, 77)):
+        samples = np.arange(MODEL.samples(frames) + 100 * number) / 2**15
+        soundfile.write(tmp_path / f"{number}.wav", samples, 16000, subtype="FLOAT")
+        made.append(Clip(f"{number}", Audio(str(tmp_path / f"{number}.wav")), torch.arange(frames)))
+    return made
+
+
+def test_crops_and_units_stay_together(clips):
+    loader, starts = Loader(clips, MODEL, rows=3, crop=30, seed=0), set()
+    for _ in range(12):
+        batch = loader.next()
+        for row, length in enumerate(batch.lengths.tolist()):
+            frames = MODEL.frames(length)
+            assert frames in (9, 30)
+            start = round(float(batch.waveforms[row, 0]) * 2**15) // 320
+            starts.add(start)
+            assert batch.waveforms[row, :length] == pytest.approx((np.arange(length) + start * 320) / 2**15)
+            assert batch.units[row, :frames].tolist() == list(range(start, start + frames))
+            assert batch.mask[row, :frames].any()
+            assert not batch.mask[row, frames:].any()
+    assert len(starts) > 9
+
+
+def test_every_clip_comes_once_an_epoch_and_processes_share_them(clips):
+    loaders = [Loader(clips, MODEL, rows=1, crop=99, seed=1, rank=rank, world=3) for rank in range(3)]
+    for _ in range(4):
+        assert sorted(MODEL.frames(int(loader.next().lengths)) for loader in loaders) == [9, 40, 77]
+
+
+def test_a_loader_goes_on_where_it_was(clips):
+    first, second = (Loader(clips, MODEL, rows=2, crop=20, seed=4) for _ in range(2))
+    for _ in range(5):
+        first.next()
+    second.load_state_dict(first.state_dict())
+    for left, right in zip(first.next(), second.next(), strict=True):
+        assert torch.equal(left, right)
+
+
+def write(path, *rows):
+    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+HEAD = ("name", "start", "end", "phone")
+
+
+def test_labels_by_hand(tmp_path):
+    # The middles of frames are 12.5 ms, 32.5 ms, 52.5 ms and so on.
+    table = write(
+        tmp_path / "phones.tsv", HEAD, ("a", "0.02", "0.06", "AH"), ("a", "0.06", "0.1", "T"), ("b", "0", "1", "AH")
+    )
+    labels = read_labels(table)
+    assert labels["a"].at_frames(7, MODEL).tolist() == [-1, 0, 0, 1, 1, -1, -1]
+    assert labels["b"].at_frames(2, MODEL).tolist() == [0, 0]
+    units = {"a": torch.tensor([7, 3, 3, 4, 4, 4, 9]), "b": torch.tensor([3, 3])}
+    figures = unit_quality(units, labels, MODEL)
+    # Units change at 22.5, 62.5 and 122.5 ms in a; its phones change at 60 ms.
+    assert figures == pytest.approx({"pnmi": 1.0, "phone_purity": 1.0, "cluster_purity": 1.0, "boundary_f1": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([("name", "phone")], "must name the columns name, start, end, phone"),
+        ([HEAD], "holds no labels"),
+        ([HEAD, ("a", "0", "zero", "T")], "line 2 .* is not a phone from start to end"),
+        ([HEAD, ("a", "1", "0.5", "T")], "line 2 .* is not a phone"),
+        ([HEAD, ("a", "0", "nan", "T")], "line 2 .* is not a phone"),
+        ([HEAD, ("a", "0", "1", "T"), ("a", "0.5", "2", "T")], "line 3 .* is not a phone"),
+        ([HEAD, ("a", "0", "1")], "line 2 .* is not a phone"),
+    ],
+)
+def test_bad_labels_are_told(rows, told, tmp_path):
+    with pytest.raises(ValueError, match=told):
+        read_labels(write(tmp_path / "phones.tsv", *rows))
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"rows": 0}, "rows=0 is too small; give at least 1"),
+        ({"eval_clips": 0}, "eval_clips=0 is too small; give at least 1, or null"),
+        ({"crop": 0.03}, "crop=0.03 seconds hold fewer than two frames"),
+        ({"targets": "hubert_unit"}, "did you mean hubert_units"),
+        ({"seed": -1}, "seed=-1 is out of range"),
+        ({"feature_weight": -1.0}, "feature_weight=-1.0 is negative"),
+    ],
+)
+def test_bad_keys_are_told(keys, told):
+    with pytest.raises(ValueError, match=told):
+        Config(**keys)

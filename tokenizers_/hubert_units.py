@@ -1,0 +1,148 @@
+"""Speech as units, 50 a second: the k-means cluster nearest to the features of each 20 ms (HuBERT, GSLM)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ..data._audio import Audio
+from ..data._reading import Skipping
+from ..data.base import Reads
+from ..registry import build
+from ._frames import Extractor, stream_frames
+from ._units import stream_of, written
+from .base import Stream
+
+_FILE = "kmeans.safetensors"
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """Hsu et al., 2106.07447: MFCC clusters first, then those of a layer of a model that was trained on them.
+
+    Args:
+        features: what is clustered: a name, or ``name`` and its keys (`vqmem list features`).
+        clusters: how many units there are.
+        seed: of the choice of frames and of the clustering.
+        fit_frames: fit on so many frames at most, drawn evenly from all (50 a second).
+        deduplicate: whether a run of one unit is one token, whose size is its length in frames.
+        frames: whether streams carry the features too; of a run, their mean.
+    """
+
+    features: str | dict[str, Any] = "mfcc39"
+    clusters: int = 100
+    seed: int = 0
+    fit_frames: int = 200_000
+    deduplicate: bool = False
+    frames: bool = False
+    measure: ClassVar[str] = "frame"
+    reads: ClassVar[Reads] = "audio"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be."""
+        if self.clusters < 1:
+            raise ValueError(f"hubert_units clusters {self.clusters} is too small; give 1 or more")
+        if self.fit_frames < self.clusters:
+            raise ValueError(
+                f"hubert_units fit_frames {self.fit_frames} is less than clusters {self.clusters}; give more of them"
+            )
+
+    def fit(self, texts: Iterable[Audio]) -> UnitTokenizer:
+        """Cluster the frames of training recordings; those that cannot be read are passed over and listed at the end.
+
+        The same recordings and seed give the same clusters. Raises `ValueError` for fewer frames than clusters.
+        """
+        extractor = self._extractor()
+        frames = _drawn(texts, extractor, self.fit_frames, self.seed)
+        if len(frames) < self.clusters:
+            have = f"{len(frames)} frames of 20 ms"
+            raise ValueError(f"{have} are fewer than {self.clusters} clusters; give more speech or fewer clusters")
+        return UnitTokenizer(extractor, cluster(frames, self.clusters, self.seed), self.deduplicate, self.frames)
+
+    def load(self, folder: Path) -> UnitTokenizer:
+        """Read the clusters in ``folder`` and the model they belong to. Raises `ValueError` where one is not there."""
+        path = Path(folder) / _FILE
+        if not path.is_file():
+            raise ValueError(f"no {_FILE} in {str(folder)!r}; was the run saved with the hubert_units front-end?")
+        try:
+            centroids = load_file(path)["centroids"]
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{str(path)!r} is damaged ({error}); fit or copy it again") from error
+        return UnitTokenizer(self._extractor(), centroids, self.deduplicate, self.frames)
+
+    def _extractor(self) -> Extractor:
+        return build("features", self.features).build()
+
+
+class UnitTokenizer:
+    """Fitted clusters. Its streams count time in seconds and size in frames of 20 ms."""
+
+    reads: ClassVar[Reads] = "audio"
+    measure = "frame"
+
+    def __init__(
+        self, extractor: Extractor, centroids: Float[Tensor, "clusters dim"], deduplicate: bool, frames: bool
+    ) -> None:
+        assert centroids.shape[1] == extractor.dim, "the clusters are of other features"
+        self.extractor, self.centroids, self.deduplicate, self.frames = extractor, centroids, deduplicate, frames
+        self.vocab_size = len(centroids)
+
+    def encode(self, text: Audio) -> Stream:
+        """The units of a recording, read in bounded memory. Raises `UnreadableError` as `Audio.stream` does."""
+        return self.encode_chunks(text.stream(), text.name)
+
+    def encode_chunks(self, chunks: Iterable[Float[Tensor, " _"]], name: str = "the recording") -> Stream:
+        """The units of samples at 16 kHz that come in chunks of any size, which do not change them.
+
+        Raises `UnreadableError` where there are too few samples for a frame (25 ms).
+        """
+        ids, kept = [], []
+        for frames in stream_frames(chunks, self.extractor, name):
+            ids.append(self.nearest(frames))
+            kept += [frames] * self.frames
+        return stream_of(torch.cat(ids), self.deduplicate, torch.cat(kept) if kept else None)
+
+    def nearest(self, frames: Float[Tensor, "frames dim"]) -> Int[Tensor, " frames"]:
+        """The cluster whose centre is nearest to each frame."""
+        return (self.centroids.square().sum(1) - 2 * frames @ self.centroids.T).argmin(1)
+
+    def decode(self, ids: list[int]) -> str:
+        """The units' numbers with spaces between them."""
+        return written(ids)
+
+    def save(self, folder: Path) -> None:
+        """Write the centres of the clusters. A pretrained model stays where it is."""
+        (Path(folder) / _FILE).write_bytes(save({"centroids": self.centroids.contiguous()}))
+
+
+def cluster(frames: Float[Tensor, "frames dim"], clusters: int, seed: int) -> Float[Tensor, "clusters dim"]:
+    """Centres by scikit-learn's mini-batch k-means with the settings of HuBERT's recipe."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    settings = {"max_iter": 100, "batch_size": 10_000, "tol": 0.0, "max_no_improvement": 100, "n_init": 20}
+    means = MiniBatchKMeans(clusters, random_state=seed, reassignment_ratio=0.0, **settings).fit(frames.numpy())
+    return torch.from_numpy(means.cluster_centers_).float()
+
+
+def _drawn(recordings: Iterable[Audio], extractor: Extractor, limit: int, seed: int) -> Float[Tensor, "frames dim"]:
+    """At most ``limit`` frames, drawn evenly from all in one pass: those with the smallest random keys."""
+    generator = torch.Generator().manual_seed(seed)
+    keys, held, skipping = torch.zeros(0, dtype=torch.float64), torch.zeros(0, extractor.dim), Skipping()
+    for recording in recordings:
+        with skipping:
+            new = torch.cat(list(stream_frames(recording.stream(), extractor, recording.name)))
+            keys = torch.cat([keys, torch.rand(len(new), dtype=torch.float64, generator=generator)])
+            held = torch.cat([held, new])
+            if len(keys) > limit:
+                smallest = keys.topk(limit, largest=False).indices.sort().values
+                keys, held = keys[smallest], held[smallest]
+    skipping.tell()
+    return held

@@ -1,0 +1,108 @@
+"""Speech as the codes of a trained VQ-VAE: so many a second, each with its times, and back to a waveform."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..data._audio import Audio
+from ..data.base import Reads
+from .base import Stream
+
+if TYPE_CHECKING:
+    from ..models.vqvae import VQVAE
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """Codes of one level of a VQ-VAE that `vqmem vqvae` has trained; nothing is learnt here.
+
+    Args:
+        path: folder of the finished run.
+        level: which of its levels, from 0; -1 = the last, which has the fewest codes a second as the recipe ships it.
+    """
+
+    path: str = ""
+    level: int = -1
+    reads: ClassVar[Reads] = "audio"
+    measure: ClassVar[str] = "sample"
+    makes: ClassVar[str] = "audio"
+
+    def fit(self, texts: Iterable[Audio]) -> VQVAECodes:
+        """Load the VQ-VAE; the recordings are not read. Raises `ValueError` where there is none, or no such level."""
+        if not self.path:
+            raise ValueError("front-end vqvae_codes has no path; give `path: FOLDER` of a finished `vqmem vqvae`")
+        return VQVAECodes(_load(Path(self.path).expanduser() / "model"), self.level)
+
+    def load(self, folder: Path) -> VQVAECodes:
+        """Read what `VQVAECodes.save` wrote; ``path`` need not exist any more."""
+        return VQVAECodes(_load(Path(folder)), self.level)
+
+
+class VQVAECodes:
+    """A VQ-VAE as a front-end. Ids are the codes of one level, sizes count samples."""
+
+    reads: ClassVar[Reads] = "audio"
+    measure: ClassVar[str] = "sample"
+    makes: ClassVar[str] = "audio"
+
+    def __init__(self, model: VQVAE, level: int = -1) -> None:
+        """Use one level of ``model``. Raises `ValueError` where it has no such level."""
+        count = len(model.config.hops)
+        if not -count <= level < count:
+            raise ValueError(f"vqvae_codes level {level} is not there; the VQ-VAE has {count}, give 0 to {count - 1}")
+        self.model, self.level = model, level % count
+        self.hop, self.rate = model.config.hops[self.level], model.config.rate
+        self.vocab_size = model.config.codes
+
+    def encode(self, text: Audio | Float[Tensor, " time"]) -> Stream:
+        """The codes of a recording (or of samples at `rate`), times in seconds; the last one may end with the sound.
+
+        Of a recording, only a chunk is held, however long it is; the codes do not depend on the chunks.
+        """
+        parts = [text] if isinstance(text, Tensor) else text.stream(rate=self.rate)
+        counted = _Counted(parts)
+        ids = [code[0] for code in self.model.encode_stream(counted, self.level)]
+        codes = torch.cat([torch.zeros(0, dtype=torch.long), *ids])
+        edges = (torch.arange(len(codes) + 1) * self.hop).clamp(max=counted.total)
+        seconds = edges.double() / self.rate
+        return Stream(codes, seconds[:-1].float(), seconds[1:].float(), edges.diff().int())
+
+    def decode(self, ids: Sequence[int]) -> Float[Tensor, " time"]:
+        """The waveform that codes stand for, at `rate` samples a second; a hop a code."""
+        codes = torch.tensor(ids, dtype=torch.long).view(1, -1)
+        parts = self.model.decode_stream([codes], self.level) if codes.numel() else ()
+        return torch.cat([torch.zeros(0), *(part[0] for part in parts)])
+
+    def save(self, folder: Path) -> None:
+        """Write the whole VQ-VAE as a model folder."""
+        from ..recipes._artifacts import save_model
+
+        save_model(Path(folder), self.model.kind, self.model.fields(), self.model)
+
+
+class _Counted:
+    """Parts of a recording as batches of one, and how many samples they had."""
+
+    def __init__(self, parts: Iterable[Float[Tensor, " _"]]) -> None:
+        self.parts, self.total = parts, 0
+
+    def __iter__(self):
+        for part in self.parts:
+            self.total += len(part)
+            yield part[None]
+
+
+def _load(folder: Path) -> VQVAE:
+    from ..models.vqvae import VQVAE
+    from ..recipes._artifacts import load_model
+
+    model = load_model(folder, VQVAE.from_fields, kind=VQVAE.kind)
+    assert isinstance(model, VQVAE)
+    return model
