@@ -38,6 +38,13 @@ CEILING = "kvpress KVzip"
 STREAMED = "reuse"
 """What `stream` chose on the dev books; it is shown too."""
 
+HISTORY = (
+    "Window and weights of `reuse, spans` were picked by which tokens of the value are kept in dev quizzes. Quizzes of dev "
+    "and test differ in text, key and value, not in how the needle is worded. It was added after two thirds of the test "
+    "quizzes had been answered by the others, `reuse` among them, which had failed."
+)
+"""How dev and test were used over time."""
+
 Found = Bool[np.ndarray, "quiz share"]
 
 
@@ -156,6 +163,7 @@ def told(
     notes = [
         "The time below is that of the last run, without what earlier runs had answered and kept.",
         f"{', '.join(LEFT_OUT)} are left out: they would need the attention of every token of the text.",
+        HISTORY,
     ]
     if CEILING in values[judged]:
         notes.append(
