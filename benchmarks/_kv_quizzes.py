@@ -39,9 +39,9 @@ STREAMED = "reuse"
 """What `stream` chose on the dev books; it is shown too."""
 
 HISTORY = (
-    "Window and weights of `reuse, spans` were picked by which tokens of the value are kept in dev quizzes. Quizzes of dev "
-    "and test differ in text, key and value, not in how the needle is worded. It was added after two thirds of the test "
-    "quizzes had been answered by the others, `reuse` among them, which had failed."
+    "Window and weights of `reuse, spans` were picked by which tokens of the value are kept in dev quizzes. Quizzes of "
+    "dev and test differ in text, key and value, not in how the needle is worded. It was added after two thirds of the "
+    "test quizzes had been answered by the others, `reuse` among them, which had failed."
 )
 """How dev and test were used over time."""
 
