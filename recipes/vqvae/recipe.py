@@ -21,13 +21,16 @@ from ...models.spectral import bandwidth
 from ...models.vqvae import VQVAE, VQVAEConfig
 from ...registry import build
 from .._artifacts import CONFIG, atomic_write, load_model, save_model
-from .._config import as_dict, dump, flat, load, refuse_changes, resolve_device
+from .._claim import claim, identity
+from .._config import as_dict, resolve_device
 from .._corpus import spread
 from .._lock import locked
 from .._parallel import ranks, start_processes
-from .._train import MAY_CHANGE, TrainConfig, seed_all, train
+from .._train import TrainConfig, seed_all, train
 from .report import Sample, write_report
 
+BESIDE = ("out", "device", "dtype", "eval_clips", "eval_seconds", "samples")
+"""Keys that say where a run is made and what is shown of it, not what it is."""
 SEEDING = 64
 """Crops from which codebooks start."""
 
@@ -85,7 +88,7 @@ def run(config: Config) -> dict[str, Any]:
     out = Path(config.out)
     with locked(out):
         start_processes(config.train.parallel, resolve_device(config.device))
-        _claim(config)
+        claim(config, BESIDE)
         clips = held_out(config, "dev")
         model = fit(config, clips)
         heard = [clip for _, clip in clips]
@@ -116,7 +119,7 @@ def fit(config: Config, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> VQV
         settings,
         folder / "training",
         describe="VQ-VAE",
-        identity=_identity(config),
+        identity=identity(config, BESIDE),
         evaluate=lambda: _report(model, [clip for _, clip in clips]),
     )
     save_model(folder, VQVAE.kind, model.fields(), task.module)
@@ -226,17 +229,3 @@ def _by_level(figures: dict[str, float]) -> dict[str, dict[str, float]]:
         level, name = key.split("/")
         levels.setdefault(level, {})[name] = value
     return levels
-
-
-def _claim(config: Config) -> None:
-    """Write the config into the run's folder, unless that holds a run of another one."""
-    path = Path(config.out) / "config.yaml"
-    if path.is_file() and any(other != path and other.name[0] != "." for other in path.parent.iterdir()):
-        refuse_changes(path.parent, _identity(load(Config, path)), _identity(config))
-    atomic_write(path, dump(config))
-
-
-def _identity(config: Config) -> dict[str, Any]:
-    """What makes a run what it is: all keys but those that say where it is made and what is shown of it."""
-    beside = ("out", "device", "dtype", "eval_clips", "eval_seconds", "samples")
-    return {k: v for k, v in flat(as_dict(config)).items() if k not in beside and k.split(".")[-1] not in MAY_CHANGE}
