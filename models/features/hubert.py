@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ...recipes._artifacts import load_model, missing_file, read_config
 from ...schema import coerce
 from ...tokenizers_._frames import HOP, SPAN
 from .. import hubert
 from ..hubert import KIND, HubertConfig
+from ._layer import Encoder
 
 
 @dataclass(frozen=True)
@@ -48,24 +47,8 @@ class Features:
         if (config.hop, config.field) != (HOP, SPAN):
             told = f"{config.field} samples every {config.hop}, not {SPAN} every {HOP}"
             raise ValueError(f"a frame of the model of {self.folder!r} is {told}; give another model")
-        return Encoder(model, self.layer - 1, config.encoder_embed_dim, torch.device(self.device))
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """Windows of 20 s, each read with one second more on either side, which is all that attention sees."""
-
-    model: Any
-    index: int
-    dim: int
-    device: torch.device
-    window: int = 1000
-    context: int = 50
-
-    @torch.no_grad()
-    def __call__(self, samples: Float[Tensor, " samples"]) -> Float[Tensor, "frames dim"]:
-        """``1 + (samples - 400) // 320`` frames."""
-        return hubert.encode(self.model, samples[None].to(self.device)).layers[self.index][0].float().cpu()
+        device, index = torch.device(self.device), self.layer - 1
+        return Encoder(lambda wave: hubert.encode(model, wave).layers[index], config.encoder_embed_dim, device)
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Any, HubertConfig]:

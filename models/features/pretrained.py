@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
 from ...data._reading import existing
 from ...registry import UnknownNameError
 from ...tokenizers_._frames import HOP
-
-Layer = Callable[[Tensor], Tensor]
-"""A batch of one waveform to the frames of a layer."""
+from ._layer import Encoder, Layer
 
 
 @dataclass(frozen=True)
@@ -44,22 +40,6 @@ class Features:
         """Load the model. Raises `ValueError` where it is not there, is another kind of model, or has fewer layers."""
         make = _pipeline if self.path.isupper() and self.path.isidentifier() else _transformers
         return Encoder(*make(self.path, self.layer, torch.device(self.device)), torch.device(self.device))
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """Windows of 20 s, each read with one second more on either side, which is all that attention sees."""
-
-    run: Layer
-    dim: int
-    device: torch.device
-    window: int = 1000
-    context: int = 50
-
-    @torch.no_grad()
-    def __call__(self, samples: Float[Tensor, " samples"]) -> Float[Tensor, "frames dim"]:
-        """``1 + (samples - 400) // 320`` frames."""
-        return self.run(samples[None].to(self.device))[0].float().cpu()
 
 
 def _pipeline(name: str, layer: int, device: torch.device) -> tuple[Layer, int]:

@@ -107,7 +107,7 @@ class Reuse(nn.Module):
         unweighted), and ``again``, the share that does.
         """
         time = tokens.shape[1]
-        horizon = min(self.horizon, max(1, time // 2))
+        horizon = self._horizon(time)
         ends = mask.sum(1, keepdim=True) - horizon
         decided = mask & (torch.arange(time, device=tokens.device) < ends)
         if not decided.any():
@@ -130,7 +130,7 @@ class Reuse(nn.Module):
         known = torch.rand(tokens.shape, device=tokens.device) >= self.dropout
         again, after = self._again(tokens, State(*state), known)
         time = tokens.shape[1]
-        horizon = min(self.horizon, max(1, time // 2))
+        horizon = self._horizon(time)
         target = comes_again(tokens, mask, horizon).to(again)
         decided = mask & (torch.arange(time, device=tokens.device) < max(1, time - horizon))
         weight = self.unigram.rarity(tokens).to(again) * decided
@@ -141,6 +141,10 @@ class Reuse(nn.Module):
             "rarity": counted.value.item(),
         }
         return Loss(loss, metrics), State(after.h.detach(), after.c.detach(), *after[2:])
+
+    def _horizon(self, time: int) -> int:
+        """The horizon in a segment of so many tokens."""
+        return min(self.horizon, max(1, time // 2))
 
     def _again(
         self, tokens: Int[Tensor, "batch time"], state: State, known: Bool[Tensor, "batch time"] | None
