@@ -19,7 +19,7 @@ from _kv_tables import EVERYTHING, NEWEST, RESAMPLES
 from _kv_whole import Reading, answer, answer_hidden, hopeless, zipped
 from _results import Chart, Result, Series, figure
 from jaxtyping import Bool
-from vqmem.recipes._artifacts import atomic_write
+from vqmem.artifacts import atomic_write
 from vqmem.recipes._config import digest
 from vqmem.recipes.compare.statistics import paired_bootstrap
 from vqmem.registry import build

@@ -22,8 +22,8 @@ from jaxtyping import Bool, Float, Int
 from smollm2 import FILE, SEPARATOR
 from torch import Tensor, nn
 from transformers import DynamicCache
+from vqmem.artifacts import atomic_write
 from vqmem.memory.hf_cache import VQMemCache
-from vqmem.recipes._artifacts import atomic_write
 from vqmem.recipes._config import digest
 from vqmem.recipes._corpus import Passage
 from vqmem.recipes.compare.statistics import expanded_tail

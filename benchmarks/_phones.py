@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from vqmem.artifacts import atomic_write
 from vqmem.data.base import Document
-from vqmem.recipes._artifacts import atomic_write
 from vqmem.recipes._progress import progress
 
 LATE = 3

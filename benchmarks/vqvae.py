@@ -23,9 +23,9 @@ from _results import Result, figure, options, show, write_result
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from vector_quantize_pytorch import VectorQuantize
+from vqmem.artifacts import atomic_write
 from vqmem.models.spectral import bandwidth
 from vqmem.models.vqvae import VQVAE
-from vqmem.recipes._artifacts import atomic_write
 from vqmem.recipes._config import digest, load
 from vqmem.recipes._train import seed_all, train
 from vqmem.recipes.vqvae.recipe import SEEDING, Config, Crops, VQVAETask, held_out, read

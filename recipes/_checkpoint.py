@@ -32,7 +32,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_shared
 from torch.distributed.checkpoint.state_dict_saver import save as save_shared
 
-from ._artifacts import read_sealed, seal
+from ..artifacts import read_sealed, seal
 
 INDEX = "checkpoint.json"
 SHARED = "shared"

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ._artifacts import atomic_write
+from ..artifacts import atomic_write
 from ._config import as_dict, dump, flat, load, refuse_changes
 from ._train import MAY_CHANGE
 

@@ -22,8 +22,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ..artifacts import missing_file
 from ..schema import UnknownNameError, coerce
-from ._artifacts import missing_file
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
-from ._artifacts import told_of
+from ..artifacts import told_of
 from ._parallel import ranks
 
 LOCK = ".lock"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ._artifacts import atomic_write
+from ..artifacts import atomic_write
 from ._parallel import gather
 
 Window = dict[str, list[float]]

@@ -25,7 +25,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from ._artifacts import whole
+from ..artifacts import whole
 
 if TYPE_CHECKING:
     from ._train import Task

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..artifacts import load_model, missing_file, read_config
 from ..models.scorers.base import SIGNALS
 from ..registry import ROOT, build
 from ..tokenizers_._text import cut
 from ..tokenizers_.base import Stream, Tokenizer, load_tokenizer, reads_of
-from ._artifacts import load_model, missing_file, read_config
 
 PACKAGED = ROOT / "models" / "pretrained" / "english"
 """The scorer that comes with the package; ``README.md`` in it says what it was trained on, and by which command."""

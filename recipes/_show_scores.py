@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from ..artifacts import atomic_write
 from ..data._reading import read_text
 from ..models.scorers.base import SIGNALS
 from ..registry import UnknownNameError
-from ._artifacts import atomic_write
 from ._config import resolve_device
 from ._heatmap import heatmap_page, heatmap_terminal
 from ._progress import Bar

@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..artifacts import whole
 from ..models.scorers.base import Loss
 from . import _checkpoint as checkpoint
-from ._artifacts import whole
 from ._config import as_dict, autocast, flat, refuse_changes, resolve_device, resolve_dtype
 from ._log import Log, add, note
 from ._parallel import Interrupts, Replica, ranks, start_processes, wrap

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..artifacts import missing_file
 from ..data._audio import RATE, Audio
 from ..data._reading import Skipping, UnreadableError
 from ..registry import ROOT
 from ..tokenizers_._units import stream_of
 from ..tokenizers_.base import Stream, Tokenizer, load_tokenizer
 from ..tokenizers_.hubert_units import UnitTokenizer
-from ._artifacts import missing_file
 from ._progress import Bar
 
 PACKAGED = ROOT / "models" / "pretrained" / "units"

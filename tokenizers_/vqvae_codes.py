@@ -82,7 +82,7 @@ class VQVAECodes:
 
     def save(self, folder: Path) -> None:
         """Write the whole VQ-VAE as a model folder."""
-        from ..recipes._artifacts import save_model
+        from ..artifacts import save_model
 
         save_model(Path(folder), self.model.kind, self.model.fields(), self.model)
 
@@ -100,8 +100,8 @@ class _Counted:
 
 
 def _load(folder: Path) -> VQVAE:
+    from ..artifacts import load_model
     from ..models.vqvae import VQVAE
-    from ..recipes._artifacts import load_model
 
     model = load_model(folder, VQVAE.from_fields, kind=VQVAE.kind)
     assert isinstance(model, VQVAE)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ...recipes._artifacts import load_model, missing_file, read_config
+from ...artifacts import load_model, missing_file, read_config
 from ...schema import coerce
 from ...tokenizers_._frames import HOP, SPAN
 from .. import hubert

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ...artifacts import append_line, atomic_write
 from ...data.base import Split
 from ...registry import UnknownNameError, build
 from ...tokenizers_.base import measure_of
-from .._artifacts import append_line, atomic_write
 from .._config import as_dict, digest, dump, resolve_device
 from .._corpus import Passage
 from .._language_model import score_passages, strategies

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .._artifacts import atomic_write
+from ...artifacts import atomic_write
 from .._heatmap import SCRIPT as HEATMAP_SCRIPT
 from .._heatmap import STYLE as HEATMAP_STYLE
 from .._page import render, to_bytes

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from ...artifacts import atomic_write
 from ...data._reading import Skipping
 from ...registry import build
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, save_tokenizer
-from .._artifacts import atomic_write
 from .._config import as_dict, dump, flat, load, refuse_changes
 from .._lock import locked
 from .._progress import progress

@@ -15,12 +15,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from ...artifacts import atomic_write, read_sealed, read_tensors, seal, write_tensors
 from ...data._audio import Audio
 from ...data._reading import Skipping, UnreadableError
 from ...data.base import Document
 from ...models.hubert import HubertConfig, span_mask
 from ...tokenizers_.base import Tokenizer
-from .._artifacts import atomic_write, read_sealed, read_tensors, seal, write_tensors
 from .._progress import progress
 
 SLACK = 2

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...artifacts import CONFIG, atomic_write, save_model
 from ...data._audio import RATE
 from ...data.base import Split
 from ...models import hubert
@@ -18,7 +19,6 @@ from ...models.hubert import KIND, HubertConfig
 from ...models.scorers.base import Loss
 from ...registry import build
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, reads_of, save_tokenizer
-from .._artifacts import CONFIG, atomic_write, save_model
 from .._claim import claim, identity
 from .._config import resolve_device
 from .._lock import locked

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ...artifacts import atomic_write
 from ...data._audio import Audio
 from ...memory.bank import Memory
 from ...memory.bank import State as MemoryState
@@ -20,7 +21,6 @@ from ...memory.policy import Seen
 from ...memory.slots import Slots, concatenate
 from ...registry import UnknownNameError
 from ...tokenizers_.base import Tokenizer
-from .._artifacts import atomic_write
 from .._language_model import Strategy, strategies
 from .._progress import progress
 from .._score import require_text

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from ...artifacts import CONFIG, WEIGHTS, atomic_write, load_model, missing_file, read_config, save_model
 from ...data.base import Split
 from ...memory.policy import Guard
 from ...models.memory_transformer import TransformerConfig
 from ...models.scorers.base import Loss, ScorerModel
 from ...registry import build
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, measure_of, reads_of, save_tokenizer
-from .._artifacts import CONFIG, WEIGHTS, atomic_write, load_model, missing_file, read_config, save_model
 from .._claim import claim, identity
 from .._config import load, resolve_device
 from .._corpus import Batch, Passage, TrainingLoader, passages, spread, sweep

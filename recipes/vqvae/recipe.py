@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...artifacts import CONFIG, atomic_write, load_model, save_model
 from ...data._reading import Skipping
 from ...data.base import Split
 from ...models.scorers.base import Loss
 from ...models.spectral import bandwidth
 from ...models.vqvae import VQVAE, VQVAEConfig
 from ...registry import build
-from .._artifacts import CONFIG, atomic_write, load_model, save_model
 from .._claim import claim, identity
 from .._config import as_dict, resolve_device
 from .._corpus import spread

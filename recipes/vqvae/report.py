@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...artifacts import atomic_write
 from ...models.vqvae import VQVAE
-from .._artifacts import atomic_write
 from .._page import render, to_bytes
 
 HERE = Path(__file__).parent

@@ -14,11 +14,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+from vqmem.artifacts import save_model
 from vqmem.data._audio import Audio
 from vqmem.data.base import Document
 from vqmem.models.spectral import Bandwidth
 from vqmem.models.vqvae import VQVAE, VQVAEConfig
-from vqmem.recipes._artifacts import save_model
 from vqmem.registry import build, load, names
 from vqmem.tokenizers_.base import Stream, load_tokenizer, makes_of, measure_of, reads_of, save_tokenizer
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 from vqmem import registry
+from vqmem.artifacts import save_model
 from vqmem.models.spectral import Bandwidth
 from vqmem.models.vqvae import VQVAE as VQVAEModel
 from vqmem.models.vqvae import VQVAEConfig
-from vqmem.recipes._artifacts import save_model
 from vqmem.recipes._config import load
 
 SHIPPED = [

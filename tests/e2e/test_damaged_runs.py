@@ -6,8 +6,8 @@ import json
 import shutil
 
 import pytest
+from vqmem.artifacts import seal
 from vqmem.cli import main
-from vqmem.recipes._artifacts import seal
 
 USES = {"scorer": ["score", "TEXT", "--model", "RUN"], "transformer": ["generate", "RUN", "--prompt", "a"]}
 

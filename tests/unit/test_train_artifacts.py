@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from vqmem.recipes._artifacts import append_line, atomic_write, load_model, read_config, read_sealed, save_model, seal
+from vqmem.artifacts import append_line, atomic_write, load_model, read_config, read_sealed, save_model, seal
 from vqmem.recipes._lock import locked
 from vqmem.recipes._progress import Bar, duration, progress
 

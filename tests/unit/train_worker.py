@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from test_train import CONFIG, Stream, Toy, same_weights
 from torch import Tensor, nn
+from vqmem.artifacts import load_weights
 from vqmem.models.scorers.base import Loss
-from vqmem.recipes._artifacts import load_weights
 from vqmem.recipes._parallel import gather, ranks
 from vqmem.recipes._train import TrainConfig, train
 

@@ -24,7 +24,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from .. import __version__
+from . import __version__
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
