@@ -28,6 +28,21 @@ def empty_state(lstm: nn.LSTM, batch: int) -> tuple[Float[Tensor, "batch hidden"
     return zeros, zeros.clone()
 
 
+def run_lstm(
+    lstm: nn.LSTM, inputs: Tensor, state: tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]
+) -> tuple[Tensor, tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]]:
+    """The hidden state after each input, which is laid out as ``lstm`` wants it, and the state after the last one.
+
+    In the precision of the weights under autocast too: not every CPU has an LSTM of a lower one, and a recurrence adds
+    up its errors.
+    """
+    with torch.autocast(inputs.device.type, enabled=False):
+        dtype = lstm.all_weights[0][0].dtype
+        h, c = (part.to(dtype).unsqueeze(0) for part in state)
+        hidden, (h, c) = lstm(inputs.to(dtype), (h, c))
+    return hidden, (h.squeeze(0), c.squeeze(0))
+
+
 def run_twin_lstm(
     lstm: nn.LSTM,
     rows: Float[Tensor, "rows dim"],
@@ -45,7 +60,7 @@ def run_twin_lstm(
 
     Returns the hidden state after each twin step, the hidden state after a twin step from the zero state for each row,
     and the state after the last step. Differentiable in the weights of ``lstm``, the tables and the state. Works in the
-    precision of the weights under autocast too: a recurrence adds up the errors of a lower one.
+    precision of the weights, as `run_lstm` does.
     """
     with torch.autocast(rows.device.type, enabled=False):
         dtype = lstm.all_weights[0][0].dtype
@@ -64,8 +79,7 @@ def _run(
     hiddens = None
     if index.shape[1] < FUSED_BELOW or not rows.is_cpu:
         with torch.no_grad():
-            states = (state[0].unsqueeze(0), state[1].unsqueeze(0))
-            hiddens = torch.cat([states[0], lstm(F.embedding(index, rows), states)[0]])
+            hiddens = torch.cat([state[0].unsqueeze(0), run_lstm(lstm, F.embedding(index, rows), state)[0]])
     rebuilt, hidden, cell = _TwinLSTM.apply(
         inputs, alone - inputs, index, recurrent * double.unsqueeze(1), *state, hiddens
     )  # pyright: ignore[reportGeneralTypeIssues]

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..lstm import empty_state
+from ..lstm import empty_state, run_lstm
 from .base import Loss
 from .unigram import Unigram
 
@@ -80,8 +80,8 @@ class LSTMLM(nn.Module):
         return Loss(loss, {"surprise": loss.item(), "rarity": counted.value.item()}), (h.detach(), c.detach())
 
     def _surprise(self, tokens: Int[Tensor, "batch time"], state: State) -> tuple[Float[Tensor, "batch time"], State]:
-        hidden, (h, c) = self.lstm(self.embed(tokens), (state[0].unsqueeze(0), state[1].unsqueeze(0)))
+        hidden, after = run_lstm(self.lstm, self.embed(tokens), state)
         before = torch.cat([state[0].unsqueeze(1), hidden[:, :-1]], 1)
         logits = F.linear(self.head(before), self.embed.weight, self.bias)
         nll = F.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view(tokens.shape)
-        return nll, (h.squeeze(0), c.squeeze(0))
+        return nll, after

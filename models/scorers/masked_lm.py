@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..lstm import empty_state, run_twin_lstm
+from ..lstm import empty_state, run_lstm, run_twin_lstm
 from .base import Loss
 from .unigram import Unigram
 
@@ -96,12 +96,12 @@ class MaskedLM(nn.Module):
         read = torch.where(wrong, self.vocab_size, tokens)
         read = torch.where(share < 2 * self.config.replace, tokens, read)
         read = torch.where(share < self.config.replace, other, read)
-        hidden, (h, c) = self.lstm(self.embed(read.t()), (state[0].unsqueeze(0), state[1].unsqueeze(0)))
+        hidden, (h, c) = run_lstm(self.lstm, self.embed(read.t()), state)
         asked = (wrong & mask).t()
         loss = (self._nll(hidden, tokens.t()) * asked).sum() / asked.sum().clamp(min=1)
         counted, _ = self.unigram.training_step(tokens, self.unigram.initial_state(tokens.shape[0]), mask)
         metrics = {"surprise": loss.item(), "rarity": counted.value.item()}
-        return Loss(loss, metrics), (h.squeeze(0).detach(), c.squeeze(0).detach())
+        return Loss(loss, metrics), (h.detach(), c.detach())
 
     def _nll(self, hidden: Float[Tensor, "time batch hidden"], targets: Int[Tensor, "time batch"]) -> Tensor:
         logits = F.linear(self.head(hidden), self.embed.weight[:-1], self.bias)

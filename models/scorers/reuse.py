@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..lstm import empty_state
+from ..lstm import empty_state, run_lstm
 from .base import Loss
 from .unigram import Unigram
 
@@ -156,9 +156,9 @@ class Reuse(nn.Module):
             embedded = embedded * known[..., None]
         gap = torch.where(gap > 0, 1 + gap.clamp(min=1).log2().long(), 0).clamp(max=GAPS - 1)
         inputs = torch.cat([embedded, self.gaps(gap), self.counts(count.clamp(max=COUNTS - 1))], -1)
-        hidden, (h, c) = self.lstm(inputs, (state.h.unsqueeze(0), state.c.unsqueeze(0)))
+        hidden, (h, c) = run_lstm(self.lstm, inputs, (state.h, state.c))
         logits = self.head(torch.cat([inputs, hidden], -1)).squeeze(-1)
-        return logits, State(h.squeeze(0), c.squeeze(0), state.time + tokens.shape[1], *seen)
+        return logits, State(h, c, state.time + tokens.shape[1], *seen)
 
 
 def look_back(
