@@ -14,6 +14,7 @@ Needs $VQMEM_DATA (default ../shared/data) with speech/hubert100_ljspeech.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from _results import figure, options, present
@@ -50,9 +51,11 @@ def trained(runs: Path, name: str, quick: bool) -> Run:
 
 
 def measure(run: Run, goal: float) -> dict:
-    """Test perplexity of the memory that was best on dev, and those of all others."""
-    dev, test = (evaluate(run, split)["memories"] for split in ("dev", "test"))
+    """Test perplexity of the memory that was best on dev, and of the others with as many slots."""
+    dev = evaluate(run, "dev")["memories"]
     best = min(dev, key=lambda memory: dev[memory]["perplexity"])
+    as_many = replace(run.config, budgets=(int(best.split("@")[1]),))
+    test = evaluate(run._replace(config=as_many), "test")["memories"]
     more = {name: round(memory["perplexity"], 3) for name, memory in test.items()}
     return figure(round(test[best]["perplexity"], 3), "perplexity", goal, least=False, memory=best, **more)
 

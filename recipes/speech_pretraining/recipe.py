@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from ...artifacts import CONFIG, atomic_write, save_model
 from ...data._audio import RATE
@@ -56,6 +57,8 @@ class Config:
     """Longest crop, in seconds; shorter clips are taken whole."""
     feature_weight: float = 10.0
     """Of the penalty on the mean square of the convolutional features."""
+    unmasked_weight: float = 0.0
+    """Of the loss of the frames that can be seen (alpha and 1 - alpha of equation 2, over alpha); 0 is HuBERT's."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=5e-4, betas=(0.9, 0.98), weight_decay=0.01))
     labels: str | None = None
     """A table of phones (name, start, end, phone) of dev clips: evaluations then tell how well layers know them."""
@@ -78,8 +81,9 @@ class Config:
             raise ValueError(f"eval_clips={self.eval_clips} is too small; give at least 1, or null for all")
         if self.model.frames(self.crop_samples) < 2:
             raise ValueError(f"crop={self.crop} seconds hold fewer than two frames; give a longer crop")
-        if not self.feature_weight >= 0:
-            raise ValueError(f"feature_weight={self.feature_weight} is negative; give 0 or more")
+        for name in ("feature_weight", "unmasked_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} is negative; give 0 or more")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} is out of range; give a number from 0 to 2^63 - 1")
         for name in ("seed", "device", "dtype"):
@@ -95,8 +99,8 @@ class Config:
 class PretrainingTask:
     """A step: hide spans, name their units."""
 
-    def __init__(self, model: nn.Module, feature_weight: float) -> None:
-        self.module, self.feature_weight = model, feature_weight
+    def __init__(self, model: nn.Module, feature_weight: float, unmasked_weight: float = 0.0) -> None:
+        self.module, self.feature_weight, self.unmasked_weight = model, feature_weight, unmasked_weight
 
     def initial_state(self) -> None:
         """Nothing is carried from batch to batch."""
@@ -106,6 +110,8 @@ class PretrainingTask:
         encoding = hubert.encode(self.module, batch.waveforms, batch.lengths, batch.mask)
         scores, shown = hubert.logits(self.module, encoding.layers[-1]), encoding.valid & ~batch.mask
         loss = hubert.masked_loss(scores[batch.mask], batch.units[batch.mask], encoding.penalty, self.feature_weight)
+        if self.unmasked_weight and shown.any():
+            loss = loss + self.unmasked_weight * F.cross_entropy(scores[shown], batch.units[shown])
         right = scores.detach().argmax(-1) == batch.units
         metrics = {
             "masked_accuracy": float(right[batch.mask].float().mean()),
@@ -166,7 +172,7 @@ def pretrain(
     if (folder / CONFIG).is_file():
         return load(folder, device)[0]
     seed_all(config.seed)
-    task = PretrainingTask(hubert.build(config.model, classes).to(device), config.feature_weight)
+    task = PretrainingTask(hubert.build(config.model, classes).to(device), config.feature_weight, config.unmasked_weight)
     frames = config.model.frames(config.crop_samples)
     loader = Loader(train_clips, config.model, config.rows, frames, config.seed, *ranks())
     settings = replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype)

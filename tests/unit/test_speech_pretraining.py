@@ -5,11 +5,12 @@ import pytest
 import soundfile
 import torch
 from vqmem.data._audio import Audio
+from vqmem.models import hubert
 from vqmem.models.hubert import HubertConfig
 from vqmem.recipes.speech_pretraining.clips import Clip, Loader
 from vqmem.recipes.speech_pretraining.labels import read_labels
 from vqmem.recipes.speech_pretraining.quality import unit_quality
-from vqmem.recipes.speech_pretraining.recipe import Config
+from vqmem.recipes.speech_pretraining.recipe import Config, PretrainingTask
 
 MODEL = HubertConfig()
 
@@ -54,6 +55,20 @@ def test_a_loader_goes_on_where_it_was(clips):
     second.load_state_dict(first.state_dict())
     for left, right in zip(first.next(), second.next(), strict=True):
         assert torch.equal(left, right)
+
+
+def test_shown_frames_count_as_much_as_is_said(clips):
+    shape = {"encoder_embed_dim": 32, "encoder_num_layers": 1, "encoder_num_heads": 2, "encoder_ff_interm_features": 32}
+    small = HubertConfig(final_dim=8, extractor_conv_layer_config=((16, 400, 320),), **shape)
+    batch = Loader(clips, small, rows=3, crop=30, seed=0).next()
+    model = hubert.build(small, 77).eval()
+    losses = [PretrainingTask(model, 10.0, weight).step(batch, None)[0].value.item() for weight in (0.0, 1.0, 2.0)]
+    encoding = hubert.encode(model, batch.waveforms, batch.lengths, batch.mask)
+    shown = encoding.valid & ~batch.mask
+    nll = -hubert.logits(model, encoding.layers[-1]).log_softmax(-1)[shown]
+    expected = float(nll.gather(1, batch.units[shown][:, None]).mean().detach())
+    assert losses[1] - losses[0] == pytest.approx(expected, abs=1e-4)
+    assert losses[2] - losses[0] == pytest.approx(2 * expected, abs=1e-4)
 
 
 def write(path, *rows):
@@ -104,6 +119,7 @@ def test_bad_labels_are_told(rows, told, tmp_path):
         ({"targets": "hubert_unit"}, "did you mean hubert_units"),
         ({"seed": -1}, "seed=-1 is out of range"),
         ({"feature_weight": -1.0}, "feature_weight=-1.0 is negative"),
+        ({"unmasked_weight": -0.5}, "unmasked_weight=-0.5 is negative"),
     ],
 )
 def test_bad_keys_are_told(keys, told):
