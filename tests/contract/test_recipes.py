@@ -38,6 +38,9 @@ HUBERT += ["model.encoder_num_heads=2", "model.encoder_ff_interm_features=16", "
 HUBERT += ["model.extractor_conv_layer_config=[[8,20,20],[8,8,4],[8,4,4]]", "model.final_dim=8"]
 
 
+PHRASES = ["length=80", "gap=20", "phrase=8", "cue=2", "phrases=2", "train_documents=20", "held_out_documents=8"]
+
+
 def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     """Overrides that make any shipped config small; what is not of its kind is left out."""
     text = path.read_text(encoding="utf-8")
@@ -50,27 +53,31 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     prefix = "" if name == "text_lm" else "lm."
     made = [f"out={folder}", *(f"{prefix}{override}" for override in MODEL)]
     if "budgets" in text:
-        made.append("budgets=[8,12]")
+        made.append("budgets=[8]" if "trained:" in text else "budgets=[8,12]")  # many strategies
     if "bpe" in text:
         made.append(f"{prefix}front_end.vocab_size=300")
     if "name: pretrained" in text:
         made.append(f"front_end.path={tokenizer}")
     if "cutoffs" in text:
         made.append("scorer.cutoffs=[20,60]")
-    made += spoken(text, folder)
+    made += spoken(text, folder, prefix)
     if "vqvae_codes" in text:
-        made.append(f"front_end.path={small_vqvae(folder.parent)}")
+        made.append(f"{prefix}front_end.path={small_vqvae(folder.parent)}")
+    if "hubert_units" in text:
+        made += [f"{prefix}front_end.clusters=10", f"{prefix}front_end.fit_frames=500"]
+    if "repeated_phrases" in text:
+        made += [f"{prefix}data.{key}" for key in PHRASES]
     if name == "compare":
         made += ["seeds=[0,1]", "passages=7", "shown=40", "native.budget=8", "native.train.steps=2"]
     return made
 
 
-def spoken(text: str, folder: Path) -> list[str]:
+def spoken(text: str, folder: Path, prefix: str = "") -> list[str]:
     """Overrides for configs that speak: few pieces, kept beside the run."""
     if "spoken_text" not in text:
         return []
     pytest.importorskip("espeakng_loader", reason="needs espeakng-loader (extra 'speech')")
-    return ["data.limit=3", f"data.cache={folder.parent / 'spoken'}"]
+    return [f"{prefix}data.limit=8", f"{prefix}data.cache={folder.parent / 'spoken'}"]
 
 
 def small_vqvae(folder: Path) -> Path:
