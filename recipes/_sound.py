@@ -13,8 +13,8 @@ from torch import Tensor
 
 BANDS, RANGE = 80, 80.0
 """Mel bands of a spectrogram, and how many dB below the loudest are still told apart."""
-PITCH = (60.0, 500.0)
-"""Hz between which a voice is looked for."""
+PITCH, PITCHES = (60.0, 500.0), 50
+"""Hz between which a voice is looked for, and how often a second."""
 QUIET, SHORTEST = 30.0, 0.1
 """A pause is as many dB below the loudest, and lasts so many seconds at least."""
 
@@ -46,25 +46,32 @@ def sound(waveform: Float[Tensor, " _"], rate: int) -> str:
     return f"data:audio/wav;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
+def pauses(waveform: Float[Tensor, " _"], rate: int) -> list[tuple[float, float]]:
+    """From which second to which nothing is said: what lies between the stretches that are loud.
+
+    High frequencies count for more, so that a hum is silence.
+    """
+    import librosa
+
+    settings = {"top_db": QUIET, "frame_length": _WINDOW, "hop_length": rate // 100}
+    loud = librosa.effects.split(librosa.effects.preemphasis(_padded(waveform)), **settings) / rate
+    end = len(waveform) / rate
+    borders = [0.0, *(min(float(second), end) for stretch in loud for second in stretch), end]
+    return [(start, end) for start, end in zip(borders[::2], borders[1::2], strict=True) if end - start >= SHORTEST]
+
+
 def pitch(waveform: Float[Tensor, " _"], rate: int) -> Float[np.ndarray, " frames"]:
-    """Hz every 20 ms, NaN where there is no voice (probabilistic YIN, Mauch and Dixon 2014)."""
+    """Hz every 20 ms, NaN where there is no voice (probabilistic YIN, Mauch and Dixon 2014) and in `pauses`."""
     import librosa
 
     low, high = PITCH
     hz, _, _ = librosa.pyin(
-        _padded(waveform), fmin=low, fmax=high, sr=rate, frame_length=_WINDOW, hop_length=rate // 50
+        _padded(waveform), fmin=low, fmax=high, sr=rate, frame_length=_WINDOW, hop_length=rate // PITCHES
     )
+    hz[(hz < 1.02 * low) | (hz > high / 1.02)] = np.nan  # what lies at a border was not found between them
+    for start, end in pauses(waveform, rate):
+        hz[round(start * PITCHES) : round(end * PITCHES)] = np.nan
     return hz
-
-
-def pauses(waveform: Float[Tensor, " _"], rate: int) -> list[tuple[float, float]]:
-    """From which second to which nothing is said: what lies between the stretches that are loud."""
-    import librosa
-
-    settings = {"top_db": QUIET, "frame_length": _WINDOW, "hop_length": rate // 100}
-    loud = librosa.effects.split(_padded(waveform), **settings) / rate
-    borders = [0.0, *(float(second) for stretch in loud for second in stretch), len(waveform) / rate]
-    return [(start, end) for start, end in zip(borders[::2], borders[1::2], strict=True) if end - start >= SHORTEST]
 
 
 def mel_place(hz: float, rate: int) -> float:

@@ -14,12 +14,12 @@ from torch import Tensor
 from ..models.scorers.base import SIGNALS
 from ._page import HERE
 from ._score_audio import AudioScores
-from ._sound import PITCH, mel, mel_place, pauses, picture, pitch
+from ._sound import PITCH, PITCHES, mel, mel_place, pauses, picture, pitch
 from ._ticks import ticks
 
 LEFT, RIGHT, CURVE, SPECTRUM = 58, 52, (30, 150), (168, 398)
 """Margins, and from where to where the curve and the spectrogram reach, in pixels."""
-HEIGHT, NARROWEST, A_SECOND = 448, 760, 90
+HEIGHT, NARROWEST, A_SECOND = 448, 1000, 90
 """Of the whole; width of the shortest recording, and of each second of a longer one."""
 STYLE = HERE / "_sound_plot.css"
 
@@ -116,7 +116,7 @@ def _pauses(clip: Clip) -> list[str]:
 def _seconds(clip: Clip) -> list[str]:
     """The axis of time."""
     bottom, end, parts = SPECTRUM[1], clip.start + clip.seconds, []
-    marks = ticks(clip.start, end, inside=True) if clip.seconds < 8 else range(math.ceil(clip.start), int(end) + 1)
+    marks = ticks(clip.start, end, inside=True) if clip.seconds < 10 else range(math.ceil(clip.start), int(end) + 1)
     for mark in marks:
         parts.append(f'<path class="axis" d="M{clip.x(mark):.1f} {bottom}v5"/>')
         parts.append(_text(clip.x(mark), bottom + 19, f"{mark:g}", "middle"))
@@ -142,7 +142,7 @@ def _pitch(clip: Clip) -> list[str]:
         parts.append(_text(right + 8, y + 4, f"{mark} Hz", "start"))
     for number, hz in enumerate(pitch(clip.waveform, clip.rate).tolist()):
         if voiced := math.isfinite(hz):
-            second = clip.start + min(number / 50, clip.seconds)
+            second = clip.start + min(number / PITCHES, clip.seconds)
             line += f"{'L' if joined else 'M'}{clip.x(second):.1f} {_pitch_place(hz):.1f}"
         joined = voiced
     return [*parts, *(f'<path class="pitch {kind}" d="{line}"/>' for kind in ("under", "over") if line)]
