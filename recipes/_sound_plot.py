@@ -17,14 +17,15 @@ from ._score_audio import AudioScores
 from ._sound import PITCH, PITCHES, mel, mel_place, pauses, picture, pitch
 from ._ticks import ticks
 
-LEFT, RIGHT, CURVE, SPECTRUM = 58, 52, (30, 150), (168, 398)
+LEFT, RIGHT, CURVE, SPECTRUM = 58.0, 52.0, (30.0, 150.0), (168.0, 398.0)
 """Margins, and from where to where the curve and the spectrogram reach, in pixels."""
-HEIGHT, NARROWEST, A_SECOND = 448, 1000, 90
+HEIGHT, NARROWEST, A_SECOND = 448, 1000.0, 90.0
 """Of the whole; width of the shortest recording, and of each second of a longer one."""
 STYLE = HERE / "_sound_plot.css"
 
 _LIGHT = ":root { --page: #ffffff; --ink: #16191d; --soft: #565f6b; --line: #dfe3e8; --accent: #0b62c4; }\n"
-_KILOHERTZ = (0.5, 1, 2, 4, 8)
+_KILOHERTZ = (0.5, 1.0, 2.0, 4.0, 8.0)
+_HERTZ = (75.0, 100.0, 150.0, 200.0, 300.0, 400.0)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def draw(clip: Clip, signals: Sequence[str] = SIGNALS) -> str:
     """
     top, bottom = SPECTRUM
     power = mel(clip.waveform, clip.rate)
-    box = f'x="{LEFT}" y="{top}" width="{clip.width:.0f}" height="{bottom - top}"'
+    box = f'x="{LEFT:g}" y="{top:g}" width="{clip.width:.0f}" height="{bottom - top:g}"'
     width = LEFT + clip.width + RIGHT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="sound" viewBox="0 0 {width:.0f} {HEIGHT}" '
@@ -85,14 +86,14 @@ def still(clip: Clip, signal: str) -> str:
 def _signal(clip: Clip, name: str) -> list[str]:
     """The curve of a signal and its axis, between the 0.5th and the 99.5th percentile."""
     values = clip.scores.signals[:, SIGNALS.index(name)].double().numpy()
-    low, high = np.quantile(values, [0.005, 0.995])
+    low, high = np.quantile(values, [0.005, 0.995]).tolist()
     marks = ticks(min(low, 0.0), high)
     (top, bottom), span = CURVE, marks[-1] - marks[0]
     places = bottom - (np.clip(values, marks[0], marks[-1]) - marks[0]) / span * (bottom - top)
     parts = [f'<g class="signal" data-signal="{name}">']
     for mark in marks:
         y = bottom - (mark - marks[0]) / span * (bottom - top)
-        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}h{clip.width:.0f}"/>')
+        parts.append(f'<path class="grid" d="M{LEFT:g} {y:.1f}h{clip.width:.0f}"/>')
         parts.append(_text(LEFT - 8, y + 4, f"{mark:g}", "end"))
     unit = "nats" if clip.scores.ids is not None else "nats a dimension"
     parts.append(_text(LEFT, top - 12, f"{name}, {unit}", "start", "name"))
@@ -107,8 +108,8 @@ def _pauses(clip: Clip) -> list[str]:
     """Shades over both panels where nothing is said."""
     top, height = CURVE[0], SPECTRUM[1] - CURVE[0]
     return [
-        f'<rect class="pause" x="{clip.x(clip.start + start):.1f}" y="{top}" '
-        f'width="{(end - start) / clip.seconds * clip.width:.1f}" height="{height}"/>'
+        f'<rect class="pause" x="{clip.x(clip.start + start):.1f}" y="{top:g}" '
+        f'width="{(end - start) / clip.seconds * clip.width:.1f}" height="{height:g}"/>'
         for start, end in pauses(clip.waveform, clip.rate)
     ]
 
@@ -116,9 +117,10 @@ def _pauses(clip: Clip) -> list[str]:
 def _seconds(clip: Clip) -> list[str]:
     """The axis of time."""
     bottom, end, parts = SPECTRUM[1], clip.start + clip.seconds, []
-    marks = ticks(clip.start, end, inside=True) if clip.seconds < 10 else range(math.ceil(clip.start), int(end) + 1)
+    whole = map(float, range(math.ceil(clip.start), int(end) + 1))
+    marks = ticks(clip.start, end, inside=True) if clip.seconds < 10 else whole
     for mark in marks:
-        parts.append(f'<path class="axis" d="M{clip.x(mark):.1f} {bottom}v5"/>')
+        parts.append(f'<path class="axis" d="M{clip.x(mark):.1f} {bottom:g}v5"/>')
         parts.append(_text(clip.x(mark), bottom + 19, f"{mark:g}", "middle"))
     return [*parts, _text(LEFT + clip.width / 2, bottom + 40, "seconds", "middle")]
 
@@ -128,7 +130,7 @@ def _frequencies(clip: Clip) -> list[str]:
     (top, bottom), parts = SPECTRUM, []
     for mark in (mark for mark in _KILOHERTZ if 2000 * mark <= clip.rate):
         y = bottom - mel_place(1000 * mark, clip.rate) * (bottom - top)
-        parts.append(f'<path class="axis" d="M{LEFT} {y:.1f}h-5"/>')
+        parts.append(f'<path class="axis" d="M{LEFT:g} {y:.1f}h-5"/>')
         parts.append(_text(LEFT - 8, y + 4, f"{mark:g} kHz", "end"))
     return parts
 
@@ -136,10 +138,10 @@ def _frequencies(clip: Clip) -> list[str]:
 def _pitch(clip: Clip) -> list[str]:
     """The line of the pitch over the spectrogram, and its own axis on the right, which is logarithmic."""
     right, parts, line, joined = LEFT + clip.width, [], "", False
-    for mark in (75, 100, 150, 200, 300, 400):
+    for mark in _HERTZ:
         y = _pitch_place(mark)
         parts.append(f'<path class="axis" d="M{right:.0f} {y:.1f}h5"/>')
-        parts.append(_text(right + 8, y + 4, f"{mark} Hz", "start"))
+        parts.append(_text(right + 8, y + 4, f"{mark:g} Hz", "start"))
     for number, hz in enumerate(pitch(clip.waveform, clip.rate).tolist()):
         if voiced := math.isfinite(hz):
             second = clip.start + min(number / PITCHES, clip.seconds)
