@@ -182,9 +182,9 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="one JSON object a token and line, instead of colours")
-    page = "write a page: a text as a heat map, a recording to hear, below its score and above its spectrogram"
+    page = "write a page: a text as a heat map; a recording to hear, its score above its spectrogram"
     output.add_argument("--html", type=Path, metavar="OUT", help=page)
-    output.add_argument("--image", type=Path, metavar="OUT", help="write that picture of a recording, an SVG")
+    output.add_argument("--image", type=Path, metavar="OUT", help="write an SVG of a recording: its score above its spectrogram")
 
 
 def _score(asked: argparse.Namespace) -> None:
@@ -202,8 +202,7 @@ _SCORE = Command(
     """\
 examples:
   vqmem score book.txt | less -R
-  vqmem score book.txt --signal gain
-  vqmem score book.txt --html book.html
+  vqmem score book.txt --signal gain --html book.html
   vqmem score book.txt --tokenizer HuggingFaceTB/SmolLM2-135M
   cat book.txt | vqmem score - --json | head
   vqmem score clip.flac --html clip.html
@@ -220,9 +219,8 @@ gain = rarity - surprise: how much the context told about it.""",
 
 
 def _units_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files", metavar="FILE", nargs="+", help="recordings: wav, flac, ogg, mp3; any rate, any length"
-    )
+    recordings = "recordings: wav, flac, ogg, mp3; any rate, any length"
+    parser.add_argument("files", metavar="FILE", nargs="+", help=recordings)
     fitted = "run of `vqmem fit-units` (default: the packaged units, 100 clusters of MFCC)"
     parser.add_argument("--model", type=Path, metavar="DIR", help=fitted)
     parser.add_argument("--deduplicate", action="store_true", help="make one unit of a run, with its whole duration")
@@ -258,12 +256,10 @@ def _recipe_command(name: str) -> Command:
     shipped = sorted(path.stem for path in _configs(name).glob("*.yaml"))
 
     def arguments(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "config", metavar="CONFIG", help=f"a YAML file, or one that is shipped: {', '.join(shipped)}"
-        )
-        parser.add_argument(
-            "overrides", metavar="key=value", nargs="*", default=[], help="changes to it, such as train.steps=100"
-        )
+        given = f"a YAML file, or one that is shipped: {', '.join(shipped)}"
+        parser.add_argument("config", metavar="CONFIG", help=given)
+        changes = "changes to it, such as train.steps=100"
+        parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=changes)
         parser.add_argument("--print-config", action="store_true", help="print the resolved config and do nothing")
 
     def run(asked: argparse.Namespace) -> None:
@@ -329,9 +325,8 @@ def _configs(name: str) -> Path:
 
 def _train_scorer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", required=True, metavar="NAME_OR_DIR", help="as `AutoTokenizer` takes it")
-    parser.add_argument(
-        "--data", type=Path, metavar="PATH", help="text file, or folder of them (default: built-in text)"
-    )
+    texts = "text file, or folder of them (default: built-in text)"
+    parser.add_argument("--data", type=Path, metavar="PATH", help=texts)
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the run (default runs/scorer, or runs/scorer_quick)"
     )
