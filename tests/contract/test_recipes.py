@@ -32,6 +32,8 @@ VQVAE = [
 ]
 VQVAE += ["train.steps=2", "train.eval_every=1", "eval_clips=2", "eval_seconds=0.5", "samples=1", "train_seconds=2"]
 MODEL += ["scorer_train.steps=3", "train.steps=4", "shape.dim=16", "shape.heads=2", "shape.layers=1"]
+FRAMES = ["passage=40", "rows=2", "segment=16", "eval_clips=2", "scorer.dim=8", "scorer.hidden=8", "scorer.codes=4"]
+FRAMES += ["train.steps=3", "train.eval_every=2", "train.tensorboard=false"]
 HUBERT = ["rows=2", "crop=0.5", "train.steps=2", "train.accumulate=1", "train.eval_every=1", "train.tensorboard=false"]
 HUBERT += ["targets.clusters=4", "eval_clips=2", "model.encoder_num_layers=6", "model.encoder_embed_dim=16"]
 HUBERT += ["model.encoder_num_heads=2", "model.encoder_ff_interm_features=16", "model.encoder_pos_conv_kernel=4"]
@@ -46,6 +48,8 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     text = path.read_text(encoding="utf-8")
     if name == "speech_pretraining":
         return [f"out={folder}", *HUBERT, *spoken(text, folder)]
+    if name == "frame_scorer":
+        return [f"out={folder}", *FRAMES, *spoken(text, folder)]
     if name == "vqvae":
         return [f"out={folder}", *VQVAE, *spoken(text, folder)]
     if name == "fit_units":
@@ -135,7 +139,7 @@ def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tokenizer_f
         _check_comparison(recipe, load(recipe.Config, path, overrides), out, result)
         return
     assert json.loads((out / "evaluation.json").read_text())["split"] == "dev"
-    if part := {"text_lm": "scorer", "speech_pretraining": "model", "vqvae": "model"}.get(name):
+    if part := {"text_lm": "scorer", "speech_pretraining": "model", "vqvae": "model", "frame_scorer": "model"}.get(name):
         assert (out / part / "model.safetensors").is_file()
 
 
