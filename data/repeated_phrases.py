@@ -35,8 +35,8 @@ class Source:
     what is coming: whoever foretells the rest must still hold the first. Nothing says at the first occurrence that it
     will be needed. Document i begins in the i-th document of the source, so that they overlap little.
 
-    A third of the documents of train are like that, with random gaps up to this one. The others are up to as long, more
-    often short than long, and three quarters of each are excerpts of what it said before, near more often than far: a
+    Documents of train are up to as long, more often short than long. Throughout them, excerpts of what was said stand
+    in new speech, densely in some documents and rarely in others, from any distance but near more often than far: a
     model learns to look back where that mostly pays, and hardly at all where one token in six comes again.
 
     Args:
@@ -93,8 +93,7 @@ class Source:
         for index in range(self.train_documents if split == "train" else self.held_out_documents):
             rng = random.Random(f"{self.seed} {split} {index}")
             speech = _Speech(chapters, index, rng)
-            dense = split == "train" and index % 3
-            runs, marked = self._dense(speech, rng) if dense else self._late(speech, rng, split == "train")
+            runs, marked = (self._dense if split == "train" else self._late)(speech, rng)
             times = [0]
             for run in runs:
                 times.append(times[-1] + run.frames)
@@ -102,13 +101,12 @@ class Source:
             units = tuple(chain.from_iterable([run.unit] * run.frames for run in runs))
             yield Document(f"repeated/{self.seed}/{split}/{index}", spans=spans, units=units)
 
-    def _late(self, speech: _Speech, rng: random.Random, vary: bool) -> tuple[list[Run], list[tuple[int, int]]]:
-        """Excerpts of the beginning, at the end; and where they stand. The gap is a random one if it is to ``vary``."""
-        gap = rng.randint(0, self.gap) if vary else self.gap
+    def _late(self, speech: _Speech, rng: random.Random) -> tuple[list[Run], list[tuple[int, int]]]:
+        """Excerpts of the beginning, at the end; and where they stand."""
         sizes = [self._size(rng) for _ in range(self.phrases)]
         between = self.phrase // 2
         head = self.length - sum(sizes) - between * self.phrases
-        places = sorted(rng.randint(0, head - gap - sum(sizes)) for _ in sizes)
+        places = sorted(rng.randint(0, head - self.gap - sum(sizes)) for _ in sizes)
         starts = [place + sum(sizes[:number]) for number, place in enumerate(places)]
         runs = speech.take(head, [])
         excerpts = [runs[start : start + size] for start, size in zip(starts, sizes, strict=True)]
@@ -120,14 +118,15 @@ class Source:
         return runs, marked
 
     def _dense(self, speech: _Speech, rng: random.Random) -> tuple[list[Run], list[tuple[int, int]]]:
-        """Speech and excerpts of what was said by turns; the logarithm of their distance is uniform."""
+        """Speech and excerpts of what was said by turns; logarithms of distances and of densities are uniform."""
         near = self.phrase // 3
         length = max(3 * self.phrase, round(rng.random() ** 2 * self.length))
+        between = round(near * (length / near) ** rng.random())
         runs, marked = speech.take(near, []), []
         while len(runs) < length:
             start = len(runs) - round(near * (len(runs) / near) ** rng.random())
             excerpt = runs[start : start + self._size(rng)]
-            runs += speech.take(rng.randint(1, near), runs, excerpt[0].unit)
+            runs += speech.take(rng.randint(1, between), runs, excerpt[0].unit)
             marked.append((len(runs) + self.cue, min(len(runs) + len(excerpt), length)))
             runs += excerpt
         return runs[:length], [(start, stop) for start, stop in marked if start < stop]

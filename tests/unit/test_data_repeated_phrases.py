@@ -65,12 +65,9 @@ def test_what_is_marked_was_said_beyond_the_gap(spoken, phrases, phrase, gap, ro
 
 def test_training_documents_repeat_often_and_at_all_distances(spoken):
     distances, marked, lengths = [], 0, []
-    for index, document in enumerate(Source(spoken, 150, 1, 512, 2, 40, 8, 256).documents("train")):
+    for document in Source(spoken, 100, 1, 512, 2, 40, 8, 256).documents("train"):
         runs, spans = runs_of(document)
         assert max(runs) < 100
-        if index % 3 == 0:  # as in dev and test, but for the gap
-            assert (len(runs), len(spans)) == (512, 2)
-            continue
         lengths.append(len(runs))
         for start, stop in spans:
             marked += stop - start
@@ -78,7 +75,7 @@ def test_training_documents_repeat_often_and_at_all_distances(spoken):
             distances += [next(back for back in range(1, start) if runs[start - 8 - back : stop - back] == copied)]
     assert min(lengths) == 120
     assert 480 < max(lengths) <= 512
-    assert 0.4 < marked / sum(lengths) < 0.8
+    assert 0.25 < marked / sum(lengths) < 0.6
     assert min(distances) < 30
     assert max(distances) > 400
     assert sorted(distances)[len(distances) // 2] < 100
