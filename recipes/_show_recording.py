@@ -43,14 +43,14 @@ def parse_span(text: str) -> Span:
     """``30:90``, ``30:`` or ``:90``. Raises `ValueError` for anything else, and for stretches that hold nothing."""
     first, colon, last = text.partition(":")
     try:
-        span = Span(float(first or 0), float(last or math.inf))
+        start, end = float(first or 0), float(last or math.inf)
     except ValueError:
-        colon = ""
+        colon, start, end = "", 0.0, 0.0
     if not colon:
         raise ValueError(f"--span {text} is not START:END in seconds; give such as 30:90, 30: or :90")
-    if not 0 <= span.start < span.end:
+    if not 0 <= start < end:
         raise ValueError(f"--span {text} holds nothing; START must be 0 or more, and END after it")
-    return span
+    return Span(start, end)
 
 
 def show_recording(
@@ -64,7 +64,7 @@ def show_recording(
     html: Path | None,
     image: Path | None,
 ) -> None:
-    """Score the recording ``file`` and show the stretch ``span`` of it on standard output, or write a page or a picture.
+    """Score the recording ``file`` and show its stretch ``span`` on standard output, or write a page or a picture.
 
     What comes before the stretch is scored too, since scores depend on it. Raises `ValueError` in one line for whatever
     is wrong with the recording or the model, for a span past the end, and for more than `DRAWN` seconds to draw.
@@ -102,8 +102,8 @@ def _cut(scores: AudioScores, span: Span) -> tuple[int, AudioScores]:
     inside = ((scores.ends > span.start) & (scores.starts < span.end)).nonzero().flatten()
     if not len(inside):
         raise ValueError(f"--span {span.start:g}:{span.end:g} holds no unit or frame; give a longer one")
-    part = slice(int(inside[0]), int(inside[-1]) + 1)
-    return part.start, AudioScores(*(None if column is None else column[part] for column in scores))
+    first, last = int(inside[0]), int(inside[-1])
+    return first, scores.slice(first, last + 1)
 
 
 def _objects(scores: AudioScores, first: int) -> Iterator[dict[str, Any]]:
