@@ -117,22 +117,20 @@ def _objects(scores: AudioScores, first: int) -> Iterator[dict[str, Any]]:
 
 def _print_colours(scores: AudioScores, signal: str) -> None:
     """Lines of half a second, each with the time at which it begins; also into a pipe, as a text's colours are."""
-    values, text = scores.signals[:, SIGNALS.index(signal)].double().numpy(), Text()
-    names = ["  "] * len(values) if scores.ids is None else [str(unit) for unit in scores.ids.tolist()]
-    width = max(map(len, names))
-    for number, (name, strength) in enumerate(zip(names, strengths(values), strict=True)):
-        if number % _LINE == 0:
-            text.append(f"{chr(10) if number else ''}{float(scores.starts[number]):8.2f} s ")
-        text.append(f"{name:>{width}}", style(strength))
-        text.append(" " if scores.ids is not None else "")
-    console = Console(force_terminal=True, highlight=False)
-    with console.capture() as coloured:
-        console.print(text, soft_wrap=True)
-    sys.stdout.write(coloured.get())
+    strong = strengths(scores.signals[:, SIGNALS.index(signal)].double().numpy())
+    names, gap = (["  "] * len(strong), "") if scores.ids is None else (list(map(str, scores.ids.tolist())), " ")
+    width, console = max(map(len, names)), Console(force_terminal=True, highlight=False)
+    for first in range(0, len(strong), _LINE):
+        line = Text(f"{float(scores.starts[first]):8.2f} s ")
+        for name, strength in zip(names[first : first + _LINE], strong[first : first + _LINE], strict=True):
+            line.append(f"{name:>{width}}", style(strength)).append(gap)
+        with console.capture() as coloured:
+            console.print(line, soft_wrap=True)
+        sys.stdout.write(coloured.get())
     sys.stdout.flush()  # a broken pipe is to be found before the summary is told
     means = ", ".join(f"{name} {mean:.2f}" for name, mean in zip(SIGNALS, scores.signals.mean(0).tolist(), strict=True))
     kind, unit = ("frames", "nats a dimension") if scores.ids is None else ("units", "nats a unit")
-    print(f"{len(values):,} {kind}; {unit}: {means}; orange = high {signal}", file=sys.stderr)
+    print(f"{len(strong):,} {kind}; {unit}: {means}; orange = high {signal}", file=sys.stderr)
 
 
 def _clip(audio: Audio, span: Span, scores: AudioScores) -> Clip:
