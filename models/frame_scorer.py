@@ -24,10 +24,10 @@ FOLDER = "model"
 
 
 class FrameScorer(nn.Module):
-    """A `VQLM` that is shown each frame with the mean and deviation of training frames taken out, dimension by dimension.
+    """A `VQLM` that is shown frames with mean and deviation of the training frames taken out, dimension by dimension.
 
-    Scores are nats a dimension of such frames: a Gaussian that knows nothing but them scores 1.42 on average. It keeps the
-    contract of a scorer (`ScorerModel`), with frames for tokens: causal, and the same for any chunking of the frames.
+    Scores are nats a dimension of such frames: a Gaussian that knows nothing but these two comes to 1.42 on average. It
+    keeps the contract of a scorer (`ScorerModel`), with frames for tokens: causal, and the same for any chunking.
     """
 
     mean: Float[Tensor, " dim"]
@@ -55,7 +55,7 @@ class FrameScorer(nn.Module):
 
     @torch.no_grad()
     def standardise_by(self, frames: Float[Tensor, "frames dim"]) -> None:
-        """Take mean and deviation from training frames; to be done before training. A dimension that is constant stays."""
+        """Take mean and deviation from training frames, before training. A dimension that is constant is not scaled."""
         deviation, mean = torch.std_mean(frames.double(), 0, correction=0)
         self.mean.copy_(mean)
         self.deviation.copy_(deviation.where(deviation > 1e-6, torch.ones_like(deviation)))
@@ -89,7 +89,7 @@ class FrameScorer(nn.Module):
 
 
 def is_frame_scorer(run: Path) -> bool:
-    """Whether the folder of a run holds a frame scorer. Raises `ValueError` where its model's description is damaged."""
+    """Whether the folder of a run holds a frame scorer. Raises `ValueError` where the model's config is damaged."""
     folder = Path(run) / FOLDER
     return (folder / CONFIG).is_file() and read_config(folder)["kind"] == KIND
 

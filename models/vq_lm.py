@@ -83,8 +83,8 @@ class VQLM(nn.Module):
 
     F is one LSTM cell, Q the quantiser. Token ids are predicted by a softmax, frames by a Gaussian of learnt diagonal
     variance (nats a dimension; another variance for ``rarity``, which knows less). With one code, surprise is the
-    surprisal of a plain language model; with as many codes as tokens it falls to 0. The state of a row is a row of ``h``
-    and of ``c``; zeros start a new document.
+    surprisal of a plain language model; with as many codes as tokens it falls to 0. The state of a row is a row of
+    ``h`` and of ``c``; zeros start a new document.
 
     With ``cutoffs`` the softmax is torch's adaptive one (1609.04309): its probabilities are exact and sum to 1 as well,
     but rare tokens, as `rank_by` counted them, share a class, and each further class has weights half as wide.

@@ -27,7 +27,7 @@ class AudioScores(NamedTuple):
     """The scores of a recording, a row for each unit or frame in the order of time.
 
     ``starts`` and ``ends`` are seconds, ``signals`` are in the order of `SIGNALS` and in nats (of frames: nats a
-    dimension), ``ids`` the units and None for frames, ``codes`` those of the bottleneck and None for scorers without one.
+    dimension), ``ids`` are the units, or None for frames, ``codes`` those of the bottleneck, or None without one.
     """
 
     starts: Float[Tensor, " time"]
@@ -35,6 +35,12 @@ class AudioScores(NamedTuple):
     signals: Float[Tensor, "time signal"]
     ids: Int[Tensor, " time"] | None
     codes: Int[Tensor, " time"] | Int[Tensor, "time groups"] | None
+
+    def slice(self, start: int, stop: int) -> AudioScores:
+        """The rows ``start`` to ``stop``; times still count from the start of the recording."""
+        part = slice(start, stop)
+        ids, codes = (None if column is None else column[part] for column in (self.ids, self.codes))
+        return AudioScores(self.starts[part], self.ends[part], self.signals[part], ids, codes)
 
 
 AudioScorer = Callable[[Audio], AudioScores]
@@ -46,11 +52,11 @@ def score_audio(audio: Audio, model_folder: Path | None = None, device: torch.de
 
 
 def load_audio_scorer(folder: Path | None = None, device: torch.device | str = "cpu") -> AudioScorer:
-    """What scores recordings: a run of ``vqmem text_lm`` on speech, one of ``vqmem frame_scorer``, or the packaged model.
+    """What scores recordings: a run of ``vqmem text_lm`` on speech or of ``vqmem frame_scorer``, or the packaged model.
 
     Recordings are read and scored a stretch at a time, in memory that grows by the scores alone; the stretches do not
-    change them. Raises `ValueError` in one line where a part of the run is missing or damaged, and for a run on text; what
-    is returned raises `UnreadableError` for a recording as `Audio.stream` does, and for one shorter than a frame.
+    change them. Raises `ValueError` in one line where a part of the run is missing or damaged, and for a run on text.
+    What is returned raises `UnreadableError` for a recording as `Audio.stream` does, and for one shorter than a frame.
     """
     folder = PACKAGED if folder is None else Path(folder)
     if not folder.is_dir():
@@ -74,9 +80,7 @@ def _score_units(scoring: Scoring, audio: Audio) -> AudioScores:
 
 
 @torch.no_grad()
-def _score_frames(
-    scorer: FrameScorer, extractor: Extractor, device: torch.device | str, audio: Audio
-) -> AudioScores:
+def _score_frames(scorer: FrameScorer, extractor: Extractor, device: torch.device | str, audio: Audio) -> AudioScores:
     state, signals, codes = scorer.initial_state(1), [], []
     for frames in stream_frames(audio.stream(), extractor, audio.name):
         part = frames[None].to(device)

@@ -43,14 +43,14 @@ def parse_span(text: str) -> Span:
     """``30:90``, ``30:`` or ``:90``. Raises `ValueError` for anything else, and for stretches that hold nothing."""
     first, colon, last = text.partition(":")
     try:
-        span = Span(float(first or 0), float(last or math.inf))
+        start, end = float(first or 0), float(last or math.inf)
     except ValueError:
-        colon = ""
+        colon, start, end = "", 0.0, 0.0
     if not colon:
         raise ValueError(f"--span {text} is not START:END in seconds; give such as 30:90, 30: or :90")
-    if not 0 <= span.start < span.end:
+    if not 0 <= start < end:
         raise ValueError(f"--span {text} holds nothing; START must be 0 or more, and END after it")
-    return span
+    return Span(start, end)
 
 
 def show_recording(
@@ -64,7 +64,7 @@ def show_recording(
     html: Path | None,
     image: Path | None,
 ) -> None:
-    """Score the recording ``file`` and show the stretch ``span`` of it on standard output, or write a page or a picture.
+    """Score the recording ``file`` and show its stretch ``span`` on standard output, or write a page or a picture.
 
     What comes before the stretch is scored too, since scores depend on it. Raises `ValueError` in one line for whatever
     is wrong with the recording or the model, for a span past the end, and for more than `DRAWN` seconds to draw.
@@ -102,8 +102,8 @@ def _cut(scores: AudioScores, span: Span) -> tuple[int, AudioScores]:
     inside = ((scores.ends > span.start) & (scores.starts < span.end)).nonzero().flatten()
     if not len(inside):
         raise ValueError(f"--span {span.start:g}:{span.end:g} holds no unit or frame; give a longer one")
-    part = slice(int(inside[0]), int(inside[-1]) + 1)
-    return part.start, AudioScores(*(None if column is None else column[part] for column in scores))
+    first, last = int(inside[0]), int(inside[-1])
+    return first, scores.slice(first, last + 1)
 
 
 def _objects(scores: AudioScores, first: int) -> Iterator[dict[str, Any]]:
@@ -117,22 +117,20 @@ def _objects(scores: AudioScores, first: int) -> Iterator[dict[str, Any]]:
 
 def _print_colours(scores: AudioScores, signal: str) -> None:
     """Lines of half a second, each with the time at which it begins; also into a pipe, as a text's colours are."""
-    values, text = scores.signals[:, SIGNALS.index(signal)].double().numpy(), Text()
-    names = ["  "] * len(values) if scores.ids is None else [str(unit) for unit in scores.ids.tolist()]
-    width = max(map(len, names))
-    for number, (name, strength) in enumerate(zip(names, strengths(values), strict=True)):
-        if number % _LINE == 0:
-            text.append(f"{chr(10) if number else ''}{float(scores.starts[number]):8.2f} s ")
-        text.append(f"{name:>{width}}", style(strength))
-        text.append(" " if scores.ids is not None else "")
-    console = Console(force_terminal=True, highlight=False)
-    with console.capture() as coloured:
-        console.print(text, soft_wrap=True)
-    sys.stdout.write(coloured.get())
+    strong = strengths(scores.signals[:, SIGNALS.index(signal)].double().numpy())
+    names, gap = (["  "] * len(strong), "") if scores.ids is None else (list(map(str, scores.ids.tolist())), " ")
+    width, console = max(map(len, names)), Console(force_terminal=True, highlight=False)
+    for first in range(0, len(strong), _LINE):
+        line = Text(f"{float(scores.starts[first]):8.2f} s ")
+        for name, strength in zip(names[first : first + _LINE], strong[first : first + _LINE], strict=True):
+            line.append(f"{name:>{width}}", style(strength)).append(gap)
+        with console.capture() as coloured:
+            console.print(line, soft_wrap=True)
+        sys.stdout.write(coloured.get())
     sys.stdout.flush()  # a broken pipe is to be found before the summary is told
     means = ", ".join(f"{name} {mean:.2f}" for name, mean in zip(SIGNALS, scores.signals.mean(0).tolist(), strict=True))
     kind, unit = ("frames", "nats a dimension") if scores.ids is None else ("units", "nats a unit")
-    print(f"{len(values):,} {kind}; {unit}: {means}; orange = high {signal}", file=sys.stderr)
+    print(f"{len(strong):,} {kind}; {unit}: {means}; orange = high {signal}", file=sys.stderr)
 
 
 def _clip(audio: Audio, span: Span, scores: AudioScores) -> Clip:

@@ -45,8 +45,8 @@ def show(
 ) -> None:
     """Score ``file`` (``-`` is text from standard input) and show it on standard output, or write the page ``html``.
 
-    With a ``tokenizer`` the tokens are its own, whichever ``model`` scores them (see `load_scoring_for`). A recording is
-    shown by `show_recording`, which ``image`` and ``span`` are for.
+    With a ``tokenizer`` the tokens are its own, whichever ``model`` scores them (see `load_scoring_for`). Recordings
+    are shown by `show_recording`, which ``image`` and ``span`` are for.
     Raises `ValueError` in one line for whatever is wrong with the file, its encoding, the model, the signal or the
     device, and for a text without tokens; a page is written whole or not at all.
     """

@@ -97,5 +97,7 @@ def _png(shades: UInt8[np.ndarray, "height width"]) -> bytes:
         b"IDAT": zlib.compress(rows.tobytes(), 9),
         b"IEND": b"",
     }
-    chunks = (struct.pack(">I", len(x)) + kind + x + struct.pack(">I", zlib.crc32(kind + x)) for kind, x in parts.items())
+    chunks = (
+        struct.pack(">I", len(x)) + kind + x + struct.pack(">I", zlib.crc32(kind + x)) for kind, x in parts.items()
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

@@ -1,4 +1,4 @@
-"""A recording as a picture: the curve of its scores, and below it, on the same axis of time, its spectrogram and pitch."""
+"""A recording as a picture: the curve of its scores, and below it, on the same axis of time, spectrogram and pitch."""
 
 from __future__ import annotations
 
@@ -97,9 +97,7 @@ def _signal(clip: Clip, name: str) -> list[str]:
         parts.append(_text(LEFT - 8, y + 4, f"{mark:g}", "end"))
     unit = "nats" if clip.scores.ids is not None else "nats a dimension"
     parts.append(_text(LEFT, top - 12, f"{name}, {unit}", "start", "name"))
-    steps = [
-        f"V{place:.1f}H{clip.x(end):.1f}" for place, end in zip(places, clip.scores.ends.tolist(), strict=True)
-    ]
+    steps = [f"V{place:.1f}H{clip.x(end):.1f}" for place, end in zip(places, clip.scores.ends.tolist(), strict=True)]
     start = f"M{clip.x(float(clip.scores.starts[0])):.1f} {places[0]:.1f}"
     return [*parts, f'<path class="curve" d="{start}{"".join(steps)}"/>', "</g>"]
 

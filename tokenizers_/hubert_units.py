@@ -89,7 +89,7 @@ class FrontEnd:
         return UnitTokenizer(self._extractor(), centroids, self.deduplicate, self.frames)
 
     def _taken(self) -> UnitTokenizer:
-        """The clusters of ``fitted``, which must be what `features` and `clusters` say: they are saved with those keys."""
+        """The clusters of ``fitted``: what ``features`` and ``clusters`` say, since those keys are saved with them."""
         run = PACKAGED if self.fitted == "packaged" else Path(self.fitted)
         if not run.is_dir():
             raise missing_file("hubert_units fitted (the folder of a finished `vqmem fit-units`)", run)

@@ -19,6 +19,7 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
     return (
         f"on {figures['frames']:,} frames of the {figures['split']} split, nats a dimension: {nats}\n"
         f"  (a Gaussian that knows nothing but mean and variance: {KNOWS_NOTHING:.3f})\n"
-        f"  rate {scorer['rate']:.2f} bits a frame, {scorer['codes_used']:.0f} codes used, {scorer['dead_codes']:.0f} not\n"
+        f"  rate {scorer['rate']:.2f} bits a frame; codes used {scorer['codes_used']:.0f}, "
+        f"dead {scorer['dead_codes']:.0f}\n"
         f"saved in {config.out}/; now try\n  vqmem score FILE --model {config.out}"
     )

@@ -168,8 +168,8 @@ def generate(reader: Reader, prompt: Int[Tensor, " time"], sampling: Sampling) -
 def show(folder: Path, prompt: str, sampling: Sampling, out: Path | None, device: str, **memory: Any) -> None:
     """Go on from ``prompt`` with the run in ``folder``: print text as it comes, or write speech to ``out``.
 
-    ``memory`` are the strategy and capacity of `continue_text`. Raises `ValueError` as that does, and where a run on speech
-    has no ``out`` or one on text has one.
+    ``memory`` are the strategy and capacity of `continue_text`. Raises `ValueError` as that does, and where a run on
+    speech has no ``out`` or one on text has one.
     """
     run = load_run(folder, resolve_device(device))
     if makes_of(run.tokenizer) == "audio":

@@ -139,7 +139,9 @@ def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tokenizer_f
         _check_comparison(recipe, load(recipe.Config, path, overrides), out, result)
         return
     assert json.loads((out / "evaluation.json").read_text())["split"] == "dev"
-    if part := {"text_lm": "scorer", "speech_pretraining": "model", "vqvae": "model", "frame_scorer": "model"}.get(name):
+    if part := {"text_lm": "scorer", "speech_pretraining": "model", "vqvae": "model", "frame_scorer": "model"}.get(
+        name
+    ):
         assert (out / part / "model.safetensors").is_file()
 
 

@@ -135,7 +135,9 @@ def assert_quiet(browser: Any) -> Callable[[], None]:
     def call() -> None:
         assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
         events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-        asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        asked = [
+            event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
+        ]
         assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
         assert sum(url.startswith("file:") for url in asked) <= 1
         assert len(browser.find_elements("css selector", "script")) == 2

@@ -1,6 +1,5 @@
 """The report and the heat map, opened from disk in headless Chromium as a reader would open them."""
 
-
 import numpy as np
 import pytest
 from rich.console import Console
