@@ -60,7 +60,10 @@ def main() -> None:
         "frames": [frames_scorer(flags.runs, seed, steps) for seed in seeds],
     }
     dev, test = (split(flags, name, 8 if flags.quick else None) for name in ("dev", "test"))
-    truths = {name: starts(documents, flags.runs / f"{name}.tsv") for name, documents in (("dev", dev), ("test", test))}
+    few = "_quick" if flags.quick else ""
+    truths = {
+        name: starts(documents, flags.runs / f"{name}{few}.tsv") for name, documents in (("dev", dev), ("test", test))
+    }
     curves = {name: all_curves(scorers, documents, len(seeds)) for name, documents in (("dev", dev), ("test", test))}
     pickings = {method: choose(truths["dev"], of) for method, of in curves["dev"].items()}
     counted = {
