@@ -118,10 +118,10 @@ class Source:
         return runs, marked
 
     def _dense(self, speech: _Speech, rng: random.Random) -> tuple[list[Run], list[tuple[int, int]]]:
-        """Speech and excerpts of what was said by turns; logarithms of distances and of densities are uniform."""
+        """Speech and excerpts of what was said by turns; the logarithm of their distance is uniform."""
         near = self.phrase // 3
         length = max(3 * self.phrase, round(rng.random() ** 2 * self.length))
-        between = round(near * (length / near) ** rng.random())
+        between = round(near * (length / near) ** rng.random() ** 4)
         runs, marked = speech.take(near, []), []
         while len(runs) < length:
             start = len(runs) - round(near * (len(runs) / near) ** rng.random())
