@@ -36,7 +36,7 @@ class Source:
     will be needed. Document i begins in the i-th document of the source, so that they overlap little.
 
     Documents of train are up to as long, more often short than long. Throughout them, excerpts of what was said stand
-    in new speech, densely in some documents and rarely in others, from any distance but near more often than far: a
+    in new speech, densely in most documents and rarely in others, from any distance but near more often than far: a
     model learns to look back where that mostly pays, and hardly at all where one token in six comes again.
 
     Args:
