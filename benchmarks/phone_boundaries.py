@@ -201,7 +201,7 @@ def tell(
                 },
             },
             interval_kind="95 %, bootstrap over clips, 10,000 times, paired for differences; counts summed over seeds",
-            command="python benchmarks/phone_boundaries.py --save",
+            command=f"python benchmarks/phone_boundaries.py --steps {steps} --save",
             notes=[
                 "The recogniser works on frames of 20 ms and is itself late by about three of them: an F1 near 1 is "
                 "out of reach for anybody, and a lag of a frame or two says nothing of a method.",
