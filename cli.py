@@ -16,7 +16,7 @@ from . import __version__, registry
 
 _EPILOG = """\
 first steps:
-  vqmem score FILE                  colour a text by how surprising each token is; nothing to train first
+  vqmem score FILE                  colour a text or a recording by how surprising it is; nothing to train first
   vqmem compare demo                train, compare six memories under one budget, write a report (minutes)
   vqmem list policies               what a memory can keep
   vqmem COMMAND --help              examples and all options of a command
@@ -171,39 +171,47 @@ Each is one file; docs/add-a-variant.md says how to add one.""",
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a text file, or - for standard input")
+    parser.add_argument("file", metavar="FILE", help="a text, or - for one from standard input; or a recording")
     parser.add_argument("--encoding", default="utf-8", help="of the text, as Python names it (default utf-8)")
-    trained = "run of `vqmem text_lm` or `vqmem train-scorer` (default: the packaged scorer)"
+    trained = "run of `vqmem text_lm`, train-scorer or frame_scorer (default: the packaged scorer)"
     parser.add_argument("--model", type=Path, metavar="DIR", help=trained)
     own = "score this tokenizer's tokens; without --model a small scorer for it is trained, once"
     parser.add_argument("--tokenizer", metavar="NAME_OR_DIR", help=own)
     parser.add_argument("--signal", default="surprise", help="what to colour by: surprise (default), rarity or gain")
+    parser.add_argument("--span", metavar="START:END", help="show these seconds of a recording only")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="one JSON object a token and line, instead of colours")
-    output.add_argument("--html", type=Path, metavar="OUT", help="write a page with the text as a heat map")
+    page = "write a page: a text as a heat map; a recording to hear, its score above its spectrogram"
+    output.add_argument("--html", type=Path, metavar="OUT", help=page)
+    output.add_argument(
+        "--image", type=Path, metavar="OUT", help="write an SVG of a recording: its score above its spectrogram"
+    )
 
 
 def _score(asked: argparse.Namespace) -> None:
     from .recipes._show_scores import show
 
     given = (asked.file, asked.encoding, asked.model, asked.signal, asked.device)
-    show(*given, tokenizer=asked.tokenizer, as_json=asked.json, html=asked.html)
+    written = {"as_json": asked.json, "html": asked.html, "image": asked.image}
+    show(*given, tokenizer=asked.tokenizer, span=asked.span, **written)
 
 
 _SCORE = Command(
-    "score every token of a text: how surprising, how rare, how much the context told",
+    "score every token of a text or unit of a recording: how surprising, how rare, how much the context told",
     _score_arguments,
     _score,
     """\
 examples:
   vqmem score book.txt | less -R
-  vqmem score book.txt --signal gain
-  vqmem score book.txt --html book.html
+  vqmem score book.txt --signal gain --html book.html
   vqmem score book.txt --tokenizer HuggingFaceTB/SmolLM2-135M
   cat book.txt | vqmem score - --json | head
+  vqmem score clip.flac --html clip.html
+  vqmem score talk.mp3 --span 60:90 --signal gain --image talk.svg
 An object of --json has the keys text, start, end (characters; a byte order mark is dropped and does not count), score
-(the surprise), rarity, gain (nats) and code.
+(the surprise), rarity, gain (nats) and code. For a recording it has unit instead of text (frame, its number, where the
+run scores frames) and start and end in seconds. Recordings are told by what is in the file.
 surprise: how badly the token is rebuilt from its code and what came before; rarity: from its code alone;
 gain = rarity - surprise: how much the context told about it.""",
 )
@@ -213,9 +221,8 @@ gain = rarity - surprise: how much the context told about it.""",
 
 
 def _units_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files", metavar="FILE", nargs="+", help="recordings: wav, flac, ogg, mp3; any rate, any length"
-    )
+    recordings = "recordings: wav, flac, ogg, mp3; any rate, any length"
+    parser.add_argument("files", metavar="FILE", nargs="+", help=recordings)
     fitted = "run of `vqmem fit-units` (default: the packaged units, 100 clusters of MFCC)"
     parser.add_argument("--model", type=Path, metavar="DIR", help=fitted)
     parser.add_argument("--deduplicate", action="store_true", help="make one unit of a run, with its whole duration")
@@ -251,12 +258,10 @@ def _recipe_command(name: str) -> Command:
     shipped = sorted(path.stem for path in _configs(name).glob("*.yaml"))
 
     def arguments(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "config", metavar="CONFIG", help=f"a YAML file, or one that is shipped: {', '.join(shipped)}"
-        )
-        parser.add_argument(
-            "overrides", metavar="key=value", nargs="*", default=[], help="changes to it, such as train.steps=100"
-        )
+        given = f"a YAML file, or one that is shipped: {', '.join(shipped)}"
+        parser.add_argument("config", metavar="CONFIG", help=given)
+        changes = "changes to it, such as train.steps=100"
+        parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=changes)
         parser.add_argument("--print-config", action="store_true", help="print the resolved config and do nothing")
 
     def run(asked: argparse.Namespace) -> None:
@@ -322,9 +327,8 @@ def _configs(name: str) -> Path:
 
 def _train_scorer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", required=True, metavar="NAME_OR_DIR", help="as `AutoTokenizer` takes it")
-    parser.add_argument(
-        "--data", type=Path, metavar="PATH", help="text file, or folder of them (default: built-in text)"
-    )
+    texts = "text file, or folder of them (default: built-in text)"
+    parser.add_argument("--data", type=Path, metavar="PATH", help=texts)
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the run (default runs/scorer, or runs/scorer_quick)"
     )
@@ -377,27 +381,11 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _generate(asked: argparse.Namespace) -> None:
-    from .recipes._config import resolve_device
-    from .recipes.text_lm.generate import Sampling, continue_text, write_speech
-    from .recipes.text_lm.recipe import load_run
-    from .tokenizers_.base import makes_of
+    from .recipes.text_lm.generate import Sampling, show
 
     sampling = Sampling(asked.tokens, asked.temperature, asked.top_k, asked.seed)
-    run = load_run(asked.run, resolve_device(asked.device))
     memory = {"strategy": asked.strategy, "capacity": asked.capacity}
-    if makes_of(run.tokenizer) == "audio":
-        if asked.out is None:
-            raise ValueError(f"{asked.run} is a run on speech, which is written to a file; give -o out.wav")
-        write_speech(run, asked.prompt, asked.out, sampling, **memory)
-        print(f"wrote {asked.out}")
-        return
-    if asked.out is not None:
-        raise ValueError(f"{asked.run} writes text and not sound; leave out -o {asked.out}")
-    pieces = continue_text(run, asked.prompt, sampling, **memory)
-    print(asked.prompt, end="", flush=True)  # only now that everything has been checked
-    for piece in pieces:
-        print(piece, end="", flush=True)
-    print()
+    show(asked.run, asked.prompt, sampling, asked.out, asked.device, **memory)
 
 
 _GENERATE = Command(

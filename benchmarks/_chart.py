@@ -7,6 +7,7 @@ from collections.abc import Callable
 from html import escape
 
 from _results import Chart
+from vqmem.recipes._ticks import ticks
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 190, 44, 56
@@ -45,17 +46,6 @@ def draw(chart: Chart) -> str:
         parts.append(f'<path d="M{WIDTH - RIGHT + 16} {y - 4}h18" stroke="{colour}" stroke-width="2.5"/>')
         parts.append(_text(WIDTH - RIGHT + 40, y, series.name))
     return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def ticks(low: float, high: float, inside: bool = False) -> list[float]:
-    """About five round numbers that enclose low and high, or lie between them."""
-    span = (high - low) or abs(high) or 1.0
-    power = 10 ** math.floor(math.log10(span / 4))
-    step = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= span / 5)
-    first, last = (math.ceil, math.floor) if inside else (math.floor, math.ceil)
-    slack = -1e-9 if inside else 1e-9  # so that rounding does not cost or add a tick
-    start, stop = first(low / step + slack), last(high / step - slack)
-    return [round(i * step, 10) for i in range(start, max(stop, start + (not inside)) + 1)]
 
 
 def _scale(low: float, high: float, start: float, stop: float, transform: Place) -> Place:

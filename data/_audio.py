@@ -6,8 +6,9 @@ its filter's state over block borders: nothing clicks there, and the samples do 
 
 from __future__ import annotations
 
+import codecs
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ RATE = 16_000
 CHUNK = 20.0
 """Seconds of a chunk, unless asked otherwise."""
 
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
+"""Which files are taken for recordings by their names."""
+
 _BLOCK = 1 << 16  # frames decoded at once
 _UNKNOWN = 1 << 62  # libsndfile counts this or more frames where a header does not say how many there are
 
@@ -36,11 +40,13 @@ class Audio:
         name: its path; what messages call it.
         data: the bytes of the encoded file, where they are in memory (data sets carry them so).
         part: where in the file it begins and ends, as shares of its length.
+        heard: is told, while samples are read, at which second of the file that is.
     """
 
     name: str
     data: bytes | None = field(default=None, repr=False)
     part: tuple[float, float] = (0.0, 1.0)
+    heard: Callable[[float], None] = field(default=lambda second: None, repr=False, compare=False)
 
     def read(self, rate: int = RATE) -> Float[Tensor, " samples"]:
         """All samples, in -1 … 1, at ``rate`` samples a second. Raises as `stream` does."""
@@ -114,6 +120,7 @@ class Audio:
                     f"{self.name!r} has a sample that is NaN or infinite at {worst:.3f} s; make it again"
                 )
             at, silent = at + len(block), silent and not block.any()
+            self.heard(at / file.samplerate)
             yield block
         if at <= first:
             raise UnreadableError(f"{self.name!r} holds no samples; give a recording with sound in it")
@@ -150,6 +157,28 @@ class Audio:
 
 def _reason(error: Any) -> str:
     return error.error_string.removeprefix("Error : ").strip(". ")
+
+
+def is_recording(path: str | Path) -> bool:
+    """Whether a file is to be taken for a recording: by its name, or since it can be opened as one whatever its name.
+
+    A pipe is none, as nothing may be read of it before it is read.
+    """
+    import soundfile
+
+    path = Path(path).expanduser()
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            if file.read(2) == codecs.BOM_UTF16_LE:  # which could be the frame of an MP3, and is tried aloud as one
+                return False
+        with soundfile.SoundFile(path):
+            return True
+    except (soundfile.LibsndfileError, OSError):
+        return False
 
 
 def read_audio(path: str | Path, rate: int = RATE) -> Float[Tensor, " samples"]:

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ..registry import UnknownNameError
-from ._audio import Audio
+from ._audio import SUFFIXES, Audio
 from ._reading import existing, read_text
 from ._splits import SPLITS, share
 from .base import Document, Split
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
-"""Which files of a folder are taken for recordings."""
 _PARTS = {"train": (0.0, 0.8), "dev": (0.8, 0.9), "test": (0.9, 1.0)}
 
 

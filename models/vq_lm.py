@@ -82,8 +82,9 @@ class VQLM(nn.Module):
         surprise = -log p(x_t | ĥ_t)                rarity: the same with h and c set to zero
 
     F is one LSTM cell, Q the quantiser. Token ids are predicted by a softmax, frames by a Gaussian of learnt diagonal
-    variance (nats a dimension). With one code, surprise is the surprisal of a plain language model; with as many codes
-    as tokens it falls to 0. The state of a row is a row of ``h`` and of ``c``; zeros start a new document.
+    variance (nats a dimension; another variance for ``rarity``, which knows less). With one code, surprise is the
+    surprisal of a plain language model; with as many codes as tokens it falls to 0. The state of a row is a row of
+    ``h`` and of ``c``; zeros start a new document.
 
     With ``cutoffs`` the softmax is torch's adaptive one (1609.04309): its probabilities are exact and sum to 1 as well,
     but rare tokens, as `rank_by` counted them, share a class, and each further class has weights half as wide.
@@ -113,6 +114,7 @@ class VQLM(nn.Module):
         # For tokens the bias of the softmax; for frames the mean of the Gaussian without any context.
         self.bias = None if config.classes else nn.Parameter(torch.zeros(width))
         self.log_variance = nn.Parameter(torch.zeros(width)) if config.frame_dim else None
+        self.blank_log_variance = nn.Parameter(torch.zeros(width)) if config.frame_dim else None
         self.softmax = None
         if config.classes:
             self.softmax = nn.AdaptiveLogSoftmaxWithLoss(
@@ -154,7 +156,7 @@ class VQLM(nn.Module):
             rows, targets, index = self._rows(part)
             rebuilt, blank, state = run_twin_lstm(self.lstm, rows, self.quantiser.look(rows)[0], index.t(), state)
             surprise = self._nll(rebuilt, part.transpose(0, 1)).t()
-            rarity = self._nll(blank, targets)[index]
+            rarity = self._nll(blank, targets, blank=True)[index]
             parts.append(torch.stack([surprise, rarity, rarity - surprise], -1))
         return torch.cat(parts, 1), state
 
@@ -176,7 +178,8 @@ class VQLM(nn.Module):
         dropped = mask & (torch.rand(mask.shape, device=mask.device) < self.config.state_dropout)
         nll = self._nll(rebuilt, tokens.transpose(0, 1)).t()
         if dropped.any():
-            nll = nll.masked_scatter(dropped, self._nll(blank.index_select(0, index[dropped]), tokens[dropped]))
+            rare = self._nll(blank.index_select(0, index[dropped]), tokens[dropped], blank=True)
+            nll = nll.masked_scatter(dropped, rare)
         metrics = usage(codes, self.quantiser.sizes) | {"commitment": float(commitment.detach())}
         # A figure of which this batch has no token is left out rather than logged as not-a-number.
         if (kept := mask & ~dropped).any():
@@ -220,8 +223,8 @@ class VQLM(nn.Module):
         index = torch.arange(len(frames), device=frames.device).view(tokens.shape[:2])
         return self.embed(frames), frames, index
 
-    def _nll(self, hidden: Float[Tensor, "*n hidden"], targets: Tensor) -> Float[Tensor, "*n"]:
-        """-log p(target | hidden) in nats, or nats a dimension for frames."""
+    def _nll(self, hidden: Float[Tensor, "*n hidden"], targets: Tensor, *, blank: bool = False) -> Float[Tensor, "*n"]:
+        """-log p(target | hidden) in nats, or nats a dimension for frames; ``blank`` where the state was zero."""
         out = self.head(hidden)
         if self.softmax is not None:
             # Not under autocast: torch's module mixes the types of its parts.
@@ -229,8 +232,9 @@ class VQLM(nn.Module):
                 flat = out.flatten(0, -2).to(self.head.weight.dtype)
                 return -self.softmax(flat, self.rank[targets].flatten()).output.view(targets.shape)
         assert self.bias is not None
-        if self.log_variance is not None:
-            error = (targets - out - self.bias).square() * torch.exp(-self.log_variance)
-            return 0.5 * (error + self.log_variance + math.log(2 * math.pi)).mean(-1)
+        log_variance = self.blank_log_variance if blank else self.log_variance
+        if log_variance is not None:
+            error = (targets - out - self.bias).square() * torch.exp(-log_variance)
+            return 0.5 * (error + log_variance + math.log(2 * math.pi)).mean(-1)
         out = F.linear(out, self.embed.weight, self.bias) if self.tied else out + self.bias
         return F.cross_entropy(out.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)

@@ -57,12 +57,12 @@ def heatmap_terminal(tokens: Sequence[Mapping[str, Any]], signal: str = "surpris
         raise ValueError(f"tokens have no signal {signal!r}; use surprise, rarity or gain")
     values = np.array([token[key] for token in tokens], dtype=np.float64)
     text = Text()
-    for token, strength in zip(tokens, _strengths(values), strict=True):
-        text.append(_visible(token["text"]), _style(strength))
+    for token, strength in zip(tokens, strengths(values), strict=True):
+        text.append(_visible(token["text"]), style(strength))
     return text
 
 
-def _strengths(values: np.ndarray) -> np.ndarray:
+def strengths(values: np.ndarray) -> np.ndarray:
     """Values on a scale of -1 … 1; 0 is the 2nd percentile or, where that lies below 0, 0 itself."""
     if not values.size:
         return values
@@ -71,7 +71,8 @@ def _strengths(values: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.clip((values - zero) / (span or 1.0), -1, 1))
 
 
-def _style(strength: float) -> Style:
+def style(strength: float) -> Style:
+    """The background for a value on that scale; none for faint ones."""
     if abs(strength) < _FAINT:
         return Style.null()
     end = _HIGH if strength > 0 else _LOW

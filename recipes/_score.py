@@ -20,7 +20,8 @@ PACKAGED = ROOT / "models" / "pretrained" / "english"
 CHUNK = 4096
 """Tokens scored at once."""
 
-_KEYS = ("score", *SIGNALS[1:])
+KEYS = ("score", *SIGNALS[1:])
+"""What signals are called in JSON."""
 
 
 class Scoring(NamedTuple):
@@ -99,10 +100,14 @@ def _score(
     for start, stop, values, code in spans:
         whose = piece[max(start, end - offset) : stop]
         end = offset + stop
-        # Adding 0 takes the sign from a rounded -0.
-        scores = {key: round(value, 5) + 0.0 for key, value in zip(_KEYS, values, strict=True)}
+        scores = dict(zip(KEYS, map(rounded, values), strict=True))
         made.append({"text": whose, "start": offset + start, "end": end, **scores, "code": code})
     return made, state
+
+
+def rounded(value: float) -> float:
+    """A score as JSON shows it. Adding 0 takes the sign from a rounded -0."""
+    return round(value, 5) + 0.0
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Show a scored text: coloured in the terminal, as JSON lines, or as a page."""
+"""Show a scored text: coloured in the terminal, as JSON lines, or as a page. Recordings are handed on."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ import torch
 from rich.console import Console
 
 from ..artifacts import atomic_write
+from ..data._audio import is_recording
 from ..data._reading import read_text
+from ..models.frame_scorer import is_frame_scorer
 from ..models.scorers.base import SIGNALS
 from ..registry import UnknownNameError
 from ._config import resolve_device
 from ._heatmap import heatmap_page, heatmap_terminal
 from ._progress import Bar
 from ._score import Scoring, load_scoring, require_text, score_text
+from ._show_recording import parse_span, show_recording
 
 SLOW = 200_000
 """Characters from which progress is shown, where it does not disturb the text itself."""
@@ -37,17 +40,34 @@ def show(
     tokenizer: str | None,
     as_json: bool,
     html: Path | None,
+    image: Path | None = None,
+    span: str | None = None,
 ) -> None:
-    """Score ``file`` (``-`` is standard input) and show it on standard output, or write the page ``html``.
+    """Score ``file`` (``-`` is text from standard input) and show it on standard output, or write the page ``html``.
 
-    With a ``tokenizer`` the tokens are its own, whichever ``model`` scores them (see `load_scoring_for`).
+    With a ``tokenizer`` the tokens are its own, whichever ``model`` scores them (see `load_scoring_for`). Recordings
+    are shown by `show_recording`, which ``image`` and ``span`` are for.
     Raises `ValueError` in one line for whatever is wrong with the file, its encoding, the model, the signal or the
     device, and for a text without tokens; a page is written whole or not at all.
     """
     if signal not in SIGNALS:
         raise UnknownNameError("signal", signal, list(SIGNALS))
-    if html is not None and html.is_dir():
-        raise ValueError(f"--html {html} is a folder; give the name of a file to write")
+    for option, path in (("--html", html), ("--image", image)):
+        if path is not None and path.is_dir():
+            raise ValueError(f"{option} {path} is a folder; give the name of a file to write")
+    if is_recording(file):
+        if tokenizer is not None:
+            raise ValueError(f"--tokenizer {tokenizer} makes tokens of text, and {file!r} is a recording; leave it out")
+        stretch = parse_span(span or ":")
+        show_recording(
+            file, model, signal, resolve_device(device), span=stretch, as_json=as_json, html=html, image=image
+        )
+        return
+    for option, value in (("--image", image), ("--span", span)):
+        if value is not None:
+            raise ValueError(f"{option} {value} is for recordings, and {file!r} is taken for text; leave it out")
+    if model is not None and is_frame_scorer(model):
+        raise ValueError(f"the run {str(model)!r} reads recordings, not text; give one that was trained on text")
     text = read_text(file, encoding, "--encoding")
     scoring = _load(model, tokenizer, resolve_device(device))
     require_text(scoring.tokenizer)

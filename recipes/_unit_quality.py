@@ -58,17 +58,24 @@ def changes(labels: Int[Tensor, " frames"], hop: float, first: float = 0.0) -> l
 def boundaries(clips: Iterable[tuple[Sequence[float], Sequence[float]]], tolerance: float = 0.02) -> Boundaries:
     """Precision, recall and F1 of found boundaries within ``tolerance`` of true ones, over all ``clips``.
 
-    A clip is its true and its found boundaries, each in rising seconds. As many as can be are matched one to one: with
-    one tolerance for all, taking the earliest that fit loses none.
+    A clip is its true and its found boundaries, each in rising seconds; see `matches`.
     """
-    slack = tolerance + 1e-9  # a distance of just the tolerance counts, whatever floats make of it
     hits = truths = finds = 0
     for true, found in clips:
-        truths, finds = truths + len(true), finds + len(found)
-        i = j = 0
-        while i < len(true) and j < len(found):
-            match = abs(true[i] - found[j]) <= slack
-            hits += match
-            i, j = i + (match or true[i] < found[j]), j + (match or true[i] >= found[j])
+        truths, finds, hits = truths + len(true), finds + len(found), hits + matches(true, found, tolerance)
     precision, recall = hits / max(1, finds), hits / max(1, truths)
     return Boundaries(precision, recall, 2 * hits / max(1, truths + finds))
+
+
+def matches(true: Sequence[float], found: Sequence[float], tolerance: float = 0.02) -> int:
+    """How many found boundaries can be matched one to one with true ones within ``tolerance``; both rise.
+
+    With one tolerance for all, taking the earliest that fit loses none.
+    """
+    slack = tolerance + 1e-9  # a distance of just the tolerance counts, whatever floats make of it
+    hits = i = j = 0
+    while i < len(true) and j < len(found):
+        match = abs(true[i] - found[j]) <= slack
+        hits += match
+        i, j = i + (match or true[i] < found[j]), j + (match or true[i] >= found[j])
+    return hits

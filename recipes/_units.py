@@ -12,14 +12,10 @@ from torch import Tensor
 from ..artifacts import missing_file
 from ..data._audio import RATE, Audio
 from ..data._reading import Skipping, UnreadableError
-from ..registry import ROOT
 from ..tokenizers_._units import stream_of
 from ..tokenizers_.base import Stream, Tokenizer, load_tokenizer
-from ..tokenizers_.hubert_units import UnitTokenizer
+from ..tokenizers_.hubert_units import PACKAGED, UnitTokenizer
 from ._progress import Bar
-
-PACKAGED = ROOT / "models" / "pretrained" / "units"
-"""The units that come with the package; ``README.md`` in it says what they were fitted on, and by which command."""
 
 SLOW = 600
 """Seconds of recording from which progress is shown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ..artifacts import missing_file
 from ..data._audio import Audio
 from ..data._reading import Skipping
 from ..data.base import Reads
-from ..registry import build
+from ..registry import ROOT, build
 from ._frames import Extractor, stream_frames
 from ._units import stream_of, written
-from .base import Stream
+from .base import FILE, Stream, load_tokenizer
+
+PACKAGED = ROOT / "models" / "pretrained" / "units"
+"""The units that come with the package; ``README.md`` in it says what they were fitted on, and by which command."""
 
 _FILE = "kmeans.safetensors"
 
@@ -35,6 +40,7 @@ class FrontEnd:
         fit_frames: fit on so many frames at most, drawn evenly from all (50 a second).
         deduplicate: whether a run of one unit is one token, whose size is its length in frames.
         frames: whether streams carry the features too; of a run, their mean.
+        fitted: a run of `vqmem fit-units` whose clusters are taken as they are, or ``packaged``; none are fitted then.
     """
 
     features: str | dict[str, Any] = "mfcc39"
@@ -43,6 +49,7 @@ class FrontEnd:
     fit_frames: int = 200_000
     deduplicate: bool = False
     frames: bool = False
+    fitted: str = ""
     measure: ClassVar[str] = "frame"
     reads: ClassVar[Reads] = "audio"
 
@@ -58,8 +65,11 @@ class FrontEnd:
     def fit(self, texts: Iterable[Audio]) -> UnitTokenizer:
         """Cluster the frames of training recordings; those that cannot be read are passed over and listed at the end.
 
-        The same recordings and seed give the same clusters. Raises `ValueError` for fewer frames than clusters.
+        The same recordings and seed give the same clusters. Raises `ValueError` for fewer frames than clusters, and
+        where ``fitted`` has no clusters, or other ones than these keys say.
         """
+        if self.fitted:
+            return self._taken()
         extractor = self._extractor()
         frames = _drawn(texts, extractor, self.fit_frames, self.seed)
         if len(frames) < self.clusters:
@@ -77,6 +87,21 @@ class FrontEnd:
         except (SafetensorError, KeyError) as error:
             raise ValueError(f"{str(path)!r} is damaged ({error}); fit or copy it again") from error
         return UnitTokenizer(self._extractor(), centroids, self.deduplicate, self.frames)
+
+    def _taken(self) -> UnitTokenizer:
+        """The clusters of ``fitted``: what ``features`` and ``clusters`` say, since those keys are saved with them."""
+        run = PACKAGED if self.fitted == "packaged" else Path(self.fitted)
+        if not run.is_dir():
+            raise missing_file("hubert_units fitted (the folder of a finished `vqmem fit-units`)", run)
+        own = load_tokenizer(run / "front_end")
+        if not isinstance(own, UnitTokenizer):
+            raise ValueError(f"fitted = {self.fitted!r} has no units; give the folder of a finished `vqmem fit-units`")
+        made = json.loads((run / "front_end" / FILE).read_text(encoding="utf-8"))["fields"]
+        for key in ("features", "clusters"):
+            if made[key] != getattr(self, key):
+                told = f"{key} = {made[key]!r}, not {getattr(self, key)!r}"
+                raise ValueError(f"the units of fitted = {self.fitted!r} were made with {told}; say so, or take others")
+        return UnitTokenizer(own.extractor, own.centroids, self.deduplicate, self.frames)
 
     def _extractor(self) -> Extractor:
         return build("features", self.features).build()

@@ -73,14 +73,16 @@ def figures(
 ) -> dict[str, tuple[float, float]]:
     """Numerator and size of each figure for one passage.
 
-    ``bpb``: bits and bytes; ``long_gap_nll``: nats and number of long-gap tokens; ``recall``: right answers among the
-    marked tokens and their number.
+    ``bpb``: bits and bytes; ``nll``: nats and number of tokens; ``long_gap_nll``: those of long-gap tokens; ``recall``:
+    right answers among the marked tokens and their number; ``recall_nll``: their nats and number.
     """
     nll, far, marked = reading.nll.double(), long_gap(item.ids, rare, reach), item.marked[1:]
     return {
         "bpb": (float(nll.sum()) / math.log(2), float(item.sizes[1:].sum())),
+        "nll": (float(nll.sum()), float(len(nll))),
         "long_gap_nll": (float(nll[far].sum()), float(far.sum())),
         "recall": (float(reading.correct[marked].sum()), float(marked.sum())),
+        "recall_nll": (float(nll[marked].sum()), float(marked.sum())),
     }
 
 

@@ -18,7 +18,7 @@ import torch
 from ...artifacts import append_line, atomic_write
 from ...data.base import Split
 from ...registry import UnknownNameError, build
-from ...tokenizers_.base import measure_of
+from ...tokenizers_.base import makes_of, measure_of
 from .._config import as_dict, digest, dump, resolve_device
 from .._corpus import Passage
 from .._language_model import score_passages, strategies
@@ -44,7 +44,9 @@ class Native:
 
 @dataclass(frozen=True)
 class Config:
-    """A comparison. One model a seed is trained with a memory drawn anew among all strategies and budgets.
+    """A comparison. One model a seed is trained with a memory drawn anew among strategies and budgets.
+
+    At a budget as long as a passage nothing is forgotten: there the baseline alone is measured, as full memory.
 
     ``lm`` is a ``text_lm`` config; its ``out``, ``seed``, ``strategies`` and ``budgets`` are set from here.
     """
@@ -55,6 +57,8 @@ class Config:
     """Heading of the report."""
     strategies: dict[str, Any] = field(default_factory=dict)
     """Name -> ``policy`` and, unless evicted slots are dropped, ``compression``."""
+    trained: tuple[str, ...] = ()
+    """The strategies that training draws from; the others, without compression, are only measured. Empty is all."""
     baseline: str = "transformer_xl"
     """The strategy that all others are compared with."""
     budgets: tuple[int, ...] = (64, 128, 256)
@@ -75,9 +79,12 @@ class Config:
     def __post_init__(self) -> None:
         """Raise `ValueError` for unknown strategies and memories without room."""
         names = [strategy.name for strategy in strategies(self.strategies)]
-        for name in (self.baseline, *self.native.strategies):
+        for name in (self.baseline, *self.trained, *self.native.strategies):
             if name not in names:
                 raise UnknownNameError("strategy", name, names)
+        for name in set(names).difference(self.trained or names):
+            if "compression" in self.strategies[name]:
+                raise ValueError(f"strategy {name!r} has a compression, which is to be learnt; add it to trained")
         if self.native.strategies and self.baseline not in self.native.strategies:
             raise ValueError(
                 f"native.strategies has no {self.baseline}, the baseline to compare the others with; add it"
@@ -98,7 +105,8 @@ class Config:
     def mixed(self, seed: int) -> text_lm.Config:
         """The run that learns to use every strategy and budget."""
         out = str(Path(self.out) / f"seed-{seed}")
-        return replace(self.lm, out=out, seed=seed, strategies=self.strategies, budgets=self.budgets)
+        drawn = {name: self.strategies[name] for name in self.trained} or self.strategies
+        return replace(self.lm, out=out, seed=seed, strategies=drawn, budgets=self.budgets)
 
     def natively(self, name: str, seed: int) -> text_lm.Config:
         """The run that learns ``name`` at the native budget alone, with the scorer of the mixed run."""
@@ -183,7 +191,8 @@ def _bench(config: Config, run: text_lm.Run) -> Bench:
 def _cells(config: Config, seed: int) -> Iterator[Cell]:
     for name in config.strategies:
         for budget in config.budgets:
-            yield Cell(name, budget, seed, "mixed")
+            if budget < config.lm.passage or name == config.baseline:
+                yield Cell(name, budget, seed, "mixed")
     for name in config.native.strategies:
         yield Cell(name, config.native.budget, seed, "native")
 
@@ -198,6 +207,8 @@ def _key(config: Config, cell: Cell) -> str:
     run = config.mixed(cell.seed) if cell.train == "mixed" else config.natively(cell.strategy, cell.seed)
     trained = {key: value for key, value in as_dict(run).items() if key not in ("out", "scorer_from", "device")}
     asked = {"cell": asdict(cell), "split": config.split, "passages": config.passages, "rare": config.rare}
+    if cell.strategy not in run.strategies:
+        asked["strategy"] = config.strategies[cell.strategy]
     return digest(asked | {"run": trained, "scorer": as_dict(config.lm.scorer_train)})
 
 
@@ -239,6 +250,7 @@ def _passage(config: Config, run: text_lm.Run, bench: Bench) -> dict[str, Any]:
     shown = min(config.shown, len(item.ids))
     item = Passage(item.name, item.ids[:shown], item.sizes[:shown], item.marked[:shown])
     signals = bench.scores[middle][:shown].cpu()
+    written = makes_of(run.tokenizer) == "text"
     held = {}
     for strategy in strategies(config.strategies):
         kept = trace(run.model, strategy, min(config.budgets), config.lm, item, signals)
@@ -246,7 +258,7 @@ def _passage(config: Config, run: text_lm.Run, bench: Bench) -> dict[str, Any]:
     rounded = [[round(x, 3) for x in column] for column in signals.T.tolist()]
     return {
         "name": item.name,
-        "tokens": [run.tokenizer.decode([i]) for i in item.ids.tolist()],
+        "tokens": [run.tokenizer.decode([i]) if written else str(i) for i in item.ids.tolist()],
         "signals": dict(zip(("surprise", "rarity", "gain"), rounded, strict=True)),
         "held": held,
     }

@@ -20,11 +20,12 @@ from ...memory.bank import State as MemoryState
 from ...memory.policy import Seen
 from ...memory.slots import Slots, concatenate
 from ...registry import UnknownNameError
-from ...tokenizers_.base import Tokenizer
+from ...tokenizers_.base import Tokenizer, makes_of
+from .._config import resolve_device
 from .._language_model import Strategy, strategies
 from .._progress import progress
 from .._score import require_text
-from .recipe import Run
+from .recipe import Run, load_run
 
 Remember = Literal["hidden", "keys_values"]
 
@@ -162,6 +163,28 @@ def generate(reader: Reader, prompt: Int[Tensor, " time"], sampling: Sampling) -
     if not len(prompt):
         raise ValueError("the prompt has no token; give at least one character that is not white space")
     return _generated(reader, prompt, sampling)
+
+
+def show(folder: Path, prompt: str, sampling: Sampling, out: Path | None, device: str, **memory: Any) -> None:
+    """Go on from ``prompt`` with the run in ``folder``: print text as it comes, or write speech to ``out``.
+
+    ``memory`` are the strategy and capacity of `continue_text`. Raises `ValueError` as that does, and where a run on
+    speech has no ``out`` or one on text has one.
+    """
+    run = load_run(folder, resolve_device(device))
+    if makes_of(run.tokenizer) == "audio":
+        if out is None:
+            raise ValueError(f"{folder} is a run on speech, which is written to a file; give -o out.wav")
+        write_speech(run, prompt, out, sampling, **memory)
+        print(f"wrote {out}")
+        return
+    if out is not None:
+        raise ValueError(f"{folder} writes text and not sound; leave out -o {out}")
+    pieces = continue_text(run, prompt, sampling, **memory)
+    print(prompt, end="", flush=True)  # only now that everything has been checked
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
 
 
 def continue_text(

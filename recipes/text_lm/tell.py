@@ -30,11 +30,12 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
         )
     out = Path(config.out)
     lines.append(f"saved in {out}/")
+    if reads_of(front_end) != "units":
+        lines += ["now try", f"  vqmem score FILE --model {out}"]
     if makes_of(front_end) == "audio" and memories:
-        lines += ["now try", f"  vqmem generate {out} --prompt FILE -o out.wav"]
+        lines.append(f"  vqmem generate {out} --prompt FILE -o out.wav")
     if reads_of(front_end) != "text":
         return "\n".join(lines)
-    lines += ["now try", f"  vqmem score FILE --model {out}"]
     if not memories and isinstance(config.front_end, dict) and config.front_end["name"] == "pretrained":
         kind = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]
         policy = json.dumps(getattr(load("scorers", kind), "policy", "scored"))

@@ -32,26 +32,11 @@
         svg("path", { class: "bars", d: path }), svg("line", { class: "even", x1: 0, x2: width, y1: even, y2: even }))));
   }
 
-  // From dark blue over red to pale yellow, evenly lighter.
-  const stops = [[8, 8, 40], [82, 18, 110], [183, 55, 90], [249, 142, 30], [252, 253, 191]];
-  const colour = (shade) => {
-    const place = (shade / 255) * (stops.length - 1);
-    const low = Math.min(stops.length - 2, Math.floor(place));
-    return stops[low].map((value, i) => value + (stops[low + 1][i] - value) * (place - low));
-  };
-  const spectrogram = (label, { width, height, shades }) => {
-    const canvas = element("canvas", { width, height, role: "img", "aria-label": `Spectrogram, ${label}` });
-    const pixels = new ImageData(width, height);
-    const bytes = atob(shades);
-    for (let i = 0; i < bytes.length; i++) pixels.data.set([...colour(bytes.charCodeAt(i)), 255], 4 * i);
-    canvas.getContext("2d").putImageData(pixels, 0, 0);
-    return canvas;
-  };
   at("sounds").hidden = !data.samples.length;
   for (const sample of data.samples) {
     at("samples").append(element("h3", {}, sample.name), element("div", { class: "sample" },
       sample.versions.map(({ label, sound, picture }) => element("figure", { class: "version" },
-        element("figcaption", {}, label), spectrogram(label, picture),
+        element("figcaption", {}, label), element("img", { src: picture, alt: `Spectrogram, ${label}` }),
         element("audio", { controls: true, preload: "metadata", src: sound, "aria-label": `${sample.name}, ${label}` })))));
   }
   at("config").textContent = JSON.stringify(data.config, null, 2);

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +14,9 @@ from torch import Tensor
 from ...artifacts import atomic_write
 from ...models.vqvae import VQVAE
 from .._page import render, to_bytes
+from .._sound import mel, picture, sound
 
 HERE = Path(__file__).parent
-BANDS, RANGE = 80, 80.0
-"""Mel bands of a spectrogram, and how many dB below the loudest are still told apart."""
 
 
 class Sample(NamedTuple):
@@ -78,35 +75,8 @@ def _versions(model: VQVAE, waveform: Float[Tensor, " _"]) -> list[dict[str, Any
         codes = _codes(model, waveform, level)[None].to(device)
         made[f"hop {hop}"] = model.decode(codes, level, len(waveform))[0].cpu()
     rate = model.config.rate
-    loudest = float(_mel(waveform, rate).max())
+    loudest = float(mel(waveform, rate).max())
     return [
-        {"label": label, "sound": _wav(sound, rate), "picture": _picture(_mel(sound, rate), loudest)}
-        for label, sound in made.items()
+        {"label": label, "sound": sound(heard, rate), "picture": picture(mel(heard, rate), loudest)}
+        for label, heard in made.items()
     ]
-
-
-def _mel(waveform: Float[Tensor, " _"], rate: int) -> np.ndarray:
-    """Power of mel bands by frames of 10 ms, bands first."""
-    from torchaudio.transforms import MelSpectrogram
-
-    return MelSpectrogram(rate, n_fft=1024, hop_length=rate // 100, n_mels=BANDS, pad_mode="constant")(waveform).numpy()
-
-
-def _picture(power: np.ndarray, loudest: float) -> dict[str, Any]:
-    """Levels in dB as bytes: 255 is the loudest of the original, 0 is `RANGE` below it or fainter. High bands first."""
-    level = 10 * np.log10(np.maximum(power, 1e-12) / max(loudest, 1e-12))
-    shades = np.clip(255 * (1 + level / RANGE), 0, 255).astype(np.uint8)[::-1]
-    return {"width": shades.shape[1], "height": shades.shape[0], "shades": _base64(shades.tobytes())}
-
-
-def _wav(waveform: Float[Tensor, " _"], rate: int) -> str:
-    """A ``data:`` address of the sound in 16 bits; what is louder than full scale is cut."""
-    import soundfile
-
-    file = io.BytesIO()
-    soundfile.write(file, waveform.clamp(-1, 1).numpy(), rate, format="WAV", subtype="PCM_16")
-    return f"data:audio/wav;base64,{_base64(file.getvalue())}"
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()

@@ -32,10 +32,15 @@ VQVAE = [
 ]
 VQVAE += ["train.steps=2", "train.eval_every=1", "eval_clips=2", "eval_seconds=0.5", "samples=1", "train_seconds=2"]
 MODEL += ["scorer_train.steps=3", "train.steps=4", "shape.dim=16", "shape.heads=2", "shape.layers=1"]
+FRAMES = ["passage=40", "rows=2", "segment=16", "eval_clips=2", "scorer.dim=8", "scorer.hidden=8", "scorer.codes=4"]
+FRAMES += ["train.steps=3", "train.eval_every=2", "train.tensorboard=false"]
 HUBERT = ["rows=2", "crop=0.5", "train.steps=2", "train.accumulate=1", "train.eval_every=1", "train.tensorboard=false"]
 HUBERT += ["targets.clusters=4", "eval_clips=2", "model.encoder_num_layers=6", "model.encoder_embed_dim=16"]
 HUBERT += ["model.encoder_num_heads=2", "model.encoder_ff_interm_features=16", "model.encoder_pos_conv_kernel=4"]
 HUBERT += ["model.extractor_conv_layer_config=[[8,20,20],[8,8,4],[8,4,4]]", "model.final_dim=8"]
+
+
+PHRASES = ["length=80", "gap=20", "phrase=8", "cue=2", "phrases=2", "train_documents=20", "held_out_documents=8"]
 
 
 def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
@@ -43,6 +48,8 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     text = path.read_text(encoding="utf-8")
     if name == "speech_pretraining":
         return [f"out={folder}", *HUBERT, *spoken(text, folder)]
+    if name == "frame_scorer":
+        return [f"out={folder}", *FRAMES, *spoken(text, folder)]
     if name == "vqvae":
         return [f"out={folder}", *VQVAE, *spoken(text, folder)]
     if name == "fit_units":
@@ -50,27 +57,31 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     prefix = "" if name == "text_lm" else "lm."
     made = [f"out={folder}", *(f"{prefix}{override}" for override in MODEL)]
     if "budgets" in text:
-        made.append("budgets=[8,12]")
+        made.append("budgets=[8]" if "trained:" in text else "budgets=[8,12]")  # many strategies
     if "bpe" in text:
         made.append(f"{prefix}front_end.vocab_size=300")
     if "name: pretrained" in text:
         made.append(f"front_end.path={tokenizer}")
     if "cutoffs" in text:
         made.append("scorer.cutoffs=[20,60]")
-    made += spoken(text, folder)
+    made += spoken(text, folder, prefix)
     if "vqvae_codes" in text:
-        made.append(f"front_end.path={small_vqvae(folder.parent)}")
+        made.append(f"{prefix}front_end.path={small_vqvae(folder.parent)}")
+    if "hubert_units" in text:
+        made += [f"{prefix}front_end.clusters=10", f"{prefix}front_end.fit_frames=500"]
+    if "repeated_phrases" in text:
+        made += [f"{prefix}data.{key}" for key in PHRASES]
     if name == "compare":
         made += ["seeds=[0,1]", "passages=7", "shown=40", "native.budget=8", "native.train.steps=2"]
     return made
 
 
-def spoken(text: str, folder: Path) -> list[str]:
+def spoken(text: str, folder: Path, prefix: str = "") -> list[str]:
     """Overrides for configs that speak: few pieces, kept beside the run."""
     if "spoken_text" not in text:
         return []
     pytest.importorskip("espeakng_loader", reason="needs espeakng-loader (extra 'speech')")
-    return ["data.limit=3", f"data.cache={folder.parent / 'spoken'}"]
+    return [f"{prefix}data.limit=8", f"{prefix}data.cache={folder.parent / 'spoken'}"]
 
 
 def small_vqvae(folder: Path) -> Path:
@@ -128,7 +139,9 @@ def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tokenizer_f
         _check_comparison(recipe, load(recipe.Config, path, overrides), out, result)
         return
     assert json.loads((out / "evaluation.json").read_text())["split"] == "dev"
-    if part := {"text_lm": "scorer", "speech_pretraining": "model", "vqvae": "model"}.get(name):
+    if part := {"text_lm": "scorer", "speech_pretraining": "model", "vqvae": "model", "frame_scorer": "model"}.get(
+        name
+    ):
         assert (out / part / "model.safetensors").is_file()
 
 

@@ -1,12 +1,16 @@
-"""A run of `vqmem text_lm` that takes seconds, for the tests of the command line."""
+"""A run of `vqmem text_lm` that takes seconds, for the tests of the command line; a browser, for those of pages."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import json
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vqmem.cli import main
@@ -85,3 +89,58 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     return read
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, which logs its console and what it asks for."""
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if not (binary and driver and importlib.util.find_spec("selenium")):
+        pytest.skip(
+            "needs chromium and chromedriver on PATH (packages chromium, chromium-driver) and selenium (extra 'dev')"
+        )
+    from selenium import webdriver
+
+    with tempfile.TemporaryDirectory() as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location = binary
+        flags = "headless=new no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+        flags += " autoplay-policy=no-user-gesture-required mute-audio"
+        for flag in (*flags.split(), "disable-component-update", "disable-sync", f"user-data-dir={profile}"):
+            options.add_argument(f"--{flag}")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+        opened.set_window_size(1280, 1000)
+        yield opened
+        opened.quit()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Callable[[Path], None]:
+    """Opens a file, and forgets what was logged before."""
+
+    def call(path: Path) -> None:
+        for kind in ("browser", "performance"):
+            browser.get_log(kind)
+        browser.get(path.as_uri())
+
+    return call
+
+
+@pytest.fixture
+def assert_quiet(browser: Any) -> Callable[[], None]:
+    """No complaint on the console, no script of the data's own, and no address asked for but the file itself."""
+
+    def call() -> None:
+        assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+        events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+        asked = [
+            event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
+        ]
+        assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+        assert sum(url.startswith("file:") for url in asked) <= 1
+        assert len(browser.find_elements("css selector", "script")) == 2
+        assert not browser.find_elements("css selector", "img, b script, main b > b")
+
+    return call

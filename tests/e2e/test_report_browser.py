@@ -1,11 +1,5 @@
 """The report and the heat map, opened from disk in headless Chromium as a reader would open them."""
 
-import importlib.util
-import json
-import shutil
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 from rich.console import Console
@@ -13,13 +7,6 @@ from vqmem.recipes._heatmap import heatmap_page, heatmap_terminal
 from vqmem.recipes.compare.findings import findings, headline
 from vqmem.recipes.compare.report import write_report
 from vqmem.recipes.compare.statistics import paired_bootstrap
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-needs_browser = pytest.mark.skipif(
-    not (BROWSER and DRIVER and importlib.util.find_spec("selenium")),
-    reason="needs chromium and chromedriver on PATH (packages chromium, chromium-driver) and selenium (extra 'dev')",
-)
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -136,46 +123,12 @@ def summary(seeds=(0, 1, 2), documents=24):
     }
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from selenium import webdriver
-
-    with tempfile.TemporaryDirectory() as profile:
-        options = webdriver.ChromeOptions()
-        options.binary_location = BROWSER or ""
-        flags = "headless=new no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-        for flag in (*flags.split(), "disable-component-update", "disable-sync", f"user-data-dir={profile}"):
-            options.add_argument(f"--{flag}")
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-        driver.set_window_size(1280, 1000)
-        yield driver
-        driver.quit()
-
-
 def find_all(browser, selector):
     return browser.find_elements("css selector", selector)
 
 
 def find(browser, selector):
     return browser.find_element("css selector", selector)
-
-
-def open_page(browser, path: Path):
-    for kind in ("browser", "performance"):
-        browser.get_log(kind)
-    browser.get(path.as_uri())
-
-
-def assert_quiet(browser):
-    """No complaint on the console, no script of the data's own, and no address asked for but the file itself."""
-    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-    assert sum(url.startswith("file:") for url in asked) <= 1
-    assert len(find_all(browser, "script")) == 2
-    assert not find_all(browser, "img, b script, main b > b")
 
 
 def held_on_screen(browser, strategy):
@@ -201,14 +154,13 @@ def report(tmp_path_factory):
 
 
 @pytest.fixture
-def opened(browser, report):
+def opened(browser, open_page, assert_quiet, report):
     data, path = report
-    open_page(browser, path)
+    open_page(path)
     yield browser, data
-    assert_quiet(browser)
+    assert_quiet()
 
 
-@needs_browser
 def test_report_says_what_won(opened):
     browser, data = opened
     assert browser.title == data["title"]
@@ -219,7 +171,6 @@ def test_report_says_what_won(opened):
     assert texts(browser, ".card h4") == [title for _, title in cards]
 
 
-@needs_browser
 def test_slider_shows_exactly_what_each_memory_holds(opened):
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -240,7 +191,6 @@ def test_slider_shows_exactly_what_each_memory_holds(opened):
     find(browser, "#play").click()
 
 
-@needs_browser
 def test_strategies_can_be_hidden(opened):
     browser, _ = opened
     panel = find(browser, "#panels [data-strategy='random']")
@@ -255,7 +205,6 @@ def test_strategies_can_be_hidden(opened):
     assert not find_all(browser, lines)
 
 
-@needs_browser
 def test_heat_map_follows_the_chosen_signal(opened):
     browser, data = opened
     spans = "[...document.querySelectorAll('#map .tokens span')]"
@@ -268,7 +217,6 @@ def test_heat_map_follows_the_chosen_signal(opened):
         np.testing.assert_allclose(browser.execute_script(script), abs(expected) * 100, atol=0.06)
 
 
-@needs_browser
 def test_hostile_text_is_shown_and_inert(opened):
     browser, _ = opened
     shown = browser.execute_script("return [...document.querySelectorAll('#map .tokens span')].map(e => e.textContent)")
@@ -278,7 +226,6 @@ def test_hostile_text_is_shown_and_inert(opened):
     )
 
 
-@needs_browser
 def test_table_sorts_and_filters(opened):
     browser, data = opened
     mixed = [row for row in data["rows"] if row["train"] == "mixed"]
@@ -301,11 +248,10 @@ def test_table_sorts_and_filters(opened):
     assert f"{best['metrics']['long_gap_nll']['value']:.3f}" in find(browser, "#table").text
 
 
-@needs_browser
 @pytest.mark.parametrize(
     "case", ["no passage", "one seed", "three documents", "only the baseline", "no rows", "bare passage"]
 )
-def test_a_report_with_less_in_it_still_stands(browser, tmp_path, case):
+def test_a_report_with_less_in_it_still_stands(browser, open_page, assert_quiet, tmp_path, case):
     data = summary(seeds=(0,) if case == "one seed" else (0, 1, 2), documents=3 if case == "three documents" else 24)
     if case == "no passage":
         data = {key: value for key, value in data.items() if key not in ("passage", "scorer")}
@@ -317,15 +263,14 @@ def test_a_report_with_less_in_it_still_stands(browser, tmp_path, case):
         data["passage"] = {"name": "x", "tokens": ["only ", "text"]}
     path = tmp_path / "report.html"
     write_report(data, path)
-    open_page(browser, path)
-    assert_quiet(browser)
+    open_page(path)
+    assert_quiet()
     assert ("undecided" in texts(browser, ".card h4")) == (case == "three documents")
     assert find(browser, "#memory").is_displayed() == (case not in ("no passage", "bare passage"))
 
 
-@needs_browser
 @pytest.mark.parametrize("count", [0, 1, 400])
-def test_heat_map_page(browser, tmp_path, count):
+def test_heat_map_page(browser, open_page, assert_quiet, tmp_path, count):
     from selenium.webdriver import ActionChains
 
     rng = np.random.default_rng(1)
@@ -336,8 +281,8 @@ def test_heat_map_page(browser, tmp_path, count):
     ]
     path = tmp_path / "score.html"
     path.write_text(heatmap_page(tokens, "A <b>file</b>"), encoding="utf-8")
-    open_page(browser, path)
-    assert_quiet(browser)
+    open_page(path)
+    assert_quiet()
     assert browser.title == "A <b>file</b>"
     spans = find_all(browser, "#map .tokens span")
     assert len(spans) == count

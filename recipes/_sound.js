@@ -1,0 +1,108 @@
+// The page of a scored recording: switches the curve, plays along with it, and tells of the place that is pointed at.
+const signalHelp = {
+  surprise: "what the scorer could not reconstruct although it knew what came before",
+  rarity: "the same without any context: how rare the sound is in general",
+  gain: "rarity minus surprise: how much the context told about the sound; below 0 it misled",
+};
+{
+  const { signals, starts, ends, units, codes, plot, unit } = data;
+  const at = (id) => document.getElementById(id);
+  const [audio, chart, scroll] = [at("audio"), at("chart"), at("scroll")];
+  const picture = chart.querySelector("svg");
+  const kind = units ? "unit" : "frame";
+  const mean = (values) => values.reduce((sum, value) => sum + (value ?? 0), 0) / values.length;
+  const tile = (value, label) => element("div", { class: "tile" }, element("b", {}, value), element("span", {}, label));
+  audio.src = data.sound;
+  at("about").textContent = `Seconds ${format(plot.start, 2)} to ${format(plot.start + plot.seconds, 2)}, scored by ${data.model}.`;
+  at("figures").append(
+    tile(whole(starts.length), `${kind}s`),
+    ...Object.entries(signals).map(([name, values]) => tile(format(mean(values)), `mean ${name}, ${unit}`)),
+    ...(codes ? [tile(whole(new Set(codes.map(String)).size), "different codes used")] : []));
+
+  const choose = (name) => {
+    for (const group of chart.querySelectorAll(".signal")) group.classList.toggle("off", group.dataset.signal !== name);
+    at("help").textContent = `${name[0].toUpperCase()}${name.slice(1)}: ${signalHelp[name]} (${unit}).`;
+  };
+  at("tools").append(choice("Show", Object.keys(signals).map((name) => [name, name]), data.chosen, choose));
+  choose(data.chosen);
+
+  // Seconds of the recording here, of what is played there: that begins at 0.
+  const x = (second) => plot.left + ((second - plot.start) / plot.seconds) * plot.width;
+  const now = () => plot.start + audio.currentTime;
+  const row = (second) => {
+    let [low, high] = [0, starts.length - 1];
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (starts[middle] <= second) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  };
+  const cursor = svg("line", { class: "cursor", y1: plot.top, y2: plot.bottom });
+  const mark = svg("rect", { class: "at", y: plot.top, height: plot.bottom - plot.top, width: 0 });
+  picture.append(mark, cursor);
+
+  const tell = (index) => {
+    mark.setAttribute("x", x(starts[index]));
+    mark.setAttribute("width", x(ends[index]) - x(starts[index]));
+    tip.show(mark, units ? `unit ${units[index]}` : `frame ${data.first + index}`, [
+      ["time", `${format(starts[index], 2)}\u2013${format(ends[index], 2)} s`],
+      ...Object.entries(signals).map(([name, values]) => [name, `${format(values[index])} ${unit}`]),
+      ...(codes ? [["code", String(codes[index])]] : []),
+    ]);
+  };
+  const hide = () => { mark.setAttribute("width", 0); tip.hide(); };
+  const place = () => {
+    const [second, where] = [now(), x(now())];
+    cursor.setAttribute("x1", where);
+    cursor.setAttribute("x2", where);
+    chart.setAttribute("aria-valuenow", second.toFixed(2));
+    const index = row(second);
+    chart.setAttribute("aria-valuetext",
+      `${second.toFixed(2)} seconds, ${units ? `unit ${units[index]}` : `frame ${data.first + index}`}, ` +
+      Object.entries(signals).map(([name, values]) => `${name} ${format(values[index], 2)}`).join(", "));
+  };
+  const follow = () => {
+    const where = x(now()) - scroll.scrollLeft;
+    if (where < 0 || where > scroll.clientWidth - 40) scroll.scrollLeft += where - plot.left;
+  };
+  const go = (second) => {
+    audio.currentTime = Math.min(Math.max(second - plot.start, 0), plot.seconds);
+    place();
+  };
+  chart.setAttribute("aria-valuemin", plot.start.toFixed(2));
+  chart.setAttribute("aria-valuemax", (plot.start + plot.seconds).toFixed(2));
+  place();
+
+  let frame = 0;
+  const step = () => { place(); follow(); frame = audio.paused ? 0 : requestAnimationFrame(step); };
+  audio.addEventListener("play", () => { if (!frame) step(); });
+  for (const type of ["timeupdate", "seeking", "seeked", "pause", "ended"]) audio.addEventListener(type, place);
+
+  // Where a pointer is, in seconds; the picture may be shown at another size than its own.
+  const pointed = (event) => {
+    const box = picture.getBoundingClientRect();
+    return plot.start + ((((event.clientX - box.left) / box.width) * plot.across - plot.left) / plot.width) * plot.seconds;
+  };
+  const inside = (second) => second >= plot.start && second <= plot.start + plot.seconds;
+  chart.addEventListener("pointermove", (event) => (inside(pointed(event)) ? tell(row(pointed(event))) : hide()));
+  chart.addEventListener("pointerleave", hide);
+  chart.addEventListener("blur", hide);
+  chart.addEventListener("click", (event) => { if (inside(pointed(event))) go(pointed(event)); });
+  chart.addEventListener("keydown", (event) => {
+    if (event.key === " ") {
+      event.preventDefault();
+      if (audio.paused) audio.play();
+      else audio.pause();
+      return;
+    }
+    const index = row(now() + 1e-6);
+    const next = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: starts.length - 1 }[event.key];
+    if (next === undefined) return;
+    event.preventDefault();
+    const target = Math.min(Math.max(next, 0), starts.length - 1);
+    go(starts[target]);
+    follow();
+    tell(target);
+  });
+}

@@ -1,0 +1,1 @@
+"""Train a scorer of speech on its frames."""

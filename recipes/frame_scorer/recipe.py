@@ -1,0 +1,181 @@
+"""Train a scorer of speech on frames themselves, not on units: the frame head of the VQ-LM."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...artifacts import CONFIG, atomic_write, save_model
+from ...data._reading import Skipping
+from ...data.base import Split
+from ...models.frame_scorer import FOLDER, KIND, FrameScorer, load_frame_scorer
+from ...models.scorers.base import Loss
+from ...models.scorers.vq_lm import Scorer
+from ...models.vq_lm import State, VQLMConfig
+from ...registry import build
+from ...tokenizers_._frames import FRAMES_A_SECOND, Extractor, stream_frames
+from .._claim import claim, identity
+from .._config import resolve_device
+from .._corpus import Batch, Passage, TrainingLoader, spread, sweep
+from .._language_model import reset_rows
+from .._lock import locked
+from .._parallel import ranks, start_processes
+from .._train import TrainConfig, seed_all, train
+
+BESIDE = ("out", "device", "dtype", "eval_clips")
+"""Keys that say where a run is made and what is shown of it, not what it is."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run. `vqmem score FILE --model OUT` uses it."""
+
+    out: str = "runs/frame_scorer"
+    """Folder of the run; given again, the run goes on where it stopped."""
+    seed: int = 0
+    """Of weights and of the order of recordings."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    dtype: str = "auto"
+    """auto, float32 or bfloat16 (mixed precision); auto is bfloat16 on a GPU that has it, else float32."""
+    data: str | dict[str, Any] = "spoken_text"
+    """Data source with recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
+    features: str | dict[str, Any] = "mfcc39"
+    """What a frame is: a name, or ``name`` and its keys (`vqmem list features NAME`)."""
+    train_seconds: float = 3600.0
+    """Keep the frames of at most this many seconds of training recordings, the first ones, in memory."""
+    eval_clips: int | None = 32
+    """Passages of the dev split to evaluate on, taken evenly; null is all."""
+    passage: int = 2048
+    """Frames read before the state is emptied, 50 a second."""
+    rows: int = 16
+    """Passages read side by side."""
+    segment: int = 64
+    """Frames through which gradients flow."""
+    scorer: Scorer = field(default_factory=lambda: Scorer(dim=64, hidden=128))
+    """Of what has to do with token ids (``tie``, ``cutoffs``) nothing is used."""
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600, lr=3e-3))
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for sizes that cannot be."""
+        for name, least in (("passage", 2), ("rows", 1), ("segment", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} is too small; give at least {least}")
+        if self.eval_clips is not None and self.eval_clips < 1:
+            raise ValueError(f"eval_clips={self.eval_clips} is too small; give at least 1, or null for all")
+        if not self.train_seconds > 0:
+            raise ValueError(f"train_seconds={self.train_seconds} must be above 0")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed={self.seed} is out of range; give a number from 0 to 2^63 - 1")
+        for name in ("seed", "device", "dtype"):
+            if getattr(self.train, name) != getattr(TrainConfig(), name):
+                raise ValueError(f"train.{name} is set by {name}; leave it out and set {name}")
+        self.shape(1)  # says what is wrong with the scorer before anything is read
+
+    def shape(self, dim: int) -> VQLMConfig:
+        """The scorer's, for frames of ``dim`` numbers."""
+        return VQLMConfig(frame_dim=dim, **asdict(self.scorer))
+
+
+class Frames(NamedTuple):
+    """All frames of a split in one table, and its passages, whose ids are the numbers of frames in it."""
+
+    table: Float[Tensor, "frames dim"]
+    passages: list[Passage]
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
+    out = Path(config.out)
+    with locked(out):
+        start_processes(config.train.parallel, resolve_device(config.device))
+        claim(config, BESIDE)
+        extractor = build("features", config.features).build()
+        dev = read_frames(config, extractor, "dev")
+        dev = dev._replace(passages=spread(dev.passages, config.eval_clips))
+        scorer = fit(config, extractor, dev)
+        frames = sum(len(passage.ids) for passage in dev.passages)
+        figures = {"split": "dev", "passages": len(dev.passages), "frames": frames, "scorer": report(scorer, dev)}
+        if ranks()[0] == 0:
+            atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
+    return figures
+
+
+def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
+    """The scorer, trained and saved in ``model/`` (or loaded, where that has been done)."""
+    folder, device = Path(config.out) / FOLDER, resolve_device(config.device)
+    if (folder / CONFIG).is_file():
+        return load_frame_scorer(Path(config.out), device)
+    corpus = read_frames(config, extractor, "train", config.train_seconds)
+    seed_all(config.seed)
+    scorer = FrameScorer(config.features, config.shape(extractor.dim)).to(device)
+    scorer.standardise_by(corpus.table)
+    train(
+        FrameScorerTask(scorer, corpus.table, config.rows),
+        TrainingLoader(corpus.passages, config.rows, config.segment, config.seed, *ranks()),
+        replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype),
+        folder / "training",
+        describe="frame scorer",
+        identity=identity(config, BESIDE),
+        evaluate=partial(report, scorer, dev) if config.train.eval_every else None,
+    )
+    save_model(folder, KIND, scorer.fields(), scorer)
+    return scorer.eval()
+
+
+class FrameScorerTask:
+    """Training on segments of frames, which batches name by their numbers in ``table``."""
+
+    def __init__(self, scorer: FrameScorer, table: Float[Tensor, "frames dim"], rows: int) -> None:
+        self.module: nn.Module = scorer
+        self.scorer, self.rows = scorer, rows
+        self.table = table.to(scorer.mean.device)
+
+    def initial_state(self) -> State:
+        """The scorer's own."""
+        return self.scorer.initial_state(self.rows)
+
+    def step(self, batch: Batch, state: State) -> tuple[Loss, State]:
+        """One segment; rows whose passage begins start from the empty state."""
+        state = reset_rows(state, self.scorer.initial_state(self.rows), batch.fresh)
+        loss, state = self.scorer.training_step(self.table[batch.tokens], state, batch.valid)
+        return Loss(loss.value, loss.metrics | {"tokens": float(batch.valid.sum())}), state
+
+
+def read_frames(config: Config, extractor: Extractor, split: Split, seconds: float | None = None) -> Frames:
+    """The frames of a split, a recording at a time, up to so many seconds; unreadable ones are skipped and listed.
+
+    Raises `ValueError` where there are not two frames to follow each other, or the data source has no recordings.
+    """
+    limit = None if seconds is None else max(2, round(seconds * FRAMES_A_SECOND))
+    parts, passages, count, skipping = [], [], 0, Skipping()
+    for document in build("data", config.data).documents(split):
+        with skipping:
+            made = torch.cat(list(stream_frames(document.content("audio").stream(), extractor, document.name)))
+            made = made if limit is None else made[: limit - count]
+            parts.append(made)
+            for ids in torch.arange(count, count + len(made)).split(config.passage):
+                if len(ids) >= 2:
+                    name, sizes = f"{document.name}:{int(ids[0]) - count}", torch.ones_like(ids)
+                    passages.append(Passage(name, ids, sizes, torch.zeros(len(ids), dtype=torch.bool)))
+            count += len(made)
+        if limit is not None and count >= limit:
+            break
+    skipping.tell()
+    if not passages:
+        raise ValueError(f"the split {split} of {config.data!r} has no recordings; give data that has some")
+    return Frames(torch.cat(parts), passages)
+
+
+def report(scorer: FrameScorer, frames: Frames) -> dict[str, float]:
+    """What the bottleneck does to passages: see `VQLM.report`; surprise, rarity and gain in nats a dimension."""
+    passages, device = frames.passages, scorer.mean.device
+    _, batch = next(sweep(passages, len(passages), max(len(passage.ids) for passage in passages)))
+    return scorer.report(frames.table[batch.tokens].to(device), batch.valid.to(device))
