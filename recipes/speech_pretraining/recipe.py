@@ -172,7 +172,9 @@ def pretrain(
     if (folder / CONFIG).is_file():
         return load(folder, device)[0]
     seed_all(config.seed)
-    task = PretrainingTask(hubert.build(config.model, classes).to(device), config.feature_weight, config.unmasked_weight)
+    task = PretrainingTask(
+        hubert.build(config.model, classes).to(device), config.feature_weight, config.unmasked_weight
+    )
     frames = config.model.frames(config.crop_samples)
     loader = Loader(train_clips, config.model, config.rows, frames, config.seed, *ranks())
     settings = replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype)
