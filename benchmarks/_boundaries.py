@@ -55,12 +55,13 @@ def choose(truths: Sequence[Sequence[float]], curves: Sequence[Sequence[np.ndarr
     """The picking of the grid with the best F1 over clips, whose curves are given for every seed."""
 
     def f1(picking: Picking) -> float:
-        return figures(sum(counts(truths, [pick(curve, picking) for curve in seed]).sum(0) for seed in curves))["F1"]
+        by_seed = [counts(truths, [pick(curve, picking) for curve in seed]).sum(0) for seed in curves]
+        return figures(np.sum(by_seed, axis=0))["F1"]
 
     return max(GRID, key=f1)
 
 
-def figures(total: Sequence[float]) -> dict[str, float]:
+def figures(total: Sequence[float] | Int[np.ndarray, "3"]) -> dict[str, float]:
     """Precision, recall, F1 and the R-value (Räsänen et al., 2009), which too many boundaries do not raise."""
     hits, truths, finds = map(float, total)
     precision, recall = hits / max(1.0, finds), hits / max(1.0, truths)

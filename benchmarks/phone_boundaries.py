@@ -158,7 +158,9 @@ def tell(
     scored = [name for name in pickings if name != BASELINE and SHUFFLED not in name]
     rivals = [BASELINE, *(name for name in pickings if SHUFFLED in name), EVEN]
     own, apart = intervals(counted, rivals)
-    table = {name: {key: round(x, 4) for key, x in figures(of.sum((0, 1))).items()} for name, of in counted.items()}
+    table: dict[str, dict[str, Any]] = {
+        name: {key: round(x, 4) for key, x in figures(of.sum((0, 1))).items()} for name, of in counted.items()
+    }
     for name, of in counted.items():
         table[name]["F1 by seed"] = ", ".join(f"{figures(one.sum(0))['F1']:.4f}" for one in of)
     differences = {
