@@ -184,9 +184,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--json", action="store_true", help="one JSON object a token and line, instead of colours")
     page = "write a page: a text as a heat map; a recording to hear, its score above its spectrogram"
     output.add_argument("--html", type=Path, metavar="OUT", help=page)
-    output.add_argument(
-        "--image", type=Path, metavar="OUT", help="write an SVG of a recording: its score above its spectrogram"
-    )
+    output.add_argument("--image", type=Path, metavar="OUT", help="write that picture of a recording, as SVG")
 
 
 def _score(asked: argparse.Namespace) -> None:

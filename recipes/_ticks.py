@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def ticks(low: float, high: float, inside: bool = False) -> list[float]:
+def ticks(low: float | int, high: float | int, inside: bool = False) -> list[float]:
     """About five round numbers that enclose low and high, or lie between them."""
     span = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / 4))

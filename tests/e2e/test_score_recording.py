@@ -215,8 +215,9 @@ def test_the_page_plays_along(clip, browser, open_page, assert_quiet, tmp_path):
     assert chart.get_attribute("aria-valuenow") == "1.02"
     assert f"unit {data['units'][51]}" in (chart.get_attribute("aria-valuetext") or "")
     before = cursor()
+    browser.execute_script("audio.playbackRate = 0.1")  # it is still to play when the next key comes
     chart.send_keys(" ")
-    WebDriverWait(browser, 10).until(lambda _: cursor() > before + 20)
+    WebDriverWait(browser, 20).until(lambda _: cursor() > before + 5)
     chart.send_keys(" ")
     assert browser.execute_script("return audio.paused")
     chart.send_keys("\ue010")  # the End key
