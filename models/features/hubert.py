@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from ...artifacts import load_model, missing_file, read_config
 from ...schema import coerce
@@ -44,11 +46,17 @@ class Features:
         if self.layer > config.encoder_num_layers:
             told = f"{config.encoder_num_layers} layers, not {self.layer}; give 1 to {config.encoder_num_layers}"
             raise ValueError(f"the model of {self.folder!r} has {told}")
-        if (config.hop, config.field) != (HOP, SPAN):
-            told = f"{config.field} samples every {config.hop}, not {SPAN} every {HOP}"
+        more = config.field - SPAN
+        if config.hop != HOP or abs(more) >= HOP:
+            told = f"{config.field} samples every {config.hop}, not about {SPAN} every {HOP}"
             raise ValueError(f"a frame of the model of {self.folder!r} is {told}; give another model")
         device, index = torch.device(self.device), self.layer - 1
-        return Encoder(lambda wave: hubert.encode(model, wave).layers[index], config.encoder_embed_dim, device)
+
+        def run(wave: Tensor) -> Tensor:
+            # Silence at the end, or less of it, so that there are as many frames as there would be of `SPAN` samples.
+            return hubert.encode(model, F.pad(wave, (0, more))).layers[index]
+
+        return Encoder(run, config.encoder_embed_dim, device)
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Any, HubertConfig]:
