@@ -51,7 +51,7 @@ def main() -> None:
     folder = ROOT / "recipes" / "speech_pretraining" / "configs"
     config = load(recipe.Config, "tiny", [f"out={flags.run}", *quick], folder=folder)
     dev = label(build("data", config.data).documents("dev"), flags.run.parent / f"{flags.run.name}_dev.tsv")
-    chosen, minutes = train(replace(config, labels=str(dev)))
+    chosen, there, minutes = train(replace(config, labels=str(dev)))
     assert isinstance(config.data, dict)
     other = config.data | {"where": {"path": "librispeech_test_other/*"}, "splits": {"test": {"path": "*"}}}
     documents = list(build("data", other).documents("test"))
@@ -78,12 +78,16 @@ def main() -> None:
             "the order of their numbers: clusters fitted on five and read on the other five, and the other way round, "
             "mean of both. Phones by a machine (hama 1.7), moved by 3 frames."
         ),
-        notes=["The layer was chosen on held-out speakers of train-clean-100, before those of test-other were read."],
+        notes=[
+            "The layer was chosen on held-out speakers of train-clean-100, before those of test-other were read. "
+            f"There, with clusters fitted on 64 recordings of its other speakers, its PNMI is {there:.3f}.",
+            "The minutes are those of training and of evaluations by layer during it and after it.",
+        ],
     )
 
 
-def train(config: recipe.Config) -> tuple[str, float]:
-    """Which layer is best on held-out speakers, and the processor minutes of training, its evaluations too."""
+def train(config: recipe.Config) -> tuple[str, float, float]:
+    """Which layer is best on held-out speakers, its PNMI there, and the processor minutes of training."""
     clock = Path(config.out).parent / f"{Path(config.out).name}_minutes.json"
     minutes, done = json.loads(clock.read_text()) if clock.is_file() else 0.0, Path(config.out) / "evaluation.json"
     if not done.is_file():
@@ -95,7 +99,7 @@ def train(config: recipe.Config) -> tuple[str, float]:
             atomic_write(clock, json.dumps(minutes))
     layers = json.loads(done.read_text())["layers"]
     best = max(layers, key=lambda layer: layers[layer]["pnmi"])
-    return best.replace("_", " "), minutes
+    return best.replace("_", " "), layers[best]["pnmi"], minutes
 
 
 def both_ways(documents: Sequence[Document], labels: dict[str, Labels], features: Any) -> dict[str, float]:

@@ -47,7 +47,8 @@ class Source:
         phrases: excerpts that come again in a document of dev and test.
         phrase: runs of an excerpt, a quarter more or less.
         cue: first runs of a second occurrence that are not marked.
-        gap: least number of runs between the two occurrences, in dev and test.
+        gap: least number of runs between the two occurrences, in dev, test and what is not dense.
+        dense: share of the training documents in which excerpts come again throughout.
         seed: of what is drawn.
     """
 
@@ -59,6 +60,7 @@ class Source:
     phrase: int = 36
     cue: int = 8
     gap: int = 576
+    dense: float = 0.6
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -71,6 +73,8 @@ class Source:
                 f"repeated_phrases phrase {self.phrase} and cue {self.cue} do not fit; "
                 "give a phrase of 8 or more and a cue of less than three quarters of it"
             )
+        if not 0 <= self.dense <= 1:
+            raise ValueError(f"repeated_phrases dense {self.dense} is no share; give 0 to 1")
         if self.gap < 0:
             raise ValueError(f"repeated_phrases gap {self.gap} is negative; give 0 or more")
         needed = self.gap + self.phrases * (2 * (5 * self.phrase // 4) + self.phrase // 2)
@@ -93,7 +97,8 @@ class Source:
         for index in range(self.train_documents if split == "train" else self.held_out_documents):
             rng = random.Random(f"{self.seed} {split} {index}")
             speech = _Speech(chapters, index, rng)
-            runs, marked = (self._dense if split == "train" else self._late)(speech, rng)
+            dense = split == "train" and rng.random() < self.dense
+            runs, marked = (self._dense if dense else self._late)(speech, rng)
             times = [0]
             for run in runs:
                 times.append(times[-1] + run.frames)

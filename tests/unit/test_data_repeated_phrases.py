@@ -49,7 +49,7 @@ def runs_of(document: Document) -> tuple[list[int], list[tuple[int, int]]]:
 @settings(max_examples=40, deadline=None)
 def test_what_is_marked_was_said_beyond_the_gap(spoken, phrases, phrase, gap, room, seed):
     length = gap + phrases * (2 * (5 * phrase // 4) + phrase // 2) + room
-    source = Source(spoken, 1, 3, length, phrases, phrase, 4, gap, seed)
+    source = Source(spoken, 1, 3, length, phrases, phrase, 4, gap, seed=seed)
     for document in source.documents("test"):
         runs, spans = runs_of(document)
         assert len(runs) == length
@@ -65,7 +65,7 @@ def test_what_is_marked_was_said_beyond_the_gap(spoken, phrases, phrase, gap, ro
 
 def test_training_documents_repeat_often_and_at_all_distances(spoken):
     distances, marked, lengths = [], 0, []
-    for document in Source(spoken, 100, 1, 512, 2, 40, 8, 256).documents("train"):
+    for document in Source(spoken, 100, 1, 512, 2, 40, 8, 256, dense=1.0).documents("train"):
         runs, spans = runs_of(document)
         assert max(runs) < 100
         lengths.append(len(runs))
@@ -79,6 +79,14 @@ def test_training_documents_repeat_often_and_at_all_distances(spoken):
     assert min(distances) < 30
     assert max(distances) > 300
     assert sorted(distances)[len(distances) // 2] < 100
+
+
+def test_training_documents_that_are_not_dense_are_as_those_of_dev(spoken):
+    found = []
+    for document in Source(spoken, 60, 1, 512, 2, 40, 8, 256, dense=0.5).documents("train"):
+        runs, spans = runs_of(document)
+        found.append(len(runs) == 512 and len(spans) == 2)
+    assert 15 < sum(found) < 45
 
 
 def test_a_front_end_that_deduplicates_sees_one_token_a_run_and_the_marks(spoken):
@@ -95,7 +103,7 @@ def test_seed_split_and_index_make_the_document(spoken):
         document.units
         for seed in (0, 1)
         for split in ("train", "dev", "test")
-        for document in Source(spoken, 5, 5, 400, 2, 20, 5, 200, seed).documents(split)
+        for document in Source(spoken, 5, 5, 400, 2, 20, 5, 200, seed=seed).documents(split)
     ]
     assert len(set(every)) == len(every) == 30
 
@@ -106,6 +114,7 @@ def test_refused(spoken):
         ({"phrase": 7}, "phrase 7 and cue 8"),
         ({"cue": 30}, "phrase 36 and cue 30"),
         ({"gap": -1}, "gap -1 is negative"),
+        ({"dense": 1.5}, "dense 1.5 is no share"),
         ({"length": 1000, "gap": 600}, "length 1000 holds no 4 phrases; give 1032 or more"),
     ]:
         with pytest.raises(ValueError, match=message):
