@@ -72,7 +72,8 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     if "repeated_phrases" in text:
         made += [f"{prefix}data.{key}" for key in PHRASES]
     if name == "compare":
-        made += ["seeds=[0,1]", "passages=7", "shown=40", "native.budget=8", "native.train.steps=2"]
+        seeds = "seeds=[0]" if "trained:" in text else "seeds=[0,1]"
+        made += [seeds, "passages=7", "shown=40", "native.budget=8", "native.train.steps=2"]
     return made
 
 

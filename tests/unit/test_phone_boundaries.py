@@ -61,7 +61,7 @@ def test_the_best_peaks_are_chosen_on_dev(peaks):
         begins = begins[(np.diff(begins, prepend=-9) > 2) & (begins < 195)]
         curve = 0.05 * rng.random(200)
         curve[begins + 1] += 1.0  # a frame late
-        truths.append([0.02 * frame for frame in begins])
+        truths.append([0.02 * frame for frame in begins.tolist()])
         curves.append(curve)
     picking = peaks.choose(truths, [curves])
     found = peaks.counts(truths, [peaks.pick(curve, picking) for curve in curves])
