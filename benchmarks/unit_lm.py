@@ -42,8 +42,8 @@ def main() -> None:
         claim="A transformer with a bounded memory predicts HuBERT units better than 4-grams (4.47 and 6.30).",
         measured="Perplexity a token on the test chapters of LJSpeech, by the memory that was best on dev.",
         notes=[
-            "The model of runs was trained twice: with the settings of the one of frames, which overfitted (5.595 on dev, "
-            "5.66 on test), then as is told here. The second reading of the test split is the one that stands."
+            "The model of runs was trained twice: with the settings of the one of frames, which overfitted (5.595 on "
+            "dev, 5.66 on test), then as is told here. The second reading of the test split is the one that stands."
         ],
     )
 
