@@ -67,7 +67,7 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     made += spoken(text, folder, prefix)
     if "vqvae_codes" in text:
         made.append(f"{prefix}front_end.path={small_vqvae(folder.parent)}")
-    if "hubert_units" in text:
+    if "name: hubert_units, features" in text:  # fitted here
         made += [f"{prefix}front_end.clusters=10", f"{prefix}front_end.fit_frames=500"]
     if "repeated_phrases" in text:
         made += [f"{prefix}data.{key}" for key in PHRASES]
