@@ -20,8 +20,9 @@ def render(
 ) -> str:
     """Fill ``{{name}}`` marks of a template with the title, the inlined styles, scripts and data, and ready HTML slots.
 
-    The shared `_page.css` and `_page.js` come first. The content security policy allows these very scripts and styles
-    by their hashes and nothing else, so that even a mistake in escaping could neither run nor fetch anything.
+    The template is the body of `_page.html`. The shared `_page.css` and `_page.js` come first. The content security
+    policy allows these very scripts and styles by their hashes and nothing else, so that even a mistake in escaping
+    could neither run nor fetch anything.
     """
     style = "\n".join(path.read_text(encoding="utf-8") for path in (HERE / "_page.css", *styles))
     script = "\n".join(path.read_text(encoding="utf-8") for path in (HERE / "_page.js", *scripts))
@@ -37,8 +38,9 @@ def render(
         "data": script_json(data),
         **slots,
     }
+    frame, body = (path.read_text(encoding="utf-8") for path in (HERE / "_page.html", template))
     # One pass, so that a mark inside the data stays text.
-    return re.sub(r"\{\{(\w+)\}\}", lambda mark: fields[mark[1]], template.read_text(encoding="utf-8"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda mark: fields[mark[1]], frame.replace("{{body}}", body))
 
 
 def script_json(value: Any) -> str:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from vqmem.cli import main
 
 TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I thought I would sail — naïve, à la 語学 🐋.\n"
@@ -62,6 +64,45 @@ def tiny_run(config_file: Path) -> Path:
 def copy(tiny_run: Path, tmp_path: Path) -> Path:
     """A finished run to damage."""
     return shutil.copytree(tiny_run, tmp_path / "copy")
+
+
+@pytest.fixture
+def bad_recordings(clip: Path, tmp_path: Path) -> dict[str, str]:
+    """Files in the temporary folder that no command reads as recordings: name -> what is to be told of it."""
+    soundfile.write(tmp_path / "one.wav", [0.5], 16_000)
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), 16_000)
+    soundfile.write(tmp_path / "zeros.wav", np.zeros(16_000), 16_000)
+    soundfile.write(tmp_path / "nan.wav", np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
+    (tmp_path / "cut.flac").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    (tmp_path / "text.wav").write_text("no sound")
+    return {
+        "one.wav": "is too short for speech units: 1 samples",
+        "none.wav": "holds no samples",
+        "zeros.wav": "is silent: all of its 16000 samples are 0",
+        "nan.wav": "NaN or infinite at 0.000 s",
+        "cut.flac": "is damaged or cut off after",
+        "text.wav": "is not audio that can be read here",
+        "zeroes.wav": f"did you mean '{tmp_path / 'zeros.wav'}'?",
+    }
+
+
+@pytest.fixture
+def interrupted_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, int], list[int]]:
+    """Makes the given step of a training task fail once; gives a list that grows by one each step."""
+
+    def arrange(task: Any, at: int) -> list[int]:
+        step, done = task.step, []
+
+        def killed(self, batch, state):
+            done.append(1)
+            if len(done) == at:
+                raise InterruptedError
+            return step(self, batch, state)
+
+        monkeypatch.setattr(task, "step", killed)
+        return done
+
+    return arrange
 
 
 @pytest.fixture

@@ -79,23 +79,8 @@ def test_any_rate_and_number_of_channels(rate, channels, tmp_path, capsys):
     assert (len(out.split()), told) == (49, "")
 
 
-def test_what_is_wrong_with_one_file_is_one_line(clip, tmp_path, refused):
-    soundfile.write(tmp_path / "one.wav", [0.5], 16_000)
-    soundfile.write(tmp_path / "none.wav", np.zeros(0), 16_000)
-    soundfile.write(tmp_path / "zeros.wav", np.zeros(16_000), 16_000)
-    soundfile.write(tmp_path / "nan.wav", np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
-    (tmp_path / "cut.flac").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
-    (tmp_path / "text.wav").write_text("no sound")
-    for name, told in (
-        ("one.wav", "is too short for speech units: 1 samples"),
-        ("none.wav", "holds no samples"),
-        ("zeros.wav", "is silent: all of its 16000 samples are 0"),
-        ("nan.wav", "NaN or infinite at 0.000 s"),
-        ("cut.flac", "is damaged or cut off after"),
-        ("text.wav", "is not audio that can be read here"),
-        ("zeroes.wav", f"did you mean '{tmp_path / 'zeros.wav'}'?"),
-        ("", "is a folder"),
-    ):
+def test_what_is_wrong_with_one_file_is_one_line(clip, bad_recordings, tmp_path, refused):
+    for name, told in (bad_recordings | {"": "is a folder"}).items():
         assert told in refused("units", tmp_path / name)
     assert "did you mean" in refused("units", clip, "--model", clip.parent / "clip.fla")
     assert "see `vqmem units --help`" in refused("units")

@@ -230,23 +230,9 @@ def test_the_page_plays_along(clip, browser, open_page, assert_quiet, tmp_path):
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 
-def test_recordings_that_cannot_be_scored(clip, refused, contents, tmp_path):
-    soundfile.write(tmp_path / "one.wav", [0.5], RATE)
-    soundfile.write(tmp_path / "none.wav", np.zeros(0), RATE)
-    soundfile.write(tmp_path / "zeros.wav", np.zeros(RATE), RATE)
-    soundfile.write(tmp_path / "nan.wav", np.full(RATE, np.nan, np.float32), RATE, subtype="FLOAT")
-    (tmp_path / "cut.flac").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
-    (tmp_path / "text.wav").write_text("no sound")
+def test_recordings_that_cannot_be_scored(bad_recordings, refused, contents, tmp_path):
     before = contents(tmp_path)
-    for name, told in (
-        ("one.wav", "is too short for speech units: 1 samples"),
-        ("none.wav", "holds no samples"),
-        ("zeros.wav", "is silent: all of its 16000 samples are 0"),
-        ("nan.wav", "NaN or infinite at 0.000 s"),
-        ("cut.flac", "is damaged or cut off after"),
-        ("text.wav", "is not audio that can be read here"),
-        ("zeroes.wav", f"did you mean '{tmp_path / 'zeros.wav'}'?"),
-    ):
+    for name, told in bad_recordings.items():
         assert told in refused("score", tmp_path / name, "--json")
         assert told in refused("score", tmp_path / name, "--html", tmp_path / "page.html")
         assert contents(tmp_path) == before
@@ -293,17 +279,9 @@ def test_more_than_can_be_drawn(refused, capsys, tmp_path):
 # --- vqmem frame_scorer --------------------------------------------------------------------------------------------
 
 
-def test_a_killed_run_resumes_to_the_bit(config, frames, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_to_the_bit(config, frames, tmp_path, interrupted_once):
     settings = load(Config, config, [f"out={tmp_path / 'run'}"])
-    step, done = FrameScorerTask.step, []
-
-    def killed(self, batch, state):
-        done.append(1)
-        if len(done) == 6:
-            raise InterruptedError
-        return step(self, batch, state)
-
-    monkeypatch.setattr(FrameScorerTask, "step", killed)
+    done = interrupted_once(FrameScorerTask, 6)
     with pytest.raises(InterruptedError):
         run(settings)
     run(settings)

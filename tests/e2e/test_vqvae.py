@@ -6,7 +6,9 @@ import contextlib
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,18 +79,10 @@ def test_every_evaluation_tells_how_codes_are_used(trained: Path) -> None:
 
 
 def test_a_killed_run_resumes_to_the_bit(
-    config: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Path, trained: Path, tmp_path: Path, interrupted_once: Callable[[Any, int], list[int]]
 ) -> None:
     settings = load(Config, config, [f"out={tmp_path / 'run'}"])
-    step, done = VQVAETask.step, []
-
-    def killed(self, batch, state):
-        done.append(1)
-        if len(done) == 6:
-            raise InterruptedError
-        return step(self, batch, state)
-
-    monkeypatch.setattr(VQVAETask, "step", killed)
+    done = interrupted_once(VQVAETask, 6)
     with pytest.raises(InterruptedError):
         run(settings)
     run(settings)

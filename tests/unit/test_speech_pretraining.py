@@ -1,9 +1,12 @@
 """Labels, crops and batches of the HuBERT recipe."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import soundfile
 import torch
+from vqmem.artifacts import save_model
 from vqmem.data._audio import Audio
 from vqmem.models import hubert
 from vqmem.models.hubert import HubertConfig
@@ -11,6 +14,7 @@ from vqmem.recipes.speech_pretraining.clips import Clip, Loader
 from vqmem.recipes.speech_pretraining.labels import read_labels
 from vqmem.recipes.speech_pretraining.quality import unit_quality
 from vqmem.recipes.speech_pretraining.recipe import Config, PretrainingTask
+from vqmem.registry import build
 
 MODEL = HubertConfig()
 
@@ -69,6 +73,21 @@ def test_shown_frames_count_as_much_as_is_said(clips):
     expected = float(nll.gather(1, batch.units[shown][:, None]).mean().detach())
     assert losses[1] - losses[0] == pytest.approx(expected, abs=1e-4)
     assert losses[2] - losses[0] == pytest.approx(2 * expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [10, 40])
+def test_layers_are_features_where_frames_are_a_little_shorter_or_longer(tmp_path, kernel):
+    shape = {"encoder_embed_dim": 32, "encoder_num_layers": 1, "encoder_num_heads": 2, "encoder_ff_interm_features": 32}
+    small = HubertConfig(final_dim=8, extractor_conv_layer_config=((8, kernel, 20), (8, 8, 4), (8, 4, 4)), **shape)
+    assert small.field == 380 + kernel
+    model = hubert.build(small, 5).eval()
+    save_model(tmp_path / "model", hubert.KIND, {"config": asdict(small), "num_classes": 5}, model)
+    layer = build("features", {"name": "hubert", "folder": str(tmp_path), "layer": 1}).build()
+    for samples in (400, 719, 720, 1999):
+        wave = torch.randn(samples)
+        assert layer(wave).shape == (1 + (samples - 400) // 320, 32)
+    five = torch.cat([wave[:1680], torch.zeros(100)])[: small.samples(5)]  # 5 frames of 400 samples end at 1680
+    assert torch.allclose(layer(wave[:1680]), hubert.encode(model, five[None]).layers[0][0], atol=1e-5)
 
 
 def write(path, *rows):
