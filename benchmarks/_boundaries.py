@@ -61,7 +61,7 @@ def choose(truths: Sequence[Sequence[float]], curves: Sequence[Sequence[np.ndarr
     return max(GRID, key=f1)
 
 
-def figures(total: Sequence[float] | Int[np.ndarray, 3]) -> dict[str, float]:
+def figures(total: Sequence[float] | Int[np.ndarray, " 3"]) -> dict[str, float]:
     """Precision, recall, F1 and the R-value (Räsänen et al., 2009), which too many boundaries do not raise."""
     hits, truths, finds = map(float, total)
     precision, recall = hits / max(1.0, finds), hits / max(1.0, truths)

@@ -90,10 +90,10 @@ def split(flags: argparse.Namespace, name: str, limit: int | None) -> list[Docum
 
 def starts(documents: Sequence[Document], path: Path) -> list[list[float]]:
     """When phones begin, in each recording."""
-    names = {line.split("\t")[0] for line in label(documents, path).read_text(encoding="utf-8").splitlines()[1:]}
+    lines = [line.split("\t") for line in label(documents, path).read_text(encoding="utf-8").splitlines()[1:]]
+    names = {name for name, *_ in lines}
     if missing := [document.name for document in documents if document.name not in names]:
         raise ValueError(f"{str(path)!r} has no phones of {missing[0]!r}; delete it to label the recordings again")
-    lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
     found: dict[str, list[float]] = {document.name: [] for document in documents}
     for name, start, _, phone in lines:
         if phone != BREAK and name in found:
