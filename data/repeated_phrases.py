@@ -29,11 +29,12 @@ class Source:
     All lengths count runs of one unit: tokens of a front-end that deduplicates. Speech goes on from document to
     document of that source; where two pieces meet, a run is left out rather than joined to its like.
 
-    A document of dev and test is one stretch of speech into whose end ``phrases`` excerpts are spliced that were said
-    near its beginning, in random order, with half a phrase of new speech before each. At least ``gap`` runs lie between
-    the two occurrences, whatever the phrase. ``spans`` marks the second one but for its first ``cue`` runs, which tell
-    what is coming: whoever foretells the rest must still hold the first. Nothing says at the first occurrence that it
-    will be needed. Document i begins in the i-th document of the source, so that they overlap little.
+    A document of dev and test is one stretch of speech in which ``phrases`` excerpts are said a second time, after at
+    least ``gap`` runs, whatever the phrase, and half a phrase of new speech or more. ``spans`` marks the second
+    occurrence but for its first ``cue`` runs, which tell what is coming: whoever foretells the rest must still hold the
+    first. Nothing says at the first occurrence that it will be needed, and where it stands tells little: all places are
+    drawn evenly, since a memory that keeps the oldest would win where phrases were said near the beginning. Document i
+    begins in the i-th document of the source, so that they overlap little.
 
     Documents of train are up to as long, more often short than long. Throughout them, excerpts of what was said stand
     in new speech, densely in most documents and rarely in others, from any distance but near more often than far: a
@@ -55,9 +56,9 @@ class Source:
     source: str | dict[str, Any] = field(default_factory=lambda: {"name": "unit_files"})
     train_documents: int = 4000
     held_out_documents: int = 48
-    length: int = 1024
-    phrases: int = 4
-    phrase: int = 36
+    length: int = 2048
+    phrases: int = 6
+    phrase: int = 32
     cue: int = 8
     gap: int = 576
     dense: float = 0.6
@@ -77,7 +78,7 @@ class Source:
             raise ValueError(f"repeated_phrases dense {self.dense} is no share; give 0 to 1")
         if self.gap < 0:
             raise ValueError(f"repeated_phrases gap {self.gap} is negative; give 0 or more")
-        needed = self.gap + self.phrases * (2 * (5 * self.phrase // 4) + self.phrase // 2)
+        needed = self.gap + 4 * self.phrases * (5 * self.phrase // 4 + self.phrase // 2)
         if self.length < needed:
             raise ValueError(
                 f"repeated_phrases length {self.length} holds no {self.phrases} phrases; give {needed} or more"
@@ -98,7 +99,7 @@ class Source:
             rng = random.Random(f"{self.seed} {split} {index}")
             speech = _Speech(chapters, index, rng)
             dense = split == "train" and rng.random() < self.dense
-            runs, marked = (self._dense if dense else self._late)(speech, rng)
+            runs, marked = (self._dense if dense else self._once)(speech, rng)
             times = [0]
             for run in runs:
                 times.append(times[-1] + run.frames)
@@ -106,21 +107,37 @@ class Source:
             units = tuple(chain.from_iterable([run.unit] * run.frames for run in runs))
             yield Document(f"repeated/{self.seed}/{split}/{index}", spans=spans, units=units)
 
-    def _late(self, speech: _Speech, rng: random.Random) -> tuple[list[Run], list[tuple[int, int]]]:
-        """Excerpts of the beginning, at the end; and where they stand."""
-        sizes = [self._size(rng) for _ in range(self.phrases)]
-        between = self.phrase // 2
-        head = self.length - sum(sizes) - between * self.phrases
-        places = sorted(rng.randint(0, head - self.gap - sum(sizes)) for _ in sizes)
-        starts = [place + sum(sizes[:number]) for number, place in enumerate(places)]
-        runs = speech.take(head, [])
-        excerpts = [runs[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    def _once(self, speech: _Speech, rng: random.Random) -> tuple[list[Run], list[tuple[int, int]]]:
+        """Excerpts that come again once, at places drawn evenly; and where they do."""
+        runs: list[Run] = []
         marked = []
-        for excerpt in rng.sample(excerpts, len(excerpts)):
-            runs += speech.take(between, runs, excerpt[0].unit)
-            marked.append((len(runs) + self.cue, len(runs) + len(excerpt)))
-            runs += excerpt
-        return runs, marked
+        for second, first, size in self._places(rng):
+            # The excerpt's first unit is not known before all that lies between has been said.
+            runs += speech.take(second - 1 - len(runs), runs)
+            excerpt = runs[first : first + size]
+            runs += [*speech.take(1, runs, excerpt[0].unit), *excerpt]
+            marked.append((second + self.cue, second + size))
+        return runs + speech.take(self.length - len(runs), runs), marked
+
+    def _places(self, rng: random.Random) -> list[tuple[int, int, int]]:
+        """Where excerpts are said again, where at first, and how long they are, in the order of the first of these.
+
+        No occurrence touches another, and half a phrase lies between them: drawn anew until it is so.
+        """
+        between = self.phrase // 2
+        while True:
+            places: list[tuple[int, int, int]] = []
+            taken: list[tuple[int, int]] = []
+            for _ in range(100 * self.phrases):
+                size = self._size(rng)
+                first = rng.randint(0, self.length - self.gap - 2 * size)
+                second = rng.randint(first + size + self.gap, self.length - size)
+                own = [(at - between, at + size) for at in (first, second)]
+                if own[1][0] >= first + size and all(a[1] <= b[0] or b[1] <= a[0] for a in own for b in taken):
+                    places.append((second, first, size))
+                    taken += own
+                if len(places) == self.phrases:
+                    return sorted(places)
 
     def _dense(self, speech: _Speech, rng: random.Random) -> tuple[list[Run], list[tuple[int, int]]]:
         """Speech and excerpts of what was said by turns; the logarithm of their distance is uniform."""

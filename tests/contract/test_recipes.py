@@ -40,7 +40,7 @@ HUBERT += ["model.encoder_num_heads=2", "model.encoder_ff_interm_features=16", "
 HUBERT += ["model.extractor_conv_layer_config=[[8,20,20],[8,8,4],[8,4,4]]", "model.final_dim=8"]
 
 
-PHRASES = ["length=80", "gap=20", "phrase=8", "cue=2", "phrases=2", "train_documents=20", "held_out_documents=8"]
+PHRASES = ["length=80", "gap=20", "phrase=8", "cue=2", "phrases=1", "train_documents=20", "held_out_documents=8"]
 
 
 def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:

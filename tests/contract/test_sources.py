@@ -42,7 +42,7 @@ def source(name: str):
         "unit_files": {"path": f"{corpus()}/units.jsonl"},
         "repeated_phrases": {
             "source": {"name": "unit_files", "path": f"{corpus()}/phrases.jsonl"},
-            **{"length": 200, "gap": 80, "phrase": 16, "cue": 4, "phrases": 2},
+            **{"length": 200, "gap": 80, "phrase": 16, "cue": 4, "phrases": 1},
             **{"train_documents": 10, "held_out_documents": 5},
         },
         "recall": {"train_documents": 20, "held_out_documents": 5},
