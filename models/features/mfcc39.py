@@ -7,26 +7,44 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...data._audio import RATE
 
 
 @dataclass(frozen=True)
 class Features:
-    """No keys: Kaldi's MFCC (25 ms windows every 10 ms, 23 mel bands, no energy) and deltas, as in HuBERT's recipe.
+    """Kaldi's MFCC (25 ms windows every 10 ms, 23 mel bands, no energy) and deltas, as in HuBERT's recipe.
 
-    Of the 100 frames a second every other one is kept, so that they lie where those of HuBERT's encoder lie.
+    Of the 100 frames a second every other one is kept, so that they lie where those of HuBERT's encoder lie. The keys
+    depart from that recipe: units of frames made even tell more of phones and less of speaker, channel and loudness.
+
+    Args:
+        normalise: whether to bring each number to mean 0 and deviation 1 over the recording (windows of 20 s of it).
+        average: how many frames of 20 ms, an odd number, a frame is then the mean of.
     """
+
+    normalise: bool = False
+    average: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a mean that has no middle."""
+        if self.average < 1 or self.average % 2 == 0:
+            raise ValueError(f"mfcc39 average {self.average} has no middle; give an odd number, 1 or more")
 
     def build(self) -> MFCC:
         """There is nothing to load."""
-        return MFCC()
+        return MFCC(self.normalise, self.average)
 
 
 class MFCC:
     """39 numbers a frame. Deltas of deltas see 4 frames of 10 ms on either side, which is the context."""
 
-    dim, window, context = 39, 1000, 2
+    dim, window = 39, 1000
+
+    def __init__(self, normalise: bool = False, average: int = 1) -> None:
+        self.normalise, self.average = normalise, average
+        self.context = 2 + average // 2
 
     def __call__(self, samples: Float[Tensor, " samples"]) -> Float[Tensor, "frames 39"]:
         """``1 + (samples - 400) // 320`` frames."""
@@ -35,4 +53,11 @@ class MFCC:
 
         cepstra = mfcc(samples[None], sample_frequency=RATE, use_energy=False).T
         deltas = compute_deltas(cepstra)
-        return torch.cat([cepstra, deltas, compute_deltas(deltas)]).T[::2]
+        frames = torch.cat([cepstra, deltas, compute_deltas(deltas)])[:, ::2]
+        if self.normalise:
+            deviation = frames.std(1, correction=0, keepdim=True).clamp(min=1e-5)  # digital silence has none
+            frames = (frames - frames.mean(1, keepdim=True)) / deviation
+        if self.average > 1:
+            beside = self.average // 2
+            frames = F.avg_pool1d(F.pad(frames[None], (beside, beside), mode="replicate"), self.average, 1)[0]
+        return frames.T

@@ -49,21 +49,44 @@ def test_mfcc_is_the_recipe_of_hubert():
     assert torch.equal(mfcc39.MFCC()(wave), wanted)
 
 
+@given(samples=st.integers(SPAN, 9000), average=st.sampled_from([1, 3, 5]), loudness=st.sampled_from([0.0, 0.1, 3.0]))
+@settings(max_examples=20, deadline=None)
+def test_frames_are_made_even_as_a_loop_over_them_would(samples, average, loudness):
+    wave = loudness * noise(1.0)[:samples]
+    frames = mfcc39.MFCC()(wave)
+    deviations = [column.std(correction=0).clamp(min=1e-5) for column in frames.T]
+    even = torch.stack([(c - c.mean()) / d for c, d in zip(frames.T, deviations, strict=True)], 1)
+    beside, last = average // 2, len(frames) - 1
+    near = [[min(max(at + by, 0), last) for by in range(-beside, beside + 1)] for at in range(len(frames))]
+    wanted = torch.stack([even[around].mean(0) for around in near])
+    torch.testing.assert_close(mfcc39.MFCC(normalise=True, average=average)(wave), wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("average", [0, 2, -1])
+def test_a_mean_without_a_middle_is_refused(average):
+    with pytest.raises(ValueError, match=f"average {average} has no middle; give an odd number"):
+        mfcc39.Features(average=average)
+
+
 @pytest.mark.parametrize("samples", [400, 719, 720, 1039, 1040, 16_000])
 def test_as_many_frames_as_the_encoder_of_hubert_gives(samples):
     assert len(mfcc39.MFCC()(noise(1.0)[:samples])) == 1 + (samples - SPAN) // HOP
 
 
 @given(
-    samples=st.integers(SPAN, 20_000), window=st.integers(4, 40), context=st.integers(2, 5), size=st.integers(1, 9000)
+    samples=st.integers(SPAN, 20_000),
+    window=st.integers(4, 40),
+    more=st.integers(0, 3),
+    size=st.integers(1, 9000),
+    average=st.sampled_from([1, 3, 5]),
 )
 @settings(max_examples=20, deadline=None)
-def test_streamed_frames_equal_those_of_the_whole(samples, window, context, size):
-    extractor = mfcc39.MFCC()
-    extractor.window, extractor.context = window, context
+def test_streamed_frames_equal_those_of_the_whole(samples, window, more, size, average):
+    extractor = mfcc39.MFCC(average=average)
+    extractor.window, extractor.context = window, extractor.context + more
     wave = noise(2.0)[:samples]
     streamed = torch.cat(list(stream_frames(wave.split(size), extractor, "noise")))
-    whole = mfcc39.MFCC()(wave)
+    whole = mfcc39.MFCC(average=average)(wave)
     assert streamed.shape == whole.shape
     assert (streamed - whole).abs().max() < 1e-2  # of values up to a hundred
 
