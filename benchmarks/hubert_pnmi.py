@@ -56,7 +56,11 @@ def main() -> None:
     other = config.data | {"where": {"path": "librispeech_test_other/*"}, "splits": {"test": {"path": "*"}}}
     documents = list(build("data", other).documents("test"))
     labels = read_labels(label(documents, flags.run.parent / f"{flags.run.name}_test.tsv"))
-    found = {"MFCC": both_ways(documents, labels, "mfcc39")}
+    assert isinstance(config.targets, dict)
+    found = {
+        "MFCC": both_ways(documents, labels, "mfcc39"),
+        "MFCC normalised and averaged, the targets": both_ways(documents, labels, config.targets["features"]),
+    }
     for layer in range(1, config.model.encoder_num_layers + 1):
         features = {"name": "hubert", "folder": str(flags.run), "layer": layer}
         found[f"layer {layer}"] = both_ways(documents, labels, features)
