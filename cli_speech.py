@@ -73,7 +73,7 @@ examples:
   vqmem transcribe talk.mp3 --run runs/librispeech --beam 50
 Without --json a line is a stretch between pauses: start and end in seconds and the text, with tabs between; of several
 files, the file's name stands before them. An object of --json has the keys word, start and end, and file where there
-are several. Memory does not grow with the length of a recording. Files that cannot be read are passed over and listed at
-the end, and the exit code is then 2.
+are several. Memory does not grow with the length of a recording. Files that cannot be read are passed over and listed
+at the end, and the exit code is then 2.
 `vqmem asr --help` says how to train a recogniser.""",
 )

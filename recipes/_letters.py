@@ -28,14 +28,13 @@ def normalise(text: str) -> str:
 
 @dataclass(frozen=True)
 class Alphabet:
-    """The characters that are written, each once and in order; a character's id is its place among them."""
+    """The characters that are written, each once and in order, with the space; an id is a place among them."""
 
     characters: str
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for characters that `normalise` never gives, or that are there twice."""
-        if len(set(self.characters)) < len(self.characters):
-            raise ValueError(f"the alphabet {self.characters!r} has a character twice; give each once")
+        """Raise `ValueError` for characters that `normalise` never gives."""
+        assert " " in self.characters and list(self.characters) == sorted(set(self.characters))
         for character in self.characters:
             if character not in " '" and normalise(character) != character:
                 raise ValueError(
@@ -47,7 +46,7 @@ class Alphabet:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Alphabet:
-        """All characters of normalised ``texts``, and the space. Raises `ValueError` where they have no letter."""
+        """All characters of normalised ``texts``, and the space. Raises `ValueError` where there is no letter."""
         return cls("".join(sorted({" "}.union(*texts))))
 
     def __len__(self) -> int:
@@ -57,15 +56,15 @@ class Alphabet:
     def encode(self, text: str) -> Int[Tensor, " letters"]:
         """The ids of normalised ``text``; what is outside the alphabet is left out, as `outside` tells."""
         places = {character: place for place, character in enumerate(self.characters)}
-        kept = " ".join("".join(c for c in text if c in places).split()) if " " in places else text
-        return torch.tensor([places[c] for c in kept if c in places], dtype=torch.long)
+        kept = " ".join("".join(c for c in text if c in places).split())
+        return torch.tensor([places[c] for c in kept], dtype=torch.long)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The characters of ``ids``."""
         return "".join(self.characters[i] for i in ids)
 
     def outside(self, texts: Iterable[str]) -> dict[str, int]:
-        """How often each character of normalised ``texts`` that is not in the alphabet occurs, the most frequent first."""
+        """Each character of normalised ``texts`` that is not in the alphabet, and how often; the commonest first."""
         counts = Counter(c for text in texts for c in text if c not in self.characters)
         return dict(counts.most_common())
 

@@ -16,8 +16,8 @@ POOL = 16
 class Loader:
     """Batches of ``rows`` utterances; each epoch in another order, all utterances once but for a rest.
 
-    ``collate`` makes a batch of utterance numbers and a generator. A batch depends on ``seed``, the process and how many
-    came before, so that `state_dict` is one number. Raises `ValueError` where there is nothing to read.
+    ``collate`` makes a batch of utterance numbers and a generator. A batch depends on ``seed``, the process and how
+    many came before, so that `state_dict` is one number. Raises `ValueError` where there is nothing to read.
     """
 
     def __init__(

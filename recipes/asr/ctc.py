@@ -64,7 +64,7 @@ def beam(
     for first, stretch in stretches(windows):
         best = decode(stretch[None])[0][0]
         letters = [
-            (" " if token == len(alphabet) + 1 else alphabet.characters[token - 1], place)
+            (alphabet.characters[token - 1], place)
             for token, place in zip(best.tokens.tolist(), best.timesteps.tolist(), strict=True)
         ]
         for character, place in letters:
@@ -104,7 +104,7 @@ def _quietest(log_probs: Float[Tensor, "time classes"]) -> int:
 
 
 def decoder(alphabet: Alphabet, decoding: Decoding, lexicon: Path) -> Callable[..., Any]:
-    """torchaudio's beam search (flashlight). Raises `ValueError` without the extra ``asr``, and for files it refuses."""
+    """torchaudio's beam search (flashlight). Raises `ValueError` without the extra ``asr`` and for files it refuses."""
     try:
         from torchaudio.models.decoder import ctc_decoder
     except ImportError as error:
@@ -112,8 +112,7 @@ def decoder(alphabet: Alphabet, decoding: Decoding, lexicon: Path) -> Callable[.
     for file in (lexicon if decoding.lexicon else None, decoding.lm):
         if file is not None and not Path(file).is_file():
             raise ValueError(f"{str(file)!r}, which the beam needs, is not there; check `decoding`")
-    # The token | stands for the space; it comes last where the alphabet has none.
-    tokens = ["-", *alphabet.characters.replace(" ", "|"), *([] if " " in alphabet.characters else ["|"])]
+    tokens = ["-", *alphabet.characters.replace(" ", "|")]
     try:
         return ctc_decoder(
             lexicon=str(lexicon) if decoding.lexicon else None,

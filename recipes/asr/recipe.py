@@ -50,7 +50,7 @@ class Config:
     recogniser: str | dict[str, Any] = "ctc"
     """What recognises: a name, or ``name`` and its keys (`vqmem list recognisers NAME`)."""
     characters: str = ""
-    """The characters that are written; empty = those of the normalised training texts, and the space."""
+    """The characters that are written, besides the space; empty = those of the normalised training texts."""
     rows: int = 16
     """Utterances, or streams of them, a batch."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(weight_decay=0.01, betas=(0.9, 0.98)))
@@ -72,7 +72,7 @@ class Config:
             if getattr(self.train, name) != getattr(TrainConfig(), name):
                 raise ValueError(f"train.{name} is set by {name}; leave it out and set {name}")
         if self.characters:
-            Alphabet(self.characters)
+            Alphabet.of([self.characters])
 
 
 class Run(NamedTuple):
@@ -181,7 +181,7 @@ def _alphabet(config: Config, utterances: Sequence[Utterance]) -> Alphabet:
     path, texts = Path(config.out) / ALPHABET, [utterance.text for utterance in utterances]
     if path.is_file():
         return Alphabet(read_sealed(path)["characters"])
-    alphabet = Alphabet(config.characters) if config.characters else Alphabet.of(texts)
+    alphabet = Alphabet.of([config.characters]) if config.characters else Alphabet.of(texts)
     if outside := alphabet.outside(texts):
         print(f"left out of the training texts, as `characters` has them not: {told(outside)}", flush=True)
     atomic_write(path, json.dumps(seal({"characters": alphabet.characters}), ensure_ascii=False, indent=2) + "\n")

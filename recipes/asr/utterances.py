@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ...artifacts import atomic_write, read_sealed, seal
+from ...data._audio import Audio
 from ...data._reading import Skipping, UnreadableError
 from ...data.base import Document, Split
 from ...registry import build
+from ...tokenizers_._frames import SPAN
 from .._letters import normalise
 from .._progress import progress
 from .base import Recogniser, Utterance
@@ -53,6 +55,19 @@ def _measure(documents: Sequence[Document], split: Split, recogniser: Recogniser
     names = [document.name for document in documents]
     about = seal({"documents": names, "lengths": lengths, "skipped": skipping.reasons})
     atomic_write(index, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+
+
+def size_of(content: Any) -> int:
+    """Samples at 16 kHz of a recording, which is read to its end, or how many units there are.
+
+    Raises `UnreadableError` for a recording that cannot be read or is too short for a frame.
+    """
+    if not isinstance(content, Audio):
+        return len(content)
+    samples = sum(len(part) for part in content.stream())
+    if samples < SPAN:
+        raise UnreadableError(f"{content.name!r} has {samples} samples at 16 kHz, fewer than a frame's {SPAN}")
+    return samples
 
 
 def recordings(utterances: Sequence[Utterance], joint: str) -> list[list[Utterance]]:

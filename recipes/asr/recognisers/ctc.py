@@ -32,6 +32,7 @@ from ..._train import seed_all, train
 from ..base import Decoding, Job, Utterance, Way
 from ..batches import Loader
 from ..ctc import LEXICON, Batch, CTCTask, beam, decoder, greedy, write_lexicon
+from ..utterances import size_of
 
 KIND = "hubert_ctc"
 
@@ -77,10 +78,7 @@ class Recogniser:
 
     def length(self, content: Audio) -> int:
         """Samples at 16 kHz. Raises `UnreadableError` for a recording that cannot be read, or is without a frame."""
-        samples = sum(len(part) for part in content.stream())
-        if samples < SPAN:
-            raise UnreadableError(f"{content.name!r} has {samples} samples, fewer than the {SPAN} of a frame")
-        return samples
+        return size_of(content)
 
     def fit(self, job: Job) -> CTCTranscriber:
         """The network, trained and saved in ``model/``. Raises `ValueError` where no utterance can be learnt from."""
