@@ -36,6 +36,7 @@ Way = Callable[[Sequence[Any]], Iterator[Letter]]
 """Transcribes contents of documents that follow one another in one recording, in memory that does not grow with it."""
 
 
+@runtime_checkable
 class Transcriber(Protocol):
     """A trained recogniser. ``ways`` are the ways in which it can read, by name, the one to use first."""
 

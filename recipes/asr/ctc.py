@@ -43,7 +43,7 @@ class CTCTask:
         return Loss(loss, {"tokens": float(batch.lengths.sum())}), None
 
 
-def greedy(windows: Iterable[Float[Tensor, "time classes"]], alphabet: Alphabet, seconds: float) -> Iterator[Letter]:
+def greedy(windows: Iterable[Float[Tensor, "_ classes"]], alphabet: Alphabet, seconds: float) -> Iterator[Letter]:
     """The letters of the likeliest class at each time (``seconds`` long), runs collapsed, blanks left out."""
     last, first, at = BLANK, 0, 0  # class of the run in progress, where it began, and where we are
     for window in windows:
@@ -58,7 +58,7 @@ def greedy(windows: Iterable[Float[Tensor, "time classes"]], alphabet: Alphabet,
 
 
 def beam(
-    windows: Iterable[Float[Tensor, "time classes"]], alphabet: Alphabet, seconds: float, decode: Callable[..., Any]
+    windows: Iterable[Float[Tensor, "_ classes"]], alphabet: Alphabet, seconds: float, decode: Callable[..., Any]
 ) -> Iterator[Letter]:
     """The letters of the best hypothesis of ``decode`` (see `decoder`), stretch by stretch."""
     for first, stretch in stretches(windows):
@@ -75,8 +75,8 @@ def beam(
 
 
 def stretches(
-    windows: Iterable[Float[Tensor, "time classes"]], size: int = 1000
-) -> Iterator[tuple[int, Float[Tensor, "time classes"]]]:
+    windows: Iterable[Float[Tensor, "_ classes"]], size: int = 1000
+) -> Iterator[tuple[int, Float[Tensor, "_ classes"]]]:
     """Where each stretch begins, and its log-probabilities: at most ``2 * size`` times plus a window.
 
     They are cut in the longest run of blanks after their first half, which is where nothing is said.

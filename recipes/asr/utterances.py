@@ -27,7 +27,7 @@ def read(
     Lengths are kept in ``cache``, since a recording is read to its end for one. Raises `ValueError` where nothing is
     left, and where the cache is damaged or of other documents.
     """
-    documents = list(build("data", data).documents(split))
+    documents, reads = list(build("data", data).documents(split)), recogniser.reads
     index = cache / f"{split}.json"
     if not index.is_file():
         _measure(documents, split, recogniser, index)
@@ -35,7 +35,7 @@ def read(
     if [document.name for document in documents] != about["documents"]:
         raise ValueError(f"the documents of the split {split} are not those of {index}; use another out")
     utterances = [
-        Utterance(document.name, document.content(recogniser.reads), normalise(document.text), length)
+        Utterance(document.name, document.content(reads), normalise(document.text), length)
         for document, length in zip(documents, about["lengths"], strict=True)
         if length
     ]
@@ -45,12 +45,12 @@ def read(
 
 
 def _measure(documents: Sequence[Document], split: Split, recogniser: Recogniser, index: Path) -> None:
-    skipping, lengths = Skipping(), [0] * len(documents)
+    skipping, lengths, reads = Skipping(), [0] * len(documents), recogniser.reads
     for number, document in enumerate(progress(documents, len(documents), f"reading {split}")):
         with skipping:
             if not normalise(document.text):
                 raise UnreadableError(f"{document.name!r} comes without text; give one in the column `text`")
-            lengths[number] = recogniser.length(document.content(recogniser.reads))
+            lengths[number] = recogniser.length(document.content(reads))
     skipping.tell()
     names = [document.name for document in documents]
     about = seal({"documents": names, "lengths": lengths, "skipped": skipping.reasons})

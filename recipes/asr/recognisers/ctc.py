@@ -178,9 +178,9 @@ class CTCTranscriber:
             return model(F.pad(wave, (0, more)))[0]
 
         device = next(model.parameters()).device
-        self.extractor = Encoder(run, len(alphabet) + 1, device, round(window * RATE / HOP))
+        self.extractor: Any = Encoder(run, len(alphabet) + 1, device, round(window * RATE / HOP))
 
-    def _windows(self, contents: Sequence[Audio]) -> Iterator[Float[Tensor, "time classes"]]:
+    def _windows(self, contents: Sequence[Audio]) -> Iterator[Float[Tensor, "_ classes"]]:
         self.model.eval()
         chunks = chain.from_iterable(content.stream() for content in contents)
         return stream_frames(chunks, self.extractor, contents[0].name)
