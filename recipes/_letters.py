@@ -21,7 +21,8 @@ def normalise(text: str) -> str:
     >>> normalise('  "Don\u2019t," she said \u2014 TWICE.')
     "don't she said twice"
     """
-    kept = unicodedata.normalize("NFKC", text.translate(APOSTROPHES)).lower()
+    kept = unicodedata.normalize("NFKC", text).translate(APOSTROPHES).lower()
+    kept = unicodedata.normalize("NFKC", kept)  # what lower case has taken apart
     words = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in kept).split()
     return " ".join(word for word in words if word.strip("'"))
 
@@ -34,7 +35,7 @@ class Alphabet:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for characters that `normalise` never gives."""
-        assert " " in self.characters and list(self.characters) == sorted(set(self.characters))
+        assert list(self.characters) == sorted({" ", *self.characters}), "made by `of`"
         for character in self.characters:
             if character not in " '" and normalise(character) != character:
                 raise ValueError(
