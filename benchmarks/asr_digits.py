@@ -55,9 +55,9 @@ def main() -> None:
         title="Recognising spoken digits",
         claim="CTC on waveforms gets 97 % of spoken digits right on the official split (speakers known).",
         measured=(
-            "FSDD, 3,000 recordings of six speakers; letters by greedy CTC, an utterance is right where all letters are. "
-            "Official split: takes 0 to 4 are test. Speaker left out: all takes of one are test, the others are trained "
-            "on. Ceiling: every utterance right."
+            "FSDD, 3,000 recordings of six speakers; letters by greedy CTC, right where all letters are. Official split: "
+            "takes 0 to 4 are test. Speaker left out: all takes of one are test, the others are trained on. Ceiling: "
+            "every utterance right."
         ),
         notes=[
             "Pretraining: the encoder of `vqmem speech_pretraining tiny`, 52 minutes of LibriSpeech, mean of seeds."

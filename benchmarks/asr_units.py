@@ -7,8 +7,9 @@ Trains the config of `vqmem asr ljspeech_units` with these memories, drawn anew 
     recogniser.budgets=[64,128,256]   recogniser.strategies='{fifo: ..., scored: ...}'
 
 256 slots (some 8 s of speech, beside the segment) are the largest memory here; 64 and 128 are 25 and 50 % of it.
-Chapters of the test split are read as one recording each. The ceiling beside them is the aligner, which reads every utterance whole and both ways. The best
-memory is chosen on dev. Needs $VQMEM_DATA (default ../shared/data) with speech/hubert100_ljspeech.
+Chapters of the test split are read as one recording each. The ceiling beside them is the aligner, which reads every
+utterance whole and both ways. The best memory is chosen on dev. Needs $VQMEM_DATA (default ../shared/data) with
+speech/hubert100_ljspeech.
 """
 
 from __future__ import annotations

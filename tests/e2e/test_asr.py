@@ -155,9 +155,8 @@ def test_units_become_text_with_every_memory(folder, tmp_path, capsys, refused):
 def test_recordings_become_text_by_their_units(folder, tmp_path, capsys):
     changes = [
         f"data={{name: audio_files, path: {folder}}}",
-        "joint=",
+        "joint=''",
         "recogniser.front_end={name: hubert_units, fitted: packaged, deduplicate: true}",
-        "recogniser.strategies={fifo: {policy: fifo}}",
         "recogniser.budgets=[16]",
         f"out={tmp_path / 'spoken'}",
     ]
