@@ -55,8 +55,8 @@ def main() -> None:
         title="Recognising spoken digits",
         claim="CTC on waveforms gets 97 % of spoken digits right on the official split (speakers known).",
         measured=(
-            "FSDD, 3,000 recordings of six speakers; letters by greedy CTC, right where all letters are. Official split: "
-            "takes 0 to 4 are test. Speaker left out: all takes of one are test, the others are trained on. Ceiling: "
+            "FSDD, 3,000 recordings of six speakers; letters by greedy CTC, right where all letters are. Official: "
+            "takes 0 to 4 are test. Left out: all takes of one are test, the others are trained on. Ceiling: "
             "every utterance right."
         ),
         notes=[
