@@ -59,7 +59,8 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
         return [f"out={folder}", *VQVAE, *spoken(text, folder)]
     if name == "asr":
         own = ASR_UNITS if "name: units\n" in text else ASR_CTC
-        hub = ["data={name: hub, path: " + f"{folder.parent / 'data' / 'rows.jsonl'}" + ", audio: audio, train: train, subset: ''}"]
+        rows = folder.parent / "data" / "rows.jsonl"  # in place of the data set of the hub
+        hub = [f"data.path={rows}", "data.train=train", "data.subset=''"]
         return [f"out={folder}", *ASR, *own, *(hub if "name: hub\n" in text else []), *spoken(text, folder)]
     if name == "fit_units":
         return [f"out={folder}", "clusters=10", "fit_frames=500", *spoken(text, folder)]
