@@ -220,12 +220,12 @@ class UnitTranscriber:
     @torch.no_grad()
     def _whole(self, contents: Sequence[Any]) -> Iterator[Letter]:
         """What the aligner, which reads the whole utterance both ways, makes of each content."""
-        seconds = 0.0
+        seconds, device = 0.0, next(self.aligner.parameters()).device
         self.aligner.eval()
         for content in contents:
             stream = self.front_end.encode(content)
-            log_probs, _ = self.aligner(stream.ids[None], torch.tensor([len(stream)]))
-            for letter in greedy(log_probs, self.alphabet, 1.0):
+            log_probs, _ = self.aligner(stream.ids[None].to(device), torch.tensor([len(stream)], device=device))
+            for letter in greedy(log_probs.cpu(), self.alphabet, 1.0):
                 start, end = (stream.starts[min(int(x) // SLOTS, len(stream) - 1)].item() for x in letter[1:])
                 yield Letter(letter.character, seconds + start, seconds + end)
             seconds += stream.ends[-1].item()
