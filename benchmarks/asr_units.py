@@ -31,7 +31,7 @@ FULL = 256
 """Slots of the largest memory."""
 MEMORIES = {"fifo": {"policy": "fifo"}, "scored": {"policy": {"name": "scored", "surprise": 1.0}}}
 QUICK = ["recogniser.aligner.train.steps=20", "recogniser.scorer_train.steps=2", "train.steps=20", "train.eval_every=0"]
-QUICK += ["eval_recordings=1", "recogniser.shape.layers=1", "recogniser.shape.dim=32"]
+QUICK += ["eval_recordings=1", "joint=''", "recogniser.shape.layers=1", "recogniser.shape.dim=32"]
 
 
 def main() -> None:
