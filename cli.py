@@ -87,9 +87,11 @@ def _dispatch(argv: list[str]) -> None:
 
 
 def _commands() -> dict[str, Command]:
+    from .cli_speech import TRANSCRIBE, UNITS  # it needs this module in turn
+
     recipes = {name: _recipe_command(name) for name in registry.names("recipes")}
     texts = {"list": _LIST, "score": _SCORE, "train-scorer": _TRAIN_SCORER}
-    return {**texts, "units": _UNITS, **recipes, "generate": _GENERATE}
+    return {**texts, "units": UNITS, **recipes, "generate": _GENERATE, "transcribe": TRANSCRIBE}
 
 
 def _parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -212,40 +214,6 @@ An object of --json has the keys text, start, end (characters; a byte order mark
 run scores frames) and start and end in seconds. Recordings are told by what is in the file.
 surprise: how badly the token is rebuilt from its code and what came before; rarity: from its code alone;
 gain = rarity - surprise: how much the context told about it.""",
-)
-
-
-# --- units ---------------------------------------------------------------------------------------------------------
-
-
-def _units_arguments(parser: argparse.ArgumentParser) -> None:
-    recordings = "recordings: wav, flac, ogg, mp3; any rate, any length"
-    parser.add_argument("files", metavar="FILE", nargs="+", help=recordings)
-    fitted = "run of `vqmem fit-units` (default: the packaged units, 100 clusters of MFCC)"
-    parser.add_argument("--model", type=Path, metavar="DIR", help=fitted)
-    parser.add_argument("--deduplicate", action="store_true", help="make one unit of a run, with its whole duration")
-    parser.add_argument("--json", action="store_true", help="one JSON object a unit and line")
-
-
-def _show_units(asked: argparse.Namespace) -> None:
-    from .recipes._units import show_units
-
-    show_units(asked.files, asked.model, deduplicate=asked.deduplicate, as_json=asked.json)
-
-
-_UNITS = Command(
-    "turn recordings into speech units, 50 a second",
-    _units_arguments,
-    _show_units,
-    """\
-examples:
-  vqmem units clip.flac
-  vqmem units clip.flac --json --deduplicate
-  vqmem units *.wav --model runs/mfcc100 > units.tsv
-Without --json a recording is one line of numbers; of several files, the file's name and a tab stand before them.
-An object of --json has the keys unit, start and end (seconds), and file where there are several. Files that cannot be
-read are passed over and listed at the end; where none can, the exit code is 2.
-`vqmem fit-units --help` says how to make units of your own.""",
 )
 
 

@@ -36,6 +36,7 @@ KINDS = {
     "front-ends": Kind("tokenizers_", "FrontEnd"),
     "features": Kind("models/features", "Features"),
     "data": Kind("data", "Source"),
+    "recognisers": Kind("recipes/asr/recognisers", "Recogniser"),
     "recipes": Kind("recipes", "Config", packages=True),
 }
 

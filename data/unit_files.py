@@ -30,6 +30,7 @@ class Source:
         dev: file of the folder to choose on; empty = a part of train.
         test: file of the folder to report on; empty = a part of train.
         joint: what stands before the last of these in the id names the document; empty = each utterance is one.
+        by: documents whose names are alike up to the last of these fall to the same split; empty = each for itself.
     """
 
     path: str = ""
@@ -37,6 +38,7 @@ class Source:
     dev: str = ""
     test: str = ""
     joint: str = ""
+    by: str = ""
 
     def documents(self, split: Split) -> Iterator[Document]:
         """The documents of ``split``. Raises `ValueError` for a file or a key that is missing or damaged."""
@@ -49,11 +51,11 @@ class Source:
             yield from self._read(existing(folder / own[split])).values()
             return
         documents = self._read(existing(folder / own["train"]))
-        names = list(documents)
+        groups = {name: _before(self.by, name) for name in documents}
         others: tuple[Split, ...] = ("dev", "test")
-        parts = {part: share(names, part) for part in others if not own.get(part)}
-        mine = set(names).difference(*parts.values()) if split == "train" else parts[split]
-        yield from (document for name, document in documents.items() if name in mine)
+        parts = {part: share(list(groups.values()), part) for part in others if not own.get(part)}
+        mine = set(groups.values()).difference(*parts.values()) if split == "train" else parts[split]
+        yield from (document for name, document in documents.items() if groups[name] in mine)
 
     def _read(self, path: Path) -> dict[str, Document]:
         """The documents of a file by their names."""
@@ -65,8 +67,7 @@ class Source:
                     raise UnknownNameError(f"line {number} of {path.name!r}: key", key, list(row))
             if not all(type(unit) is int and unit >= 0 for unit in row["units"]):
                 raise ValueError(f"line {number} of {path.name!r}: units are whole numbers from 0 on; make it again")
-            name = str(row["id"])
-            name = name.rpartition(self.joint)[0] or name if self.joint else name
+            name = _before(self.joint, str(row["id"]))
             units.setdefault(name, []).extend(row["units"])
             texts.setdefault(name, []).append(str(row.get("text", "")))
         if not any(units.values()):
@@ -74,6 +75,11 @@ class Source:
         return {
             name: Document(name, " ".join(texts[name]).strip(), units=tuple(own)) for name, own in units.items() if own
         }
+
+
+def _before(separator: str, name: str) -> str:
+    """What stands before the last ``separator``; the whole name where there is none."""
+    return (name.rpartition(separator)[0] or name) if separator else name
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -110,12 +110,23 @@ class LanguageModelTask:
     """Next-token prediction with the memory of the `Schedule`, for the training loop.
 
     Gradients stop at the memory's content, as in Transformer-XL; compressions with learned parts add the
-    attention-reconstruction loss.
+    attention-reconstruction loss. Targets that are not marked count with the weight ``unmarked``; ``alter`` changes the
+    tokens that are read, and not the targets.
     """
 
-    def __init__(self, module: LanguageModel, scorer: ScorerModel, schedule: Schedule, rows: int) -> None:
+    def __init__(
+        self,
+        module: LanguageModel,
+        scorer: ScorerModel,
+        schedule: Schedule,
+        rows: int,
+        *,
+        unmarked: float = 1.0,
+        alter: Callable[[Int[Tensor, "batch time"]], Int[Tensor, "batch time"]] | None = None,
+    ) -> None:
         self.module: Any = module
         self.scorer, self.schedule, self.rows = scorer, schedule, rows
+        self.unmarked, self.alter = unmarked, alter
         # Under a mixed schedule every slot is scored: a later memory may judge what an earlier one wrote.
         self.scored = module.transformer.config.score_bias or any(
             "scores" in strategy.policy.requires for strategy in schedule.strategies
@@ -130,6 +141,8 @@ class LanguageModelTask:
     def step(self, batch: Batch, state: TaskState) -> tuple[Loss, TaskState]:
         """The loss on one segment, in nats a token."""
         strategy, memory = self.schedule.at(int(state.step))
+        if self.alter is not None:
+            batch = batch._replace(tokens=self.alter(batch.tokens))
         learned = self.module.squeezer(strategy)
         scores, scorer = score_segment(self.scorer, batch, state.scorer, self.scored)
         held = _detach(memory.fit(state.memory.forget(batch.fresh), batch.positions[:, 0], learned).state)
@@ -141,7 +154,8 @@ class LanguageModelTask:
             need=memory.requires,
         )
         losses = F.cross_entropy(output.logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="none")
-        loss = (losses * batch.valid.flatten()).sum() / batch.valid.sum().clamp(min=1)
+        weights = batch.valid if self.unmarked == 1 else batch.valid * torch.where(batch.marked, 1.0, self.unmarked)
+        loss = (losses * weights.flatten()).sum() / weights.sum().clamp(min=1)
         metrics = {"nll": loss.detach(), "tokens": batch.valid.sum()}
         written = write_segment(memory, held, output, batch, scores, learned)
         if learned is not None and written.squeezed.count:

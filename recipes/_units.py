@@ -31,7 +31,7 @@ def show_units(files: Sequence[str], model: Path | None, *, deduplicate: bool, a
     """
     tokenizer = load_units(model)
     recordings, skipping, clipped = [Audio(file) for file in files], Skipping(), []
-    total = sum(map(_seconds, recordings))
+    total = sum(map(seconds_of, recordings))
     with Bar("units", total, quiet=total < SLOW) as bar:
         for recording in recordings:
             with skipping:
@@ -90,7 +90,8 @@ def _line(stream: Stream, name: str, tokenizer: Tokenizer) -> str:
     return f"{name}\t{units}" if name else units
 
 
-def _seconds(recording: Audio) -> int:
+def seconds_of(recording: Audio) -> int:
+    """How long it is, for the progress; 0 where that cannot be told."""
     try:
         return int(recording.seconds())
     except UnreadableError:  # told when it is read

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,19 +15,14 @@ from torch import Tensor
 
 from ...artifacts import atomic_write
 from ...data._audio import Audio
-from ...memory.bank import Memory
-from ...memory.bank import State as MemoryState
-from ...memory.policy import Seen
-from ...memory.slots import Slots, concatenate
 from ...registry import UnknownNameError
 from ...tokenizers_.base import Tokenizer, makes_of
 from .._config import resolve_device
-from .._language_model import Strategy, strategies
+from .._language_model import strategies
 from .._progress import progress
+from .._reader import Reader, Remember, make_reader
 from .._score import require_text
 from .recipe import Run, load_run
-
-Remember = Literal["hidden", "keys_values"]
 
 
 @dataclass(frozen=True)
@@ -48,111 +43,19 @@ class Sampling:
             raise ValueError(f"seed = {self.seed} is out of range; give a number from 0 to 2^63 - 1")
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What is carried from token to token: memory, the segment so far, not yet judged by it, and the scorer's state."""
-
-    memory: MemoryState
-    segment: Slots
-    scorer: Any
-    position: int
-    last: Int[Tensor, " batch"]
-    """The token before, -1 at the start."""
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Reads a stream with a bounded memory: at most ``memory.capacity`` slots and one segment are held.
-
-    As in training, the tokens of the segment in progress are all visible; when it is full, the memory takes it in and
-    evicts. Reading token by token therefore gives what reading whole segments gives.
-    """
-
-    run: Run
-    strategy: Strategy
-    memory: Memory
-    remember: Remember
-
-    def start(self) -> Reading:
-        """Nothing read yet."""
-        empty = self.memory.empty(self.run.model.transformer.empty_payload(1, self.remember))
-        last = torch.full((1,), -1, device=empty.slots.valid.device)
-        return Reading(empty, empty.slots, self.run.scorer.initial_state(1), 0, last)
-
-    @torch.no_grad()
-    def read(self, ids: Int[Tensor, " time"], reading: Reading) -> tuple[Float[Tensor, " vocab"], Reading]:
-        """Logits of the token after ``ids`` (at least one token), and the reading after them."""
-        logits = None
-        while len(ids):
-            room = self.run.config.segment - reading.segment.count
-            logits, reading = self._extend(ids[None, :room], reading)
-            ids = ids[room:]
-        assert logits is not None, "read needs at least one token"
-        return logits, reading
-
-    def _extend(self, tokens: Int[Tensor, "1 time"], reading: Reading) -> tuple[Float[Tensor, " vocab"], Reading]:
-        """Read tokens that fit the segment in progress."""
-        positions = reading.position + torch.arange(tokens.shape[1], device=tokens.device)[None]
-        held = reading.memory
-        seen = concatenate(held.read(), reading.segment)
-        output = self.run.model.transformer(
-            tokens, positions, seen, previous=reading.last, remember=self.remember, need=self.memory.requires
-        )
-        if output.usage is not None and not self.memory.observes:
-            held = held.use(output.usage[:, : held.read().count])
-        # Scores and standardised scores are made when the memory takes the segment in: until then nothing reads them.
-        blank = torch.zeros(1, tokens.shape[1], 3, device=tokens.device)
-        valid = torch.ones_like(tokens, dtype=torch.bool)
-        new = Slots(output.payload, tokens, positions, blank, blank, blank[..., 0], valid)
-        position, segment = reading.position + tokens.shape[1], concatenate(reading.segment, new)
-        if self.memory.observes:
-            held, segment = self._note(held, segment, Seen(positions, valid, output.weights, output.norms))
-        return output.logits[0, -1], self._take_in(Reading(held, segment, reading.scorer, position, tokens[:, -1]))
-
-    def _note(self, held: MemoryState, segment: Slots, seen: Seen) -> tuple[MemoryState, Slots]:
-        """Show the policy what reading the newest tokens of the segment showed of memory and segment."""
-        slots = self.memory.observe(replace(held, slots=concatenate(held.slots, segment)), seen)
-        count = slots.slots.count - segment.count
-        usage = slots.slots.usage.split([count, segment.count], dim=1)
-        held = replace(held, slots=replace(held.slots, usage=usage[0]), pooled=slots.pooled)
-        return held, replace(segment, usage=usage[1])
-
-    def _take_in(self, reading: Reading) -> Reading:
-        """Let the memory judge the segment, once it is full."""
-        segment = reading.segment
-        if segment.count < self.run.config.segment:
-            return reading
-        scores, scorer = self.run.scorer.score(segment.tokens, reading.scorer)
-        squeezer = self.run.model.squeezer(self.strategy)
-        written = self.memory.write(
-            reading.memory,
-            segment.payload,
-            segment.tokens,
-            segment.positions,
-            scores,
-            segment.valid,
-            squeezer,
-            usage=segment.usage,
-        )
-        return replace(reading, memory=written.state, segment=segment.head(0), scorer=scorer)
-
-
 def reader(
     run: Run, strategy: str | None = None, capacity: int | None = None, remember: Remember | None = None
 ) -> Reader:
     """A reader with one of the run's strategies (default: its first) and a capacity (default: its largest budget).
 
-    Keys and values are remembered, which saves making them anew for each token; hidden states where the compression is
-    one that was trained on those. Raises `ValueError` for an unknown strategy or a capacity without room.
+    Raises `ValueError` for an unknown strategy or a capacity without room.
     """
     known = {choice.name: choice for choice in strategies(run.config.strategies)}
     name = next(iter(known)) if strategy is None else strategy
     if name not in known:
         raise UnknownNameError("strategy", name, list(known))
     memory = known[name].memory(max(run.config.budgets) if capacity is None else capacity, run.config.guard)
-    if remember is None:
-        remember = "hidden" if memory.compression.room(memory.capacity) else "keys_values"
-    return Reader(run, known[name], memory, remember)
+    return make_reader(run.model, run.scorer, run.config.segment, known[name], memory, remember)
 
 
 def generate(reader: Reader, prompt: Int[Tensor, " time"], sampling: Sampling) -> Iterator[int]:
@@ -223,7 +126,7 @@ def write_speech(
 
 
 def _generated(reader: Reader, prompt: Int[Tensor, " time"], sampling: Sampling) -> Iterator[int]:
-    device = reader.run.model.transformer.norm.weight.device
+    device = reader.model.transformer.norm.weight.device
     generator = torch.Generator().manual_seed(sampling.seed)
     logits, reading = reader.read(prompt.to(device), reader.start())
     for left in range(sampling.tokens, 0, -1):

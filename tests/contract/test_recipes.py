@@ -38,7 +38,12 @@ HUBERT = ["rows=2", "crop=0.5", "train.steps=2", "train.accumulate=1", "train.ev
 HUBERT += ["targets.clusters=4", "eval_clips=2", "model.encoder_num_layers=6", "model.encoder_embed_dim=16"]
 HUBERT += ["model.encoder_num_heads=2", "model.encoder_ff_interm_features=16", "model.encoder_pos_conv_kernel=4"]
 HUBERT += ["model.extractor_conv_layer_config=[[8,20,20],[8,8,4],[8,4,4]]", "model.final_dim=8"]
-
+ASR_NETWORK = "{extractor_conv_layer_config: [[8,20,20],[8,8,4],[8,4,4]], encoder_num_layers: 1, encoder_num_heads: 2,"
+ASR_NETWORK += " encoder_embed_dim: 16, encoder_ff_interm_features: 16, encoder_pos_conv_kernel: 4}"
+ASR = ["rows=2", "train.steps=2", "train.accumulate=1", "train.eval_every=1", "train.tensorboard=false"]
+ASR_CTC = ["recogniser.encoder=null", f"recogniser.model={ASR_NETWORK}"]
+ASR_UNITS = ["recogniser.aligner.train.steps=2", "recogniser.aligner.model.dim=8", "recogniser.scorer_train.steps=2"]
+ASR_UNITS += ["recogniser.segment=16", "recogniser.shape.dim=16", "recogniser.shape.layers=1", "recogniser.budgets=[8]"]
 
 PHRASES = ["length=80", "gap=20", "phrase=8", "cue=2", "phrases=1", "train_documents=20", "held_out_documents=8"]
 
@@ -52,6 +57,11 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
         return [f"out={folder}", *FRAMES, *spoken(text, folder)]
     if name == "vqvae":
         return [f"out={folder}", *VQVAE, *spoken(text, folder)]
+    if name == "asr":
+        own = ASR_UNITS if "name: units\n" in text else ASR_CTC
+        rows = folder.parent / "data" / "rows.jsonl"  # in place of the data set of the hub
+        hub = [f"data.path={rows}", "data.train=train", "data.subset=''"]
+        return [f"out={folder}", *ASR, *own, *(hub if "name: hub\n" in text else []), *spoken(text, folder)]
     if name == "fit_units":
         return [f"out={folder}", "clusters=10", "fit_frames=500", *spoken(text, folder)]
     prefix = "" if name == "text_lm" else "lm."
@@ -104,21 +114,30 @@ def books(tmp_path, monkeypatch) -> Path:
                 f"{split} book {book} has chapter {chapter}, and {chapter * 7 % 11} birds. " for chapter in range(90)
             )
             (folder / f"{book}.txt").write_text("".join(words), encoding="utf-8")
-    rows = ["path\tspeaker"]
+    rows = ["path\tspeaker\ttext"]
     speech = tmp_path / "data" / "speech"
     for i, speaker in enumerate((103, 211, 307, 412, 508, 808, 8088)):
         clip = speech / ("librispeech_train_clean_100" if i < 6 else "librispeech_test_other") / f"{speaker}.flac"
         clip.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(clip, np.random.default_rng(i).standard_normal(16_000) * 0.1, 16_000)
-        rows.append(f"{clip.parent.name}/{clip.name}\t{speaker}")
+        rows.append(f"{clip.parent.name}/{clip.name}\t{speaker}\tsome words")
         for part in ("train", "dev"):
             (tmp_path / "libri" / part).mkdir(parents=True, exist_ok=True)
             shutil.copy(clip, tmp_path / "libri" / part)
+    (speech / "fsdd").mkdir()
+    for take in (5, 6, 10, 11):
+        shutil.copy(clip, speech / "fsdd" / f"0_theo_{take}.wav")
+        rows.append(f"fsdd/0_theo_{take}.wav\ttheo\tzero")
+    hub = [json.dumps({"audio": f"speech/fsdd/0_theo_{take}.wav", "text": "Zero."}) for take in (5, 6, 10, 11, 5) * 2]
+    (tmp_path / "data" / "rows.jsonl").write_text("\n".join(hub))
     (speech / "manifest.tsv").write_text("\n".join(rows))
     hubert = speech / "hubert100_ljspeech"
     hubert.mkdir()
     for part in ("val", "test"):
-        lines = [json.dumps({"id": f"LJ{i % 7}-{i}", "units": [(i * j) % 100 for j in range(60)]}) for i in range(21)]
+        lines = [
+            json.dumps({"id": f"LJ{i % 7}-{i}", "units": [(i * j) % 100 for j in range(60)], "text": "Some words."})
+            for i in range(21)
+        ]
         (hubert / f"{part}.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
     monkeypatch.setenv("VQMEM_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("LIBRISPEECH", str(tmp_path / "libri"))

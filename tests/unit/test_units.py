@@ -266,6 +266,17 @@ def test_utterances_of_a_chapter_are_one_document(tmp_path):
     assert len(units(tmp_path, **keys)) == 7
 
 
+def test_utterances_of_a_chapter_fall_to_the_same_split(tmp_path):
+    rows = [{"id": f"LJ00{i % 4}-{i}", "units": [i]} for i in range(8)]
+    (tmp_path / "val.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "test.jsonl").write_text(json.dumps({"id": "x", "units": [9]}))
+    keys = {"train": "val.jsonl", "test": "test.jsonl", "by": "-"}
+    train, dev = units(tmp_path, **keys), units(tmp_path, "dev", **keys)
+    assert (len(train), len(dev)) == (6, 2)
+    assert {name[:5] for name in train}.isdisjoint(name[:5] for name in dev)
+    assert units(tmp_path, "test", **keys) == {"x": (9,)}
+
+
 def test_what_is_wrong_with_units_is_one_line(tmp_path):
     for text, told in (
         ("", "has no units"),

@@ -1,0 +1,39 @@
+"""Connectionist temporal classification (Graves et al., ICML 2006): what all networks trained by it share."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+BLANK = 0
+"""The class that writes nothing; letter ``i`` is class ``i + 1``."""
+
+
+def ctc_loss(
+    log_probs: Float[Tensor, "batch time classes"],
+    counts: Int[Tensor, " batch"],
+    letters: Int[Tensor, "batch letters"],
+    lengths: Int[Tensor, " batch"],
+) -> Float[Tensor, ""]:
+    """Negative log-likelihood in nats a letter of ``letters``, whose ids count from 0, padded.
+
+    ``counts`` are the valid times. An utterance whose letters do not fit into its times counts as zero.
+    """
+    targets = letters + 1
+    total = F.ctc_loss(
+        log_probs.transpose(0, 1).float(), targets, counts, lengths, BLANK, reduction="sum", zero_infinity=True
+    )
+    return total / lengths.sum().clamp(min=1)
+
+
+def fits(letters: Int[Tensor, " letters"], times: int) -> bool:
+    """Whether ``letters`` can be written in ``times`` times: each takes one, and one more lies between two alike."""
+    return len(letters) + int((letters[1:] == letters[:-1]).sum()) <= times
+
+
+def greedy(log_probs: Float[Tensor, "time classes"]) -> Int[Tensor, " letters"]:
+    """The letters of the likeliest class at each time, runs collapsed, blanks left out."""
+    best = torch.unique_consecutive(log_probs.argmax(-1))
+    return best[best != BLANK] - 1

@@ -1,0 +1,69 @@
+"""A small bidirectional network that writes letters for units of speech, by connectionist temporal classification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SLOTS = 2
+"""Places for letters a unit: a run of one unit may be said for two letters, and one that is doubled needs three."""
+
+
+@dataclass(frozen=True)
+class UnitCTCConfig:
+    """The size of the network."""
+
+    dim: int = 256
+    """Width of embeddings, and of both directions of an LSTM layer together."""
+    layers: int = 2
+    """LSTM layers, each of one LSTM forwards and one backwards."""
+    dropout: float = 0.3
+    """Share of inputs of each layer that are dropped in training."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for sizes that cannot be."""
+        if self.dim < 2 or self.dim % 2 or self.layers < 1 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"dim={self.dim} must be even and at least 2, layers={self.layers} at least 1, dropout={self.dropout} "
+                "from 0 to below 1"
+            )
+
+
+class UnitCTC(nn.Module):
+    """Embedding, a convolution over three units, LSTMs in both directions, and `SLOTS` distributions a unit.
+
+    Graves et al., "Connectionist Temporal Classification" (ICML 2006), on discrete input. The backward LSTMs read each
+    row from its own end, so that padding is behind everything; packed sequences do the same ten times slower.
+    """
+
+    def __init__(self, config: UnitCTCConfig, units: int, letters: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(units, config.dim)
+        self.mix = nn.Conv1d(config.dim, config.dim, 3, padding=1)
+        half = config.dim // 2
+        self.forwards, self.backwards = (
+            nn.ModuleList(nn.LSTM(config.dim, half, batch_first=True) for _ in range(config.layers)) for _ in range(2)
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Linear(config.dim, SLOTS * (letters + 1))
+
+    def forward(
+        self, units: Int[Tensor, "batch time"], lengths: Int[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch slots classes"], Int[Tensor, " batch"]]:
+        """Log-probabilities of the classes at `SLOTS` places a unit, and how many of them are no padding."""
+        places = torch.arange(units.shape[1], device=units.device).expand_as(units)
+        real = places < lengths[:, None]
+        turned = torch.where(real, lengths[:, None] - 1 - places, places)[..., None]
+        x = self.dropout(self.embed(units)) * real[..., None]
+        x = F.gelu(x + self.mix(x.transpose(1, 2)).transpose(1, 2))
+        for forwards, backwards in zip(self.forwards, self.backwards, strict=True):
+            x = self.dropout(x)
+            ahead, _ = forwards(x)
+            behind, _ = backwards(x.take_along_dim(turned, dim=1))
+            x = torch.cat([ahead, behind.take_along_dim(turned, dim=1)], dim=-1)
+        scores = self.head(self.dropout(x)).unflatten(-1, (SLOTS, -1)).flatten(1, 2)
+        return scores.log_softmax(-1), SLOTS * lengths

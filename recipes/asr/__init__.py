@@ -1,0 +1,1 @@
+"""Recognise speech: a recording, or its units, becomes text with times."""

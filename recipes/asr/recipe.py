@@ -1,0 +1,188 @@
+"""Train a recogniser of speech, by CTC on waveforms or as a language model that reads units and writes text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ...artifacts import atomic_write, missing_file, read_sealed, seal
+from ...data.base import Split
+from ...registry import build
+from .._claim import claim, identity
+from .._config import load, resolve_device
+from .._corpus import spread
+from .._letters import Alphabet, told
+from .._lock import locked
+from .._parallel import main_first, ranks, start_processes
+from .._progress import progress
+from .._train import TrainConfig
+from .base import Decoding, Job, Recogniser, Transcriber, Utterance, Way
+from .measure import Pair, error_rates, part, worst
+from .text import text_of
+from .utterances import read, recordings
+
+BESIDE = ("out", "device", "dtype", "decoding", "eval_recordings", "worst")
+"""Keys that say where a run is made and what is shown of it, not what it is."""
+ALPHABET = "alphabet.json"
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run: one recogniser, trained on the recordings of a data source that come with text."""
+
+    out: str = "runs/asr"
+    """Folder of the run; given again, the run goes on where it stopped."""
+    seed: int = 0
+    """Of weights, order and what is altered in training."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    dtype: str = "auto"
+    """auto, float32 or bfloat16 (mixed precision); auto is bfloat16 on a GPU that has it, else float32."""
+    data: str | dict[str, Any] = "spoken_text"
+    """Data source whose documents have a text: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
+    joint: str = ""
+    """Neighbours whose names are alike up to the last of these are parts of one recording; empty = each is one."""
+    recogniser: str | dict[str, Any] = "ctc"
+    """What recognises: a name, or ``name`` and its keys (`vqmem list recognisers NAME`)."""
+    characters: str = ""
+    """The characters that are written, besides the space; empty = those of the normalised training texts."""
+    rows: int = 16
+    """Utterances, or streams of them, a batch."""
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(weight_decay=0.01, betas=(0.9, 0.98)))
+    decoding: Decoding = field(default_factory=Decoding)
+    eval_recordings: int | None = 64
+    """Recordings of the dev split to evaluate on, taken evenly; null is all."""
+    worst: int = 20
+    """Utterances with the most errors that ``evaluation.json`` lists."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for sizes that cannot be, and for what the alphabet refuses."""
+        if self.rows < 1 or self.worst < 0:
+            raise ValueError(f"rows={self.rows} must be at least 1, worst={self.worst} at least 0")
+        if self.eval_recordings is not None and self.eval_recordings < 1:
+            raise ValueError(f"eval_recordings={self.eval_recordings} is too small; give at least 1, or null for all")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed={self.seed} is out of range; give a number from 0 to 2^63 - 1")
+        for name in ("seed", "device", "dtype"):
+            if getattr(self.train, name) != getattr(TrainConfig(), name):
+                raise ValueError(f"train.{name} is set by {name}; leave it out and set {name}")
+        if self.characters:
+            Alphabet.of([self.characters])
+
+
+class Run(NamedTuple):
+    """What a finished run holds, loaded."""
+
+    config: Config
+    alphabet: Alphabet
+    recogniser: Recogniser
+    transcriber: Transcriber
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
+    out = Path(config.out)
+    with locked(out):
+        figures = evaluate(fit(config))
+        if ranks()[0] == 0:
+            atomic_write(out / "evaluation.json", json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    return figures
+
+
+def fit(config: Config) -> Run:
+    """The recogniser, trained and saved, or loaded where that has been done."""
+    out, device = Path(config.out), resolve_device(config.device)
+    recogniser: Recogniser = build("recognisers", config.recogniser)
+    start_processes(config.train.parallel, device)
+    claim(config, BESIDE)
+    with main_first():
+        utterances, _ = read(config.data, "train", recogniser, out / "utterances")
+        alphabet = _alphabet(config, utterances)
+        dev, _ = read(config.data, "dev", recogniser, out / "utterances")
+    held_out = _chosen(config, dev)
+
+    def figures(transcriber: Transcriber) -> dict[str, float]:
+        return error_rates(recognise(next(iter(transcriber.ways.values())), held_out))
+
+    job = Job(
+        out,
+        alphabet,
+        utterances,
+        recordings(utterances, config.joint),
+        config.rows,
+        replace(config.train, seed=config.seed, device=str(device), dtype=config.dtype),
+        identity(config, BESIDE),
+        config.decoding,
+        figures,
+    )
+    return Run(config, alphabet, recogniser, recogniser.fit(job))
+
+
+def load_run(folder: Path, device: torch.device | str = "cpu", decoding: Decoding | None = None) -> Run:
+    """A finished run, with other decoding than its own where that is given.
+
+    Raises `ValueError` where a part is missing or damaged, or the recogniser cannot decode so.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise missing_file("run (the folder of a finished `vqmem asr`)", folder / "config.yaml")
+    config = load(Config, folder / "config.yaml")
+    recogniser: Recogniser = build("recognisers", config.recogniser)
+    if not (folder / ALPHABET).is_file():
+        raise ValueError(f"{folder} has no {ALPHABET}: it holds no finished `vqmem asr`; run its command again")
+    alphabet = Alphabet(read_sealed(folder / ALPHABET)["characters"])
+    transcriber = recogniser.load(folder, alphabet, decoding or config.decoding, torch.device(device))
+    return Run(config, alphabet, recogniser, transcriber)
+
+
+def evaluate(run: Run, split: Split = "dev", ways: Sequence[str] | None = None) -> dict[str, Any]:
+    """Error rates of all ``ways`` of the recogniser (default: every one) on ``split``, and its worst utterances."""
+    config, alphabet, recogniser, transcriber = run
+    utterances, skipped = read(config.data, split, recogniser, Path(config.out) / "utterances")
+    chosen = _chosen(config, utterances) if split == "dev" else recordings(utterances, config.joint)
+    texts = [utterance.text for recording in chosen for utterance in recording]
+    pairs = {
+        name: recognise(way, chosen, f"recognising {split} ({name})")
+        for name, way in transcriber.ways.items()
+        if ways is None or name in ways
+    }
+    first = next(iter(pairs))
+    return {
+        "split": split,
+        "way": first,
+        "ways": {name: error_rates(own) for name, own in pairs.items()},
+        "worst": worst(pairs[first], config.worst),
+        "alphabet": alphabet.characters,
+        "outside_alphabet": alphabet.outside(texts),
+        "skipped": skipped,
+    }
+
+
+def recognise(way: Way, chosen: Sequence[Sequence[Utterance]], what: str = "") -> list[Pair]:
+    """What was said and recognised in each utterance; recordings of several are read as one, and cut afterwards."""
+    pairs = []
+    for recording in progress(chosen, len(chosen), what) if what else chosen:
+        hypothesis = text_of(way([utterance.content for utterance in recording]))
+        parts = part([utterance.text for utterance in recording], hypothesis)
+        pairs += [Pair(own.name, own.text, heard) for own, heard in zip(recording, parts, strict=True)]
+    return pairs
+
+
+def _chosen(config: Config, utterances: Sequence[Utterance]) -> list[list[Utterance]]:
+    return spread(recordings(utterances, config.joint), config.eval_recordings)
+
+
+def _alphabet(config: Config, utterances: Sequence[Utterance]) -> Alphabet:
+    """The alphabet of the run: saved earlier, given, or learnt; training text outside of it is told of."""
+    path, texts = Path(config.out) / ALPHABET, [utterance.text for utterance in utterances]
+    if path.is_file():
+        return Alphabet(read_sealed(path)["characters"])
+    alphabet = Alphabet.of([config.characters]) if config.characters else Alphabet.of(texts)
+    if outside := alphabet.outside(texts):
+        print(f"left out of the training texts, as `characters` has them not: {told(outside)}", flush=True)
+    atomic_write(path, json.dumps(seal({"characters": alphabet.characters}), ensure_ascii=False, indent=2) + "\n")
+    return alphabet

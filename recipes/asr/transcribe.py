@@ -1,0 +1,72 @@
+"""Recordings as text with times: what `vqmem transcribe` does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ...data._audio import Audio
+from ...data._reading import Skipping, UnreadableError
+from ...registry import UnknownNameError
+from .._config import resolve_device
+from .._progress import Bar
+from .._units import SLOW, seconds_of
+from .base import Way
+from .recipe import Run, load_run
+from .text import Word, segments, words
+
+
+def show(files: Sequence[str], folder: Path, *, as_json: bool, beam: int | None, way: str | None, device: str) -> None:
+    """Print what is said in recordings: a line each segment, or with ``as_json`` an object each word.
+
+    Nothing is printed of a recording before all of it was read. Those that cannot be read are passed over and listed on
+    standard error at the end; `UnreadableError` is raised where there are any.
+    """
+    run = load_run(folder, resolve_device(device))
+    if run.recogniser.reads != "audio":
+        raise ValueError(f"{folder} reads {run.recogniser.reads} that were made elsewhere, not recordings")
+    if beam is not None:
+        run = load_run(folder, resolve_device(device), replace(run.config.decoding, beam=beam))
+    chosen = _way(run, way)
+    skipping, total = Skipping(), sum(seconds_of(Audio(file)) for file in files)
+    with Bar("transcribing", total, quiet=total < SLOW) as bar:
+        for file in files:
+            with skipping:
+                found = words(chosen([_watched(file, bar)]))
+                name = file if len(files) > 1 else ""
+                lines = list(_objects(found, name) if as_json else _lines(segments(found), name))
+                sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+    skipping.tell()
+    if skipping.reasons:
+        raise UnreadableError(f"{len(skipping.reasons)} of {len(files)} recordings could not be read; see above")
+
+
+def _way(run: Run, name: str | None) -> Way:
+    ways = run.transcriber.ways
+    if name is None:
+        return next(iter(ways.values()))
+    if name not in ways:
+        raise UnknownNameError("way", name, list(ways))
+    return ways[name]
+
+
+def _watched(file: str, bar: Bar) -> Audio:
+    before = bar.done
+    return Audio(file, heard=lambda second: bar.update(before + int(second)))
+
+
+def _lines(found: Iterator[Word], name: str) -> Iterator[str]:
+    for segment in found:
+        line = f"{segment.start:.2f}\t{segment.end:.2f}\t{segment.text}"
+        yield f"{name}\t{line}" if name else line
+
+
+def _objects(found: Iterator[Word], name: str) -> Iterator[str]:
+    whose = {"file": name} if name else {}
+    for word in found:
+        times = {"start": round(word.start, 2), "end": round(word.end, 2)}
+        yield json.dumps({**whose, "word": word.text, **times}, ensure_ascii=False)

@@ -1,0 +1,77 @@
+"""What is said in the documents of a split: those with a text, whole, and listed once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ...artifacts import atomic_write, read_sealed, seal
+from ...data._audio import Audio
+from ...data._reading import Skipping, UnreadableError
+from ...data.base import Document, Split
+from ...registry import build
+from ...tokenizers_._frames import SPAN
+from .._letters import normalise
+from .._progress import progress
+from .base import Recogniser, Utterance
+
+
+def read(
+    data: str | dict[str, Any], split: Split, recogniser: Recogniser, cache: Path
+) -> tuple[list[Utterance], list[str]]:
+    """The utterances of ``split``, and a line for each document that is left out: unreadable, or without text.
+
+    Lengths are kept in ``cache``, since a recording is read to its end for one. Raises `ValueError` where nothing is
+    left, and where the cache is damaged or of other documents.
+    """
+    documents, reads = list(build("data", data).documents(split)), recogniser.reads
+    index = cache / f"{split}.json"
+    if not index.is_file():
+        _measure(documents, split, recogniser, index)
+    about = read_sealed(index)
+    if [document.name for document in documents] != about["documents"]:
+        raise ValueError(f"the documents of the split {split} are not those of {index}; use another out")
+    utterances = [
+        Utterance(document.name, document.content(reads), normalise(document.text), length)
+        for document, length in zip(documents, about["lengths"], strict=True)
+        if length
+    ]
+    if not utterances:
+        raise ValueError(f"the split {split} of {data!r} has no recordings; give data that has some")
+    return utterances, about["skipped"]
+
+
+def _measure(documents: Sequence[Document], split: Split, recogniser: Recogniser, index: Path) -> None:
+    skipping, lengths, reads = Skipping(), [0] * len(documents), recogniser.reads
+    for number, document in enumerate(progress(documents, len(documents), f"reading {split}")):
+        with skipping:
+            if not normalise(document.text):
+                raise UnreadableError(f"{document.name!r} comes without text; give one in the column `text`")
+            lengths[number] = recogniser.length(document.content(reads))
+    skipping.tell()
+    names = [document.name for document in documents]
+    about = seal({"documents": names, "lengths": lengths, "skipped": skipping.reasons})
+    atomic_write(index, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+
+
+def size_of(content: Any) -> int:
+    """Samples at 16 kHz of a recording, which is read to its end, or how many units there are.
+
+    Raises `UnreadableError` for a recording that cannot be read or is too short for a frame.
+    """
+    if not isinstance(content, Audio):
+        return len(content)
+    samples = sum(len(part) for part in content.stream())
+    if samples < SPAN:
+        raise UnreadableError(f"{content.name!r} has {samples} samples at 16 kHz, fewer than a frame's {SPAN}")
+    return samples
+
+
+def recordings(utterances: Sequence[Utterance], joint: str) -> list[list[Utterance]]:
+    """Neighbours whose names are alike up to the last ``joint`` together; without ``joint`` each alone."""
+    if not joint:
+        return [[utterance] for utterance in utterances]
+    return [list(group) for _, group in groupby(utterances, key=lambda own: own.name.rpartition(joint)[0] or own.name)]

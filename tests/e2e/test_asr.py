@@ -1,0 +1,167 @@
+"""`vqmem asr` and `vqmem transcribe`, through the command line, on recordings and on units."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from vqmem.cli import main
+from vqmem.recipes._config import load
+from vqmem.recipes.asr import recipe
+
+NETWORK = (
+    "{extractor_mode: group_norm, extractor_conv_layer_config: [[8, 40, 20], [8, 8, 4], [8, 4, 4]], "
+    "encoder_embed_dim: 16, encoder_num_layers: 1, encoder_num_heads: 2, encoder_ff_interm_features: 16, "
+    "encoder_pos_conv_kernel: 4, encoder_pos_conv_groups: 4, encoder_layer_drop: 0.0}"
+)
+TRAIN = "{steps: 4, lr: 0.01, warmup: 1, eval_every: 3, save_every: 2, tensorboard: false}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recordings with texts, one damaged, one without text, one whose text is another's; and units with texts."""
+    folder = tmp_path_factory.mktemp("asr")
+    rows = ["path\ttext\tsplit"]
+    for i, text in enumerate(("yes", "no", "no yes", "Yes, \u00e9!", "no", "yes", "", "no" * 5000, "no")):
+        wave = np.random.default_rng(i).standard_normal(16_000) * 0.1
+        soundfile.write(folder / f"{i}.wav", wave, 16_000)
+        rows.append(f"{i}.wav\t{text}\t{'dev' if i in (3, 4) else 'train'}")
+    (folder / "8.wav").write_text("no sound")
+    (folder / "manifest.tsv").write_text("\n".join(rows), encoding="utf-8")
+    (folder / "ctc.yaml").write_text(
+        f"data: {{name: audio_files, path: {folder}}}\ndevice: cpu\nrows: 2\ntrain: {TRAIN}\n"
+        f"recogniser: {{name: ctc, model: {NETWORK}, speed: 0.1, mask_prob: 0.2, window: 0.5}}\n"
+    )
+    lines = [
+        {"id": f"c{i % 4}-{i}", "units": [(i + j) % 9 for j in range(24)], "text": "no yes" if i % 2 else "yes no"}
+        for i in range(12)
+    ]
+    (folder / "units.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    small = "{steps: 2, tensorboard: false}"
+    (folder / "units.yaml").write_text(
+        f"data: {{name: unit_files, path: {folder / 'units.jsonl'}, by: '-'}}\njoint: '-'\ndevice: cpu\nrows: 2\n"
+        f"train: {TRAIN}\nrecogniser:\n  name: units\n  front_end: {{name: units, vocab_size: 9, deduplicate: true}}\n"
+        f"  segment: 16\n  aligner: {{model: {{dim: 8, layers: 1}}, rows: 2, train: {small}}}\n"
+        f"  scorer: {{name: vq_lm, dim: 8, hidden: 8, codes: 4}}\n  scorer_train: {small}\n"
+        "  shape: {layers: 1, dim: 16, heads: 2}\n  budgets: [16, 24]\n"
+        "  strategies: {fifo: {policy: fifo}, surprise: {policy: {name: scored, surprise: 1.0}}}\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Path:
+    """The folder of a finished run of `ctc`."""
+    out = folder / "run"
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        assert main(["asr", str(folder / "ctc.yaml"), f"out={out}"]) == 0
+    return out
+
+
+def test_a_recogniser_of_recordings(folder, trained, capsys, contents):
+    figures = json.loads((trained / "evaluation.json").read_text(encoding="utf-8"))
+    assert figures["ways"]["greedy"]["utterances"] == 2
+    assert figures["ways"]["greedy"]["cer"] > 0
+    assert {own["name"] for own in figures["worst"]} <= {"3.wav", "4.wav"}
+    assert figures["alphabet"] == " enosy"
+    assert figures["outside_alphabet"] == {"\u00e9": 1}
+    skipped = json.loads((trained / "utterances" / "train.json").read_text())["skipped"]
+    assert len(skipped) == 2
+    assert "'6.wav' comes without text" in skipped[0]
+    assert "is not audio" in skipped[1]
+    before = contents(trained)
+    assert main(["asr", str(folder / "ctc.yaml"), f"out={trained}"]) == 0
+    out, _ = capsys.readouterr()
+    assert "greedy  WER" in out
+    assert "outside the alphabet, and so always wrong: '\u00e9' (1)" in out
+    assert contents(trained) == before
+
+
+def test_texts_without_room_are_left_out_and_told(folder, tmp_path, capsys):
+    assert main(["asr", str(folder / "ctc.yaml"), f"out={tmp_path / 'run'}", "characters=nosey"]) == 0
+    told = capsys.readouterr().err
+    assert "'7.wav' has 10000 letters for 49 frames; is its text another's?" in told
+
+
+def test_a_run_that_was_stopped_ends_as_if_it_was_not(folder, trained, tmp_path, interrupted_once):
+    from vqmem.recipes.asr.ctc import CTCTask
+
+    interrupted_once(CTCTask, 4)
+    argv = ["asr", str(folder / "ctc.yaml"), f"out={tmp_path / 'run'}"]
+    with pytest.raises(InterruptedError):
+        recipe.run(load(recipe.Config, argv[1], argv[2:]))
+    assert main(argv) == 0
+    weights = ("model/model.safetensors", "model/training/metrics.jsonl")
+    assert all((tmp_path / "run" / name).read_bytes() == (trained / name).read_bytes() for name in weights)
+
+
+def test_recordings_are_transcribed_with_times(folder, trained, capsys):
+    assert main(["transcribe", str(folder / "0.wav"), "--run", str(trained), "--json"]) == 0
+    words = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(set(word) == {"word", "start", "end"} for word in words)
+    assert all(0 <= word["start"] < word["end"] <= 1.02 for word in words)
+    assert main(["transcribe", str(folder / "0.wav"), "--run", str(trained)]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert " ".join(text for _, _, text in lines) == " ".join(word["word"] for word in words)
+
+
+def test_what_cannot_be_read_is_told_and_the_others_go_on(folder, trained, tmp_path, capsys):
+    (tmp_path / "cut.flac").write_bytes(b"fLaC")
+    files = [str(path) for path in (folder / "8.wav", folder / "1.wav", tmp_path / "cut.flac", folder / "2.wav")]
+    assert main(["transcribe", *files, "--run", str(trained), "--json"]) == 2
+    out, told = capsys.readouterr()
+    assert {json.loads(line)["file"] for line in out.splitlines()} <= {files[1], files[3]}
+    assert told.splitlines()[0] == "skipped 2 of 4:"
+    assert told.splitlines()[-1] == "vqmem: 2 of 4 recordings could not be read; see above"
+    assert len(told.splitlines()) == 4
+
+
+def test_what_is_wrong_is_one_line(folder, trained, refused, tmp_path):
+    clip = folder / "0.wav"
+    assert "run (the folder of a finished `vqmem asr`)" in refused("transcribe", clip, "--run", tmp_path / "absent")
+    assert "unknown way 'gready'; did you mean greedy?" in refused(
+        "transcribe", clip, "--run", trained, "--way", "gready"
+    )
+    assert "is not audio" in refused("transcribe", folder / "8.wav", "--run", trained)
+    assert "holds another run" in refused("asr", folder / "ctc.yaml", f"out={trained}", "rows=3")
+    assert "not about 400 every 320" in refused(
+        "asr", folder / "ctc.yaml", "recogniser.model.extractor_conv_layer_config=[[8,10,5]]"
+    )
+    assert "never has" in refused("asr", folder / "ctc.yaml", "characters=AB")
+    assert "writes letter by letter" in refused(
+        "asr", folder / "units.yaml", "decoding.beam=4", f"out={tmp_path / 'beam'}"
+    )
+    (trained.parent / "half").mkdir()
+    (trained.parent / "half" / "config.yaml").write_bytes((trained / "config.yaml").read_bytes())
+    assert "holds no finished" in refused("transcribe", clip, "--run", trained.parent / "half")
+
+
+def test_units_become_text_with_every_memory(folder, tmp_path, capsys, refused):
+    out = tmp_path / "units"
+    assert main(["asr", str(folder / "units.yaml"), f"out={out}"]) == 0
+    told = capsys.readouterr().out
+    figures = json.loads((out / "evaluation.json").read_text())
+    assert list(figures["ways"]) == ["fifo@24", "fifo@16", "surprise@24", "surprise@16", "whole (CTC)"]
+    assert all(f"{way:11}  WER" in told for way in figures["ways"])
+    assert figures["ways"]["fifo@24"]["utterances"] == 3, "a chapter is dev, and cut into its utterances"
+    assert "reads units that were made elsewhere" in refused("transcribe", folder / "0.wav", "--run", out)
+
+
+def test_recordings_become_text_by_their_units(folder, tmp_path, capsys):
+    changes = [
+        f"data={{name: audio_files, path: {folder}}}",
+        "joint=''",
+        "recogniser.front_end={name: hubert_units, fitted: packaged, deduplicate: true}",
+        "recogniser.budgets=[16]",
+        f"out={tmp_path / 'spoken'}",
+    ]
+    assert main(["asr", str(folder / "units.yaml"), *changes]) == 0
+    capsys.readouterr()
+    assert main(["transcribe", str(folder / "1.wav"), "--run", str(tmp_path / "spoken"), "--json"]) == 0
+    words = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert all(0 <= word["start"] <= word["end"] <= 1.02 for word in words)
