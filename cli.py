@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from . import __version__, registry
+from .recipes.tts import command as speak
 
 _EPILOG = """\
 first steps:
@@ -89,7 +90,8 @@ def _dispatch(argv: list[str]) -> None:
 def _commands() -> dict[str, Command]:
     recipes = {name: _recipe_command(name) for name in registry.names("recipes")}
     texts = {"list": _LIST, "score": _SCORE, "train-scorer": _TRAIN_SCORER}
-    return {**texts, "units": _UNITS, **recipes, "generate": _GENERATE}
+    spoken = Command(speak.SUMMARY, speak.arguments, speak.run, speak.EPILOG)
+    return {**texts, "units": _UNITS, **recipes, "generate": _GENERATE, "speak": spoken}
 
 
 def _parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
