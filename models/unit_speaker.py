@@ -39,7 +39,9 @@ class SpeakerConfig:
 
     def __post_init__(self) -> None:
         if self.longest < 1 or not self.reach or min(self.reach) < 1:
-            raise ValueError(f"longest = {self.longest} and every number of reach = {list(self.reach)} must be 1 or more")
+            raise ValueError(
+                f"longest = {self.longest} and every number of reach = {list(self.reach)} must be 1 or more"
+            )
         if not 0 <= self.corrupt < 1:
             raise ValueError(f"corrupt = {self.corrupt} must be from 0 to below 1")
 
@@ -92,11 +94,11 @@ def units_of(steps: Int[Tensor, " steps"], on: int) -> tuple[Int[Tensor, " runs"
 class UnitSpeaker(nn.Module):
     """Letters to units, in the order of text, by the memory transformer; and how long each unit lasts.
 
-    At each step the transformer is given what was said last and the letter that is being spoken, with its neighbours on
-    either side as convolutions see them, and says a unit of it or that the letter is done. Which letter is being spoken
-    is therefore never in doubt: an alignment of letters and units (see `recipes.tts.alignment`) is learnt beforehand and
-    not by attention, which takes far more speech. The letters, and the transducers of Graves (1211.3711), advance alike;
-    here one path is trained on. Durations come from convolutions over units and their letters (2104.00355).
+    At each step the transformer is given what was said last and the letter that is being spoken, with its neighbours as
+    convolutions see them, and says a unit of it or that the letter is done, as a transducer does (Graves, 1211.3711).
+    Which letter is being spoken is never in doubt: an alignment of letters and units (`recipes.tts.alignment`) is made
+    beforehand; to learn it by attention takes far more speech. Durations come from convolutions over units and their
+    letters (2104.00355).
 
     Args:
         config: the shape.

@@ -1,4 +1,4 @@
-"""A vocoder of speech units: convolutions make spectra and pitch of them, which Griffin-Lim or filters make sound of."""
+"""A vocoder of speech units: convolutions make spectra and pitch of them, and filters or Griffin-Lim make sound."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ WINDOW, FFT = 640, 1024
 """Samples of a spectrum's window, and of its transform."""
 FILTER = 512
 """Samples of the windows in which excitation is filtered."""
+REACH = 3
+"""Letters on either side of the one being spoken that are told."""
 QUIETEST = 1e-3
 """Magnitudes below this are alike in logarithms."""
 
@@ -42,12 +44,16 @@ class VocoderConfig:
     """``harmonic``: pulses and noise through learnt filters; ``griffin_lim``: phases found for the mel spectrogram."""
     iterations: int = 32
     """Of Griffin-Lim."""
+    untold: float = 0.5
+    """Share of training crops that are learnt from units alone; the others from the letters that are spoken, too."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.iterations < 1:
             raise ValueError(f"width = {self.width} and iterations = {self.iterations} must be 1 or more")
         if not self.dilations or min(self.dilations) < 1:
             raise ValueError(f"dilations = {list(self.dilations)} must be at least one number, each 1 or more")
+        if not 0 <= self.untold <= 1:
+            raise ValueError(f"untold = {self.untold} must be from 0 to 1")
 
 
 class Sound(NamedTuple):
@@ -66,9 +72,10 @@ class Sound(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """What the vocoder learns from: stretches of recordings, their units and their pitch."""
+    """What the vocoder learns from: stretches of recordings, their units, the letters spoken, and the pitch."""
 
     units: Int[Tensor, "batch units"]
+    beside: Int[Tensor, "batch units window"]
     waveform: Float[Tensor, "batch samples"]
     hz: Float[Tensor, "batch frames"]
     voiced: Bool[Tensor, "batch frames"]
@@ -82,9 +89,13 @@ class UnitVocoder(nn.Module):
     that changes every 10 ms. The filters are learnt by the multi-scale spectral loss on waveforms that have the
     recording's own pitch. Unlike GSLM's vocoders (2102.01192) it needs no adversary, and learns in minutes.
 
+    Units lose much of what was said. Where the text is known, each unit comes with the letter it belongs to and those
+    around it (`beside`), which tell what units do not; without them, it is a vocoder of units alone.
+
     Args:
         config: the shape.
         units: how many there are.
+        letters: how many there are in the alphabet.
         size: the bandwidth of the data set, as `spectral.bandwidth` measures it.
         hz: the mean pitch of the data set.
     """
@@ -92,10 +103,11 @@ class UnitVocoder(nn.Module):
     kind: ClassVar[str] = "unit_vocoder"
     """What its model folders say that they hold."""
 
-    def __init__(self, config: VocoderConfig, units: int, size: Bandwidth, hz: float) -> None:
+    def __init__(self, config: VocoderConfig, units: int, letters: int, size: Bandwidth, hz: float) -> None:
         super().__init__()
         self.config, self.units, self.size, self.hz = config, units, size, hz
         self.embed = nn.Embedding(units, config.width)
+        self.letters = nn.Embedding(1 + letters * (2 * REACH + 1), config.width, padding_idx=0)
         self.around = nn.Sequential(*(Residual(config.width, dilation) for dilation in config.dilations))
         self.halve = nn.Linear(config.width, 2 * config.width)  # a frame is two columns
         self.columns = nn.Sequential(*(Residual(config.width, dilation) for dilation in (1, 2)))
@@ -106,17 +118,27 @@ class UnitVocoder(nn.Module):
 
     def fields(self) -> dict[str, Any]:
         """What `from_fields` rebuilds it from, JSON-able; the weights are apart."""
-        return {"shape": asdict(self.config), "units": self.units, "bandwidth": asdict(self.size), "hz": self.hz}
+        about = {"units": self.units, "letters": (self.letters.num_embeddings - 1) // (2 * REACH + 1), "hz": self.hz}
+        return {"shape": asdict(self.config), "bandwidth": asdict(self.size), **about}
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> UnitVocoder:
         """A fresh model of the shape that ``fields`` tell. Raises `ValueError` for fields that are not a shape."""
         shape, size = coerce(VocoderConfig, fields["shape"], "shape"), coerce(Bandwidth, fields["bandwidth"], "")
-        return cls(shape, fields["units"], size, fields["hz"])
+        return cls(shape, fields["units"], fields["letters"], size, fields["hz"])
 
-    def forward(self, units: Int[Tensor, "batch units"]) -> Sound:
+    @torch.no_grad()
+    def begin_with(self, features: Float[Tensor, "units dim"]) -> None:
+        """Start from units that lie where their ``features`` do, so that it is known which ones sound alike."""
+        standard = (features - features.mean(0)) / features.std(0).clamp(min=1e-6)
+        self.embed.weight.copy_(standard @ torch.randn(standard.shape[1], self.config.width) / standard.shape[1] ** 0.5)
+
+    def forward(self, units: Int[Tensor, "batch units"], beside: Int[Tensor, "batch units window"] | None) -> Sound:
         """Two columns a unit."""
-        x = self.halve(self.around(self.embed(units))).unflatten(-1, (2, -1)).flatten(1, 2)
+        x = self.embed(units)
+        if beside is not None:
+            x = x + self.letters(beside).sum(2)
+        x = self.halve(self.around(x)).unflatten(-1, (2, -1)).flatten(1, 2)
         x = self.heads(self.columns(x))
         mel, harmonic, noise, pitch, voiced = x.split([BANDS, BANDS, BANDS, 1, 1], dim=-1)
         return Sound(mel, pitch[..., 0], voiced[..., 0], harmonic, noise)
@@ -127,7 +149,8 @@ class UnitVocoder(nn.Module):
         Metrics: ``spectral``, ``mel`` (mean absolute difference, nats), ``octaves`` (of pitch, where voiced),
         ``voicing`` (share of columns that are told right).
         """
-        sound, target = self(crop.units), crop.waveform / self.size.scale
+        told = torch.rand(len(crop.units), 1, 1, device=crop.units.device) >= self.config.untold if self.training else 1
+        sound, target = self(crop.units, crop.beside * told), crop.waveform / self.size.scale
         real, octaves = crop.voiced.float(), (crop.hz.clamp(min=1.0) / self.hz).log2()
         made = self._harmonic(sound, crop.hz, real)
         spectral = loss(distance(target, made), self.size)
@@ -139,7 +162,12 @@ class UnitVocoder(nn.Module):
         return Loss(spectral + mel + pitch + voicing, {name: float(x.detach()) for name, x in figures.items()})
 
     @torch.no_grad()
-    def speak(self, units: Int[Tensor, "batch units"], wave: Wave | None = None) -> Float[Tensor, "batch samples"]:
+    def speak(
+        self,
+        units: Int[Tensor, "batch units"],
+        beside: Int[Tensor, "batch units window"] | None = None,
+        wave: Wave | None = None,
+    ) -> Float[Tensor, "batch samples"]:
         """The waveforms of units, `FRAME` samples each; ``wave`` instead of what the config says.
 
         The same units give the same samples. Raises `ValueError` for units that are not there.
@@ -148,7 +176,7 @@ class UnitVocoder(nn.Module):
             raise ValueError(f"units are from 0 to {self.units - 1}, got {int(units.min())} to {int(units.max())}")
         if not units.shape[1]:
             return self.window.new_zeros(units.shape)
-        sound = self(units)
+        sound = self(units, beside)
         if (wave or self.config.wave) == "griffin_lim":
             return griffin_lim(sound.mel, self.config.iterations) * self.size.scale
         return self._harmonic(sound, self.hz * 2**sound.pitch, (sound.voiced > 0).float()) * self.size.scale
@@ -166,6 +194,15 @@ class UnitVocoder(nn.Module):
 
     def _spectrum(self, x: Tensor) -> Tensor:
         return torch.stft(x, FILTER, HOP, window=self.window, pad_mode="constant", return_complex=True)
+
+
+def beside(letters: Int[Tensor, " letters"], owners: Int[Tensor, " units"], count: int) -> Int[Tensor, "units window"]:
+    """For each unit the letter it belongs to and `REACH` on either side, numbered by place too; 0 beyond the text.
+
+    ``count`` is the size of the alphabet.
+    """
+    around = F.pad(letters + 1, (REACH, REACH)).unfold(0, 2 * REACH + 1, 1)[owners]
+    return torch.where(around > 0, around + count * torch.arange(2 * REACH + 1, device=letters.device), 0)
 
 
 def log_mel(waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch frames band"]:

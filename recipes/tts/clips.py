@@ -16,7 +16,7 @@ from ...data._reading import Skipping
 from ...data.base import Document, Split
 from ...models.pitch import track
 from ...models.unit_speaker import Sentence, Sentences, Spoken, UnitSpeaker
-from ...models.unit_vocoder import FRAME, HOP, RATE, Crop
+from ...models.unit_vocoder import FRAME, HOP, RATE, REACH, Crop, beside
 from ...registry import build
 from ...tokenizers_.hubert_units import UnitTokenizer
 from .._corpus import spread
@@ -26,7 +26,10 @@ from .text import plain, spell
 
 
 class Clip(NamedTuple):
-    """A recording at 16 kHz, as long as its units say; ``text`` is empty where it is not known."""
+    """A recording at 16 kHz, as long as its units say; ``text`` is empty where it is not known.
+
+    ``beside`` are the letters of each unit, as `unit_vocoder.beside` numbers them; 0 where nothing is known of them.
+    """
 
     name: str
     text: str
@@ -34,6 +37,7 @@ class Clip(NamedTuple):
     units: Int[Tensor, " frames"]
     hz: Float[Tensor, " columns"]
     voiced: Bool[Tensor, " columns"]
+    beside: Int[Tensor, "frames window"]
 
     @property
     def runs(self) -> tuple[Int[Tensor, " runs"], Int[Tensor, " runs"]]:
@@ -72,7 +76,8 @@ def _clip(document: Document, tokenizer: UnitTokenizer) -> Clip:
     audio = document.content("audio")
     units, waveform = tokenizer.encode(audio).ids, audio.read()
     waveform = F.pad(waveform, (0, max(0, FRAME * len(units) - len(waveform))))[: FRAME * len(units)]
-    return Clip(document.name, document.text, waveform, units, *track(waveform, RATE, HOP))
+    unknown = torch.zeros(len(units), 2 * REACH + 1, dtype=torch.long)
+    return Clip(document.name, document.text, waveform, units, *track(waveform, RATE, HOP), unknown)
 
 
 def pair(clip: Clip, letters: str) -> Pair:
@@ -80,14 +85,20 @@ def pair(clip: Clip, letters: str) -> Pair:
     return Pair(spell(clip.text, letters)[0], clip.runs[0])
 
 
-def sentences(clips: Sequence[Clip], letters: str, aligner: Aligner) -> list[Sentence]:
-    """Texts as letters with the units of each; clips without a text are left out."""
-    told = [clip for clip in clips if plain(clip.text)]
-    pairs = [pair(clip, letters) for clip in told]
-    return [
-        Sentence(of.letters, Spoken(*clip.runs, owners))
-        for clip, of, owners in zip(told, pairs, aligner.owners(pairs), strict=True)
-    ]
+def aligned(clips: Sequence[Clip], letters: str, aligner: Aligner) -> tuple[list[Clip], list[Sentence]]:
+    """The clips with the letters of their units, and their texts as letters with the units of each.
+
+    Clips without a text stay as they are and give no sentence.
+    """
+    told = [number for number, clip in enumerate(clips) if plain(clip.text)]
+    pairs = [pair(clips[number], letters) for number in told]
+    known, read = list(clips), []
+    for number, of, owners in zip(told, pairs, aligner.owners(pairs), strict=True):
+        spoken = Spoken(*known[number].runs, owners)
+        frames = owners.repeat_interleave(spoken.frames)
+        known[number] = known[number]._replace(beside=beside(of.letters, frames, len(letters)))
+        read.append(Sentence(of.letters, spoken))
+    return known, read
 
 
 class Crops:
@@ -110,12 +121,14 @@ class Crops:
         return Crop(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
     def _cut(self, clip: Clip, start: int) -> tuple[Tensor, ...]:
-        whole = {FRAME: clip.waveform, FRAME // HOP: clip.hz, -(FRAME // HOP): clip.voiced}
+        def part(x: Tensor, size: int) -> Tensor:
+            cut = x[start * size : (start + self.frames) * size]
+            return torch.cat([cut, cut.new_zeros(self.frames * size - len(cut), *cut.shape[1:])])
+
         units = clip.units[start : start + self.frames]
-        missing = self.frames - len(units)
-        parts = [x[start * abs(a) : (start + self.frames) * abs(a)] for a, x in whole.items()]
-        padded = [F.pad(x, (0, missing * abs(a))) for x, a in zip(parts, whole, strict=True)]
-        return torch.cat([units, units[-1:].expand(missing)]), *padded
+        units = torch.cat([units, units[-1:].expand(self.frames - len(units))])
+        two = FRAME // HOP
+        return units, part(clip.beside, 1), part(clip.waveform, FRAME), part(clip.hz, two), part(clip.voiced, two)
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were drawn."""

@@ -53,15 +53,17 @@ def speaker_figures(model: UnitSpeaker, held_out: Sequence[Sentence]) -> dict[st
 def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip]) -> dict[str, float]:
     """Mean absolute differences of log mel magnitudes (nats) between recordings and their copies from units.
 
-    ``harmonic_mel_error`` and ``griffin_lim_mel_error`` by the two ways of making sound, ``mean_mel_error`` where every
-    column is the mean of the recording's: what a vocoder that heard no unit could reach.
+    ``harmonic_mel_error`` and ``griffin_lim_mel_error`` by the two ways of making sound, from units alone;
+    ``told_mel_error``, where letters are told too; ``mean_mel_error`` where every column is the mean of the
+    recording's: what a vocoder that heard no unit could reach.
     """
     waves: tuple[Wave, ...] = ("harmonic", "griffin_lim")
-    sums, columns = dict.fromkeys([*waves, "mean"], 0.0), 0
+    sums, columns = dict.fromkeys([*waves, "told", "mean"], 0.0), 0
     device = model.window.device
     for clip in clips:
         target = log_mel(clip.waveform[None] / model.size.scale)
-        made = {wave: copy(model, clip.units.to(device), wave) for wave in waves}
+        made: dict[str, Tensor] = {wave: copy(model, clip.units.to(device), wave) for wave in waves}
+        made["told"] = model.speak(clip.units[None].to(device), clip.beside[None].to(device))[0].cpu()
         mels: dict[str, Tensor] = {wave: log_mel(x[None] / model.size.scale) for wave, x in made.items()}
         mels["mean"] = target.mean(1, keepdim=True)
         for name, mel in mels.items():
@@ -71,5 +73,5 @@ def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip]) -> dict[str, floa
 
 
 def copy(model: UnitVocoder, units: Tensor, wave: Wave | None = None) -> Float[Tensor, " samples"]:
-    """What units sound like, on the CPU."""
-    return model.speak(units[None], wave)[0].cpu()
+    """What units alone sound like, on the CPU."""
+    return model.speak(units[None], wave=wave)[0].cpu()

@@ -25,7 +25,7 @@ from .._lock import locked
 from .._parallel import main_first, ranks, start_processes
 from .._train import TrainConfig, seed_all, train
 from .alignment import Aligner
-from .clips import Clip, Crops, Readings, pair, read_clips, sentences
+from .clips import Clip, Crops, Readings, aligned, pair, read_clips
 from .evaluate import evaluate, speaker_figures, vocoder_figures
 from .report import write_report
 from .text import alphabet, plain
@@ -115,9 +115,9 @@ def run(config: Config) -> dict[str, Any]:
             tokenizer = fit_units(config)
         clips = read_clips(config.data, "train", tokenizer, seconds=config.train_seconds)
         dev = read_clips(config.data, "dev", tokenizer, count=config.eval_clips)
-        vocoder = fit_vocoder(config, tokenizer, clips, dev)
         letters, aligner = align(clips, tokenizer)
-        read, held_out = (sentences(of, letters, aligner) for of in (clips, dev))
+        (clips, read), (dev, held_out) = (aligned(of, letters, aligner) for of in (clips, dev))
+        vocoder = fit_vocoder(config, tokenizer, letters, clips, dev)
         speaker = fit_speaker(config, tokenizer, letters, read, held_out)
         voice = Voice(tokenizer, speaker, vocoder)
         figures = {"split": "dev", "clips": len(dev), **evaluate(voice, dev, held_out)}
@@ -140,7 +140,7 @@ def fit_units(config: Config) -> UnitTokenizer:
 
 
 def fit_vocoder(
-    config: Config, tokenizer: UnitTokenizer, clips: Sequence[Clip], dev: Sequence[Clip]
+    config: Config, tokenizer: UnitTokenizer, letters: str, clips: Sequence[Clip], dev: Sequence[Clip]
 ) -> UnitVocoder:
     """The vocoder, trained and saved in ``vocoder/`` (or loaded, where that has been done)."""
     folder, device = Path(config.out) / "vocoder", resolve_device(config.device)
@@ -151,7 +151,10 @@ def fit_vocoder(
         raise ValueError(f"no voice is heard in the split train of {config.data!r}; give recordings of speech")
     size = bandwidth(clip.waveform for clip in clips)
     seed_all(config.seed)
-    model = UnitVocoder(config.vocoder, tokenizer.vocab_size, size, float(heard.log().mean().exp())).to(device)
+    hz = float(heard.log().mean().exp())
+    model = UnitVocoder(config.vocoder, tokenizer.vocab_size, len(letters), size, hz)
+    model.begin_with(tokenizer.centroids)
+    model = model.to(device)
     loader = Crops(clips, config.vocoder_rows, config.crop, config.seed, ranks()[0])
     # Spectra want full precision.
     settings = replace(config.vocoder_train, seed=config.seed, device=config.device, dtype="float32")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...artifacts import atomic_file
 from ...data.spoken_text import cut
-from ...models.unit_vocoder import RATE
+from ...models.unit_vocoder import RATE, beside
 from ...registry import UnknownNameError
 from .._config import resolve_device
 from .._progress import Bar
@@ -48,11 +48,13 @@ def speak(voice: Voice, text: str, manner: Manner) -> Iterator[Float[Tensor, " s
     Characters that the voice has not learnt are left out (see `unknown`). The same seed gives the same samples.
     Raises `ValueError`, when it is called, where nothing of the text can be spoken.
     """
-    pieces = [letters for letters in (spell(piece, voice.speaker.alphabet)[0] for piece in cut(text, PIECE))]
+    pieces = [spell(piece, voice.speaker.alphabet)[0] for piece in cut(text, PIECE)]
     said = [letters for letters in pieces if any(voice.speaker.alphabet[i].isalnum() for i in letters.tolist())]
     if not said:
         known = "".join(sorted(c for c in voice.speaker.alphabet if c.isalnum()))
-        raise ValueError(f"nothing in {text[:40]!r} can be spoken: this voice knows {known}; give text with some of these")
+        raise ValueError(
+            f"nothing in {text[:40]!r} can be spoken: this voice knows {known}; give text with some of these"
+        )
     return _spoken(voice, said, manner)
 
 
@@ -60,7 +62,9 @@ def _spoken(voice: Voice, pieces: list[Tensor], manner: Manner) -> Iterator[Floa
     device, generator = voice.speaker.letters.weight.device, torch.Generator().manual_seed(manner.seed)
     for letters in pieces:
         spoken = voice.speaker.speak(letters.to(device), manner.temperature, generator)
-        yield voice.vocoder.speak(spoken.units.repeat_interleave(spoken.frames)[None])[0].cpu()
+        units, owners = (x.repeat_interleave(spoken.frames) for x in (spoken.units, spoken.owners))
+        around = beside(letters.to(device), owners, len(voice.speaker.alphabet))
+        yield voice.vocoder.speak(units[None], around[None])[0].cpu()
 
 
 def unknown(voice: Voice, text: str) -> list[str]:

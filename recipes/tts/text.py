@@ -15,7 +15,8 @@ EDGE = " "
 RARE = 5
 """Characters that training texts have less often are not learnt."""
 
-_PLAIN = str.maketrans("„“”«»‘’–—…", "\"\"\"\"\"''--.")
+_PLAIN = {ord(quote): '"' for quote in "\u201e\u201c\u201d\u00ab\u00bb"}
+_PLAIN |= {0x2018: "'", 0x2019: "'", 0x2013: "-", 0x2014: "-", 0x2026: "."}  # quotes, dashes, an ellipsis
 
 
 def plain(text: str) -> str:
