@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from ..memory.slots import Slots, concatenate
 from ..schema import coerce
 from .memory_transformer import MemoryTransformer, Output, TransformerConfig
-from .residual import Residual
+from .residual import Residuals, spread
 from .scorers.base import Loss
 
 
@@ -62,7 +63,10 @@ class Sentence(NamedTuple):
 
 
 class Sentences(NamedTuple):
-    """Sentences side by side, padded at their ends with zeros; what lasts 0 frames, or is not ``real``, is padding."""
+    """Sentences side by side, padded at their ends: letters with -1, all else with zeros.
+
+    What lasts 0 frames, or is not ``real``, is padding.
+    """
 
     letters: Int[Tensor, "batch letters"]
     steps: Int[Tensor, "batch steps"]
@@ -115,11 +119,11 @@ class UnitSpeaker(nn.Module):
         self.on, self.start = units, units + 1
         width = config.dim
         self.letters = nn.Embedding(len(letters), width)
-        self.around = nn.Sequential(*(Residual(width, dilation, config.dropout) for dilation in config.reach))
+        self.around = Residuals(width, config.reach, config.dropout)
         self.said = nn.Embedding(units + 2, width)
         shape = {"layers": config.layers, "dim": width, "heads": config.heads, "dropout": config.dropout}
         self.transformer = MemoryTransformer(TransformerConfig(units + 1, frame_dim=width, **shape))
-        self.lasting = nn.Sequential(*(Residual(width, dilation, config.dropout) for dilation in (1, 2, 1)))
+        self.lasting = Residuals(width, (1, 2, 1), config.dropout)
         self.duration = nn.Linear(width, config.longest)
 
     def fields(self) -> dict[str, Any]:
@@ -134,12 +138,12 @@ class UnitSpeaker(nn.Module):
     def batch(self, sentences: Sequence[Sentence]) -> Sentences:
         """Sentences side by side. Units that last longer than the longest count as lasting that."""
         made = [steps_of(sentence.spoken, len(sentence.letters), self.on) for sentence in sentences]
-        columns = [[sentence.letters for sentence in sentences], *zip(*made, strict=True)]
-        columns.append([torch.ones_like(steps, dtype=torch.bool) for steps, _ in made])
+        columns = [*zip(*made, strict=True), [torch.ones_like(steps, dtype=torch.bool) for steps, _ in made]]
         spoken = [sentence.spoken for sentence in sentences]
         durations = [one.frames.clamp(max=self.config.longest).long() for one in spoken]
         columns += [[one.units for one in spoken], durations, [one.owners for one in spoken]]
-        return Sentences(*(nn.utils.rnn.pad_sequence(list(column), batch_first=True) for column in columns))
+        letters = pad_sequence([sentence.letters for sentence in sentences], batch_first=True, padding_value=-1)
+        return Sentences(letters, *(pad_sequence(list(column), batch_first=True) for column in columns))
 
     def training_step(self, batch: Sentences) -> Loss:
         """The mean negative log-likelihood of a step, and that of a duration, added.
@@ -156,7 +160,7 @@ class UnitSpeaker(nn.Module):
         logits = self.transformer(frames, positions).logits
         nll = F.cross_entropy(logits[batch.real].float(), batch.steps[batch.real])
         real = batch.frames > 0
-        durations = self.durations(context, batch.units, batch.owners)[real]
+        durations = self.durations(context, batch.units, batch.owners, real)[real]
         duration_nll = F.cross_entropy(durations.float(), batch.frames[real] - 1)
         with torch.no_grad():
             right = (logits.argmax(-1) == batch.steps)[batch.real].float().mean()
@@ -166,14 +170,23 @@ class UnitSpeaker(nn.Module):
         return Loss(nll + duration_nll, told | {"tokens": float(batch.real.sum())})
 
     def context(self, letters: Int[Tensor, "batch letters"]) -> Float[Tensor, "batch letters dim"]:
-        """Each letter with those around it."""
-        return self.around(self.letters(letters))
+        """Each letter with those around it; -1 is padding."""
+        return self.around(self.letters(letters.clamp(min=0)), letters >= 0)
 
     def durations(
-        self, context: Float[Tensor, "batch letters dim"], units: Int[Tensor, "batch runs"], owners: Tensor
+        self,
+        context: Float[Tensor, "batch letters dim"],
+        units: Int[Tensor, "batch runs"],
+        owners: Int[Tensor, "batch runs"],
+        real: Bool[Tensor, "batch runs"] | None = None,
     ) -> Float[Tensor, "batch runs longest"]:
         """Logits of how long units last: the first is of one frame."""
-        return self.duration(self.lasting(self.said(units) + _at(context, owners)))
+        return self.duration(self.lasting(self.said(units) + _at(context, owners), real))
+
+    @torch.no_grad()
+    def begin_with(self, features: Float[Tensor, "units dim"]) -> None:
+        """Start from units that lie where their ``features`` do, so that it is known which ones sound alike."""
+        self.said.weight[: self.units] = spread(features, self.config.dim)
 
     @torch.no_grad()
     def speak(self, letters: Int[Tensor, " letters"], temperature: float, generator: torch.Generator) -> Spoken:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..schema import coerce
 from .pitch import pulses
-from .residual import Residual
+from .residual import Residuals, spread
 from .scorers.base import Loss
 from .spectral import Bandwidth, distance, loss
 
@@ -108,9 +108,9 @@ class UnitVocoder(nn.Module):
         self.config, self.units, self.size, self.hz = config, units, size, hz
         self.embed = nn.Embedding(units, config.width)
         self.letters = nn.Embedding(1 + letters * (2 * REACH + 1), config.width, padding_idx=0)
-        self.around = nn.Sequential(*(Residual(config.width, dilation) for dilation in config.dilations))
+        self.around = Residuals(config.width, config.dilations)
         self.halve = nn.Linear(config.width, 2 * config.width)  # a frame is two columns
-        self.columns = nn.Sequential(*(Residual(config.width, dilation) for dilation in (1, 2)))
+        self.columns = Residuals(config.width, (1, 2))
         self.heads = nn.Linear(config.width, 3 * BANDS + 2)
         centres, bins = _mel_centres(), torch.linspace(0, RATE / 2, FILTER // 2 + 1)
         self.register_buffer("spread", _interpolation(centres, bins), persistent=False)
@@ -130,8 +130,7 @@ class UnitVocoder(nn.Module):
     @torch.no_grad()
     def begin_with(self, features: Float[Tensor, "units dim"]) -> None:
         """Start from units that lie where their ``features`` do, so that it is known which ones sound alike."""
-        standard = (features - features.mean(0)) / features.std(0).clamp(min=1e-6)
-        self.embed.weight.copy_(standard @ torch.randn(standard.shape[1], self.config.width) / standard.shape[1] ** 0.5)
+        self.embed.weight.copy_(spread(features, self.config.width))
 
     def forward(self, units: Int[Tensor, "batch units"], beside: Int[Tensor, "batch units window"] | None) -> Sound:
         """Two columns a unit."""
@@ -225,10 +224,11 @@ def griffin_lim(mel: Float[Tensor, "batch frames band"], iterations: int) -> Flo
     from torchaudio.functional import griffinlim
 
     magnitudes = (torch.linalg.pinv(_mel_basis()).to(mel).T @ mel.exp().transpose(1, 2)).clamp(min=0)
-    magnitudes = torch.cat([magnitudes, magnitudes[..., -1:]], dim=-1)
-    length = mel.shape[1] * HOP
-    window = torch.hann_window(WINDOW).to(mel)
-    return griffinlim(magnitudes, window, FFT, HOP, WINDOW, 1.0, iterations, 0.99, length, rand_init=False)
+    # Columns are centred on samples, and torchaudio mirrors the ends: half a window more must be there.
+    magnitudes = torch.cat([magnitudes, *[magnitudes[..., -1:]] * (FFT // HOP)], dim=-1)
+    length, window = (magnitudes.shape[-1] - 1) * HOP, torch.hann_window(WINDOW).to(mel)
+    made = griffinlim(magnitudes, window, FFT, HOP, WINDOW, 1.0, iterations, 0.99, length, rand_init=False)
+    return made[:, : mel.shape[1] * HOP]
 
 
 def _mel_basis() -> Float[Tensor, "bins band"]:

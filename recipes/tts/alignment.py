@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-ROUNDS = 8
+ROUNDS = 5
 """Of letters by themselves, and as many again with the letter after them."""
 MOVES = (-0.7, -0.7, -3.0, -5.0)
 """Log-probabilities of staying at a letter, and of going on by one, two (a letter is silent) or three."""
@@ -41,8 +43,8 @@ class Aligner:
         it, in which a pair that is rare sounds like its first letter.
         """
         assert pairs, "nothing to align"
-        owners: list[Tensor] | None = [_evenly(pair) for pair in pairs]
-        aligner = cls(torch.zeros(0), alphabet)
+        owners = [_evenly(pair) for pair in pairs]
+        aligner = cls(torch.zeros(alphabet**2, units), alphabet)
         for number in range(2 * ROUNDS):
             counts = torch.zeros(alphabet**2, units)
             for pair, of in zip(pairs, owners, strict=True):
@@ -64,39 +66,29 @@ class Aligner:
 
     def _paths(self, pairs: Sequence[Pair]) -> list[Int[Tensor, " runs"]]:
         following = pad_sequence([_following(pair.letters, self.alphabet) for pair in pairs], batch_first=True)
-        units = pad_sequence([pair.units for pair in pairs], batch_first=True)
-        emissions = self.table[following[:, None], units[..., None]]  # batch, runs, letters
-        batch, runs, letters = emissions.shape
-        score = torch.full((batch, letters), -torch.inf)
-        score[:, : len(MOVES) - 1] = torch.tensor(MOVES[1:])[:letters]
-        score, came, scores = score + emissions[:, 0], [], []
-        scores.append(score)
-        for run in range(1, runs):
-            moved = [
-                torch.nn.functional.pad(score, (by, 0), value=-torch.inf)[:, :letters] + cost
-                for by, cost in enumerate(MOVES)
-            ]
-            best = torch.stack(moved).max(0)
-            score = best.values + emissions[:, run]
-            came.append(best.indices)
-            scores.append(score)
+        units = pad_sequence([pair.units for pair in pairs])
+        score = torch.full(following.shape, -torch.inf)
+        score[:, : len(MOVES) - 1] = torch.tensor(MOVES[1:])[: score.shape[1]]
+        scores, moves = [score + self.table[following, units[0, :, None]]], []
+        for unit in units[1:]:
+            padded = F.pad(scores[-1], (len(MOVES) - 1, 0), value=-torch.inf)
+            best = torch.stack([padded.roll(by, 1)[:, len(MOVES) - 1 :] + cost for by, cost in enumerate(MOVES)]).max(0)
+            scores.append(best.values + self.table[following, unit[:, None]])
+            moves.append(best.indices)
+        came = torch.stack(moves or [torch.zeros_like(following)], dim=1).numpy()
         return [
-            _trace(
-                [scores[len(pair.units) - 1][row], *(move[row] for move in came[: len(pair.units) - 1])],
-                len(pair.letters),
-            )
+            _trace(scores[len(pair.units) - 1][row, : len(pair.letters)], came[row, : len(pair.units) - 1])
             for row, pair in enumerate(pairs)
         ]
 
 
-def _trace(columns: list[Tensor], letters: int) -> Int[Tensor, " runs"]:
-    """Back along the moves from the best end."""
-    last, *moves = columns
-    within = last[:letters]
-    end = within[-3:].isfinite().any()
-    place = int(within[-3:].argmax()) + max(0, letters - 3) if end else int(within.isfinite().nonzero()[-1])
+def _trace(last: Float[Tensor, " letters"], came: np.ndarray) -> Int[Tensor, " runs"]:
+    """Back along the moves, ``[runs - 1, letters]``, from the best end."""
+    possible = last.isfinite().nonzero()[:, 0]
+    least = min(max(0, len(last) - 3), int(possible[-1]))
+    place = least + int(last[least:].argmax())
     path = [place]
-    for move in reversed(moves):
+    for move in came[::-1]:
         place -= int(move[place])
         path.append(place)
     return torch.tensor(path[::-1])

@@ -22,7 +22,7 @@ from ...tokenizers_.hubert_units import UnitTokenizer
 from .._corpus import spread
 from .._progress import progress
 from .alignment import Aligner, Pair
-from .text import plain, spell
+from .text import alphabet, plain, spell
 
 
 class Clip(NamedTuple):
@@ -80,9 +80,13 @@ def _clip(document: Document, tokenizer: UnitTokenizer) -> Clip:
     return Clip(document.name, document.text, waveform, units, *track(waveform, RATE, HOP), unknown)
 
 
-def pair(clip: Clip, letters: str) -> Pair:
-    """What `Aligner` reads of a clip."""
-    return Pair(spell(clip.text, letters)[0], clip.runs[0])
+def align(clips: Sequence[Clip], units: int) -> tuple[str, Aligner]:
+    """The alphabet of the texts, and what its letters sound like. Raises `ValueError` where no text is known."""
+    told = [clip for clip in clips if plain(clip.text)]
+    letters = alphabet(clip.text for clip in told)
+    if len(letters) < 2:
+        raise ValueError(f"{len(clips)} training recordings have no texts to learn from; give a manifest with `text`")
+    return letters, Aligner.fit([_pair(clip, letters) for clip in told], len(letters), units)
 
 
 def aligned(clips: Sequence[Clip], letters: str, aligner: Aligner) -> tuple[list[Clip], list[Sentence]]:
@@ -91,7 +95,7 @@ def aligned(clips: Sequence[Clip], letters: str, aligner: Aligner) -> tuple[list
     Clips without a text stay as they are and give no sentence.
     """
     told = [number for number, clip in enumerate(clips) if plain(clip.text)]
-    pairs = [pair(clips[number], letters) for number in told]
+    pairs = [_pair(clips[number], letters) for number in told]
     known, read = list(clips), []
     for number, of, owners in zip(told, pairs, aligner.owners(pairs), strict=True):
         spoken = Spoken(*known[number].runs, owners)
@@ -99,6 +103,10 @@ def aligned(clips: Sequence[Clip], letters: str, aligner: Aligner) -> tuple[list
         known[number] = known[number]._replace(beside=beside(of.letters, frames, len(letters)))
         read.append(Sentence(of.letters, spoken))
     return known, read
+
+
+def _pair(clip: Clip, letters: str) -> Pair:
+    return Pair(spell(clip.text, letters)[0], clip.runs[0])
 
 
 class Crops:

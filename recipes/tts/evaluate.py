@@ -57,14 +57,17 @@ def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip]) -> dict[str, floa
     ``told_mel_error``, where letters are told too; ``mean_mel_error`` where every column is the mean of the
     recording's: what a vocoder that heard no unit could reach.
     """
-    waves: tuple[Wave, ...] = ("harmonic", "griffin_lim")
-    sums, columns = dict.fromkeys([*waves, "told", "mean"], 0.0), 0
+    sums, columns = dict.fromkeys(["harmonic", "griffin_lim", "told", "mean"], 0.0), 0
     device = model.window.device
     for clip in clips:
+        units, around = clip.units.to(device), clip.beside.to(device)
+        made = {
+            "harmonic": copy(model, units, wave="harmonic"),
+            "griffin_lim": copy(model, units, wave="griffin_lim"),
+            "told": copy(model, units, around),
+        }
         target = log_mel(clip.waveform[None] / model.size.scale)
-        made: dict[str, Tensor] = {wave: copy(model, clip.units.to(device), wave) for wave in waves}
-        made["told"] = model.speak(clip.units[None].to(device), clip.beside[None].to(device))[0].cpu()
-        mels: dict[str, Tensor] = {wave: log_mel(x[None] / model.size.scale) for wave, x in made.items()}
+        mels = {name: log_mel(x[None] / model.size.scale) for name, x in made.items()}
         mels["mean"] = target.mean(1, keepdim=True)
         for name, mel in mels.items():
             sums[name] += float((mel - target).abs().mean(2).sum())
@@ -72,6 +75,8 @@ def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip]) -> dict[str, floa
     return {f"{name}_mel_error": total / columns for name, total in sums.items()}
 
 
-def copy(model: UnitVocoder, units: Tensor, wave: Wave | None = None) -> Float[Tensor, " samples"]:
-    """What units alone sound like, on the CPU."""
-    return model.speak(units[None], wave=wave)[0].cpu()
+def copy(
+    model: UnitVocoder, units: Tensor, around: Tensor | None = None, wave: Wave | None = None
+) -> Float[Tensor, " samples"]:
+    """What units sound like, with the letters around them or without, on the CPU."""
+    return model.speak(units[None], None if around is None else around[None], wave)[0].cpu()

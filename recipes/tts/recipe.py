@@ -24,11 +24,9 @@ from .._config import as_dict, resolve_device
 from .._lock import locked
 from .._parallel import main_first, ranks, start_processes
 from .._train import TrainConfig, seed_all, train
-from .alignment import Aligner
-from .clips import Clip, Crops, Readings, aligned, pair, read_clips
+from .clips import Clip, Crops, Readings, align, aligned, read_clips
 from .evaluate import evaluate, speaker_figures, vocoder_figures
 from .report import write_report
-from .text import alphabet, plain
 from .voice import Voice, load_part
 
 BESIDE = ("out", "device", "dtype", "eval_clips", "samples")
@@ -115,7 +113,7 @@ def run(config: Config) -> dict[str, Any]:
             tokenizer = fit_units(config)
         clips = read_clips(config.data, "train", tokenizer, seconds=config.train_seconds)
         dev = read_clips(config.data, "dev", tokenizer, count=config.eval_clips)
-        letters, aligner = align(clips, tokenizer)
+        letters, aligner = align(clips, tokenizer.vocab_size)
         (clips, read), (dev, held_out) = (aligned(of, letters, aligner) for of in (clips, dev))
         vocoder = fit_vocoder(config, tokenizer, letters, clips, dev)
         speaker = fit_speaker(config, tokenizer, letters, read, held_out)
@@ -171,15 +169,6 @@ def fit_vocoder(
     return model.eval()
 
 
-def align(clips: Sequence[Clip], tokenizer: UnitTokenizer) -> tuple[str, Aligner]:
-    """The alphabet of the texts, and what its letters sound like. Raises `ValueError` where no text is known."""
-    told = [clip for clip in clips if plain(clip.text)]
-    letters = alphabet(clip.text for clip in told)
-    if len(letters) < 2:
-        raise ValueError(f"{len(clips)} training recordings have no texts to learn from; give a manifest with `text`")
-    return letters, Aligner.fit([pair(clip, letters) for clip in told], len(letters), tokenizer.vocab_size)
-
-
 def fit_speaker(
     config: Config,
     tokenizer: UnitTokenizer,
@@ -192,7 +181,9 @@ def fit_speaker(
     if (folder / CONFIG).is_file():
         return load_part(folder, UnitSpeaker, device)
     seed_all(config.seed)
-    model = UnitSpeaker(config.speaker, letters, tokenizer.vocab_size).to(device)
+    model = UnitSpeaker(config.speaker, letters, tokenizer.vocab_size)
+    model.begin_with(tokenizer.centroids)
+    model = model.to(device)
     loader = Readings(model, read, config.rows, config.seed, *ranks())
     settings = replace(config.speaker_train, seed=config.seed, device=config.device, dtype=config.dtype)
     train(

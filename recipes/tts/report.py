@@ -49,12 +49,14 @@ def write_report(
 
 
 def versions(voice: Voice, clip: Clip) -> dict[str, Float[Tensor, " samples"]]:
-    """A recording, its copies from its units by both ways of making sound, and its text spoken."""
-    units = clip.units.to(voice.vocoder.window.device)
+    """A recording, its copies from its units by both ways of making sound and with its letters, and its text spoken."""
+    device = voice.vocoder.window.device
+    units, around = clip.units.to(device), clip.beside.to(device)
     return {
         "recording": clip.waveform,
-        "its units, harmonic": copy(voice.vocoder, units, "harmonic"),
-        "its units, Griffin-Lim": copy(voice.vocoder, units, "griffin_lim"),
+        "its units, Griffin-Lim": copy(voice.vocoder, units, wave="griffin_lim"),
+        "its units": copy(voice.vocoder, units),
+        "its units and letters": copy(voice.vocoder, units, around),
         "its text": torch.cat(list(speak(voice, clip.text, Manner()))),
     }
 
