@@ -71,9 +71,9 @@ def main() -> None:
         flags,
         title="How well a recogniser understands synthesised speech",
         claim=(
-            "Copies from units add at most 2 points to the word error rate of recordings; of spoken text at most 40 % of "
-            "the characters are misheard in German and 20 % in the voice of eSpeak NG; speaking is five times as fast as "
-            "real time."
+            "Copies from units add at most 2 points to the word error rate of recordings; of spoken text at most 40 % "
+            "of the characters are misheard in German and 20 % in the voice of eSpeak NG; speaking is five times as "
+            "fast as real time."
         ),
         measured=(
             f"The configs {' and '.join(flags.voices)} of `vqmem tts`, on {flags.clips} sentences of each test split. "

@@ -102,6 +102,8 @@ class UnitVocoder(nn.Module):
 
     kind: ClassVar[str] = "unit_vocoder"
     """What its model folders say that they hold."""
+    bins: Tensor
+    window: Tensor
 
     def __init__(self, config: VocoderConfig, units: int, letters: int, size: Bandwidth, hz: float) -> None:
         super().__init__()
@@ -113,8 +115,13 @@ class UnitVocoder(nn.Module):
         self.columns = Residuals(config.width, (1, 2))
         self.heads = nn.Linear(config.width, 3 * BANDS + 2)
         centres, bins = _mel_centres(), torch.linspace(0, RATE / 2, FILTER // 2 + 1)
-        self.register_buffer("spread", _interpolation(centres, bins), persistent=False)
+        self.register_buffer("bins", _interpolation(centres, bins), persistent=False)
         self.register_buffer("window", torch.hann_window(FILTER), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.embed.weight.device
 
     def fields(self) -> dict[str, Any]:
         """What `from_fields` rebuilds it from, JSON-able; the weights are apart."""
@@ -185,7 +192,7 @@ class UnitVocoder(nn.Module):
         source = pulses(hz, RATE, HOP)
         # Drawn anew for each call, but the same for the same length: speech is to be reproducible.
         noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(source.shape[1])).to(source)
-        filters = [(x @ self.spread.T).exp().transpose(1, 2) for x in (sound.harmonic, sound.noise)]
+        filters = [(x @ self.bins.T).exp().transpose(1, 2) for x in (sound.harmonic, sound.noise)]
         spectra = [self._spectrum(x)[..., : filters[0].shape[-1]] for x in (source, noise)]
         mixed = spectra[0] * filters[0] * voiced[:, None] + spectra[1] * filters[1]
         mixed = F.pad(torch.view_as_real(mixed), (0, 0, 0, 1))  # the last half window is centred on the end

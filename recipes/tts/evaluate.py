@@ -58,7 +58,7 @@ def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip]) -> dict[str, floa
     recording's: what a vocoder that heard no unit could reach.
     """
     sums, columns = dict.fromkeys(["harmonic", "griffin_lim", "told", "mean"], 0.0), 0
-    device = model.window.device
+    device = model.device
     for clip in clips:
         units, around = clip.units.to(device), clip.beside.to(device)
         made = {

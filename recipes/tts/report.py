@@ -50,7 +50,7 @@ def write_report(
 
 def versions(voice: Voice, clip: Clip) -> dict[str, Float[Tensor, " samples"]]:
     """A recording, its copies from its units by both ways of making sound and with its letters, and its text spoken."""
-    device = voice.vocoder.window.device
+    device = voice.vocoder.device
     units, around = clip.units.to(device), clip.beside.to(device)
     return {
         "recording": clip.waveform,

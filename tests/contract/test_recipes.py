@@ -38,6 +38,9 @@ HUBERT = ["rows=2", "crop=0.5", "train.steps=2", "train.accumulate=1", "train.ev
 HUBERT += ["targets.clusters=4", "eval_clips=2", "model.encoder_num_layers=6", "model.encoder_embed_dim=16"]
 HUBERT += ["model.encoder_num_heads=2", "model.encoder_ff_interm_features=16", "model.encoder_pos_conv_kernel=4"]
 HUBERT += ["model.extractor_conv_layer_config=[[8,20,20],[8,8,4],[8,4,4]]", "model.final_dim=8"]
+TTS = ["eval_clips=2", "samples=0", "rows=2", "vocoder_rows=2", "crop=16", "vocoder.width=8", "vocoder.iterations=2"]
+TTS += ["units.clusters=8", "speaker.dim=16", "speaker.layers=1", "speaker.heads=2", "speaker.longest=3"]
+TTS += [f"{part}_train.{key}" for part in ("vocoder", "speaker") for key in ("steps=2", "tensorboard=false")]
 
 
 PHRASES = ["length=80", "gap=20", "phrase=8", "cue=2", "phrases=2", "train_documents=20", "held_out_documents=8"]
@@ -50,6 +53,8 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
         return [f"out={folder}", *HUBERT, *spoken(text, folder)]
     if name == "frame_scorer":
         return [f"out={folder}", *FRAMES, *spoken(text, folder)]
+    if name == "tts":
+        return [f"out={folder}", *TTS, *spoken(text, folder)]
     if name == "vqvae":
         return [f"out={folder}", *VQVAE, *spoken(text, folder)]
     if name == "fit_units":
@@ -93,6 +98,14 @@ def small_vqvae(folder: Path) -> Path:
     return folder / "vqvae"
 
 
+def read_aloud(folder: Path) -> None:
+    """Twelve recordings with a pitch."""
+    folder.mkdir(parents=True)
+    for i in range(12):
+        wave = np.sign(np.sin(2 * np.pi * (100 + 10 * i) * np.arange(8000) / 16_000)) * 0.1
+        soundfile.write(folder / f"{i}.wav", wave + np.random.default_rng(i).standard_normal(8000) * 0.01, 16_000)
+
+
 @pytest.fixture
 def books(tmp_path, monkeypatch) -> Path:
     """Stands in for the folder of real data that some configs ask for."""
@@ -114,7 +127,14 @@ def books(tmp_path, monkeypatch) -> Path:
         for part in ("train", "dev"):
             (tmp_path / "libri" / part).mkdir(parents=True, exist_ok=True)
             shutil.copy(clip, tmp_path / "libri" / part)
+    rows[0] += "\ttext"
+    read_aloud(speech / "kerstin_de")
+    rows += [f"kerstin_de/{i}.wav\tkerstin\tein ton {i % 3} ein ton" for i in range(12)]
     (speech / "manifest.tsv").write_text("\n".join(rows))
+    read_aloud(tmp_path / "lj")
+    lines = [json.dumps({"audio": f"{i}.wav", "normalized_text": f"a tone {i % 3} a tone"}) for i in range(12)]
+    (tmp_path / "lj" / "rows.jsonl").write_text("\n".join(lines))
+    monkeypatch.setenv("LJSPEECH", str(tmp_path / "lj" / "rows.jsonl"))
     hubert = speech / "hubert100_ljspeech"
     hubert.mkdir()
     for part in ("val", "test"):
@@ -140,9 +160,10 @@ def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tokenizer_f
         _check_comparison(recipe, load(recipe.Config, path, overrides), out, result)
         return
     assert json.loads((out / "evaluation.json").read_text())["split"] == "dev"
-    if part := {"text_lm": "scorer", "speech_pretraining": "model", "vqvae": "model", "frame_scorer": "model"}.get(
-        name
-    ):
+    models = {"text_lm": "scorer", "tts": "speaker"} | dict.fromkeys(
+        ["speech_pretraining", "vqvae", "frame_scorer"], "model"
+    )
+    if part := models.get(name):
         assert (out / part / "model.safetensors").is_file()
 
 
