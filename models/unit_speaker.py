@@ -189,35 +189,40 @@ class UnitSpeaker(nn.Module):
         self.said.weight[: self.units] = spread(features, self.config.dim)
 
     @torch.no_grad()
-    def speak(self, letters: Int[Tensor, " letters"], temperature: float, generator: torch.Generator) -> Spoken:
-        """Say one sentence; ``temperature`` 0 takes the likeliest unit at each step.
+    def speak(
+        self, texts: Sequence[Int[Tensor, " letters"]], temperature: float, generator: torch.Generator
+    ) -> list[Spoken]:
+        """Say sentences side by side; ``temperature`` 0 takes the likeliest unit at each step.
 
         Units do not repeat, and a letter has at most as many as `_MOST`. Durations are medians.
         """
-        context = self.context(letters[None])
-        units, owners = [], []
-        slots, last, said, place = None, self.start, 0, 0
-        for step in range((_MOST + 1) * len(letters)):
-            position = torch.tensor([[step]], device=letters.device)
-            frame = self.said(torch.tensor([[last]], device=letters.device)) + context[:, place, None]
+        letters = pad_sequence(list(texts), batch_first=True, padding_value=-1)
+        context, lengths = self.context(letters), (letters >= 0).sum(1)
+        place = said = torch.zeros_like(lengths)
+        last, unit = torch.full_like(lengths, self.start), torch.full_like(lengths, -1)
+        slots, steps = None, []
+        while bool((place < lengths).any()):
+            position = torch.full_like(lengths, len(steps))[:, None]
+            frame = self.said(last[:, None]) + _at(context, place[:, None])
             output = self.transformer(frame, position, slots, remember="keys_values")
             slots = _remember(slots, output, position)
-            logits = output.logits[0, -1].float()
-            if units:
-                logits[units[-1]] = -torch.inf
-            last = self.on if said == _MOST else _draw(logits, temperature, generator)
-            if last == self.on:
-                said, place = 0, place + 1
-                if place == len(letters):
-                    break
-                continue
-            said += 1
-            units.append(last)
-            owners.append(place)
-        found, of = (torch.tensor(x, dtype=torch.long, device=letters.device) for x in (units, owners))
-        if not units:
-            return Spoken(found, found, of)
-        return Spoken(found, _median(self.durations(context, found[None], of[None])[0]), of)
+            again = torch.arange(self.units + 1, device=unit.device) == unit[:, None]
+            last = _draw(output.logits[:, -1].float().masked_fill(again, -torch.inf), temperature, generator)
+            last = torch.where(said == _MOST, self.on, last)
+            steps.append(last)
+            done = last == self.on
+            unit, said, place = torch.where(done, unit, last), torch.where(done, 0, said + 1), place + done
+        rows = zip(torch.stack(steps, dim=1), context, lengths.tolist(), strict=True)
+        return [self._lasting(row, of[:count]) for row, of, count in rows]
+
+    def _lasting(self, steps: Int[Tensor, " steps"], context: Float[Tensor, "letters dim"]) -> Spoken:
+        """Units of a sentence with their durations; what was said after its last letter is none of it."""
+        units, owners = units_of(steps, self.on)
+        real = owners < len(context)
+        units, owners = units[real], owners[real]
+        if not len(units):
+            return Spoken(units, units, owners)
+        return Spoken(units, _median(self.durations(context[None], units[None], owners[None])[0]), owners)
 
 
 _MOST = 16
@@ -235,15 +240,17 @@ def _median(logits: Float[Tensor, "*runs longest"]) -> Int[Tensor, "*runs"]:
     return (torch.softmax(logits.float(), -1).cumsum(-1) < 0.5).sum(-1) + 1
 
 
-def _draw(logits: Float[Tensor, " symbols"], temperature: float, generator: torch.Generator) -> int:
+def _draw(
+    logits: Float[Tensor, "rows symbols"], temperature: float, generator: torch.Generator
+) -> Int[Tensor, " rows"]:
     if temperature == 0:
-        return int(logits.argmax())
-    chances = torch.softmax((logits - logits.max()).double().cpu() / temperature, -1)
-    return int(torch.multinomial(chances, 1, generator=generator))
+        return logits.argmax(1)
+    chances = torch.softmax((logits - logits.amax(1, keepdim=True)).double().cpu() / temperature, -1)
+    return torch.multinomial(chances, 1, generator=generator)[:, 0].to(logits.device)
 
 
-def _remember(slots: Slots | None, output: Output, position: Tensor) -> Slots:
+def _remember(slots: Slots | None, output: Output, position: Int[Tensor, "rows 1"]) -> Slots:
     """What was read, and what was read just now."""
-    blank = torch.zeros(1, 1, 3, device=position.device)
+    blank = torch.zeros(len(position), 1, 3, device=position.device)
     new = Slots(output.payload, position, position, blank, blank, blank[..., 0], torch.ones_like(position).bool())
     return new if slots is None else concatenate(slots, new)

@@ -199,7 +199,7 @@ def test_sentences_side_by_side_are_learnt_as_they_are_alone():
 def test_what_is_said_step_by_step_is_what_the_whole_foretells():
     model = speaker()
     letters = torch.tensor([0, 1, 2, 0])
-    spoken = model.speak(letters, 0.0, torch.Generator())
+    spoken = model.speak([letters, letters[:2]], 0.0, torch.Generator())[0]
     assert len(spoken.units) > 2
     assert (spoken.units.diff() != 0).all()
     assert ((spoken.frames >= 1) & (spoken.frames <= 6)).all()
@@ -215,12 +215,15 @@ def test_what_is_said_step_by_step_is_what_the_whole_foretells():
             row[last] = -torch.inf
         assert step == (int(row.argmax()) if said < 16 else UNITS)
         said, last = (0, last) if step == UNITS else (said + 1, step)
-    assert torch.equal(spoken.frames, model.speak(letters, 0.0, torch.Generator()).frames)
+    alone = model.speak([letters], 0.0, torch.Generator())[0]
+    assert all(torch.equal(a, b) for a, b in zip(spoken, alone, strict=True))
 
 
 def test_the_same_seed_draws_the_same_units():
     model, letters = speaker(), torch.tensor([0, 1, 2, 3, 0])
-    first, again, other = (model.speak(letters, 1.0, torch.Generator().manual_seed(seed)).units for seed in (0, 0, 1))
+    first, again, other = (
+        model.speak([letters], 1.0, torch.Generator().manual_seed(seed))[0].units for seed in (0, 0, 1)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -265,16 +268,16 @@ def voice():
 def test_a_long_text_is_spoken_a_piece_at_a_time(voice, monkeypatch, tmp_path):
     asked = []
 
-    def say(letters, temperature, generator):
-        asked.append(len(letters))
-        return Spoken(torch.tensor([1, 2]), torch.tensor([2, 1]), torch.tensor([0, 1]))
+    def say(texts, temperature, generator):
+        asked.extend(map(len, texts))
+        return [Spoken(torch.tensor([1, 2]), torch.tensor([2, 1]), torch.tensor([0, 1]))] * len(texts)
 
     monkeypatch.setattr(voice.speaker, "speak", say)
     text = ("abc dea. bce, " * 715)[:10_000]
     made = speak(voice, text, Manner())
     assert asked == []
     assert len(next(made)) == 3 * FRAME
-    assert len(asked) == 1  # nothing is spoken before it is asked for
+    assert len(asked) == speaking.ROWS  # nothing more is spoken before it is asked for
     rest = list(made)
     assert max(asked) <= speaking.PIECE + 2
     assert len(rest) + 1 == len(asked) > 60
