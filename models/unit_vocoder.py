@@ -110,6 +110,7 @@ class UnitVocoder(nn.Module):
         self.config, self.units, self.size, self.hz = config, units, size, hz
         self.embed = nn.Embedding(units, config.width)
         self.letters = nn.Embedding(1 + letters * (2 * REACH + 1), config.width, padding_idx=0)
+        nn.init.zeros_(self.letters.weight)  # so that letters change nothing until what they tell is learnt
         self.around = Residuals(config.width, config.dilations)
         self.halve = nn.Linear(config.width, 2 * config.width)  # a frame is two columns
         self.columns = Residuals(config.width, (1, 2))

@@ -100,6 +100,8 @@ def test_a_unit_is_a_frame_of_finite_sound_and_the_same_each_time(wave, count):
     assert made.any()
     assert torch.equal(made, model.speak(units))
     around = beside(torch.tensor([1, 2]), torch.zeros(count, dtype=torch.long), len(LETTERS))[None]
+    assert torch.equal(made, model.speak(units, around))  # nothing is known of letters yet
+    torch.nn.init.normal_(model.letters.weight)
     assert not torch.equal(made, model.speak(units, around))
 
 
