@@ -16,7 +16,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import load as parse_safetensors
@@ -37,13 +37,22 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
     Raises ``OSError`` as `told_of` does.
     """
-    data = content.encode() if isinstance(content, str) else content
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, and to seek in, that becomes ``path`` at the end; where writing fails, nothing is left of it.
+
+    Raises ``OSError`` as `told_of` does.
+    """
     with told_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
+            with os.fdopen(handle, "w+b") as file:
+                yield file
             os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
             os.replace(temporary, path)
         except BaseException:

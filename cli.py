@@ -87,11 +87,12 @@ def _dispatch(argv: list[str]) -> None:
 
 
 def _commands() -> dict[str, Command]:
-    from .cli_speech import TRANSCRIBE, UNITS  # it needs this module in turn
+    from .cli_speech import SPEAK, TRANSCRIBE, UNITS  # it needs this module in turn
 
     recipes = {name: _recipe_command(name) for name in registry.names("recipes")}
     texts = {"list": _LIST, "score": _SCORE, "train-scorer": _TRAIN_SCORER}
-    return {**texts, "units": UNITS, **recipes, "generate": _GENERATE, "transcribe": TRANSCRIBE}
+    speech = {"units": UNITS, "transcribe": TRANSCRIBE, "speak": SPEAK}
+    return {**texts, **recipes, "generate": _GENERATE, **speech}
 
 
 def _parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:

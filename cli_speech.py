@@ -7,12 +7,14 @@ from pathlib import Path
 
 from .cli import Command
 
+_DEVICE = "auto, cpu, cuda, cuda:N or mps (default cpu)"
+_RECORDINGS = "recordings: wav, flac, ogg, mp3; any rate, any length"
+
 # --- units ---------------------------------------------------------------------------------------------------------
 
 
 def _units_arguments(parser: argparse.ArgumentParser) -> None:
-    recordings = "recordings: wav, flac, ogg, mp3; any rate, any length"
-    parser.add_argument("files", metavar="FILE", nargs="+", help=recordings)
+    parser.add_argument("files", metavar="FILE", nargs="+", help=_RECORDINGS)
     fitted = "run of `vqmem fit-units` (default: the packaged units, 100 clusters of MFCC)"
     parser.add_argument("--model", type=Path, metavar="DIR", help=fitted)
     parser.add_argument("--deduplicate", action="store_true", help="make one unit of a run, with its whole duration")
@@ -45,14 +47,13 @@ read are passed over and listed at the end; where none can, the exit code is 2.
 
 
 def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
-    recordings = "recordings: wav, flac, ogg, mp3; any rate, any length"
-    parser.add_argument("files", metavar="FILE", nargs="+", help=recordings)
+    parser.add_argument("files", metavar="FILE", nargs="+", help=_RECORDINGS)
     finished = "the folder of a finished `vqmem asr` (default runs/asr_demo)"
     parser.add_argument("--run", type=Path, metavar="DIR", default=Path("runs/asr_demo"), help=finished)
     parser.add_argument("--way", metavar="NAME", help="one of those that evaluation.json lists (default: the first)")
     beam = "of a ctc run: hypotheses to keep, 0 for greedy (default: the run's); needs the extra asr"
     parser.add_argument("--beam", type=int, metavar="N", help=beam)
-    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")
+    parser.add_argument("--device", default="cpu", help=_DEVICE)
     parser.add_argument("--json", action="store_true", help="one JSON object a word and line")
 
 
@@ -76,4 +77,44 @@ files, the file's name stands before them. An object of --json has the keys word
 are several. Memory does not grow with the length of a recording. Files that cannot be read are passed over and listed
 at the end, and the exit code is then 2.
 `vqmem asr --help` says how to train a recogniser.""",
+)
+
+
+# --- speak ---------------------------------------------------------------------------------------------------------
+
+
+def _speak_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("text", metavar="TEXT", nargs="?", help="what to say, or - for standard input")
+    parser.add_argument("--file", type=Path, metavar="FILE", help="read the text from a file instead")
+    parser.add_argument("--encoding", default="utf-8", help="of that file, as Python names it (default utf-8)")
+    written = "file to write; its name says how: wav, flac or ogg"
+    parser.add_argument("-o", "--out", type=Path, metavar="OUT", required=True, help=written)
+    trained = "folder of a finished `vqmem tts` (default runs/tts_demo, which `vqmem tts demo` makes)"
+    parser.add_argument("--run", type=Path, metavar="DIR", default=Path("runs/tts_demo"), help=trained)
+    drawn = "0 says the likeliest unit at each step, more varies more (default 0.5)"
+    parser.add_argument("--temperature", type=float, default=0.5, metavar="T", help=drawn)
+    parser.add_argument("--seed", type=int, default=0, help="the same seed speaks the same (default 0)")
+    parser.add_argument("--device", default="cpu", help=_DEVICE)
+
+
+def _speak(asked: argparse.Namespace) -> None:
+    from .data._reading import read_text
+    from .recipes.tts.speak import Manner, show
+
+    if (asked.text is None) == (asked.file is None):
+        raise ValueError("give either a text or --file FILE; see `vqmem speak --help`")
+    text = read_text(asked.file or "-", asked.encoding, "--encoding") if asked.text in (None, "-") else asked.text
+    show(text, asked.run, asked.out, Manner(asked.temperature, asked.seed), asked.device)
+
+
+SPEAK = Command(
+    "speak a text of any length with a voice that `vqmem tts` has trained",
+    _speak_arguments,
+    _speak,
+    """\
+examples:
+  vqmem speak "What a fine day it is." -o day.wav
+  vqmem speak --file chapter.txt -o chapter.flac --run runs/kerstin
+  echo "Good morning." | vqmem speak - -o morning.wav --temperature 0.8 --seed 3
+Characters that the voice has not learnt are named and left out. The file is written whole or not at all.""",
 )

@@ -32,12 +32,6 @@
         svg("path", { class: "bars", d: path }), svg("line", { class: "even", x1: 0, x2: width, y1: even, y2: even }))));
   }
 
-  at("sounds").hidden = !data.samples.length;
-  for (const sample of data.samples) {
-    at("samples").append(element("h3", {}, sample.name), element("div", { class: "sample" },
-      sample.versions.map(({ label, sound, picture }) => element("figure", { class: "version" },
-        element("figcaption", {}, label), element("img", { src: picture, alt: `Spectrogram, ${label}` }),
-        element("audio", { controls: true, preload: "metadata", src: sound, "aria-label": `${sample.name}, ${label}` })))));
-  }
+  showSamples(data.samples);
   at("config").textContent = JSON.stringify(data.config, null, 2);
 }

@@ -57,8 +57,8 @@ def write_report(
         HERE / "report.html",
         title="VQ-VAE: speech as codes",
         data=data,
-        styles=[HERE / "report.css"],
-        scripts=[HERE / "report.js"],
+        styles=[HERE.parent / "_samples.css", HERE / "report.css"],
+        scripts=[HERE.parent / "_samples.js", HERE / "report.js"],
     )
     atomic_write(path, to_bytes(page))
 

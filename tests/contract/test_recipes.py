@@ -44,6 +44,9 @@ ASR = ["rows=2", "train.steps=2", "train.accumulate=1", "train.eval_every=1", "t
 ASR_CTC = ["recogniser.encoder=null", f"recogniser.model={ASR_NETWORK}"]
 ASR_UNITS = ["recogniser.aligner.train.steps=2", "recogniser.aligner.model.dim=8", "recogniser.scorer_train.steps=2"]
 ASR_UNITS += ["recogniser.segment=16", "recogniser.shape.dim=16", "recogniser.shape.layers=1", "recogniser.budgets=[8]"]
+TTS = ["eval_clips=2", "samples=0", "rows=2", "vocoder_rows=2", "crop=16", "vocoder.width=8", "vocoder.iterations=2"]
+TTS += ["units.clusters=8", "speaker.dim=16", "speaker.layers=1", "speaker.heads=2", "speaker.longest=3"]
+TTS += [f"{part}_train.{key}" for part in ("vocoder", "speaker") for key in ("steps=2", "tensorboard=false")]
 
 PHRASES = ["length=80", "gap=20", "phrase=8", "cue=2", "phrases=1", "train_documents=20", "held_out_documents=8"]
 
@@ -55,6 +58,8 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
         return [f"out={folder}", *HUBERT, *spoken(text, folder)]
     if name == "frame_scorer":
         return [f"out={folder}", *FRAMES, *spoken(text, folder)]
+    if name == "tts":
+        return [f"out={folder}", *TTS, *spoken(text, folder)]
     if name == "vqvae":
         return [f"out={folder}", *VQVAE, *spoken(text, folder)]
     if name == "asr":
@@ -103,6 +108,14 @@ def small_vqvae(folder: Path) -> Path:
     return folder / "vqvae"
 
 
+def read_aloud(folder: Path) -> None:
+    """Twelve recordings with a pitch."""
+    folder.mkdir(parents=True)
+    for i in range(12):
+        wave = np.sign(np.sin(2 * np.pi * (100 + 10 * i) * np.arange(8000) / 16_000)) * 0.1
+        soundfile.write(folder / f"{i}.wav", wave + np.random.default_rng(i).standard_normal(8000) * 0.01, 16_000)
+
+
 @pytest.fixture
 def books(tmp_path, monkeypatch) -> Path:
     """Stands in for the folder of real data that some configs ask for."""
@@ -130,7 +143,13 @@ def books(tmp_path, monkeypatch) -> Path:
         rows.append(f"fsdd/0_theo_{take}.wav\ttheo\tzero")
     hub = [json.dumps({"audio": f"speech/fsdd/0_theo_{take}.wav", "text": "Zero."}) for take in (5, 6, 10, 11, 5) * 2]
     (tmp_path / "data" / "rows.jsonl").write_text("\n".join(hub))
+    read_aloud(speech / "kerstin_de")
+    rows += [f"kerstin_de/{i}.wav\tkerstin\tein ton {i % 3} ein ton" for i in range(12)]
     (speech / "manifest.tsv").write_text("\n".join(rows))
+    read_aloud(tmp_path / "lj")
+    lines = [json.dumps({"audio": f"{i}.wav", "normalized_text": f"a tone {i % 3} a tone"}) for i in range(12)]
+    (tmp_path / "lj" / "rows.jsonl").write_text("\n".join(lines))
+    monkeypatch.setenv("LJSPEECH", str(tmp_path / "lj" / "rows.jsonl"))
     hubert = speech / "hubert100_ljspeech"
     hubert.mkdir()
     for part in ("val", "test"):
@@ -159,9 +178,10 @@ def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tokenizer_f
         _check_comparison(recipe, load(recipe.Config, path, overrides), out, result)
         return
     assert json.loads((out / "evaluation.json").read_text())["split"] == "dev"
-    if part := {"text_lm": "scorer", "speech_pretraining": "model", "vqvae": "model", "frame_scorer": "model"}.get(
-        name
-    ):
+    models = {"text_lm": "scorer", "tts": "speaker"} | dict.fromkeys(
+        ["speech_pretraining", "vqvae", "frame_scorer"], "model"
+    )
+    if part := models.get(name):
         assert (out / part / "model.safetensors").is_file()
 
 

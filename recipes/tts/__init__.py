@@ -1,0 +1,1 @@
+"""Synthesis: text to speech units by the memory transformer, units to sound by a vocoder."""

@@ -1,0 +1,199 @@
+"""Train a voice: text to speech units by the memory transformer, how long they last, and a vocoder of units."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...artifacts import CONFIG, atomic_write, save_model
+from ...models.scorers.base import Loss
+from ...models.spectral import bandwidth
+from ...models.unit_speaker import Sentence, SpeakerConfig, UnitSpeaker
+from ...models.unit_vocoder import UnitVocoder, VocoderConfig
+from ...registry import build
+from ...tokenizers_.base import FILE, load_tokenizer, save_tokenizer
+from ...tokenizers_.hubert_units import UnitTokenizer
+from .._claim import claim, identity
+from .._config import as_dict, resolve_device
+from .._lock import locked
+from .._parallel import main_first, ranks, start_processes
+from .._train import TrainConfig, seed_all, train
+from .clips import Clip, Crops, Readings, align, aligned, read_clips
+from .evaluate import evaluate, speaker_figures, vocoder_figures
+from .report import write_report
+from .voice import Voice, load_part
+
+BESIDE = ("out", "device", "dtype", "eval_clips", "samples")
+"""Keys that say where a run is made and what is shown of it, not what it is."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run: one voice. Recordings are best of one speaker; their units tell little of who speaks."""
+
+    out: str = "runs/tts"
+    """Folder of the run; given again, the run goes on where it stopped."""
+    seed: int = 0
+    """Of weights, clusters and the order of training."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    dtype: str = "auto"
+    """auto, float32 or bfloat16 (mixed precision, of the speaker); auto is bfloat16 on a GPU that has it."""
+    data: str | dict[str, Any] = field(
+        default_factory=lambda: {"name": "spoken_text", "voices": ["en-us"], "speeds": [150]}
+    )
+    """Data source of recordings with their texts: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
+    units: str | dict[str, Any] = field(default_factory=lambda: {"name": "hubert_units", "clusters": 300})
+    """Front-end of speech units, fitted on the training split; one voice bears more clusters than many do."""
+    train_seconds: float = 7200.0
+    """Keep at most this many seconds of training recordings, the first ones, in memory (64 kB a second)."""
+    eval_clips: int = 24
+    """Recordings of the dev split to evaluate on, taken evenly."""
+    samples: int = 4
+    """How many of these the report plays."""
+    vocoder_rows: int = 8
+    """Crops of a training step of the vocoder, in each process."""
+    crop: int = 48
+    """Units of a crop, 20 ms each."""
+    vocoder: VocoderConfig = field(default_factory=VocoderConfig)
+    vocoder_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=1500, weight_decay=0.01))
+    rows: int = 16
+    """Sentences of a training step of the speaker, in each process."""
+    speaker: SpeakerConfig = field(default_factory=SpeakerConfig)
+    speaker_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, lr=2e-3, weight_decay=0.05))
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for sizes that cannot be, and for what the front-end refuses."""
+        front_end = build("front-ends", self.units)
+        if getattr(front_end, "reads", "text") != "audio" or front_end.deduplicate:
+            raise ValueError(f"units = {self.units!r} must be of hubert_units, a unit a frame: without deduplicate")
+        for name in ("rows", "vocoder_rows", "crop", "eval_clips"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is too small; give at least 1")
+        if not self.train_seconds > 0:
+            raise ValueError(f"train_seconds={self.train_seconds} must be above 0")
+        if self.samples < 0:
+            raise ValueError(f"samples={self.samples} is negative; give 0 for none")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed={self.seed} is out of range; give a number from 0 to 2^63 - 1")
+        for part in ("vocoder_train", "speaker_train"):
+            for name in ("seed", "device", "dtype"):
+                if getattr(getattr(self, part), name) != getattr(TrainConfig(), name):
+                    raise ValueError(f"{part}.{name} is set by {name}; leave it out and set {name}")
+
+
+class ModelTask:
+    """Training of a model that gives its own loss; nothing is carried from step to step."""
+
+    def __init__(self, model: Any) -> None:
+        self.module: nn.Module = model
+        self.model = model
+
+    def initial_state(self) -> None:
+        """There is none."""
+
+    def step(self, batch: Any, state: None) -> tuple[Loss, None]:
+        """The loss of one batch."""
+        return self.model.training_step(batch), None
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Train what is not trained yet, evaluate on dev, save, report; gives what ``evaluation.json`` says."""
+    out = Path(config.out)
+    with locked(out):
+        start_processes(config.vocoder_train.parallel, resolve_device(config.device))
+        claim(config, BESIDE)
+        with main_first():
+            tokenizer = fit_units(config)
+        clips = read_clips(config.data, "train", tokenizer, seconds=config.train_seconds)
+        dev = read_clips(config.data, "dev", tokenizer, count=config.eval_clips)
+        letters, aligner = align(clips, tokenizer.vocab_size)
+        (clips, read), (dev, held_out) = (aligned(of, letters, aligner) for of in (clips, dev))
+        vocoder = fit_vocoder(config, tokenizer, letters, clips, dev)
+        speaker = fit_speaker(config, tokenizer, letters, read, held_out)
+        voice = Voice(tokenizer, speaker, vocoder)
+        figures = {"split": "dev", "clips": len(dev), **evaluate(voice, dev, held_out)}
+        if ranks()[0] == 0:
+            atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
+            write_report(out / "report.html", voice, figures, dev, config.samples, as_dict(config))
+    return figures
+
+
+def fit_units(config: Config) -> UnitTokenizer:
+    """The front-end: loaded if it is there, else fitted on the training split."""
+    folder = Path(config.out) / "front_end"
+    if not (folder / FILE).is_file():
+        documents = build("data", config.data).documents("train")
+        fitted = build("front-ends", config.units).fit(document.content("audio") for document in documents)
+        save_tokenizer(fitted, config.units, folder)
+    tokenizer = load_tokenizer(folder)
+    assert isinstance(tokenizer, UnitTokenizer)
+    return tokenizer
+
+
+def fit_vocoder(
+    config: Config, tokenizer: UnitTokenizer, letters: str, clips: Sequence[Clip], dev: Sequence[Clip]
+) -> UnitVocoder:
+    """The vocoder, trained and saved in ``vocoder/`` (or loaded, where that has been done)."""
+    folder, device = Path(config.out) / "vocoder", resolve_device(config.device)
+    if (folder / CONFIG).is_file():
+        return load_part(folder, UnitVocoder, device)
+    heard = torch.cat([clip.hz[clip.voiced] for clip in clips])
+    if not len(heard):
+        raise ValueError(f"no voice is heard in the split train of {config.data!r}; give recordings of speech")
+    size = bandwidth(clip.waveform for clip in clips)
+    seed_all(config.seed)
+    hz = float(heard.log().mean().exp())
+    model = UnitVocoder(config.vocoder, tokenizer.vocab_size, len(letters), size, hz)
+    model.begin_with(tokenizer.centroids)
+    model = model.to(device)
+    loader = Crops(clips, config.vocoder_rows, config.crop, config.seed, ranks()[0])
+    # Spectra want full precision.
+    settings = replace(config.vocoder_train, seed=config.seed, device=config.device, dtype="float32")
+    train(
+        ModelTask(model),
+        loader,
+        settings,
+        folder / "training",
+        describe="vocoder",
+        identity=identity(config, BESIDE),
+        evaluate=lambda: vocoder_figures(model, dev),
+    )
+    save_model(folder, UnitVocoder.kind, model.fields(), model)
+    return model.eval()
+
+
+def fit_speaker(
+    config: Config,
+    tokenizer: UnitTokenizer,
+    letters: str,
+    read: Sequence[Sentence],
+    held_out: Sequence[Sentence],
+) -> UnitSpeaker:
+    """The speaker, trained and saved in ``speaker/`` (or loaded, where that has been done)."""
+    folder, device = Path(config.out) / "speaker", resolve_device(config.device)
+    if (folder / CONFIG).is_file():
+        return load_part(folder, UnitSpeaker, device)
+    seed_all(config.seed)
+    model = UnitSpeaker(config.speaker, letters, tokenizer.vocab_size)
+    model.begin_with(tokenizer.centroids)
+    model = model.to(device)
+    loader = Readings(model, read, config.rows, config.seed, *ranks())
+    settings = replace(config.speaker_train, seed=config.seed, device=config.device, dtype=config.dtype)
+    train(
+        ModelTask(model),
+        loader,
+        settings,
+        folder / "training",
+        describe="speaker",
+        identity=identity(config, BESIDE),
+        evaluate=lambda: speaker_figures(model, held_out),
+    )
+    save_model(folder, UnitSpeaker.kind, model.fields(), model)
+    return model.eval()

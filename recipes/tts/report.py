@@ -1,0 +1,69 @@
+"""The report of a voice: held-out recordings, their copies from units and their texts spoken, to hear and to see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...artifacts import atomic_write
+from ...models.unit_vocoder import RATE
+from .._corpus import spread
+from .._page import render, to_bytes
+from .._sound import mel, picture, sound
+from .clips import Clip
+from .evaluate import copy
+from .speak import Manner, speak
+from .text import plain
+from .voice import Voice
+
+HERE = Path(__file__).parent
+
+
+def write_report(
+    path: Path, voice: Voice, figures: Mapping[str, Any], clips: Sequence[Clip], samples: int, config: Mapping[str, Any]
+) -> None:
+    """Write one self-contained HTML file: ``figures``, and ``samples`` of the ``clips`` with players."""
+    shown = spread([clip for clip in clips if plain(clip.text)], samples) if samples else []
+    data = {
+        "figures": figures,
+        "units": voice.tokenizer.vocab_size,
+        "letters": voice.speaker.alphabet,
+        "samples": [
+            {"name": clip.name, "text": clip.text, "versions": _shown(versions(voice, clip))} for clip in shown
+        ],
+        "config": config,
+    }
+    page = render(
+        HERE / "report.html",
+        title="A voice: text to units to speech",
+        data=data,
+        styles=[HERE.parent / "_samples.css"],
+        scripts=[HERE.parent / "_samples.js", HERE / "report.js"],
+    )
+    atomic_write(path, to_bytes(page))
+
+
+def versions(voice: Voice, clip: Clip) -> dict[str, Float[Tensor, " samples"]]:
+    """A recording, its copies from its units by both ways of making sound and with its letters, and its text spoken."""
+    device = voice.vocoder.device
+    units, around = clip.units.to(device), clip.beside.to(device)
+    return {
+        "recording": clip.waveform,
+        "its units, Griffin-Lim": copy(voice.vocoder, units, wave="griffin_lim"),
+        "its units": copy(voice.vocoder, units),
+        "its units and letters": copy(voice.vocoder, units, around),
+        "its text": torch.cat(list(speak(voice, clip.text, Manner()))),
+    }
+
+
+def _shown(made: Mapping[str, Float[Tensor, " samples"]]) -> list[dict[str, Any]]:
+    loudest = float(mel(made["recording"], RATE).max())
+    return [
+        {"label": label, "sound": sound(heard, RATE), "picture": picture(mel(heard, RATE), loudest)}
+        for label, heard in made.items()
+    ]

@@ -1,0 +1,109 @@
+"""Speak text of any length with a trained voice, a piece at a time: what `vqmem speak` does."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...artifacts import atomic_file
+from ...data.spoken_text import cut
+from ...models.unit_vocoder import RATE, beside
+from ...registry import UnknownNameError
+from .._config import resolve_device
+from .._progress import Bar
+from .text import plain, spell
+from .voice import Voice, load_voice
+
+PIECE = 160
+"""Most characters of a piece, cut at the ends of sentences where they are near enough."""
+ROWS = 8
+"""Pieces spoken side by side, which takes hardly longer than one."""
+FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
+"""What sound can be written as, by the name of the file."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How to speak: ``temperature`` 0 says the likeliest unit, higher ones vary more; ``seed`` of what is drawn."""
+
+    temperature: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for values that cannot be."""
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature = {self.temperature} must be 0 or more and finite")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed = {self.seed} is out of range; give a number from 0 to 2^63 - 1")
+
+
+def speak(voice: Voice, text: str, manner: Manner) -> Iterator[Float[Tensor, " samples"]]:
+    """The waveform of a text at 16 kHz, in pieces of at most `PIECE` characters, `ROWS` of them in memory.
+
+    Characters that the voice has not learnt are left out (see `unknown`). The same seed gives the same samples.
+    Raises `ValueError`, when it is called, where nothing of the text can be spoken.
+    """
+    pieces = [spell(piece, voice.speaker.alphabet)[0] for piece in cut(text, PIECE)]
+    said = [letters for letters in pieces if any(voice.speaker.alphabet[i].isalnum() for i in letters.tolist())]
+    if not said:
+        known = "".join(sorted(c for c in voice.speaker.alphabet if c.isalnum()))
+        raise ValueError(
+            f"nothing in {text[:40]!r} can be spoken: this voice knows {known}; give text with some of these"
+        )
+    return _spoken(voice, said, manner)
+
+
+def _spoken(voice: Voice, pieces: list[Tensor], manner: Manner) -> Iterator[Float[Tensor, " samples"]]:
+    device, generator = voice.speaker.letters.weight.device, torch.Generator().manual_seed(manner.seed)
+    for first in range(0, len(pieces), ROWS):
+        group = [letters.to(device) for letters in pieces[first : first + ROWS]]
+        for letters, spoken in zip(group, voice.speaker.speak(group, manner.temperature, generator), strict=True):
+            units, owners = (x.repeat_interleave(spoken.frames) for x in (spoken.units, spoken.owners))
+            around = beside(letters, owners, len(voice.speaker.alphabet))
+            yield voice.vocoder.speak(units[None], around[None])[0].cpu()
+
+
+def unknown(voice: Voice, text: str) -> list[str]:
+    """The characters of a text that the voice has not learnt."""
+    return sorted(spell(text, voice.speaker.alphabet)[1])
+
+
+def write_speech(voice: Voice, text: str, out: Path, manner: Manner) -> float:
+    """Speak ``text`` into the file ``out`` and give its seconds; what was there stays until all is spoken.
+
+    Raises `ValueError` for a name that says no format that can be written, and as `speak` does.
+    """
+    import soundfile
+
+    if out.suffix.lower() not in FORMATS:
+        raise UnknownNameError("format of sound", out.suffix or out.name, list(FORMATS))
+    pieces, samples = speak(voice, text, manner), 0
+    with (
+        Bar("speaking", len(plain(text)) // PIECE + 1, quiet=len(text) < 4 * PIECE) as bar,
+        atomic_file(out) as file,
+        soundfile.SoundFile(file, "w", RATE, 1, format=FORMATS[out.suffix.lower()]) as sound,
+    ):
+        for number, piece in enumerate(pieces, 1):
+            sound.write(piece.clamp(-1, 1).numpy())
+            samples += len(piece)
+            bar.update(number)
+    return samples / RATE
+
+
+def show(text: str, run: Path, out: Path, manner: Manner, device: str) -> None:
+    """Write the file, and tell its length and what was left out. Raises `ValueError` as `write_speech` does."""
+    if not plain(text):
+        raise ValueError("there is no text to speak; give at least a word")
+    voice = load_voice(run, resolve_device(device))
+    if missing := unknown(voice, text):
+        told = " ".join(map(repr, missing[:10])) + " and others" * (len(missing) > 10)
+        print(f"left out, as this voice has not learnt them: {told}", file=sys.stderr)
+    seconds = write_speech(voice, text, out, manner)
+    print(f"wrote {out}, {seconds:.1f} s")

@@ -1,0 +1,25 @@
+"""What `vqmem tts` prints at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .recipe import Config
+
+
+def tell(config: Config, figures: dict[str, Any]) -> str:
+    """The figures of ``evaluation.json`` in a few lines, and what to do with the run."""
+    vocoder, speaker = figures["vocoder"], figures["speaker"]
+    lines = [
+        f"on {figures['clips']} recordings of the {figures['split']} split:",
+        f"  copies from units: log mel error {vocoder['harmonic_mel_error']:.3f}, by Griffin-Lim "
+        f"{vocoder['griffin_lim_mel_error']:.3f} (the mean spectrum: {vocoder['mean_mel_error']:.3f})",
+    ]
+    if speaker:
+        lines.append(
+            f"  text to units: perplexity {speaker['perplexity']:.2f}, {100 * speaker['accuracy']:.0f} % of steps "
+            f"right, durations {speaker['duration_error']:.2f} frames off"
+        )
+    lines.append(f'to speak: vqmem speak "Good morning." -o morning.wav --run {config.out}')
+    return "\n".join([*lines, f"to hear and to see: {Path(config.out) / 'report.html'}"])
