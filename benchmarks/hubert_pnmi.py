@@ -86,6 +86,8 @@ def main() -> None:
             "The layer was chosen on held-out speakers of train-clean-100, before those of test-other were read. "
             f"There, with clusters fitted on 64 recordings of its other speakers, its PNMI is {there:.3f}.",
             "The minutes are those of training and of evaluations by layer during it and after it.",
+            "The speakers of test-other had been read once before, when targets were units of plain MFCC: 0.219 there, "
+            "0.251 on those held out.",
         ],
     )
 

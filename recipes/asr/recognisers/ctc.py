@@ -54,7 +54,7 @@ class Recogniser:
     speed: float = 0.0
     """Most by which training recordings are made faster or slower, as a share; the pitch changes with it."""
     mask_prob: float = 0.0
-    """Spans of frames to hide in training, times their length, as a share of the frames; 0 = none."""
+    """Spans of frames to hide in every other training recording, times their length, as a share; 0 = none."""
     mask_length: int = 5
     """Frames a span."""
     freeze_convolutions: bool = False
@@ -147,7 +147,9 @@ class Recogniser:
         inputs: tuple[Tensor, ...] = (pad_sequence(waves, batch_first=True), lengths)
         if self.mask_prob:
             counts = [config.frames(len(wave)) for wave in waves]
-            inputs = (*inputs, span_mask(counts, self.mask_prob, self.mask_length, draw))
+            # Not in all of them: a network that has never seen a recording without a hidden frame cannot read one.
+            hidden = torch.rand(len(waves), 1, generator=draw) < 0.5
+            inputs = (*inputs, span_mask(counts, self.mask_prob, self.mask_length, draw) & hidden)
         letters = [alphabet.encode(utterance.text) for utterance in utterances]
         return Batch(inputs, pad_sequence(letters, batch_first=True), torch.tensor([len(own) for own in letters]))
 
