@@ -14,17 +14,19 @@ from hypothesis import strategies as st
 from vqmem.memory.policy import Guard
 from vqmem.models.ctc import BLANK, ctc_loss, fits
 from vqmem.models.ctc import greedy as best_letters
+from vqmem.models.hubert import HubertConfig
 from vqmem.models.memory_transformer import TransformerConfig
 from vqmem.models.unit_ctc import SLOTS, UnitCTC, UnitCTCConfig
 from vqmem.recipes._language_model import LanguageModel, strategies
 from vqmem.recipes._letters import Alphabet, normalise
 from vqmem.recipes._reader import Reader, make_reader
 from vqmem.recipes.asr.align import Aligned, Spoken, align
-from vqmem.recipes.asr.base import Decoding, Letter
+from vqmem.recipes.asr.base import Decoding, Letter, Utterance
 from vqmem.recipes.asr.batches import Loader
 from vqmem.recipes.asr.ctc import beam, decoder, greedy, stretches, write_lexicon
 from vqmem.recipes.asr.interleave import Interleaving
 from vqmem.recipes.asr.measure import Pair, error_rates, part, worst
+from vqmem.recipes.asr.recognisers.ctc import Recogniser as CTCRecogniser
 from vqmem.recipes.asr.recognisers.units import joined
 from vqmem.recipes.asr.streams import Streams, noise
 from vqmem.recipes.asr.text import segments, text_of, words
@@ -212,6 +214,18 @@ def test_alignments_are_monotone_and_whole():
         assert len(own.places) == len(text)
         assert own.places.diff().min() >= 0
         assert 0 <= own.places[0] <= own.places[-1] < 12
+
+
+def test_about_half_of_the_recordings_are_shown_whole():
+    """A network that always sees hidden frames in training cannot read a recording without any."""
+    said = SimpleNamespace(read=lambda: torch.ones(8000))
+    utterances = [Utterance(str(i), said, "ab", 8000) for i in range(64)]
+    recogniser = CTCRecogniser(model=HubertConfig(), mask_prob=0.1)
+    batch = recogniser._batch(utterances, ALPHABET, recogniser.model, torch.Generator().manual_seed(0))
+    waves, lengths, hidden = batch.inputs
+    assert waves.shape == (64, 8000)
+    assert set(lengths.tolist()) == {8000}
+    assert 20 < int(hidden.any(1).sum()) < 44
 
 
 def test_batches_hold_everything_once_and_resume():
