@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import pkgutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,5 +102,6 @@ def _singular(kind: str) -> str:
     return {"policies": "policy", "data": "data source", "features": "kind of features"}.get(kind, kind.rstrip("s"))
 
 
+@cache  # reading what is installed takes 20 ms, and configs build variants thousands of times
 def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
     return {point.name: point for point in importlib.metadata.entry_points(group=f"vqmem.{kind}")}

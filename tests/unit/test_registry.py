@@ -48,7 +48,9 @@ def test_a_new_file_is_a_new_policy_and_nothing_else_is_edited(tmp_path, monkeyp
     assert describe("policies", "mine") == "Keep what I like."
 
 
-def test_packages_outside_register_by_entry_point(monkeypatch):
+def test_packages_outside_register_by_entry_point(monkeypatch, request):
+    registry._entry_points.cache_clear()
+    request.addfinalizer(registry._entry_points.cache_clear)
     point = importlib.metadata.EntryPoint("outside", "vqmem.memory.policies.fifo:Policy", "vqmem.policies")
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point] if group == point.group else [])
     assert "outside" in names("policies")
