@@ -189,9 +189,7 @@ class UnitSpeaker(nn.Module):
         self.said.weight[: self.units] = spread(features, self.config.dim)
 
     @torch.no_grad()
-    def speak(
-        self, texts: Sequence[Int[Tensor, " letters"]], temperature: float, generator: torch.Generator
-    ) -> list[Spoken]:
+    def speak(self, texts: Sequence[Int[Tensor, " _"]], temperature: float, generator: torch.Generator) -> list[Spoken]:
         """Say sentences side by side; ``temperature`` 0 takes the likeliest unit at each step.
 
         Units do not repeat, and a letter has at most as many as `_MOST`. Durations are medians.

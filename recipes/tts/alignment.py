@@ -53,7 +53,7 @@ class Aligner:
             owners = aligner.owners(pairs)
         return aligner
 
-    def owners(self, pairs: Sequence[Pair], rows: int = 64) -> list[Int[Tensor, " runs"]]:
+    def owners(self, pairs: Sequence[Pair], rows: int = 64) -> list[Int[Tensor, " _"]]:
         """For each text the letter that each unit belongs to, an index that never falls; the likeliest such path.
 
         Begins at one of the first three letters and ends at one of the last three, or as near to them as so few units
@@ -64,7 +64,7 @@ class Aligner:
             found += self._paths(pairs[first : first + rows])
         return found
 
-    def _paths(self, pairs: Sequence[Pair]) -> list[Int[Tensor, " runs"]]:
+    def _paths(self, pairs: Sequence[Pair]) -> list[Int[Tensor, " _"]]:
         following = pad_sequence([_following(pair.letters, self.alphabet) for pair in pairs], batch_first=True)
         units = pad_sequence([pair.units for pair in pairs])
         score = torch.full(following.shape, -torch.inf)

@@ -48,7 +48,7 @@ def write_report(
     atomic_write(path, to_bytes(page))
 
 
-def versions(voice: Voice, clip: Clip) -> dict[str, Float[Tensor, " samples"]]:
+def versions(voice: Voice, clip: Clip) -> dict[str, Float[Tensor, " _"]]:
     """A recording, its copies from its units by both ways of making sound and with its letters, and its text spoken."""
     device = voice.vocoder.device
     units, around = clip.units.to(device), clip.beside.to(device)
@@ -61,7 +61,7 @@ def versions(voice: Voice, clip: Clip) -> dict[str, Float[Tensor, " samples"]]:
     }
 
 
-def _shown(made: Mapping[str, Float[Tensor, " samples"]]) -> list[dict[str, Any]]:
+def _shown(made: Mapping[str, Float[Tensor, " _"]]) -> list[dict[str, Any]]:
     loudest = float(mel(made["recording"], RATE).max())
     return [
         {"label": label, "sound": sound(heard, RATE), "picture": picture(mel(heard, RATE), loudest)}

@@ -44,7 +44,7 @@ class Manner:
             raise ValueError(f"seed = {self.seed} is out of range; give a number from 0 to 2^63 - 1")
 
 
-def speak(voice: Voice, text: str, manner: Manner) -> Iterator[Float[Tensor, " samples"]]:
+def speak(voice: Voice, text: str, manner: Manner) -> Iterator[Float[Tensor, " _"]]:
     """The waveform of a text at 16 kHz, in pieces of at most `PIECE` characters, `ROWS` of them in memory.
 
     Characters that the voice has not learnt are left out (see `unknown`). The same seed gives the same samples.
@@ -60,7 +60,7 @@ def speak(voice: Voice, text: str, manner: Manner) -> Iterator[Float[Tensor, " s
     return _spoken(voice, said, manner)
 
 
-def _spoken(voice: Voice, pieces: list[Tensor], manner: Manner) -> Iterator[Float[Tensor, " samples"]]:
+def _spoken(voice: Voice, pieces: list[Tensor], manner: Manner) -> Iterator[Float[Tensor, " _"]]:
     device, generator = voice.speaker.letters.weight.device, torch.Generator().manual_seed(manner.seed)
     for first in range(0, len(pieces), ROWS):
         group = [letters.to(device) for letters in pieces[first : first + ROWS]]
