@@ -32,7 +32,7 @@ from .voice import Voice, load_part, part_of
 
 BESIDE = ("out", "device", "dtype", "eval_clips", "samples")
 """Keys that say where a run is made and what is shown of it, not what it is."""
-DETAILED = 40_000
+DETAILED = 16_000
 """Units, about, that codebooks of details are found on: those of recordings drawn from the training split."""
 
 
