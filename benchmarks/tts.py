@@ -114,7 +114,7 @@ def sentences(config: recipe.Config, voice: Voice, count: int) -> list[Clip]:
 
 
 def speed(voice: Voice, clips: Sequence[Clip]) -> dict[str, Any]:
-    """Seconds of speech a second of processor time: of one long text, in pieces side by side, and of single sentences."""
+    """Seconds of speech a second of processor time: a long text in pieces side by side, and single sentences."""
     whole = _speed(voice, [" ".join(clip.text for clip in clips)])
     single = _speed(voice, [clip.text for clip in clips[:10]])
     return figure(round(whole, 1), "x real time", FAST, **{"a sentence at a time": round(single, 1)})
