@@ -270,7 +270,7 @@ def test_writing_ends_holds_no_more_than_its_memory_and_times_never_fall(policy)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(reader), "_extend", watched)
         stream = stream_of(torch.arange(60) % 9, deduplicate=False)
-        letters = list(write(reader, codes, ALPHABET, stream))
+        letters = [letter for _, letter in write(reader, codes, ALPHABET, [stream])]
     assert max(held) <= 12 + 16
     assert held.index(max(held)) < len(held) // 2, "it stops growing"
     assert 0 < len(letters) <= 15 * MOST * (4 + 2)
@@ -291,15 +291,31 @@ def test_a_model_that_knows_writes_the_text_in_chunks_of_any_size():
         at = [0]
 
         def read(ids, reading, codes=codes, woven=woven, at=at):
-            place = at[0] + len(ids)
-            assert woven[at[0] : place] == ids.tolist(), "it reads along in the sequence that was woven"
+            place = at[0] + ids.shape[1]
+            assert woven[at[0] : place] == ids[0].tolist(), "it reads along in the sequence that was woven"
             at[0] = place
-            return torch.nn.functional.one_hot(torch.tensor(woven[place]), codes.vocab_size).float(), reading
+            return torch.nn.functional.one_hot(torch.tensor([woven[place]]), codes.vocab_size).float(), reading
 
         reader.read.side_effect = read
         reader.start.return_value = NOTHING_READ
-        found = list(write(reader, codes, ALPHABET, stream_of(units, deduplicate=False)))
+        found = [letter for _, letter in write(reader, codes, ALPHABET, [stream_of(units, deduplicate=False)])]
         assert text_of(found) == "ab ca"
+
+
+@pytest.mark.parametrize("policy", ["fifo", {"name": "scored"}])
+def test_streams_that_are_read_side_by_side_are_written_as_each_alone(policy):
+    torch.manual_seed(0)
+    codes = Interleaving(9, len(ALPHABET), chunk=4, lookahead=2)
+    (strategy,) = strategies({"it": {"policy": policy}})
+    model = LanguageModel(TransformerConfig(codes.vocab_size, 2, 16, 2), [strategy]).eval()
+    torch.nn.init.normal_(model.transformer.embed.weight)  # so that what is written depends on what is read
+    scorer = build("scorers", "unigram").build(codes.vocab_size)
+    reader = make_reader(model, scorer, 16, strategy, strategy.memory(12, Guard()))
+    streams = [stream_of(torch.randint(9, (size,)), deduplicate=False) for size in (50, 3, 31)]
+    together = list(write(reader, codes, ALPHABET, streams))
+    alone = [[letter for _, letter in write(reader, codes, ALPHABET, [stream])] for stream in streams]
+    assert [[letter for number, letter in together if number == row] for row in range(3)] == alone
+    assert len({text_of(letters) for letters in alone}) > 1
 
 
 def test_streams_of_parts_follow_one_another():

@@ -29,7 +29,7 @@ from ....tokenizers_._frames import HOP, SPAN, stream_frames
 from ..._letters import Alphabet
 from ..._parallel import main_first, ranks
 from ..._train import seed_all, train
-from ..base import Decoding, Job, Utterance, Way
+from ..base import Decoding, Job, Utterance, Way, one_by_one
 from ..batches import Loader
 from ..ctc import LEXICON, Batch, CTCTask, beam, decoder, greedy, write_lexicon
 from ..utterances import size_of
@@ -166,11 +166,13 @@ class CTCTranscriber:
 
     def __init__(self, model: HubertCTC, alphabet: Alphabet, decoding: Decoding, lexicon: Path, window: float) -> None:
         self.model, self.alphabet = model, alphabet
-        self.ways: dict[str, Way] = {"greedy": lambda contents: greedy(self._windows(contents), alphabet, HOP / RATE)}
+        self.ways: dict[str, Way] = {
+            "greedy": one_by_one(lambda contents: greedy(self._windows(contents), alphabet, HOP / RATE))
+        }
         if decoding.beam:
             decode = decoder(alphabet, decoding, lexicon)
             self.ways = {
-                "beam": lambda contents: beam(self._windows(contents), alphabet, HOP / RATE, decode),
+                "beam": one_by_one(lambda contents: beam(self._windows(contents), alphabet, HOP / RATE, decode)),
                 **self.ways,
             }
         more = model.config.field - SPAN
