@@ -33,7 +33,7 @@ class Utterance:
 
 
 Way = Callable[[Sequence[Sequence[Any]]], Iterator[tuple[int, Letter]]]
-"""Transcribes recordings, each the contents of documents that follow one another, in memory that does not grow with them.
+"""Transcribes recordings, each the contents of documents that follow one another, in memory that does not grow.
 
 A letter comes with its recording's number; the letters of a recording come in order, those of several may be mixed.
 """
