@@ -30,6 +30,8 @@ GOAL = 20.0
 HOURS = 2.0
 FAST = 5.0
 """Times as fast as real time."""
+UNITS = 50
+"""A second."""
 FULL = 256
 """Slots of the largest memory."""
 MEMORIES = {"fifo": {"policy": "fifo"}, "scored": {"policy": {"name": "scored", "surprise": 1.0}}}
@@ -98,10 +100,11 @@ def trained(config: Config) -> tuple[Run, float]:
 def speed(run: Run, way: str) -> float:
     """Seconds of speech that are read a second, of the first recording of dev, alone."""
     utterances, _ = read(run.config.data, "dev", run.recogniser, Path(run.config.out) / "utterances")
-    contents = [utterance.content for utterance in recordings(utterances, run.config.joint)[0]]
+    recording = recordings(utterances, run.config.joint)[0]
     began = time.perf_counter()
-    letters = [letter for _, letter in run.transcriber.ways[way]([contents])]
-    return letters[-1].end / (time.perf_counter() - began)
+    for _ in run.transcriber.ways[way]([[utterance.content for utterance in recording]]):
+        pass
+    return sum(utterance.length for utterance in recording) / UNITS / (time.perf_counter() - began)
 
 
 def rates(run: Run, split: Any) -> dict[str, float]:

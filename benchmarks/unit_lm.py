@@ -60,8 +60,8 @@ def main() -> None:
         title="Language models of HuBERT units",
         claim="Transformers with a bounded memory predict HuBERT units better than 4-grams (4.47 and 6.30).",
         measured=(
-            "Perplexity a token on the test chapters of LJSpeech, by the memory that was best on dev. Runs: the mean of "
-            "the probabilities of two models that differ in their seed, a quarter of an hour on a core each."
+            "Perplexity a token on the test chapters of LJSpeech, by the memory that was best on dev. Runs: the mean "
+            "of the probabilities of two models that differ in their seed, a quarter of an hour on a core each."
         ),
         notes=[
             "The test split of runs was read three times: with one model with the settings of the one of frames, which "
