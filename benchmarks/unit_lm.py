@@ -16,6 +16,7 @@ speech/hubert100_ljspeech.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,23 +94,24 @@ def perplexities(
     runs: list[Run], split: Split, memories: list[tuple[str, int]]
 ) -> dict[tuple[str, int], tuple[float, list[float]]]:
     """By memory: the perplexity of the mean of the runs' probabilities, and that of each run."""
-    found = {}
-    for name, budget in memories:
-        nll = torch.stack([losses(run, split, name, budget) for run in runs])
-        mean = -(torch.logsumexp(-nll, 0) - torch.tensor(float(len(runs))).log())
-        found[name, budget] = float(mean.mean().exp()), nll.mean(1).exp().tolist()
-    return found
+    nll = torch.stack([losses(run, split, memories) for run in runs])
+    mean = -(torch.logsumexp(-nll, 0) - math.log(len(runs))).mean(-1)
+    alone = nll.mean(-1).exp().T.tolist()
+    return dict(zip(memories, zip(mean.exp().tolist(), alone, strict=True), strict=True))
 
 
-def losses(run: Run, split: Split, name: str, budget: int) -> Float[Tensor, " time"]:
-    """Nats of every token of ``split`` but the first of each passage."""
+def losses(run: Run, split: Split, memories: list[tuple[str, int]]) -> Float[Tensor, "memory time"]:
+    """Nats of every token of ``split`` but the first of each passage, by memory."""
     config = run.config
     items = read_split(config, run.tokenizer, split, count=config.eval_passages)
     scores = score_passages(run.scorer, items, config.rows, config.segment, resolve_device(config.device))
-    (strategy,) = (own for own in strategies(config.strategies) if own.name == name)
-    memory = strategy.memory(budget, config.guard)
-    readings, _ = read_passages(run.model, strategy, memory, items, scores, config.rows, config.segment)
-    return torch.cat([reading.nll.double() for reading in readings])
+    by_name = {strategy.name: strategy for strategy in strategies(config.strategies)}
+    rows = []
+    for name, budget in memories:
+        memory = by_name[name].memory(budget, config.guard)
+        readings, _ = read_passages(run.model, by_name[name], memory, items, scores, config.rows, config.segment)
+        rows.append(torch.cat([reading.nll.double() for reading in readings]))
+    return torch.stack(rows)
 
 
 if __name__ == "__main__":
