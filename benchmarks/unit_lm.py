@@ -32,7 +32,14 @@ from vqmem.recipes.text_lm.recipe import Config, Run, fit, read_split
 
 RUNS = ["front_end.deduplicate=true", "shape.dropout=0.2", "train.steps=2200"]
 """There are half as many tokens without repeats: 0.1 and 1,500 updates overfitted them, on dev."""
-QUICK = ["scorer_train.steps=5", "train.steps=5", "train.eval_every=0", "train_tokens=20000", "eval_passages=2"]
+QUICK = [
+    "scorer_train.steps=5",
+    "train.steps=5",
+    "train.eval_every=0",
+    "train_tokens=20000",
+    "eval_passages=2",
+    "budgets=[64]",
+]
 
 
 class Wanted(NamedTuple):
