@@ -166,14 +166,17 @@ def evaluate(run: Run, split: Split = "dev", ways: Sequence[str] | None = None) 
 
 def recognise(way: Way, chosen: Sequence[Sequence[Utterance]], what: str = "") -> list[Pair]:
     """What was said and recognised in each utterance; recordings of several are read as one, and cut afterwards."""
-    pairs, groups = [], [chosen[i : i + SIDE_BY_SIDE] for i in range(0, len(chosen), SIDE_BY_SIDE)]
+    # Those that are read side by side should be of one length, so that none waits long for the others.
+    order = sorted(range(len(chosen)), key=lambda i: sum(utterance.length for utterance in chosen[i]))
+    groups = [order[i : i + SIDE_BY_SIDE] for i in range(0, len(order), SIDE_BY_SIDE)]
+    letters: list[list[Letter]] = [[] for _ in chosen]
     for group in progress(groups, len(groups), what) if what else groups:
-        letters: list[list[Letter]] = [[] for _ in group]
-        for number, letter in way([[utterance.content for utterance in recording] for recording in group]):
-            letters[number].append(letter)
-        for recording, own in zip(group, letters, strict=True):
-            parts = part([utterance.text for utterance in recording], text_of(own))
-            pairs += [Pair(one.name, one.text, heard) for one, heard in zip(recording, parts, strict=True)]
+        for number, letter in way([[utterance.content for utterance in chosen[i]] for i in group]):
+            letters[group[number]].append(letter)
+    pairs = []
+    for recording, own in zip(chosen, letters, strict=True):
+        parts = part([utterance.text for utterance in recording], text_of(own))
+        pairs += [Pair(one.name, one.text, heard) for one, heard in zip(recording, parts, strict=True)]
     return pairs
 
 
