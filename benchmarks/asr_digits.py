@@ -1,12 +1,12 @@
-"""Spoken digits (FSDD): utterances right on the official test split, on speakers left out, and what pretraining adds.
+r"""Spoken digits (FSDD): utterances right on the official test split, on speakers left out, and what pretraining adds.
 
     python benchmarks/asr_digits.py [--quick] [--json] [--save] [--runs FOLDER] [--encoder FOLDER] [--seeds N]
 
 Trains what is not in the folder yet, as these do:
 
     vqmem asr digits out=RUNS/official
-    vqmem asr digits out=RUNS/without_NAME data.splits='{train: {speaker: [OTHERS]}, dev: {...}, test: {speaker: NAME}}' \
-        train.steps=2000
+    vqmem asr digits out=RUNS/without_NAME train.steps=2000 \
+        data.splits='{train: {speaker: [OTHERS]}, dev: {...}, test: {speaker: NAME}}'
     vqmem asr digits out=RUNS/scratch_SEED    seed=SEED recogniser.model='{of ENCODER}' recogniser.filters=0 \
         train.steps=600 train.lr=0.002
     vqmem asr digits out=RUNS/pretrained_SEED seed=SEED recogniser.encoder=ENCODER train.steps=600 train.lr=0.002

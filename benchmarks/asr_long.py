@@ -4,8 +4,8 @@
 
 FOLDER is any finished run of `vqmem asr` that reads recordings (default runs/asr_demo). Utterances of LibriSpeech stand
 one after another in one file (16 kHz, flac; from $VQMEM_DATA, default ../shared/data). A process of its own
-transcribes each on one thread, as `vqmem transcribe` does. Speed is seconds of speech a second of processor time, which on
-an idle core is time. Memory is the most that the process held (resident set; needs Linux).
+transcribes each on one thread, as `vqmem transcribe` does. Speed is seconds of speech a second of processor time, which
+on an idle core is time. Memory is the most that the process held (resident set; needs Linux).
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def main() -> None:
         },
         flags,
         title="Transcribing half an hour",
-        claim="A recording of 30 minutes is transcribed at 5 times real time or more, in the memory that 5 minutes take.",
+        claim="30 minutes are transcribed at 5 times real time or more, in the memory that 5 minutes take.",
         measured=(
-            f"The run `{flags.run.name}` ({found[longest]['about']}) on LibriSpeech, utterances in one file of 1, 5 and "
-            "30 minutes, one thread, a process each. What it writes is not judged here."
+            f"The run `{flags.run.name}` ({found[longest]['about']}) on LibriSpeech, utterances in one file of 1, 5 "
+            "and 30 minutes, one thread, a process each. What it writes is not judged here."
         ),
         split="LibriSpeech train-clean-100, the first 30 minutes of a sample of it",
     )
