@@ -121,6 +121,13 @@ def test_what_cannot_be_read_is_told_and_the_others_go_on(folder, trained, tmp_p
     assert len(told.splitlines()) == 4
 
 
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A second of noise, which `bad_recordings` is made of."""
+    soundfile.write(tmp_path / "clip.flac", np.random.default_rng(0).standard_normal(16_000) * 0.1, 16_000)
+    return tmp_path / "clip.flac"
+
+
 @pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (96_000, 6)])
 def test_any_rate_and_number_of_channels(rate, channels, trained, tmp_path, capsys):
     soundfile.write(tmp_path / "clip.wav", np.random.default_rng(0).standard_normal((rate, channels)) * 0.1, rate)
