@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from _results import figure, options, present
 from vqmem.models.features.hubert import load as load_hubert
@@ -49,15 +50,17 @@ def main() -> None:
     wanted = {"official": [], **compared, **{f"without_{name}": without(name) for name in SPEAKERS}}
     trained = {name: train(flags.runs / name, [*overrides, *quick]) for name, overrides in wanted.items()}
     found = {name: right(run) for name, run in trained.items()}
-    left_out = {name: found[f"without_{name}"] for name in SPEAKERS}
+    left_out: dict[str, Any] = {name: found[f"without_{name}"] for name in SPEAKERS}
     figures = {
         "utterances right, official split": figure(found["official"], "%", GOAL, ceiling=100.0),
         "utterances right, speaker left out": figure(mean(left_out.values()), "%", 0.0, ceiling=100.0, **left_out),
     }
     if compared:
-        means = {side: mean(found[name] for name in compared if name.startswith(side)) for side in SIDES}
+        means: dict[str, Any] = {
+            side: mean(found[name] for name in compared if name.startswith(side)) for side in SIDES
+        }
         gain = round(means["pretrained"] - means["scratch"], 2)
-        own = {name: found[name] for name in compared}
+        own: dict[str, Any] = {name: found[name] for name in compared}
         figures["gain of pretraining at equal steps"] = figure(gain, "points", 0.0, **means, **own)
     present(
         "asr_digits",

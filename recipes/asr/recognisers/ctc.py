@@ -138,7 +138,8 @@ class Recogniser:
             model = HubertCTC(self.model, letters, self.dropout)
             if self.filters:
                 first = model.encoder.wav2vec2.feature_extractor.conv_layers[0].conv.weight.data[:, 0]
-                first.copy_(filter_bank(*first.shape, self.filters, RATE))
+                channels, kernel = first.shape
+                first.copy_(filter_bank(channels, kernel, self.filters, RATE))
         else:
             run = Path(self.encoder)
             if not run.is_dir():
