@@ -24,6 +24,8 @@ WINDOW, FFT = 640, 1024
 """Samples of a spectrum's window, and of its transform."""
 FILTER = 512
 """Samples of the windows in which excitation is filtered."""
+UPDATES = 50
+"""Of the magnitudes of a spectrum that are found for its mel bands."""
 REACH = 3
 """Letters on either side of the one being spoken that are told."""
 QUIETEST = 1e-3
@@ -174,9 +176,11 @@ class UnitVocoder(nn.Module):
         units: Int[Tensor, "batch units"],
         beside: Int[Tensor, "batch units window"] | None = None,
         wave: Wave | None = None,
+        details: Float[Tensor, "batch frames band"] | None = None,
     ) -> Float[Tensor, "batch samples"]:
         """The waveforms of units, `FRAME` samples each; ``wave`` instead of what the config says.
 
+        ``details`` are what the mel spectrogram lacks (see `lacking`); sound is then made of it by Griffin-Lim.
         The same units give the same samples. Raises `ValueError` for units that are not there.
         """
         if units.numel() and not 0 <= int(units.min()) <= int(units.max()) < self.units:
@@ -184,9 +188,17 @@ class UnitVocoder(nn.Module):
         if not units.shape[1]:
             return self.window.new_zeros(units.shape)
         sound = self(units, beside)
-        if (wave or self.config.wave) == "griffin_lim":
-            return griffin_lim(sound.mel, self.config.iterations) * self.size.scale
+        if details is not None or (wave or self.config.wave) == "griffin_lim":
+            mel = sound.mel if details is None else sound.mel + details
+            return griffin_lim(mel, self.config.iterations) * self.size.scale
         return self._harmonic(sound, self.hz * 2**sound.pitch, (sound.voiced > 0).float()) * self.size.scale
+
+    @torch.no_grad()
+    def lacking(
+        self, units: Int[Tensor, "batch units"], waveform: Float[Tensor, "batch samples"]
+    ) -> Float[Tensor, "batch frames band"]:
+        """What the log mel spectrogram of a recording has beyond that of its units."""
+        return log_mel(waveform / self.size.scale) - self(units, None).mel
 
     def _harmonic(self, sound: Sound, hz: Tensor, voiced: Tensor) -> Float[Tensor, "batch samples"]:
         """Pulses and noise, filtered and added."""
@@ -231,12 +243,21 @@ def griffin_lim(mel: Float[Tensor, "batch frames band"], iterations: int) -> Flo
     """A waveform whose `log_mel` is nearly ``mel``: phases by torchaudio's Griffin-Lim (Perraudin et al., 2013)."""
     from torchaudio.functional import griffinlim
 
-    magnitudes = (torch.linalg.pinv(_mel_basis()).to(mel).T @ mel.exp().transpose(1, 2)).clamp(min=0)
+    magnitudes = _magnitudes(mel.exp().transpose(1, 2))
     # Columns are centred on samples, and torchaudio mirrors the ends: half a window more must be there.
     magnitudes = torch.cat([magnitudes, *[magnitudes[..., -1:]] * (FFT // HOP)], dim=-1)
     length, window = (magnitudes.shape[-1] - 1) * HOP, torch.hann_window(WINDOW).to(mel)
     made = griffinlim(magnitudes, window, FFT, HOP, WINDOW, 1.0, iterations, 0.99, length, rand_init=False)
     return made[:, : mel.shape[1] * HOP]
+
+
+def _magnitudes(bands: Float[Tensor, "batch band frames"]) -> Float[Tensor, "batch bins frames"]:
+    """Magnitudes, none negative, that have nearly these mel ``bands`` (Lee and Seung's updates, from a level start)."""
+    basis = _mel_basis().to(bands)
+    magnitudes, wanted = (basis / basis.sum(0)) @ bands, basis @ bands
+    for _ in range(UPDATES):
+        magnitudes = magnitudes * wanted / (basis @ (basis.T @ magnitudes)).clamp(min=1e-9)
+    return magnitudes
 
 
 def _mel_basis() -> Float[Tensor, "bins band"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...models.details import Details
 from ...models.unit_speaker import Sentence, UnitSpeaker
 from ...models.unit_vocoder import UnitVocoder, Wave, log_mel
 from .clips import Clip, batches
@@ -21,7 +23,8 @@ ROWS = 8
 
 def evaluate(voice: Voice, clips: Sequence[Clip], held_out: Sequence[Sentence]) -> dict[str, Any]:
     """The figures of both models."""
-    return {"vocoder": vocoder_figures(voice.vocoder, clips), "speaker": speaker_figures(voice.speaker, held_out)}
+    copies = vocoder_figures(voice.vocoder, clips, voice.details)
+    return {"vocoder": copies, "speaker": speaker_figures(voice.speaker, held_out)}
 
 
 @torch.no_grad()
@@ -50,14 +53,15 @@ def speaker_figures(model: UnitSpeaker, held_out: Sequence[Sentence]) -> dict[st
 
 
 @torch.no_grad()
-def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip]) -> dict[str, float]:
+def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip], details: Details | None = None) -> dict[str, float]:
     """Mean absolute differences of log mel magnitudes (nats) between recordings and their copies from units.
 
     ``harmonic_mel_error`` and ``griffin_lim_mel_error`` by the two ways of making sound, from units alone;
-    ``told_mel_error``, where letters are told too; ``mean_mel_error`` where every column is the mean of the
-    recording's: what a vocoder that heard no unit could reach.
+    ``told_mel_error``, where letters are told too; ``detailed_mel_error``, from units and details by Griffin-Lim;
+    ``mean_mel_error`` where every column is the mean of the recording's: what a vocoder that heard no unit could reach.
     """
-    sums, columns = dict.fromkeys(["harmonic", "griffin_lim", "told", "mean"], 0.0), 0
+    sums: Counter[str] = Counter()
+    columns = 0
     device = model.device
     for clip in clips:
         units, around = clip.units.to(device), clip.beside.to(device)
@@ -66,6 +70,8 @@ def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip]) -> dict[str, floa
             "griffin_lim": copy(model, units, wave="griffin_lim"),
             "told": copy(model, units, around),
         }
+        if details is not None:
+            made["detailed"] = detailed(model, details, clip)
         target = log_mel(clip.waveform[None] / model.size.scale)
         mels = {name: log_mel(x[None] / model.size.scale) for name, x in made.items()}
         mels["mean"] = target.mean(1, keepdim=True)
@@ -73,6 +79,17 @@ def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip]) -> dict[str, floa
             sums[name] += float((mel - target).abs().mean(2).sum())
         columns += target.shape[1]
     return {f"{name}_mel_error": total / columns for name, total in sums.items()}
+
+
+def lacking(model: UnitVocoder, clip: Clip) -> Float[Tensor, "columns band"]:
+    """What the log mel spectrogram of a recording has beyond that of its units."""
+    return model.lacking(clip.units[None].to(model.device), clip.waveform[None].to(model.device))[0]
+
+
+def detailed(model: UnitVocoder, details: Details, clip: Clip, books: int | None = None) -> Float[Tensor, " samples"]:
+    """A copy of a recording from its units and the codes of their details: all of them, or the first ``books``."""
+    told = details.decode(details.encode(lacking(model, clip))[:, :books])
+    return model.speak(clip.units[None].to(model.device), details=told[None])[0].cpu()
 
 
 def copy(

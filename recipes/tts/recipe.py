@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ...artifacts import CONFIG, atomic_write, save_model
+from ...models.details import Details, DetailsConfig, rows
 from ...models.scorers.base import Loss
 from ...models.spectral import bandwidth
 from ...models.unit_speaker import Sentence, SpeakerConfig, UnitSpeaker
@@ -25,12 +26,14 @@ from .._lock import locked
 from .._parallel import main_first, ranks, start_processes
 from .._train import TrainConfig, seed_all, train
 from .clips import Clip, Crops, Readings, align, aligned, read_clips
-from .evaluate import evaluate, speaker_figures, vocoder_figures
+from .evaluate import evaluate, lacking, speaker_figures, vocoder_figures
 from .report import write_report
-from .voice import Voice, load_part
+from .voice import Voice, load_part, part_of
 
 BESIDE = ("out", "device", "dtype", "eval_clips", "samples")
 """Keys that say where a run is made and what is shown of it, not what it is."""
+DETAILED = 16_000
+"""Units, about, that codebooks of details are found on: those of recordings drawn from the training split."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Config:
     """Units of a crop, 20 ms each."""
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     vocoder_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=1500, weight_decay=0.01))
+    details: DetailsConfig = field(default_factory=DetailsConfig)
     rows: int = 16
     """Sentences of a training step of the speaker, in each process."""
     speaker: SpeakerConfig = field(default_factory=SpeakerConfig)
@@ -116,8 +120,10 @@ def run(config: Config) -> dict[str, Any]:
         letters, aligner = align(clips, tokenizer.vocab_size)
         (clips, read), (dev, held_out) = (aligned(of, letters, aligner) for of in (clips, dev))
         vocoder = fit_vocoder(config, tokenizer, letters, clips, dev)
+        with main_first():
+            details = fit_details(config, vocoder, clips)
         speaker = fit_speaker(config, tokenizer, letters, read, held_out)
-        voice = Voice(tokenizer, speaker, vocoder)
+        voice = Voice(tokenizer, speaker, vocoder, details)
         figures = {"split": "dev", "clips": len(dev), **evaluate(voice, dev, held_out)}
         if ranks()[0] == 0:
             atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
@@ -159,6 +165,23 @@ def fit_vocoder(
     return _fitted(config, model, loader, settings, lambda: vocoder_figures(model, dev))
 
 
+def fit_details(config: Config, vocoder: UnitVocoder, clips: Sequence[Clip]) -> Details | None:
+    """The codebooks of what the vocoder's spectra lack, saved in ``details/`` (or loaded); None for no books."""
+    folder = Path(config.out) / part_of(Details)
+    if not config.details.books:
+        return None
+    if not (folder / CONFIG).is_file():
+        seed_all(config.seed)
+        start: list[torch.Tensor] = []
+        for number in torch.randperm(len(clips)).tolist():
+            start.append(rows(lacking(vocoder, clips[number])))
+            if sum(map(len, start)) >= DETAILED:
+                break
+        details = Details(config.details, torch.cat(start))
+        save_model(folder, details.kind, details.fields(), details)
+    return load_part(folder, Details, resolve_device(config.device))
+
+
 def fit_speaker(
     config: Config,
     tokenizer: UnitTokenizer,
@@ -181,7 +204,7 @@ def fit_speaker(
 
 def _fitted(config: Config, model: Any, loader: Any, settings: TrainConfig, figures: Callable[[], Any]) -> Any:
     """The model, trained and saved in the folder that is called like it."""
-    name = model.kind.removeprefix("unit_")
+    name = part_of(model)
     folder = Path(config.out) / name
     same = identity(config, BESIDE)
     train(ModelTask(model), loader, settings, folder / "training", describe=name, identity=same, evaluate=figures)

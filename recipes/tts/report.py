@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...artifacts import atomic_write
-from ...models.unit_vocoder import RATE
+from ...models.unit_vocoder import RATE, griffin_lim, log_mel
 from .._corpus import spread
 from .._page import render, to_bytes
 from .._sound import mel, picture, sound
 from .clips import Clip
-from .evaluate import copy
+from .evaluate import copy, detailed
 from .speak import Manner, speak
 from .text import plain
 from .voice import Voice
@@ -49,14 +49,18 @@ def write_report(
 
 
 def versions(voice: Voice, clip: Clip) -> dict[str, Float[Tensor, " _"]]:
-    """A recording, its copies from its units by both ways of making sound and with its letters, and its text spoken."""
-    device = voice.vocoder.device
-    units, around = clip.units.to(device), clip.beside.to(device)
+    """A recording, copies from ever less of it, and its text spoken."""
+    model, details = voice.vocoder, voice.details
+    units, around = clip.units.to(model.device), clip.beside.to(model.device)
+    scale, books = model.size.scale, details.config.books if details else 0
+    exact = griffin_lim(log_mel(clip.waveform[None] / scale), model.config.iterations)[0] * scale
+    shown = dict.fromkeys(number for number in (books, books // 2) if number)
     return {
         "recording": clip.waveform,
-        "its units, Griffin-Lim": copy(voice.vocoder, units, wave="griffin_lim"),
-        "its units": copy(voice.vocoder, units),
-        "its units and letters": copy(voice.vocoder, units, around),
+        "its mel spectrogram": exact,
+        **{f"its units and {number} details": detailed(model, details, clip, number) for number in shown if details},
+        "its units": copy(model, units),
+        "its units and letters": copy(model, units, around),
         "its text": torch.cat(list(speak(voice, clip.text, Manner()))),
     }
 

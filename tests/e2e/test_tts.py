@@ -40,6 +40,7 @@ eval_clips: 2
 samples: 1
 vocoder_rows: 2
 crop: 16
+details: {{books: 2, codes: 4}}
 vocoder: {{width: 8, dilations: [1], iterations: 2}}
 vocoder_train: {{steps: 4, eval_every: 2, tensorboard: false}}
 rows: 4
@@ -57,17 +58,17 @@ speaker_train: {{steps: 60, lr: 0.01, warmup: 5, eval_every: 30, tensorboard: fa
 def test_a_run_tells_how_well_it_learnt_and_shows_it(trained: Path) -> None:
     told = json.loads((trained / "evaluation.json").read_text())
     assert told["split"] == "dev"
-    assert set(told["vocoder"]) == {f"{of}_mel_error" for of in ("harmonic", "griffin_lim", "told", "mean")}
+    assert set(told["vocoder"]) == {f"{of}_mel_error" for of in ("harmonic", "griffin_lim", "told", "detailed", "mean")}
     assert 1 < told["speaker"]["perplexity"] < 6
     assert told["speaker"]["accuracy"] > 0.5
     logged = [json.loads(line) for line in (trained / "speaker/training/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in logged if line["kind"] == "evaluation"] == [30, 60]
     page = (trained / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:audio/wav;base64,") == page.count("data:image/png;base64,") == 5
+    assert page.count("data:audio/wav;base64,") == page.count("data:image/png;base64,") == 7
 
 
 def test_given_again_nothing_is_trained_anew(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {part: (trained / part / "model.safetensors").read_bytes() for part in ("vocoder", "speaker")}
+    before = {part: (trained / part / "model.safetensors").read_bytes() for part in ("vocoder", "details", "speaker")}
     figures = (trained / "evaluation.json").read_text()
     assert main(["tts", str(trained / "config.yaml"), "samples=0"]) == 0
     assert "to speak: vqmem speak" in capsys.readouterr().out
