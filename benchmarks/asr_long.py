@@ -85,7 +85,7 @@ def transcribe(folder: Path, path: str) -> dict:
     run = load_run(folder)
     name, way = next(iter(run.transcriber.ways.items()))
     began = time.process_time()
-    written = sum(1 for _ in words(way([Audio(path)])))
+    written = sum(1 for _ in words(letter for _, letter in way([[Audio(path)]])))
     cpu = time.process_time() - began
     about = run.config.recogniser if isinstance(run.config.recogniser, str) else run.config.recogniser["name"]
     return {"cpu": cpu, "held": resident("VmHWM"), "words": written, "about": f"{about}, {name}"}
