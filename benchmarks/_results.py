@@ -175,6 +175,7 @@ def present(
     claim: str,
     measured: str,
     notes: Sequence[str] = (),
+    split: str = "no data set",
 ) -> None:
     """Print a benchmark's figures as the flags say, and save them; the texts are those of `Result`."""
     show(figures, flags)
@@ -190,4 +191,4 @@ def present(
             + f"; missed: {', '.join(missed)}" * bool(missed)
             + "."
         )
-        write_result(name, Result(title, claim, verdict, measured, values, split="no data set", notes=list(notes)))
+        write_result(name, Result(title, claim, verdict, measured, values, split, notes=list(notes)))

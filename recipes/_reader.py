@@ -46,26 +46,29 @@ class Reader:
     memory: Memory
     remember: Remember
 
-    def start(self) -> Reading:
-        """Nothing read yet."""
-        empty = self.memory.empty(self.model.transformer.empty_payload(1, self.remember))
-        last = torch.full((1,), -1, device=empty.slots.valid.device)
-        return Reading(empty, empty.slots, self.scorer.initial_state(1), 0, last)
+    def start(self, rows: int = 1) -> Reading:
+        """Nothing read yet of so many streams that are read side by side."""
+        empty = self.memory.empty(self.model.transformer.empty_payload(rows, self.remember))
+        last = torch.full((rows,), -1, device=empty.slots.valid.device)
+        return Reading(empty, empty.slots, self.scorer.initial_state(rows), 0, last)
 
     @torch.no_grad()
-    def read(self, ids: Int[Tensor, " time"], reading: Reading) -> tuple[Float[Tensor, " vocab"], Reading]:
-        """Logits of the token after ``ids`` (at least one token), and the reading after them."""
+    def read(self, ids: Int[Tensor, "batch time"], reading: Reading) -> tuple[Float[Tensor, "batch vocab"], Reading]:
+        """Logits of the token after ``ids`` (at least one token a row), and the reading after them."""
         logits = None
-        while len(ids):
+        while ids.shape[1]:
             room = self.segment - reading.segment.count
-            logits, reading = self._extend(ids[None, :room], reading)
-            ids = ids[room:]
+            logits, reading = self._extend(ids[:, :room], reading)
+            ids = ids[:, room:]
         assert logits is not None, "read needs at least one token"
         return logits, reading
 
-    def _extend(self, tokens: Int[Tensor, "1 time"], reading: Reading) -> tuple[Float[Tensor, " vocab"], Reading]:
+    def _extend(
+        self, tokens: Int[Tensor, "batch time"], reading: Reading
+    ) -> tuple[Float[Tensor, "batch vocab"], Reading]:
         """Read tokens that fit the segment in progress."""
-        positions = reading.position + torch.arange(tokens.shape[1], device=tokens.device)[None]
+        rows, count = tokens.shape
+        positions = (reading.position + torch.arange(count, device=tokens.device)).expand(rows, count)
         held = reading.memory
         seen = concatenate(held.read(), reading.segment)
         output = self.model.transformer(
@@ -74,13 +77,13 @@ class Reader:
         if output.usage is not None and not self.memory.observes:
             held = held.use(output.usage[:, : held.read().count])
         # Scores and standardised scores are made when the memory takes the segment in: until then nothing reads them.
-        blank = torch.zeros(1, tokens.shape[1], 3, device=tokens.device)
+        blank = torch.zeros(rows, count, 3, device=tokens.device)
         valid = torch.ones_like(tokens, dtype=torch.bool)
         new = Slots(output.payload, tokens, positions, blank, blank, blank[..., 0], valid)
-        position, segment = reading.position + tokens.shape[1], concatenate(reading.segment, new)
+        position, segment = reading.position + count, concatenate(reading.segment, new)
         if self.memory.observes:
             held, segment = self._note(held, segment, Seen(positions, valid, output.weights, output.norms))
-        return output.logits[0, -1], self._take_in(Reading(held, segment, reading.scorer, position, tokens[:, -1]))
+        return output.logits[:, -1], self._take_in(Reading(held, segment, reading.scorer, position, tokens[:, -1]))
 
     def _note(self, held: MemoryState, segment: Slots, seen: Seen) -> tuple[MemoryState, Slots]:
         """Show the policy what reading the newest tokens of the segment showed of memory and segment."""

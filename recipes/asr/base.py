@@ -32,8 +32,16 @@ class Utterance:
     length: int
 
 
-Way = Callable[[Sequence[Any]], Iterator[Letter]]
-"""Transcribes contents of documents that follow one another in one recording, in memory that does not grow with it."""
+Way = Callable[[Sequence[Sequence[Any]]], Iterator[tuple[int, Letter]]]
+"""Transcribes recordings, each the contents of documents that follow one another, in memory that does not grow.
+
+A letter comes with its recording's number; the letters of a recording come in order, those of several may be mixed.
+"""
+
+
+def one_by_one(read: Callable[[Sequence[Any]], Iterator[Letter]]) -> Way:
+    """The way that reads one recording after another by ``read``."""
+    return lambda recordings: ((i, letter) for i, contents in enumerate(recordings) for letter in read(contents))
 
 
 @runtime_checkable

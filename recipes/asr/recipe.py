@@ -21,7 +21,7 @@ from .._lock import locked
 from .._parallel import main_first, ranks, start_processes
 from .._progress import progress
 from .._train import TrainConfig
-from .base import Decoding, Job, Recogniser, Transcriber, Utterance, Way
+from .base import Decoding, Job, Letter, Recogniser, Transcriber, Utterance, Way
 from .measure import Pair, error_rates, part, worst
 from .text import text_of
 from .utterances import read, recordings
@@ -29,6 +29,8 @@ from .utterances import read, recordings
 BESIDE = ("out", "device", "dtype", "decoding", "eval_recordings", "worst")
 """Keys that say where a run is made and what is shown of it, not what it is."""
 ALPHABET = "alphabet.json"
+SIDE_BY_SIDE = 16
+"""Recordings that an evaluation reads at once, where the recogniser can."""
 
 
 @dataclass(frozen=True)
@@ -164,11 +166,17 @@ def evaluate(run: Run, split: Split = "dev", ways: Sequence[str] | None = None) 
 
 def recognise(way: Way, chosen: Sequence[Sequence[Utterance]], what: str = "") -> list[Pair]:
     """What was said and recognised in each utterance; recordings of several are read as one, and cut afterwards."""
+    # Those that are read side by side should be of one length, so that none waits long for the others.
+    order = sorted(range(len(chosen)), key=lambda i: sum(utterance.length for utterance in chosen[i]))
+    groups = [order[i : i + SIDE_BY_SIDE] for i in range(0, len(order), SIDE_BY_SIDE)]
+    letters: list[list[Letter]] = [[] for _ in chosen]
+    for group in progress(groups, len(groups), what) if what else groups:
+        for number, letter in way([[utterance.content for utterance in chosen[i]] for i in group]):
+            letters[group[number]].append(letter)
     pairs = []
-    for recording in progress(chosen, len(chosen), what) if what else chosen:
-        hypothesis = text_of(way([utterance.content for utterance in recording]))
-        parts = part([utterance.text for utterance in recording], hypothesis)
-        pairs += [Pair(own.name, own.text, heard) for own, heard in zip(recording, parts, strict=True)]
+    for recording, own in zip(chosen, letters, strict=True):
+        parts = part([utterance.text for utterance in recording], text_of(own))
+        pairs += [Pair(one.name, one.text, heard) for one, heard in zip(recording, parts, strict=True)]
     return pairs
 
 

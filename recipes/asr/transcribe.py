@@ -35,7 +35,7 @@ def show(files: Sequence[str], folder: Path, *, as_json: bool, beam: int | None,
     with Bar("transcribing", total, quiet=total < SLOW) as bar:
         for file in files:
             with skipping:
-                found = words(chosen([_watched(file, bar)]))
+                found = words(letter for _, letter in chosen([[_watched(file, bar)]]))
                 name = file if len(files) > 1 else ""
                 lines = list(_objects(found, name) if as_json else _lines(segments(found), name))
                 sys.stdout.write("".join(f"{line}\n" for line in lines))

@@ -128,12 +128,12 @@ def write_speech(
 def _generated(reader: Reader, prompt: Int[Tensor, " time"], sampling: Sampling) -> Iterator[int]:
     device = reader.model.transformer.norm.weight.device
     generator = torch.Generator().manual_seed(sampling.seed)
-    logits, reading = reader.read(prompt.to(device), reader.start())
+    logits, reading = reader.read(prompt[None].to(device), reader.start())
     for left in range(sampling.tokens, 0, -1):
-        token = _draw(logits.double().cpu(), sampling, generator)
+        token = _draw(logits[0].double().cpu(), sampling, generator)
         yield token
         if left > 1:
-            logits, reading = reader.read(torch.tensor([token], device=device), reading)
+            logits, reading = reader.read(torch.tensor([[token]], device=device), reading)
 
 
 def _texts(tokenizer: Tokenizer, before: list[int], tokens: Iterable[int]) -> Iterator[str]:

@@ -141,7 +141,8 @@ def books(tmp_path, monkeypatch) -> Path:
     for take in (5, 6, 10, 11):
         shutil.copy(clip, speech / "fsdd" / f"0_theo_{take}.wav")
         rows.append(f"fsdd/0_theo_{take}.wav\ttheo\tzero")
-    hub = [json.dumps({"audio": f"speech/fsdd/0_theo_{take}.wav", "text": "Zero."}) for take in (5, 6, 10, 11, 5) * 2]
+    said = {"text": "Zero.", "sentence": "Zero.", "client_id": "theo"}  # as in LibriSpeech, and in Common Voice
+    hub = [json.dumps({"audio": f"speech/fsdd/0_theo_{take}.wav", **said}) for take in (5, 6, 10, 11, 5) * 2]
     (tmp_path / "data" / "rows.jsonl").write_text("\n".join(hub))
     read_aloud(speech / "kerstin_de")
     rows += [f"kerstin_de/{i}.wav\tkerstin\tein ton {i % 3} ein ton" for i in range(12)]

@@ -121,6 +121,25 @@ def test_what_cannot_be_read_is_told_and_the_others_go_on(folder, trained, tmp_p
     assert len(told.splitlines()) == 4
 
 
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A second of noise, which `bad_recordings` is made of."""
+    soundfile.write(tmp_path / "clip.flac", np.random.default_rng(0).standard_normal(16_000) * 0.1, 16_000)
+    return tmp_path / "clip.flac"
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (96_000, 6)])
+def test_any_rate_and_number_of_channels(rate, channels, trained, tmp_path, capsys):
+    soundfile.write(tmp_path / "clip.wav", np.random.default_rng(0).standard_normal((rate, channels)) * 0.1, rate)
+    assert main(["transcribe", str(tmp_path / "clip.wav"), "--run", str(trained)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_wrong_with_a_recording_is_one_line(trained, bad_recordings, tmp_path, refused):
+    for name, told in bad_recordings.items():
+        assert told in refused("transcribe", tmp_path / name, "--run", trained)
+
+
 def test_what_is_wrong_is_one_line(folder, trained, refused, tmp_path):
     clip = folder / "0.wav"
     assert "run (the folder of a finished `vqmem asr`)" in refused("transcribe", clip, "--run", tmp_path / "absent")

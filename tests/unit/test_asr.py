@@ -11,8 +11,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
+from vqmem.data._audio import RATE
 from vqmem.memory.policy import Guard
 from vqmem.models.ctc import BLANK, ctc_loss, fits
+from vqmem.models.filter_bank import filter_bank
 from vqmem.models.hubert import HubertConfig
 from vqmem.models.memory_transformer import TransformerConfig
 from vqmem.models.unit_ctc import SLOTS, UnitCTC, UnitCTCConfig
@@ -26,6 +29,7 @@ from vqmem.recipes.asr.ctc import beam, decoder, greedy, stretches, write_lexico
 from vqmem.recipes.asr.interleave import Interleaving
 from vqmem.recipes.asr.measure import Pair, error_rates, part, worst
 from vqmem.recipes.asr.recognisers.ctc import Recogniser as CTCRecogniser
+from vqmem.recipes.asr.recognisers.ctc import _read_once
 from vqmem.recipes.asr.recognisers.units import joined
 from vqmem.recipes.asr.streams import Streams, noise
 from vqmem.recipes.asr.text import segments, text_of, words
@@ -228,6 +232,39 @@ def test_about_half_of_the_recordings_are_shown_whole():
     assert 20 < int(hidden.any(1).sum()) < 44
 
 
+def test_recordings_that_there_is_room_for_are_read_once():
+    reads = []
+
+    def said(name: str) -> Utterance:
+        return Utterance(name, SimpleNamespace(read=lambda: reads.append(name) or torch.ones(4)), "ab", 4)
+
+    for own in [*_read_once(map(said, "abc"), 8)] * 2:
+        assert own.content.read().shape == (4,)
+    assert reads == ["a", "b", "c", "c"]
+
+
+def test_a_network_begins_with_band_pass_filters():
+    convolutions = ((8, 400, 160), (8, 2, 2))
+    config = HubertConfig(extractor_conv_layer_config=convolutions, encoder_embed_dim=16, encoder_num_heads=2)
+    model = CTCRecogniser(model=config, filters=4000.0)._fresh(3)
+    weights = model.encoder.wav2vec2.feature_extractor.conv_layers[0].conv.weight
+    assert torch.equal(weights[:, 0], filter_bank(8, 400, 4000.0, RATE))
+    with pytest.raises(ValueError, match=r"filters = 9000.0 Hz must be above 60 and at most 8000, or 0"):
+        CTCRecogniser(model=config, filters=9000.0)
+
+
+@pytest.mark.parametrize("channels", [8, 9])
+def test_filters_pass_one_band_each_evenly_on_the_mel_scale(channels):
+    bank = filter_bank(channels, 1600, 4000.0, RATE)
+    assert bank.shape == (channels, 1600)
+    response = torch.fft.rfft(bank).abs()
+    peaks = 1127 * torch.log(1 + response.argmax(1) * 10 / 700)
+    assert torch.allclose(peaks[0:8:2], peaks[1:8:2], atol=20), "a cosine and a sine"
+    assert torch.allclose(peaks[0::2].diff(), peaks[0::2].diff().mean(), atol=20)
+    assert float(F.cosine_similarity(bank[0:8:2], bank[1:8:2]).abs().max()) < 0.1, "a quarter of a wave apart"
+    assert (response[0:8:2].amax(1).diff() > 0).all(), "high ones are emphasised"
+
+
 def test_batches_hold_everything_once_and_resume():
     lengths = [(7 * i) % 40 for i in range(50)]
 
@@ -270,7 +307,7 @@ def test_writing_ends_holds_no_more_than_its_memory_and_times_never_fall(policy)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(reader), "_extend", watched)
         stream = stream_of(torch.arange(60) % 9, deduplicate=False)
-        letters = list(write(reader, codes, ALPHABET, stream))
+        letters = [letter for _, letter in write(reader, codes, ALPHABET, [stream])]
     assert max(held) <= 12 + 16
     assert held.index(max(held)) < len(held) // 2, "it stops growing"
     assert 0 < len(letters) <= 15 * MOST * (4 + 2)
@@ -291,15 +328,31 @@ def test_a_model_that_knows_writes_the_text_in_chunks_of_any_size():
         at = [0]
 
         def read(ids, reading, codes=codes, woven=woven, at=at):
-            place = at[0] + len(ids)
-            assert woven[at[0] : place] == ids.tolist(), "it reads along in the sequence that was woven"
+            place = at[0] + ids.shape[1]
+            assert woven[at[0] : place] == ids[0].tolist(), "it reads along in the sequence that was woven"
             at[0] = place
-            return torch.nn.functional.one_hot(torch.tensor(woven[place]), codes.vocab_size).float(), reading
+            return torch.nn.functional.one_hot(torch.tensor([woven[place]]), codes.vocab_size).float(), reading
 
         reader.read.side_effect = read
         reader.start.return_value = NOTHING_READ
-        found = list(write(reader, codes, ALPHABET, stream_of(units, deduplicate=False)))
+        found = [letter for _, letter in write(reader, codes, ALPHABET, [stream_of(units, deduplicate=False)])]
         assert text_of(found) == "ab ca"
+
+
+@pytest.mark.parametrize("policy", ["fifo", {"name": "scored"}])
+def test_streams_that_are_read_side_by_side_are_written_as_each_alone(policy):
+    torch.manual_seed(0)
+    codes = Interleaving(9, len(ALPHABET), chunk=4, lookahead=2)
+    (strategy,) = strategies({"it": {"policy": policy}})
+    model = LanguageModel(TransformerConfig(codes.vocab_size, 2, 16, 2), [strategy]).eval()
+    torch.nn.init.normal_(model.transformer.embed.weight)  # so that what is written depends on what is read
+    scorer = build("scorers", "unigram").build(codes.vocab_size)
+    reader = make_reader(model, scorer, 16, strategy, strategy.memory(12, Guard()))
+    streams = [stream_of(torch.randint(9, (size,)), deduplicate=False) for size in (50, 3, 31)]
+    together = list(write(reader, codes, ALPHABET, streams))
+    alone = [[letter for _, letter in write(reader, codes, ALPHABET, [stream])] for stream in streams]
+    assert [[letter for number, letter in together if number == row] for row in range(3)] == alone
+    assert len({text_of(letters) for letters in alone}) > 1
 
 
 def test_streams_of_parts_follow_one_another():

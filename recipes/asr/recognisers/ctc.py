@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from ....data.base import Reads
 from ....models.ctc import fits
 from ....models.features._layer import Encoder
 from ....models.features.hubert import load as load_hubert
+from ....models.filter_bank import LOWEST, filter_bank
 from ....models.hubert import HubertConfig, span_mask
 from ....models.hubert_ctc import HubertCTC
 from ....schema import coerce
@@ -29,12 +31,14 @@ from ....tokenizers_._frames import HOP, SPAN, stream_frames
 from ..._letters import Alphabet
 from ..._parallel import main_first, ranks
 from ..._train import seed_all, train
-from ..base import Decoding, Job, Utterance, Way
+from ..base import Decoding, Job, Utterance, Way, one_by_one
 from ..batches import Loader
 from ..ctc import LEXICON, Batch, CTCTask, beam, decoder, greedy, write_lexicon
 from ..utterances import size_of
 
 KIND = "hubert_ctc"
+KEPT = 1 << 27
+"""Samples of training recordings that are kept in memory once they have been read: 2.3 hours, 512 MB."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Recogniser:
     """A finished `vqmem speech_pretraining` whose weights and settings to start from; null = ``model`` from scratch."""
     model: HubertConfig = field(default_factory=HubertConfig)
     """The network where there is no ``encoder``; its strides must multiply to 320 samples."""
+    filters: float = 0.0
+    """Highest frequency in Hz of the band-pass filters that its first convolution begins as; 0 = at random."""
     dropout: float = 0.1
     """Share of the last layer's output that is dropped before letters are made of it."""
     longest: float = 20.0
@@ -73,6 +79,8 @@ class Recogniser:
                 f"longest = {self.longest} s must be positive, window = {self.window} s at least 0.1, mask_length = "
                 f"{self.mask_length} frames at least 1"
             )
+        if self.filters and not LOWEST < self.filters <= RATE / 2:
+            raise ValueError(f"filters = {self.filters} Hz must be above {LOWEST:g} and at most {RATE // 2}, or 0")
         if self.encoder is None:
             _check(self.model, "model")
 
@@ -104,7 +112,8 @@ class Recogniser:
     def _train(self, job: Job, folder: Path) -> None:
         seed_all(job.settings.seed)
         model = self._fresh(len(job.alphabet)).to(job.device)
-        kept = _usable(job.utterances, job.alphabet, model.config, round(self.longest * RATE))
+        usable = _usable(job.utterances, job.alphabet, model.config, round(self.longest * RATE))
+        kept = list(_read_once(usable, KEPT))
         task = CTCTask(model)
 
         def collate(numbers: list[int], draw: torch.Generator) -> Batch:
@@ -127,6 +136,10 @@ class Recogniser:
     def _fresh(self, letters: int) -> HubertCTC:
         if self.encoder is None:
             model = HubertCTC(self.model, letters, self.dropout)
+            if self.filters:
+                first = model.encoder.wav2vec2.feature_extractor.conv_layers[0].conv.weight.data[:, 0]
+                channels, kernel = first.shape
+                first.copy_(filter_bank(channels, kernel, self.filters, RATE))
         else:
             run = Path(self.encoder)
             if not run.is_dir():
@@ -161,16 +174,30 @@ class Recogniser:
         return F.interpolate(wave[None, None], max(least, round(len(wave) * factor)), mode="linear")[0, 0]
 
 
+def _read_once(utterances: Iterable[Utterance], room: int) -> Iterator[Utterance]:
+    """All of them; those that ``room`` samples are enough for stay in memory once they have been read."""
+    for utterance in utterances:
+        room -= utterance.length
+        yield replace(utterance, content=_Once(cache(utterance.content.read))) if room >= 0 else utterance
+
+
+@dataclass(frozen=True)
+class _Once:
+    read: Callable[[], Float[Tensor, " samples"]]
+
+
 class CTCTranscriber:
     """Greedy decoding, and one with a beam in front of it where ``decoding`` has one."""
 
     def __init__(self, model: HubertCTC, alphabet: Alphabet, decoding: Decoding, lexicon: Path, window: float) -> None:
         self.model, self.alphabet = model, alphabet
-        self.ways: dict[str, Way] = {"greedy": lambda contents: greedy(self._windows(contents), alphabet, HOP / RATE)}
+        self.ways: dict[str, Way] = {
+            "greedy": one_by_one(lambda contents: greedy(self._windows(contents), alphabet, HOP / RATE))
+        }
         if decoding.beam:
             decode = decoder(alphabet, decoding, lexicon)
             self.ways = {
-                "beam": lambda contents: beam(self._windows(contents), alphabet, HOP / RATE, decode),
+                "beam": one_by_one(lambda contents: beam(self._windows(contents), alphabet, HOP / RATE, decode)),
                 **self.ways,
             }
         more = model.config.field - SPAN

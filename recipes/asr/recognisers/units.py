@@ -28,7 +28,7 @@ from ...text_lm.recipe import ScorerTask, Shape, load_language_model
 from ..align import Aligner, Spoken, align
 from ..align import fit as fit_aligner
 from ..align import load as load_aligner
-from ..base import Decoding, Job, Letter, Utterance, Way
+from ..base import Decoding, Job, Letter, Utterance, Way, one_by_one
 from ..ctc import greedy
 from ..interleave import Interleaving
 from ..streams import Streams, noise
@@ -208,10 +208,10 @@ class UnitTranscriber:
             for budget in sorted(recogniser.budgets, reverse=True):
                 memory = strategy.memory(budget, recogniser.guard)
                 reader = make_reader(model, scorer, recogniser.segment, strategy, memory)
-                self.ways[f"{strategy.name}@{budget}"] = lambda contents, reader=reader: write(
-                    reader, codes, alphabet, self._stream(contents)
+                self.ways[f"{strategy.name}@{budget}"] = lambda recordings, reader=reader: write(
+                    reader, codes, alphabet, [self._stream(contents) for contents in recordings]
                 )
-        self.ways["whole (CTC)"] = self._whole
+        self.ways["whole (CTC)"] = one_by_one(self._whole)
 
     def _stream(self, contents: Sequence[Any]) -> Stream:
         """The units of contents that follow one another."""

@@ -1,0 +1,95 @@
+"""How fast a recogniser transcribes, and how much memory recordings of 1, 5 and 30 minutes take.
+
+    python benchmarks/asr_long.py [--quick] [--json] [--save] [--run FOLDER]
+
+FOLDER is any finished run of `vqmem asr` that reads recordings (default runs/asr_demo). Utterances of LibriSpeech stand
+one after another in one file (16 kHz, flac; from $VQMEM_DATA, default ../shared/data). A process of its own
+transcribes each on one thread, as `vqmem transcribe` does. Speed is seconds of speech a second of processor time, which
+on an idle core is time. Memory is the most that the process held (resident set; needs Linux).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import soundfile
+import torch
+from _results import figure, options, present
+from units_speed import resident
+from vqmem.data._audio import RATE, Audio
+from vqmem.data.audio_files import Source
+from vqmem.recipes.asr.recipe import load_run
+from vqmem.recipes.asr.text import words
+
+MINUTES = (1, 5, 30)
+
+
+def main() -> None:
+    """Measure, print, save."""
+    parser = options(__doc__)
+    parser.add_argument("--run", type=Path, default=Path("runs/asr_demo"), help="a finished `vqmem asr`")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.child:
+        print(json.dumps(transcribe(flags.run, flags.child)))
+        return
+    with TemporaryDirectory() as folder:
+        found = {minutes: measure(flags.run, Path(folder), minutes) for minutes in MINUTES[: 2 if flags.quick else 3]}
+    longest, before = max(found), sorted(found)[-2]
+    held = {f"{minutes} min, MB": round(one["held"] / 1e6) for minutes, one in found.items()}
+    grown = (found[longest]["held"] - found[before]["held"]) / 1e6
+    speeds = {f"{minutes} min": round(60 * minutes / one["cpu"], 1) for minutes, one in found.items()}
+    speed = 60 * longest / found[longest]["cpu"]
+    present(
+        "asr_long",
+        {
+            f"memory, {longest} less {before} minutes": figure(round(grown, 1), "MB", 50, least=False, **held),
+            "speed": figure(round(speed, 1), "x real time", 5, **speeds, words=found[longest]["words"]),
+        },
+        flags,
+        title="Transcribing half an hour",
+        claim="30 minutes are transcribed at 5 times real time or more, in the memory that 5 minutes take.",
+        measured=(
+            f"The run `{flags.run.name}` ({found[longest]['about']}) on LibriSpeech, utterances in one file of 1, 5 "
+            "and 30 minutes, one thread, a process each. What it writes is not judged here."
+        ),
+        split="LibriSpeech train-clean-100, the first 30 minutes of a sample of it",
+    )
+
+
+def measure(run: Path, folder: Path, minutes: int) -> dict:
+    """What the child tells of a recording of so many minutes."""
+    speech = Path(os.environ.get("VQMEM_DATA", "../shared/data")) / "speech"
+    source = Source(str(speech), {"path": "librispeech_train_clean_100/*"})
+    size, clips, path = 60 * minutes * RATE, [], folder / f"{minutes}.flac"
+    for document in source.documents("train"):
+        clips.append(document.content("audio").read().numpy())
+        if sum(map(len, clips)) >= size:
+            break
+    soundfile.write(path, np.resize(np.concatenate(clips), size), RATE)
+    command = [sys.executable, __file__, "--run", str(run), "--child", str(path)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def transcribe(folder: Path, path: str) -> dict:
+    """In the child: processor seconds, the most bytes held, and how many words were written."""
+    torch.set_num_threads(1)
+    run = load_run(folder)
+    name, way = next(iter(run.transcriber.ways.items()))
+    began = time.process_time()
+    written = sum(1 for _ in words(letter for _, letter in way([[Audio(path)]])))
+    cpu = time.process_time() - began
+    about = run.config.recogniser if isinstance(run.config.recogniser, str) else run.config.recogniser["name"]
+    return {"cpu": cpu, "held": resident("VmHWM"), "words": written, "about": f"{about}, {name}"}
+
+
+if __name__ == "__main__":
+    main()
