@@ -117,7 +117,8 @@ def speed(voice: Voice, clips: Sequence[Clip]) -> dict[str, Any]:
     """Seconds of speech a second of processor time: a long text in pieces side by side, and single sentences."""
     whole = _speed(voice, [" ".join(clip.text for clip in clips)])
     single = _speed(voice, [clip.text for clip in clips[:10]])
-    return figure(round(whole, 1), "x real time", FAST, **{"a sentence at a time": round(single, 1)})
+    more: dict[str, Any] = {"a sentence at a time": round(single, 1)}
+    return figure(round(whole, 1), "x real time", FAST, **more)
 
 
 def _speed(voice: Voice, texts: Sequence[str]) -> float:
@@ -144,7 +145,8 @@ def memory(run: Path, clips: Sequence[Clip], minutes: Sequence[int]) -> dict[str
             spoken = soundfile.info(out).duration / 60
             most |= {f"{number} min, MB": usage.ru_maxrss / 1024, f"{number} min, minutes spoken": round(spoken, 1)}
     mb = [round(most[f"{number} min, MB"]) for number in (minutes[0], minutes[-1])]
-    return figure(mb[1] - mb[0], "MB", FLAT, least=False, **{key: round(x, 1) for key, x in most.items()})
+    more: dict[str, Any] = {key: round(x, 1) for key, x in most.items()}
+    return figure(mb[1] - mb[0], "MB", FLAT, least=False, **more)
 
 
 def heard(name: str, voice: Voice, clips: Sequence[Clip], recogniser: Whisper) -> dict[str, Any]:

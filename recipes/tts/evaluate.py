@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,7 +60,7 @@ def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip], details: Details 
     ``told_mel_error``, where letters are told too; ``detailed_mel_error``, from units and details by Griffin-Lim;
     ``mean_mel_error`` where every column is the mean of the recording's: what a vocoder that heard no unit could reach.
     """
-    sums: Counter[str] = Counter()
+    sums: defaultdict[str, float] = defaultdict(float)
     columns = 0
     device = model.device
     for clip in clips:

@@ -86,7 +86,7 @@ def write_speech(voice: Voice, text: str, out: Path, manner: Manner) -> float:
         raise UnknownNameError("format of sound", out.suffix or out.name, list(FORMATS))
     pieces, samples = speak(voice, text, manner), 0
     with (
-        Bar("speaking", len(plain(text)) // PIECE + 1, quiet=len(text) < 4 * PIECE) as bar,
+        Bar("speaking", sum(1 for _ in cut(text, PIECE)), quiet=len(text) < 4 * PIECE) as bar,
         atomic_file(out) as file,
         soundfile.SoundFile(file, "w", RATE, 1, format=FORMATS[out.suffix.lower()]) as sound,
     ):
