@@ -73,7 +73,7 @@ def main() -> None:
         ),
         split="FSDD, test: 300 recordings of the official split, 500 of each speaker left out",
         notes=[
-            "Pretraining: the encoder of `vqmem speech_pretraining tiny`, 52 minutes of LibriSpeech.",
+            "Pretraining: the encoder of `vqmem speech_pretraining tiny`, 46 minutes of LibriSpeech.",
             "Equal steps: the same network with those weights and from scratch, official split, 600 updates of 8 "
             f"recordings, {flags.seeds} seed{'s' * (flags.seeds > 1)}; few, so that what it has learnt before is seen.",
         ],
