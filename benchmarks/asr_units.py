@@ -82,6 +82,7 @@ def main() -> None:
             f"them, and over {flags.chapters} by memory. `{CTC}` stands beside it: the aligner, which reads each "
             "utterance whole, in both directions. Real time: one recording alone."
         ),
+        split="HuBERT units of LJSpeech, test (50 chapters)",
         notes=["One seed. Processor time is that of two cores for two hours at most."],
     )
 

@@ -96,6 +96,7 @@ def main() -> None:
             "of details tell of those; copies from their units by learnt filters, without and with the letters; and "
             "the text spoken. Up to 28 s of sentences are heard together. Case and punctuation do not count."
         ),
+        split="test splits of the voices' recordings",
         notes=[
             "The word error rate that copies add is that of copies from units and all their details, of whose rate the "
             "units are a small part: see kbit/s. Copies from units alone lose far more; both are in the table.",
