@@ -60,8 +60,8 @@ def agrees_with_evaluation(run, ids, ours, cut):
     wanted, _ = read_passages(run.model, ours.strategy, ours.memory, [item], scores, 1, run.config.segment)
     reading, found = ours.start(), []
     for piece in ids[:-1].split(cut):
-        logits, reading = ours.read(piece, reading)
-        found.append(logits)
+        logits, reading = ours.read(piece[None], reading)
+        found.append(logits[0])
     ends = [min(end, 89) for end in range(cut, 89 + cut, cut)]
     nll = torch.stack([F.cross_entropy(x, ids[end]) for x, end in zip(found, ends, strict=True)])
     torch.testing.assert_close(nll, wanted[0].nll[[end - 1 for end in ends]], atol=1e-4, rtol=1e-4)
@@ -80,7 +80,7 @@ def test_memory_does_not_grow(run, ids, strategy):
     ours = reader(run, strategy, capacity=24)
     sizes, reading = [], ours.start()
     for token in torch.cat([ids, ids]):
-        _, reading = ours.read(token[None], reading)
+        _, reading = ours.read(token[None, None], reading)
         slots = reading.memory.read()
         assert slots.count <= 24
         assert reading.segment.count < run.config.segment
