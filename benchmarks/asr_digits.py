@@ -68,10 +68,10 @@ def main() -> None:
         claim="CTC on waveforms gets 97 % of spoken digits right on the official split (speakers known).",
         measured=(
             "FSDD, 3,000 recordings of six speakers; letters by greedy CTC, right where all letters are. Official: "
-            "takes 0 to 4 are test, `vqmem asr digits`, from scratch, one seed. Left out: all 500 takes of one "
-            "speaker are test, the others are trained on, one seed. Ceiling: every utterance right."
+            "takes 0 to 4 are test, `vqmem asr digits`, from scratch, one seed. Left out: those takes of one "
+            "speaker are test, the other speakers are trained on, one seed. Ceiling: every utterance right."
         ),
-        split="FSDD, test: 300 recordings of the official split, 500 of each speaker left out",
+        split="FSDD, test: 300 recordings of the official split, 50 of each speaker left out",
         notes=[
             "Pretraining: the encoder of `vqmem speech_pretraining tiny`, 46 minutes of LibriSpeech.",
             "Equal steps: the same network with those weights and from scratch, official split, 600 updates of 8 "
