@@ -13,12 +13,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 from vqmem.recipes._letters import normalise
 from vqmem.recipes.asr import measure
+from vqmem.recipes.compare.statistics import paired_bootstrap
 
 PAUSE, HEARD = 8_000, 28 * 16_000
 """Samples of silence between sentences that are heard together, and of all of those."""
@@ -79,17 +81,12 @@ def error_rates(pairs: Sequence[measure.Pair]) -> dict[str, float]:
     return {name: 100 * rates[name] for name in ("wer", "cer")}
 
 
-def added(before: Sequence[measure.Pair], after: Sequence[measure.Pair]) -> tuple[float, float, float]:
-    """Points of word error rate that ``after`` has more for the same sentences, and a 95 % interval of them.
-
-    The interval is from 2,000 resamples of sentences.
-    """
-    wrong = torch.tensor([[_wrong(pair) for pair in pairs] for pairs in (before, after)], dtype=torch.float)
-    words = torch.tensor([len(pair.reference.split()) for pair in before], dtype=torch.float)
-    drawn = torch.randint(len(words), (2000, len(words)), generator=torch.Generator().manual_seed(0))
-    points = 100 * (wrong[1] - wrong[0])[drawn].sum(1) / words[drawn].sum(1)
-    low, high = points.quantile(torch.tensor([0.025, 0.975])).tolist()
-    return 100 * float((wrong[1] - wrong[0]).sum() / words.sum()), low, high
+def added(before: Sequence[measure.Pair], after: Sequence[measure.Pair]) -> dict[str, float]:
+    """Points of word error rate that ``after`` has more for the same sentences, and their interval if there is one."""
+    wrong, more = (np.array([[_wrong(pair) for pair in pairs]]) for pairs in (before, after))
+    found = paired_bootstrap(more, wrong, np.array([len(pair.reference.split()) for pair in before]))
+    points = {"points": found.difference, "low": found.difference_low, "high": found.difference_high}
+    return {name: 100 * value for name, value in points.items() if value is not None}
 
 
 def _wrong(pair: measure.Pair) -> float:

@@ -97,7 +97,7 @@ def runs(encoder: Path, seeds: int) -> dict[str, list[str]]:
 
 
 def without(speaker: str) -> list[str]:
-    """Overrides that leave ``speaker`` out of training; takes 5 to 9 of the others are dev."""
+    """Overrides that leave ``speaker`` out of training; takes 5 to 9 of the others are dev, 0 to 4 of it test."""
     others = [name for name in SPEAKERS if name != speaker]
     splits = {
         "train": {"speaker": others, "path": ["*_[0-4].wav", "*_[1-4][0-9].wav"]},

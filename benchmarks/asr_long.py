@@ -19,13 +19,11 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import soundfile
 import torch
+from _long import recording, resident
 from _results import figure, options, present
-from units_speed import resident
 from vqmem.data._audio import RATE, Audio
-from vqmem.data.audio_files import Source
 from vqmem.recipes.asr.recipe import load_run
 from vqmem.recipes.asr.text import words
 
@@ -67,14 +65,8 @@ def main() -> None:
 
 def measure(run: Path, folder: Path, minutes: int) -> dict:
     """What the child tells of a recording of so many minutes."""
-    speech = Path(os.environ.get("VQMEM_DATA", "../shared/data")) / "speech"
-    source = Source(str(speech), {"path": "librispeech_train_clean_100/*"})
-    size, clips, path = 60 * minutes * RATE, [], folder / f"{minutes}.flac"
-    for document in source.documents("train"):
-        clips.append(document.content("audio").read().numpy())
-        if sum(map(len, clips)) >= size:
-            break
-    soundfile.write(path, np.resize(np.concatenate(clips), size), RATE)
+    speech, path = Path(os.environ.get("VQMEM_DATA", "../shared/data")) / "speech", folder / f"{minutes}.flac"
+    soundfile.write(path, recording(speech, 60 * minutes), RATE)
     command = [sys.executable, __file__, "--run", str(run), "--child", str(path)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -168,8 +168,9 @@ def heard(name: str, voice: Voice, clips: Sequence[Clip], recogniser: Whisper) -
     if voice.details is not None:
         kbit["all details, kbit/s"] = voice.details.rate(voice.details.config.books)
     detailed = next((version for version in told if "details" in version), "its units")
-    points, low, high = added(told["recording"], told[detailed])
-    table |= {key: round(x, 2) for key, x in (kbit | {"low": low, "high": high}).items()}
+    lost = added(told["recording"], told[detailed])
+    points = lost.pop("points")
+    table |= {key: round(x, 2) for key, x in (kbit | lost).items()}
     return {
         "WER that copies add": figure(round(points, 2), "points", ADDED, least=False, **table),
         "CER of text": figure(round(rates["its text"]["cer"], 2), "%", VOICES[name][1], least=False),

@@ -24,9 +24,9 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from _long import recording, resident
 from _results import figure, options, present
 from vqmem.data._audio import RATE, Audio
-from vqmem.data.audio_files import Source
 from vqmem.recipes._units import load_units
 
 
@@ -57,9 +57,7 @@ def main() -> None:
 
 def measure(folder: Path, speech: Path, seconds: int) -> dict[str, dict]:
     """Speed and memory for both files."""
-    source = Source(str(speech), {"path": "librispeech_train_clean_100/*"})
-    clips = [document.audio.read().numpy() for document in source.documents("train") if document.audio]
-    told = np.tile(np.concatenate(clips), -(-seconds * RATE // sum(map(len, clips))))[: seconds * RATE]
+    told = recording(speech, seconds)
     soundfile.write(folder / "first.flac", told[: 30 * RATE], RATE)
     soundfile.write(folder / "16 kHz flac.flac", told, RATE)
     high = soxr.resample(told, RATE, 44_100)
@@ -86,12 +84,6 @@ def read(first: str, path: str) -> dict[str, float]:
     units = len(tokenizer.encode(Audio(path)))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     return {"units": units, "cpu": cpu, "wall": wall, "grown": resident("VmHWM") - before}
-
-
-def resident(which: str) -> int:
-    """Bytes of this process in memory: now (``VmRSS``) or at their most (``VmHWM``)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{which}:"))
 
 
 if __name__ == "__main__":

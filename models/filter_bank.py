@@ -21,9 +21,10 @@ def filter_bank(channels: int, kernel: int, top: float, rate: int) -> Float[Tens
     They are Gabor filters (Zeghidour et al., 1711.01161), as far apart as triangular mel filters are and as wide, where
     ``kernel`` samples at ``rate`` are long enough for it. Of an odd number of channels the last has no partner.
     """
+    from librosa import mel_frequencies
+
     bands = (channels + 1) // 2
-    lowest, highest = _mel(LOWEST), _mel(top)
-    edges = [_hertz(lowest + (highest - lowest) * i / (bands + 1)) for i in range(bands + 2)]
+    edges = mel_frequencies(bands + 2, fmin=LOWEST, fmax=top, htk=True).tolist()
     seconds = (torch.arange(kernel) - (kernel - 1) / 2) / rate
     filters = []
     for low, centre, high in zip(edges, edges[1:], edges[2:], strict=False):
@@ -32,11 +33,3 @@ def filter_bank(channels: int, kernel: int, top: float, rate: int) -> Float[Tens
         filters += [window * phase.cos(), window * phase.sin()]
     bank = F.normalize(torch.stack(filters[:channels]), dim=1)
     return bank - EMPHASIS * F.pad(bank[:, 1:], (0, 1))
-
-
-def _mel(hertz: float) -> float:
-    return 1127 * math.log(1 + hertz / 700)
-
-
-def _hertz(mel: float) -> float:
-    return 700 * (math.exp(mel / 1127) - 1)
