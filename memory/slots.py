@@ -29,6 +29,14 @@ class Slots:
     usage: Float[Tensor, "batch slots"]
     valid: Bool[Tensor, "batch slots"]
 
+    @classmethod
+    def unjudged(
+        cls, payload: tuple[Tensor, ...], tokens: Int[Tensor, "batch slots"], positions: Int[Tensor, "batch slots"]
+    ) -> Slots:
+        """Slots that were just read: all valid, without scores or usage."""
+        blank = torch.zeros(*tokens.shape, 3, device=tokens.device)
+        return cls(payload, tokens, positions, blank, blank, blank[..., 0], torch.ones_like(tokens, dtype=torch.bool))
+
     @property
     def batch(self) -> int:
         """The number of rows."""
@@ -51,6 +59,10 @@ class Slots:
     def head(self, count: int) -> Slots:
         """The first ``count`` slots of every row."""
         return self._map(lambda tensor: tensor[:, :count])
+
+    def tail(self, count: int) -> Slots:
+        """The last ``count`` slots of every row."""
+        return self._map(lambda tensor: tensor[:, tensor.shape[1] - count :])
 
     def without_rows(self, rows: Bool[Tensor, " batch"]) -> Slots:
         """The same slots, none of them valid in the rows where ``rows`` is set."""
@@ -84,6 +96,40 @@ def concatenate(first: Slots, second: Slots) -> Slots:
         return first
     pairs = zip(first.state_dict().items(), second.state_dict().values(), strict=True)
     return Slots.from_state_dict({name: torch.cat([old, new], dim=1) for (name, old), new in pairs})
+
+
+@dataclass(frozen=True)
+class Growing:
+    """Slots with room behind them, so that appending to them copies only what is new.
+
+    Appending leaves the slots that were there as they are, for whoever holds them. ``whole`` and ``filled``, how much
+    of it is taken, are shared by all that grew from one another.
+    """
+
+    whole: Slots
+    count: int
+    filled: list[int]
+
+    @classmethod
+    def begin(cls, slots: Slots, room: int) -> Growing:
+        """A copy of ``slots`` with room for so many more."""
+        whole = slots._map(lambda x: torch.cat([x, x.new_zeros(x.shape[0], room, *x.shape[2:])], dim=1))
+        return cls(whole, slots.count, [slots.count])
+
+    @property
+    def slots(self) -> Slots:
+        """All so far."""
+        return self.whole.head(self.count)
+
+    def append(self, new: Slots) -> Growing:
+        """All so far, and ``new`` ones behind. Where there is no room, more is made."""
+        stop = self.count + new.count
+        if stop > self.whole.count or self.filled[0] != self.count:  # full, or others grew from here before
+            return Growing.begin(self.slots, max(self.count, new.count)).append(new)
+        for room, x in zip(self.whole.state_dict().values(), new.state_dict().values(), strict=True):
+            room[:, self.count : stop] = x
+        self.filled[0] = stop
+        return Growing(self.whole, stop, self.filled)
 
 
 def _gather(tensor: Tensor, indices: Tensor) -> Tensor:

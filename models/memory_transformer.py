@@ -203,13 +203,16 @@ class Block(nn.Module):
         self, x: Tensor, slots: tuple[Tensor, ...], layout: Layout, remember: str, need: Collection[str]
     ) -> tuple[Tensor, tuple[Tensor, ...], Show]:
         """The new hidden states, what to remember of this layer, and what it shows of its attention."""
-        weight = self.attention.weight(self.attention_norm.weight)
-        queries, keys, values = F.linear(normalise(x), weight).chunk(3, dim=-1)
-        written = (x,) if remember == "hidden" else (keys, values)
+        if remember == "hidden":
+            weight = self.attention.weight(self.attention_norm.weight)
+            queries, keys, values = F.linear(normalise(x), weight).chunk(3, dim=-1)
+            written = (x,)
+            slots = F.linear(normalise(slots[0]), weight[x.shape[-1] :]).chunk(2, dim=-1) if slots else ()
+        else:
+            queries, keys, values = self.attention.project(self.attention_norm(x))
+            written = (keys, values)
         norms = self.attention.split(keys).detach().float().norm(dim=-1).mean(2) if "norms" in need else None
         if slots:
-            if remember == "hidden":
-                slots = F.linear(normalise(slots[0]), weight[x.shape[-1] :]).chunk(2, dim=-1)
             keys, values = (torch.cat([old, new], dim=1) for old, new in zip(slots, (keys, values), strict=True))
         mixed, weights = self.attention(queries, keys, values, layout, "usage" in need)
         x = x + self.dropout(mixed)
@@ -234,10 +237,16 @@ class Attention(nn.Module):
         become neighbours, for `_rotate`; attention, a dot product, is the same in any order.
         """
         key, value = self.key_value.weight.chunk(2)
-        query, key = (
-            x.unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2) for x in (self.query.weight, key)
-        )
-        return torch.cat([query, key, value]) * gain
+        return torch.cat([self._paired(self.query.weight.mT).mT, self._paired(key.mT).mT, value]) * gain
+
+    def project(self, x: Float[Tensor, "batch time dim"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values as by `weight`, of states that have the gain: less work for a few tokens."""
+        key, value = self.key_value(x).chunk(2, dim=-1)
+        return self._paired(self.query(x)), self._paired(key), value
+
+    def _paired(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
+        """The halves of each head as pairs of neighbours."""
+        return x.unflatten(-1, (self.heads, 2, -1)).mT.flatten(-3)
 
     def split(self, x: Float[Tensor, "batch keys dim"]) -> Float[Tensor, "batch keys heads width"]:
         """Each head's part."""

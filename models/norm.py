@@ -21,14 +21,20 @@ class RMSNorm(nn.Module):
 
 def normalise(x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
     """``x`` divided by the root of its mean square (plus the dtype's epsilon) over the last axis."""
-    return _Normalise.apply(x)
+    # Without gradients, a token at a time, most of the time would go into the call of the autograd function.
+    return _Normalise.apply(x) if torch.is_grad_enabled() else x * _rate(x)
+
+
+def _rate(x: Float[Tensor, "... dim"]) -> Float[Tensor, "... 1"]:
+    """One by the root of the mean square."""
+    square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square()
+    return torch.rsqrt(square / x.shape[-1] + torch.finfo(x.dtype).eps)
 
 
 class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square()
-        rate = torch.rsqrt(square / x.shape[-1] + torch.finfo(x.dtype).eps)
+        rate = _rate(x)
         normed = x * rate
         ctx.save_for_backward(normed, rate)
         return normed

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from ..memory.slots import Slots, concatenate
+from ..memory.slots import Growing, Slots
 from ..schema import coerce
-from .memory_transformer import MemoryTransformer, Output, TransformerConfig
+from .memory_transformer import MemoryTransformer, TransformerConfig
 from .residual import Residuals, spread
 from .scorers.base import Loss
 
@@ -198,12 +198,13 @@ class UnitSpeaker(nn.Module):
         context, lengths = self.context(letters), (letters >= 0).sum(1)
         place = said = torch.zeros_like(lengths)
         last, unit = torch.full_like(lengths, self.start), torch.full_like(lengths, -1)
-        slots, steps = None, []
+        before, steps = None, []
         while bool((place < lengths).any()):
             position = torch.full_like(lengths, len(steps))[:, None]
             frame = self.said(last[:, None]) + _at(context, place[:, None])
-            output = self.transformer(frame, position, slots, remember="keys_values")
-            slots = _remember(slots, output, position)
+            output = self.transformer(frame, position, before and before.slots, remember="keys_values")
+            new = Slots.unjudged(output.payload, position, position)
+            before = before.append(new) if before else Growing.begin(new, 8 * letters.shape[1])
             again = torch.arange(self.units + 1, device=unit.device) == unit[:, None]
             last = _draw(output.logits[:, -1].float().masked_fill(again, -torch.inf), temperature, generator)
             last = torch.where(said == _MOST, self.on, last)
@@ -245,10 +246,3 @@ def _draw(
         return logits.argmax(1)
     chances = torch.softmax((logits - logits.amax(1, keepdim=True)).double().cpu() / temperature, -1)
     return torch.multinomial(chances, 1, generator=generator)[:, 0].to(logits.device)
-
-
-def _remember(slots: Slots | None, output: Output, position: Int[Tensor, "rows 1"]) -> Slots:
-    """What was read, and what was read just now."""
-    blank = torch.zeros(len(position), 1, 3, device=position.device)
-    new = Slots(output.payload, position, position, blank, blank, blank[..., 0], torch.ones_like(position).bool())
-    return new if slots is None else concatenate(slots, new)

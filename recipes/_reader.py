@@ -12,7 +12,7 @@ from torch import Tensor
 from ..memory.bank import Memory
 from ..memory.bank import State as MemoryState
 from ..memory.policy import Seen
-from ..memory.slots import Slots, concatenate
+from ..memory.slots import Growing, Slots, concatenate
 from ..models.scorers.base import ScorerModel
 from ._language_model import LanguageModel, Strategy
 
@@ -24,11 +24,19 @@ class Reading:
     """What is carried from token to token: memory, the segment so far, not yet judged by it, and the scorer's state."""
 
     memory: MemoryState
-    segment: Slots
+    seen: Growing
+    """What the next token can see: the slots of memory, then those of the segment."""
+    usage: Float[Tensor, "batch segment"]
+    """Of the segment's slots, for the policies that take note of what is attended to."""
     scorer: Any
     position: int
     last: Int[Tensor, " batch"]
     """The token before, -1 at the start."""
+
+    @property
+    def segment(self) -> Slots:
+        """Its slots so far."""
+        return replace(self.seen.slots.tail(self.usage.shape[1]), usage=self.usage)
 
 
 @dataclass(frozen=True)
@@ -50,14 +58,15 @@ class Reader:
         """Nothing read yet of so many streams that are read side by side."""
         empty = self.memory.empty(self.model.transformer.empty_payload(rows, self.remember))
         last = torch.full((rows,), -1, device=empty.slots.valid.device)
-        return Reading(empty, empty.slots, self.scorer.initial_state(rows), 0, last)
+        seen = Growing.begin(empty.slots, self.segment)
+        return Reading(empty, seen, empty.slots.usage, self.scorer.initial_state(rows), 0, last)
 
     @torch.no_grad()
     def read(self, ids: Int[Tensor, "batch time"], reading: Reading) -> tuple[Float[Tensor, "batch vocab"], Reading]:
         """Logits of the token after ``ids`` (at least one token a row), and the reading after them."""
         logits = None
         while ids.shape[1]:
-            room = self.segment - reading.segment.count
+            room = self.segment - reading.usage.shape[1]
             logits, reading = self._extend(ids[:, :room], reading)
             ids = ids[:, room:]
         assert logits is not None, "read needs at least one token"
@@ -69,35 +78,42 @@ class Reader:
         """Read tokens that fit the segment in progress."""
         rows, count = tokens.shape
         positions = (reading.position + torch.arange(count, device=tokens.device)).expand(rows, count)
-        held = reading.memory
-        seen = concatenate(held.read(), reading.segment)
         output = self.model.transformer(
-            tokens, positions, seen, previous=reading.last, remember=self.remember, need=self.memory.requires
+            tokens,
+            positions,
+            reading.seen.slots,
+            previous=reading.last,
+            remember=self.remember,
+            need=self.memory.requires,
         )
-        if output.usage is not None and not self.memory.observes:
-            held = held.use(output.usage[:, : held.read().count])
         # Scores and standardised scores are made when the memory takes the segment in: until then nothing reads them.
-        blank = torch.zeros(rows, count, 3, device=tokens.device)
-        valid = torch.ones_like(tokens, dtype=torch.bool)
-        new = Slots(output.payload, tokens, positions, blank, blank, blank[..., 0], valid)
-        position, segment = reading.position + count, concatenate(reading.segment, new)
+        new = Slots.unjudged(output.payload, tokens, positions)
+        after = replace(
+            reading,
+            seen=reading.seen.append(new),
+            usage=torch.cat([reading.usage, new.usage], dim=1),
+            position=reading.position + count,
+            last=tokens[:, -1],
+        )
         if self.memory.observes:
-            held, segment = self._note(held, segment, Seen(positions, valid, output.weights, output.norms))
-        return output.logits[:, -1], self._take_in(Reading(held, segment, reading.scorer, position, tokens[:, -1]))
+            after = self._note(after, Seen(positions, new.valid, output.weights, output.norms))
+        elif output.usage is not None:
+            after = replace(after, memory=after.memory.use(output.usage[:, : -reading.usage.shape[1] or None]))
+        return output.logits[:, -1], self._take_in(after)
 
-    def _note(self, held: MemoryState, segment: Slots, seen: Seen) -> tuple[MemoryState, Slots]:
+    def _note(self, reading: Reading, seen: Seen) -> Reading:
         """Show the policy what reading the newest tokens of the segment showed of memory and segment."""
-        slots = self.memory.observe(replace(held, slots=concatenate(held.slots, segment)), seen)
-        count = slots.slots.count - segment.count
-        usage = slots.slots.usage.split([count, segment.count], dim=1)
-        held = replace(held, slots=replace(held.slots, usage=usage[0]), pooled=slots.pooled)
-        return held, replace(segment, usage=usage[1])
+        held, count = reading.memory, reading.memory.slots.count
+        noted = self.memory.observe(replace(held, slots=concatenate(held.slots, reading.segment)), seen)
+        usage = noted.slots.usage
+        held = replace(held, slots=replace(held.slots, usage=usage[:, :count]), pooled=noted.pooled)
+        return replace(reading, memory=held, usage=usage[:, count:])
 
     def _take_in(self, reading: Reading) -> Reading:
         """Let the memory judge the segment, once it is full."""
-        segment = reading.segment
-        if segment.count < self.segment:
+        if reading.usage.shape[1] < self.segment:
             return reading
+        segment = reading.segment
         scores, scorer = self.scorer.score(segment.tokens, reading.scorer)
         squeezer = self.model.squeezer(self.strategy)
         written = self.memory.write(
@@ -110,7 +126,8 @@ class Reader:
             squeezer,
             usage=segment.usage,
         )
-        return replace(reading, memory=written.state, segment=segment.head(0), scorer=scorer)
+        seen = Growing.begin(written.state.read(), self.segment)
+        return replace(reading, memory=written.state, seen=seen, usage=segment.usage[:, :0], scorer=scorer)
 
 
 def make_reader(
