@@ -13,14 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 from vqmem.recipes._letters import normalise
 from vqmem.recipes.asr import measure
-from vqmem.recipes.compare.statistics import paired_bootstrap
 
 PAUSE, HEARD = 8_000, 28 * 16_000
 """Samples of silence between sentences that are heard together, and of all of those."""
@@ -79,16 +77,3 @@ def error_rates(pairs: Sequence[measure.Pair]) -> dict[str, float]:
     """Word and character error rate in per cent, over all sentences together."""
     rates = measure.error_rates(pairs)
     return {name: 100 * rates[name] for name in ("wer", "cer")}
-
-
-def added(before: Sequence[measure.Pair], after: Sequence[measure.Pair]) -> dict[str, float]:
-    """Points of word error rate that ``after`` has more for the same sentences, and their interval if there is one."""
-    wrong, more = (np.array([[_wrong(pair) for pair in pairs]]) for pairs in (before, after))
-    found = paired_bootstrap(more, wrong, np.array([len(pair.reference.split()) for pair in before]))
-    points = {"points": found.difference, "low": found.difference_low, "high": found.difference_high}
-    return {name: 100 * value for name, value in points.items() if value is not None}
-
-
-def _wrong(pair: measure.Pair) -> float:
-    told = measure.error_rates([pair])
-    return told["substituted"] + told["deleted"] + told["inserted"]

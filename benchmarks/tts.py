@@ -26,8 +26,9 @@ from typing import Any
 
 import soundfile
 import torch
+from _errors import added
 from _results import figure, options, present
-from _whisper import Whisper, added, error_rates, listen, missing
+from _whisper import Whisper, error_rates, listen, missing
 from torch import Tensor
 from vqmem.models.unit_vocoder import FRAME, RATE
 from vqmem.recipes._config import load
@@ -168,7 +169,8 @@ def heard(name: str, voice: Voice, clips: Sequence[Clip], recogniser: Whisper) -
     if voice.details is not None:
         kbit["all details, kbit/s"] = voice.details.rate(voice.details.config.books)
     detailed = next((version for version in told if "details" in version), "its units")
-    lost = added(told["recording"], told[detailed])
+    recordings, copies = ([[pair] for pair in told[version]] for version in ("recording", detailed))
+    lost = added(recordings, copies)
     points = lost.pop("points")
     table |= {key: round(x, 2) for key, x in (kbit | lost).items()}
     return {

@@ -7,6 +7,7 @@ import json
 from types import SimpleNamespace
 from unittest.mock import create_autospec
 
+import jiwer
 import pytest
 import torch
 from hypothesis import given, settings
@@ -391,3 +392,11 @@ def test_a_recording_is_cut_into_its_utterances():
     assert part(references, "the frst one an a second") == ["the frst one", "an a second", ""]
     assert part(references, "") == ["", "", ""]
     assert part(["alone"], "whatever") == ["whatever"]
+
+
+def test_what_a_second_way_gets_wrong_more_is_counted_over_documents(benchmark_module):
+    added, heard = benchmark_module("_errors").added, ["one two", "one too"]
+    before, after = ([[Pair("a", "one two", hypothesis), Pair("b", "one", "")]] * 20 for hypothesis in heard)
+    assert added(before, after) == pytest.approx({"points": 100 / 3, "low": 100 / 3, "high": 100 / 3})
+    assert added(after, before, jiwer.process_characters)["points"] == pytest.approx(-10)
+    assert set(added(before[:1], after[:1])) == {"points"}

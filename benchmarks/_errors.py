@@ -1,0 +1,32 @@
+"""How many words or characters more one of two ways of hearing the same gets wrong, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jiwer
+import numpy as np
+from vqmem.recipes.asr.measure import Pair
+from vqmem.recipes.compare.statistics import paired_bootstrap
+
+
+def added(
+    before: Sequence[Sequence[Pair]],
+    after: Sequence[Sequence[Pair]],
+    process: Callable[..., Any] = jiwer.process_words,
+) -> dict[str, float]:
+    """Points of error rate that ``after`` has more than ``before``, ``low`` and ``high`` if there are enough documents.
+
+    A document, which is what is resampled, is any number of pairs; ``process`` of jiwer counts words or characters.
+    """
+    theirs, ours = (np.array([_count(document, process) for document in side]).T for side in (before, after))
+    found = paired_bootstrap(ours[:1], theirs[:1], theirs[1])
+    points = {"points": found.difference, "low": found.difference_low, "high": found.difference_high}
+    return {name: 100 * value for name, value in points.items() if value is not None}
+
+
+def _count(document: Sequence[Pair], process: Callable[..., Any]) -> tuple[int, int]:
+    """Errors, and what they are errors of."""
+    told = process([pair.reference for pair in document], [pair.hypothesis for pair in document])
+    return told.substitutions + told.deletions + told.insertions, told.hits + told.substitutions + told.deletions
