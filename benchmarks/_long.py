@@ -9,6 +9,10 @@ from jaxtyping import Float
 from vqmem.data._audio import RATE
 from vqmem.data.audio_files import Source
 
+UNITS = 50
+"""Of HuBERT, a second."""
+SPLIT = "HuBERT units of LJSpeech, test (50 chapters)"
+
 
 def recording(speech: Path, seconds: int) -> Float[np.ndarray, " samples"]:
     """So many seconds of LibriSpeech at 16 kHz: utterances one after another, again from the first where they end."""

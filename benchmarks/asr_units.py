@@ -21,6 +21,7 @@ from itertools import groupby
 from pathlib import Path
 
 from _errors import added
+from _long import SPLIT, UNITS
 from _results import figure, options, present
 from jiwer import process_characters
 from vqmem.artifacts import atomic_write
@@ -36,8 +37,6 @@ GOAL = 20.0
 HOURS = 2.0
 FAST = 5.0
 """Times as fast as real time."""
-UNITS = 50
-"""A second."""
 FULL = 256
 """Slots of the largest memory."""
 FIRST, CTC = f"fifo@{FULL}", "whole (CTC)"
@@ -94,7 +93,7 @@ def main() -> None:
             f"them, and over {flags.chapters} by memory. `{CTC}` stands beside it: the aligner, which reads each "
             "utterance whole, in both directions. Real time: one recording alone, in processor time."
         ),
-        split="HuBERT units of LJSpeech, test (50 chapters)",
+        split=SPLIT,
         notes=[
             "One seed. Processor time is that of two cores for two hours at most.",
             "Intervals (95 %) of what a memory gets wrong more than the largest one are from resampling chapters.",
