@@ -39,6 +39,8 @@ class Source:
         speeds: words a minute, 80 to 450.
         chars: longest piece, cut at the ends of sentences where they are near enough; 0 = documents stay whole.
         limit: most pieces of each split, taken evenly; 0 = all.
+        plain: whether all but letters, digits and marks of sentences is left out of the text: the engine reads a
+            ``*`` aloud, and a transcript has no word for it.
         seed: of the choice of voices and speeds.
         cache: folder for the recordings; empty = ``vqmem/spoken`` in the user's cache.
     """
@@ -55,6 +57,7 @@ class Source:
     speeds: tuple[int, ...] = (140, 160, 180)
     chars: int = 200
     limit: int = 400
+    plain: bool = False
     seed: int = 0
     cache: str = ""
 
@@ -82,7 +85,8 @@ class Source:
 
     def _pieces(self, document: Document) -> list[tuple[str, str]]:
         """Named pieces that have something to say."""
-        pieces = [piece for piece in cut(document.text, self.chars) if any(map(str.isalnum, piece))]
+        text = plain(document.text) if self.plain else document.text
+        pieces = [piece for piece in cut(text, self.chars) if any(map(str.isalnum, piece))]
         return [(f"{document.name}/{index}", piece) for index, piece in enumerate(pieces)]
 
     def _spoken(self, text: str, voice: str, speed: int) -> Path:
@@ -130,6 +134,12 @@ def cut(text: str, chars: int) -> list[str]:
             pieces.append(held[:place])
             held = held[place:].lstrip()
     return [*pieces, held] if held else pieces
+
+
+def plain(text: str) -> str:
+    """``text`` without what is neither a word, nor inside of one (don't, built-in), nor a mark of sentences."""
+    text = re.sub(r"[^\w\s.,;:!?'-]|_|(?<!\w)['-]|['-](?!\w)", " ", text.replace("\u2019", "'"))
+    return re.sub(r"\s*([.,;:!?])(?:\s*[.,;:!?])*", r"\1", " ".join(text.split()))
 
 
 def _engine() -> tuple[str, str, str]:

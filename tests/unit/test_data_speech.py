@@ -171,6 +171,30 @@ def test_rows_that_name_files(tmp_path):
 # --- spoken_text ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("*With* a ``command``, (print) -- ``that``. Don't!", "With a command, print that. Don't!"),
+        (
+            "``x.__len__()`` ... a built-in; 0 <= k - 1.5, users\u2019 own:\n >>> 'x'",
+            "x. len. a built-in; 0 k 1.5, users own: x",
+        ),
+        ("+ * ()", ""),
+    ],
+)
+def test_plain_text_has_nothing_that_is_read_aloud_and_is_no_word(written, said):
+    assert spoken_text.plain(written) == said
+    assert spoken_text.plain(said) == said
+
+
+def test_plain_pieces_are_spoken_without_marks(tmp_path):
+    (tmp_path / "train.txt").write_text("The *if* statement. ** +")
+    text = {"name": "text_files", "path": str(tmp_path / "train.txt")}
+    source = spoken_text.Source(text=text, plain=True, cache=str(tmp_path))
+    said = [piece for document in build("data", text).documents("train") for piece in source._pieces(document)]
+    assert [piece for _, piece in said] == ["The if statement."]
+
+
 def test_the_same_keys_give_the_same_bytes(tmp_path):
     """Whatever was spoken before, in every voice: some breathe, for which the engine draws random numbers."""
     keys = {"limit": 12, "chars": 60}
