@@ -74,8 +74,8 @@ def main() -> None:
         ),
         split="FSDD, test: 300 recordings of the official split, all 500 of each speaker left out",
         notes=[
-            "Left out, from scratch: chosen in a trial without theo and george, read on takes 10 to 29 of theo, where the "
-            "network from scratch got 83.5 % right after 1,500 updates, and the pretrained one 77.5 %.",
+            "Left out, from scratch: chosen in a trial without theo and george, read on takes 10 to 29 of theo, where "
+            "the network from scratch got 83.5 % right after 1,500 updates, and the pretrained one 77.5 %.",
             "Pretraining: the encoder of `vqmem speech_pretraining tiny`, 46 minutes of LibriSpeech.",
             "Equal steps: the same network with those weights and from scratch, official split, 600 updates of 8 "
             f"recordings, {flags.seeds} seed{'s' * (flags.seeds > 1)}; few, so that what it has learnt before is seen.",
