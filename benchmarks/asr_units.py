@@ -6,7 +6,8 @@ Trains the config of `vqmem asr ljspeech_units` with these memories, drawn anew 
 
     recogniser.budgets=[64,128,256]   recogniser.strategies='{fifo: ..., scored: ...}'
 
-256 slots (some 6 s of speech, beside the segment) are the largest memory here; 64 and 128 are 25 and 50 % of it.
+256 slots (some 6 s of speech, beside the segment) are the largest memory here; 64 and 128 are 25 and 50 % of it. The
+smallest is also kept by score with its newest half guarded.
 Chapters of the test split are read as one recording each: all of them with the newest 256 slots, and some, taken
 evenly, with every memory. Beside them stands the aligner, which reads every utterance whole and both ways. Needs
 $VQMEM_DATA (default ../shared/data) with speech/hubert100_ljspeech.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -25,11 +27,12 @@ from _long import SPLIT, UNITS
 from _results import figure, options, present
 from jiwer import process_characters
 from vqmem.artifacts import atomic_write
-from vqmem.recipes._config import load
+from vqmem.recipes._config import load, resolve_device
 from vqmem.recipes._corpus import spread
 from vqmem.recipes.asr.base import Utterance, Way
 from vqmem.recipes.asr.measure import Pair, error_rates
 from vqmem.recipes.asr.recipe import Config, Run, fit, recognise
+from vqmem.recipes.asr.recognisers.units import Recogniser
 from vqmem.recipes.asr.utterances import read, recordings
 from vqmem.registry import ROOT
 
@@ -61,13 +64,13 @@ def main() -> None:
     run, hours = trained(load(Config, "ljspeech_units", [*overrides, f"out={flags.run}"], folder=folder))
     utterances, _ = read(run.config.data, "test", run.recogniser, Path(run.config.out) / "utterances")
     test = recordings(utterances, run.config.joint)
-    ways = run.transcriber.ways
+    ways = run.transcriber.ways | guarded(run)
     whole = {way: rate(read_with(way, ways[way], spread(test, 1 if flags.quick else None))) for way in (FIRST, CTC)}
     few = spread(test, 1 if flags.quick else flags.chapters)
     some = {way: read_with(way, own, few) for way, own in ways.items()}
     rates = {way: rate(pairs) for way, pairs in some.items()}
     lost = {way: added(chapters(some[FIRST]), chapters(pairs), process_characters) for way, pairs in some.items()}
-    quarter = min((way for way in some if way.endswith(f"@{FULL // 4}")), key=rates.__getitem__)
+    quarter = min((f"{name}@{FULL // 4}" for name in MEMORIES), key=rates.__getitem__)
     apart = {
         f"{way} less {FIRST}, {name}": round(points, 2)
         for way, of in lost.items()
@@ -121,6 +124,15 @@ def speed(way: Way, recording: Sequence[Utterance]) -> float:
     for _ in way([[utterance.content for utterance in recording]]):
         pass
     return sum(utterance.length for utterance in recording) / UNITS / (time.process_time() - began)
+
+
+def guarded(run: Run) -> dict[str, Way]:
+    """The smallest memory kept by score, but for the newest half of its slots, which no score may touch."""
+    slots, recogniser, config = FULL // 4, run.recogniser, run.config
+    assert isinstance(recogniser, Recogniser)
+    changed = replace(recogniser, recent=slots // 2, budgets=(slots,), strategies={"scored": MEMORIES["scored"]})
+    transcriber = changed.load(Path(config.out), run.alphabet, config.decoding, resolve_device(config.device))
+    return {f"scored@{slots}, newest {slots // 2} kept": transcriber.ways[f"scored@{slots}"]}
 
 
 def read_with(name: str, way: Way, chosen: Sequence[Sequence[Utterance]]) -> list[Pair]:
