@@ -198,13 +198,14 @@ class UnitSpeaker(nn.Module):
         context, lengths = self.context(letters), (letters >= 0).sum(1)
         place = said = torch.zeros_like(lengths)
         last, unit = torch.full_like(lengths, self.start), torch.full_like(lengths, -1)
-        before, steps = None, []
+        none = letters[:, :0]
+        payload = self.transformer.empty_payload(len(letters), "keys_values")
+        before, steps = Growing.begin(Slots.unjudged(payload, none, none), letters.shape[1]), []
         while bool((place < lengths).any()):
             position = torch.full_like(lengths, len(steps))[:, None]
             frame = self.said(last[:, None]) + _at(context, place[:, None])
-            output = self.transformer(frame, position, before and before.slots, remember="keys_values")
-            new = Slots.unjudged(output.payload, position, position)
-            before = before.append(new) if before else Growing.begin(new, 8 * letters.shape[1])
+            output = self.transformer(frame, position, before.slots, remember="keys_values")
+            before = before.append(Slots.unjudged(output.payload, position, position))
             again = torch.arange(self.units + 1, device=unit.device) == unit[:, None]
             last = _draw(output.logits[:, -1].float().masked_fill(again, -torch.inf), temperature, generator)
             last = torch.where(said == _MOST, self.on, last)
