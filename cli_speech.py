@@ -113,8 +113,8 @@ SPEAK = Command(
     _speak,
     """\
 examples:
-  vqmem speak "What a fine day it is." -o day.wav
+  vqmem speak "two golden lions laugh" -o lions.wav
   vqmem speak --file chapter.txt -o chapter.flac --run runs/kerstin
-  echo "Good morning." | vqmem speak - -o morning.wav --temperature 0.8 --seed 3
+  echo "six white cows run" | vqmem speak - -o cows.wav --temperature 0.8 --seed 3
 Characters that the voice has not learnt are named and left out. The file is written whole or not at all.""",
 )

@@ -46,6 +46,9 @@ ADDED, FAST, FLAT = 2.0, 5.0, 20.0
 """Points of word error rate that copies may add; times as fast as real time; MB more for half an hour than a minute."""
 MINUTES = (1, 5, 30)
 """Of speech, whose memory is measured, with the first voice."""
+HERE = Path(__file__).parent
+SPEAK = "import sys, _long; from vqmem.cli import main; sys.exit(main() or print(_long.resident('VmHWM')))"
+"""A command of vqmem that tells the most bytes it held; what `wait4` tells is at least what its parent holds."""
 QUICK = ["units.clusters=20", "vocoder_train.steps=5", "speaker_train.steps=20", "eval_clips=2", "samples=0"]
 QUICK += ["train_seconds=60"]
 
@@ -140,12 +143,15 @@ def memory(run: Path, clips: Sequence[Clip], minutes: Sequence[int]) -> dict[str
             source.write_text(
                 " ".join([text] * math.ceil(60 * number / seconds))[: round(60 * number * len(text) / seconds)]
             )
-            command = ["-m", "vqmem", "speak", "--file", str(source), "-o", str(out), "--run", str(run)]
-            child = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            _, status, usage = os.wait4(child.pid, 0)
-            assert status == 0, command
+            command = ["speak", "--file", str(source), "-o", str(out), "--run", str(run.resolve())]
+            child = subprocess.run(
+                [sys.executable, "-c", SPEAK, *command], cwd=HERE, check=True, stdout=subprocess.PIPE, text=True
+            )
             spoken = soundfile.info(out).duration / 60
-            most |= {f"{number} min, MB": usage.ru_maxrss / 1024, f"{number} min, minutes spoken": round(spoken, 1)}
+            most |= {
+                f"{number} min, MB": int(child.stdout.split()[-1]) / 1e6,
+                f"{number} min, minutes spoken": round(spoken, 1),
+            }
     mb = [round(most[f"{number} min, MB"]) for number in (minutes[0], minutes[-1])]
     more: dict[str, Any] = {key: round(x, 1) for key, x in most.items()}
     return figure(mb[1] - mb[0], "MB", FLAT, least=False, **more)
