@@ -23,5 +23,5 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
             f"  text to units: perplexity {speaker['perplexity']:.2f}, {100 * speaker['accuracy']:.0f} % of steps "
             f"right, durations {speaker['duration_error']:.2f} frames off"
         )
-    lines.append(f'to speak: vqmem speak TEXT -o speech.wav --run {config.out}')
+    lines.append(f"to speak: vqmem speak TEXT -o speech.wav --run {config.out}")
     return "\n".join([*lines, f"to hear and to see: {Path(config.out) / 'report.html'}"])
