@@ -19,7 +19,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 
 from _errors import added
@@ -65,20 +64,30 @@ def main() -> None:
     utterances, _ = read(run.config.data, "test", run.recogniser, Path(run.config.out) / "utterances")
     test = recordings(utterances, run.config.joint)
     ways = run.transcriber.ways | guarded(run)
-    whole = {way: rate(read_with(way, ways[way], spread(test, 1 if flags.quick else None))) for way in (FIRST, CTC)}
+    whole = {way: read_with(way, ways[way], spread(test, 1 if flags.quick else None)) for way in (FIRST, CTC)}
     few = spread(test, 1 if flags.quick else flags.chapters)
-    some = {way: read_with(way, own, few) for way, own in ways.items()}
+    names = {utterance.name for recording in few for utterance in recording}
+    some = {way: [pair for pair in pairs if pair.name in names] for way, pairs in whole.items()}
+    some |= {way: read_with(way, own, few) for way, own in ways.items() if way not in whole}
     rates = {way: rate(pairs) for way, pairs in some.items()}
-    lost = {way: added(chapters(some[FIRST]), chapters(pairs), process_characters) for way, pairs in some.items()}
+    chapters = {way: recordings(pairs, run.config.joint) for way, pairs in some.items()}
+    lost = {way: added(chapters[FIRST], own, process_characters) for way, own in chapters.items()}
     quarter = min((f"{name}@{FULL // 4}" for name in MEMORIES), key=rates.__getitem__)
     apart = {
         f"{way} less {FIRST}, {name}": round(points, 2)
         for way, of in lost.items()
         for name, points in of.items()
-        if way not in (FIRST, CTC)
+        if way not in whole
     }
     figures = {
-        "character error rate": figure(whole[FIRST], "%", GOAL, least=False, memory=FIRST, **whole),
+        "character error rate": figure(
+            rate(whole[FIRST]),
+            "%",
+            GOAL,
+            least=False,
+            memory=FIRST,
+            **{way: rate(pairs) for way, pairs in whole.items()},
+        ),
         "lost at a quarter of the slots": figure(
             round(lost[quarter]["points"], 2), "points", 1.0, least=False, memory=quarter, **rates, **apart
         ),
@@ -143,11 +152,6 @@ def read_with(name: str, way: Way, chosen: Sequence[Sequence[Utterance]]) -> lis
 def rate(pairs: Sequence[Pair]) -> float:
     """Character error rate over all, in percent."""
     return round(100 * error_rates(pairs)["cer"], 2)
-
-
-def chapters(pairs: Sequence[Pair]) -> list[list[Pair]]:
-    """The utterances of each chapter."""
-    return [list(own) for _, own in groupby(pairs, key=lambda pair: pair.name.rsplit("-", 1)[0])]
 
 
 if __name__ == "__main__":

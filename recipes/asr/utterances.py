@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...artifacts import atomic_write, read_sealed, seal
 from ...data._audio import Audio
@@ -17,6 +17,10 @@ from ...tokenizers_._frames import SPAN
 from .._letters import normalise
 from .._progress import progress
 from .base import Recogniser, Utterance
+from .measure import Pair
+
+Named = TypeVar("Named", Utterance, Pair)
+"""What is said, or what was said and recognised, in an utterance."""
 
 
 def read(
@@ -70,7 +74,7 @@ def size_of(content: Any) -> int:
     return samples
 
 
-def recordings(utterances: Sequence[Utterance], joint: str) -> list[list[Utterance]]:
+def recordings(utterances: Sequence[Named], joint: str) -> list[list[Named]]:
     """Neighbours whose names are alike up to the last ``joint`` together; without ``joint`` each alone."""
     if not joint:
         return [[utterance] for utterance in utterances]
