@@ -149,21 +149,20 @@ class MemoryTransformer(nn.Module):
 
     def _layout(self, positions: Tensor, memory: Slots | None) -> Layout:
         """Angles are taken relative to the segment's end, in integers, so that streams of any length stay exact."""
-        end = positions[:, -1:] + 1
-        batch, time = positions.shape
-        places, slots = positions - end, 0
-        visible = torch.ones(time, time, dtype=torch.bool, device=positions.device).tril().expand(batch, time, time)
-        if memory is not None and memory.count:
-            slots = memory.count
-            places = torch.cat([memory.positions - end, places], dim=1)
-            visible = torch.cat([memory.valid[:, None].expand(batch, time, slots), visible], dim=2)
+        end, time = positions[:, -1:] + 1, positions.shape[1]
+        slots = 0 if memory is None else memory.count
+        if memory is not None:
+            positions = torch.cat([memory.positions, positions], dim=1)
+        places = positions - end
         width = self.config.dim // self.config.heads
         rates = self.config.rope_base ** (-torch.arange(0, width, 2, device=places.device) / width)
         angles = (places[..., None] * rates)[:, :, None]
         dtype = torch.get_autocast_dtype(places.device.type) if torch.is_autocast_enabled(places.device.type) else None
         dtype = dtype or self.norm.weight.dtype
-        bias = torch.zeros(batch, 1, time, slots + time, device=places.device, dtype=dtype)
-        bias = bias.masked_fill(~visible[:, None], torch.finfo(dtype).min)
+        least = torch.finfo(dtype).min
+        bias = torch.full((time, slots + time), least, device=places.device, dtype=dtype).triu(slots + 1)
+        if memory is not None:
+            bias = bias.masked_fill(~F.pad(memory.valid, (0, time), value=True)[:, None, None], least)
         if self.score_weight is not None and memory is not None and memory.count:
             learnt = torch.einsum("bsk,hk->bhs", memory.standard.to(dtype), self.score_weight.to(dtype))
             bias = bias + F.pad(learnt, (0, time))[:, :, None]

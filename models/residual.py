@@ -18,6 +18,10 @@ def spread(features: Float[Tensor, "rows dim"], width: int) -> Float[Tensor, "ro
     return standard @ torch.randn(standard.shape[1], width) / standard.shape[1] ** 0.5
 
 
+ROUND = 64
+"""Lengths that are spoken are rounded up to this: oneDNN keeps what it made ready for every length it ever met."""
+
+
 class Residuals(nn.ModuleList):
     """One residual convolution after the other, each with a dilation of its own."""
 
@@ -45,5 +49,6 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor, real: Tensor | None) -> Tensor:
         normed = self.norm(x) if real is None else self.norm(x) * real[..., None]
-        wide = self.wide(normed.transpose(1, 2)).transpose(1, 2)
+        spare = 0 if self.training else -x.shape[1] % ROUND
+        wide = self.wide(F.pad(normed.transpose(1, 2), (0, spare)))[..., : x.shape[1]].transpose(1, 2)
         return x + self.dropout(self.mix(F.gelu(wide)))

@@ -9,6 +9,7 @@ import soundfile
 import torch
 from vqmem.models.details import Details, DetailsConfig, rows
 from vqmem.models.pitch import pulses, track
+from vqmem.models.residual import Residuals
 from vqmem.models.spectral import Bandwidth
 from vqmem.models.unit_speaker import Sentence, SpeakerConfig, Spoken, UnitSpeaker, steps_of, units_of
 from vqmem.models.unit_vocoder import (
@@ -115,6 +116,16 @@ def test_the_vocoder_refuses_units_that_are_not_there_and_says_nothing_to_none()
 def test_griffin_lim_gives_back_the_spectrogram():
     mel = log_mel(tone(150.0, 0.4)[None])
     assert (log_mel(griffin_lim(mel, 32)) - mel).abs().mean() < 0.2
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65])
+def test_convolutions_of_rounded_lengths_see_zeros_beyond_the_end(length):
+    torch.manual_seed(0)
+    model, x = Residuals(8, (1, 2, 4)), torch.randn(2, length, 8)
+    real = torch.arange(length) < torch.tensor([[length], [length // 2]])
+    for mask in (None, real):
+        exact, rounded = (model.train(training)(x, mask) for training in (True, False))
+        torch.testing.assert_close(rounded, exact, atol=1e-6, rtol=1e-5)
 
 
 def test_details_tell_what_units_lack_and_the_first_books_tell_most():
