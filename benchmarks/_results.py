@@ -141,9 +141,13 @@ def machine() -> dict[str, Any]:
 # --- benchmarks ----------------------------------------------------------------------------------------------------
 
 
-def figure(value: float, unit: str, goal: float, *, least: bool = True, **more: Any) -> dict[str, Any]:
-    """One figure of a benchmark: ``goal`` is the least (or the most) that is ok; ``more`` are figures behind it."""
-    return {"value": value, "unit": unit, "goal": goal, "ok": value >= goal if least else value <= goal, **more}
+def figure(value: float, unit: str, goal: float | None, *, least: bool = True, **more: Any) -> dict[str, Any]:
+    """One figure of a benchmark: ``goal`` is the least (or the most) that is ok; ``more`` are figures behind it.
+
+    Without a goal it is told, and judged by nobody.
+    """
+    judged = {} if goal is None else {"goal": goal, "ok": value >= goal if least else value <= goal}
+    return {"value": value, "unit": unit, **judged, **more}
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
@@ -162,8 +166,8 @@ def show(figures: Mapping[str, Mapping[str, Any]], flags: argparse.Namespace) ->
         print(json.dumps(figures, indent=2))
         return
     for key, one in figures.items():
-        verdict = "ok" if one["ok"] else "MISSED"
-        print(f"{key:32} {one['value']:8.2f} {one['unit']} (goal {one['goal']:g}) {verdict}  {dict(one)}")
+        verdict = f"(goal {one['goal']:g}) {'ok' if one['ok'] else 'MISSED'}  " if "goal" in one else ""
+        print(f"{key:32} {one['value']:8.2f} {one['unit']} {verdict}{dict(one)}")
 
 
 def present(
@@ -176,19 +180,21 @@ def present(
     measured: str,
     notes: Sequence[str] = (),
     split: str = "no data set",
+    seeds: Sequence[int] = (),
 ) -> None:
     """Print a benchmark's figures as the flags say, and save them; the texts are those of `Result`."""
     show(figures, flags)
     if flags.save:
         values = {key: dict(one) for key, one in figures.items()}
+        judged = {key: one for key, one in figures.items() if "goal" in one}
         missed = [
             f"{key} ({one['value']:g} {one['unit']}, goal {one['goal']:g})"
-            for key, one in figures.items()
+            for key, one in judged.items()
             if not one["ok"]
         ]
         verdict = (
-            f"{len(figures) - len(missed)} of {len(figures)} goals reached"
+            f"{len(judged) - len(missed)} of {len(judged)} goals reached"
             + f"; missed: {', '.join(missed)}" * bool(missed)
             + "."
         )
-        write_result(name, Result(title, claim, verdict, measured, values, split, notes=list(notes)))
+        write_result(name, Result(title, claim, verdict, measured, values, split, list(seeds), notes=list(notes)))

@@ -72,7 +72,7 @@ def main() -> None:
     rates = {way: rate(pairs) for way, pairs in some.items()}
     chapters = {way: recordings(pairs, run.config.joint) for way, pairs in some.items()}
     lost = {way: added(chapters[FIRST], own, process_characters) for way, own in chapters.items()}
-    quarter = min((f"{name}@{FULL // 4}" for name in MEMORIES), key=rates.__getitem__)
+    quarter = f"fifo@{FULL // 4}"
     apart = {
         f"{way} less {FIRST}, {name}": round(points, 2)
         for way, of in lost.items()

@@ -28,6 +28,7 @@ class Source:
     Args:
         path: name on the hub, local folder, or one local file.
         subset: configuration of the data set (the second argument of `datasets.load_dataset`); empty = its default.
+        revision: branch, tag or commit of a data set on the hub; empty = its newest.
         text: column that holds the text.
         audio: column that holds the recordings: encoded files, or paths relative to the data set; empty = text alone.
         speaker: column that says who speaks, if there is one.
@@ -39,6 +40,7 @@ class Source:
 
     path: str = ""
     subset: str = ""
+    revision: str = ""
     text: str = "text"
     audio: str = ""
     speaker: str = "speaker_id"
@@ -51,7 +53,7 @@ class Source:
         """Stream the documents of ``split``. Raises `ValueError` for a data set, split or column that is not there."""
         if not self.path:
             raise ValueError("data source hub has no path; give `path: NAME_ON_THE_HUB_OR_FOLDER`")
-        splits = _open(self.path, self.subset)
+        splits = _open(self.path, self.subset, self.revision)
         alone = list(splits) == [self.train]
         wanted = self.train if alone else {"train": self.train, "dev": self.dev, "test": self.test}[split]
         if wanted not in splits:
@@ -102,7 +104,7 @@ def _recording(cell: Any, root: Path, name: str) -> Audio:
     return Audio(str((root if root.is_dir() else root.parent) / path))
 
 
-def _open(path: str, subset: str) -> Any:
+def _open(path: str, subset: str, revision: str) -> Any:
     """The data set's splits by name, each an iterable of rows."""
     import datasets  # slow to import: only when it is used
 
@@ -112,7 +114,7 @@ def _open(path: str, subset: str) -> Any:
     try:
         if builder and Path(path).is_file():
             return datasets.load_dataset(builder, data_files=path, streaming=True)
-        return datasets.load_dataset(path, subset or None, streaming=True)
+        return datasets.load_dataset(path, subset or None, revision=revision or None, streaming=True)
     except Exception as error:  # its own errors, those of the hub's client and of half a dozen file formats
         hint = "" if Path(path).exists() else did_you_mean(path)
         raise ValueError(

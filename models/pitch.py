@@ -64,10 +64,11 @@ def pulses(hz: Float[Tensor, "batch frames"], rate: int, hop: int) -> Float[Tens
     ``hop`` samples a frame. The sum of K cosines has a closed form (Dirichlet's kernel), so that it costs the same for
     any K. Frames of 0 Hz are silent.
     """
-    along = F.interpolate(hz[:, None].double(), scale_factor=hop, mode="linear")[:, 0]
+    exact = (hz.cpu() if hz.device.type == "mps" else hz).double()  # which has no double precision
+    along = F.interpolate(exact[:, None], scale_factor=hop, mode="linear")[:, 0]
     harmonics = torch.where(along > 0, (rate / 2 / along.clamp(min=1.0)).floor(), 0.0)
     half = torch.remainder((along / rate).cumsum(1), 1.0) * math.pi
     sine = half.sin()
     near = sine.abs() < 1e-6
     total = torch.where(near, harmonics, 0.5 * (((2 * harmonics + 1) * half).sin() / sine.masked_fill(near, 1.0) - 1))
-    return (total * (2 / harmonics.clamp(min=1)).sqrt()).to(hz.dtype)
+    return (total * (2 / harmonics.clamp(min=1)).sqrt()).to(hz)

@@ -45,6 +45,12 @@ class SpeakerConfig:
             )
         if not 0 <= self.corrupt < 1:
             raise ValueError(f"corrupt = {self.corrupt} must be from 0 to below 1")
+        self.transformer(1)
+
+    def transformer(self, units: int) -> TransformerConfig:
+        """The shape of the transformer. Raises `ValueError` for one that cannot be."""
+        shape = {"layers": self.layers, "dim": self.dim, "heads": self.heads, "dropout": self.dropout}
+        return TransformerConfig(units + 1, frame_dim=self.dim, **shape)
 
 
 class Spoken(NamedTuple):
@@ -121,8 +127,7 @@ class UnitSpeaker(nn.Module):
         self.letters = nn.Embedding(len(letters), width)
         self.around = Residuals(width, config.reach, config.dropout)
         self.said = nn.Embedding(units + 2, width)
-        shape = {"layers": config.layers, "dim": width, "heads": config.heads, "dropout": config.dropout}
-        self.transformer = MemoryTransformer(TransformerConfig(units + 1, frame_dim=width, **shape))
+        self.transformer = MemoryTransformer(config.transformer(units))
         self.lasting = Residuals(width, (1, 2, 1), config.dropout)
         self.duration = nn.Linear(width, config.longest)
 
@@ -245,5 +250,5 @@ def _draw(
 ) -> Int[Tensor, " rows"]:
     if temperature == 0:
         return logits.argmax(1)
-    chances = torch.softmax((logits - logits.amax(1, keepdim=True)).double().cpu() / temperature, -1)
+    chances = torch.softmax((logits - logits.amax(1, keepdim=True)).cpu().double() / temperature, -1)
     return torch.multinomial(chances, 1, generator=generator)[:, 0].to(logits.device)

@@ -203,7 +203,7 @@ class UnitVocoder(nn.Module):
     def _harmonic(self, sound: Sound, hz: Tensor, voiced: Tensor) -> Float[Tensor, "batch samples"]:
         """Pulses and noise, filtered and added."""
         source = pulses(hz, RATE, HOP)
-        # Drawn anew for each call, but the same for the same length: speech is to be reproducible.
+        # The same for the same length, that of all crops of training, too: speech is to be reproducible.
         noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(source.shape[1])).to(source)
         filters = [(x @ self.bins.T).exp().transpose(1, 2) for x in (sound.harmonic, sound.noise)]
         spectra = [self._spectrum(x)[..., : filters[0].shape[-1]] for x in (source, noise)]

@@ -16,7 +16,9 @@ APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u02bc\uff07`\u00b4", "'"
 
 
 def normalise(text: str) -> str:
-    r"""``text`` as it is scored: NFKC, lower case, words of letters, digits, marks and apostrophes, single spaces.
+    r"""``text`` as it is scored: NFKC, lower case, words of letters, digits and marks, single spaces.
+
+    An apostrophe stays inside of a word; at its ends it is a quotation mark, or cannot be heard.
 
     >>> normalise('  "Don\u2019t," she said \u2014 TWICE.')
     "don't she said twice"
@@ -24,7 +26,7 @@ def normalise(text: str) -> str:
     kept = unicodedata.normalize("NFKC", text).translate(APOSTROPHES).lower()
     kept = unicodedata.normalize("NFKC", kept)  # what lower case has taken apart
     words = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in kept).split()
-    return " ".join(word for word in words if word.strip("'"))
+    return " ".join(bare for word in words if (bare := word.strip("'")))
 
 
 @dataclass(frozen=True)

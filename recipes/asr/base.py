@@ -33,7 +33,7 @@ class Utterance:
 
 
 Way = Callable[[Sequence[Sequence[Any]]], Iterator[tuple[int, Letter]]]
-"""Transcribes recordings, each the contents of documents that follow one another, in memory that does not grow.
+"""Transcribes recordings, each the contents of documents that follow one another.
 
 A letter comes with its recording's number; the letters of a recording come in order, those of several may be mixed.
 """
@@ -105,6 +105,10 @@ class Recogniser(Protocol):
 
     def length(self, content: Any) -> int:
         """How long a document's content is. Raises `UnreadableError` for one that cannot be read to its end."""
+        ...
+
+    def check(self, decoding: Decoding) -> None:
+        """Raise `ValueError` for what is not there or cannot be, before a folder is made and anything is trained."""
         ...
 
     def fit(self, job: Job) -> Transcriber:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ...artifacts import missing_file
 from ...models.ctc import BLANK, ctc_loss
 from ...models.scorers.base import Loss
 from .._letters import Alphabet
@@ -103,18 +104,31 @@ def _quietest(log_probs: Float[Tensor, "time classes"]) -> int:
     return int(runs[:longest].sum()) + max(1, int(runs[longest]) // 2)
 
 
-def decoder(alphabet: Alphabet, decoding: Decoding, lexicon: Path) -> Callable[..., Any]:
-    """torchaudio's beam search (flashlight). Raises `ValueError` without the extra ``asr`` and for files it refuses."""
+def ready(decoding: Decoding) -> Callable[..., Any] | None:
+    """torchaudio's beam search (flashlight), or None where no beam is wanted.
+
+    Raises `ValueError` without the extra ``asr``, and where the language model is not there.
+    """
+    if not decoding.beam:
+        return None
     try:
         from torchaudio.models.decoder import ctc_decoder
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # torchaudio makes the one of the other
         raise ValueError("decoding with a beam needs flashlight-text; run `pip install 'vqmem[asr]'`") from error
-    for file in (lexicon if decoding.lexicon else None, decoding.lm):
-        if file is not None and not Path(file).is_file():
-            raise ValueError(f"{str(file)!r}, which the beam needs, is not there; check `decoding`")
+    if decoding.lm is not None and not Path(decoding.lm).is_file():
+        raise missing_file("decoding.lm (a KenLM file)", Path(decoding.lm))
+    return ctc_decoder
+
+
+def decoder(alphabet: Alphabet, decoding: Decoding, lexicon: Path) -> Callable[..., Any]:
+    """The beam search of a run. Raises `ValueError` as `ready` does, and for files that flashlight refuses."""
+    search = ready(decoding)
+    assert search is not None, "called for a beam"
+    if decoding.lexicon and not lexicon.is_file():
+        raise missing_file("lexicon of the run", lexicon)
     tokens = ["-", *alphabet.characters.replace(" ", "|")]
     try:
-        return ctc_decoder(
+        return search(
             lexicon=str(lexicon) if decoding.lexicon else None,
             tokens=tokens,
             lm=decoding.lm,

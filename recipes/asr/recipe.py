@@ -88,18 +88,23 @@ class Run(NamedTuple):
 
 def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
-    out = Path(config.out)
-    with locked(out):
-        figures = evaluate(fit(config))
-        if ranks()[0] == 0:
-            atomic_write(out / "evaluation.json", json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    figures = evaluate(fit(config))
+    if ranks()[0] == 0:
+        path = Path(config.out) / "evaluation.json"
+        atomic_write(path, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
     return figures
 
 
 def fit(config: Config) -> Run:
     """The recogniser, trained and saved, or loaded where that has been done."""
-    out, device = Path(config.out), resolve_device(config.device)
     recogniser: Recogniser = build("recognisers", config.recogniser)
+    recogniser.check(config.decoding)
+    with locked(Path(config.out)):
+        return _fit(config, recogniser)
+
+
+def _fit(config: Config, recogniser: Recogniser) -> Run:
+    out, device = Path(config.out), resolve_device(config.device)
     start_processes(config.train.parallel, device)
     claim(config, BESIDE)
     with main_first():
@@ -125,8 +130,8 @@ def fit(config: Config) -> Run:
     return Run(config, alphabet, recogniser, recogniser.fit(job))
 
 
-def load_run(folder: Path, device: torch.device | str = "cpu", decoding: Decoding | None = None) -> Run:
-    """A finished run, with other decoding than its own where that is given.
+def load_run(folder: Path, device: torch.device | str = "cpu", beam: int | None = None) -> Run:
+    """A finished run, with another ``beam`` than its own where that is given: 0 is greedy, without lexicon and lm.
 
     Raises `ValueError` where a part is missing or damaged, or the recogniser cannot decode so.
     """
@@ -137,7 +142,10 @@ def load_run(folder: Path, device: torch.device | str = "cpu", decoding: Decodin
     if not (folder / ALPHABET).is_file():
         raise ValueError(f"{folder} has no {ALPHABET}: it holds no finished `vqmem asr`; run its command again")
     alphabet = Alphabet(read_sealed(folder / ALPHABET)["characters"])
-    transcriber = recogniser.load(folder, alphabet, decoding or config.decoding, torch.device(device))
+    decoding = config.decoding
+    if beam is not None:
+        decoding = replace(decoding, beam=beam) if beam else Decoding()
+    transcriber = recogniser.load(folder, alphabet, decoding, torch.device(device))
     return Run(config, alphabet, recogniser, transcriber)
 
 

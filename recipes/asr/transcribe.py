@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from ...data._audio import Audio
@@ -25,11 +24,9 @@ def show(files: Sequence[str], folder: Path, *, as_json: bool, beam: int | None,
     Nothing is printed of a recording before all of it was read. Those that cannot be read are passed over and listed on
     standard error at the end; `UnreadableError` is raised where there are any.
     """
-    run = load_run(folder, resolve_device(device))
+    run = load_run(folder, resolve_device(device), beam)
     if run.recogniser.reads != "audio":
         raise ValueError(f"{folder} reads {run.recogniser.reads} that were made elsewhere, not recordings")
-    if beam is not None:
-        run = load_run(folder, resolve_device(device), replace(run.config.decoding, beam=beam))
     chosen = _way(run, way)
     skipping, total = Skipping(), sum(seconds_of(Audio(file)) for file in files)
     with Bar("transcribing", total, quiet=total < SLOW) as bar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -28,16 +29,21 @@ def read(
 ) -> tuple[list[Utterance], list[str]]:
     """The utterances of ``split``, and a line for each document that is left out: unreadable, or without text.
 
-    Lengths are kept in ``cache``, since a recording is read to its end for one. Raises `ValueError` where nothing is
+    Lengths are kept in ``cache``, since a recording is read to its end for one; so what could not be read then stays
+    left out, which is told again. Raises `ValueError` where nothing is
     left, and where the cache is damaged or of other documents.
     """
     documents, reads = list(build("data", data).documents(split)), recogniser.reads
     index = cache / f"{split}.json"
-    if not index.is_file():
+    fresh = not index.is_file()
+    if fresh:
         _measure(documents, split, recogniser, index)
     about = read_sealed(index)
     if [document.name for document in documents] != about["documents"]:
         raise ValueError(f"the documents of the split {split} are not those of {index}; use another out")
+    if about["skipped"] and not fresh:
+        told = f"{len(about['skipped'])} documents of {split} are left out, as {index} says"
+        print(f"{told}; use another out to read them anew", file=sys.stderr)
     utterances = [
         Utterance(document.name, document.content(reads), normalise(document.text), length)
         for document, length in zip(documents, about["lengths"], strict=True)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...data._reading import Skipping
+from ...data._reading import Skipping, UnreadableError
 from ...data.base import Document, Split
 from ...models.pitch import track
 from ...models.unit_speaker import Sentence, Sentences, Spoken, UnitSpeaker
@@ -23,6 +23,11 @@ from .._corpus import spread
 from .._progress import progress
 from .alignment import Aligner, Pair
 from .text import alphabet, plain, spell
+
+LONGEST = 60
+"""Seconds of a recording: alignment and pitch take memory by what is said at once."""
+PAIRS = 1 << 28
+"""Entries of the alignment's table of pairs of letters and units: a gigabyte."""
 
 
 class Clip(NamedTuple):
@@ -58,9 +63,12 @@ def read_clips(
 
     Unreadable ones are skipped and listed. Raises `ValueError` where there is none.
     """
-    documents = spread(list(build("data", data).documents(split)), count)
+    documents, total = build("data", data).documents(split), None
+    if seconds is None:  # else what lies behind them should not even be listed: the source may be streamed
+        documents = spread(list(documents), count)
+        total = len(documents)
     clips, skipping, left = [], Skipping(), float("inf") if seconds is None else seconds
-    for document in progress(documents, len(documents), f"recordings of {split}"):
+    for document in progress(documents, total, f"recordings of {split}"):
         with skipping:
             clips.append(_clip(document, tokenizer))
             left -= len(clips[-1].waveform) / RATE
@@ -75,6 +83,8 @@ def read_clips(
 def _clip(document: Document, tokenizer: UnitTokenizer) -> Clip:
     audio = document.content("audio")
     units, waveform = tokenizer.encode(audio).ids, audio.read()
+    if len(waveform) > LONGEST * RATE:
+        raise UnreadableError(f"{document.name!r} lasts {len(waveform) / RATE:.0f} s; cut it to at most {LONGEST} s")
     waveform = F.pad(waveform, (0, max(0, FRAME * len(units) - len(waveform))))[: FRAME * len(units)]
     unknown = torch.zeros(len(units), 2 * REACH + 1, dtype=torch.long)
     return Clip(document.name, document.text, waveform, units, *track(waveform, RATE, HOP), unknown)
@@ -86,6 +96,8 @@ def align(clips: Sequence[Clip], units: int) -> tuple[str, Aligner]:
     letters = alphabet(clip.text for clip in told)
     if len(letters) < 2:
         raise ValueError(f"{len(clips)} training recordings have no texts to learn from; give a manifest with `text`")
+    if len(letters) ** 2 * units > PAIRS:
+        raise ValueError(f"texts of {len(letters)} characters are too many to align; write them in an alphabet")
     return letters, Aligner.fit([_pair(clip, letters) for clip in told], len(letters), units)
 
 

@@ -68,7 +68,7 @@ def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip], details: Details 
         made = {
             "harmonic": copy(model, units, wave="harmonic"),
             "griffin_lim": copy(model, units, wave="griffin_lim"),
-            "told": copy(model, units, around),
+            "told": copy(model, units, around, wave="harmonic"),
         }
         if details is not None:
             made["detailed"] = detailed(model, details, clip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...artifacts import CONFIG, atomic_write, save_model
+from ...artifacts import CONFIG, atomic_write, read_sealed, save_model, seal
 from ...models.details import Details, DetailsConfig, rows
 from ...models.scorers.base import Loss
 from ...models.spectral import bandwidth
@@ -116,6 +117,8 @@ def run(config: Config) -> dict[str, Any]:
         with main_first():
             tokenizer = fit_units(config)
         clips = read_clips(config.data, "train", tokenizer, seconds=config.train_seconds)
+        with main_first():
+            _keep_to(clips, out / "data.json")
         dev = read_clips(config.data, "dev", tokenizer, count=config.eval_clips)
         letters, aligner = align(clips, tokenizer.vocab_size)
         (clips, read), (dev, held_out) = (aligned(of, letters, aligner) for of in (clips, dev))
@@ -129,6 +132,15 @@ def run(config: Config) -> dict[str, Any]:
             atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
             write_report(out / "report.html", voice, figures, dev, config.samples, as_dict(config))
     return figures
+
+
+def _keep_to(clips: Sequence[Clip], path: Path) -> None:
+    """Note what is learnt from. Raises `ValueError` where an earlier go, whose models may be there, had other clips."""
+    said = "\n".join(json.dumps([clip.name, clip.text, len(clip.units)]) for clip in clips)
+    told = seal({"recordings": len(clips), "names_and_texts": hashlib.sha256(said.encode()).hexdigest()})
+    if path.is_file() and read_sealed(path) != told:
+        raise ValueError(f"the recordings to learn from are not those that {path.parent} began with; use another out")
+    atomic_write(path, json.dumps(told) + "\n")
 
 
 def fit_units(config: Config) -> UnitTokenizer:
@@ -174,7 +186,7 @@ def fit_details(config: Config, vocoder: UnitVocoder, clips: Sequence[Clip]) -> 
         seed_all(config.seed)
         start: list[torch.Tensor] = []
         for number in torch.randperm(len(clips)).tolist():
-            start.append(rows(lacking(vocoder, clips[number])))
+            start.append(rows(lacking(vocoder, clips[number])).cpu())
             if sum(map(len, start)) >= DETAILED:
                 break
         details = Details(config.details, torch.cat(start))
@@ -206,7 +218,7 @@ def _fitted(config: Config, model: Any, loader: Any, settings: TrainConfig, figu
     """The model, trained and saved in the folder that is called like it."""
     name = part_of(model)
     folder = Path(config.out) / name
-    same = identity(config, BESIDE)
-    train(ModelTask(model), loader, settings, folder / "training", describe=name, identity=same, evaluate=figures)
-    save_model(folder, model.kind, model.fields(), model)
-    return model.eval()
+    same, task = identity(config, BESIDE), ModelTask(model)
+    train(task, loader, settings, folder / "training", describe=name, identity=same, evaluate=figures)
+    save_model(folder, model.kind, model.fields(), task.module)
+    return task.module.eval()

@@ -17,7 +17,7 @@ from .._page import render, to_bytes
 from .._sound import mel, picture, sound
 from .clips import Clip
 from .evaluate import copy, detailed
-from .speak import Manner, speak
+from .speak import Manner, pieces, speak
 from .text import plain
 from .voice import Voice
 
@@ -49,7 +49,7 @@ def write_report(
 
 
 def versions(voice: Voice, clip: Clip) -> dict[str, Float[Tensor, " _"]]:
-    """A recording, copies from ever less of it, and its text spoken."""
+    """A recording, copies from ever less of it, and its text spoken, where any of it can be."""
     model, details = voice.vocoder, voice.details
     units, around = clip.units.to(model.device), clip.beside.to(model.device)
     scale, books = model.size.scale, details.config.books if details else 0
@@ -61,7 +61,7 @@ def versions(voice: Voice, clip: Clip) -> dict[str, Float[Tensor, " _"]]:
         **{f"its units and {number} details": detailed(model, details, clip, number) for number in shown if details},
         "its units": copy(model, units),
         "its units and letters": copy(model, units, around),
-        "its text": torch.cat(list(speak(voice, clip.text, Manner()))),
+        **({"its text": torch.cat(list(speak(voice, clip.text, Manner())))} if pieces(voice, clip.text) else {}),
     }
 
 

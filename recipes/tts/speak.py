@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...artifacts import atomic_file
@@ -50,8 +50,7 @@ def speak(voice: Voice, text: str, manner: Manner) -> Iterator[Float[Tensor, " _
     Characters that the voice has not learnt are left out (see `unknown`). The same seed gives the same samples.
     Raises `ValueError`, when it is called, where nothing of the text can be spoken.
     """
-    pieces = [spell(piece, voice.speaker.alphabet)[0] for piece in cut(text, PIECE)]
-    said = [letters for letters in pieces if any(voice.speaker.alphabet[i].isalnum() for i in letters.tolist())]
+    said = pieces(voice, text)
     if not said:
         known = "".join(sorted(c for c in voice.speaker.alphabet if c.isalnum()))
         raise ValueError(
@@ -60,10 +59,16 @@ def speak(voice: Voice, text: str, manner: Manner) -> Iterator[Float[Tensor, " _
     return _spoken(voice, said, manner)
 
 
-def _spoken(voice: Voice, pieces: list[Tensor], manner: Manner) -> Iterator[Float[Tensor, " _"]]:
+def pieces(voice: Voice, text: str) -> list[Int[Tensor, " letters"]]:
+    """The letters of a text in pieces that can be spoken: of those without a letter or digit nothing is said."""
+    spelt = [spell(piece, voice.speaker.alphabet)[0] for piece in cut(text, PIECE)]
+    return [letters for letters in spelt if any(voice.speaker.alphabet[i].isalnum() for i in letters.tolist())]
+
+
+def _spoken(voice: Voice, said: list[Tensor], manner: Manner) -> Iterator[Float[Tensor, " _"]]:
     device, generator = voice.speaker.letters.weight.device, torch.Generator().manual_seed(manner.seed)
-    for first in range(0, len(pieces), ROWS):
-        group = [letters.to(device) for letters in pieces[first : first + ROWS]]
+    for first in range(0, len(said), ROWS):
+        group = [letters.to(device) for letters in said[first : first + ROWS]]
         for letters, spoken in zip(group, voice.speaker.speak(group, manner.temperature, generator), strict=True):
             units, owners = (x.repeat_interleave(spoken.frames) for x in (spoken.units, spoken.owners))
             around = beside(letters, owners, len(voice.speaker.alphabet))
@@ -84,16 +89,19 @@ def write_speech(voice: Voice, text: str, out: Path, manner: Manner) -> float:
 
     if out.suffix.lower() not in FORMATS:
         raise UnknownNameError("format of sound", out.suffix or out.name, list(FORMATS))
-    pieces, samples = speak(voice, text, manner), 0
-    with (
-        Bar("speaking", sum(1 for _ in cut(text, PIECE)), quiet=len(text) < 4 * PIECE) as bar,
-        atomic_file(out) as file,
-        soundfile.SoundFile(file, "w", RATE, 1, format=FORMATS[out.suffix.lower()]) as sound,
-    ):
-        for number, piece in enumerate(pieces, 1):
-            sound.write(piece.clamp(-1, 1).numpy())
-            samples += len(piece)
-            bar.update(number)
+    spoken, samples = speak(voice, text, manner), 0
+    with Bar("speaking", len(pieces(voice, text)), quiet=len(text) < 4 * PIECE) as bar, atomic_file(out) as file:
+        try:
+            # By its descriptor: what fails inside of a file object's methods is printed, and does not get here.
+            with soundfile.SoundFile(
+                file.fileno(), "w", RATE, 1, format=FORMATS[out.suffix.lower()], closefd=False
+            ) as sound:
+                for number, piece in enumerate(spoken, 1):
+                    sound.write(piece.clamp(-1, 1).numpy())
+                    samples += len(piece)
+                    bar.update(number)
+        except (soundfile.LibsndfileError, AssertionError) as error:  # it asserts that all was written
+            raise OSError(f"cannot write all of {str(out)!r}; is there room on the disk?") from error
     return samples / RATE
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from vqmem.artifacts import read_config, save_model
 from vqmem.cli import main
 from vqmem.recipes._config import load
 from vqmem.recipes.asr import recipe
+from vqmem.recipes.asr.recognisers.ctc import KIND
 
 NETWORK = (
     "{extractor_mode: group_norm, extractor_conv_layer_config: [[8, 40, 20], [8, 8, 4], [8, 4, 4]], "
@@ -82,6 +86,19 @@ def test_a_recogniser_of_recordings(folder, trained, capsys, contents):
     assert contents(trained) == before
 
 
+@pytest.fixture(scope="module")
+def talking(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, made to write a letter wherever it would rather write nothing."""
+    out = tmp_path_factory.mktemp("talking") / "run"
+    shutil.copytree(trained, out)
+    run = recipe.load_run(out)
+    model = run.transcriber.model  # pyright: ignore[reportAttributeAccessIssue]
+    model.head[-1].bias.data[0] -= 20
+    fields = read_config(out / "model", KIND)["fields"]
+    save_model(out / "model", KIND, fields, model)
+    return out
+
+
 def test_texts_without_room_are_left_out_and_told(folder, tmp_path, capsys):
     assert main(["asr", str(folder / "ctc.yaml"), f"out={tmp_path / 'run'}", "characters=nosey"]) == 0
     told = capsys.readouterr().err
@@ -100,22 +117,24 @@ def test_a_run_that_was_stopped_ends_as_if_it_was_not(folder, trained, tmp_path,
     assert all((tmp_path / "run" / name).read_bytes() == (trained / name).read_bytes() for name in weights)
 
 
-def test_recordings_are_transcribed_with_times(folder, trained, capsys):
-    assert main(["transcribe", str(folder / "0.wav"), "--run", str(trained), "--json"]) == 0
+def test_recordings_are_transcribed_with_times(folder, talking, capsys):
+    assert main(["transcribe", str(folder / "0.wav"), "--run", str(talking), "--json"]) == 0
     words = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert words
+    assert [word["start"] for word in words] == sorted(word["start"] for word in words)
     assert all(set(word) == {"word", "start", "end"} for word in words)
     assert all(0 <= word["start"] < word["end"] <= 1.02 for word in words)
-    assert main(["transcribe", str(folder / "0.wav"), "--run", str(trained)]) == 0
+    assert main(["transcribe", str(folder / "0.wav"), "--run", str(talking)]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert " ".join(text for _, _, text in lines) == " ".join(word["word"] for word in words)
 
 
-def test_what_cannot_be_read_is_told_and_the_others_go_on(folder, trained, tmp_path, capsys):
+def test_what_cannot_be_read_is_told_and_the_others_go_on(folder, talking, tmp_path, capsys):
     (tmp_path / "cut.flac").write_bytes(b"fLaC")
     files = [str(path) for path in (folder / "8.wav", folder / "1.wav", tmp_path / "cut.flac", folder / "2.wav")]
-    assert main(["transcribe", *files, "--run", str(trained), "--json"]) == 2
+    assert main(["transcribe", *files, "--run", str(talking), "--json"]) == 2
     out, told = capsys.readouterr()
-    assert {json.loads(line)["file"] for line in out.splitlines()} <= {files[1], files[3]}
+    assert {json.loads(line)["file"] for line in out.splitlines()} == {files[1], files[3]}
     assert told.splitlines()[0] == "skipped 2 of 4:"
     assert told.splitlines()[-1] == "vqmem: 2 of 4 recordings could not be read; see above"
     assert len(told.splitlines()) == 4
@@ -140,6 +159,38 @@ def test_what_is_wrong_with_a_recording_is_one_line(trained, bad_recordings, tmp
         assert told in refused("transcribe", tmp_path / name, "--run", trained)
 
 
+def test_what_a_run_lacks_is_told_before_anything_is_made(folder, trained, tmp_path, refused, monkeypatch):
+    out, clip = tmp_path / "run", folder / "0.wav"
+    before = (trained / "config.yaml").read_bytes()
+    assert "encoder (the folder of a finished" in refused(
+        "asr", folder / "ctc.yaml", f"out={out}", f"recogniser.encoder={tmp_path / 'typo'}"
+    )
+    fitted = f"recogniser.front_end={{name: hubert_units, fitted: {tmp_path / 'typo'}}}"
+    assert "hubert_units fitted" in refused("asr", folder / "units.yaml", f"out={out}", fitted)
+    monkeypatch.setitem(sys.modules, "flashlight", None)
+    monkeypatch.setitem(sys.modules, "flashlight.lib.text.decoder", None)
+    for module in ("torchaudio.models.decoder", "torchaudio.models.decoder._ctc_decoder"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    assert "pip install 'vqmem[asr]'" in refused("transcribe", clip, "--run", trained, "--beam", "5")
+    assert "pip install 'vqmem[asr]'" in refused("asr", folder / "ctc.yaml", f"out={trained}", "decoding.beam=5")
+    assert (trained / "config.yaml").read_bytes() == before
+    assert not out.exists()
+
+
+def test_a_beam_of_0_is_greedy_whatever_the_run_has(folder, talking, tmp_path, capsys):
+    shutil.copytree(talking, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    told = config.read_text().replace("beam: 0", "beam: 5").replace("lexicon: false", "lexicon: true")
+    assert "beam: 5" in told
+    assert "lexicon: true" in told
+    config.write_text(told)
+    spoken = []
+    for run in (talking, tmp_path / "run"):
+        assert main(["transcribe", str(folder / "0.wav"), "--run", str(run), "--beam", "0"]) == 0
+        spoken.append(capsys.readouterr().out)
+    assert spoken[0] == spoken[1] != ""
+
+
 def test_what_is_wrong_is_one_line(folder, trained, refused, tmp_path):
     clip = folder / "0.wav"
     assert "run (the folder of a finished `vqmem asr`)" in refused("transcribe", clip, "--run", tmp_path / "absent")
@@ -158,6 +209,20 @@ def test_what_is_wrong_is_one_line(folder, trained, refused, tmp_path):
     (trained.parent / "half").mkdir()
     (trained.parent / "half" / "config.yaml").write_bytes((trained / "config.yaml").read_bytes())
     assert "holds no finished" in refused("transcribe", clip, "--run", trained.parent / "half")
+
+
+def test_a_run_of_units_that_was_stopped_ends_as_if_it_was_not(folder, tmp_path, interrupted_once):
+    from vqmem.recipes._language_model import LanguageModelTask
+
+    interrupted_once(LanguageModelTask, 4)
+    argv = ["asr", str(folder / "units.yaml")]
+    with pytest.raises(InterruptedError):
+        recipe.run(load(recipe.Config, argv[1], [f"out={tmp_path / 'stopped'}"]))
+    for name in ("stopped", "whole"):
+        assert main([*argv, f"out={tmp_path / name}"]) == 0
+    for part in ("aligner", "scorer", "transformer"):
+        stopped, whole = ((tmp_path / name / part / "model.safetensors").read_bytes() for name in ("stopped", "whole"))
+        assert stopped == whole
 
 
 def test_units_become_text_with_every_memory(folder, tmp_path, capsys, refused):

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 from vqmem.cli import main
+from vqmem.recipes._config import load
+from vqmem.recipes.tts import recipe
 
 RATE = 16_000
 WORDS = ("abba", "cab", "dada", "bad", "cc", "ada")
@@ -76,6 +78,47 @@ def test_given_again_nothing_is_trained_anew(trained: Path, capsys: pytest.Captu
     assert (trained / "evaluation.json").read_text() == figures
 
 
+@pytest.mark.parametrize("step", [3, 40])
+def test_a_run_that_was_stopped_ends_as_if_it_was_not(step, trained: Path, tmp_path: Path, interrupted_once) -> None:
+    interrupted_once(recipe.ModelTask, step)  # the first is of the vocoder, the other of the speaker
+    changes = [f"out={tmp_path / 'run'}", "speaker_train.save_every=20", "vocoder_train.save_every=2"]
+    with pytest.raises(InterruptedError):
+        recipe.run(load(recipe.Config, trained / "config.yaml", changes))
+    assert main(["tts", str(trained / "config.yaml"), *changes]) == 0
+    for part in ("vocoder", "details", "speaker"):
+        name = f"{part}/model.safetensors"
+        assert (tmp_path / "run" / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_a_run_keeps_to_the_recordings_that_it_began_with(trained: Path, tmp_path: Path, refused) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(trained.parent, data, ignore=shutil.ignore_patterns("run"))
+    shutil.copytree(trained, run)
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace(str(trained.parent), str(data)))
+    shutil.copy(data / "0.wav", data / "14.wav")
+    with (data / "manifest.tsv").open("a") as file:
+        file.write("\n14.wav\tcab dada zz.")
+    before = (run / "evaluation.json").read_bytes()
+    assert "are not those that" in refused("tts", run / "config.yaml", f"out={run}", f"data.path={data}")
+    assert (run / "evaluation.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["long.wav", "long.flac", "long.ogg"])
+def test_a_full_disk_is_told_in_a_line(name, trained: Path, tmp_path: Path, capfd) -> None:
+    import resource  # as good as a full disk: files may not grow beyond this
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        assert main(["speak", "a dad cab. " * 40, "-o", str(tmp_path / name), "--run", str(trained)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    told = capfd.readouterr().err.splitlines()
+    assert "is there room on the disk?" in told[-1]
+    assert not any("Traceback" in line for line in told)
+    assert not list(tmp_path.iterdir())
+
+
 def test_text_is_spoken_into_a_file(trained: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     run = ["--run", str(trained), "--seed", "3"]
     files = [tmp_path / name for name in ("a.wav", "b.wav", "c.flac")]
@@ -118,6 +161,7 @@ def test_recordings_that_teach_nothing_are_refused(trained: Path, tmp_path: Path
     config, out = trained / "config.yaml", tmp_path / "run"
     assert "without deduplicate" in refused("tts", config, f"out={out}", "units.deduplicate=true")
     assert "longest = 0" in refused("tts", config, f"out={out}", "speaker.longest=0")
+    assert "heads=5" in refused("tts", config, f"out={out}", "speaker.heads=5")
     assert "speaker_train.seed is set by seed" in refused("tts", config, f"out={out}", "speaker_train.seed=1")
     silent = tmp_path / "silent"
     shutil.copytree(trained.parent, silent, ignore=shutil.ignore_patterns("run", "manifest.tsv", "*.yaml"))

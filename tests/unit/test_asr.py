@@ -48,6 +48,7 @@ def test_text_is_normalised():
     assert (
         normalise("  \u201cDon\u2019t,\u201d she said \u2014 \uff34\uff37\uff29\uff23\uff25.") == "don't she said twice"
     )
+    assert normalise("\u2018Yes,\u2019 he said; dogs' 'n' don't") == "yes he said dogs n don't"
     assert normalise("Stra\u00dfe, o\ufb03ce 42; '' -- '") == "stra\u00dfe office 42"
     assert normalise(" \u2014 ?! ") == normalise("") == ""
 

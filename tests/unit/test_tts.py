@@ -1,12 +1,16 @@
 """The parts of synthesis: pitch and pulses, the vocoder, alignment, text to units, speaking piece by piece."""
 
+import io
 import json
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from vqmem.data._audio import Audio
+from vqmem.data.base import Document
 from vqmem.models.details import Details, DetailsConfig, rows
 from vqmem.models.pitch import pulses, track
 from vqmem.models.residual import Residuals
@@ -24,6 +28,8 @@ from vqmem.models.unit_vocoder import (
     griffin_lim,
     log_mel,
 )
+from vqmem.recipes._units import load_units
+from vqmem.recipes.tts import clips
 from vqmem.recipes.tts import speak as speaking
 from vqmem.recipes.tts.alignment import Aligner, Pair
 from vqmem.recipes.tts.clips import Clip, Crops, Readings
@@ -116,6 +122,31 @@ def test_the_vocoder_refuses_units_that_are_not_there_and_says_nothing_to_none()
 def test_griffin_lim_gives_back_the_spectrogram():
     mel = log_mel(tone(150.0, 0.4)[None])
     assert (log_mel(griffin_lim(mel, 32)) - mel).abs().mean() < 0.2
+
+
+def test_recordings_that_are_too_long_are_listed_and_reading_stops_when_there_are_enough(monkeypatch, capsys):
+    def documents(split):
+        for number, seconds in enumerate((61, 2, 2)):
+            yield Document(f"{number}.wav", "a", audio=Audio(f"{number}.wav", _wav(seconds)))
+        pytest.fail("was read on")
+
+    monkeypatch.setattr(clips, "build", lambda kind, spec: SimpleNamespace(documents=documents))
+    kept = clips.read_clips("any", "train", load_units(), seconds=3.0)
+    assert [clip.name for clip in kept] == ["1.wav", "2.wav"]
+    assert "'0.wav' lasts 61 s; cut it to at most 60 s" in capsys.readouterr().err
+
+
+def _wav(seconds):
+    file = io.BytesIO()
+    soundfile.write(file, np.full(seconds * 16_000, 0.1), 16_000, format="WAV")
+    return file.getvalue()
+
+
+def test_too_many_characters_to_align_are_refused(monkeypatch):
+    monkeypatch.setattr(clips, "PAIRS", 10)
+    clip = Clip("a", "abab" * 5, *[torch.zeros(3, dtype=torch.long)] * 5)
+    with pytest.raises(ValueError, match="texts of 3 characters are too many to align"):
+        clips.align([clip], 5)
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65])

@@ -33,7 +33,7 @@ from ..._parallel import main_first, ranks
 from ..._train import seed_all, train
 from ..base import Decoding, Job, Utterance, Way, one_by_one
 from ..batches import Loader
-from ..ctc import LEXICON, Batch, CTCTask, beam, decoder, greedy, write_lexicon
+from ..ctc import LEXICON, Batch, CTCTask, beam, decoder, greedy, ready, write_lexicon
 from ..utterances import size_of
 
 KIND = "hubert_ctc"
@@ -88,6 +88,11 @@ class Recogniser:
         """Samples at 16 kHz. Raises `UnreadableError` for a recording that cannot be read, or is without a frame."""
         return size_of(content)
 
+    def check(self, decoding: Decoding) -> None:
+        """Raise `ValueError` for an encoder that is missing or of other frames, and for a beam that cannot be made."""
+        ready(decoding)
+        self._pretrained()
+
     def fit(self, job: Job) -> CTCTranscriber:
         """The network, trained and saved in ``model/``. Raises `ValueError` where no utterance can be learnt from."""
         with main_first():
@@ -133,19 +138,27 @@ class Recogniser:
         fields = {"config": asdict(model.config), "letters": len(job.alphabet)}
         save_model(folder, KIND, json.loads(json.dumps(fields)), task.module)
 
-    def _fresh(self, letters: int) -> HubertCTC:
+    def _pretrained(self) -> tuple[nn.Module, HubertConfig] | None:
+        """What ``encoder`` holds."""
         if self.encoder is None:
+            return None
+        run = Path(self.encoder)
+        if not run.is_dir():
+            raise missing_file("encoder (the folder of a finished `vqmem speech_pretraining`)", run)
+        pretrained, config = load_hubert(run / "model")
+        _check(config, f"encoder = {self.encoder!r}")
+        return pretrained, config
+
+    def _fresh(self, letters: int) -> HubertCTC:
+        begin = self._pretrained()
+        if begin is None:
             model = HubertCTC(self.model, letters, self.dropout)
             if self.filters:
                 first = model.encoder.wav2vec2.feature_extractor.conv_layers[0].conv.weight.data[:, 0]
                 channels, kernel = first.shape
                 first.copy_(filter_bank(channels, kernel, self.filters, RATE))
         else:
-            run = Path(self.encoder)
-            if not run.is_dir():
-                raise missing_file("encoder (the folder of a finished `vqmem speech_pretraining`)", run)
-            pretrained, config = load_hubert(run / "model")
-            _check(config, f"encoder = {self.encoder!r}")
+            pretrained, config = begin
             model = HubertCTC(config, letters, self.dropout)
             model.start_from(pretrained)
         model.encoder.wav2vec2.feature_extractor.requires_grad_(not self.freeze_convolutions)

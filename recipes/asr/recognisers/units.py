@@ -108,12 +108,15 @@ class Recogniser:
         """How so many units and letters take turns."""
         return Interleaving(units, letters, self.chunk, self.lookahead)
 
-    def fit(self, job: Job) -> UnitTranscriber:
-        """Front-end, aligner, scorer and language model, each trained and saved, or loaded where that has been done.
+    def check(self, decoding: Decoding) -> None:
+        """Raise `ValueError` for a beam, which only CTC has, and for fitted units that are not there."""
+        _refuse(decoding)
+        front_end = build("front-ends", self.front_end)
+        if getattr(front_end, "fitted", ""):
+            front_end.fit(())
 
-        Raises `ValueError` for a beam, which only CTC has.
-        """
-        _refuse(job.decoding)
+    def fit(self, job: Job) -> UnitTranscriber:
+        """Front-end, aligner, scorer and language model, each trained and saved, or loaded where that has been done."""
         with main_first():
             front_end = self._front_end(job)
         if not (job.out / "transformer" / CONFIG).is_file():
@@ -225,9 +228,9 @@ class UnitTranscriber:
         for content in contents:
             stream = self.front_end.encode(content)
             log_probs, _ = self.aligner(stream.ids[None].to(device), torch.tensor([len(stream)], device=device))
-            for letter in greedy(log_probs.cpu(), self.alphabet, 1.0):
-                start, end = (stream.starts[min(int(x) // SLOTS, len(stream) - 1)].item() for x in letter[1:])
-                yield Letter(letter.character, seconds + start, seconds + end)
+            for character, first, stop in greedy(log_probs.cpu(), self.alphabet, 1.0):
+                start, end = stream.starts[int(first) // SLOTS], stream.ends[(int(stop) - 1) // SLOTS]
+                yield Letter(character, seconds + start.item(), seconds + end.item())
             seconds += stream.ends[-1].item()
             yield Letter(" ", seconds, seconds)
 
