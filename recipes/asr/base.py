@@ -107,8 +107,8 @@ class Recogniser(Protocol):
         """How long a document's content is. Raises `UnreadableError` for one that cannot be read to its end."""
         ...
 
-    def check(self, decoding: Decoding) -> None:
-        """Raise `ValueError` for what is not there or cannot be, before a folder is made and anything is trained."""
+    def check(self, out: Path, decoding: Decoding) -> None:
+        """Raise `ValueError` for what `fit` will need and not find, before ``out`` is made and anything is trained."""
         ...
 
     def fit(self, job: Job) -> Transcriber:

@@ -98,7 +98,7 @@ def run(config: Config) -> dict[str, Any]:
 def fit(config: Config) -> Run:
     """The recogniser, trained and saved, or loaded where that has been done."""
     recogniser: Recogniser = build("recognisers", config.recogniser)
-    recogniser.check(config.decoding)
+    recogniser.check(Path(config.out), config.decoding)
     with locked(Path(config.out)):
         return _fit(config, recogniser)
 

@@ -88,10 +88,11 @@ class Recogniser:
         """Samples at 16 kHz. Raises `UnreadableError` for a recording that cannot be read, or is without a frame."""
         return size_of(content)
 
-    def check(self, decoding: Decoding) -> None:
+    def check(self, out: Path, decoding: Decoding) -> None:
         """Raise `ValueError` for an encoder that is missing or of other frames, and for a beam that cannot be made."""
         ready(decoding)
-        self._pretrained()
+        if not (out / "model" / CONFIG).is_file():
+            self._pretrained()
 
     def fit(self, job: Job) -> CTCTranscriber:
         """The network, trained and saved in ``model/``. Raises `ValueError` where no utterance can be learnt from."""
@@ -138,7 +139,7 @@ class Recogniser:
         fields = {"config": asdict(model.config), "letters": len(job.alphabet)}
         save_model(folder, KIND, json.loads(json.dumps(fields)), task.module)
 
-    def _pretrained(self) -> tuple[nn.Module, HubertConfig] | None:
+    def _pretrained(self) -> tuple[Any, HubertConfig] | None:
         """What ``encoder`` holds."""
         if self.encoder is None:
             return None

@@ -108,11 +108,11 @@ class Recogniser:
         """How so many units and letters take turns."""
         return Interleaving(units, letters, self.chunk, self.lookahead)
 
-    def check(self, decoding: Decoding) -> None:
+    def check(self, out: Path, decoding: Decoding) -> None:
         """Raise `ValueError` for a beam, which only CTC has, and for fitted units that are not there."""
         _refuse(decoding)
         front_end = build("front-ends", self.front_end)
-        if getattr(front_end, "fitted", ""):
+        if getattr(front_end, "fitted", "") and not (out / "front_end" / FILE).is_file():
             front_end.fit(())
 
     def fit(self, job: Job) -> UnitTranscriber:
