@@ -181,11 +181,20 @@ def present(
     notes: Sequence[str] = (),
     split: str = "no data set",
     seeds: Sequence[int] = (),
+    tables: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
+    intervals: Mapping[str, Any] | None = None,
+    interval_kind: str = "",
 ) -> None:
-    """Print a benchmark's figures as the flags say, and save them; the texts are those of `Result`."""
+    """Print a benchmark's figures as the flags say, and save them; the texts and intervals are those of `Result`.
+
+    ``tables`` are what is behind the figures: by heading, rows of columns.
+    """
+    tables = tables or {}
     show(figures, flags)
+    for heading, rows in {} if flags.json else tables.items():
+        print("\n".join([heading, *(f"  {row}: {dict(columns)}" for row, columns in rows.items())]))
     if flags.save:
-        values = {key: dict(one) for key, one in figures.items()}
+        values = {key: dict(one) for key, one in figures.items()} | dict(tables)
         judged = {key: one for key, one in figures.items() if "goal" in one}
         missed = [
             f"{key} ({one['value']:g} {one['unit']}, goal {one['goal']:g})"
@@ -197,4 +206,16 @@ def present(
             + f"; missed: {', '.join(missed)}" * bool(missed)
             + "."
         )
-        write_result(name, Result(title, claim, verdict, measured, values, split, list(seeds), notes=list(notes)))
+        result = Result(
+            title,
+            claim,
+            verdict,
+            measured,
+            values,
+            split,
+            list(seeds),
+            dict(intervals or {}),
+            interval_kind,
+            notes=list(notes),
+        )
+        write_result(name, result)
