@@ -66,13 +66,16 @@ def main() -> None:
         "gain of pretraining at equal steps": figure(round(pretrained - scratch, 2), "points", 0.0),
         **{f"speaker left out, {told}": figure(mean(of.values()), "%", None) for told, of in left_out.items()},
     }
-    without_theo = "mean without theo"
     tables = {
         "Official split at equal steps, % right": {
             side: {**own, "mean": mean(own.values())} for side, own in sides.items()
         },
         "Speakers left out, % right": {
-            told: {**own, "mean": mean(own.values()), without_theo: mean(x for k, x in own.items() if k != "theo")}
+            told: {
+                **own,
+                "mean": mean(own.values()),
+                "mean without theo": mean(share for name, share in own.items() if name != "theo"),
+            }
             for told, own in left_out.items()
         },
     }

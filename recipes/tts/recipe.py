@@ -112,7 +112,8 @@ def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save, report; gives what ``evaluation.json`` says."""
     out = Path(config.out)
     with locked(out):
-        start_processes(config.vocoder_train.parallel, resolve_device(config.device))
+        for settings in (config.vocoder_train, config.speaker_train):
+            start_processes(settings.parallel, resolve_device(config.device))
         claim(config, BESIDE)
         with main_first():
             tokenizer = fit_units(config)

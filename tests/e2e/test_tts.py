@@ -162,6 +162,7 @@ def test_recordings_that_teach_nothing_are_refused(trained: Path, tmp_path: Path
     assert "without deduplicate" in refused("tts", config, f"out={out}", "units.deduplicate=true")
     assert "longest = 0" in refused("tts", config, f"out={out}", "speaker.longest=0")
     assert "heads=5" in refused("tts", config, f"out={out}", "speaker.heads=5")
+    assert "needs torchrun" in refused("tts", config, f"out={out}", "speaker_train.parallel=fsdp")
     assert "speaker_train.seed is set by seed" in refused("tts", config, f"out={out}", "speaker_train.seed=1")
     silent = tmp_path / "silent"
     shutil.copytree(trained.parent, silent, ignore=shutil.ignore_patterns("run", "manifest.tsv", "*.yaml"))
