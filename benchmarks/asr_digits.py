@@ -99,8 +99,8 @@ def main() -> None:
             "Left out: the config from scratch and its 1,500 updates were chosen in a trial without theo and george, "
             "read on takes 10 to 29 of theo, where it had 83.5 % right, and 77.5 % from pretraining (1,500 updates of "
             "8): the mean without theo is told, too. Takes 0 to 4 of the speakers had been read once before.",
-            "All runs take some three quarters of an hour of processor time to train; the time told is that of the last "
-            "start.",
+            "All runs take some three quarters of an hour of processor time to train; the time told is that of the "
+            "last start.",
             "Pretraining: the encoder of `vqmem speech_pretraining tiny`, 46 minutes of LibriSpeech.",
             "Equal steps: the same network with those weights and from scratch, official split, 600 updates of 8 "
             f"recordings, {flags.seeds} seed{'s' * (flags.seeds > 1)}; few, so that what it has learnt before is seen.",
