@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -97,12 +98,21 @@ def write_speech(voice: Voice, text: str, out: Path, manner: Manner) -> float:
                 file.fileno(), "w", RATE, 1, format=FORMATS[out.suffix.lower()], closefd=False
             ) as sound:
                 for number, piece in enumerate(spoken, 1):
-                    sound.write(piece.clamp(-1, 1).numpy())
+                    _write(sound, piece)
                     samples += len(piece)
                     bar.update(number)
-        except (soundfile.LibsndfileError, AssertionError) as error:  # it asserts that all was written
+        except soundfile.LibsndfileError as error:
             raise OSError(f"cannot write all of {str(out)!r}; is there room on the disk?") from error
     return samples / RATE
+
+
+def _write(sound: Any, piece: Float[Tensor, " _"]) -> None:
+    import soundfile
+
+    try:
+        sound.write(piece.clamp(-1, 1).numpy())
+    except AssertionError as error:  # that all was written
+        raise soundfile.LibsndfileError(2) from error  # an error of the system's
 
 
 def show(text: str, run: Path, out: Path, manner: Manner, device: str) -> None:
