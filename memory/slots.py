@@ -102,8 +102,8 @@ def concatenate(first: Slots, second: Slots) -> Slots:
 class Growing:
     """Slots with room behind them, so that appending to them copies only what is new.
 
-    Appending leaves the slots that were there as they are, for whoever holds them. ``whole`` and ``filled``, how much
-    of it is taken, are shared by all that grew from one another.
+    Appending leaves the slots that were there as they are, for whoever holds them. ``whole`` (zeros where nothing is
+    yet) and ``filled``, how much of it is taken, are shared by all that grew from one another.
     """
 
     whole: Slots
@@ -121,12 +121,16 @@ class Growing:
         """All so far."""
         return self.whole.head(self.count)
 
-    def append(self, new: Slots) -> Growing:
-        """All so far, and ``new`` ones behind. Where there is no room, more is made."""
-        stop = self.count + new.count
-        if stop > self.whole.count or self.filled[0] != self.count:  # full, or others grew from here before
-            return Growing.begin(self.slots, max(self.count, new.count)).append(new)
-        for room, x in zip(self.whole.state_dict().values(), new.state_dict().values(), strict=True):
+    def append(
+        self, payload: tuple[Tensor, ...], tokens: Int[Tensor, "batch new"], positions: Int[Tensor, "batch new"]
+    ) -> Growing:
+        """All so far, and those just read (`Slots.unjudged`) behind. Where there is no room, more is made."""
+        whole, new = self.whole, tokens.shape[1]
+        stop = self.count + new
+        if stop > whole.count or self.filled[0] != self.count:  # full, or others grew from here before
+            return Growing.begin(self.slots, max(self.count, new)).append(payload, tokens, positions)
+        pairs = [*zip(whole.payload, payload, strict=True), (whole.tokens, tokens), (whole.positions, positions)]
+        for room, x in [*pairs, (whole.valid, True)]:
             room[:, self.count : stop] = x
         self.filled[0] = stop
         return Growing(self.whole, stop, self.filled)

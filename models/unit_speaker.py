@@ -203,15 +203,15 @@ class UnitSpeaker(nn.Module):
         context, lengths = self.context(letters), (letters >= 0).sum(1)
         place = said = torch.zeros_like(lengths)
         last, unit = torch.full_like(lengths, self.start), torch.full_like(lengths, -1)
-        none = letters[:, :0]
+        symbols, none = torch.arange(self.units + 1, device=letters.device), letters[:, :0]
         payload = self.transformer.empty_payload(len(letters), "keys_values")
         before, steps = Growing.begin(Slots.unjudged(payload, none, none), letters.shape[1]), []
         while bool((place < lengths).any()):
             position = torch.full_like(lengths, len(steps))[:, None]
             frame = self.said(last[:, None]) + _at(context, place[:, None])
             output = self.transformer(frame, position, before.slots, remember="keys_values")
-            before = before.append(Slots.unjudged(output.payload, position, position))
-            again = torch.arange(self.units + 1, device=unit.device) == unit[:, None]
+            before = before.append(output.payload, position, position)
+            again = symbols == unit[:, None]
             last = _draw(output.logits[:, -1].float().masked_fill(again, -torch.inf), temperature, generator)
             last = torch.where(said == _MOST, self.on, last)
             steps.append(last)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..memory.bank import Memory
 from ..memory.bank import State as MemoryState
@@ -87,16 +88,16 @@ class Reader:
             need=self.memory.requires,
         )
         # Scores and standardised scores are made when the memory takes the segment in: until then nothing reads them.
-        new = Slots.unjudged(output.payload, tokens, positions)
         after = replace(
             reading,
-            seen=reading.seen.append(new),
-            usage=torch.cat([reading.usage, new.usage], dim=1),
+            seen=reading.seen.append(output.payload, tokens, positions),
+            usage=F.pad(reading.usage, (0, count)),
             position=reading.position + count,
             last=tokens[:, -1],
         )
         if self.memory.observes:
-            after = self._note(after, Seen(positions, new.valid, output.weights, output.norms))
+            valid = torch.ones_like(tokens, dtype=torch.bool)
+            after = self._note(after, Seen(positions, valid, output.weights, output.norms))
         elif output.usage is not None:
             after = replace(after, memory=after.memory.use(output.usage[:, : -reading.usage.shape[1] or None]))
         return output.logits[:, -1], self._take_in(after)
