@@ -114,14 +114,15 @@ class UnitSpeaker(nn.Module):
         config: the shape.
         letters: the alphabet; the first one stands at both ends of a text.
         units: how many there are.
+        taught: letters of the longest text that it learns from, 0 where that is not known; it says longer ones badly.
     """
 
     kind: ClassVar[str] = "unit_speaker"
     """What its model folders say that they hold."""
 
-    def __init__(self, config: SpeakerConfig, letters: str, units: int) -> None:
+    def __init__(self, config: SpeakerConfig, letters: str, units: int, taught: int = 0) -> None:
         super().__init__()
-        self.config, self.alphabet, self.units = config, letters, units
+        self.config, self.alphabet, self.units, self.taught = config, letters, units, taught
         self.on, self.start = units, units + 1
         width = config.dim
         self.letters = nn.Embedding(len(letters), width)
@@ -133,12 +134,13 @@ class UnitSpeaker(nn.Module):
 
     def fields(self) -> dict[str, Any]:
         """What `from_fields` rebuilds it from, JSON-able; the weights are apart."""
-        return {"shape": asdict(self.config), "letters": self.alphabet, "units": self.units}
+        return {"shape": asdict(self.config), "letters": self.alphabet, "units": self.units, "taught": self.taught}
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> UnitSpeaker:
         """A fresh model of the shape that ``fields`` tell. Raises `ValueError` for fields that are not a shape."""
-        return cls(coerce(SpeakerConfig, fields["shape"], "shape"), fields["letters"], fields["units"])
+        shape = coerce(SpeakerConfig, fields["shape"], "shape")
+        return cls(shape, fields["letters"], fields["units"], fields.get("taught", 0))
 
     def batch(self, sentences: Sequence[Sentence]) -> Sentences:
         """Sentences side by side. Units that last longer than the longest count as lasting that."""

@@ -207,7 +207,8 @@ def fit_speaker(
     if (folder / CONFIG).is_file():
         return load_part(folder, UnitSpeaker, device)
     seed_all(config.seed)
-    model = UnitSpeaker(config.speaker, letters, tokenizer.vocab_size)
+    taught = max(len(sentence.letters) - 2 for sentence in read)  # without the edges
+    model = UnitSpeaker(config.speaker, letters, tokenizer.vocab_size, taught)
     model.begin_with(tokenizer.centroids)
     model = model.to(device)
     loader = Readings(model, read, config.rows, config.seed, *ranks())

@@ -23,7 +23,8 @@ from .text import plain, spell
 from .voice import Voice, load_voice
 
 PIECE = 160
-"""Most characters of a piece, cut at the ends of sentences where they are near enough."""
+"""Most characters of a piece, cut at the ends of sentences where they are near enough; fewer for a voice that learnt
+shorter texts."""
 ROWS = 8
 """Pieces spoken side by side, which takes hardly longer than one."""
 FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
@@ -62,7 +63,8 @@ def speak(voice: Voice, text: str, manner: Manner) -> Iterator[Float[Tensor, " _
 
 def pieces(voice: Voice, text: str) -> list[Int[Tensor, " letters"]]:
     """The letters of a text in pieces that can be spoken: of those without a letter or digit nothing is said."""
-    spelt = [spell(piece, voice.speaker.alphabet)[0] for piece in cut(text, PIECE)]
+    most = min(PIECE, voice.speaker.taught or PIECE)
+    spelt = [spell(piece, voice.speaker.alphabet)[0] for piece in cut(text, most)]
     return [letters for letters in spelt if any(voice.speaker.alphabet[i].isalnum() for i in letters.tolist())]
 
 

@@ -356,6 +356,13 @@ def test_a_long_text_is_spoken_a_piece_at_a_time(voice, monkeypatch, tmp_path):
     assert soundfile.info(out).frames == len(asked) // 2 * 3 * FRAME
 
 
+def test_pieces_are_no_longer_than_what_the_voice_learnt_from(voice, monkeypatch):
+    monkeypatch.setattr(voice.speaker, "taught", 7)
+    assert max(map(len, speaking.pieces(voice, "abc dea bce. " * 9))) == 7 + 2
+    again = UnitSpeaker.from_fields(voice.speaker.fields())
+    assert again.taught == 7
+
+
 def test_pieces_do_not_depend_on_those_before(voice, monkeypatch):
     monkeypatch.setattr(speaking, "PIECE", 4)
     together = list(speak(voice, "ab. de.", Manner(temperature=0.0)))
