@@ -195,7 +195,7 @@ class UnitSpeaker(nn.Module):
         """Start from units that lie where their ``features`` do, so that it is known which ones sound alike."""
         self.said.weight[: self.units] = spread(features, self.config.dim)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def speak(self, texts: Sequence[Int[Tensor, " _"]], temperature: float, generator: torch.Generator) -> list[Spoken]:
         """Say sentences side by side; ``temperature`` 0 takes the likeliest unit at each step.
 
