@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from _results import figure, options, present
-from vqmem.models.features.hubert import load as load_hubert
+from vqmem.models.features.hubert import settings
 from vqmem.recipes._config import as_dict, load
 from vqmem.recipes.asr.recipe import Config, Run, evaluate, fit
 from vqmem.registry import ROOT
@@ -110,7 +110,7 @@ def main() -> None:
 
 def runs(encoder: Path, seeds: int) -> dict[str, list[str]]:
     """Every run by the name of its folder, and the overrides of `vqmem asr digits` that make it."""
-    _, config = load_hubert(encoder / "model")
+    config = settings(encoder / "model")
     start = [f"recogniser.encoder={encoder}"]
     sides = {
         "scratch": [f"recogniser.model={json.dumps(as_dict(config))}", "recogniser.filters=0"],

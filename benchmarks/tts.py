@@ -85,8 +85,8 @@ def main() -> None:
         voice = load_voice(Path(config.out))
         clips = sentences(config, voice, 2 if flags.quick else flags.clips)
         if name == flags.voices[0]:
-            tables[MEMORY] = memory(Path(config.out), clips, (1,) if flags.quick else MINUTES)
-            *_, before, longest = (row["MB"] for row in [{"MB": 0.0}, *tables[MEMORY].values()])
+            tables[MEMORY] = memory(Path(config.out), clips, MINUTES[: 2 if flags.quick else 3])
+            *_, before, longest = (row["MB"] for row in tables[MEMORY].values())
             figures[f"{name}, memory of speaking"] = figure(round(longest - before, 1), "MB", FLAT, least=False)
         tables[SPEED][name] = speed(voice, clips)
         figures[f"{name}, speaking"] = figure(tables[SPEED][name]["all as one text"], "x real time", FAST)

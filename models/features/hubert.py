@@ -59,9 +59,14 @@ class Features:
         return Encoder(run, config.encoder_embed_dim, device)
 
 
+def settings(folder: Path) -> HubertConfig:
+    """Those of the model in ``folder``, without its weights. Raises `ValueError` where it is missing or damaged."""
+    return coerce(HubertConfig, read_config(folder, KIND)["fields"]["config"], "")
+
+
 def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Any, HubertConfig]:
     """The model in ``folder``, in eval mode, and its settings. Raises `ValueError` where it is missing or damaged."""
-    config = coerce(HubertConfig, read_config(folder, KIND)["fields"]["config"], "")
+    config = settings(folder)
 
     def make(fields: dict[str, Any]) -> Any:
         return hubert.build(config, fields["num_classes"])

@@ -104,13 +104,11 @@ def _quietest(log_probs: Float[Tensor, "time classes"]) -> int:
     return int(runs[:longest].sum()) + max(1, int(runs[longest]) // 2)
 
 
-def ready(decoding: Decoding) -> Callable[..., Any] | None:
-    """torchaudio's beam search (flashlight), or None where no beam is wanted.
+def beam_search(decoding: Decoding) -> Callable[..., Any]:
+    """What makes torchaudio's beam search (flashlight).
 
     Raises `ValueError` without the extra ``asr``, and where the language model is not there.
     """
-    if not decoding.beam:
-        return None
     try:
         from torchaudio.models.decoder import ctc_decoder
     except (ImportError, RuntimeError) as error:  # torchaudio makes the one of the other
@@ -121,14 +119,13 @@ def ready(decoding: Decoding) -> Callable[..., Any] | None:
 
 
 def decoder(alphabet: Alphabet, decoding: Decoding, lexicon: Path) -> Callable[..., Any]:
-    """The beam search of a run. Raises `ValueError` as `ready` does, and for files that flashlight refuses."""
-    search = ready(decoding)
-    assert search is not None, "called for a beam"
+    """The beam search of a run. Raises `ValueError` as `beam_search` does, and for files that flashlight refuses."""
+    make = beam_search(decoding)
     if decoding.lexicon and not lexicon.is_file():
         raise missing_file("lexicon of the run", lexicon)
     tokens = ["-", *alphabet.characters.replace(" ", "|")]
     try:
-        return search(
+        return make(
             lexicon=str(lexicon) if decoding.lexicon else None,
             tokens=tokens,
             lm=decoding.lm,

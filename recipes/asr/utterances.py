@@ -30,8 +30,8 @@ def read(
     """The utterances of ``split``, and a line for each document that is left out: unreadable, or without text.
 
     Lengths are kept in ``cache``, since a recording is read to its end for one; so what could not be read then stays
-    left out, which is told again. Raises `ValueError` where nothing is
-    left, and where the cache is damaged or of other documents.
+    left out, which is told again. Raises `ValueError` where nothing is left, and where the cache is damaged or of other
+    documents.
     """
     documents, reads = list(build("data", data).documents(split)), recogniser.reads
     index = cache / f"{split}.json"

@@ -82,9 +82,10 @@ def read_clips(
 
 def _clip(document: Document, tokenizer: UnitTokenizer) -> Clip:
     audio = document.content("audio")
-    units, waveform = tokenizer.encode(audio).ids, audio.read()
+    waveform = audio.read()
     if len(waveform) > LONGEST * RATE:
         raise UnreadableError(f"{document.name!r} lasts {len(waveform) / RATE:.0f} s; cut it to at most {LONGEST} s")
+    units = tokenizer.encode(audio).ids
     waveform = F.pad(waveform, (0, max(0, FRAME * len(units) - len(waveform))))[: FRAME * len(units)]
     unknown = torch.zeros(len(units), 2 * REACH + 1, dtype=torch.long)
     return Clip(document.name, document.text, waveform, units, *track(waveform, RATE, HOP), unknown)

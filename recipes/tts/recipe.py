@@ -139,9 +139,10 @@ def _keep_to(clips: Sequence[Clip], path: Path) -> None:
     """Note what is learnt from. Raises `ValueError` where an earlier go, whose models may be there, had other clips."""
     said = "\n".join(json.dumps([clip.name, clip.text, len(clip.units)]) for clip in clips)
     told = seal({"recordings": len(clips), "names_and_texts": hashlib.sha256(said.encode()).hexdigest()})
-    if path.is_file() and read_sealed(path) != told:
+    if not path.is_file():
+        atomic_write(path, json.dumps(told) + "\n")
+    elif read_sealed(path) != told:
         raise ValueError(f"the recordings to learn from are not those that {path.parent} began with; use another out")
-    atomic_write(path, json.dumps(told) + "\n")
 
 
 def fit_units(config: Config) -> UnitTokenizer:

@@ -23,6 +23,7 @@ from ....data.base import Reads
 from ....models.ctc import fits
 from ....models.features._layer import Encoder
 from ....models.features.hubert import load as load_hubert
+from ....models.features.hubert import settings
 from ....models.filter_bank import LOWEST, filter_bank
 from ....models.hubert import HubertConfig, span_mask
 from ....models.hubert_ctc import HubertCTC
@@ -33,7 +34,7 @@ from ..._parallel import main_first, ranks
 from ..._train import seed_all, train
 from ..base import Decoding, Job, Utterance, Way, one_by_one
 from ..batches import Loader
-from ..ctc import LEXICON, Batch, CTCTask, beam, decoder, greedy, ready, write_lexicon
+from ..ctc import LEXICON, Batch, CTCTask, beam, beam_search, decoder, greedy, write_lexicon
 from ..utterances import size_of
 
 KIND = "hubert_ctc"
@@ -90,9 +91,10 @@ class Recogniser:
 
     def check(self, out: Path, decoding: Decoding) -> None:
         """Raise `ValueError` for an encoder that is missing or of other frames, and for a beam that cannot be made."""
-        ready(decoding)
-        if not (out / "model" / CONFIG).is_file():
-            self._pretrained()
+        if decoding.beam:
+            beam_search(decoding)
+        if self.encoder is not None and not (out / "model" / CONFIG).is_file():
+            _pretrained(Path(self.encoder))
 
     def fit(self, job: Job) -> CTCTranscriber:
         """The network, trained and saved in ``model/``. Raises `ValueError` where no utterance can be learnt from."""
@@ -139,27 +141,16 @@ class Recogniser:
         fields = {"config": asdict(model.config), "letters": len(job.alphabet)}
         save_model(folder, KIND, json.loads(json.dumps(fields)), task.module)
 
-    def _pretrained(self) -> tuple[Any, HubertConfig] | None:
-        """What ``encoder`` holds."""
-        if self.encoder is None:
-            return None
-        run = Path(self.encoder)
-        if not run.is_dir():
-            raise missing_file("encoder (the folder of a finished `vqmem speech_pretraining`)", run)
-        pretrained, config = load_hubert(run / "model")
-        _check(config, f"encoder = {self.encoder!r}")
-        return pretrained, config
-
     def _fresh(self, letters: int) -> HubertCTC:
-        begin = self._pretrained()
-        if begin is None:
+        if self.encoder is None:
             model = HubertCTC(self.model, letters, self.dropout)
             if self.filters:
                 first = model.encoder.wav2vec2.feature_extractor.conv_layers[0].conv.weight.data[:, 0]
                 channels, kernel = first.shape
                 first.copy_(filter_bank(channels, kernel, self.filters, RATE))
         else:
-            pretrained, config = begin
+            folder = _pretrained(Path(self.encoder))
+            pretrained, config = load_hubert(folder)
             model = HubertCTC(config, letters, self.dropout)
             model.start_from(pretrained)
         model.encoder.wav2vec2.feature_extractor.requires_grad_(not self.freeze_convolutions)
@@ -227,6 +218,14 @@ class CTCTranscriber:
         self.model.eval()
         chunks = chain.from_iterable(content.stream() for content in contents)
         return stream_frames(chunks, self.extractor, contents[0].name)
+
+
+def _pretrained(run: Path) -> Path:
+    """The model's folder in a run of pretraining, if it is there and its frames are those that are read here."""
+    if not run.is_dir():
+        raise missing_file("encoder (the folder of a finished `vqmem speech_pretraining`)", run)
+    _check(settings(run / "model"), f"encoder = {str(run)!r}")
+    return run / "model"
 
 
 def _check(config: HubertConfig, what: str) -> None:
