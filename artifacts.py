@@ -13,6 +13,9 @@ import errno
 import hashlib
 import json
 import os
+import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -45,19 +48,87 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, and to seek in, that becomes ``path`` at the end; where writing fails, nothing is left of it.
 
+    A link stays, and its target is replaced; a file that is replaced keeps its owner and permissions. What is no
+    regular file (a device, a pipe, /dev/stdout) stays too: what was written is copied into it at the end. So is a file
+    in a folder that cannot be written.
+
     Raises ``OSError`` as `told_of` does.
     """
     with told_of(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        old = _status(path)
+        if old is not None and _stays(path, old):
+            with tempfile.TemporaryFile() as file:
+                yield file
+                file.seek(0)
+                with _open_in_place(path) as target:
+                    shutil.copyfileobj(file, target)
+            return
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".vqmem-")
         try:
             with os.fdopen(handle, "w+b") as file:
                 yield file
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
-            os.replace(temporary, path)
+            _set_access(temporary, old)
+            os.replace(temporary, target)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def is_stream(path: Path) -> bool:
+    """Whether ``path`` is there and no file or folder: standard output, a pipe or a device."""
+    old = _status(path)
+    return old is not None and (_descriptor(path) is not None or not (path.is_file() or path.is_dir()))
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """What ``path`` leads to, through all links; None for what is not there yet."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _stays(path: Path, old: os.stat_result) -> bool:
+    """Whether what is at ``path`` cannot be replaced, but can be written. Raises ``OSError`` where it cannot be."""
+    if stat.S_ISDIR(old.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    folder = os.path.dirname(os.path.realpath(path))
+    return not stat.S_ISREG(old.st_mode) or _descriptor(path) is not None or not os.access(folder, os.W_OK)
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of the open file that ``path`` names, as /dev/stdout and a shell's ``>(command)`` do."""
+    for _ in range(40):  # as many links as Linux follows
+        if path.name.isdigit() and os.path.realpath(path.parent) == os.path.realpath("/dev/fd"):
+            return int(path.name)
+        if not path.is_symlink():
+            break
+        path = path.parent / path.readlink()
+    return None
+
+
+def _open_in_place(path: Path) -> BinaryIO:
+    """``path`` itself, open for writing. An open file is written where it stands: opening it anew would empty it."""
+    number = _descriptor(path)
+    if number is None:
+        return path.open("wb")
+    if number == 1:
+        sys.stdout.flush()  # what was printed comes first
+    return os.fdopen(os.dup(number), "wb")
+
+
+def _set_access(path: str, old: os.stat_result | None) -> None:
+    """Give a new file the owner and permissions of the ``old`` one, or those that the user's umask asks for."""
+    if old is None:
+        os.chmod(path, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
+        return
+    with contextlib.suppress(PermissionError):  # only root may give files away
+        os.chown(path, old.st_uid, old.st_gid)
+    os.chmod(path, stat.S_IMODE(old.st_mode))
 
 
 def append_line(path: Path, line: str) -> None:
@@ -81,6 +152,8 @@ def told_of(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # the reader of a pipe has had enough
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         if isinstance(error, IsADirectoryError):

@@ -7,12 +7,13 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from . import __version__, registry
+from .cli_base import Command, Parser, discard_stdout, file_name, file_path, output_file, output_folder, prepare_streams
+from .cli_speech import SPEAK, TRANSCRIBE, UNITS
 
 _EPILOG = """\
 first steps:
@@ -24,36 +25,19 @@ first steps:
 VQMEM_DEBUG=1 shows the traceback behind an error."""
 
 
-@dataclass(frozen=True)
-class Command:
-    """One subcommand: its line in the overview, its arguments, and what it does."""
-
-    summary: str
-    arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
-    epilog: str
-    more: Callable[[], str] = str
-    """What help says at its end and is slow to find out."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse, with its errors raised like all others instead of printed with the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; see `{self.prog} --help`")
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run ``vqmem`` with ``argv`` (default: the process's own) and give the exit code.
 
     0 is success; 2 is a mistake of the user's, told in one line on standard error; 130 is an interruption.
     """
+    if argv is None:
+        prepare_streams()
+        argv = sys.argv[1:]
     try:
-        _dispatch(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()  # while a broken pipe can still be caught
+        _dispatch(argv)
+        sys.stdout.flush()  # while what is wrong with it can still be said
         return 0
-    except BrokenPipeError:  # the reader, such as `head`, has had enough; Python must not complain at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
         return 0
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
@@ -61,43 +45,39 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("VQMEM_DEBUG"):
             raise
         return _fail(_one_line(error), 2)
+    finally:
+        discard_stdout()
 
 
 def _dispatch(argv: list[str]) -> None:
     commands = _commands()
     width = max(map(len, commands))
     overview = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in commands.items())
-    parser = _parser("vqmem", "Decide what a language model's memory keeps.", f"commands:\n{overview}\n\n{_EPILOG}")
+    parser = Parser("vqmem", "Decide what a language model's memory keeps.", f"commands:\n{overview}\n\n{_EPILOG}")
     parser.add_argument("--version", action="version", version=f"vqmem {__version__}")
     parser.add_argument("command", nargs="?", help="one of the commands below")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="those of the command")
-    asked = parser.parse_args(argv)
-    if asked.command is None:
+    parser.add_argument("arguments", nargs="*", help="those of the command")
+    end = next((i for i, word in enumerate(argv, 1) if not word.startswith("-")), len(argv))
+    name, words = parser.read(argv[:end]).command, argv[end:]
+    if name is None:
         parser.print_help()
         return
-    if (alias := asked.command.replace("-", "_")) in commands:  # fit-units, as the others are spelt
-        asked.command = alias
-    if asked.command not in commands:
-        raise registry.UnknownNameError("command", asked.command, list(commands))
-    command = commands[asked.command]
-    more = command.more() if {"-h", "--help"} & {*asked.arguments} else ""
-    own = _parser(f"vqmem {asked.command}", command.summary, command.epilog + more)
+    if (alias := name.replace("-", "_")) in commands:  # fit-units, as the others are spelt
+        name = alias
+    if name not in commands:
+        raise registry.UnknownNameError("command", name, list(commands))
+    command = commands[name]
+    more = command.more() if {"-h", "--help"} & {*words} else ""
+    own = Parser(f"vqmem {name}", command.summary, command.epilog + more)
     command.arguments(own)
-    command.run(own.parse_intermixed_args(asked.arguments))
+    command.run(own.read(words))
 
 
 def _commands() -> dict[str, Command]:
-    from .cli_speech import SPEAK, TRANSCRIBE, UNITS  # it needs this module in turn
-
     recipes = {name: _recipe_command(name) for name in registry.names("recipes")}
     texts = {"list": _LIST, "score": _SCORE, "train-scorer": _TRAIN_SCORER}
     speech = {"units": UNITS, "transcribe": TRANSCRIBE, "speak": SPEAK}
     return {**texts, **recipes, "generate": _GENERATE, **speech}
-
-
-def _parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    layout = argparse.RawDescriptionHelpFormatter
-    return _Parser(prog=prog, description=description, epilog=epilog, formatter_class=layout, allow_abbrev=False)
 
 
 def _fail(message: str, code: int) -> int:
@@ -174,20 +154,27 @@ Each is one file; docs/add-a-variant.md says how to add one.""",
 
 
 def _score_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a text, or - for one from standard input; or a recording")
+    parser.add_argument(
+        "file", type=file_name, metavar="FILE", help="a text, or - for one from standard input; or a recording"
+    )
     parser.add_argument("--encoding", default="utf-8", help="of the text, as Python names it (default utf-8)")
     trained = "run of `vqmem text_lm`, train-scorer or frame_scorer (default: the packaged scorer)"
-    parser.add_argument("--model", type=Path, metavar="DIR", help=trained)
+    parser.add_argument("--model", type=file_path, metavar="DIR", help=trained)
     own = "score this tokenizer's tokens; without --model a small scorer for it is trained, once"
-    parser.add_argument("--tokenizer", metavar="NAME_OR_DIR", help=own)
+    parser.add_argument("--tokenizer", type=file_name, metavar="NAME_OR_DIR", help=own)
     parser.add_argument("--signal", default="surprise", help="what to colour by: surprise (default), rarity or gain")
     parser.add_argument("--span", metavar="START:END", help="show these seconds of a recording only")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="one JSON object a token and line, instead of colours")
     page = "write a page: a text as a heat map; a recording to hear, its score above its spectrogram"
-    output.add_argument("--html", type=Path, metavar="OUT", help=page)
-    output.add_argument("--image", type=Path, metavar="OUT", help="write that picture of a recording, as SVG")
+    output.add_argument("--html", type=output_file, metavar="OUT", help=page)
+    output.add_argument(
+        "--image",
+        type=output_file,
+        metavar="OUT",
+        help="write that picture of a recording, as SVG; for both, - is standard output",
+    )
 
 
 def _score(asked: argparse.Namespace) -> None:
@@ -226,7 +213,7 @@ def _recipe_command(name: str) -> Command:
 
     def arguments(parser: argparse.ArgumentParser) -> None:
         given = f"a YAML file, or one that is shipped: {', '.join(shipped)}"
-        parser.add_argument("config", metavar="CONFIG", help=given)
+        parser.add_argument("config", type=file_name, metavar="CONFIG", help=given)
         changes = "changes to it, such as train.steps=100"
         parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=changes)
         parser.add_argument("--print-config", action="store_true", help="print the resolved config and do nothing")
@@ -293,14 +280,16 @@ def _configs(name: str) -> Path:
 
 
 def _train_scorer_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tokenizer", required=True, metavar="NAME_OR_DIR", help="as `AutoTokenizer` takes it")
-    texts = "text file, or folder of them (default: built-in text)"
-    parser.add_argument("--data", type=Path, metavar="PATH", help=texts)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the run (default runs/scorer, or runs/scorer_quick)"
+        "--tokenizer", type=file_name, required=True, metavar="NAME_OR_DIR", help="as `AutoTokenizer` takes it"
+    )
+    texts = "text file, or folder of them (default: built-in text)"
+    parser.add_argument("--data", type=file_path, metavar="PATH", help=texts)
+    parser.add_argument(
+        "--out", type=output_folder, metavar="DIR", help="folder of the run (default runs/scorer, or runs/scorer_quick)"
     )
     chosen = "a VQ-LM by default; `reuse` foretells which tokens come again; or a YAML file"
-    parser.add_argument("--config", metavar="NAME_OR_FILE", help=chosen)
+    parser.add_argument("--config", type=file_name, metavar="NAME_OR_FILE", help=chosen)
     parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="changes to the config")
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and do nothing")
 
@@ -330,10 +319,12 @@ the model will read. Without --data it is scorer_quick: half a megabyte of built
 
 
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished `vqmem text_lm`")
+    parser.add_argument("run", type=file_path, metavar="RUN", help="the folder of a finished `vqmem text_lm`")
     goes_on = "what to go on from, of any length; for a run on speech, the file of a recording"
     parser.add_argument("--prompt", required=True, metavar="TEXT", help=goes_on)
-    parser.add_argument("-o", "--out", type=Path, metavar="WAV", help="where a run on speech writes what it says")
+    parser.add_argument(
+        "-o", "--out", type=output_file, metavar="WAV", help="where a run on speech writes what it says"
+    )
     parser.add_argument("--tokens", type=int, default=200, metavar="N", help="how many to add (default 200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default 0.8)")
     parser.add_argument(

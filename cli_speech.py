@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .cli import Command
+from .cli_base import Command, file_name, file_path, output_file
 
 _DEVICE = "auto, cpu, cuda, cuda:N or mps (default cpu)"
 _RECORDINGS = "recordings: wav, flac, ogg, mp3; any rate, any length"
@@ -14,9 +14,9 @@ _RECORDINGS = "recordings: wav, flac, ogg, mp3; any rate, any length"
 
 
 def _units_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", metavar="FILE", nargs="+", help=_RECORDINGS)
+    parser.add_argument("files", type=file_name, metavar="FILE", nargs="+", help=_RECORDINGS)
     fitted = "run of `vqmem fit-units` (default: the packaged units, 100 clusters of MFCC)"
-    parser.add_argument("--model", type=Path, metavar="DIR", help=fitted)
+    parser.add_argument("--model", type=file_path, metavar="DIR", help=fitted)
     parser.add_argument("--deduplicate", action="store_true", help="make one unit of a run, with its whole duration")
     parser.add_argument("--json", action="store_true", help="one JSON object a unit and line")
 
@@ -47,9 +47,9 @@ read are passed over and listed at the end; where none can, the exit code is 2.
 
 
 def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", metavar="FILE", nargs="+", help=_RECORDINGS)
+    parser.add_argument("files", type=file_name, metavar="FILE", nargs="+", help=_RECORDINGS)
     finished = "the folder of a finished `vqmem asr` (default runs/asr_demo)"
-    parser.add_argument("--run", type=Path, metavar="DIR", default=Path("runs/asr_demo"), help=finished)
+    parser.add_argument("--run", type=file_path, metavar="DIR", default=Path("runs/asr_demo"), help=finished)
     parser.add_argument("--way", metavar="NAME", help="one of those that evaluation.json lists (default: the first)")
     beam = "of a ctc run: hypotheses to keep, 0 for greedy (default: the run's); needs the extra asr"
     parser.add_argument("--beam", type=int, metavar="N", help=beam)
@@ -85,12 +85,12 @@ at the end, and the exit code is then 2.
 
 def _speak_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", metavar="TEXT", nargs="?", help="what to say, or - for standard input")
-    parser.add_argument("--file", type=Path, metavar="FILE", help="read the text from a file instead")
+    parser.add_argument("--file", type=file_path, metavar="FILE", help="read the text from a file instead")
     parser.add_argument("--encoding", default="utf-8", help="of that file, as Python names it (default utf-8)")
-    written = "file to write; its name says how: wav, flac or ogg"
-    parser.add_argument("-o", "--out", type=Path, metavar="OUT", required=True, help=written)
+    written = "file to write; its name says how: wav, flac or ogg; - is standard output, as wav"
+    parser.add_argument("-o", "--out", type=output_file, metavar="OUT", required=True, help=written)
     trained = "folder of a finished `vqmem tts` (default runs/tts_demo, which `vqmem tts demo` makes)"
-    parser.add_argument("--run", type=Path, metavar="DIR", default=Path("runs/tts_demo"), help=trained)
+    parser.add_argument("--run", type=file_path, metavar="DIR", default=Path("runs/tts_demo"), help=trained)
     drawn = "0 says the likeliest unit at each step, more varies more (default 0.5)"
     parser.add_argument("--temperature", type=float, default=0.5, metavar="T", help=drawn)
     parser.add_argument("--seed", type=int, default=0, help="the same seed speaks the same (default 0)")

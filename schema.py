@@ -6,10 +6,14 @@ import contextlib
 import dataclasses
 import difflib
 import math
+import os
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+PathText = Annotated[str, "path"]
+"""The text of a path; `coerce` expands it. A name on a hub may stand in its place."""
 
 
 class UnknownNameError(ValueError):
@@ -21,10 +25,24 @@ class UnknownNameError(ValueError):
         super().__init__(f"unknown {what} {name!r}; {hint}")
 
 
+def expand(path: str) -> str:
+    """``path`` with ``~`` and ``~user`` replaced by home folders, as shells do.
+
+    Raises ``ValueError`` for a folder of a user who is not known, unless there is a folder of that very name.
+    """
+    expanded = os.path.expanduser(path)
+    user, slash, _ = expanded.partition("/")
+    if expanded.startswith("~") and slash and not os.path.isdir(user):
+        raise ValueError(f"{path!r}: there is no user {user[1:]!r}; give another path, or ./{path} for that very name")
+    return expanded
+
+
 def coerce(hint: Any, value: Any, key: str) -> Any:
     """``value`` as the type ``hint``; ``key`` is its dotted place, for the error. Raises ``ValueError`` in one line."""
     if dataclasses.is_dataclass(hint):
         return _make(hint, value, key)
+    if hint == PathText:
+        return _coerce_path(value, key)
     origin, args = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _coerce_union(hint, args, value, key)
@@ -46,6 +64,13 @@ def coerce(hint: Any, value: Any, key: str) -> Any:
     return _coerce_leaf(hint, value, key)
 
 
+def _coerce_path(value: Any, key: str) -> str:
+    path = _coerce_leaf(str, value, key)
+    if path == "-":
+        raise ValueError(f"{key} = '-' would be standard input or output; give a path")
+    return expand(path)
+
+
 def _coerce_leaf(hint: Any, value: Any, key: str) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is Any or (hint in (list, tuple) and isinstance(value, list)):
@@ -57,7 +82,7 @@ def _coerce_leaf(hint: Any, value: Any, key: str) -> Any:
     if hint is str and number:
         return str(value)
     if hint is Path and isinstance(value, str):
-        return Path(value)
+        return Path(expand(value))
     if isinstance(hint, type) and hint in (bool, str, type(None)) and isinstance(value, hint):
         return value
     raise _wrong(key, value, hint)
@@ -78,7 +103,7 @@ def _coerce_union(hint: Any, args: tuple[Any, ...], value: Any, key: str) -> Any
 def _make(schema: Any, value: Any, key: str) -> Any:
     if not isinstance(value, dict):
         raise _wrong(key or "config", value, schema)
-    hints = typing.get_type_hints(schema)
+    hints = typing.get_type_hints(schema, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
     for name in value:
         if name not in fields:
@@ -113,6 +138,8 @@ def _wrong(key: str, value: Any, hint: Any) -> ValueError:
 
 def type_name(hint: Any) -> str:
     """What a key of type ``hint`` takes, in words."""
+    if hint == PathText:
+        return "a path"
     origin, args = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(type_name(part) for part in args)

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..schema import expand
 from ._reading import UnreadableError, existing
 
 RATE = 16_000
@@ -166,7 +167,7 @@ def is_recording(path: str | Path) -> bool:
     """
     import soundfile
 
-    path = Path(path).expanduser()
+    path = Path(expand(str(path)))
     if path.suffix.lower() in SUFFIXES:
         return True
     if not path.is_file():

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+from ..schema import expand
+
 
 class UnreadableError(ValueError):
     """One document cannot be used, whatever may be said of the others; the message is one line."""
@@ -86,7 +88,7 @@ def decode(data: bytes, name: str, encoding: str = "utf-8", option: str = "`enco
 
 def existing(path: str | Path) -> Path:
     """``path``, if it exists. Raises `UnreadableError` with the nearest name in its deepest existing folder."""
-    path = Path(path).expanduser()
+    path = Path(expand(str(path)))
     if path.exists():
         return path
     raise UnreadableError(f"no such file or folder: {str(path)!r}; {did_you_mean(path) or 'check the spelling'}")
@@ -94,7 +96,7 @@ def existing(path: str | Path) -> Path:
 
 def did_you_mean(path: str | Path) -> str:
     """A question that names what is nearest to a ``path`` that is not there; empty if nothing is near."""
-    missing = Path(path).expanduser()
+    missing = Path(expand(str(path)))
     while not missing.parent.exists():
         missing = missing.parent
     close = difflib.get_close_matches(missing.name, [entry.name for entry in _entries(missing.parent)], n=1, cutoff=0.5)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..registry import UnknownNameError
+from ..schema import PathText
 from ._audio import SUFFIXES, Audio
 from ._reading import existing, read_text
 from ._splits import SPLITS, share
@@ -39,7 +40,7 @@ class Source:
         by: column by which to split; with speaker, whoever is heard in one split is heard in no other.
     """
 
-    path: str = ""
+    path: PathText = ""
     where: dict[str, Any] = field(default_factory=dict)
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     by: str = ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..registry import UnknownNameError
+from ..schema import PathText
 from ._audio import Audio
 from ._reading import did_you_mean, existing
 from .base import Document, Split
@@ -38,7 +39,7 @@ class Source:
         limit: most documents to take of each split; 0 = all.
     """
 
-    path: str = ""
+    path: PathText = ""
     subset: str = ""
     revision: str = ""
     text: str = "text"
@@ -82,7 +83,7 @@ class Source:
         text = str(row.get(self.text) or "")
         if not self.audio:
             return Document(name, text)
-        audio = _recording(row[self.audio], Path(self.path).expanduser(), name)
+        audio = _recording(row[self.audio], Path(self.path), name)
         return Document(name, text, audio=audio, speaker=str(row.get(self.speaker, "")))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..registry import UnknownNameError, build
+from ..schema import PathText
 from . import _espeak
 from ._audio import Audio
 from .base import Document, Split
@@ -59,7 +60,7 @@ class Source:
     limit: int = 400
     plain: bool = False
     seed: int = 0
-    cache: str = ""
+    cache: PathText = ""
 
     def __post_init__(self) -> None:
         """Refuse what the engine cannot do."""
@@ -91,7 +92,7 @@ class Source:
 
     def _spoken(self, text: str, voice: str, speed: int) -> Path:
         """The file of a recording, which is made whole or not at all."""
-        folder = Path(self.cache).expanduser() if self.cache else _user_cache()
+        folder = Path(self.cache) if self.cache else _user_cache()
         key = hashlib.sha256(f"{_engine()[2]}\n{voice}\n{speed}\n{text}".encode()).hexdigest()
         path = folder / key[:2] / f"{key[:24]}.flac"
         if not path.is_file():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..schema import PathText
 from ._reading import existing, read_text
 from ._splits import SPLITS, share
 from .base import Document, Split
@@ -29,7 +30,7 @@ class Source:
         encoding: of the files, as Python names it.
     """
 
-    path: str = ""
+    path: PathText = ""
     pattern: str = "*.txt"
     encoding: str = "utf-8"
 

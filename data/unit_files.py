@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..registry import UnknownNameError
+from ..schema import PathText
 from ._reading import existing
 from ._splits import share
 from .base import Document, Split
@@ -33,7 +34,7 @@ class Source:
         by: documents whose names are alike up to the last of these fall to the same split; empty = each for itself.
     """
 
-    path: str = ""
+    path: PathText = ""
     train: str = "train.jsonl"
     dev: str = ""
     test: str = ""

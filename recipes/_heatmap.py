@@ -21,6 +21,9 @@ STYLE = HERE / "_heatmap.css"
 _NEUTRAL, _HIGH, _LOW = np.array([150, 145, 138]), np.array([255, 145, 20]), np.array([95, 175, 255])
 _FAINT = 0.15
 
+LINE_END = "⏎"
+"""Shown before each line break."""
+
 
 def heatmap_page(tokens: Sequence[Mapping[str, Any]], title: str) -> str:
     """One self-contained page that shows a scored text as a heat map.
@@ -81,7 +84,7 @@ def style(strength: float) -> Style:
 
 
 def _visible(text: str) -> str:
-    shown = text.replace("\r\n", "\n").replace("\n", "⏎\n")
+    shown = text.replace("\r\n", "\n").replace("\n", f"{LINE_END}\n")
     return "".join(char if char in "\n\t" else _symbol(char) for char in shown)
 
 

@@ -19,7 +19,7 @@ from ..models.frame_scorer import is_frame_scorer
 from ..models.scorers.base import SIGNALS
 from ..registry import UnknownNameError
 from ._config import resolve_device
-from ._heatmap import heatmap_page, heatmap_terminal
+from ._heatmap import LINE_END, heatmap_page, heatmap_terminal
 from ._progress import Bar
 from ._score import Scoring, load_scoring, require_text, score_text
 from ._show_recording import parse_span, show_recording
@@ -121,12 +121,13 @@ def _write_page(chunks: Iterator[list[dict[str, Any]]], title: str, path: Path) 
 def _print_colours(chunks: Iterator[list[dict[str, Any]]], signal: str) -> None:
     """Also into a pipe: without its colours the text says nothing (NO_COLOR takes them away)."""
     console = Console(force_terminal=True, highlight=False)
+    line_end = LINE_END if _writable(LINE_END) else "$"  # as `cat -E` marks it
     count, totals = 0, dict.fromkeys(SIGNALS, 0.0)
     for chunk in chunks:
         # Not printed by rich itself, which ends the process with an error where a pipe's reader has had enough.
         with console.capture() as coloured:
             console.print(heatmap_terminal(chunk, signal), end="", soft_wrap=True)
-        sys.stdout.write(coloured.get())
+        sys.stdout.write(coloured.get().replace(LINE_END, line_end))
         count += len(chunk)
         for name in SIGNALS:
             totals[name] += sum(token["score" if name == "surprise" else name] for token in chunk)
@@ -134,3 +135,12 @@ def _print_colours(chunks: Iterator[list[dict[str, Any]]], signal: str) -> None:
     sys.stdout.flush()  # a broken pipe is to be found before the summary is told
     means = ", ".join(f"{name} {total / count:.2f}" for name, total in totals.items())
     print(f"{count:,} tokens; nats a token: {means}; orange = high {signal}", file=sys.stderr)
+
+
+def _writable(sign: str) -> bool:
+    """Whether standard output has a way to write ``sign``."""
+    try:
+        sign.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

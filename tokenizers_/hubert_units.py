@@ -19,6 +19,7 @@ from ..data._audio import Audio
 from ..data._reading import Skipping
 from ..data.base import Reads
 from ..registry import ROOT, build
+from ..schema import PathText
 from ._frames import Extractor, stream_frames
 from ._units import stream_of, written
 from .base import FILE, Stream, load_tokenizer
@@ -49,7 +50,7 @@ class FrontEnd:
     fit_frames: int = 200_000
     deduplicate: bool = False
     frames: bool = False
-    fitted: str = ""
+    fitted: PathText = ""
     measure: ClassVar[str] = "frame"
     reads: ClassVar[Reads] = "audio"
 

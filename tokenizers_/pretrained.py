@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..data._reading import did_you_mean, existing
+from ..schema import PathText
 from ._text import cut
 from .base import Stream
 
@@ -27,7 +28,7 @@ class FrontEnd:
         path: folder or hub name, as `AutoTokenizer.from_pretrained` takes it.
     """
 
-    path: str = ""
+    path: PathText = ""
 
     def fit(self, texts: Iterable[str]) -> PretrainedTokenizer:
         """Load the tokenizer; ``texts`` are not read. Raises `ValueError` where there is none or it has no offsets."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data._audio import Audio
 from ..data.base import Reads
+from ..schema import PathText
 from .base import Stream
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class FrontEnd:
         level: which of its levels, from 0; -1 = the last, which has the fewest codes a second as the recipe ships it.
     """
 
-    path: str = ""
+    path: PathText = ""
     level: int = -1
     reads: ClassVar[Reads] = "audio"
     measure: ClassVar[str] = "sample"
@@ -38,7 +39,7 @@ class FrontEnd:
         """Load the VQ-VAE; the recordings are not read. Raises `ValueError` where there is none, or no such level."""
         if not self.path:
             raise ValueError("front-end vqvae_codes has no path; give `path: FOLDER` of a finished `vqmem vqvae`")
-        return VQVAECodes(_load(Path(self.path).expanduser() / "model"), self.level)
+        return VQVAECodes(_load(Path(self.path) / "model"), self.level)
 
     def load(self, folder: Path) -> VQVAECodes:
         """Read what `VQVAECodes.save` wrote; ``path`` need not exist any more."""

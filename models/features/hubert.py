@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...artifacts import load_model, missing_file, read_config
-from ...schema import coerce
+from ...schema import PathText, coerce
 from ...tokenizers_._frames import HOP, SPAN
 from .. import hubert
 from ..hubert import KIND, HubertConfig
@@ -28,7 +28,7 @@ class Features:
         device: cpu, cuda, cuda:N or mps.
     """
 
-    folder: str = "runs/speech_pretraining"
+    folder: PathText = "runs/speech_pretraining"
     layer: int = 2
     device: str = "cpu"
 

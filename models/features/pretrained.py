@@ -13,6 +13,7 @@ from torch.nn.functional import layer_norm
 
 from ...data._reading import existing
 from ...registry import UnknownNameError
+from ...schema import PathText
 from ...tokenizers_._frames import HOP
 from ._layer import Encoder, Layer
 
@@ -27,7 +28,7 @@ class Features:
         device: cpu, cuda, cuda:N or mps.
     """
 
-    path: str = "HUBERT_BASE"
+    path: PathText = "HUBERT_BASE"
     layer: int = 6
     device: str = "cpu"
 

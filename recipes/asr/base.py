@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 
 from ...data.base import Reads
+from ...schema import PathText
 from .._letters import Alphabet
 from .._train import TrainConfig
 
@@ -59,7 +60,7 @@ class Decoding:
     """Hypotheses that are kept; 0 takes the likeliest class of each frame. More needs the extra ``asr``."""
     lexicon: bool = False
     """Whether the beam writes words of the training texts only."""
-    lm: str | None = None
+    lm: PathText | None = None
     """A KenLM file (arpa or binary): of words where ``lexicon`` is set, else of characters, with | for the space."""
     lm_weight: float = 1.0
     """What the language model's score is multiplied by."""

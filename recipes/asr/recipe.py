@@ -13,6 +13,7 @@ import torch
 from ...artifacts import atomic_write, missing_file, read_sealed, seal
 from ...data.base import Split
 from ...registry import build
+from ...schema import PathText
 from .._claim import claim, identity
 from .._config import load, resolve_device
 from .._corpus import spread
@@ -37,7 +38,7 @@ SIDE_BY_SIDE = 16
 class Config:
     """A run: one recogniser, trained on the recordings of a data source that come with text."""
 
-    out: str = "runs/asr"
+    out: PathText = "runs/asr"
     """Folder of the run; given again, the run goes on where it stopped."""
     seed: int = 0
     """Of weights, order and what is altered in training."""

@@ -34,4 +34,4 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."

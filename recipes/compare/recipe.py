@@ -18,6 +18,7 @@ import torch
 from ...artifacts import append_line, atomic_write
 from ...data.base import Split
 from ...registry import UnknownNameError, build
+from ...schema import PathText
 from ...tokenizers_.base import makes_of, measure_of
 from .._config import as_dict, digest, dump, resolve_device
 from .._corpus import Passage
@@ -51,7 +52,7 @@ class Config:
     ``lm`` is a ``text_lm`` config; its ``out``, ``seed``, ``strategies`` and ``budgets`` are set from here.
     """
 
-    out: str = "runs/compare"
+    out: PathText = "runs/compare"
     """Folder of the comparison; given again, it goes on where it stopped."""
     title: str = "Which memory keeps what, and does it help?"
     """Heading of the report."""

@@ -13,6 +13,7 @@ import torch
 from ...artifacts import atomic_write
 from ...data._reading import Skipping
 from ...registry import build
+from ...schema import PathText
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, save_tokenizer
 from .._config import as_dict, dump, flat, load, refuse_changes
 from .._lock import locked
@@ -23,7 +24,7 @@ from .._progress import progress
 class Config:
     """A clustering of features. `vqmem units --model OUT` uses it, and so does ``front_end`` of a run of text_lm."""
 
-    out: str = "runs/fit_units"
+    out: PathText = "runs/fit_units"
     """Folder of the result; given again, nothing is fitted anew."""
     data: str | dict[str, Any] = "spoken_text"
     """Data source with recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""

@@ -20,6 +20,7 @@ from ...models.scorers.base import Loss
 from ...models.scorers.vq_lm import Scorer
 from ...models.vq_lm import State, VQLMConfig
 from ...registry import build
+from ...schema import PathText
 from ...tokenizers_._frames import FRAMES_A_SECOND, Extractor, stream_frames
 from .._claim import claim, identity
 from .._config import resolve_device
@@ -37,7 +38,7 @@ BESIDE = ("out", "device", "dtype", "eval_clips")
 class Config:
     """A run. `vqmem score FILE --model OUT` uses it."""
 
-    out: str = "runs/frame_scorer"
+    out: PathText = "runs/frame_scorer"
     """Folder of the run; given again, the run goes on where it stopped."""
     seed: int = 0
     """Of weights and of the order of recordings."""

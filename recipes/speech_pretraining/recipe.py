@@ -19,6 +19,7 @@ from ...models.features.hubert import load
 from ...models.hubert import KIND, HubertConfig
 from ...models.scorers.base import Loss
 from ...registry import build
+from ...schema import PathText
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, reads_of, save_tokenizer
 from .._claim import claim, identity
 from .._config import resolve_device
@@ -38,7 +39,7 @@ BESIDE = ("out", "device", "dtype", "labels", "eval_clips", "probe_clips", "prob
 class Config:
     """A run: one iteration. The next one takes its targets from this one's layers."""
 
-    out: str = "runs/speech_pretraining"
+    out: PathText = "runs/speech_pretraining"
     """Folder of the run; given again, the run goes on where it stopped."""
     seed: int = 0
     """Of weights, clusters, order, crops and masks."""
@@ -60,7 +61,7 @@ class Config:
     unmasked_weight: float = 0.0
     """Of the loss of the frames that can be seen (alpha and 1 - alpha of equation 2, over alpha); 0 is HuBERT's."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=5e-4, betas=(0.9, 0.98), weight_decay=0.01))
-    labels: str | None = None
+    labels: PathText | None = None
     """A table of phones (name, start, end, phone) of dev clips: evaluations then tell how well layers know them."""
     eval_clips: int | None = 32
     """Clips of the dev split to evaluate on, the first; null is all."""

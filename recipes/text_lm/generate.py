@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...artifacts import atomic_write
+from ...artifacts import atomic_write, is_stream
 from ...data._audio import Audio
 from ...registry import UnknownNameError
 from ...tokenizers_.base import Tokenizer, makes_of
@@ -79,7 +80,7 @@ def show(folder: Path, prompt: str, sampling: Sampling, out: Path | None, device
         if out is None:
             raise ValueError(f"{folder} is a run on speech, which is written to a file; give -o out.wav")
         write_speech(run, prompt, out, sampling, **memory)
-        print(f"wrote {out}")
+        print(f"wrote {out}", file=sys.stderr if is_stream(out) else sys.stdout)
         return
     if out is not None:
         raise ValueError(f"{folder} writes text and not sound; leave out -o {out}")

@@ -20,6 +20,7 @@ from ...memory.policy import Guard
 from ...models.memory_transformer import TransformerConfig
 from ...models.scorers.base import Loss, ScorerModel
 from ...registry import build
+from ...schema import PathText
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, measure_of, reads_of, save_tokenizer
 from .._claim import claim, identity
 from .._config import load, resolve_device
@@ -67,7 +68,7 @@ class Shape:
 class Config:
     """A run. With several strategies or budgets the memory is drawn anew among them every ``hold`` segments."""
 
-    out: str = "runs/text_lm"
+    out: PathText = "runs/text_lm"
     """Folder of the run; given again, the run goes on where it stopped."""
     seed: int = 0
     """Of weights, of the order of passages and of the memories that are drawn."""
@@ -91,7 +92,7 @@ class Config:
     """Tokens read at once; what lies further back is seen through the memory alone."""
     scorer: str | dict[str, Any] = "vq_lm"
     """Scorer: a name, or ``name`` and its keys (`vqmem list scorers NAME`)."""
-    scorer_from: str | None = None
+    scorer_from: PathText | None = None
     """A finished run whose scorer and front-end to use instead of training them."""
     scorer_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600, lr=3e-3))
     shape: Shape = field(default_factory=Shape)

@@ -19,6 +19,7 @@ from ...models.spectral import bandwidth
 from ...models.unit_speaker import Sentence, SpeakerConfig, UnitSpeaker
 from ...models.unit_vocoder import UnitVocoder, VocoderConfig
 from ...registry import build
+from ...schema import PathText
 from ...tokenizers_.base import FILE, load_tokenizer, save_tokenizer
 from ...tokenizers_.hubert_units import UnitTokenizer
 from .._claim import claim, identity
@@ -41,7 +42,7 @@ DETAILED = 16_000
 class Config:
     """A run: one voice. Recordings are best of one speaker; their units tell little of who speaks."""
 
-    out: str = "runs/tts"
+    out: PathText = "runs/tts"
     """Folder of the run; given again, the run goes on where it stopped."""
     seed: int = 0
     """Of weights, clusters and the order of training."""

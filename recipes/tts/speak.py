@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...artifacts import atomic_file
+from ...artifacts import atomic_file, is_stream
 from ...data.spoken_text import cut
 from ...models.unit_vocoder import RATE, beside
 from ...registry import UnknownNameError
@@ -28,7 +28,7 @@ shorter texts."""
 ROWS = 8
 """Pieces spoken side by side, which takes hardly longer than one."""
 FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
-"""What sound can be written as, by the name of the file."""
+"""What sound can be written as, by the name of the file; standard output and pipes without such a name get WAV."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,14 @@ def write_speech(voice: Voice, text: str, out: Path, manner: Manner) -> float:
     """
     import soundfile
 
-    if out.suffix.lower() not in FORMATS:
+    form = FORMATS.get(out.suffix.lower(), "WAV" if is_stream(out) else "")
+    if not form:
         raise UnknownNameError("format of sound", out.suffix or out.name, list(FORMATS))
     spoken, samples = speak(voice, text, manner), 0
     with Bar("speaking", len(pieces(voice, text)), quiet=len(text) < 4 * PIECE) as bar, atomic_file(out) as file:
         try:
             # By its descriptor: what fails inside of a file object's methods is printed, and does not get here.
-            with soundfile.SoundFile(
-                file.fileno(), "w", RATE, 1, format=FORMATS[out.suffix.lower()], closefd=False
-            ) as sound:
+            with soundfile.SoundFile(file.fileno(), "w", RATE, 1, format=form, closefd=False) as sound:
                 for number, piece in enumerate(spoken, 1):
                     _write(sound, piece)
                     samples += len(piece)
@@ -126,4 +125,4 @@ def show(text: str, run: Path, out: Path, manner: Manner, device: str) -> None:
         told = " ".join(map(repr, missing[:10])) + " and others" * (len(missing) > 10)
         print(f"left out, as this voice has not learnt them: {told}", file=sys.stderr)
     seconds = write_speech(voice, text, out, manner)
-    print(f"wrote {out}, {seconds:.1f} s")
+    print(f"wrote {out}, {seconds:.1f} s", file=sys.stderr if is_stream(out) else sys.stdout)

@@ -21,6 +21,7 @@ from ...models.scorers.base import Loss
 from ...models.spectral import bandwidth
 from ...models.vqvae import VQVAE, VQVAEConfig
 from ...registry import build
+from ...schema import PathText
 from .._claim import claim, identity
 from .._config import as_dict, resolve_device
 from .._corpus import spread
@@ -39,7 +40,7 @@ SEEDING = 64
 class Config:
     """A run."""
 
-    out: str = "runs/vqvae"
+    out: PathText = "runs/vqvae"
     """Folder of the run; given again, the run goes on where it stopped."""
     seed: int = 0
     """Of weights, codebooks and the order of crops."""

@@ -27,7 +27,7 @@ from ....models.features.hubert import settings
 from ....models.filter_bank import LOWEST, filter_bank
 from ....models.hubert import HubertConfig, span_mask
 from ....models.hubert_ctc import HubertCTC
-from ....schema import coerce
+from ....schema import PathText, coerce
 from ....tokenizers_._frames import HOP, SPAN, stream_frames
 from ..._letters import Alphabet
 from ..._parallel import main_first, ranks
@@ -46,7 +46,7 @@ KEPT = 1 << 27
 class Recogniser:
     """Frames of 20 ms. A long recording is read in windows, with a second more on either side."""
 
-    encoder: str | None = None
+    encoder: PathText | None = None
     """A finished `vqmem speech_pretraining` whose weights and settings to start from; null = ``model`` from scratch."""
     model: HubertConfig = field(default_factory=HubertConfig)
     """The network where there is no ``encoder``; its strides must multiply to 320 samples."""

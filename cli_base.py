@@ -1,0 +1,130 @@
+"""What all subcommands of `vqmem` share: how words of the command line are read, and streams that nothing fails on."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from .schema import expand
+
+_LITERAL = "\0"
+"""Marks a word that is no option; no word of a command line has this character of its own."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: its line in the overview, its arguments, and what it does."""
+
+    summary: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+    epilog: str
+    more: Callable[[], str] = str
+    """What help says at its end and is slow to find out."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with its errors raised like all others instead of printed with the usage."""
+
+    def __init__(self, prog: str, description: str, epilog: str) -> None:
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, description=description, epilog=epilog, formatter_class=layout, allow_abbrev=False)
+        self.register("type", None, _word)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ``ValueError``."""
+        raise ValueError(f"{message.replace(_LITERAL, '')}; see `{self.prog} --help`")
+
+    def read(self, words: Sequence[str]) -> argparse.Namespace:
+        """The arguments. Options may stand anywhere before ``--``; what comes after it is none, whatever it looks like.
+
+        argparse itself forgets ``--`` where options and other arguments are mixed.
+        """
+        end = words.index("--") if "--" in words else len(words)
+        return self.parse_intermixed_args([*words[:end], *(_LITERAL + word for word in words[end + 1 :])])
+
+
+# --- types of arguments --------------------------------------------------------------------------------------------
+
+
+def _word(text: str) -> str:
+    return text.removeprefix(_LITERAL)
+
+
+def file_name(text: str) -> str:
+    """A file to read, or ``-``, as it is to be called in messages."""
+    try:
+        return expand(_word(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def file_path(text: str) -> Path:
+    """A file or folder to read."""
+    return Path(file_name(text))
+
+
+def output_folder(text: str) -> Path:
+    """A folder to write."""
+    if _word(text) == "-":
+        raise argparse.ArgumentTypeError("a folder cannot go to standard output; give a path")
+    return file_path(text)
+
+
+def output_file(text: str) -> Path:
+    """A file to write; ``-`` is standard output."""
+    return Path("/dev/stdout") if _word(text) == "-" else file_path(text)
+
+
+# --- streams -------------------------------------------------------------------------------------------------------
+
+
+def prepare_streams() -> None:
+    """Let no command fail on the streams of the process.
+
+    Those that are closed become the null device. Characters that a stream cannot encode are written as ``\\uXXXX``,
+    which JSON reads back. Messages on standard error that nobody reads any more are lost, and the work goes on.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, so that no other file gets it
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    codecs.register_error("vqmem", _escape)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+        sys.stdout.reconfigure(errors="vqmem")
+    encoding = sys.stderr.encoding if sys.stderr else None
+    sys.stderr = io.TextIOWrapper(_Messages(2, "w", closefd=False), encoding, "vqmem", write_through=True)
+
+
+def discard_stdout() -> None:
+    """Write what is left of standard output, and all that follows, to nowhere, so that Python does not fail at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Messages(io.FileIO):
+    """Standard error, as long as it can be written."""
+
+    def write(self, data: bytes) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return len(data)
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2)), error.end
