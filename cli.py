@@ -74,10 +74,13 @@ def _dispatch(argv: list[str]) -> None:
 
 
 def _commands() -> dict[str, Command]:
-    recipes = {name: _recipe_command(name) for name in registry.names("recipes")}
     texts = {"list": _LIST, "score": _SCORE, "train-scorer": _TRAIN_SCORER}
-    speech = {"units": UNITS, "transcribe": TRANSCRIBE, "speak": SPEAK}
-    return {**texts, **recipes, "generate": _GENERATE, **speech}
+    speech = {"generate": _GENERATE, "units": UNITS, "transcribe": TRANSCRIBE, "speak": SPEAK}
+    recipes = {name: _recipe_command(name) for name in registry.names("recipes")}
+    for name in recipes.keys() & {*texts, *speech}:
+        print(f"vqmem: the recipe {name!r} is ignored, as that is the name of a command; rename it", file=sys.stderr)
+        del recipes[name]
+    return {**texts, **recipes, **speech}
 
 
 def _fail(message: str, code: int) -> int:
@@ -109,7 +112,10 @@ def _list(asked: argparse.Namespace) -> None:
         _list_keys(asked)
         return
     kinds = list(registry.KINDS) if asked.kind is None else [asked.kind]
-    found = {kind: {name: registry.describe(kind, name) for name in registry.names(kind)} for kind in kinds}
+    found = {
+        kind: {name: registry.fault(kind, name) or registry.describe(kind, name) for name in registry.names(kind)}
+        for kind in kinds
+    }
     if asked.json:
         print(json.dumps(found if asked.kind is None else found[asked.kind], indent=2, ensure_ascii=False))
         return

@@ -7,9 +7,11 @@ imported only when it is loaded. Packages outside register under the entry-point
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import importlib.metadata
 import pkgutil
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,36 +46,72 @@ KINDS = {
 
 def names(kind: str) -> list[str]:
     """The sorted names of all variants of ``kind``, found by listing the folder and the entry points."""
-    spec = _kind(kind)
-    local = [
-        module.name
-        for module in pkgutil.iter_modules([str(ROOT / spec.folder)])
-        if module.ispkg == spec.packages and not module.name.startswith("_") and module.name != "base"
-    ]
-    return sorted({*local, *_entry_points(kind)})
+    return sorted({*_local(_kind(kind)), *_entry_points(kind)})
 
 
 def load(kind: str, name: str) -> Any:
-    """The class (or, for a recipe, the module) that variant ``name`` defines. Raises `UnknownNameError`."""
-    outside = _entry_points(kind)
-    if name in outside:
-        return outside[name].load()
+    """The class (or, for a recipe, the module) that variant ``name`` defines.
+
+    Raises `UnknownNameError`, and ``ValueError`` naming the file or package of a variant that is broken.
+    """
     if name not in names(kind):
         raise UnknownNameError(_singular(kind), name, names(kind))
-    spec = _kind(kind)
-    module = importlib.import_module(f"{__package__}.{spec.folder.replace('/', '.')}.{name}{_leaf(spec)}")
-    return module if spec.packages else getattr(module, spec.symbol)
+    spec, point = KINDS[kind], _entry_points(kind).get(name)
+    where = _path(spec, name) if point is None else f"{point.value} of the package {_package(point)}"
+    try:
+        if point is not None:
+            found = point.load()
+        else:
+            leaf = ".recipe" if spec.packages else ""
+            found = importlib.import_module(f"{__package__}.{spec.folder.replace('/', '.')}.{name}{leaf}")
+            found = found if spec.packages else getattr(found, spec.symbol)
+        schema = found.Config if spec.packages else found
+    except Exception as error:  # whatever a file may do when it is imported
+        raise ValueError(f"{_singular(kind)} {name!r} is broken: {where}: {_reason(error)}") from error
+    if not dataclasses.is_dataclass(schema):
+        raise ValueError(f"{_singular(kind)} {name!r} is broken: {where}: its {spec.symbol} is no dataclass")
+    return found
 
 
 def describe(kind: str, name: str) -> str:
-    """The first docstring line of variant ``name``, read from its source without importing it."""
-    outside = _entry_points(kind)
-    if name in outside:
-        return f"from the package {outside[name].value}"
+    """The first docstring line of variant ``name``, read from its source without importing it, or its `fault`."""
+    spec, point = _kind(kind), _entry_points(kind).get(name)
+    if point is not None:
+        return f"from the package {point.value}"
+    path = _path(spec, name)
+    try:
+        doc = ast.get_docstring(ast.parse(path.read_bytes()))
+    except (SyntaxError, ValueError, OSError):
+        return fault(kind, name)
+    return (doc or f"(no docstring in {path})").strip().split("\n")[0]
+
+
+def fault(kind: str, name: str) -> str:
+    """What is wrong with variant ``name``, as far as its source says without being imported; empty for nothing."""
     spec = _kind(kind)
-    path = ROOT / spec.folder / (f"{name}/recipe.py" if spec.packages else f"{name}.py")
-    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return doc.strip().split("\n")[0]
+    if name in _entry_points(kind):
+        return ""
+    path = _path(spec, name)
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, OSError) as error:
+        return f"broken: {path}: {_reason(error)}"
+    bound = {_binds(node): node for node in ast.walk(tree)}
+    if spec.symbol not in bound:
+        return f"broken: {path}: it defines no {spec.symbol}"
+    node = bound[spec.symbol]
+    if isinstance(node, ast.ClassDef) and not node.bases and not node.decorator_list:
+        return f"broken: {path}: its {spec.symbol} is no dataclass"
+    return ""
+
+
+def _binds(node: ast.AST) -> str | None:
+    """The name that a piece of source gives to something."""
+    if isinstance(node, ast.alias):
+        return node.asname or node.name
+    if isinstance(node, ast.Name):
+        return node.id if isinstance(node.ctx, ast.Store) else None
+    return node.name if isinstance(node, (ast.ClassDef, ast.FunctionDef)) else None
 
 
 def build(kind: str, spec: str | dict[str, Any]) -> Any:
@@ -94,8 +132,23 @@ def _kind(kind: str) -> Kind:
     return KINDS[kind]
 
 
-def _leaf(spec: Kind) -> str:
-    return ".recipe" if spec.packages else ""
+def _local(spec: Kind) -> list[str]:
+    return [
+        module.name
+        for module in pkgutil.iter_modules([str(ROOT / spec.folder)])
+        if module.ispkg == spec.packages and not module.name.startswith("_") and module.name != "base"
+    ]
+
+
+def _path(spec: Kind, name: str) -> Path:
+    return ROOT / spec.folder / (f"{name}/recipe.py" if spec.packages else f"{name}.py")
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, in one line."""
+    if isinstance(error, SyntaxError):
+        return f"{error.msg} (line {error.lineno})"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _singular(kind: str) -> str:
@@ -104,4 +157,22 @@ def _singular(kind: str) -> str:
 
 @cache  # reading what is installed takes 20 ms, and configs build variants thousands of times
 def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
-    return {point.name: point for point in importlib.metadata.entry_points(group=f"vqmem.{kind}")}
+    """The entry points of ``kind`` by name. Those that would replace another variant are ignored, and named once."""
+    found: dict[str, importlib.metadata.EntryPoint] = {}
+    local = _local(KINDS[kind])
+    points = importlib.metadata.entry_points(group=f"vqmem.{kind}")
+    for point in sorted(points, key=lambda point: (point.name, _package(point))):
+        if point.name not in local and point.name not in found:
+            found[point.name] = point
+        elif point != found.get(point.name):
+            first = "vqmem itself" if point.name in local else f"the package {_package(found[point.name])}"
+            print(
+                f"vqmem: the {_singular(kind)} {point.name!r} of the package {_package(point)} is ignored, as {first} "
+                "has one of that name; rename its entry point",
+                file=sys.stderr,
+            )
+    return found
+
+
+def _package(point: importlib.metadata.EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.value.split(":")[0]
