@@ -164,18 +164,19 @@ def told_of(path: Path) -> Iterator[None]:
         raise OSError(f"cannot write {str(path)!r}: {reason}") from error
 
 
-def missing_file(what: str, path: Path, pattern: str = "*") -> ValueError:
-    """The error for a ``path`` that is not there: names the nearest file that is."""
+def missing_file(what: str, path: Path, pattern: str = "*", otherwise: str = "") -> ValueError:
+    """The error for a ``path`` that is not there: names the nearest file that is, and what to do ``otherwise``."""
     folder = next((parent for parent in path.parents if parent.is_dir()), Path("."))
     present = sorted(entry.name for entry in folder.glob(pattern) if not entry.name.startswith("."))
     wanted = path.relative_to(folder).parts[0] if path.is_relative_to(folder) else path.name
     close = difflib.get_close_matches(wanted, present, n=3, cutoff=0.5)
     if close:
-        return ValueError(
-            f"{what} {str(path)!r} not found; did you mean {' or '.join(str(folder / n) for n in close)}?"
-        )
-    there = f"{folder} holds {', '.join(present[:8])}" if present else f"{folder} is empty"
-    return ValueError(f"{what} {str(path)!r} not found; {there}")
+        hint = f"did you mean {' or '.join(str(folder / n) for n in close)}?"
+    elif otherwise:
+        hint = ""
+    else:
+        hint = f"{folder} holds {', '.join(present[:8])}" if present else f"{folder} is empty"
+    return ValueError(f"{what} {str(path)!r} not found; {' '.join(filter(None, [hint, otherwise]))}")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:

@@ -260,11 +260,12 @@ def _run_recipe(name: str, asked: argparse.Namespace) -> None:
 
 
 def _run_config(recipe: Any, config: Any, asked: argparse.Namespace) -> None:
-    if asked.print_config:
-        from .recipes._config import dump
+    from .recipes._config import dump, refuse_placeholders
 
+    if asked.print_config:
         print(dump(config), end="")
         return
+    refuse_placeholders(config)
     result = recipe.run(config)
     if os.environ.get("RANK", "0") == "0":  # of several processes the first one tells
         print(_tell(recipe, config, result))

@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Float16 is not among them: it would want its loss scaled."""
+PLACEHOLDER = "MY_FOLDER"
+"""What shipped configs say in place of a path that is the user's."""
 
 
 def load(schema: type[T], path: str | Path | None, overrides: Iterable[str] = (), *, folder: Path | None = None) -> T:
@@ -58,6 +60,13 @@ def from_dict(schema: type[T], values: Mapping[str, Any]) -> T:
 def as_dict(config: Any) -> dict[str, Any]:
     """``config`` as JSON-able values: dataclasses are dicts, tuples lists, paths strings."""
     return typing.cast("dict[str, Any]", _plain(config))
+
+
+def refuse_placeholders(config: Any) -> None:
+    """Raise ``ValueError`` naming the keys whose value is still `PLACEHOLDER`, which stands for data of the user's."""
+    for key, value in flat(as_dict(config)).items():
+        if isinstance(value, str) and value.startswith(PLACEHOLDER) and not Path(value).exists():
+            raise ValueError(f"{key} is not given: {value} stands for data of yours; give {key}=FILE_OR_FOLDER")
 
 
 def dump(config: Any) -> str:

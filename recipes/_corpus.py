@@ -12,7 +12,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ..data._reading import Skipping
-from ..data.base import Document
+from ..data.base import Document, Split
+from ..registry import build
 from ..tokenizers_.base import Tokenizer, reads_of
 
 T = TypeVar("T")
@@ -91,6 +92,12 @@ def _passages_of(document: Document, tokenizer: Tokenizer, length: int, room: in
         if len(stream.ids[part]) >= 2:
             cut.append(Passage(f"{document.name}:{begin}", stream.ids[part], stream.sizes[part], marked[part]))
     return cut
+
+
+def require(data: str | dict[str, Any], split: Split) -> None:
+    """Raise `ValueError` where a split of a data source has no document: before a run writes anything."""
+    if next(iter(build("data", data).documents(split)), None) is None:
+        raise ValueError(f"the split {split} of {data!r} has no documents; give data that has some")
 
 
 def spread(items: Sequence[T], count: int | None) -> list[T]:

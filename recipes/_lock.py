@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,11 +21,14 @@ def locked(folder: Path) -> Iterator[None]:
     The lock is the operating system's, on the file ``.lock``: it goes with the process, however that ends, and the file
     stays behind. Of the processes of one run (`ranks`) the first takes it.
 
+    Where the work fails before it has written more than its config, a folder that was made for it goes again.
+
     Raises ``ValueError`` where another run has it, ``OSError`` where the folder cannot be written.
     """
     if ranks()[0] > 0:
         yield
         return
+    made = [part for part in (folder, *folder.parents) if not part.exists()]
     with told_of(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a")
@@ -33,4 +37,12 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{folder} is in use by another run; wait for its end, or give another `out`") from None
-        yield
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # what went wrong before says more
+                if made and {path.name for path in folder.iterdir()} <= {LOCK, "config.yaml"}:
+                    shutil.rmtree(folder)
+                    for parent in made[1:]:
+                        parent.rmdir()
+            raise

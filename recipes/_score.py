@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..artifacts import load_model, missing_file, read_config
+from ..artifacts import load_model, read_config
 from ..models.scorers.base import SIGNALS
 from ..registry import ROOT, build
+from ..schema import expand
 from ..tokenizers_._text import cut
 from ..tokenizers_.base import Stream, Tokenizer, load_tokenizer, reads_of
+from ._folders import loading
 
 PACKAGED = ROOT / "models" / "pretrained" / "english"
 """The scorer that comes with the package; ``README.md`` in it says what it was trained on, and by which command."""
@@ -39,10 +41,9 @@ def load_scoring(folder: Path | None = None, device: torch.device | str = "cpu")
     where the two belong to different runs.
     """
     folder = PACKAGED if folder is None else folder
-    if not folder.is_dir():
-        raise missing_file("model", folder)
-    tokenizer = load_tokenizer(folder / "front_end")
-    fields = read_config(folder / "scorer", "scorers")["fields"]
+    with loading(folder, "scorer", "text_lm"):
+        tokenizer = load_tokenizer(folder / "front_end")
+        fields = read_config(folder / "scorer", "scorers")["fields"]
     if fields.get("vocab_size") != tokenizer.vocab_size:
         raise ValueError(
             f"{folder}: the front-end has {tokenizer.vocab_size} ids and the scorer {fields.get('vocab_size')}; "
@@ -66,7 +67,9 @@ def load_scorer(folder: str | Path, device: torch.device | str = "cpu") -> Any:
     def make(fields: dict[str, Any]) -> Any:
         return build("scorers", fields["scorer"]).build(fields["vocab_size"])
 
-    return load_model(Path(folder) / "scorer", make, kind="scorers", device=device)
+    folder = Path(expand(str(folder)))
+    with loading(folder, "scorer", "text_lm"):
+        return load_model(folder / "scorer", make, kind="scorers", device=device)
 
 
 def score_text(text: str, scoring: Scoring, chunk: int = CHUNK) -> Iterator[list[dict[str, Any]]]:

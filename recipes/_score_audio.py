@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..artifacts import missing_file
 from ..data._audio import Audio
 from ..models.frame_scorer import FrameScorer, is_frame_scorer, load_frame_scorer
 from ..registry import ROOT
 from ..tokenizers_._frames import FRAMES_A_SECOND, Extractor, stream_frames
 from ..tokenizers_.base import reads_of
+from ._folders import loading
 from ._score import Scoring, load_scoring
 
 PACKAGED = ROOT / "models" / "pretrained" / "speech"
@@ -59,12 +59,11 @@ def load_audio_scorer(folder: Path | None = None, device: torch.device | str = "
     What is returned raises `UnreadableError` for a recording as `Audio.stream` does, and for one shorter than a frame.
     """
     folder = PACKAGED if folder is None else Path(folder)
-    if not folder.is_dir():
-        raise missing_file("model", folder)
-    if is_frame_scorer(folder):
-        scorer = load_frame_scorer(folder, device)
-        return partial(_score_frames, scorer, scorer.extractor(), device)
-    scoring = load_scoring(folder, device)
+    with loading(folder, "scorer", "text_lm", "frame_scorer"):
+        if is_frame_scorer(folder):
+            scorer = load_frame_scorer(folder, device)
+            return partial(_score_frames, scorer, scorer.extractor(), device)
+        scoring = load_scoring(folder, device)
     if (reads := reads_of(scoring.tokenizer)) != "audio":
         raise ValueError(f"the run {str(folder)!r} reads {reads}, not recordings; give one that was trained on them")
     return partial(_score_units, scoring)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..artifacts import missing_file
 from ..data._audio import RATE, Audio
 from ..data._reading import Skipping, UnreadableError
 from ..tokenizers_._units import stream_of
 from ..tokenizers_.base import Stream, Tokenizer, load_tokenizer
 from ..tokenizers_.hubert_units import PACKAGED, UnitTokenizer
+from ._folders import loading
 from ._progress import Bar
 
 SLOW = 600
@@ -54,9 +54,8 @@ def show_units(files: Sequence[str], model: Path | None, *, deduplicate: bool, a
 def load_units(folder: Path | None = None) -> UnitTokenizer:
     """The units of a run, or those of the package. Raises `ValueError` where there are none, or of another kind."""
     folder = PACKAGED if folder is None else folder
-    if not folder.is_dir():
-        raise missing_file("model", folder)
-    tokenizer = load_tokenizer(folder / "front_end")
+    with loading(folder, "run with speech units", "fit_units", "tts", "text_lm"):
+        tokenizer = load_tokenizer(folder / "front_end")
     if not isinstance(tokenizer, UnitTokenizer):
         raise ValueError(
             f"the front-end in {str(folder)!r} makes no units of recordings; give a run of vqmem fit-units"

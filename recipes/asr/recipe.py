@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...artifacts import atomic_write, missing_file, read_sealed, seal
+from ...artifacts import atomic_write, read_sealed, seal
 from ...data.base import Split
 from ...registry import build
 from ...schema import PathText
 from .._claim import claim, identity
 from .._config import load, resolve_device
-from .._corpus import spread
+from .._corpus import require, spread
+from .._folders import loading
 from .._letters import Alphabet, told
 from .._lock import locked
 from .._parallel import main_first, ranks, start_processes
@@ -32,6 +33,8 @@ BESIDE = ("out", "device", "dtype", "decoding", "eval_recordings", "worst")
 ALPHABET = "alphabet.json"
 SIDE_BY_SIDE = 16
 """Recordings that an evaluation reads at once, where the recogniser can."""
+RUN_IS = "a recogniser: `vqmem transcribe FILE --run {folder}` uses it"
+"""What a run is, and which command uses it."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ def fit(config: Config) -> Run:
     """The recogniser, trained and saved, or loaded where that has been done."""
     recogniser: Recogniser = build("recognisers", config.recogniser)
     recogniser.check(Path(config.out), config.decoding)
+    require(config.data, "dev")
     with locked(Path(config.out)):
         return _fit(config, recogniser)
 
@@ -136,9 +140,8 @@ def load_run(folder: Path, device: torch.device | str = "cpu", beam: int | None 
 
     Raises `ValueError` where a part is missing or damaged, or the recogniser cannot decode so.
     """
-    if not (folder / "config.yaml").is_file():
-        raise missing_file("run (the folder of a finished `vqmem asr`)", folder / "config.yaml")
-    config = load(Config, folder / "config.yaml")
+    with loading(folder, "recogniser", "asr"):
+        config = load(Config, folder / "config.yaml")
     recogniser: Recogniser = build("recognisers", config.recogniser)
     if not (folder / ALPHABET).is_file():
         raise ValueError(f"{folder} has no {ALPHABET}: it holds no finished `vqmem asr`; run its command again")

@@ -21,7 +21,7 @@ from ...registry import UnknownNameError, build
 from ...schema import PathText
 from ...tokenizers_.base import makes_of, measure_of
 from .._config import as_dict, digest, dump, resolve_device
-from .._corpus import Passage
+from .._corpus import Passage, require
 from .._language_model import score_passages, strategies
 from .._parallel import ranks
 from .._progress import Bar
@@ -30,6 +30,11 @@ from ..text_lm import recipe as text_lm
 from .measure import Cell, measure, rare_tokens, trace
 from .report import write_report
 from .summary import summarise
+
+RUN_IS = (
+    "a comparison: {folder}/report.html shows it, and `vqmem generate {folder}/seed-N --prompt TEXT` uses a model of it"
+)
+"""What a run is, and which command uses it."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ def run(config: Config) -> dict[str, Any]:
     Under ``torchrun`` all processes train, and the first one does the rest.
     """
     began, out = time.monotonic(), Path(config.out)
-    text_lm.require(config.lm, config.split)
+    require(config.lm.data, config.split)
     for seed in config.seeds:
         _train(config, seed)
     if ranks()[0]:

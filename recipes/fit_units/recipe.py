@@ -16,8 +16,12 @@ from ...registry import build
 from ...schema import PathText
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, save_tokenizer
 from .._config import as_dict, dump, flat, load, refuse_changes
+from .._corpus import require
 from .._lock import locked
 from .._progress import progress
+
+RUN_IS = "speech units: `vqmem units FILE --model {folder}` uses them"
+"""What a run is, and which command uses it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Config:
 def run(config: Config) -> dict[str, Any]:
     """Fit on train and save in ``front_end/``, or load what is there; gives what ``evaluation.json`` says of dev."""
     out = Path(config.out)
+    require(config.data, "dev")
     with locked(out):
         path = out / "config.yaml"
         if path.is_file() and (out / "front_end").exists():

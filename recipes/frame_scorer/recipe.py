@@ -32,6 +32,8 @@ from .._train import TrainConfig, seed_all, train
 
 BESIDE = ("out", "device", "dtype", "eval_clips")
 """Keys that say where a run is made and what is shown of it, not what it is."""
+RUN_IS = "a scorer of frames of speech: `vqmem score FILE --model {folder}` uses it"
+"""What a run is, and which command uses it."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from ...schema import PathText
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, reads_of, save_tokenizer
 from .._claim import claim, identity
 from .._config import resolve_device
+from .._corpus import require
 from .._lock import locked
 from .._parallel import main_first, ranks, start_processes
 from .._train import TrainConfig, seed_all, train
@@ -33,6 +34,8 @@ from .quality import accuracies, check, probe
 
 BESIDE = ("out", "device", "dtype", "labels", "eval_clips", "probe_clips", "probe_clusters", "export")
 """Keys that say where a run is made and what is shown of it, not what it is."""
+RUN_IS = "an encoder of speech: `vqmem asr CONFIG recogniser.encoder={folder}` uses it"
+"""What a run is, and which command uses it."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class PretrainingTask:
 def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
     out = Path(config.out)
+    require(config.data, "dev")
     with locked(out):
         start_processes(config.train.parallel, resolve_device(config.device))
         labels = None if config.labels is None else read_labels(config.labels)

@@ -24,7 +24,8 @@ from ...schema import PathText
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, measure_of, reads_of, save_tokenizer
 from .._claim import claim, identity
 from .._config import load, resolve_device
-from .._corpus import Batch, Passage, TrainingLoader, passages, spread, sweep
+from .._corpus import Batch, Passage, TrainingLoader, passages, require, spread, sweep
+from .._folders import loading
 from .._language_model import (
     LanguageModel,
     LanguageModelTask,
@@ -42,6 +43,10 @@ from .._train import Task, TrainConfig, seed_all, train
 
 BESIDE = ("out", "device", "dtype", "eval_passages", "scorer_from")
 """Keys that say where a run is made and what is shown of it, not what it is."""
+RUN_IS = (
+    "a scorer or language model, for `vqmem score FILE --model {folder}` or `vqmem generate {folder} --prompt TEXT`"
+)
+"""What a run is, and which command uses it."""
 
 
 @dataclass(frozen=True)
@@ -175,12 +180,12 @@ def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
     start_processes(config.train.parallel, resolve_device(config.device))
     out = Path(config.out)
     _find_source(config)
+    trained = all((out / part / CONFIG).is_file() for part in ("scorer", "transformer"))
+    if not trained:
+        require(config.data, "dev")
     claim(config, BESIDE)
     with main_first():
         tokenizer = fit_front_end(config)
-    trained = all((out / part / CONFIG).is_file() for part in ("scorer", "transformer"))
-    if not trained:
-        require(config, "dev")
     corpus = [] if trained else read_split(config, tokenizer, "train", limit=config.train_tokens)
     return tokenizer, train_scorer(config, tokenizer, corpus), corpus
 
@@ -211,12 +216,6 @@ def read_split(
     """The passages of a split: of the first ``limit`` tokens, ``count`` of them taken evenly."""
     source = build("data", config.data)
     return spread(passages(source.documents(split), tokenizer, config.passage, limit), count)
-
-
-def require(config: Config, split: Split) -> None:
-    """Raise `ValueError` where a split has no document, which is better told before training than after it."""
-    if next(iter(build("data", config.data).documents(split)), None) is None:
-        raise ValueError(f"the split {split} of {config.data!r} has no documents; give data that has some")
 
 
 class ScorerTask:
@@ -353,9 +352,12 @@ def scorer_report(config: Config, scorer: Any, items: list[Passage]) -> dict[str
 
 def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
     """A finished run. Raises `ValueError` where a part is missing or damaged."""
-    config = load(Config, folder / "config.yaml")
-    model = load_language_model(folder / "transformer", device)
-    return Run(config, load_tokenizer(folder / "front_end"), load_scorer(folder, device), model)
+    with loading(folder, "language model", "text_lm"):
+        config = load(Config, folder / "config.yaml")
+        if not config.strategies:
+            raise ValueError(f"{folder} holds a scorer alone, which `vqmem score FILE --model {folder}` uses")
+        model = load_language_model(folder / "transformer", device)
+        return Run(config, load_tokenizer(folder / "front_end"), load_scorer(folder, device), model)
 
 
 def _find_source(config: Config) -> None:

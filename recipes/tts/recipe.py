@@ -24,6 +24,7 @@ from ...tokenizers_.base import FILE, load_tokenizer, save_tokenizer
 from ...tokenizers_.hubert_units import UnitTokenizer
 from .._claim import claim, identity
 from .._config import as_dict, resolve_device
+from .._corpus import require
 from .._lock import locked
 from .._parallel import main_first, ranks, start_processes
 from .._train import TrainConfig, seed_all, train
@@ -36,6 +37,8 @@ BESIDE = ("out", "device", "dtype", "eval_clips", "samples")
 """Keys that say where a run is made and what is shown of it, not what it is."""
 DETAILED = 16_000
 """Units, about, that codebooks of details are found on: those of recordings drawn from the training split."""
+RUN_IS = "a voice: `vqmem speak TEXT -o out.wav --run {folder}` uses it"
+"""What a run is, and which command uses it."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ class ModelTask:
 def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save, report; gives what ``evaluation.json`` says."""
     out = Path(config.out)
+    require(config.data, "dev")
     with locked(out):
         for settings in (config.vocoder_train, config.speaker_train):
             start_processes(settings.parallel, resolve_device(config.device))

@@ -12,6 +12,7 @@ from ...models.details import Details
 from ...models.unit_speaker import UnitSpeaker
 from ...models.unit_vocoder import UnitVocoder
 from ...tokenizers_.hubert_units import UnitTokenizer
+from .._folders import loading
 from .._units import load_units
 
 
@@ -27,7 +28,8 @@ class Voice(NamedTuple):
 def load_voice(run: Path, device: torch.device | str = "cpu") -> Voice:
     """The models of a finished run, in eval mode. Raises `ValueError` where one is missing or damaged."""
     kinds = [UnitSpeaker, UnitVocoder, *([Details] if (run / part_of(Details)).is_dir() else [])]
-    return Voice(load_units(run), *(load_part(run / part_of(kind), kind, device) for kind in kinds))
+    with loading(run, "voice", "tts"):
+        return Voice(load_units(run), *(load_part(run / part_of(kind), kind, device) for kind in kinds))
 
 
 def part_of(kind: Any) -> str:

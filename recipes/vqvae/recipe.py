@@ -34,6 +34,8 @@ BESIDE = ("out", "device", "dtype", "eval_clips", "eval_seconds", "samples")
 """Keys that say where a run is made and what is shown of it, not what it is."""
 SEEDING = 64
 """Crops from which codebooks start."""
+RUN_IS = "a VQ-VAE of speech: `vqmem text_lm codes front_end.path={folder}` uses it"
+"""What a run is, and which command uses it."""
 
 
 @dataclass(frozen=True)
