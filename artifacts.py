@@ -86,7 +86,7 @@ def _status(path: Path) -> os.stat_result | None:
     """What ``path`` leads to, through all links; None for what is not there yet."""
     try:
         return path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

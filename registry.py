@@ -164,7 +164,7 @@ def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
     for point in sorted(points, key=lambda point: (point.name, _package(point))):
         if point.name not in local and point.name not in found:
             found[point.name] = point
-        elif point != found.get(point.name):
+        elif point.name in local or point != found[point.name]:
             first = "vqmem itself" if point.name in local else f"the package {_package(found[point.name])}"
             print(
                 f"vqmem: the {_singular(kind)} {point.name!r} of the package {_package(point)} is ignored, as {first} "

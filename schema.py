@@ -65,7 +65,9 @@ def coerce(hint: Any, value: Any, key: str) -> Any:
 
 
 def _coerce_path(value: Any, key: str) -> str:
-    path = _coerce_leaf(str, value, key)
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        raise _wrong(key, value, PathText)
+    path = str(value)
     if path == "-":
         raise ValueError(f"{key} = '-' would be standard input or output; give a path")
     return expand(path)

@@ -140,7 +140,7 @@ def load_run(folder: Path, device: torch.device | str = "cpu", beam: int | None 
 
     Raises `ValueError` where a part is missing or damaged, or the recogniser cannot decode so.
     """
-    with loading(folder, "recogniser", "asr"):
+    with loading(folder, "run (the folder of a finished `vqmem asr`)", "asr"):
         config = load(Config, folder / "config.yaml")
     recogniser: Recogniser = build("recognisers", config.recogniser)
     if not (folder / ALPHABET).is_file():

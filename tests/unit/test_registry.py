@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from vqmem import registry
+from vqmem.cli import main
 from vqmem.registry import KINDS, ROOT, UnknownNameError, build, describe, load, names
 
 
@@ -76,3 +77,139 @@ def test_fields_are_checked():
 
 def test_the_root_is_the_package():
     assert Path(ROOT, "registry.py").samefile(registry.__file__)
+
+
+# --- what is broken, or stands in another's place -------------------------------------------------------------------
+
+BROKEN = {
+    "syntax": ('"""Mine."""\nclass Policy(:\n', "invalid syntax (line 2)", "SyntaxError"),
+    "unfinished": ('"""Mine.', "unterminated triple-quoted string literal", "unterminated"),
+    "bytes": ("\0\0", "null bytes", "null bytes"),
+    "no_class": ('"""Mine."""\nlimit = 3\n', "it defines no Policy", "has no attribute 'Policy'"),
+    "no_dataclass": (
+        '"""Mine."""\nclass Policy:\n    pass\n',
+        "its Policy is no dataclass",
+        "its Policy is no dataclass",
+    ),
+    "imports": ('"""Mine."""\nimport not_installed_here\nPolicy = 3\n', "", "No module named 'not_installed_here'"),
+    "raises": ('"""Mine."""\nraise RuntimeError("no GPU\\nat all")\nPolicy = 3\n', "", "RuntimeError: no GPU at all"),
+}
+
+
+@pytest.fixture
+def folder_of_policies(tmp_path, monkeypatch) -> Path:
+    """A folder that stands in for that of the policies."""
+    folder = tmp_path / "memory" / "policies"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(registry, "ROOT", tmp_path)
+    monkeypatch.setattr(importlib.import_module("vqmem.memory.policies"), "__path__", [str(folder)])
+    (folder / "sound.py").write_text(
+        '"""Sound."""\nfrom dataclasses import dataclass\n@dataclass(frozen=True)\nclass Policy:\n    size: int = 1\n'
+    )
+    return folder
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_file_is_named_and_leaves_the_others_usable(folder_of_policies, capsys, kind):
+    source, told, used = BROKEN[kind]
+    path = folder_of_policies / f"broken_{kind}.py"
+    path.write_text(source)
+    assert main(["list", "policies"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines.keys() == {"sound", f"broken_{kind}"}
+    assert lines["sound"] == "Sound."
+    assert lines[f"broken_{kind}"] == "Mine." if not told else told in lines[f"broken_{kind}"]
+    assert (str(path) in lines[f"broken_{kind}"]) == bool(told)
+    assert main(["list", "policies", f"broken_{kind}"]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.count("\n") == 1
+    assert error.startswith(f"vqmem: policy 'broken_{kind}' is broken: {path}: ")
+    assert used in error or (told and told in error)
+    assert load("policies", "sound")().size == 1
+
+
+def test_a_file_without_a_docstring_is_listed(folder_of_policies, capsys):
+    (folder_of_policies / "sound.py").write_text((folder_of_policies / "sound.py").read_text().split("\n", 1)[1])
+    assert main(["list", "policies"]) == 0
+    assert "(no docstring in " in capsys.readouterr().out
+    assert main(["list", "policies", "sound"]) == 0
+
+
+def test_a_broken_recipe_leaves_the_other_commands_usable(tmp_path, monkeypatch, capsys):
+    (tmp_path / "recipes" / "mine").mkdir(parents=True)
+    (tmp_path / "recipes" / "mine" / "__init__.py").write_text("")
+    monkeypatch.setattr(registry, "ROOT", tmp_path)
+    assert main(["list", "recipes"]) == 0
+    assert f"broken: {tmp_path}/recipes/mine/recipe.py: FileNotFoundError" in capsys.readouterr().out
+    (tmp_path / "recipes" / "mine" / "recipe.py").write_text("def")
+    assert main([]) == 0
+    assert "broken: " in capsys.readouterr().out
+    assert main(["mine", "config"]) == 2
+    assert capsys.readouterr().err.startswith("vqmem: recipe 'mine' is broken: ")
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Installs a package with one entry point, as far as Python can tell."""
+    registry._entry_points.cache_clear()
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def install(package: str, kind: str, name: str, value: str) -> None:
+        folder = tmp_path / f"{package}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(f"[vqmem.{kind}]\n{name} = {value}\n")
+
+    yield install
+    registry._entry_points.cache_clear()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_entry_point_replaces_what_is_built_in(installed, capsys, kind):
+    name = names(kind)[0]
+    before = load(kind, name)
+    registry._entry_points.cache_clear()
+    installed("evil", kind, name, "json:JSONDecoder")
+    assert load(kind, name) is before
+    assert describe(kind, name) != "from the package json:JSONDecoder"
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"{name!r} of the package evil is ignored, as vqmem itself has one of that name" in told
+
+
+def test_of_two_entry_points_of_one_name_the_second_is_named(installed, capsys):
+    value = "vqmem.memory.policies.fifo:Policy"
+    installed("one", "policies", "mine", value)
+    installed("two", "policies", "mine", "vqmem.memory.policies.lru:Policy")
+    assert load("policies", "mine") is load("policies", "fifo")
+    told = capsys.readouterr().err
+    assert told == (
+        "vqmem: the policy 'mine' of the package two is ignored, as the package one has one of that name; "
+        "rename its entry point\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("not_installed_here:Policy", "ModuleNotFoundError: No module named 'not_installed_here'"),
+        ("json:Policy", "AttributeError: module 'json' has no attribute 'Policy'"),
+        ("json:JSONDecoder", "its Policy is no dataclass"),
+        ("json:dumps", "its Policy is no dataclass"),
+    ],
+)
+def test_an_entry_point_that_is_broken(installed, capsys, value, told):
+    installed("theirs", "policies", "mine", value)
+    assert main(["list", "policies"]) == 0
+    assert f"mine         from the package {value}" in capsys.readouterr().out
+    assert main(["list", "policies", "mine"]) == 2
+    assert capsys.readouterr().err == f"vqmem: policy 'mine' is broken: {value} of the package theirs: {told}\n"
+
+
+def test_no_recipe_replaces_a_command(installed, capsys):
+    installed("evil", "recipes", "list", "vqmem.recipes.tts.recipe")
+    assert main(["list", "policies"]) == 0
+    out, told = capsys.readouterr()
+    assert "fifo" in out
+    assert told == "vqmem: the recipe 'list' is ignored, as that is the name of a command; rename it\n"
