@@ -141,6 +141,9 @@ def _find(path: Path, folder: Path | None) -> Path:
     for candidate in (path, *named):
         if candidate.is_file():
             return candidate
+    if path.is_dir():
+        hint = ", such as the config.yaml in it" if (path / "config.yaml").is_file() else ""
+        raise ValueError(f"config {str(path)!r} is a folder; give a YAML file{hint}")
     if folder is not None and path.parent == Path("."):
         known = sorted({file.stem for file in folder.glob("*.yaml")} | {file.name for file in Path(".").glob("*.yaml")})
         raise UnknownNameError("config", str(path), known)

@@ -94,10 +94,10 @@ def _passages_of(document: Document, tokenizer: Tokenizer, length: int, room: in
     return cut
 
 
-def require(data: str | dict[str, Any], split: Split) -> None:
+def require(data: str | dict[str, Any], split: Split, content: str = "documents") -> None:
     """Raise `ValueError` where a split of a data source has no document: before a run writes anything."""
     if next(iter(build("data", data).documents(split)), None) is None:
-        raise ValueError(f"the split {split} of {data!r} has no documents; give data that has some")
+        raise ValueError(f"the split {split} of the data has no {content} ({data!r}); give data that has some")
 
 
 def spread(items: Sequence[T], count: int | None) -> list[T]:

@@ -29,7 +29,7 @@ class Key(NamedTuple):
 
 def keys(schema: Any) -> Iterator[Key]:
     """Every key of the dataclass ``schema``, nested ones by their dotted names, in the order of the fields."""
-    hints, docs = typing.get_type_hints(schema), _docs(schema)
+    hints, docs = typing.get_type_hints(schema, include_extras=True), _docs(schema)
     for field in dataclasses.fields(schema):
         hint, value = hints[field.name], _default(field)
         if not dataclasses.is_dataclass(hint):

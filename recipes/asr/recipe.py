@@ -103,7 +103,7 @@ def fit(config: Config) -> Run:
     """The recogniser, trained and saved, or loaded where that has been done."""
     recogniser: Recogniser = build("recognisers", config.recogniser)
     recogniser.check(Path(config.out), config.decoding)
-    require(config.data, "dev")
+    require(config.data, "dev", "recordings")
     with locked(Path(config.out)):
         return _fit(config, recogniser)
 

@@ -57,7 +57,7 @@ class Config:
 def run(config: Config) -> dict[str, Any]:
     """Fit on train and save in ``front_end/``, or load what is there; gives what ``evaluation.json`` says of dev."""
     out = Path(config.out)
-    require(config.data, "dev")
+    require(config.data, "dev", "recordings")
     with locked(out):
         path = out / "config.yaml"
         if path.is_file() and (out / "front_end").exists():

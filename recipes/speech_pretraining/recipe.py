@@ -129,7 +129,7 @@ class PretrainingTask:
 def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
     out = Path(config.out)
-    require(config.data, "dev")
+    require(config.data, "dev", "recordings")
     with locked(out):
         start_processes(config.train.parallel, resolve_device(config.device))
         labels = None if config.labels is None else read_labels(config.labels)

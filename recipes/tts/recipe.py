@@ -115,7 +115,7 @@ class ModelTask:
 def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save, report; gives what ``evaluation.json`` says."""
     out = Path(config.out)
-    require(config.data, "dev")
+    require(config.data, "dev", "recordings")
     with locked(out):
         for settings in (config.vocoder_train, config.speaker_train):
             start_processes(settings.parallel, resolve_device(config.device))

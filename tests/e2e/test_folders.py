@@ -115,6 +115,11 @@ def test_runs_that_are_not_there_yet(here, refused, command, folder, told):
     assert told in refused(*given(command, folder))
 
 
+def test_a_run_given_as_a_config(here, refused, copy):
+    told = refused("text_lm", copy)
+    assert told == f"vqmem: config '{copy}' is a folder; give a YAML file, such as the config.yaml in it"
+
+
 def test_a_scorer_alone_does_not_generate(here, refused, config_file, copy):
     (copy / "config.yaml").write_text((copy / "config.yaml").read_text().split("strategies:")[0])
     told = refused(*given("generate", str(copy)))

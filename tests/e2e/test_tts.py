@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,23 @@ def test_text_is_spoken_into_a_file(trained: Path, tmp_path: Path, monkeypatch, 
     assert np.allclose(sounds[0][0], sounds[2][0], atol=1e-3)  # flac rounds otherwise
     assert 0.2 < len(sounds[0][0]) / RATE < 30
     assert np.abs(sounds[0][0]).max() > 0.001
+
+
+def test_text_is_spoken_into_a_pipe(trained: Path, tmp_path: Path, monkeypatch, capfdbinary) -> None:
+    """To standard output as wav; into other pipes as their name says."""
+    monkeypatch.chdir(tmp_path)
+    words = ["speak", "a dad cab.", "--run", str(trained), "-o"]
+    assert main([*words, "-"]) == 0
+    out, told = capfdbinary.readouterr()
+    assert soundfile.read(io.BytesIO(out))[1] == RATE
+    assert told.startswith(b"wrote /dev/stdout, ")
+    assert list(tmp_path.iterdir()) == []
+    os.mkfifo("pipe.flac")
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit((tmp_path / "pipe.flac").read_bytes)
+        assert main([*words, "pipe.flac"]) == 0
+        assert read.result(10).startswith(b"fLaC")
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe.flac"]
 
 
 def test_what_cannot_be_spoken_is_refused_in_a_line(trained: Path, tmp_path: Path, refused) -> None:
