@@ -126,7 +126,7 @@ def _set_access(path: str, old: os.stat_result | None) -> None:
     if old is None:
         os.chmod(path, 0o666 & ~_umask())  # mkstemp makes files that only their owner may read
         return
-    with contextlib.suppress(PermissionError):  # only root may give files away
+    with contextlib.suppress(OSError):  # only root may give files away, and not everywhere
         os.chown(path, old.st_uid, old.st_gid)
     os.chmod(path, stat.S_IMODE(old.st_mode))
 

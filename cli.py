@@ -68,9 +68,9 @@ def _dispatch(argv: list[str]) -> None:
         raise registry.UnknownNameError("command", name, list(commands))
     command = commands[name]
     more = command.more() if {"-h", "--help"} & {*words} else ""
-    own = Parser(f"vqmem {name}", command.summary, command.epilog + more)
-    command.arguments(own)
-    command.run(own.read(words))
+    parser = Parser(f"vqmem {name}", command.summary, command.epilog + more)
+    command.arguments(parser)
+    command.run(parser.read(words))
 
 
 def _commands() -> dict[str, Command]:
@@ -166,8 +166,8 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoding", default="utf-8", help="of the text, as Python names it (default utf-8)")
     trained = "run of `vqmem text_lm`, train-scorer or frame_scorer (default: the packaged scorer)"
     parser.add_argument("--model", type=file_path, metavar="DIR", help=trained)
-    own = "score this tokenizer's tokens; without --model a small scorer for it is trained, once"
-    parser.add_argument("--tokenizer", type=file_name, metavar="NAME_OR_DIR", help=own)
+    taken = "score this tokenizer's tokens; without --model a small scorer for it is trained, once"
+    parser.add_argument("--tokenizer", type=file_name, metavar="NAME_OR_DIR", help=taken)
     parser.add_argument("--signal", default="surprise", help="what to colour by: surprise (default), rarity or gain")
     parser.add_argument("--span", metavar="START:END", help="show these seconds of a recording only")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")

@@ -15,7 +15,7 @@ from typing import NoReturn
 from .schema import expand
 
 _LITERAL = "\0"
-"""Marks a word that is no option; no word of a command line has this character of its own."""
+"""Marks a word that is no option; words of a command line cannot have this character."""
 
 
 @dataclass(frozen=True)

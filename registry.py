@@ -175,4 +175,4 @@ def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
 
 
 def _package(point: importlib.metadata.EntryPoint) -> str:
-    return point.dist.name if point.dist is not None else point.value.split(":")[0]
+    return (point.dist and point.dist.name) or point.value.split(":")[0]

@@ -52,9 +52,9 @@ def test_two_dashes_in_other_places(here, capsys, refused, tiny_run, config_file
 def test_the_home_folder_is_expanded_in_configs(here, capsys, config_file):
     home = here / "home"
     assert main(["text_lm", str(config_file), "out=~/run", "scorer_from=~/other", "--print-config"]) == 0
-    told = capsys.readouterr().out
-    assert f"out: {home}/run\n" in told
-    assert f"scorer_from: {home}/other\n" in told
+    message = capsys.readouterr().out
+    assert f"out: {home}/run\n" in message
+    assert f"scorer_from: {home}/other\n" in message
     (home / "text.txt").write_text("a line of text\n" * 20)
     document = next(iter(build("data", {"name": "text_files", "path": "~/text.txt"}).documents("train")))
     assert document.text.startswith("a line of text")
@@ -97,7 +97,7 @@ def test_a_dash_is_never_made_a_file(here, refused, config_file, tiny_run):
 
 
 @pytest.mark.parametrize(
-    ("redirection", "code", "told"),
+    ("redirection", "code", "message"),
     [
         (">&-", 0, ""),
         ("| true", 0, ""),
@@ -108,19 +108,19 @@ def test_a_dash_is_never_made_a_file(here, refused, config_file, tiny_run):
     ],
 )
 @pytest.mark.parametrize("command", ["list", "--help"])
-def test_streams_that_are_closed_or_full(command, redirection, code, told):
+def test_streams_that_are_closed_or_full(command, redirection, code, message):
     if command == "--help" and code:
         pytest.skip("argparse ends the process itself")
     script = f"{sys.executable} -m vqmem {command} {redirection}; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (code, told)
+    assert (done.returncode, done.stderr) == (code, message)
 
 
 def test_messages_that_nobody_reads_are_lost_and_the_work_goes_on(here, tiny_run):
     (here / "text.txt").write_text("some text")
     reading, writing = os.pipe()
     os.close(reading)
-    words = ["score", "text.txt", "--model", str(tiny_run), "--html", "page.html"]  # which is told on standard error
+    words = ["score", "text.txt", "--model", str(tiny_run), "--html", "page.html"]  # which says so on standard error
     assert subprocess.run([*COMMAND, *words], stderr=writing, timeout=120).returncode == 0
     assert (here / "page.html").is_file()
     assert subprocess.run([*COMMAND, "lst"], stderr=writing, timeout=60).returncode == 2

@@ -55,23 +55,23 @@ def test_every_recipe_says_what_its_runs_are():
 
 @pytest.mark.parametrize("recipe", RUNS)
 def test_runs_of_other_recipes(here, refused, recipe):
-    """Those that a command can use itself are not told of here."""
+    """Where a command can use the run, it does not matter here what it says."""
     module = registry.load("recipes", recipe)
     shipped = next(path for name, path in SHIPPED if name == recipe)
     (here / "run").mkdir()
     (here / "run" / "config.yaml").write_text(dump(load(module.Config, shipped)))
     for command in USES:
-        told = refused(*given(command, "run"))
+        message = refused(*given(command, "run"))
         if f"vqmem {command} " not in RUNS[recipe] or recipe == "compare":
             if command == "units" and recipe in ("tts", "text_lm"):  # which may have units
                 continue
-            assert told.startswith("vqmem: 'run' is no ")
-            assert f", but {RUNS[recipe].replace('FOLDER', 'run')}" in told
+            assert message.startswith("vqmem: 'run' is no ")
+            assert f", but {RUNS[recipe].replace('FOLDER', 'run')}" in message
     assert not (here / "out.wav").exists()
 
 
 @pytest.mark.parametrize(
-    ("files", "folder", "told"),
+    ("files", "folder", "message"),
     [
         ({}, "", "an empty folder"),
         ({"a.txt": ""}, "", "a folder of texts: data to train on (data.path=FOLDER)"),
@@ -84,7 +84,7 @@ def test_runs_of_other_recipes(here, refused, recipe):
         ({"file": ""}, "file", "a file; give a folder"),
     ],
 )
-def test_what_is_no_run(here, refused, files, folder, told):
+def test_what_is_no_run(here, refused, files, folder, message):
     path = here / "things" / folder
     for name, text in files.items():
         file = path / name if folder != "file" else path
@@ -94,11 +94,11 @@ def test_what_is_no_run(here, refused, files, folder, told):
     shown = str(Path("things") / folder)
     for command in USES:
         assert f"'{shown}' is no " in (line := refused(*given(command, shown)))
-        assert f", but {told.replace('FOLDER', shown)}" in line
+        assert f", but {message.replace('FOLDER', shown)}" in line
 
 
 @pytest.mark.parametrize(
-    ("command", "folder", "told"),
+    ("command", "folder", "message"),
     [
         ("speak", "runs/tts_demo", "voice 'runs/tts_demo' not found; `vqmem tts demo` makes it"),
         (
@@ -111,19 +111,19 @@ def test_what_is_no_run(here, refused, files, folder, told):
         ("units", "mine", "run with speech units 'mine' not found; `vqmem fit_units demo out=mine` makes it"),
     ],
 )
-def test_runs_that_are_not_there_yet(here, refused, command, folder, told):
-    assert told in refused(*given(command, folder))
+def test_runs_that_are_not_there_yet(here, refused, command, folder, message):
+    assert message in refused(*given(command, folder))
 
 
 def test_a_run_given_as_a_config(here, refused, copy):
-    told = refused("text_lm", copy)
-    assert told == f"vqmem: config '{copy}' is a folder; give a YAML file, such as the config.yaml in it"
+    message = refused("text_lm", copy)
+    assert message == f"vqmem: config '{copy}' is a folder; give a YAML file, such as the config.yaml in it"
 
 
 def test_a_scorer_alone_does_not_generate(here, refused, config_file, copy):
     (copy / "config.yaml").write_text((copy / "config.yaml").read_text().split("strategies:")[0])
-    told = refused(*given("generate", str(copy)))
-    assert told == f"vqmem: {copy} holds a scorer alone, which `vqmem score FILE --model {copy}` uses"
+    message = refused(*given("generate", str(copy)))
+    assert message == f"vqmem: {copy} holds a scorer alone, which `vqmem score FILE --model {copy}` uses"
     assert main(["score", "text.txt", "--model", str(copy), "--json"]) == 0
 
 
@@ -155,9 +155,9 @@ def test_shipped_configs_name_no_place_of_their_authors(here, refused, monkeypat
         assert sources[0] in ("builtin_text", "spoken_text", "recall", "hub")
         return
     before = sorted(here.iterdir())
-    told = refused(name, path.stem)
+    message = refused(name, path.stem)
     key = missing[0]
-    assert told == f"vqmem: {key} is not given: {texts[key]} stands for data of yours; give {key}=FILE_OR_FOLDER"
+    assert message == f"vqmem: {key} is not given: {texts[key]} stands for data of yours; give {key}=FILE_OR_FOLDER"
     assert f"{key}=MY_FOLDER" in path.read_text().split("\n")[0]
     assert sorted(here.iterdir()) == before
 

@@ -145,9 +145,9 @@ def test_text_is_spoken_into_a_pipe(trained: Path, tmp_path: Path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     words = ["speak", "a dad cab.", "--run", str(trained), "-o"]
     assert main([*words, "-"]) == 0
-    out, told = capfdbinary.readouterr()
+    out, message = capfdbinary.readouterr()
     assert soundfile.read(io.BytesIO(out))[1] == RATE
-    assert told.startswith(b"wrote /dev/stdout, ")
+    assert message.startswith(b"wrote /dev/stdout, ")
     assert list(tmp_path.iterdir()) == []
     os.mkfifo("pipe.flac")
     with ThreadPoolExecutor() as pool:

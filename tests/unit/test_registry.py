@@ -111,21 +111,21 @@ def folder_of_policies(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_file_is_named_and_leaves_the_others_usable(folder_of_policies, capsys, kind):
-    source, told, used = BROKEN[kind]
+    source, message, used = BROKEN[kind]
     path = folder_of_policies / f"broken_{kind}.py"
     path.write_text(source)
     assert main(["list", "policies"]) == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert lines.keys() == {"sound", f"broken_{kind}"}
     assert lines["sound"] == "Sound."
-    assert lines[f"broken_{kind}"] == "Mine." if not told else told in lines[f"broken_{kind}"]
-    assert (str(path) in lines[f"broken_{kind}"]) == bool(told)
+    assert lines[f"broken_{kind}"] == "Mine." if not message else message in lines[f"broken_{kind}"]
+    assert (str(path) in lines[f"broken_{kind}"]) == bool(message)
     assert main(["list", "policies", f"broken_{kind}"]) == 2
     out, error = capsys.readouterr()
     assert out == ""
     assert error.count("\n") == 1
     assert error.startswith(f"vqmem: policy 'broken_{kind}' is broken: {path}: ")
-    assert used in error or (told and told in error)
+    assert used in error or (message and message in error)
     assert load("policies", "sound")().size == 1
 
 
@@ -173,9 +173,9 @@ def test_no_entry_point_replaces_what_is_built_in(installed, capsys, kind):
     installed("evil", kind, name, "json:JSONDecoder")
     assert load(kind, name) is before
     assert describe(kind, name) != "from the package json:JSONDecoder"
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert f"{name!r} of the package evil is ignored, as vqmem itself has one of that name" in told
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert f"{name!r} of the package evil is ignored, as vqmem itself has one of that name" in message
 
 
 def test_of_two_entry_points_of_one_name_the_second_is_named(installed, capsys):
@@ -183,15 +183,15 @@ def test_of_two_entry_points_of_one_name_the_second_is_named(installed, capsys):
     installed("one", "policies", "mine", value)
     installed("two", "policies", "mine", "vqmem.memory.policies.lru:Policy")
     assert load("policies", "mine") is load("policies", "fifo")
-    told = capsys.readouterr().err
-    assert told == (
+    message = capsys.readouterr().err
+    assert message == (
         "vqmem: the policy 'mine' of the package two is ignored, as the package one has one of that name; "
         "rename its entry point\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [
         ("not_installed_here:Policy", "ModuleNotFoundError: No module named 'not_installed_here'"),
         ("json:Policy", "AttributeError: module 'json' has no attribute 'Policy'"),
@@ -199,17 +199,17 @@ def test_of_two_entry_points_of_one_name_the_second_is_named(installed, capsys):
         ("json:dumps", "its Policy is no dataclass"),
     ],
 )
-def test_an_entry_point_that_is_broken(installed, capsys, value, told):
+def test_an_entry_point_that_is_broken(installed, capsys, value, message):
     installed("theirs", "policies", "mine", value)
     assert main(["list", "policies"]) == 0
     assert f"mine         from the package {value}" in capsys.readouterr().out
     assert main(["list", "policies", "mine"]) == 2
-    assert capsys.readouterr().err == f"vqmem: policy 'mine' is broken: {value} of the package theirs: {told}\n"
+    assert capsys.readouterr().err == f"vqmem: policy 'mine' is broken: {value} of the package theirs: {message}\n"
 
 
 def test_no_recipe_replaces_a_command(installed, capsys):
     installed("evil", "recipes", "list", "vqmem.recipes.tts.recipe")
     assert main(["list", "policies"]) == 0
-    out, told = capsys.readouterr()
+    out, message = capsys.readouterr()
     assert "fifo" in out
-    assert told == "vqmem: the recipe 'list' is ignored, as that is the name of a command; rename it\n"
+    assert message == "vqmem: the recipe 'list' is ignored, as that is the name of a command; rename it\n"
