@@ -32,6 +32,9 @@ def loading(folder: Path, wanted: str, *recipes: str) -> Iterator[None]:
         yield
     except ValueError as error:
         found = _recipe_of(folder)
+        if found in recipes and not (folder / "evaluation.json").is_file():
+            hint = "perhaps the run is not finished: its command, given again, goes on with it"
+            raise ValueError(f"{error}; {hint}") from error
         if found in recipes or (found is None and any((folder / part).is_dir() for part in _PARTS)):
             raise
         if not folder.exists():

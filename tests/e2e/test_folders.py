@@ -115,6 +115,15 @@ def test_runs_that_are_not_there_yet(here, refused, command, folder, message):
     assert message in refused(*given(command, folder))
 
 
+@pytest.mark.parametrize(("recipe", "command"), [("text_lm", "generate"), ("tts", "speak"), ("fit_units", "units")])
+def test_a_run_that_is_not_finished(here, refused, recipe, command):
+    shipped = [path for name, path in SHIPPED if name == recipe]
+    config = load(registry.load("recipes", recipe).Config, shipped[-1])
+    (here / "run").mkdir()
+    (here / "run" / "config.yaml").write_text(dump(config))
+    assert "perhaps the run is not finished: its command, given again, goes on" in refused(*given(command, "run"))
+
+
 def test_a_run_given_as_a_config(here, refused, copy):
     message = refused("text_lm", copy)
     assert message == f"vqmem: config '{copy}' is a folder; give a YAML file, such as the config.yaml in it"
