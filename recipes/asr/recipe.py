@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -203,6 +204,6 @@ def _alphabet(config: Config, utterances: Sequence[Utterance]) -> Alphabet:
         return Alphabet(read_sealed(path)["characters"])
     alphabet = Alphabet.of([config.characters]) if config.characters else Alphabet.of(texts)
     if outside := alphabet.outside(texts):
-        print(f"left out of the training texts, as `characters` has them not: {told(outside)}", flush=True)
+        print(f"left out of the training texts, as `characters` has them not: {told(outside)}", file=sys.stderr)
     atomic_write(path, json.dumps(seal({"characters": alphabet.characters}), ensure_ascii=False, indent=2) + "\n")
     return alphabet

@@ -70,6 +70,17 @@ def test_runs_of_other_recipes(here, refused, recipe):
     assert not (here / "out.wav").exists()
 
 
+def test_a_voice_given_as_an_encoder(here, refused):
+    module = registry.load("recipes", "tts")
+    (here / "run").mkdir()
+    (here / "run" / "config.yaml").write_text(dump(load(module.Config, None)))
+    message = refused("asr", "demo", "recogniser.encoder=run", "out=deep/run")
+    assert message.startswith(
+        "vqmem: 'run' is no encoder (the folder of a finished `vqmem speech_pretraining`), but a voice:"
+    )
+    assert not (here / "deep").exists()
+
+
 @pytest.mark.parametrize(
     ("files", "folder", "message"),
     [

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from ....artifacts import CONFIG, atomic_write, load_model, missing_file, save_model
+from ....artifacts import CONFIG, atomic_write, load_model, save_model
 from ....data._audio import RATE, Audio
 from ....data._reading import Skipping, UnreadableError
 from ....data.base import Reads
@@ -29,6 +29,7 @@ from ....models.hubert import HubertConfig, span_mask
 from ....models.hubert_ctc import HubertCTC
 from ....schema import PathText, coerce
 from ....tokenizers_._frames import HOP, SPAN, stream_frames
+from ..._folders import loading
 from ..._letters import Alphabet
 from ..._parallel import main_first, ranks
 from ..._train import seed_all, train
@@ -222,9 +223,8 @@ class CTCTranscriber:
 
 def _pretrained(run: Path) -> Path:
     """The model's folder in a run of pretraining, if it is there and its frames are those that are read here."""
-    if not run.is_dir():
-        raise missing_file("encoder (the folder of a finished `vqmem speech_pretraining`)", run)
-    _check(settings(run / "model"), f"encoder = {str(run)!r}")
+    with loading(run, "encoder (the folder of a finished `vqmem speech_pretraining`)", "speech_pretraining"):
+        _check(settings(run / "model"), f"encoder = {str(run)!r}")
     return run / "model"
 
 
