@@ -1,17 +1,20 @@
-"""Read any recording as mono float32 samples at one rate, whole or streamed in bounded memory.
+"""Read any recording as mono float32 samples at one rate, all at once or streamed in bounded memory.
 
-Files are read by `soundfile` (wav, flac, ogg, mp3, aiff, …) and resampled by soxr's streaming resampler, which carries
-its filter's state over block borders: nothing clicks there, and the samples do not depend on how they are asked for.
+Files are decoded to their end (`_decoding`), their channels are averaged (`_mixing`), and soxr's streaming resampler
+carries its filter's state over block borders: nothing clicks there, and the samples do not depend on how they are asked
+for.
 """
 
 from __future__ import annotations
 
 import codecs
-import io
+import contextlib
+import itertools
+import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,18 +22,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..schema import expand
-from ._reading import UnreadableError, existing
+from ._decoding import Compressed, Frames, Uncompressed, opened
+from ._mixing import mixed
+from ._reading import UnreadableError
 
 RATE = 16_000
 """Samples a second of everything behind the loader, unless asked otherwise."""
 CHUNK = 20.0
 """Seconds of a chunk, unless asked otherwise."""
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
+SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"),
+    *(".m4a", ".mp4", ".aac", ".webm", ".wma"),
+)
 """Which files are taken for recordings by their names."""
-
-_BLOCK = 1 << 16  # frames decoded at once
-_UNKNOWN = 1 << 62  # libsndfile counts this or more frames where a header does not say how many there are
 
 
 @dataclass(frozen=True)
@@ -42,25 +47,30 @@ class Audio:
         data: the bytes of the encoded file, where they are in memory (data sets carry them so).
         part: where in the file it begins and ends, as shares of its length.
         heard: is told, while samples are read, at which second of the file that is.
+        warned: what was said on standard error of this recording, so that it is said once.
     """
 
     name: str
     data: bytes | None = field(default=None, repr=False)
     part: tuple[float, float] = (0.0, 1.0)
     heard: Callable[[float], None] = field(default=lambda second: None, repr=False, compare=False)
+    warned: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def read(self, rate: int = RATE) -> Float[Tensor, " samples"]:
         """All samples, in -1 … 1, at ``rate`` samples a second. Raises as `stream` does."""
-        return torch.cat([torch.zeros(0), *self.stream(CHUNK, rate)])
+        return torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *self._resampled(rate)]))
 
     def stream(self, seconds: float = CHUNK, rate: int = RATE) -> Iterator[Float[Tensor, " samples"]]:
         """The samples in chunks of ``seconds`` (the last one may be shorter), which concatenate to `read`.
 
-        Channels are averaged. Memory is bounded by the chunk, however long the recording.
+        Channels are averaged; where they cancel each other out, one is taken (see `_mixing.mixed`). Memory is bounded
+        by the chunk and 10 seconds, however long the recording. What its header says of its length is not relied on:
+        it is decoded to its end, and a line on standard error says where the header expects more.
 
         Raises:
-            UnreadableError: in one line, for a file that is missing, not audio, cut off or without samples, and for one
-                that is silent (every sample is 0) or holds NaN; the last three as far as they have been read.
+            UnreadableError: in one line, for a file that is missing, not audio, damaged or without samples, one that
+                ends before an exact header says (wav, flac), and one that is silent (every sample is 0) or holds NaN;
+                all but the first two when reading comes to it.
         """
         size = round(seconds * rate)
         if size < 1:
@@ -76,88 +86,65 @@ class Audio:
             yield torch.from_numpy(np.concatenate(held)[:rest])
 
     def seconds(self) -> float:
-        """How long it is by the header of its file. Raises `UnreadableError` where that does not say."""
-        with self._open() as file:
-            first, end = self._bounds(file)
-            if end >= _UNKNOWN:
-                raise UnreadableError(f"{self.name!r} does not say how long it is; convert it to wav or flac")
-            return (end - first) / file.samplerate
+        """How long it is: by its header where that is exact, else by decoding it. Raises as `stream` does."""
+        with self._opened() as file:
+            return (self.part[1] - self.part[0]) * file.seconds()
 
-    def _bounds(self, file: Any) -> tuple[int, int]:
-        """The first frame of the part, and the one after its last."""
-        if self.part == (0.0, 1.0):
-            return 0, file.frames
-        if file.frames >= _UNKNOWN:
-            raise UnreadableError(f"{self.name!r} does not say how long it is, so it has no parts; convert it to flac")
-        return round(self.part[0] * file.frames), round(self.part[1] * file.frames)
+    def estimated_seconds(self) -> float:
+        """About how long it is, at once; 0 where only decoding tells. Raises as `stream` does."""
+        with self._opened() as file:
+            return (self.part[1] - self.part[0]) * file.estimated_seconds()
 
     def _resampled(self, rate: int) -> Iterator[np.ndarray]:
         import soxr
 
-        with self._open() as file:
-            if file.samplerate == rate:
-                yield from self._mono(file)
-                return
-            resampler = soxr.ResampleStream(file.samplerate, rate, 1, dtype="float32")
-            for block in self._mono(file):
+        for given, run in itertools.groupby(self._checked(), key=lambda block: block[0]):
+            blocks = (block for _, block in run)
+            if given == rate:
+                yield from blocks
+                continue
+            resampler = soxr.ResampleStream(given, rate, 1, dtype="float32")
+            for block in blocks:
                 yield resampler.resample_chunk(block)
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
-    def _mono(self, file: Any) -> Iterator[np.ndarray]:
-        """Blocks of the average over channels, checked."""
-        first, end = self._bounds(file)
-        at, silent = first, True
-        if first:
-            file.seek(first)
-        while at < end:
-            block = self._block(file, min(_BLOCK, end - at), at)
-            if not len(block):
-                if file.frames >= _UNKNOWN:
-                    break
-                raise self._cut_off(at, file)
-            if not np.isfinite(block).all():
-                worst = (at + int(np.flatnonzero(~np.isfinite(block))[0])) / file.samplerate
-                raise UnreadableError(
-                    f"{self.name!r} has a sample that is NaN or infinite at {worst:.3f} s; make it again"
-                )
-            at, silent = at + len(block), silent and not block.any()
-            self.heard(at / file.samplerate)
-            yield block
-        if at <= first:
+    def _checked(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Each block's rate and samples, of one channel; where there is something that cannot be used, an error."""
+        count, seconds, silent = 0, 0.0, True
+        with self._opened() as file:
+            for rate, block in mixed(self._of_part(file), lambda line: self._warn(f"{self.name!r}: {line}")):
+                if not np.isfinite(block).all():
+                    worst = seconds + int(np.flatnonzero(~np.isfinite(block))[0]) / rate
+                    raise UnreadableError(
+                        f"{self.name!r} has a sample that is NaN or infinite at {worst:.3f} s; make it again"
+                    )
+                count, seconds, silent = count + len(block), seconds + len(block) / rate, silent and not block.any()
+                self.heard(seconds)
+                yield rate, block
+        if not count:
             raise UnreadableError(f"{self.name!r} holds no samples; give a recording with sound in it")
         if silent:
-            raise UnreadableError(f"{self.name!r} is silent: all of its {at - first} samples are 0; record it again")
+            raise UnreadableError(f"{self.name!r} is silent: all of its {count} samples are 0; record it again")
 
-    def _block(self, file: Any, frames: int, at: int) -> np.ndarray:
-        import soundfile
+    def _of_part(self, file: Uncompressed | Compressed) -> Iterator[tuple[int, Frames]]:
+        """The blocks of the part. What ends with the file is read to its end, so that a cut is noticed."""
+        if self.part == (0.0, 1.0):
+            yield from file.blocks()
+            return
+        first, end = (round(share * file.frames()) for share in self.part)
+        for rate, block in file.blocks(first):
+            yield rate, block[: end - first]
+            first += len(block)
+            if first >= end and self.part[1] < 1:
+                return
 
-        try:
-            return file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
-        except soundfile.LibsndfileError as error:
-            raise self._cut_off(at, file, f" ({_reason(error)})") from error
+    def _opened(self) -> contextlib.AbstractContextManager[Uncompressed | Compressed]:
+        return opened(self.name, self.data, self._warn)
 
-    def _cut_off(self, at: int, file: Any, reason: str = "") -> UnreadableError:
-        told = f"{file.frames / file.samplerate:.2f} s" if file.frames < _UNKNOWN else "unknown length"
-        return UnreadableError(
-            f"{self.name!r} is damaged or cut off after {at / file.samplerate:.2f} of {told}{reason}; copy it again"
-        )
-
-    def _open(self) -> Any:
-        import soundfile
-
-        path = existing(self.name) if self.data is None else None
-        if path is not None and path.is_dir():
-            raise UnreadableError(f"{self.name!r} is a folder; give a recording in it")
-        try:
-            return soundfile.SoundFile(path if path is not None else io.BytesIO(self.data or b""))
-        except soundfile.LibsndfileError as error:
-            raise UnreadableError(
-                f"{self.name!r} is not audio that can be read here ({_reason(error)}); give wav, flac, ogg or mp3"
-            ) from error
-
-
-def _reason(error: Any) -> str:
-    return error.error_string.removeprefix("Error : ").strip(". ")
+    def _warn(self, line: str) -> None:
+        if line not in self.warned:
+            print(line, file=sys.stderr)
+        self.warned.add(line)
 
 
 def is_recording(path: str | Path) -> bool:
@@ -176,7 +163,7 @@ def is_recording(path: str | Path) -> bool:
         with path.open("rb") as file:
             if file.read(2) == codecs.BOM_UTF16_LE:  # which could be the frame of an MP3, and is tried aloud as one
                 return False
-        with soundfile.SoundFile(path):
+        with soundfile.SoundFile(os.fsencode(path)):
             return True
     except (soundfile.LibsndfileError, OSError):
         return False

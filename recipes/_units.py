@@ -90,8 +90,8 @@ def _line(stream: Stream, name: str, tokenizer: Tokenizer) -> str:
 
 
 def seconds_of(recording: Audio) -> int:
-    """How long it is, for the progress; 0 where that cannot be told."""
+    """About how long it is, for the progress; 0 where that cannot be said."""
     try:
-        return int(recording.seconds())
-    except UnreadableError:  # told when it is read
+        return int(recording.estimated_seconds())
+    except UnreadableError:  # reported when it is read
         return 0
