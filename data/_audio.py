@@ -163,7 +163,7 @@ def is_recording(path: str | Path) -> bool:
         with path.open("rb") as file:
             if file.read(2) == codecs.BOM_UTF16_LE:  # which could be the frame of an MP3, and is tried aloud as one
                 return False
-        with soundfile.SoundFile(os.fsencode(path)):
+        with soundfile.SoundFile(os.fspath(path)):
             return True
     except (soundfile.LibsndfileError, OSError):
         return False

@@ -47,16 +47,18 @@ def opened(name: str, data: bytes | None, warn: Callable[[str], None]) -> Iterat
     """
     import soundfile
 
-    with _file(name, data) as file:
-        reason = ""
+    with contextlib.ExitStack() as stack:
+        file, reason = stack.enter_context(_file(name, data)), ""
         if not _is_compressed(file):
+            source: Any = file if data is not None else os.fsencode(os.path.expanduser(name))
             try:
-                with soundfile.SoundFile(os.fsencode(os.path.expanduser(name)) if data is None else file) as decoder:
-                    if not _is_guessed(decoder):
-                        yield Uncompressed(name, decoder)
-                        return
+                decoder = stack.enter_context(soundfile.SoundFile(source))
             except soundfile.LibsndfileError as error:
                 reason = error.error_string.removeprefix("Error : ").strip(". ")
+            else:
+                if not _is_guessed(decoder):
+                    yield Uncompressed(name, decoder)
+                    return
         yield Compressed(name, file, warn, reason)
 
 
@@ -126,7 +128,7 @@ class Compressed:
                 frame.pts = None  # or the queue wants times without a gap
                 queue.write(frame)
                 if first:
-                    first -= queue.read(min(first, queue.samples)).samples
+                    first -= getattr(queue.read(min(first, queue.samples)), "samples", 0)
                 while (block := queue.read(BLOCK)) is not None:
                     yield rate, _samples(block)
             if (block := queue.read(partial=True)) is not None:
@@ -142,7 +144,7 @@ class Compressed:
                     yield frame
 
     def _of_link(self, container: Any, link: _Slice, before: float) -> Iterator[Any]:
-        import av
+        from av.error import FFmpegError
 
         stream = container.streams.best("audio")
         is_flac = container.format.name == "flac"
@@ -153,9 +155,9 @@ class Compressed:
             expected = _expected(container, packet, link) if expected is None else expected
             try:
                 decoded = packet.decode()
-            except av.FFmpegError as error:
+            except FFmpegError as error:
                 if is_flac:
-                    raise cut_off(self.name, before + seconds, before + expected, error.strerror) from error
+                    raise cut_off(self.name, before + seconds, before + expected, error.strerror or "") from error
                 continue  # tags and pictures between joined files are no frames; decoders go on behind them
             for frame in decoded:
                 start = frame.pts or 0
@@ -175,10 +177,11 @@ class Compressed:
     @contextlib.contextmanager
     def _container(self, link: _Slice) -> Iterator[Any]:
         import av
+        from av.error import FFmpegError
 
         try:
             container = av.open(link, options={"format_whitelist": _FFMPEG}, metadata_errors="ignore")
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             reason = self.reason or error.strerror
             raise UnreadableError(
                 f"{self.name!r} is not audio that can be read here ({reason}); give wav, flac, ogg or mp3"

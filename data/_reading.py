@@ -9,6 +9,8 @@ from types import TracebackType
 
 from ..schema import expand
 
+_JUNK = {"__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
+
 
 class UnreadableError(ValueError):
     """One document cannot be used, whatever may be said of the others; the message is one line."""
@@ -92,6 +94,20 @@ def existing(path: str | Path) -> Path:
     if path.exists():
         return path
     raise UnreadableError(f"no such file or folder: {str(path)!r}; {did_you_mean(path) or 'check the spelling'}")
+
+
+def files_below(folder: Path, pattern: str = "*") -> list[Path]:
+    """The regular files below ``folder`` that match ``pattern``, in the order of their names.
+
+    Left out is what systems and tools put beside the user's files: hidden files and folders (``._x.wav`` of macOS,
+    ``.ipynb_checkpoints``, ``.git``), ``__MACOSX``, ``Thumbs.db`` and the like. So are pipes and sockets. Links to
+    folders are not followed. ``folder`` itself may have any name.
+    """
+    return sorted(
+        path
+        for path in folder.rglob(pattern)
+        if not any(part.startswith(".") or part in _JUNK for part in path.relative_to(folder).parts) and path.is_file()
+    )
 
 
 def did_you_mean(path: str | Path) -> str:

@@ -15,6 +15,6 @@ def share(names: list[str], split: Split) -> set[str]:
     Ordered by their hashes, the first tenth is ``test``, the next tenth ``dev`` and the rest ``train``; each of the
     first two gets one at least. Adding names may move others.
     """
-    ranked = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())
+    ranked = sorted(set(names), key=lambda name: hashlib.sha256(name.encode(errors="surrogateescape")).digest())
     tenth = max(1, len(ranked) // 10)
     return set({"test": ranked[:tenth], "dev": ranked[tenth : 2 * tenth], "train": ranked[2 * tenth :]}[split])

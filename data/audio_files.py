@@ -12,7 +12,7 @@ from typing import Any
 from ..registry import UnknownNameError
 from ..schema import PathText
 from ._audio import SUFFIXES, Audio
-from ._reading import existing, read_text
+from ._reading import existing, files_below, read_text
 from ._splits import SPLITS, share
 from .base import Document, Split
 
@@ -32,6 +32,8 @@ class Source:
     2. there are ten recordings or more, or a manifest, or ``by`` is given: ordered by a hash, the first tenth is
        ``test``, the next tenth ``dev``, the rest ``train``;
     3. the first 80 % of the seconds of each recording are ``train``, the next 10 % ``dev``, the last 10 % ``test``.
+
+    Hidden files and folders, and what macOS and Windows leave beside files, are no part of a folder.
 
     Args:
         path: a recording, a folder, or a manifest; a folder's ``manifest.tsv`` is used if it is there.
@@ -95,7 +97,7 @@ def _found(root: Path) -> list[dict[str, str]]:
     """The recordings of a folder as rows; subfolders train, dev and test, if there are any, tell the split."""
     if root.is_file():
         return [{"path": root.name}]
-    files = sorted(path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = [path.relative_to(root) for path in files_below(root) if path.suffix.lower() in SUFFIXES]
     if not files:
         raise ValueError(f"no recording in {str(root)!r}; give a folder that holds wav, flac, ogg or mp3")
     if any((root / name).is_dir() for name in SPLITS):

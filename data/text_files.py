@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..schema import PathText
-from ._reading import existing, read_text
+from ._reading import existing, files_below, read_text
 from ._splits import SPLITS, share
 from .base import Document, Split
 
@@ -22,7 +22,8 @@ class Source:
     3. fewer files, or a lone one: the first 80 % of the characters of each are ``train``, the next 10 % ``dev``, the
        last 10 % ``test``, cut after a line (or after a word, where there is no line end nearby).
 
-    Files are read one at a time, in the order of their names.
+    Files are read one at a time, in the order of their names. Hidden files and folders, and what macOS and Windows
+    leave beside files, are no part of a folder.
 
     Args:
         path: a file or a folder.
@@ -51,7 +52,7 @@ class Source:
                 yield from (_part(document, split) for document in self._read(root, files))
 
     def _files(self, folder: Path) -> list[Path]:
-        files = sorted(path for path in folder.rglob(self.pattern) if path.is_file())
+        files = files_below(folder, self.pattern)
         if not files:
             raise ValueError(f"no file in {str(folder)!r} matches {self.pattern!r}; change `path` or `pattern`")
         return files
