@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -159,11 +160,12 @@ def is_recording(path: str | Path) -> bool:
         return True
     if not path.is_file():
         return False
+    encoded: Any = os.fsencode(path)  # soundfile cannot encode a name that is not UTF-8
     try:
         with path.open("rb") as file:
             if file.read(2) == codecs.BOM_UTF16_LE:  # which could be the frame of an MP3, and is tried aloud as one
                 return False
-        with soundfile.SoundFile(os.fspath(path)):
+        with soundfile.SoundFile(encoded):
             return True
     except (soundfile.LibsndfileError, OSError):
         return False
