@@ -22,9 +22,9 @@ def mixed(
     """Each block's rate, and the average over its channels.
 
     Where a channel is wired the wrong way round, the average is silence or what little differs between the channels. If
-    its energy is below a fifth of that of unrelated channels (for stereo: a correlation below -0.8) in the first 10
-    seconds from the first sound on, the loudest channel is taken instead, to the end of the recording, and ``warn`` is
-    given a line. Channels that cancel later on only give the line.
+    its energy is below a fifth of that of unrelated channels (for stereo: a correlation below -0.8) in some 10 seconds
+    from the first sound on, the loudest channel is taken instead, to the end of the recording, and ``warn`` is given a
+    line. Channels that cancel later on only give the line.
     """
     for (rate, channels), run in itertools.groupby(blocks, key=lambda block: (block[0], block[1].shape[1])):
         samples = (block for _, block in run)
