@@ -286,7 +286,6 @@ def _counted_by_xing(link: _Slice, first: int | None) -> int:
 
 def _links(file: io.RawIOBase | io.BytesIO) -> list[_Slice]:
     """What to decode one after another: the links of a chained Ogg, each with headers and a rate; or the file."""
-    size = file.seek(0, os.SEEK_END)
     starts, at, in_headers = [0], 0, True
     file.seek(0)
     while len(page := file.read(27)) == 27 and page.startswith(b"OggS"):
@@ -296,7 +295,24 @@ def _links(file: io.RawIOBase | io.BytesIO) -> list[_Slice]:
         in_headers = begins
         at += 27 + page[26] + sum(file.read(page[26]))
         file.seek(at)
-    return [_Slice(file, start, end) for start, end in itertools.pairwise([*starts, size])]
+    return [_Slice(file, start, end) for start, end in itertools.pairwise([*starts, _end(file)])]
+
+
+def _end(file: io.RawIOBase | io.BytesIO) -> int:
+    """Where the tags begin that programs put behind the sound (ID3v1, APEv2); decoders take them for damage."""
+    end = file.seek(0, os.SEEK_END)
+    while True:
+        file.seek(max(0, end - 128))
+        tail = file.read(min(128, end))
+        if tail.startswith(b"TAG"):
+            size = 128
+        elif tail[-32:].startswith(b"APETAGEX"):  # its footer: the size without a header, and whether there is one
+            size = int.from_bytes(tail[-20:-16], "little") + (32 if tail[-9] & 128 else 0)
+        else:
+            return end
+        if not 0 < size < end:
+            return end
+        end -= size
 
 
 def _kind(frame: Any) -> tuple[int, str, str]:
