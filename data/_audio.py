@@ -47,7 +47,7 @@ class Audio:
         name: its path; what messages call it.
         data: the bytes of the encoded file, where they are in memory (data sets carry them so).
         part: where in the file it begins and ends, as shares of its length.
-        heard: is told, while samples are read, at which second of the file that is.
+        heard: is called, while samples are read, with how many seconds that were.
         warned: what was said on standard error of this recording, so that it is said once.
     """
 

@@ -28,7 +28,7 @@ BLOCK = 1 << 16
 """Frames that are decoded at once; resampled values depend on it in their last bits."""
 
 _FFMPEG = "mp3,flac,ogg,wav,w64,caf,mov,matroska,aac,asf,amr,wv,tta,ape,ac3"  # none that opens other files or addresses
-_OPEN_SIZE = (1 << 31) - (1 << 16)  # wav files from pipes say that they have this many bytes or more
+_OPEN_SIZE = 0x7EFF0000  # files that FFmpeg, sox or arecord wrote to pipes say that they have this many bytes or more
 _SLACK = 0.02  # seconds that may be missing from a file whose header is exact: a unit
 _LOOSE = 0.2  # and from others, whose headers may count the encoder's padding
 
@@ -115,7 +115,7 @@ class Compressed:
 
     def estimated_seconds(self) -> float:
         """How long FFmpeg takes it to be by its header, or by its size; 0 where there is nothing to go by."""
-        with self._container(_links(self.file)[0]) as container:
+        with self._open(_links(self.file)[0]) as container:
             return (container.duration or 0) / 1e6
 
     def blocks(self, first: int = 0) -> Iterator[tuple[int, Frames]]:
@@ -138,7 +138,14 @@ class Compressed:
         """What the codec gives, one of its frames after another."""
         before = 0.0
         for link in _links(self.file):
-            with self._container(link) as container:
+            try:
+                container = self._open(link)
+            except UnreadableError:
+                if not before:
+                    raise
+                self.warn(f"{self.name!r} cannot be decoded after {before:.2f} s; it may be cut off")
+                return
+            with container:
                 for frame in self._of_link(container, link, before):
                     before += frame.samples / frame.sample_rate
                     yield frame
@@ -174,8 +181,7 @@ class Compressed:
                 "it may be cut off"
             )
 
-    @contextlib.contextmanager
-    def _container(self, link: _Slice) -> Iterator[Any]:
+    def _open(self, link: _Slice) -> Any:
         import av
         from av.error import FFmpegError
 
@@ -186,10 +192,10 @@ class Compressed:
             raise UnreadableError(
                 f"{self.name!r} is not audio that can be read here ({reason}); give wav, flac, ogg or mp3"
             ) from error
-        with container:
-            if not container.streams.audio:
-                raise UnreadableError(f"{self.name!r} has no sound in it; give a recording")
-            yield container
+        if container.streams.audio:
+            return container
+        container.close()
+        raise UnreadableError(f"{self.name!r} has no sound in it; give a recording")
 
 
 class _Slice:
@@ -210,6 +216,10 @@ class _Slice:
 
     def tell(self) -> int:
         return self.at - self.start
+
+    def peek(self, start: int, end: int) -> bytes:
+        self.file.seek(self.start + start)
+        return self.file.read(end - start)
 
 
 def cut_off(name: str, at: float, expected: float | None, reason: str = "") -> UnreadableError:
@@ -263,25 +273,29 @@ def _expected_seconds(file: Any) -> float:
 
 def _expected(container: Any, packet: Any, link: _Slice) -> float:
     """How many seconds a file should have by its header; 0 where that only guesses or does not say."""
-    stream = packet.stream
-    kind = container.format.name
+    stream, kind = packet.stream, container.format.name
     if kind in ("aac", "amr"):
         return 0.0
     if kind == "mp3":
-        return _counted_by_xing(link, packet.pos) * float((packet.duration or 0) * stream.time_base)
+        return _counted_by_xing(link, packet.pos or 0) * float((packet.duration or 0) * stream.time_base)
+    share = _share_by_caf(link) if kind == "caf" else 1.0
     if stream.duration:
-        return float(stream.duration * stream.time_base)
+        return float(stream.duration * stream.time_base) * share
     return (container.duration or 0) / 1e6 if len(container.streams) == 1 else 0.0
 
 
-def _counted_by_xing(link: _Slice, first: int | None) -> int:
+def _counted_by_xing(link: _Slice, first: int) -> int:
     """How many frames an mp3 says that it has, in what comes before its ``first`` one; 0 where it does not say."""
-    at, start = link.tell(), max(0, (first or 0) - 2881)  # no frame is longer
-    link.seek(start)
-    head = link.read((first or 0) - start)
-    link.seek(at)
+    head = link.peek(max(0, first - 2881), first)  # no frame is longer
     found = re.search(rb"(?:Xing|Info)\0\0\0[\1\3\5\7\x09\x0b\x0d\x0f](.{4})|VBRI.{10}(.{4})", head, re.S)
     return int.from_bytes(found[1] or found[2], "big") if found else 0
+
+
+def _share_by_caf(link: _Slice) -> float:
+    """How many times as many bytes a caf says that it has, of which FFmpeg counts those that are there."""
+    found = re.search(rb"data(.{8})", link.peek(0, BLOCK), re.S)
+    size, there = (int.from_bytes(found[1], "big", signed=True), link.end - found.end()) if found else (0, 0)
+    return size / there if size > there > 0 else 1.0
 
 
 def _links(file: io.RawIOBase | io.BytesIO) -> list[_Slice]:

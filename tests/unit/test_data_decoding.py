@@ -188,6 +188,13 @@ def test_links_of_different_codecs_and_damage_between():
     assert Audio("tag", vorbis + ID3V1).seconds() == SECONDS
 
 
+def test_a_link_that_is_cut_is_said(capsys):
+    first, second = ogg("VORBIS", wave()), ogg("VORBIS", wave(2.0))
+    assert len(read(first + second[:60])) == SECONDS * RATE
+    assert capsys.readouterr().err == "'clip' cannot be decoded after 3.00 s; it may be cut off\n"
+    assert SECONDS * RATE < len(read(first + second[: len(second) // 2])) < 5 * RATE
+
+
 def test_an_ogg_page_that_is_damaged_is_said(capsys):
     clip = ogg("VORBIS", wave())
     assert len(read(patched(clip, (8000, b"\0" * 100)))) < 2.9 * RATE
@@ -280,12 +287,21 @@ def test_mp3_in_wav():
     assert len(read(muxed(wave(), "wav", "libmp3lame"))) == pytest.approx(3.1 * RATE, abs=0.05 * RATE)
 
 
-@pytest.mark.parametrize("form", ["AIFF", "AU", "W64", "CAF"])
-def test_sizes_that_are_not_known(form):
+@pytest.mark.parametrize(
+    ("form", "mark", "offset", "unknown"),
+    [
+        ("AIFF", b"SSND", 4, b"\xff" * 4),
+        ("AIFF", b"SSND", 4, b"\x7f\0\0\x08"),  # sox
+        ("AIFF", b"COMM", 10, b"\xff" * 4),
+        ("AU", b".snd", 8, b"\xff" * 4),
+        ("W64", b"data", 16, b"\xff" * 8),
+        ("CAF", b"data\0", 4, b"\xff" * 8),
+    ],
+)
+def test_sizes_that_are_not_known(form, mark, offset, unknown, capsys):
     clip = encoded(wave(), form)
-    unknown = {4: 4, clip.find(b"COMM") + 10: 4, clip.find(b"SSND") + 4: 4}
-    unknown = {"AU": {8: 4}, "W64": {clip.find(b"data") + 16: 8}, "CAF": {4084: 8}}.get(form, unknown)
-    decoded = read(patched(clip, *((place, b"\xff" * size) for place, size in unknown.items())))
+    decoded = read(patched(clip, (clip.index(mark) + offset, unknown)))
+    assert capsys.readouterr().err == ""
     assert torch.equal(decoded, read(clip))
     assert len(decoded) == SECONDS * RATE
 
@@ -301,6 +317,12 @@ def test_what_is_shorter_than_its_header_says_is_cut_off(form, bits, tmp_path):
             audio.read()
     with pytest.raises(UnreadableError, match="holds no samples"):
         read(encoded(wave()[:0], form))
+
+
+def test_caf_that_is_cut_is_said(capsys):
+    clip = encoded(wave(), "CAF")
+    assert len(read(clip[:60_000])) == pytest.approx(1.75 * RATE, abs=0.01 * RATE)
+    assert "'clip' ends after 1.75 s, and its header says 3.00 s" in capsys.readouterr().err
 
 
 # --- all of them ---------------------------------------------------------------------------------------------------
