@@ -115,7 +115,7 @@ class Compressed:
 
     def estimated_seconds(self) -> float:
         """How long FFmpeg takes it to be by its header, or by its size; 0 where there is nothing to go by."""
-        with self._open(_links(self.file)[0]) as container:
+        with self._open(_links(self.file)[0][0]) as container:
             return (container.duration or 0) / 1e6
 
     def blocks(self, first: int = 0) -> Iterator[tuple[int, Frames]]:
@@ -136,19 +136,21 @@ class Compressed:
 
     def _decoded(self) -> Iterator[Any]:
         """What the codec gives, one of its frames after another."""
-        before = 0.0
-        for link in _links(self.file):
+        before, (links, is_cut) = 0.0, _links(self.file)
+        for link in links:
             try:
                 container = self._open(link)
             except UnreadableError:
                 if not before:
                     raise
-                self.warn(f"{self.name!r} cannot be decoded after {before:.2f} s; it may be cut off")
-                return
+                is_cut = True
+                break
             with container:
                 for frame in self._of_link(container, link, before):
                     before += frame.samples / frame.sample_rate
                     yield frame
+        if is_cut:
+            self.warn(f"{self.name!r} ends within a page of Ogg after {before:.2f} s; it may be cut off")
 
     def _of_link(self, container: Any, link: _Slice, before: float) -> Iterator[Any]:
         from av.error import FFmpegError
@@ -158,7 +160,7 @@ class Compressed:
         if is_flac:  # a frame with a wrong checksum is left out, which the time of the next one shows
             stream.codec_context.options = {"err_detect": "crccheck+explode"}
         seconds, expected, due = 0.0, None, None
-        for packet in container.demux(stream):
+        for packet in self._packets(container, stream):
             expected = _expected(container, packet, link) if expected is None else expected
             try:
                 decoded = packet.decode()
@@ -180,6 +182,14 @@ class Compressed:
                 f"{self.name!r} ends after {before + seconds:.2f} s, and its header says {before + expected:.2f} s; "
                 "it may be cut off"
             )
+
+    def _packets(self, container: Any, stream: Any) -> Iterator[Any]:
+        from av.error import FFmpegError
+
+        try:
+            yield from container.demux(stream)
+        except FFmpegError as error:
+            raise UnreadableError(f"{self.name!r} is damaged ({error.strerror}); copy it again") from error
 
     def _open(self, link: _Slice) -> Any:
         import av
@@ -298,8 +308,11 @@ def _share_by_caf(link: _Slice) -> float:
     return size / there if size > there > 0 else 1.0
 
 
-def _links(file: io.RawIOBase | io.BytesIO) -> list[_Slice]:
-    """What to decode one after another: the links of a chained Ogg, each with headers and a rate; or the file."""
+def _links(file: io.RawIOBase | io.BytesIO) -> tuple[list[_Slice], bool]:
+    """What to decode one after another, and whether the last page of an Ogg is cut.
+
+    That is the file, or the links of a chained Ogg, each of which has headers and a rate.
+    """
     starts, at, in_headers = [0], 0, True
     file.seek(0)
     while len(page := file.read(27)) == 27 and page.startswith(b"OggS"):
@@ -309,7 +322,8 @@ def _links(file: io.RawIOBase | io.BytesIO) -> list[_Slice]:
         in_headers = begins
         at += 27 + page[26] + sum(file.read(page[26]))
         file.seek(at)
-    return [_Slice(file, start, end) for start, end in itertools.pairwise([*starts, _end(file)])]
+    is_cut = at > file.seek(0, os.SEEK_END)
+    return [_Slice(file, start, end) for start, end in itertools.pairwise([*starts, _end(file)])], is_cut
 
 
 def _end(file: io.RawIOBase | io.BytesIO) -> int:
