@@ -132,7 +132,8 @@ class Audio:
         if self.part == (0.0, 1.0):
             yield from file.blocks()
             return
-        first, end = (round(share * file.frames()) for share in self.part)
+        total = file.frames()
+        first, end = (round(share * total) for share in self.part)
         for rate, block in file.blocks(first):
             yield rate, block[: end - first]
             first += len(block)

@@ -286,6 +286,14 @@ def test_wav_whatever_its_sizes_say(data, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW"])
+@pytest.mark.parametrize("channels", [1, 6])
+def test_samples_of_any_kind_are_the_same_from_either_decoder(subtype, channels):
+    clip = encoded(wave(1.0, channels=channels), "WAV", subtype=subtype)
+    place = clip.index(b"data") + 4
+    assert torch.allclose(read(patched(clip, (place, b"\0" * 4))), read(clip), rtol=0, atol=1e-7)
+
+
 def test_mp3_in_wav():
     assert len(read(muxed(wave(), "wav", "libmp3lame"))) == pytest.approx(3.1 * RATE, abs=0.05 * RATE)
 
