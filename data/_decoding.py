@@ -111,7 +111,7 @@ class Compressed:
     def seconds(self) -> float:
         """How long it is, which only decoding tells."""
         runs = itertools.groupby(self._decoded(), key=lambda frame: frame.sample_rate)
-        return sum(sum(frame.samples for frame in run) / rate for rate, run in runs)
+        return sum((sum(frame.samples for frame in run) / rate for rate, run in runs), 0.0)
 
     def estimated_seconds(self) -> float:
         """How long FFmpeg takes it to be by its header, or by its size; 0 where there is nothing to go by."""
