@@ -134,9 +134,9 @@ def test_a_header_that_counts_wrong(frames, capsys):
     clip = encoded(wave(), "MP3")
     place = clip.index(b"Xing") + 8
     assert len(read(patched(clip, (place, struct.pack(">I", frames))))) / RATE == pytest.approx(SECONDS, abs=0.1)
-    told = capsys.readouterr().err
-    assert told.count("\n") == (frames > 100)
-    assert ("'clip' ends after 3.03 s, and its header says " in told) == (frames > 100)
+    said = capsys.readouterr().err
+    assert said.count("\n") == (frames > 100)
+    assert ("'clip' ends after 3.03 s, and its header says " in said) == (frames > 100)
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(RATE, 1), (44_100, 1), (RATE, 2), (44_100, 2)])
