@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ..schema import expand
 from ._reading import UnreadableError, existing
 
 Frames = Float[np.ndarray, "frames channels"]
@@ -50,7 +51,7 @@ def opened(name: str, data: bytes | None, warn: Callable[[str], None]) -> Iterat
     with contextlib.ExitStack() as stack:
         file, reason = stack.enter_context(_file(name, data)), ""
         if not _is_compressed(file):
-            source: Any = file if data is not None else os.fsencode(os.path.expanduser(name))
+            source: Any = file if data is not None else os.fsencode(expand(name))
             try:
                 decoder = stack.enter_context(soundfile.SoundFile(source))
             except soundfile.LibsndfileError as error:
@@ -244,7 +245,7 @@ def cut_off(name: str, at: float, expected: float | None, reason: str = "") -> U
 def _file(name: str, data: bytes | None) -> io.RawIOBase | io.BytesIO:
     if data is not None:
         return io.BytesIO(data)
-    path = os.path.expanduser(name)
+    path = expand(name)
     if not os.path.isfile(path):  # a pipe would wait to be opened
         kind = "a folder" if existing(path).is_dir() else "no regular file"
         raise UnreadableError(f"{name!r} is {kind}; give a file with a recording")
