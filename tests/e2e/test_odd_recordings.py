@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -120,6 +122,17 @@ def test_recordings_whose_names_are_not_utf8(tmp_path, capsys):
     assert main(["text_lm", "units", f"out={tmp_path / 'run'}", data, front_end, *SIZES]) == 0
     assert main(["fit_units", "demo", f"out={tmp_path / 'fit'}", data, "clusters=9"]) == 0
     assert "skipped" not in capsys.readouterr().err
+
+
+def test_names_that_are_not_utf8_are_printed_as_escapes(tmp_path):
+    paths = [str(path) for path in odd(tmp_path / "in", ".wav")[:2]]
+    command = [sys.executable, "-m", "vqmem", "units", *paths, str(tmp_path / "in" / os.fsdecode(b"\xe9")), "--json"]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, capture_output=True, timeout=200, env=environment)
+    assert done.returncode == 0, done.stderr
+    files = [json.loads(line)["file"] for line in done.stdout.decode().splitlines()]
+    assert files == [paths[0]] * 99 + [paths[1]] * 99
+    assert "skipped 1 of 3:\n" in done.stderr.decode()
 
 
 def test_texts_whose_names_are_not_utf8(tmp_path, capsys):
