@@ -59,8 +59,11 @@ def coerce(hint: Any, value: Any, key: str) -> Any:
             coerce(part, item, f"{key}[{i}]") for i, (part, item) in enumerate(zip(parts, value, strict=True))
         )
     if (origin or hint) is dict and isinstance(value, dict):
-        part = args[1] if args else Any
-        return {name: coerce(part, item, f"{key}.{name}") for name, item in value.items()}
+        name_hint, part = args or (Any, Any)
+        return {
+            coerce(name_hint, name, f"a key of {key}"): coerce(part, item, f"{key}.{name}")
+            for name, item in value.items()
+        }
     return _coerce_leaf(hint, value, key)
 
 

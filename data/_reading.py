@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -91,7 +92,7 @@ def decode(data: bytes, name: str, encoding: str = "utf-8", option: str = "`enco
 def existing(path: str | Path) -> Path:
     """``path``, if it exists. Raises `UnreadableError` with the nearest name in its deepest existing folder."""
     path = Path(expand(str(path)))
-    if path.exists():
+    if os.path.exists(path):  # which takes a name that is too long for one that is not there
         return path
     raise UnreadableError(f"no such file or folder: {str(path)!r}; {did_you_mean(path) or 'check the spelling'}")
 
@@ -113,7 +114,7 @@ def files_below(folder: Path, pattern: str = "*") -> list[Path]:
 def did_you_mean(path: str | Path) -> str:
     """A question that names what is nearest to a ``path`` that is not there; empty if nothing is near."""
     missing = Path(expand(str(path)))
-    while not missing.parent.exists():
+    while not os.path.exists(missing.parent):
         missing = missing.parent
     close = difflib.get_close_matches(missing.name, [entry.name for entry in _entries(missing.parent)], n=1, cutoff=0.5)
     return f"did you mean {str(missing.parent / close[0])!r}?" if close else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -12,10 +12,12 @@ from typing import Any
 from ..registry import UnknownNameError
 from ..schema import PathText
 from ._audio import SUFFIXES, Audio
-from ._reading import existing, files_below, read_text
+from ._reading import existing, files_below
 from ._splits import SPLITS, share
+from ._tables import Row, read_rows, table_format
 from .base import Document, Split
 
+_MANIFESTS = ("manifest.tsv", "manifest.csv", "manifest.jsonl")
 _PARTS = {"train": (0.0, 0.8), "dev": (0.8, 0.9), "test": (0.9, 1.0)}
 
 
@@ -23,8 +25,10 @@ _PARTS = {"train": (0.0, 0.8), "dev": (0.8, 0.9), "test": (0.9, 1.0)}
 class Source:
     """Recordings and, where a manifest tells them, speakers and transcripts. They are opened when they are read.
 
-    A manifest is a table with tabs between its columns and their names in its first line. ``path`` is the one it must
-    have (relative to the manifest); ``text``, ``speaker`` and ``split`` mean what they say, others serve to choose.
+    A manifest is a table: .tsv with tabs between the columns (quotes are text), .csv with commas, or .jsonl, and what
+    else the data source hub reads, with the names of the columns in the first line. ``path`` is the one it must have
+    (relative to the manifest, each path once); ``text``, ``speaker`` and ``split`` (train, dev or test) mean what they
+    say, others serve to choose.
 
     Recordings are split in the first of these ways that fits:
 
@@ -36,16 +40,19 @@ class Source:
     Hidden files and folders, and what macOS and Windows leave beside files, are no part of a folder.
 
     Args:
-        path: a recording, a folder, or a manifest; a folder's ``manifest.tsv`` is used if it is there.
+        path: a recording, a folder, or a manifest; a folder's ``manifest.tsv`` (or .csv, or .jsonl) is used if it is
+            there.
         where: column -> pattern, or a list of patterns of which one must fit, as in {path: "fsdd/*", speaker: [a, b]}.
         splits: split -> patterns, as in ``where``; rows that fit none are left out.
         by: column by which to split; with speaker, whoever is heard in one split is heard in no other.
+        encoding: of the manifest, as Python names it.
     """
 
     path: PathText = ""
     where: dict[str, Any] = field(default_factory=dict)
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     by: str = ""
+    encoding: str = "utf-8"
 
     def documents(self, split: Split) -> Iterator[Document]:
         """The recordings of ``split``. Raises `ValueError` for what is missing, and patterns that nothing fits."""
@@ -55,25 +62,41 @@ class Source:
             if name not in SPLITS:
                 raise UnknownNameError("key of splits:", name, list(SPLITS))
         root = existing(self.path)
-        manifest = root if root.suffix == ".tsv" else root / "manifest.tsv"
-        rows = _listed(manifest) if manifest.is_file() else _found(root)
+        manifest = _manifest(root)
+        rows = _listed(manifest, self.encoding) if manifest else [Row("", cells) for cells in _found(root)]
+        columns = list({column: None for row in rows for column in row.cells})
+        for column in [*self.where, *(name for wanted in self.splits.values() for name in wanted), self.by or "path"]:
+            if column not in columns:
+                raise UnknownNameError("column of the recordings", column, columns)
         chosen = [row for row in rows if _fits(row, self.where)]
         if not chosen:
             raise ValueError(f"no recording of {self.path!r} fits where = {self.where}; there are {len(rows)} in all")
         folder = root if root.is_dir() else root.parent
-        if self.splits or "split" in chosen[0] or self.by or manifest.is_file() or len(chosen) >= 10:
-            yield from (_document(row, folder) for row in self._share(chosen, split))
+        if manifest:
+            _check_files(chosen, folder, manifest)
+        if self.splits or "split" in columns or self.by or manifest or len(chosen) >= 10:
+            yield from (_document(row, folder) for row in self._share(chosen, split, "split" in columns))
         else:
             yield from (_part(_document(row, folder), split) for row in chosen)
 
-    def _share(self, rows: list[dict[str, str]], split: Split) -> list[dict[str, str]]:
+    def _share(self, rows: list[Row], split: Split, named: bool) -> list[Row]:
+        """The rows of ``split``; ``named`` says that a column names it."""
         if self.splits:
             wanted = self.splits.get(split)
             return [] if wanted is None else [row for row in rows if _fits(row, wanted)]
-        if "split" in rows[0] and not self.by:
-            return [row for row in rows if row["split"] == split]
+        if named and not self.by:
+            for row in rows:
+                if row.place and row.text("split") not in SPLITS:  # a folder can have others beside these
+                    raise ValueError(
+                        f"{row.place}: split {row.text('split')!r} is not {', '.join(SPLITS)}; correct it, leave such "
+                        "rows out with `where`, or say with `splits` what is what"
+                    )
+            return [row for row in rows if row.text("split") == split]
         by = self.by or "path"
-        keys = [_column(row, by) for row in rows]
+        keys = [row.text(by) for row in rows]
+        if "" in keys:
+            place = rows[keys.index("")].place
+            raise ValueError(f"{place} has no {by} to split by; fill it in, or leave such rows out with `where`")
         if len(set(keys)) < 3:
             raise ValueError(
                 f"{self.path!r} has {len(set(keys))} different {by}, too few for three splits; say `splits` or `by`"
@@ -82,15 +105,37 @@ class Source:
         return [row for row, key in zip(rows, keys, strict=True) if key in mine]
 
 
-def _listed(manifest: Path) -> list[dict[str, str]]:
-    """The rows of a manifest."""
-    lines = read_text(manifest).splitlines()
-    rows = [dict(row) for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")]
-    if not rows or not rows[0].get("path"):
-        raise ValueError(
-            f"{str(manifest)!r} is no manifest: its first line must name the column path, with tabs between"
-        )
-    return rows
+def _manifest(root: Path) -> Path | None:
+    """The table that ``root`` is, or that lies in it, if there is one."""
+    if not root.is_dir():
+        return root if table_format(root) not in ("", ".txt") else None
+    return next((root / name for name in _MANIFESTS if (root / name).is_file()), None)
+
+
+def _listed(manifest: Path, encoding: str) -> list[Row]:
+    """The rows of a manifest, each with a path that no other has."""
+    rows: dict[str, Row] = {}
+    for row in read_rows(manifest, "manifest", encoding):
+        path = row.text("path")
+        if not path:
+            known = ", ".join(row.cells)
+            raise ValueError(
+                f"{str(manifest)!r} must name the column path and fill it in every row; {row.place} does not ({known})"
+            )
+        if path in rows:
+            raise ValueError(f"{row.place} lists {path!r}, which {rows[path].place} lists too; leave one out")
+        rows[path] = row
+    if not rows:
+        raise ValueError(f"{str(manifest)!r} lists nothing; it must name the column path, and a recording a line below")
+    return list(rows.values())
+
+
+def _check_files(rows: list[Row], folder: Path, manifest: Path) -> None:
+    """Refuse a manifest of which no recording is there; where some are missing, it is said as they are read."""
+    if not any(os.path.exists(folder / row.text("path")) for row in rows):
+        path = rows[0].text("path")
+        hint = "write / for \\" if "\\" in path else f"paths are relative to {str(folder)!r}"
+        raise ValueError(f"no recording that {str(manifest)!r} lists is there, as {path!r} ({rows[0].place}); {hint}")
 
 
 def _found(root: Path) -> list[dict[str, str]]:
@@ -105,22 +150,25 @@ def _found(root: Path) -> list[dict[str, str]]:
     return [{"path": path.as_posix()} for path in files]
 
 
-def _fits(row: dict[str, str], patterns: dict[str, Any]) -> bool:
+def _fits(row: Row, patterns: dict[str, Any]) -> bool:
     return all(
-        any(fnmatchcase(_column(row, name), str(p)) for p in (pattern if isinstance(pattern, list) else [pattern]))
-        for name, pattern in patterns.items()
+        any(
+            fnmatchcase(row.text(column), _pattern(column, item))
+            for item in (given if isinstance(given, list) else [given])
+        )
+        for column, given in patterns.items()
     )
 
 
-def _column(row: dict[str, str], name: str) -> str:
-    if name not in row:
-        raise UnknownNameError("column of the recordings", name, list(row))
-    return row[name]
+def _pattern(column: str, item: Any) -> str:
+    if isinstance(item, bool) or not isinstance(item, (str, int)):  # YAML takes no for false and 1.50 for a number
+        raise ValueError(f"pattern {item!r} for column {column} is no text; write it in quotes")
+    return str(item)
 
 
-def _document(row: dict[str, str], folder: Path) -> Document:
-    audio = Audio(str(folder / row["path"]))
-    return Document(row["path"], row.get("text", ""), audio=audio, speaker=row.get("speaker", ""))
+def _document(row: Row, folder: Path) -> Document:
+    path = row.text("path")
+    return Document(path, row.text("text"), audio=Audio(str(folder / path)), speaker=row.text("speaker"))
 
 
 def _part(document: Document, split: Split) -> Document:

@@ -1,8 +1,12 @@
-"""Data sets of text or speech through `datasets`, streamed: from the Hugging Face hub, or local (parquet, jsonl, …)."""
+"""Data sets of text or speech: local tables (csv, JSON, parquet, …), or through `datasets`, streamed from the hub."""
 
 from __future__ import annotations
 
+import glob
+import itertools
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,23 +15,29 @@ from ..registry import UnknownNameError
 from ..schema import PathText
 from ._audio import Audio
 from ._reading import did_you_mean, existing
+from ._tables import Row, read_rows, table_format
 from .base import Document, Split
 
-_BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
+_LOOK = 1000  # rows among which a column must turn up: those of JSON may each have other keys
 
 
 @dataclass(frozen=True)
 class Source:
-    """Rows of a data set, each a document named ``split/row``; rows with an empty text are passed over.
+    """Rows of a data set, each a document named ``split/row``; rows with an empty or missing text are passed over.
+
+    Texts are taken as they are written: in csv and tsv 007, null and NA are texts. An integer of JSON or parquet is its
+    digits; a column of anything else (lists, objects, bytes, true or false, fractions) is refused.
 
     With ``audio`` the rows are recordings, such as those of LibriSpeech or Common Voice, and ``text`` is what was said,
-    which rows may lack. The recordings are decoded here, not by `datasets`, which would need torchcodec and FFmpeg.
+    which rows may lack, as they may ``speaker``. The recordings are decoded here, not by `datasets`, which would need
+    torchcodec and FFmpeg.
 
     A data set that has only the split named by ``train`` is split by row: of every ten, eight are ``train``, the ninth
     is ``dev`` and the tenth ``test``.
 
     Args:
-        path: name on the hub, local folder, or one local file.
+        path: name on the hub, local folder, or one local file: .csv, .tsv, .jsonl, .json, .txt, .parquet, also with .gz
+            behind.
         subset: configuration of the data set (the second argument of `datasets.load_dataset`); empty = its default.
         revision: branch, tag or commit of a data set on the hub; empty = its newest.
         text: column that holds the text.
@@ -37,6 +47,7 @@ class Source:
         dev: name of the split to choose on.
         test: name of the split to report on.
         limit: most documents to take of each split; 0 = all.
+        encoding: of tables other than parquet, as Python names it.
     """
 
     path: PathText = ""
@@ -49,18 +60,19 @@ class Source:
     dev: str = "validation"
     test: str = "test"
     limit: int = 0
+    encoding: str = "utf-8"
 
     def documents(self, split: Split) -> Iterator[Document]:
         """Stream the documents of ``split``. Raises `ValueError` for a data set, split or column that is not there."""
         if not self.path:
             raise ValueError("data source hub has no path; give `path: NAME_ON_THE_HUB_OR_FOLDER`")
-        splits = _open(self.path, self.subset, self.revision)
+        splits = self._splits()
         alone = list(splits) == [self.train]
         wanted = self.train if alone else {"train": self.train, "dev": self.dev, "test": self.test}[split]
         if wanted not in splits:
             raise UnknownNameError(f"split of data set {self.path}", wanted, list(splits))
         given = 0
-        for index, row in enumerate(_rows(splits[wanted], self.path, raw=bool(self.audio))):
+        for index, row in enumerate(self._with_columns(splits[wanted])):
             if self.limit and given >= self.limit:
                 return
             if alone and _split_of(index) != split:
@@ -73,18 +85,66 @@ class Source:
             what = self.audio or "text"
             raise ValueError(f"data set {self.path!r} has no {what} for {split}; name another split or larger data")
 
-    def _document(self, name: str, row: dict[str, Any]) -> Document | None:
+    def _with_columns(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """``rows``, once the columns that they must have were found. Raises `UnknownNameError` for a missing one."""
+        optional = [column for column in (self.text, self.speaker) if column not in (Source.text, Source.speaker, "")]
+        missing = {self.audio or self.text, *optional}
+        seen: list[Row] = []
+        while missing and len(seen) < _LOOK and (row := next(rows, None)):
+            seen.append(row)
+            missing -= row.cells.keys()
+        if missing and seen:
+            known = list({column: None for row in seen for column in row.cells})
+            raise UnknownNameError(f"column of data set {self.path}", min(missing), known)
+        yield from itertools.chain(seen, rows)
+
+    def _document(self, name: str, row: Row) -> Document | None:
         """What a row holds, or None where that is nothing."""
-        wanted = self.audio or self.text
-        if wanted not in row:
-            raise UnknownNameError(f"column of data set {self.path}", wanted, list(row))
-        if not row[wanted]:
-            return None
-        text = str(row.get(self.text) or "")
         if not self.audio:
-            return Document(name, text)
-        audio = _recording(row[self.audio], Path(self.path), name)
-        return Document(name, text, audio=audio, speaker=str(row.get(self.speaker, "")))
+            text = row.text(self.text)
+            return Document(name, text) if text else None
+        cell = row.cells.get(self.audio)
+        if not cell:
+            return None
+        audio = _recording(cell, Path(self.path), name)
+        return Document(name, row.text(self.text), audio=audio, speaker=row.text(self.speaker))
+
+    def _splits(self) -> dict[str, Iterator[Row]]:
+        """The rows of each split by its name."""
+        path = Path(self.path)
+        if table_format(path) or self.path.startswith(("/", ".", "~")):
+            path = existing(path)
+        if os.path.exists(path) and not os.path.isdir(path):
+            return {"train": self._tables([str(path)])}
+        with _opening(path):
+            builder = _builder(path, self.subset, self.revision)
+        kind, files = type(builder).__module__.rpartition(".")[2], builder.config.data_files
+        if kind in ("csv", "json", "text"):
+            return {str(split): self._tables(paths) for split, paths in files.items()}
+        if kind == "audiofolder" and any(map(_metadata, files.values())):
+            return {str(split): self._listed(paths) for split, paths in files.items()}
+        with _opening(path):
+            streams = builder.as_streaming_dataset()
+        return {str(split): _streamed(rows, self.path) for split, rows in streams.items()}
+
+    def _tables(self, paths: list[str]) -> Iterator[Row]:
+        return itertools.chain.from_iterable(read_rows(path, "data set", self.encoding) for path in paths)
+
+    def _listed(self, paths: list[str]) -> Iterator[Row]:
+        """The recordings that the metadata among ``paths`` list; their column is called ``audio``."""
+        there = set(paths)
+        for table in _metadata(paths):
+            for row in self._tables([table]):
+                name = row.text("file_name")
+                path = f"{table.rpartition('/')[0]}/{name}"
+                if path not in there:
+                    raise ValueError(f"{row.place}: file_name {name!r} is no recording of {self.path!r}; correct it")
+                yield Row(row.place, {"audio": path} | row.cells)
+
+
+def _metadata(paths: list[str]) -> list[str]:
+    """The tables in a folder of recordings that say what is in them, as `datasets` names them."""
+    return [path for path in paths if Path(path).stem == "metadata" and table_format(path)]
 
 
 def _recording(cell: Any, root: Path, name: str) -> Audio:
@@ -105,33 +165,39 @@ def _recording(cell: Any, root: Path, name: str) -> Audio:
     return Audio(str((root if root.is_dir() else root.parent) / path))
 
 
-def _open(path: str, subset: str, revision: str) -> Any:
-    """The data set's splits by name, each an iterable of rows."""
+def _builder(path: Path, subset: str, revision: str) -> Any:
+    """What `datasets` makes of a local folder, or of a name on the hub."""
     import datasets  # slow to import: only when it is used
 
-    builder = _BUILDERS.get(Path(path).suffix)
-    if builder or path.startswith(("/", ".", "~")):
-        path = str(existing(path))
+    name = (
+        str(path.absolute()) if os.path.exists(path) else str(path)
+    )  # a folder may have the name of one of its modules
+    if os.path.exists(path) and glob.has_magic(name):
+        raise ValueError("it would take *, ? and [ in the name of a folder for patterns; rename the folder")
+    return datasets.load_dataset_builder(name, subset or None, revision=revision or None)
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Say in a line what keeps a data set from being opened."""
     try:
-        if builder and Path(path).is_file():
-            return datasets.load_dataset(builder, data_files=path, streaming=True)
-        return datasets.load_dataset(path, subset or None, revision=revision or None, streaming=True)
+        yield
     except Exception as error:  # its own errors, those of the hub's client and of half a dozen file formats
-        hint = "" if Path(path).exists() else did_you_mean(path)
+        hint = "" if os.path.exists(path) else did_you_mean(path)
         raise ValueError(
-            f"cannot open data set {path!r} ({_reason(error)}); {hint or 'check `path` and `subset`'}"
+            f"cannot open data set {str(path)!r} ({_reason(error)}); {hint or 'check `path` and `subset`'}"
         ) from error
 
 
-def _rows(split: Any, path: str, raw: bool) -> Iterator[dict[str, Any]]:
-    """The rows of a streamed split, with whatever breaks on the way said in a line; ``raw`` decodes no audio."""
+def _streamed(rows: Any, path: str) -> Iterator[Row]:
+    """The rows of a split that `datasets` streams, with whatever breaks on the way said in a line."""
+    number = 0
     try:
-        if not raw:
-            yield from split
-        else:  # tables of Arrow hold encoded files as they are
-            for table in split.with_format("arrow"):
-                yield from table.to_pylist()
-    except Exception as error:  # as in `_open`
+        for table in rows.with_format("arrow"):  # tables of Arrow hold encoded recordings as they are
+            for cells in table.to_pylist():
+                yield Row(f"row {number} of data set {path!r}", cells)
+                number += 1
+    except Exception as error:  # as in `_opening`
         raise ValueError(f"cannot read data set {path!r} ({_reason(error)}); is a file of it damaged?") from error
 
 

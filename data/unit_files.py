@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..registry import UnknownNameError
 from ..schema import PathText
 from ._reading import existing
 from ._splits import share
+from ._tables import read_rows
 from .base import Document, Split
 
 
@@ -62,15 +59,21 @@ class Source:
         """The documents of a file by their names."""
         units: dict[str, list[int]] = {}
         texts: dict[str, list[str]] = {}
-        for number, row in enumerate(_rows(path), start=1):
+        known: set[str] = set()
+        for row in read_rows(path, "units from", form=".jsonl"):
             for key in ("id", "units"):
-                if key not in row:
-                    raise UnknownNameError(f"line {number} of {path.name!r}: key", key, list(row))
-            if not all(type(unit) is int and unit >= 0 for unit in row["units"]):
-                raise ValueError(f"line {number} of {path.name!r}: units are whole numbers from 0 on; make it again")
-            name = _before(self.joint, str(row["id"]))
-            units.setdefault(name, []).extend(row["units"])
-            texts.setdefault(name, []).append(str(row.get("text", "")))
+                if key not in row.cells:
+                    raise UnknownNameError(f"{row.place}: key", key, list(row.cells))
+            given = row.cells["units"]
+            if not isinstance(given, list) or not all(type(unit) is int and unit >= 0 for unit in given):
+                raise ValueError(f"{row.place}: units are whole numbers from 0 on, in a list; make it again")
+            utterance = row.text("id")
+            if not utterance or utterance in known:
+                raise ValueError(f"{row.place}: the id {utterance!r} is empty or was given before; give another")
+            known.add(utterance)
+            name = _before(self.joint, utterance)
+            units.setdefault(name, []).extend(given)
+            texts.setdefault(name, []).append(row.text("text"))
         if not any(units.values()):
             raise ValueError(f"{str(path)!r} has no units; give a file of JSON lines with the keys id and units")
         return {
@@ -81,16 +84,3 @@ class Source:
 def _before(separator: str, name: str) -> str:
     """What stands before the last ``separator``; the whole name where there is none."""
     return (name.rpartition(separator)[0] or name) if separator else name
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                row = json.loads(line)
-                if not isinstance(row, dict) or not isinstance(row.get("units", []), list):
-                    raise ValueError(f"line {number} is no object with a list of units")
-                yield row
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"cannot read units from {str(path)!r} ({reason}); give JSON lines, gzipped or not") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ...data._audio import RATE
-from ...data._reading import existing, read_text
+from ...data._tables import read_rows
 from ...models.hubert import HubertConfig
 
 COLUMNS = ("name", "start", "end", "phone")
+_COLUMNS = f"must name the columns {', '.join(COLUMNS)} in its first line, tabs between"
 
 
 @dataclass(frozen=True)
@@ -37,30 +37,26 @@ class Labels:
 
 def read_labels(path: str | Path) -> dict[str, Labels]:
     """Clip name -> labels. Raises `ValueError` naming the line that is not as it should be."""
-    file = existing(str(path))
-    rows = csv.DictReader(read_text(file).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
-    if not set(COLUMNS) <= set(rows.fieldnames or ()):
-        raise ValueError(f"{str(file)!r} must name the columns {', '.join(COLUMNS)} in its first line, tabs between")
     numbers: dict[str, int] = {}
     found: dict[str, list[tuple[float, float, int]]] = {}
-    for row in rows:
-        clip = found.setdefault(row["name"], [])
-        start, end = _seconds(row["start"]), _seconds(row["end"])
+    for row in read_rows(path, "labels from", form=".tsv"):
+        if not set(COLUMNS) <= row.cells.keys():
+            raise ValueError(f"{str(path)!r} {_COLUMNS}")
+        name, first, last, phone = (row.text(column) for column in COLUMNS)
+        clip = found.setdefault(name, [])
+        start, end = _seconds(first), _seconds(last)
         after = clip[-1][1] - 1e-9 if clip else 0.0  # times that were written as text
-        if not after <= start < end < math.inf or not row["phone"]:
-            raise ValueError(
-                f"line {rows.line_num} of {str(file)!r} is not a phone from start to end in seconds, after the one "
-                "before it"
-            )
-        clip.append((start, end, numbers.setdefault(row["phone"], len(numbers))))
+        if not after <= start < end < math.inf or not phone:
+            raise ValueError(f"{row.place} is not a phone from start to end in seconds, after the one before it")
+        clip.append((start, end, numbers.setdefault(phone, len(numbers))))
     if not found:
-        raise ValueError(f"{str(file)!r} holds no labels")
+        raise ValueError(f"{str(path)!r} holds no labels, and {_COLUMNS}")
     return {name: Labels(*zip(*clip, strict=True)) for name, clip in found.items()}
 
 
-def _seconds(text: str | None) -> float:
+def _seconds(text: str) -> float:
     """The number that ``text`` is, or not a number."""
     try:
-        return float(text or "")
+        return float(text)
     except ValueError:
         return math.nan

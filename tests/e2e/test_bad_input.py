@@ -80,6 +80,27 @@ def test_texts_that_cannot_be_trained_on(contents, refused, config_file, tmp_pat
     assert [name for name in contents(tmp_path / "run") if name not in ("config.yaml", ".lock")] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("rows.csv", "id,text\n0,a\n1,b,c\n", "line 3 has 3 cells and the first 2; put quotes around"),
+        (
+            "rows.jsonl",
+            '{"text": ["a"], "body": "b"}\n',
+            "column 'text' holds lists, not text; name a column of texts: body",
+        ),
+        ("rows.tsv", "id\ttxt\n0\ta\n", "'text'; did you mean txt?"),
+        ("row.csv.gz", None, "no such file or folder: "),
+    ],
+)
+def test_tables_that_cannot_be_trained_on(contents, refused, config_file, tmp_path, name, data, message):
+    if data is not None:
+        (tmp_path / name).write_text(data)
+    table = f"data={{name: hub, path: '{tmp_path}/{name}'}}"
+    assert message in refused("text_lm", config_file, table, f"out={tmp_path}/run")
+    assert [name for name in contents(tmp_path / "run") if name not in ("config.yaml", ".lock")] == []
+
+
 def test_a_text_of_one_token(capsys, refused, tiny_run, config_file, tmp_path):
     text = tmp_path / "one.txt"
     text.write_text("a")

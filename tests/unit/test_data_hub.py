@@ -70,7 +70,7 @@ def test_a_folder_misspelt_names_the_nearest(tmp_path: Path, monkeypatch: pytest
     def unknown(*_: object, **__: object) -> None:
         raise ConnectionError("no such data set\nno network")
 
-    monkeypatch.setattr("datasets.load_dataset", unknown)
+    monkeypatch.setattr("datasets.load_dataset_builder", unknown)
     with pytest.raises(
         ValueError, match=r"data set 'storeis' \(ConnectionError: no such data set\); did you mean 'stories'\?$"
     ):

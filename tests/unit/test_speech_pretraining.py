@@ -121,7 +121,8 @@ def test_labels_by_hand(tmp_path):
         ([HEAD, ("a", "1", "0.5", "T")], "line 2 .* is not a phone"),
         ([HEAD, ("a", "0", "nan", "T")], "line 2 .* is not a phone"),
         ([HEAD, ("a", "0", "1", "T"), ("a", "0.5", "2", "T")], "line 3 .* is not a phone"),
-        ([HEAD, ("a", "0", "1")], "line 2 .* is not a phone"),
+        ([HEAD, ("a", "0", "1")], "line 2 has 3 cells and the first 4"),
+        ([HEAD, ("a", "0", "1", "")], "line 2 .* is not a phone"),
     ],
 )
 def test_bad_labels_are_told(rows, told, tmp_path):
