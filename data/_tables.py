@@ -148,13 +148,13 @@ def _separated(delimiter: str, quotes: bool, hint: str) -> Callable[[Any, str], 
 
 
 def _header(cells: list[str], delimiter: str) -> list[str]:
-    names = [cell.strip() for cell in cells]
+    names = [" ".join(cell.split()) for cell in cells]  # spreadsheets break long ones over lines
     for name in names:
         if name and names.count(name) > 1:
             raise ValueError(f"its first line names the column {name!r} twice; rename one")
-    if len(names) == 1 and (other := re.search("[,;|\t]", names[0])):
+    if len(cells) == 1 and (other := re.search("[,;|\t]", cells[0])):
         raise ValueError(
-            f"its first line {names[0][:80]!r} has {other[0]!r} between columns, not {delimiter!r}; "
+            f"its first line {cells[0][:80]!r} has {other[0]!r} between columns, not {delimiter!r}; "
             "use commas in .csv and tabs in .tsv"
         )
     return names

@@ -174,7 +174,10 @@ def _builder(path: Path, subset: str, revision: str) -> Any:
     )  # a folder may have the name of one of its modules
     if os.path.exists(path) and glob.has_magic(name):
         raise ValueError("it would take *, ? and [ in the name of a folder for patterns; rename the folder")
-    return datasets.load_dataset_builder(name, subset or None, revision=revision or None)
+    builder = datasets.load_dataset_builder(name, subset or None, revision=revision or None)
+    if not os.path.exists(path) and builder.repo_id is None:  # such as csv: it would read the working directory
+        raise ValueError(f"{name} is a format and no data set")
+    return builder
 
 
 @contextmanager

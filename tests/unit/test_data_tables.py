@@ -223,6 +223,12 @@ def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(path, tmp_path, m
     refused("'json' is no table", "json")
 
 
+def test_the_name_of_a_format_reads_no_table_of_the_working_directory(tmp_path, monkeypatch):
+    write(tmp_path / "rows.csv", "text\na\n")
+    monkeypatch.chdir(tmp_path)
+    refused("cannot open data set 'csv' .*csv is a format and no data set", "csv")
+
+
 def test_a_folder_of_tables(tmp_path, monkeypatch):
     write(tmp_path / "text" / "train.csv", "id,text\n0,007\n1,NA\n")
     write(tmp_path / "text" / "validation.csv", "id,text\n0,1.0\n")
@@ -252,6 +258,9 @@ def test_a_column_that_is_not_there(tmp_path):
     ):
         refused(f"unknown column of data set .* {match}", path, **keys)
     assert texts(path, text="body", speaker="") == ["a"]
+    broken = write(tmp_path / "broken.csv", 'id,"what was\nsaid "\n0,a\n')
+    assert texts(broken, text="what was said") == ["a"]
+    refused("'text'; known: id, what was said", broken)
     late = write(tmp_path / "late.jsonl", lines(*[{"id": 0}] * 20, {"id": 0, "body": "a"}))
     assert texts(late, text="body") == ["a"]
     refused("'bodi'; did you mean body", late, text="bodi")
