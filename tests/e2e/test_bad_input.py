@@ -86,7 +86,7 @@ def test_texts_that_cannot_be_trained_on(contents, refused, config_file, tmp_pat
         ("rows.csv", "id,text\n0,a\n1,b,c\n", "line 3 has 3 cells and the first 2; put quotes around"),
         (
             "rows.jsonl",
-            '{"text": ["a"], "body": "b"}\n',
+            '{"text": ["a"], "body": "b"}\n' * 10,
             "column 'text' holds lists, not text; name a column of texts: body",
         ),
         ("rows.tsv", "id\ttxt\n0\ta\n", "'text'; did you mean txt?"),
