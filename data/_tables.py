@@ -44,10 +44,6 @@ class Row:
             texts = [name for name, other in self.cells.items() if isinstance(other, str)]
             hint = f"name a column of texts: {', '.join(texts)}" if texts else "write it as text"
             raise ValueError(f"{self.place}: column {column!r} holds {_kind(cell)}, not text; {hint}")
-        try:
-            cell.encode()
-        except UnicodeEncodeError as error:  # JSON can write half of a pair of surrogates
-            raise ValueError(f"{self.place}: column {column!r} holds {cell!r}, which is no valid Unicode") from error
         return cell
 
 
@@ -184,7 +180,12 @@ def _objects(lines: Iterable[tuple[int, str]]) -> _Rows:
 
 def _parse(text: str, line: int) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        parsed = json.loads(text, object_pairs_hook=_unique)
+        if "\\u" in text:
+            json.dumps(parsed, ensure_ascii=False).encode()
+        return parsed
+    except UnicodeEncodeError as error:  # JSON can write half of a pair of surrogates
+        raise ValueError(f"line {line} holds {error.object[error.start]!r}, which is no valid Unicode") from error
     except json.JSONDecodeError as error:
         line += error.lineno - 1
         raise ValueError(f"line {line} is no JSON ({error.msg} at character {error.colno}); write it again") from error
