@@ -5,7 +5,8 @@ here with its safetensors storage and for tensors only: the parameters and the o
 share or shard (folder ``shared``). What each process has of its own (buffers, memory state, RNG, position in the data)
 goes to ``rank-K.safetensors`` and ``rank-K.json``. ``checkpoint.json`` holds the SHA-256 of these files and its own.
 
-A checkpoint is written beside its place and renamed into it: it is whole or it is not there.
+A checkpoint is written beside its place, flushed to the disk and renamed into it: it is complete or it is not there. The
+last two are kept, so that a damaged one costs the steps since the one before.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import random
+import re
 import shutil
 import sys
 import warnings
@@ -25,71 +28,147 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_shared
 from torch.distributed.checkpoint.state_dict_saver import save as save_shared
 
 from ..artifacts import read_sealed, seal
+from ._parallel import gather
 
 INDEX = "checkpoint.json"
 SHARED = "shared"
 
 
 def save(folder: Path, step: int, shared: Mapping[str, Tensor], own: Any, about: Mapping[str, Any]) -> Path:
-    """Write ``folder/step-N`` and remove older steps. Every process calls this together.
+    """Write ``folder/step-N`` and keep one older checkpoint. Every process calls this together.
 
     ``shared`` tensors are replicated or sharded (``DTensor``); ``own`` is a tree (see `encode`) of this process alone;
-    ``about`` is JSON that is the same for all.
+    ``about`` is JSON that is the same for all. Raises ``OSError`` in all processes where one of them cannot write; the
+    checkpoints of before are then as they were.
     """
     rank, world = _ranks()
     target, temporary = folder / f"step-{step:09d}", folder / f".step-{step:09d}"
-    if rank == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    _barrier()
-    if shared:
-        writer = HuggingFaceStorageWriter(str(temporary / SHARED), save_distributed=True)
-        with _alone():
-            save_shared(dict(shared), storage_writer=writer, no_dist=world == 1)
     tensors, skeleton = encode(own)
-    save_file(tensors, temporary / f"rank-{rank}.safetensors")
-    (temporary / f"rank-{rank}.json").write_text(json.dumps(skeleton))
-    _barrier()
-    if rank == 0:
-        written = sorted(path for path in temporary.rglob("*") if path.is_file())
-        digests = {path.relative_to(temporary).as_posix(): _sha256(path) for path in written}
-        index = {"step": step, "world": world, "files": digests, **about}
-        (temporary / INDEX).write_text(json.dumps(seal(index), indent=2) + "\n")
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
-        for older in folder.glob("step-*"):
-            if older != target:
-                shutil.rmtree(older)
-    _barrier()
+
+    def prepare() -> None:
+        if rank == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+
+    def write() -> None:
+        if shared:
+            writer = HuggingFaceStorageWriter(str(temporary / SHARED), save_distributed=True)
+            with _alone():
+                save_shared(dict(shared), storage_writer=writer, no_dist=world == 1)
+        save_file(tensors, temporary / f"rank-{rank}.safetensors")
+        (temporary / f"rank-{rank}.json").write_text(json.dumps(skeleton))
+
+    def publish() -> None:
+        if rank == 0:
+            _publish(temporary, target, {"step": step, "world": world, **about})
+
+    for stage in (prepare, write, publish):
+        failed = [reason for reason in gather(_attempt(stage)) if reason]
+        if failed:
+            if rank == 0:
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise OSError(f"cannot write {str(target)!r}: {failed[0]}; the checkpoints before it are as they were")
     return target
 
 
-def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint in ``folder``, if there is one."""
-    return max(folder.glob("step-*"), default=None)
+def _attempt(stage: Callable[[], None]) -> str | None:
+    """Run ``stage`` and say why it could not write, if it could not."""
+    try:
+        stage()
+    except (OSError, SafetensorError, CheckpointException) as error:
+        return _reason(error)
+    return None
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system says, whichever library it comes through; other errors are raised again."""
+    if isinstance(error, CheckpointException):
+        return _reason(next(iter(error.failures.values()))[0])
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, (OSError, SafetensorError)):
+        number = re.search(r"os error (\d+)", str(error))
+        return os.strerror(int(number[1])) if number else str(error).split("\n")[0]
+    raise error
+
+
+def _publish(temporary: Path, target: Path, about: Mapping[str, Any]) -> None:
+    """Seal what lies in ``temporary``, make it ``target``, and remove all but that and the checkpoint before it."""
+    written = sorted(path for path in temporary.rglob("*") if path.is_file())
+    files = {path.relative_to(temporary).as_posix(): _sha256(path) for path in written}
+    (temporary / INDEX).write_text(json.dumps(seal({**about, "files": files}), indent=2) + "\n")
+    for path in (*temporary.rglob("*"), temporary):
+        _flush(path)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    _flush(target.parent)
+    others = [path for path in newest_first(target.parent) if path != target]
+    before = [path for path in others if path < target]
+    for path in others:
+        if path not in before[:1]:  # later ones are damaged: the run went on from before them
+            shutil.rmtree(path)
+
+
+def _flush(path: Path) -> None:
+    """Have a file, or the entries of a folder, written to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """The complete checkpoints in ``folder``."""
+    return sorted(folder.glob("step-*"), reverse=True)
+
+
+def newest_undamaged(folder: Path) -> Path | None:
+    """The newest checkpoint that is as it was written, in every process; damaged ones before it are reported.
+
+    Raises ``ValueError`` where all are damaged.
+    """
+    damages: list[str] = []
+    for path in newest_first(folder):
+        found = [damage for damage in gather(_damage(path)) if damage]
+        if not found:
+            if damages and _ranks()[0] == 0:
+                print(f"{damages[0]}; going on from {path.name}, the one before", file=sys.stderr, flush=True)
+            return path
+        damages += found
+    if damages:
+        raise ValueError(f"{damages[0]}, and no other is left; delete {folder.parent} to train anew")
+    return None
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint, in a line: a file that is missing, or that is not as it was written."""
+    try:
+        files = read_about(path)["files"]
+        for name, digest in files.items():
+            if not (path / name).is_file() or _sha256(path / name) != digest:
+                return f"checkpoint {path} is damaged: {name} is missing or changed"
+            if name.endswith(".safetensors"):
+                with safe_open(path / name, "pt"):  # reads its header
+                    pass
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
+        return f"checkpoint {path} is damaged: {INDEX} is missing or changed"
+    return None
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """The JSON given to `save` as ``about``, with ``step`` and ``world`` (the number of processes).
-
-    Raises ``ValueError`` when a file of the checkpoint is missing or its SHA-256 is not the recorded one.
-    """
-    try:
-        index = read_sealed(path / INDEX)
-    except (OSError, ValueError):
-        raise ValueError(f"checkpoint {path} is damaged: {INDEX} is missing or changed; delete the folder") from None
-    for name, digest in index["files"].items():
-        if not (path / name).is_file() or _sha256(path / name) != digest:
-            raise ValueError(f"checkpoint {path} is damaged: {name} is missing or changed; delete the folder")
-    return index
+    """The JSON given to `save` as ``about``, with ``step`` and ``world`` (the number of processes)."""
+    return read_sealed(path / INDEX)
 
 
 def shapes(path: Path) -> dict[str, torch.Size]:
@@ -227,8 +306,3 @@ def _alone() -> Iterator[None]:
 
 def _ranks() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import atomic_write
+from ..artifacts import append_line, atomic_write
 from ._parallel import gather
 
 Window = dict[str, list[float]]
@@ -67,13 +67,16 @@ class Log:
         """Write what an evaluation gave."""
         self._write("metrics.jsonl", step, "evaluation", figures)
 
+    def best(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write which evaluation was the best when training ended at ``step``."""
+        self._write("metrics.jsonl", step, "best", figures)
+
     def _write(self, name: str, step: int, kind: str, figures: Mapping[str, float]) -> None:
         if not self.main:
             return
         line: dict[str, Any] = {"step": step, "kind": kind}
         line |= {key: value if math.isfinite(value) else None for key, value in figures.items()}  # JSON has no NaN
-        with (self.folder / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.folder / name, json.dumps(line))
         for key, value in figures.items() if self.writer is not None else ():
             self.writer.add_scalar(f"{kind}/{key}", value, step)  # pyright: ignore[reportOptionalMemberAccess]
 

@@ -158,9 +158,10 @@ def wrap(task: Task, device: torch.device, parallel: str) -> Replica:
 
 
 class Interrupts:
-    """A context in which Ctrl-C and SIGTERM ask for a stop between steps, and ``say`` so, instead of stopping at once.
+    """A context in which Ctrl-C, SIGTERM and SIGHUP ask for a stop between steps instead of stopping at once.
 
-    A second Ctrl-C in a single process stops at once. Outside the main thread, signals are left alone.
+    ``say`` prints that it will stop. A second Ctrl-C in a single process stops at once. Signals that are ignored (under
+    ``nohup``) stay ignored; outside the main thread all of them are left alone.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -170,7 +171,9 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self.previous = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self.previous[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:

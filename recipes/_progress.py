@@ -5,6 +5,7 @@ Everything goes to standard error, so that standard output stays free for result
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,8 @@ PLAIN_EVERY = 10.0
 class Bar:
     """A context manager that shows how far a job is. ``quiet`` shows nothing (all ranks but the first).
 
+    The job goes on where there is nothing to show it on any more, as after the terminal was closed.
+
     The estimate assumes that what is left goes at the speed of what this process has done; ``start`` units were done by
     an earlier one. Where nobody knows the ``total`` (None), it is only told what is done.
     """
@@ -40,8 +43,9 @@ class Bar:
             self.task = self.live.add_task(description, total=total, completed=start, note="")
 
     def __enter__(self) -> Bar:
-        if self.live is not None:
-            self.live.start()
+        with self._silenced():
+            if self.live is not None:
+                self.live.start()
         return self
 
     def update(self, done: int, note: str = "") -> None:
@@ -58,16 +62,26 @@ class Bar:
 
     def say(self, message: str) -> None:
         """Print one line without disturbing the bar."""
-        if self.live is not None:
-            self.live.console.print(message, markup=False, highlight=False)
-        elif not self.quiet:
-            print(message, file=sys.stderr, flush=True)
+        with self._silenced():
+            if self.live is not None:
+                self.live.console.print(message, markup=False, highlight=False)
+            elif not self.quiet:
+                print(message, file=sys.stderr, flush=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.live is not None:
-            self.live.stop()
+        with self._silenced():
+            if self.live is not None:
+                self.live.stop()
+
+    @contextlib.contextmanager
+    def _silenced(self) -> Iterator[None]:
+        """Around writing: where that fails, nothing is written from now on."""
+        try:
+            yield
+        except OSError:
+            self.live, self.quiet = None, True
 
     def _left(self) -> str:
         spent, here = time.monotonic() - self.began, self.done - self.start

@@ -20,7 +20,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -31,9 +31,10 @@ from torch import Tensor, nn
 from ..artifacts import whole
 from ..models.scorers.base import Loss
 from . import _checkpoint as checkpoint
+from ._best import PREFIX, Best, better_of, buffers, describe_best
 from ._config import as_dict, autocast, flat, refuse_changes, resolve_device, resolve_dtype
 from ._log import Log, add, note
-from ._parallel import Interrupts, Replica, ranks, start_processes, wrap
+from ._parallel import Interrupts, Replica, gather, ranks, start_processes, wrap
 from ._progress import Bar
 
 
@@ -96,7 +97,7 @@ class TrainConfig:
     log_every: int = 10
     """Steps between two lines of the log."""
     eval_every: int = 0
-    """Steps between evaluations on the dev split; 0 evaluates at the end only."""
+    """Steps between evaluations on the dev split, the best of which is kept; 0 evaluates at the end only."""
     save_every: int = 200
     """Steps between checkpoints; 0 saves at the end only."""
     seed: int = 0
@@ -144,6 +145,8 @@ class _Run:
     """The newest value of everything logged."""
     seconds: float = 0.0
     """Time spent in steps since the last line of the log."""
+    best: Best | None = None
+    """The best evaluation so far, where several are made."""
 
 
 @dataclass
@@ -159,6 +162,12 @@ class _Session:
     identity: dict[str, Any]
     describe: str
     evaluate: Callable[[], dict[str, float]] | None
+    best_by: str
+
+    @property
+    def compares(self) -> bool:
+        """Whether there are several evaluations, of which the best is kept."""
+        return self.evaluate is not None and self.config.eval_every > 0 and self.best_by != ""
 
 
 def train(
@@ -168,15 +177,29 @@ def train(
     folder: Path,
     *,
     evaluate: Callable[[], dict[str, float]] | None = None,
+    best_by: str = "",
     describe: str = "training",
     identity: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Train ``task.module`` for ``config.steps``, or what is left of them, and return the last figures logged.
 
-    ``evaluate`` runs in eval mode without gradients, on every process. ``identity`` is JSON-able: whatever else (model,
-    data) makes this run what it is; a folder that holds another run is refused. After Ctrl-C or SIGTERM a checkpoint is
-    saved and ``SystemExit`` raised. Raises `NonFiniteError` when training diverges, ``ValueError`` for a folder that
-    does not fit or is damaged.
+    After Ctrl-C, SIGTERM or SIGHUP a checkpoint is saved and ``SystemExit`` raised.
+
+    Args:
+        task: what is trained.
+        loader: its batches.
+        config: how to train.
+        folder: where checkpoints and logs are, or will be.
+        evaluate: gives figures of the dev split; runs in eval mode without gradients, on every process.
+        best_by: the figure of ``evaluate`` that is best when it is lowest. With ``eval_every`` the module ends with the
+            weights of the step where it was (the latest such step); without, or without this name, with the last ones.
+        describe: what messages call it.
+        identity: JSON-able: whatever else (model, data) makes this run what it is.
+
+    Raises:
+        NonFiniteError: when training diverges.
+        ValueError: for a folder that holds another run, or damaged checkpoints only.
+        OSError: where a checkpoint cannot be written.
     """
     device = resolve_device(config.device)
     rank, _ = start_processes(config.parallel, device)
@@ -184,7 +207,7 @@ def train(
     replica = wrap(task, device, config.parallel)
     optimizer = _optimizer(replica.module, config, device)
     known = _identity(config, identity)
-    session = _Session(config, folder, device, loader, replica, optimizer, known, describe, evaluate)
+    session = _Session(config, folder, device, loader, replica, optimizer, known, describe, evaluate, best_by)
     run = _restore(session) or _Run(0, task.initial_state())
     with Bar(describe, config.steps, start=run.step, quiet=rank > 0) as bar:
         if run.step == config.steps:
@@ -192,6 +215,10 @@ def train(
         else:
             with Interrupts(bar.say) as interrupts, Log(folder, run.step, config.tensorboard, main=rank == 0) as log:
                 _loop(session, run, bar, interrupts, log)
+        if session.compares:
+            bar.say(f"{describe}: {describe_best(run.best, best_by, run.step)}")
+    if run.best is not None:
+        run.best.copy_to(replica.module)
     replica.finish()
     return run.figures
 
@@ -229,6 +256,11 @@ def _loop(session: _Session, run: _Run, bar: Bar, interrupts: Interrupts, log: L
                 figures = session.evaluate()
             log.evaluation(run.step, figures)
             run.figures |= figures
+            if session.compares:
+                figure = gather(figures.get(session.best_by, math.nan))[0]  # buffers, and so figures, may differ
+                run.best = better_of(run.best, run.step, figure, session.replica.module)
+                if last and run.best is not None:
+                    log.best(run.step, {"best_step": run.best.step, session.best_by: run.best.figure})
         stop = interrupts.asked(session.device)
         if last or stop or _due(run.step, config.save_every):
             _save(session, run)
@@ -270,7 +302,7 @@ def _update(session: _Session, run: _Run) -> None:
 def _finite(what: str, value: Tensor, session: _Session, run: _Run) -> float:
     number = float(value.detach())
     if not math.isfinite(number):
-        saved = checkpoint.latest(session.folder / CHECKPOINTS)
+        saved = next(iter(checkpoint.newest_first(session.folder / CHECKPOINTS)), None)
         raise NonFiniteError(
             f"{session.describe}: the {what} is {number} at step {run.step + 1}; lower train.lr (now "
             f"{session.config.lr:g}) or raise warmup; nothing of this step is saved, the last checkpoint is {saved}"
@@ -297,23 +329,23 @@ def _optimizer(module: nn.Module, config: TrainConfig, device: torch.device) -> 
 
 
 def _save(session: _Session, run: _Run) -> None:
-    module = session.replica.module
-    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    module, best = session.replica.module, run.best
     own = {
         "state": run.state,
         # Copies of a buffer may differ between processes (running statistics), so each keeps its own.
-        "buffers": {name: tensor for name, tensor in module.state_dict().items() if name not in parameters},
+        "buffers": buffers(module),
+        "best": best and {"step": best.step, "figure": best.figure, "buffers": best.buffers},
         "rng": checkpoint.rng_state(session.device),
         "loader": session.loader.state_dict(),
         "log": {"window": run.window, "figures": run.figures, "seconds": run.seconds},
     }
-    shared = _shared(module, session.optimizer)
+    shared = _shared(module, session.optimizer) | (best.named() if best else {})
     checkpoint.save(session.folder / CHECKPOINTS, run.step, shared, own, {"identity": session.identity})
 
 
 def _restore(session: _Session) -> _Run | None:
-    """Put everything back as the last checkpoint has it, if there is one."""
-    path = checkpoint.latest(session.folder / CHECKPOINTS)
+    """Put everything back as the last undamaged checkpoint has it, if there is one."""
+    path = checkpoint.newest_undamaged(session.folder / CHECKPOINTS)
     if path is None:
         return None
     about = checkpoint.read_about(path)
@@ -324,7 +356,8 @@ def _restore(session: _Session) -> _Run | None:
             on = parameter.device if optimizer.defaults["fused"] else "cpu"
             moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
             optimizer.state[parameter] = {"step": torch.zeros((), device=on), **moments}
-    shared = _shared(module, optimizer)
+    best = Best.of(module) if any(name.startswith(PREFIX) for name in stored) else None
+    shared = _shared(module, optimizer) | (best.named() if best else {})
     wrong = [name for name in {**shared, **stored} if name not in shared or shared[name].shape != stored.get(name)]
     if wrong:
         raise ValueError(
@@ -334,7 +367,9 @@ def _restore(session: _Session) -> _Run | None:
     module.load_state_dict(own["buffers"], strict=False)
     session.loader.load_state_dict(own["loader"])
     checkpoint.set_rng_state(own["rng"], session.device)
-    return _Run(about["step"], own["state"], **own["log"])
+    if best is not None:
+        best = replace(best, **own["best"])
+    return _Run(about["step"], own["state"], best=best, **own["log"])
 
 
 def _shared(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

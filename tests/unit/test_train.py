@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,9 +85,9 @@ class Stream:
         self.position = state["position"]
 
 
-def run(folder: Path, config: TrainConfig = CONFIG, **kinds) -> tuple[Toy, dict[str, float]]:
+def run(folder: Path, config: TrainConfig = CONFIG, best_by: str = "", **kinds) -> tuple[Toy, dict[str, float]]:
     toy = Toy(**kinds)
-    return toy, train(toy, Stream(), config, folder, evaluate=lambda: {"dev": float(torch.rand(()))})
+    return toy, train(toy, Stream(), config, folder, evaluate=lambda: {"dev": float(torch.rand(()))}, best_by=best_by)
 
 
 def same_weights(left: nn.Module, right: nn.Module) -> bool:
@@ -104,7 +105,7 @@ def test_loss_falls_and_the_log_is_complete(tmp_path):
     assert {"dev", "gradient_norm", "tokens_per_second"} <= figures.keys()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_interrupted_run_resumes_to_the_bit(tmp_path, number, capsys):
     whole, figures = run(tmp_path / "whole")
     with pytest.raises(SystemExit) as stopped:
@@ -192,15 +193,53 @@ def test_another_run_in_the_folder_is_refused(tmp_path):
         train(toy, Stream(), CONFIG, tmp_path)
 
 
-@pytest.mark.parametrize("pattern", ["shared/*", "rank-0.json", "checkpoint.json"])
-def test_damaged_checkpoint_is_named(tmp_path, pattern):
-    run(tmp_path)
-    path = next((tmp_path / "checkpoints/step-000000020").glob(pattern))
+def flip_a_bit(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="damaged"):
+
+
+@pytest.mark.parametrize("pattern", ["shared/*", "rank-0.json", "checkpoint.json"])
+def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(tmp_path, pattern, capsys):
+    first, _ = run(tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    newest, older = tmp_path / "checkpoints/step-000000020", tmp_path / "checkpoints/step-000000011"
+    flip_a_bit(next(newest.glob(pattern)))
+    again, _ = run(tmp_path)
+    assert f"checkpoint {newest} is damaged" in capsys.readouterr().err
+    assert again.steps == 2 * 9
+    assert same_weights(first.module, again.module)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    for path in (newest, older):
+        flip_a_bit(next(path.glob(pattern)))
+    with pytest.raises(ValueError, match=r"step-000000020 is damaged: .*, and no other is left; delete"):
         run(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["emptied", "shortened", "removed", "folder"])
+def test_other_damages_of_the_newest_checkpoint(tmp_path, damage):
+    """What a crash of the machine leaves of files that were not flushed."""
+    first, _ = run(tmp_path)
+    newest = tmp_path / "checkpoints/step-000000020"
+    for path in sorted(newest.rglob("*.*")):
+        if damage == "removed":
+            path.unlink()
+        elif damage != "folder":
+            path.write_bytes(b"" if damage == "emptied" else path.read_bytes()[:-9])
+    if damage == "folder":
+        shutil.rmtree(newest)
+        newest.mkdir()
+    again, _ = run(tmp_path)
+    assert again.steps == 2 * 9
+    assert same_weights(first.module, again.module)
+
+
+def test_a_later_damaged_checkpoint_does_not_outlive_the_run(tmp_path):
+    run(tmp_path)
+    flip_a_bit(next((tmp_path / "checkpoints/step-000000020").glob("rank-0.json")))
+    with pytest.raises(SystemExit):
+        run(tmp_path, stop_at=4)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-000000011", "step-000000013"]
 
 
 def test_tensorboard_by_default(tmp_path):

@@ -1,0 +1,60 @@
+"""The best evaluation of a training so far, with the weights it was made with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+PREFIX = "best."
+"""Before the names of its parameters in a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """Copies of a module's parameters, sharded as they are, and of its buffers; the lower ``figure`` the better."""
+
+    step: int
+    figure: float
+    parameters: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+
+    @staticmethod
+    def of(module: nn.Module, step: int = 0, figure: float = math.inf) -> Best:
+        """The module as it is."""
+        parameters = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+        return Best(step, figure, parameters, {name: buffer.clone() for name, buffer in buffers(module).items()})
+
+    def named(self) -> dict[str, Tensor]:
+        """The parameters by their names in a checkpoint."""
+        return {f"{PREFIX}{name}": parameter for name, parameter in self.parameters.items()}
+
+    @torch.no_grad()
+    def copy_to(self, module: nn.Module) -> None:
+        """Give ``module`` these weights."""
+        for name, parameter in module.named_parameters():
+            parameter.copy_(self.parameters[name])
+        module.load_state_dict(self.buffers, strict=False)
+
+
+def buffers(module: nn.Module) -> dict[str, Tensor]:
+    """All that ``module`` saves and does not train, by name."""
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in parameters}
+
+
+def better_of(best: Best | None, step: int, figure: float, module: nn.Module) -> Best | None:
+    """``best``, or ``module`` as it is at ``step``: of two equal figures the later one counts."""
+    if math.isfinite(figure) and (best is None or figure <= best.figure):
+        return Best.of(module, step, figure)
+    return best
+
+
+def describe_best(best: Best | None, name: str, steps: int) -> str:
+    """Which weights are kept, and why: in a line."""
+    if best is None:
+        return f"kept the last weights, as no evaluation gave a finite {name}"
+    which = "the last ones" if best.step == steps else f"better than those of step {steps}"
+    return f"kept the weights of step {best.step}, {which}: {name} {best.figure:.4g} on dev was the lowest"
