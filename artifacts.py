@@ -26,6 +26,7 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.overrides import TorchFunctionMode
 
 from . import __version__
 
@@ -193,7 +194,11 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ValueError(f"{path} is damaged: its SHA-256 is not the one recorded when it was written; make it again")
-    return parse_safetensors(data)
+    try:
+        return parse_safetensors(data)
+    except Exception as error:  # a header that its sum confirms may still hold anything
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise ValueError(f"{path} does not hold tensors ({reason}); make it again") from error
 
 
 def seal(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,6 +237,7 @@ def save_model(folder: Path, kind: str, fields: Mapping[str, Any], module: nn.Mo
     tensors, tied = _untie({name: whole(tensor) for name, tensor in module.state_dict(keep_vars=True).items()})
     config = {"kind": kind, "fields": dict(fields), "version": __version__, "tied": tied}
     text = json.dumps(config)  # fail on what JSON cannot hold before anything is written
+    (folder / CONFIG).unlink(missing_ok=True)  # without it the folder counts as not finished
     config = seal(json.loads(text) | {"sha256": write_tensors(folder / WEIGHTS, tensors)})
     atomic_write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
@@ -273,16 +279,72 @@ def load_model(
     tensors = read_tensors(folder / WEIGHTS, config["sha256"])
     try:
         tensors |= {name: tensors[first] for name, first in config["tied"].items()}
-        module = builder(config["fields"])
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:  # whatever a sealed file may hold
+        module, real = _sketch(builder, config["fields"], tensors)
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a sealed file may hold
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
         raise ValueError(f"{folder / CONFIG} does not describe a {config['kind']} ({reason}); make it again") from error
-    load_weights(module, tensors, f"{folder} ({config['kind']})")
+    source = f"{folder} ({config['kind']})"
+    _compare(module, tensors, source)
+    if not real:
+        module = builder(config["fields"])
+    load_weights(module, tensors, source)
     return module.to(device).eval()
+
+
+def _sketch(
+    builder: Callable[[dict[str, Any]], nn.Module], fields: dict[str, Any], weights: Mapping[str, Tensor]
+) -> tuple[nn.Module, bool]:
+    """What ``builder`` makes, to compare its shapes, in hardly more memory than ``weights``; and whether it is real.
+
+    It is made without any memory at first. That fails where the builder computes with its tensors; then the first ones
+    are real.
+    """
+    for room in (0, (1 << 28) + 4 * sum(tensor.nbytes for tensor in weights.values())):
+        mode = _Bounded(room, 1000 + 100 * len(weights))
+        try:
+            with mode:
+                return builder(fields), mode.room >= 0
+        except ValueError:
+            raise
+        except Exception as error:
+            failure = error
+    raise failure
+
+
+_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace, torch.logspace}
+_FACTORIES |= {torch.rand, torch.randn, torch.randint, torch.randperm, torch.empty_strided}
+
+
+class _Bounded(TorchFunctionMode):
+    """A mode in which new tensors are on the device ``meta``, where they take no memory, after the first ``room`` bytes.
+
+    Raises ``RuntimeError`` at ``count`` tensors.
+    """
+
+    def __init__(self, room: int, count: int) -> None:
+        super().__init__()
+        self.room, self.count = room, count
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in _FACTORIES:
+            return func(*args, **(kwargs or {}))
+        settings = {name: value for name, value in (kwargs or {}).items() if name not in ("generator", "pin_memory")}
+        shape = func(*args, **{**settings, "device": "meta"})
+        self.room, self.count = self.room - shape.nbytes, self.count - 1
+        if not self.count:
+            raise RuntimeError("it has many more tensors than the weights")
+        return shape if self.room < 0 else func(*args, **(kwargs or {}))
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Copy ``tensors`` into ``module``, whose names and shapes must be the same. Raises ``ValueError`` in one line."""
+    _compare(module, tensors, source)
+    module.load_state_dict(dict(tensors))
+
+
+def _compare(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     own = module.state_dict()
     shapes = [
         f"{name} {list(tensors[name].shape)} for {list(own[name].shape)}"
@@ -297,7 +359,6 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     if any(faults.values()):
         told = "; ".join(f"{what}: {_few(found)}" for what, found in faults.items() if found)
         raise ValueError(f"the weights of {source} are of another architecture than {type(module).__name__}: {told}")
-    module.load_state_dict(dict(tensors))
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ def build(kind: str, spec: str | dict[str, Any]) -> Any:
 
     >>> build("policies", {"name": "scored", "rarity": 2.0})  # doctest: +SKIP
     """
-    fields = {"name": spec} if isinstance(spec, str) else dict(spec)
+    fields = dict(spec) if isinstance(spec, dict) else {"name": spec}
     name = fields.pop("name", None)
     if not isinstance(name, str):
         raise ValueError(f"{_singular(kind)} {spec!r} has no name; add `name: ...` (one of {', '.join(names(kind))})")

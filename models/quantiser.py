@@ -57,7 +57,7 @@ class Quantiser(nn.Module):
             # Vectors spread over the grid from the start: tanh of small numbers would all round to one code.
             with torch.no_grad():
                 self.inner.project_in.weight.div_(self.inner.project_in(start).std(0).unsqueeze(1) + 1e-6)
-        elif not isinstance(self.inner, FSQ):
+        elif not isinstance(self.inner, FSQ) and not start.is_meta:
             # k-means draws distinct rows: a table smaller than the codebook is repeated rather than refused. It runs
             # here and not on the first batch, so that scoring with an untrained model changes nothing either.
             rows = start.repeat(-(-config.codes // start.shape[0]), 1)

@@ -61,7 +61,7 @@ class Features:
 
 def settings(folder: Path) -> HubertConfig:
     """Those of the model in ``folder``, without its weights. Raises `ValueError` where it is missing or damaged."""
-    return coerce(HubertConfig, read_config(folder, KIND)["fields"]["config"], "")
+    return coerce(HubertConfig, read_config(folder, KIND)["fields"].get("config"), "config")
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Any, HubertConfig]:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
 import re
+import resource
+import struct
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save as to_safetensors
 from torch import nn
 from vqmem.artifacts import append_line, atomic_write, load_model, read_config, read_sealed, save_model, seal
 from vqmem.recipes._lock import locked
 from vqmem.recipes._progress import Bar, duration, progress
+from vqmem.registry import load, names
 
 
 class Tied(nn.Module):
@@ -117,6 +123,76 @@ def test_sealed_configs_that_describe_nothing(saved, change, told):
     with pytest.raises(ValueError, match=told) as caught:
         load_model(saved, build)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00" * 8,
+        b"\xff" * 8 + b"{}",
+        struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 60) + b'{"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}'[:60] + b"0000",
+        struct.pack("<Q", 71) + b'{"a": {"dtype": "F32", "shape": [999999999999], "data_offsets": [0, 4]}}'[:71] + b"0000",
+        to_safetensors({"embed.weight": torch.zeros(7, 4)}).replace(b"[7,4]", b"[4,8]"),
+        to_safetensors({"embed.weight": torch.zeros(7, 4)})[:-4],
+        to_safetensors({"embed.weight": torch.zeros(7, 4, dtype=torch.float16)}).replace(b'"F16"', b'"I99"'),
+    ],
+)
+def test_weights_whose_sum_is_right_and_whose_header_is_not(saved, data):
+    (saved / "model.safetensors").write_bytes(data)
+    config = json.loads((saved / "config.json").read_text()) | {"sha256": hashlib.sha256(data).hexdigest()}
+    (saved / "config.json").write_text(json.dumps(seal(config)))
+    with pytest.raises(ValueError, match=r"\A.*model\.safetensors does not hold tensors \(.+\); make it again\Z"):
+        load_model(saved, build)
+
+
+def test_a_huge_model_is_compared_without_being_made(saved):
+    path = saved / "config.json"
+    for size in (10**9, 10**12):
+        path.write_text(json.dumps(seal(json.loads(path.read_text()) | {"fields": {"size": size}})))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(ValueError, match=rf"embed.weight \[7, 4\] for \[{size}, 4\]"):
+            load_model(saved, build)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # kilobytes
+    with pytest.raises(ValueError, match="does not describe a toys/tied .*many more tensors than the weights"):
+        load_model(saved, lambda fields: nn.Sequential(*(nn.Linear(1, 1) for _ in range(10**9))))
+
+
+class Computing(nn.Module):
+    """Needs the values of what it makes, and more memory than it saves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        places = torch.arange(9)
+        assert torch.linspace(0, 1, int(places.max()))[-1] == 1
+        self.weight = nn.Parameter(torch.ones(3))
+        self.register_buffer("table", torch.ones(1 << 27).cumsum(0), persistent=False)
+        self.register_buffer("sum", torch.tensor(float(places.sum())))
+
+
+def test_builders_that_compute(tmp_path):
+    save_model(tmp_path, "toys/computing", {}, Computing())
+    loaded = load_model(tmp_path, lambda fields: Computing())
+    assert loaded.sum == 36
+    assert loaded.table[1] == 2
+    assert not any(tensor.is_meta for tensor in (*loaded.parameters(), *loaded.buffers()))
+
+
+@pytest.mark.parametrize("name", names("scorers"))
+def test_scorers_are_not_made_in_the_size_that_a_config_asks_for(tmp_path, name):
+    kind = load("scorers", name)
+    sizes = [field.name for field in fields(kind) if field.type == "int"]
+    small = {size: 4 for size in sizes if size in ("dim", "hidden", "codes")}
+    save_model(tmp_path, "toys", small, kind(**small).build(11))
+    load_model(tmp_path, lambda fields: kind(**fields).build(11))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for change in [{size: 40_000} for size in small]:
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(seal(json.loads(path.read_text()) | {"fields": small | change})))
+        with pytest.raises(ValueError, match=r"\A.*(another architecture|does not describe).*\Z"):
+            load_model(tmp_path, lambda fields: kind(**fields).build(11))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 800_000
 
 
 def test_a_kind_stands_for_those_below_it(saved):
