@@ -114,8 +114,8 @@ def _binds(node: ast.AST) -> str | None:
     return node.name if isinstance(node, (ast.ClassDef, ast.FunctionDef)) else None
 
 
-def build(kind: str, spec: str | dict[str, Any]) -> Any:
-    """Make a variant from its YAML form: a name, or a mapping of ``name`` and its fields.
+def build(kind: str, spec: Any) -> Any:
+    """Make a variant from its YAML form: a name, or a mapping of ``name`` and its fields. Raises `ValueError`.
 
     >>> build("policies", {"name": "scored", "rarity": 2.0})  # doctest: +SKIP
     """

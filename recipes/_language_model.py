@@ -43,7 +43,7 @@ class Strategy:
         return Memory(capacity, self.policy, self.compression, guard)
 
 
-def strategies(nodes: Mapping[str, Mapping[str, Any]]) -> list[Strategy]:
+def strategies(nodes: Mapping[str, Any]) -> list[Strategy]:
     """Strategies from their YAML form: name → ``policy`` and, if not dropped, ``compression``."""
     made = []
     for name, node in nodes.items():

@@ -260,7 +260,7 @@ def _loop(session: _Session, run: _Run, bar: Bar, interrupts: Interrupts, log: L
                 figure = gather(figures.get(session.best_by, math.nan))[0]  # buffers, and so figures, may differ
                 run.best = better_of(run.best, run.step, figure, session.replica.module)
                 if last and run.best is not None:
-                    log.best(run.step, {"best_step": run.best.step, session.best_by: run.best.figure})
+                    log.best(run.step, {"best_step": float(run.best.step), session.best_by: run.best.figure})
         stop = interrupts.asked(session.device)
         if last or stop or _due(run.step, config.save_every):
             _save(session, run)

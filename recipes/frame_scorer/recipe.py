@@ -128,6 +128,7 @@ def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
         describe="frame scorer",
         identity=identity(config, BESIDE),
         evaluate=partial(report, scorer, dev) if config.train.eval_every else None,
+        best_by="surprise",
     )
     save_model(folder, KIND, scorer.fields(), scorer)
     return scorer.eval()

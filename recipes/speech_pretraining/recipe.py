@@ -197,6 +197,7 @@ def pretrain(
         describe="hubert",
         identity=identity(config, BESIDE),
         evaluate=figures if settings.eval_every else None,
+        best_by="masked_nll",
     )
     fields = {"config": asdict(config.model), "num_classes": classes}
     save_model(folder, KIND, json.loads(json.dumps(fields)), task.module)

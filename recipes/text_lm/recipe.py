@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -259,7 +260,8 @@ def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) ->
         scorer.rank_by(torch.bincount(ids, minlength=tokenizer.vocab_size))
     task = ScorerTask(scorer, config.rows)
     dev = _dev(config, config.scorer_train, tokenizer)
-    _train(config, config.scorer_train, task, corpus, folder, "scorer", lambda: scorer_report(config, task.module, dev))
+    figures = partial(scorer_report, config, task.module, dev)
+    _train(config, config.scorer_train, task, corpus, folder, "scorer", figures, "surprise")
     name = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]
     save_model(folder, f"scorers/{name}", {"scorer": config.scorer, "vocab_size": tokenizer.vocab_size}, task.module)
     return task.module.eval()
@@ -285,7 +287,7 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
         measure = measure_of(tokenizer)
         return _figures(config, task.module, choices[0], max(config.budgets), dev, scores, measure)
 
-    _train(config, config.train, task, corpus, folder, "language model", figures)
+    _train(config, config.train, task, corpus, folder, "language model", figures, "nll")
     fields = {"shape": asdict(shape), "strategies": config.strategies}
     save_model(folder, "language_model", json.loads(json.dumps(fields)), task.module)
     return task.module.eval()
@@ -385,6 +387,7 @@ def _train(
     folder: Path,
     what: str,
     evaluate: Callable[[], dict[str, float]],
+    best_by: str,
 ) -> None:
     loader = TrainingLoader(corpus, config.rows, config.segment, config.seed, *ranks())
     settings = replace(settings, seed=config.seed, device=config.device, dtype=config.dtype)
@@ -397,4 +400,5 @@ def _train(
         describe=what,
         identity=identity(config, BESIDE),
         evaluate=evaluating,
+        best_by=best_by,
     )

@@ -70,12 +70,14 @@ class Config:
     crop: int = 48
     """Units of a crop, 20 ms each."""
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
-    vocoder_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=1500, weight_decay=0.01))
+    vocoder_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=1500, weight_decay=0.01, eval_every=500))
     details: DetailsConfig = field(default_factory=DetailsConfig)
     rows: int = 16
     """Sentences of a training step of the speaker, in each process."""
     speaker: SpeakerConfig = field(default_factory=SpeakerConfig)
-    speaker_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=2000, lr=2e-3, weight_decay=0.05))
+    speaker_train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(steps=2000, lr=2e-3, weight_decay=0.05, eval_every=100)
+    )
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes that cannot be, and for what the front-end refuses."""
@@ -181,7 +183,7 @@ def fit_vocoder(
     loader = Crops(clips, config.vocoder_rows, config.crop, config.seed, ranks()[0])
     # Spectra want full precision.
     settings = replace(config.vocoder_train, seed=config.seed, device=config.device, dtype="float32")
-    return _fitted(config, model, loader, settings, lambda: vocoder_figures(model, dev))
+    return _fitted(config, model, loader, settings, lambda: vocoder_figures(model, dev), "told_mel_error")
 
 
 def fit_details(config: Config, vocoder: UnitVocoder, clips: Sequence[Clip]) -> Details | None:
@@ -219,14 +221,17 @@ def fit_speaker(
     model = model.to(device)
     loader = Readings(model, read, config.rows, config.seed, *ranks())
     settings = replace(config.speaker_train, seed=config.seed, device=config.device, dtype=config.dtype)
-    return _fitted(config, model, loader, settings, lambda: speaker_figures(model, held_out))
+    return _fitted(config, model, loader, settings, lambda: speaker_figures(model, held_out), "perplexity")
 
 
-def _fitted(config: Config, model: Any, loader: Any, settings: TrainConfig, figures: Callable[[], Any]) -> Any:
+def _fitted(
+    config: Config, model: Any, loader: Any, settings: TrainConfig, figures: Callable[[], Any], best_by: str
+) -> Any:
     """The model, trained and saved in the folder that is called like it."""
     name = part_of(model)
     folder = Path(config.out) / name
     same, task = identity(config, BESIDE), ModelTask(model)
-    train(task, loader, settings, folder / "training", describe=name, identity=same, evaluate=figures)
+    described = {"describe": name, "identity": same}
+    train(task, loader, settings, folder / "training", evaluate=figures, best_by=best_by, **described)
     save_model(folder, model.kind, model.fields(), task.module)
     return task.module.eval()

@@ -123,7 +123,8 @@ def fit(config: Config, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> VQV
         folder / "training",
         describe="VQ-VAE",
         identity=identity(config, BESIDE),
-        evaluate=lambda: _report(model, [clip for _, clip in clips]),
+        evaluate=lambda: _with_mean(_report(model, [clip for _, clip in clips])),
+        best_by="stft_error",
     )
     save_model(folder, VQVAE.kind, model.fields(), task.module)
     return task.model.eval()
@@ -224,6 +225,12 @@ def load_vqvae(run_folder: Path, device: torch.device | str = "cpu") -> VQVAE:
 def _report(model: VQVAE, clips: Sequence[Float[Tensor, " _"]]) -> dict[str, float]:
     device = next(model.parameters()).device
     return model.report(clip.to(device) for clip in clips)
+
+
+def _with_mean(figures: dict[str, float]) -> dict[str, float]:
+    """``figures`` with the error of all levels, which are trained at once."""
+    errors = [value for name, value in figures.items() if name.endswith("/stft_error")]
+    return figures | {"stft_error": sum(errors) / len(errors)}
 
 
 def _by_level(figures: dict[str, float]) -> dict[str, dict[str, float]]:

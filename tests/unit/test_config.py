@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from vqmem.recipes._config import as_dict, autocast, digest, dump, from_dict, load, resolve_device, resolve_dtype
-from vqmem.registry import UnknownNameError
+from vqmem.registry import UnknownNameError, build, names
+from vqmem.registry import load as load_variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,3 +158,33 @@ def test_device_and_dtype():
             resolve_device(name)
     with pytest.raises(UnknownNameError, match="unknown dtype 'bfloat'; did you mean bfloat16"):
         resolve_dtype("bfloat", cpu)
+
+
+RECIPES = {name: load_variant("recipes", name).Config for name in names("recipes")}
+OTHER_TYPES = ("1.5", "null", "[]", "{}", "x", "{name: [x]}", "{a: {b: null}}")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_values_of_another_type_are_taken_or_refused_in_one_line(name):
+    """Every key of every recipe, and what its variants are made of."""
+    schema = RECIPES[name]
+    keys = [field.name for field in fields(schema)]
+    nested = {"strategies": ["strategies.x", "strategies.x.policy", "strategies.x.compression"], "data": ["data.name"]}
+    nested |= {"train": ["train.betas"], "recogniser": ["recogniser.strategies"], "lm": ["lm.scorer", "lm.strategies.x"]}
+    refused = 0
+    for key in [*keys, *(below for key in keys for below in nested.get(key, ()))]:
+        for value in OTHER_TYPES:
+            try:
+                config = load(schema, None, [f"{key}={value}"])
+                build("data", getattr(config, "data", "builtin_text"))
+            except ValueError as error:
+                refused += 1
+                assert "\n" not in str(error), (key, value)
+    assert refused > 3 * len(keys)
+
+
+@pytest.mark.parametrize("value", [1.5, None, [], {}, True, [1], {"name": None}, {"name": 7}, {1: 2}])
+@pytest.mark.parametrize("kind", ["policies", "compressions", "scorers", "front-ends", "features", "data", "recognisers"])
+def test_variants_of_another_type_are_refused(kind, value):
+    with pytest.raises(ValueError, match=r"\A.+ has no name; add `name: ...` \(one of .+\)\Z"):
+        build(kind, value)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import json
+import math
 import os
+import re
+import resource
 import shutil
 import signal
 from dataclasses import dataclass, replace
@@ -12,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from vqmem.models.scorers.base import Loss
 from vqmem.recipes._checkpoint import decode, encode
@@ -240,6 +246,130 @@ def test_a_later_damaged_checkpoint_does_not_outlive_the_run(tmp_path):
     with pytest.raises(SystemExit):
         run(tmp_path, stop_at=4)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-000000011", "step-000000013"]
+
+
+def chosen_by(folder: Path, figures: dict[int, float], config: TrainConfig = CONFIG, **kinds) -> tuple[Toy, dict]:
+    """A run whose evaluations give ``figures``, and the weights at each of them."""
+    toy, seen = Toy(**kinds), {}
+
+    def evaluate() -> dict[str, float]:
+        step = 5 * (len(list((folder / "seen").glob("*"))) + 1)
+        (folder / "seen").mkdir(parents=True, exist_ok=True)
+        (folder / "seen" / str(step)).touch()
+        seen[step] = copy.deepcopy(toy.module)
+        return {"dev": figures[step]}
+
+    train(toy, Stream(), config, folder / "run", evaluate=evaluate, best_by="dev")
+    return toy, seen
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("figures", "best", "why"),
+    [
+        ({5: 3.0, 10: 1.0, 15: 2.0, 20: 9.0}, 10, "step 10, better than those of step 20: dev 1 on dev was the lowest"),
+        ({5: 3.0, 10: 1.0, 15: 1.0, 20: NAN}, 15, "step 15, better than those of step 20"),
+        ({5: 3.0, 10: 2.5, 15: 2.0, 20: 1.25}, 20, "step 20, the last ones: dev 1.25"),
+        ({5: NAN, 10: NAN, 15: float("inf"), 20: NAN}, 20, "kept the last weights, as no evaluation gave a finite dev"),
+    ],
+)
+def test_the_best_evaluation_is_kept(tmp_path, figures, best, why, capsys):
+    toy, seen = chosen_by(tmp_path / "a", figures)
+    assert same_weights(toy.module, seen[best])
+    assert why in capsys.readouterr().err
+    lines = [json.loads(line) for line in (tmp_path / "a/run/metrics.jsonl").read_text().splitlines()]
+    assert [line["best_step"] for line in lines if line["kind"] == "best"] == ([] if "no evaluation" in why else [best])
+    with pytest.raises(SystemExit):
+        chosen_by(tmp_path / "b", figures, stop_at=2 * 13)  # between the evaluations of steps 10 and 15
+    again, _ = chosen_by(tmp_path / "b", figures)
+    assert same_weights(toy.module, again.module)
+    assert (tmp_path / "b/run/metrics.jsonl").read_bytes() == (tmp_path / "a/run/metrics.jsonl").read_bytes()
+    finished, _ = chosen_by(tmp_path / "b", figures)
+    assert finished.steps == 0
+    assert same_weights(toy.module, finished.module)
+
+
+def test_a_single_evaluation_keeps_the_last_weights(tmp_path, capsys):
+    once, _ = run(tmp_path / "once", replace(CONFIG, eval_every=0), best_by="dev")
+    plain, _ = run(tmp_path / "plain", replace(CONFIG, eval_every=0))
+    assert same_weights(once.module, plain.module)
+    assert "kept" not in capsys.readouterr().err
+
+
+def limited(folder: Path, size: int) -> str:
+    """The error of a run that can write no file beyond ``size`` bytes, as on a disk that is full."""
+    told, (_, hard) = folder / "error.txt", resource.getrlimit(resource.RLIMIT_FSIZE)
+    told.write_text("")
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            run(folder / "run", replace(CONFIG, save_every=4))
+        except BaseException as error:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+            told.write_text(f"{type(error).__name__} {error}")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    return told.read_text()
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", replace(CONFIG, save_every=4), stop_at=2 * 6)
+    checkpoints = tmp_path / "run/checkpoints"
+    files = [path.stat().st_size for path in (checkpoints / "step-000000004").rglob("*") if path.is_file()]
+    before = sorted(path.name for path in checkpoints.iterdir())
+    for size in sorted({0, 1, 100, *files, *(size - 1 for size in files)}):
+        told = limited(tmp_path, size)
+        if size >= max(files):
+            continue
+        assert re.fullmatch(r"OSError cannot write '.*': File too large(; the checkpoints .*)?", told), (size, told)
+        assert sorted(path.name for path in checkpoints.iterdir()) == before
+    complete, _ = run(tmp_path / "complete", replace(CONFIG, save_every=4))
+    resumed, _ = run(tmp_path / "run", replace(CONFIG, save_every=4))
+    assert same_weights(complete.module, resumed.module)
+
+
+@pytest.mark.parametrize("place", ["os.fsync", "vqmem.recipes._checkpoint.save_file", "pathlib.Path.rename"])
+def test_a_disk_that_is_full_at_any_moment_of_saving(tmp_path, monkeypatch, place):
+    with pytest.raises(SystemExit):
+        run(tmp_path, stop_at=2 * 6)
+
+    def full(*_: object, **__: object) -> None:
+        if place.endswith("save_file"):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "something")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, full)
+        with pytest.raises(OSError, match=r"\Acannot write '.*/step-000000011': No space left on device; the check.*\Z"):
+            run(tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000006"]
+    resumed, _ = run(tmp_path)
+    assert resumed.steps == 2 * 14
+
+
+def test_ignored_signals_stay_ignored(tmp_path):
+    """As under ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        toy, _ = run(tmp_path, stop_at=18, number=signal.SIGHUP)
+        assert toy.steps == 40
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_training_goes_on_after_the_terminal_is_closed(tmp_path, monkeypatch):
+    def closed(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("sys.stderr.write", closed)
+    with pytest.raises(SystemExit):
+        run(tmp_path, stop_at=18, number=signal.SIGHUP)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000009"]
 
 
 def test_tensorboard_by_default(tmp_path):

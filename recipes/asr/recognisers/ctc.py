@@ -138,6 +138,7 @@ class Recogniser:
             describe="recogniser",
             identity=job.identity,
             evaluate=(lambda: job.evaluate(held_out)) if job.settings.eval_every else None,
+            best_by="cer",
         )
         fields = {"config": asdict(model.config), "letters": len(job.alphabet)}
         save_model(folder, KIND, json.loads(json.dumps(fields)), task.module)

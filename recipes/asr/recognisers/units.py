@@ -189,7 +189,8 @@ class Recogniser:
     ) -> None:
         loader = TrainingLoader(streams, job.rows, self.segment, settings.seed, *ranks())
         evaluate = (lambda: job.evaluate(held_out)) if held_out is not None and settings.eval_every else None
-        train(task, loader, settings, folder / "training", describe=what, identity=job.identity, evaluate=evaluate)
+        described = {"describe": what, "identity": job.identity}
+        train(task, loader, settings, folder / "training", evaluate=evaluate, best_by="cer", **described)
 
 
 class UnitTranscriber:
