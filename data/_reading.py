@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -109,6 +110,17 @@ def files_below(folder: Path, pattern: str = "*") -> list[Path]:
         for path in folder.rglob(pattern)
         if not any(part.startswith(".") or part in _JUNK for part in path.relative_to(folder).parts) and path.is_file()
     )
+
+
+def local_path(name: str) -> Path | None:
+    """The absolute path of ``name`` where it means a file or folder here; None where it is a name on the hub.
+
+    It means one where there is one, and also where it is no possible name on the hub or begins with a folder that is
+    here: then a misspelt path is refused, and not asked for on the hub. Raises as `existing` does.
+    """
+    path = Path(name).expanduser()
+    on_hub = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) and (path.parent == Path(".") or not path.parent.is_dir())
+    return None if on_hub and not path.exists() else existing(name).resolve()
 
 
 def did_you_mean(path: str | Path) -> str:

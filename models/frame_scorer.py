@@ -14,6 +14,7 @@ from ..artifacts import CONFIG, load_model, read_config
 from ..registry import build
 from ..schema import coerce
 from ..tokenizers_._frames import Extractor
+from .features._pinned import unpin
 from .scorers.base import Loss
 from .vq_lm import VQLM, State, VQLMConfig
 
@@ -33,25 +34,36 @@ class FrameScorer(nn.Module):
     mean: Float[Tensor, " dim"]
     deviation: Float[Tensor, " dim"]
 
-    def __init__(self, features: str | dict[str, Any], config: VQLMConfig) -> None:
+    folder: Path
+    """Where it was loaded from."""
+
+    def __init__(
+        self, features: str | dict[str, Any], config: VQLMConfig, encoder: dict[str, Any] | None = None
+    ) -> None:
         super().__init__()
         assert config.frame_dim is not None
-        self.features, self.lm = features, VQLM(config)
+        self.features, self.encoder, self.lm = features, encoder, VQLM(config)
         self.register_buffer("mean", torch.zeros(config.frame_dim))
         self.register_buffer("deviation", torch.ones(config.frame_dim))
 
     @staticmethod
     def from_fields(fields: dict[str, Any]) -> FrameScorer:
         """What `fields` describes, untrained."""
-        return FrameScorer(fields["features"], coerce(VQLMConfig, fields["config"], ""))
+        return FrameScorer(fields["features"], coerce(VQLMConfig, fields["config"], ""), fields.get("encoder"))
 
     def fields(self) -> dict[str, Any]:
         """What it is rebuilt from."""
-        return {"features": self.features, "config": asdict(self.lm.config)}
+        return {"features": self.features, "config": asdict(self.lm.config), "encoder": self.encoder}
 
     def extractor(self) -> Extractor:
-        """What makes its frames of a recording. Raises `ValueError` where the model that needs is not there."""
-        return build("features", self.features).build()
+        """What makes its frames of a recording. Raises `ValueError` where the model that needs is missing or another."""
+        made = unpin(self.encoder, self.folder) if self.encoder else build("features", self.features).build()
+        if made.dim != len(self.mean):
+            raise ValueError(
+                f"the frame scorer is of frames of {len(self.mean)} numbers, and the features {self.features!r} have "
+                f"{made.dim}; put back the model that it was trained on"
+            )
+        return made
 
     @torch.no_grad()
     def standardise_by(self, frames: Float[Tensor, "frames dim"]) -> None:
@@ -98,4 +110,5 @@ def load_frame_scorer(run: Path, device: torch.device | str = "cpu") -> FrameSco
     """That of a finished run, in eval mode. Raises `ValueError` where it is missing or damaged."""
     model = load_model(Path(run) / FOLDER, FrameScorer.from_fields, kind=KIND, device=device)
     assert isinstance(model, FrameScorer)
+    model.folder = Path(run) / FOLDER
     return model

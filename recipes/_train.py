@@ -393,4 +393,5 @@ def _compare(about: Mapping[str, Any], session: _Session, path: Path) -> None:
         raise ValueError(
             f"checkpoint {path} is of {about['world']} processes, not {world}; use as many, or another folder"
         )
-    refuse_changes(session.folder, about["identity"], session.identity)
+    old = session.identity | about["identity"]  # a key that is not there is newer than the checkpoint
+    refuse_changes(session.folder, old, session.identity)

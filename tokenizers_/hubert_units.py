@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..artifacts import missing_file
+from ..artifacts import atomic_write, missing_file, read_sealed, seal
 from ..data._audio import Audio
 from ..data._reading import Skipping
 from ..data.base import Reads
+from ..models.features._pinned import pin, unpin
 from ..registry import ROOT, build
 from ..schema import PathText
 from ._frames import Extractor, stream_frames
@@ -28,6 +29,7 @@ PACKAGED = ROOT / "models" / "pretrained" / "units"
 """The units that come with the package; ``README.md`` in it says what they were fitted on, and by which command."""
 
 _FILE = "kmeans.safetensors"
+_ENCODER = "encoder.json"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,14 @@ class FrontEnd:
             centroids = load_file(path)["centroids"]
         except (SafetensorError, KeyError) as error:
             raise ValueError(f"{str(path)!r} is damaged ({error}); fit or copy it again") from error
-        return UnitTokenizer(self._extractor(), centroids, self.deduplicate, self.frames)
+        note = Path(folder) / _ENCODER  # older runs have none
+        extractor = unpin(read_sealed(note), Path(folder)) if note.is_file() else self._extractor()
+        if centroids.ndim != 2 or centroids.shape[1] != extractor.dim:
+            raise ValueError(
+                f"the clusters in {str(folder)!r} are of other features than {self.features!r} gives; put back the "
+                "model that they were fitted on, or fit them again"
+            )
+        return UnitTokenizer(extractor, centroids, self.deduplicate, self.frames)
 
     def _taken(self) -> UnitTokenizer:
         """The clusters of ``fitted``: what ``features`` and ``clusters`` say, since those keys are saved with them."""
@@ -145,7 +154,9 @@ class UnitTokenizer:
         return written(ids)
 
     def save(self, folder: Path) -> None:
-        """Write the centres of the clusters. A pretrained model stays where it is."""
+        """Write the centres of the clusters, and where the model of their features is, with its SHA-256."""
+        if note := pin(self.extractor, folder):
+            atomic_write(Path(folder) / _ENCODER, json.dumps(seal(note), indent=2) + "\n")
         (Path(folder) / _FILE).write_bytes(save({"centroids": self.centroids.contiguous()}))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data._reading import did_you_mean, existing
+from ..data._reading import did_you_mean, local_path
 from ..schema import PathText
 from ._text import cut
 from .base import Stream
@@ -94,8 +94,7 @@ def _read(path: str) -> Any:
         from transformers import AutoTokenizer
     except ImportError as error:
         raise ValueError("front-end pretrained needs transformers; run `pip install 'vqmem[hf]'`") from error
-    if path.startswith(("/", ".", "~")):
-        path = str(existing(path))
+    path = str(local_path(path) or path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:

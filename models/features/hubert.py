@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from ...schema import PathText, coerce
 from ...tokenizers_._frames import HOP, SPAN
 from .. import hubert
 from ..hubert import KIND, HubertConfig
-from ._layer import Encoder
+from ._layer import Encoder, Source
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Features:
 
     def build(self) -> Encoder:
         """Load the model. Raises `ValueError` where it is missing, damaged, or has fewer layers or other frames."""
-        folder = Path(self.folder)
+        folder = Path(self.folder).expanduser()
         if not folder.is_dir():
             raise missing_file("folder (that of a finished `vqmem speech_pretraining`)", folder)
         model, config = load(folder / "model", self.device)
@@ -56,7 +58,11 @@ class Features:
             # Silence at the end, or less of it, so that there are as many frames as there would be of `SPAN` samples.
             return hubert.encode(model, F.pad(wave, (0, more))).layers[index]
 
-        return Encoder(run, config.encoder_embed_dim, device)
+        about = read_config(folder / "model")
+        sha256 = hashlib.sha256(json.dumps([about["fields"], about["sha256"]], sort_keys=True).encode()).hexdigest()
+        features = {"name": "hubert", **asdict(self), "folder": str(folder.resolve())}
+        source = Source(features, "folder", sha256)
+        return Encoder(run, config.encoder_embed_dim, device, source=source)
 
 
 def settings(folder: Path) -> HubertConfig:

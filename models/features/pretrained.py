@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from ...data._reading import existing
+from ...data._reading import local_path
 from ...registry import UnknownNameError
 from ...schema import PathText
 from ...tokenizers_._frames import HOP
-from ._layer import Encoder, Layer
+from ._layer import Encoder, Layer, Source
+from ._pinned import weights_sha256
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,20 @@ class Features:
 
     def build(self) -> Encoder:
         """Load the model. Raises `ValueError` where it is not there, is another kind of model, or has fewer layers."""
-        make = _pipeline if self.path.isupper() and self.path.isidentifier() else _transformers
-        return Encoder(*make(self.path, self.layer, torch.device(self.device)), torch.device(self.device))
+        device, place = torch.device(self.device), ""
+        if self.path.isupper() and self.path.isidentifier():
+            path = self.path
+            layer, dim, sha256 = _pipeline(path, self.layer, device)
+        else:
+            folder = local_path(self.path)
+            path, place = (self.path, "") if folder is None else (str(folder), "path")
+            layer, dim, sha256 = _transformers(path, self.layer, device)
+        features = {"name": "pretrained", **asdict(self), "path": path}
+        return Encoder(layer, dim, device, source=Source(features, place, sha256))
 
 
-def _pipeline(name: str, layer: int, device: torch.device) -> tuple[Layer, int]:
+def _pipeline(name: str, layer: int, device: torch.device) -> tuple[Layer, int, str]:
+    """The layer, its width, and the SHA-256 of what it depends on."""
     import torchaudio
 
     bundles = [key for key in dir(torchaudio.pipelines) if hasattr(getattr(torchaudio.pipelines, key), "get_model")]
@@ -59,17 +69,17 @@ def _pipeline(name: str, layer: int, device: torch.device) -> tuple[Layer, int]:
         raise ValueError(f"torchaudio's {name} gives no layers; give a pipeline such as HUBERT_BASE")
     parameters = bundle._params
     _check(layer, parameters["encoder_num_layers"], name)
-    model = model.to(device).eval()
-    return lambda wave: model.extract_features(wave, num_layers=layer)[0][-1], parameters["encoder_embed_dim"]
+    sha256, model = weights_sha256(model), model.to(device).eval()
+    dim = parameters["encoder_embed_dim"]
+    return lambda wave: model.extract_features(wave, num_layers=layer)[0][-1], dim, sha256
 
 
-def _transformers(path: str, layer: int, device: torch.device) -> tuple[Layer, int]:
+def _transformers(path: str, layer: int, device: torch.device) -> tuple[Layer, int, str]:
+    """As `_pipeline`."""
     try:
         from transformers import AutoFeatureExtractor, AutoModel
     except ImportError as error:
         raise ValueError("features pretrained need transformers; run `pip install 'vqmem[hf]'`") from error
-    if path.startswith(("/", ".", "~")):
-        path = str(existing(path))
     try:
         model: Any = AutoModel.from_pretrained(path, use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:
@@ -85,13 +95,13 @@ def _transformers(path: str, layer: int, device: torch.device) -> tuple[Layer, i
         normal = bool(AutoFeatureExtractor.from_pretrained(path).do_normalize)
     except (OSError, ValueError, AttributeError):  # without its file: as the model's own configuration implies
         normal = model.config.feat_extract_norm == "layer"
-    model = model.to(device).eval()
+    sha256, model = weights_sha256(model, normal), model.to(device).eval()
 
     def run(wave: Tensor) -> Tensor:
         wave = layer_norm(wave, wave.shape[-1:], eps=1e-7) if normal else wave
         return model(wave, output_hidden_states=True).hidden_states[layer]
 
-    return run, model.config.hidden_size
+    return run, model.config.hidden_size, sha256
 
 
 def _check(layer: int, layers: int, name: str) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...artifacts import CONFIG, atomic_write, save_model
 from ...data._reading import Skipping
 from ...data.base import Split
+from ...models.features._pinned import pin
 from ...models.frame_scorer import FOLDER, KIND, FrameScorer, load_frame_scorer
 from ...models.scorers.base import Loss
 from ...models.scorers.vq_lm import Scorer
@@ -118,7 +119,8 @@ def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
         return load_frame_scorer(Path(config.out), device)
     corpus = read_frames(config, extractor, "train", config.train_seconds)
     seed_all(config.seed)
-    scorer = FrameScorer(config.features, config.shape(extractor.dim)).to(device)
+    encoder = pin(extractor, folder)
+    scorer = FrameScorer(config.features, config.shape(extractor.dim), encoder).to(device)
     scorer.standardise_by(corpus.table)
     train(
         FrameScorerTask(scorer, corpus.table, config.rows),
@@ -126,7 +128,7 @@ def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
         replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype),
         folder / "training",
         describe="frame scorer",
-        identity=identity(config, BESIDE),
+        identity=identity(config, BESIDE) | ({"encoder.sha256": encoder["sha256"]} if encoder else {}),
         evaluate=partial(report, scorer, dev) if config.train.eval_every else None,
         best_by="surprise",
     )
