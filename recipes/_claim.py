@@ -7,22 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts import atomic_write
-from ._config import as_dict, dump, flat, load, refuse_changes
-from ._train import MAY_CHANGE
+from ._config import as_dict, dump, flat, is_place, lasting, load, refuse_changes
+from ._data import compare_with_record, forget
+from ._parallel import ranks
 
 
 def identity(config: Any, beside: Collection[str]) -> dict[str, Any]:
-    """Every dotted key of ``config`` and its value, but the top-level ones in ``beside`` and those in `MAY_CHANGE`."""
-    found = flat(as_dict(config))
-    return {k: v for k, v in found.items() if k.split(".")[0] not in beside and k.split(".")[-1] not in MAY_CHANGE}
+    """Every dotted key of ``config`` and its value, but the top-level ones in ``beside`` and those that may change."""
+    return {key: value for key, value in lasting(flat(as_dict(config))).items() if key.split(".")[0] not in beside}
 
 
 def claim(config: Any, beside: Collection[str]) -> None:
     """Write ``config.yaml`` into ``config.out``. Raises `ValueError` where that holds a run of another `identity`.
 
-    A folder with nothing but a config holds no run: what was first asked for could not even begin.
+    Data may be elsewhere than it was, if its documents are the same. A folder with nothing but a config holds no run:
+    what was first asked for could not even begin.
     """
     path = Path(config.out) / "config.yaml"
     if path.is_file() and any(other != path and other.name[0] != "." for other in path.parent.iterdir()):
-        refuse_changes(path.parent, identity(load(type(config), path), beside), identity(config, beside))
+        old = load(type(config), path)
+        refuse_changes(path.parent, identity(old, beside), identity(config, beside))
+        places = [{key: v for key, v in flat(as_dict(of)).items() if is_place(key)} for of in (old, config)]
+        if places[0] != places[1] and not compare_with_record(config.data, path.parent):
+            refuse_changes(path.parent, *places)
+    elif ranks()[0] == 0:
+        forget(path.parent)
     atomic_write(path, dump(config))

@@ -88,6 +88,25 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+MAY_CHANGE = {"log_every", "save_every", "device", "tensorboard"}
+"""Keys that may differ between the runs that start and resume a training."""
+
+
+def lasting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those dotted keys that stay as they are while a run goes on.
+
+    Steps may be added to a training, and data may be moved: what it holds is compared, not where it is.
+    """
+    steps = {key for key in values if key.endswith("steps") and f"{key.removesuffix('steps')}accumulate" in values}
+    free = {key for key in values if key.split(".")[-1] in MAY_CHANGE or is_place(key)}
+    return {key: value for key, value in values.items() if key not in steps | free}
+
+
+def is_place(key: str) -> bool:
+    """Whether a dotted key says where data is."""
+    return key.startswith("data.") and key.split(".")[-1] in ("path", "cache")
+
+
 def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` naming the dotted keys that differ between the run in ``folder`` and the one asked for."""
     changed = [f"{key} {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]

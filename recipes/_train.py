@@ -32,7 +32,7 @@ from ..artifacts import whole
 from ..models.scorers.base import Loss
 from . import _checkpoint as checkpoint
 from ._best import PREFIX, Best, better_of, buffers, describe_best
-from ._config import as_dict, autocast, flat, refuse_changes, resolve_device, resolve_dtype
+from ._config import as_dict, autocast, flat, lasting, refuse_changes, resolve_device, resolve_dtype
 from ._log import Log, add, note
 from ._parallel import Interrupts, Replica, gather, ranks, start_processes, wrap
 from ._progress import Bar
@@ -125,8 +125,6 @@ class TrainConfig:
 
 
 CHECKPOINTS = "checkpoints"
-MAY_CHANGE = {"log_every", "save_every", "device", "tensorboard"}
-"""Keys that may differ between the runs that start and resume a training."""
 
 
 class NonFiniteError(ValueError):
@@ -382,9 +380,8 @@ def _shared(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
 
 
 def _identity(config: TrainConfig, identity: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a resumed run must have in common with the one that it goes on with: dotted key to value."""
-    train_keys = {key: value for key, value in as_dict(config).items() if key not in MAY_CHANGE}
-    return json.loads(json.dumps(flat({"train": train_keys, **(identity or {})})))
+    """What is kept of a training's settings in its checkpoints: dotted key to value."""
+    return json.loads(json.dumps(flat({"train": as_dict(config), **(identity or {})})))
 
 
 def _compare(about: Mapping[str, Any], session: _Session, path: Path) -> None:
@@ -394,4 +391,4 @@ def _compare(about: Mapping[str, Any], session: _Session, path: Path) -> None:
             f"checkpoint {path} is of {about['world']} processes, not {world}; use as many, or another folder"
         )
     old = session.identity | about["identity"]  # a key that is not there is newer than the checkpoint
-    refuse_changes(session.folder, old, session.identity)
+    refuse_changes(session.folder, lasting(old), lasting(session.identity))

@@ -49,7 +49,9 @@ def unpin(note: Mapping[str, Any], folder: Path) -> Extractor:
     candidates = [features]
     if place:
         near = os.path.normpath(Path(folder).resolve() / note["relative"])
-        candidates = [features | {place: path} for path in dict.fromkeys((near, features[place])) if Path(path).is_dir()]
+        candidates = [
+            features | {place: path} for path in dict.fromkeys((near, features[place])) if Path(path).is_dir()
+        ]
     if not candidates:
         raise ValueError(
             f"{str(folder)!r} needs the model in {features[place]!r}, which is not there; put it back, or make "

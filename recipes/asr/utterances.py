@@ -13,8 +13,8 @@ from ...artifacts import atomic_write, read_sealed, seal
 from ...data._audio import Audio
 from ...data._reading import Skipping, UnreadableError
 from ...data.base import Document, Split
-from ...registry import build
 from ...tokenizers_._frames import SPAN
+from .._data import documents as given
 from .._letters import normalise
 from .._progress import progress
 from .base import Recogniser, Utterance
@@ -33,7 +33,7 @@ def read(
     left out, which is told again. Raises `ValueError` where nothing is left, and where the cache is damaged or of other
     documents.
     """
-    documents, reads = list(build("data", data).documents(split)), recogniser.reads
+    documents, reads = list(given(data, split, cache.parent)), recogniser.reads
     index = cache / f"{split}.json"
     fresh = not index.is_file()
     if fresh:

@@ -15,8 +15,9 @@ from ...data._reading import Skipping
 from ...registry import build
 from ...schema import PathText
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, save_tokenizer
-from .._config import as_dict, dump, flat, load, refuse_changes
+from .._claim import claim
 from .._corpus import require
+from .._data import documents
 from .._lock import locked
 from .._progress import progress
 
@@ -59,10 +60,7 @@ def run(config: Config) -> dict[str, Any]:
     out = Path(config.out)
     require(config.data, "dev", "recordings")
     with locked(out):
-        path = out / "config.yaml"
-        if path.is_file() and (out / "front_end").exists():
-            refuse_changes(out, _identity(load(Config, path)), _identity(config))
-        atomic_write(path, dump(config))
+        claim(config, ("out",))
         figures = evaluate(config, _fitted(config, out / "front_end"))
         atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     return figures
@@ -71,7 +69,7 @@ def run(config: Config) -> dict[str, Any]:
 def evaluate(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
     """How dev's frames fall on the units: how many are used, how evenly (perplexity of their counts), in what runs."""
     counts, runs, skipping = torch.zeros(tokenizer.vocab_size, dtype=torch.long), 0, Skipping()
-    for document in build("data", config.data).documents("dev"):
+    for document in documents(config.data, "dev", config.out):
         with skipping:
             stream = tokenizer.encode(document.content("audio"))
             counts += torch.bincount(stream.ids, stream.sizes, minlength=tokenizer.vocab_size).long()
@@ -93,11 +91,7 @@ def evaluate(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
 def _fitted(config: Config, folder: Path) -> Tokenizer:
     if (folder / FILE).is_file():
         return load_tokenizer(folder)
-    documents = progress(build("data", config.data).documents("train"), None, "recordings")
-    tokenizer = build("front-ends", config.front_end).fit(document.content("audio") for document in documents)
+    given = progress(documents(config.data, "train", config.out), None, "recordings")
+    tokenizer = build("front-ends", config.front_end).fit(document.content("audio") for document in given)
     save_tokenizer(tokenizer, config.front_end, folder)
     return tokenizer
-
-
-def _identity(config: Config) -> dict[str, Any]:
-    return {key: value for key, value in flat(as_dict(config)).items() if key != "out"}

@@ -26,6 +26,7 @@ from ...tokenizers_._frames import FRAMES_A_SECOND, Extractor, stream_frames
 from .._claim import claim, identity
 from .._config import resolve_device
 from .._corpus import Batch, Passage, TrainingLoader, spread, sweep
+from .._data import documents
 from .._language_model import reset_rows
 from .._lock import locked
 from .._parallel import ranks, start_processes
@@ -162,7 +163,7 @@ def read_frames(config: Config, extractor: Extractor, split: Split, seconds: flo
     """
     limit = None if seconds is None else max(2, round(seconds * FRAMES_A_SECOND))
     parts, passages, count, skipping = [], [], 0, Skipping()
-    for document in build("data", config.data).documents(split):
+    for document in documents(config.data, split, config.out):
         with skipping:
             made = torch.cat(list(stream_frames(document.content("audio").stream(), extractor, document.name)))
             made = made if limit is None else made[: limit - count]

@@ -24,6 +24,7 @@ from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, reads_of, save_
 from .._claim import claim, identity
 from .._config import resolve_device
 from .._corpus import require
+from .._data import documents
 from .._lock import locked
 from .._parallel import main_first, ranks, start_processes
 from .._train import TrainConfig, seed_all, train
@@ -157,16 +158,16 @@ def fit_targets(config: Config) -> Tokenizer:
     """The front-end whose units are to be predicted: loaded if it is there, else fitted on the training split."""
     folder = Path(config.out) / "targets"
     if not (folder / FILE).is_file():
-        front_end, source = build("front-ends", config.targets), build("data", config.data)
-        fitted = front_end.fit(document.content(reads_of(front_end)) for document in source.documents("train"))
+        front_end, given = build("front-ends", config.targets), documents(config.data, "train", config.out)
+        fitted = front_end.fit(document.content(reads_of(front_end)) for document in given)
         save_tokenizer(fitted, config.targets, folder)
     return load_tokenizer(folder)
 
 
 def split_clips(config: Config, targets: Tokenizer, split: Split) -> tuple[list[Clip], list[str]]:
     """The clips of a split, and a line for each recording that was left out."""
-    documents = build("data", config.data).documents(split)
-    return list_clips(documents, targets, config.model, Path(config.out) / "units", split)
+    given = documents(config.data, split, config.out)
+    return list_clips(given, targets, config.model, Path(config.out) / "units", split)
 
 
 def pretrain(

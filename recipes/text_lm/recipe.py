@@ -26,6 +26,7 @@ from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, measure_of, rea
 from .._claim import claim, identity
 from .._config import load, resolve_device
 from .._corpus import Batch, Passage, TrainingLoader, passages, require, spread, sweep
+from .._data import documents
 from .._folders import loading
 from .._language_model import (
     LanguageModel,
@@ -201,12 +202,11 @@ def fit_front_end(config: Config) -> Tokenizer:
         shutil.copytree(source, folder, ignore=shutil.ignore_patterns(FILE), dirs_exist_ok=True)
         atomic_write(folder / FILE, (source / FILE).read_bytes())  # last: it makes the folder whole
         return load_tokenizer(folder)
-    source = build("data", config.data)
     front_end = build("front-ends", config.front_end)
-    documents = iter(source.documents("train"))
+    given = documents(config.data, "train", config.out)
     # Not every front-end looks at them: data that is not there is told before a front-end is kept.
-    first = list(islice(documents, 1))
-    tokenizer = front_end.fit(document.content(reads_of(front_end)) for document in chain(first, documents))
+    first = list(islice(given, 1))
+    tokenizer = front_end.fit(document.content(reads_of(front_end)) for document in chain(first, given))
     save_tokenizer(tokenizer, config.front_end, folder)
     return tokenizer
 
@@ -215,8 +215,7 @@ def read_split(
     config: Config, tokenizer: Tokenizer, split: Split, *, limit: int | None = None, count: int | None = None
 ) -> list[Passage]:
     """The passages of a split: of the first ``limit`` tokens, ``count`` of them taken evenly."""
-    source = build("data", config.data)
-    return spread(passages(source.documents(split), tokenizer, config.passage, limit), count)
+    return spread(passages(documents(config.data, split, config.out), tokenizer, config.passage, limit), count)
 
 
 class ScorerTask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,9 +18,9 @@ from ...data.base import Document, Split
 from ...models.pitch import track
 from ...models.unit_speaker import Sentence, Sentences, Spoken, UnitSpeaker
 from ...models.unit_vocoder import FRAME, HOP, RATE, REACH, Crop, beside
-from ...registry import build
 from ...tokenizers_.hubert_units import UnitTokenizer
 from .._corpus import spread
+from .._data import documents
 from .._progress import progress
 from .alignment import Aligner, Pair
 from .text import alphabet, plain, spell
@@ -55,20 +56,22 @@ def read_clips(
     data: str | dict[str, Any],
     split: Split,
     tokenizer: UnitTokenizer,
+    out: Path | None = None,
     *,
     seconds: float | None = None,
     count: int | None = None,
 ) -> list[Clip]:
     """The recordings of a split: the first ``seconds`` of them, or ``count``, taken evenly.
 
-    Unreadable ones are skipped and listed. Raises `ValueError` where there is none.
+    Unreadable ones are skipped and listed. Raises `ValueError` where there is none, and where they are others than the
+    run in ``out`` began with.
     """
-    documents, total = build("data", data).documents(split), None
+    given, total = documents(data, split, out), None
     if seconds is None:  # else what lies behind them should not even be listed: the source may be streamed
-        documents = spread(list(documents), count)
-        total = len(documents)
+        given = spread(list(given), count)
+        total = len(given)
     clips, skipping, left = [], Skipping(), float("inf") if seconds is None else seconds
-    for document in progress(documents, total, f"recordings of {split}"):
+    for document in progress(given, total, f"recordings of {split}"):
         with skipping:
             clips.append(_clip(document, tokenizer))
             left -= len(clips[-1].waveform) / RATE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...artifacts import CONFIG, atomic_write, read_sealed, save_model, seal
+from ...artifacts import CONFIG, atomic_write, save_model
 from ...models.details import Details, DetailsConfig, rows
 from ...models.scorers.base import Loss
 from ...models.spectral import bandwidth
@@ -25,6 +24,7 @@ from ...tokenizers_.hubert_units import UnitTokenizer
 from .._claim import claim, identity
 from .._config import as_dict, resolve_device
 from .._corpus import require
+from .._data import documents
 from .._lock import locked
 from .._parallel import main_first, ranks, start_processes
 from .._train import TrainConfig, seed_all, train
@@ -70,7 +70,9 @@ class Config:
     crop: int = 48
     """Units of a crop, 20 ms each."""
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
-    vocoder_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=1500, weight_decay=0.01, eval_every=500))
+    vocoder_train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(steps=1500, weight_decay=0.01, eval_every=500)
+    )
     details: DetailsConfig = field(default_factory=DetailsConfig)
     rows: int = 16
     """Sentences of a training step of the speaker, in each process."""
@@ -124,10 +126,8 @@ def run(config: Config) -> dict[str, Any]:
         claim(config, BESIDE)
         with main_first():
             tokenizer = fit_units(config)
-        clips = read_clips(config.data, "train", tokenizer, seconds=config.train_seconds)
-        with main_first():
-            _keep_to(clips, out / "data.json")
-        dev = read_clips(config.data, "dev", tokenizer, count=config.eval_clips)
+        clips = read_clips(config.data, "train", tokenizer, out, seconds=config.train_seconds)
+        dev = read_clips(config.data, "dev", tokenizer, out, count=config.eval_clips)
         letters, aligner = align(clips, tokenizer.vocab_size)
         (clips, read), (dev, held_out) = (aligned(of, letters, aligner) for of in (clips, dev))
         vocoder = fit_vocoder(config, tokenizer, letters, clips, dev)
@@ -142,22 +142,12 @@ def run(config: Config) -> dict[str, Any]:
     return figures
 
 
-def _keep_to(clips: Sequence[Clip], path: Path) -> None:
-    """Note what is learnt from. Raises `ValueError` where an earlier go, whose models may be there, had other clips."""
-    said = "\n".join(json.dumps([clip.name, clip.text, len(clip.units)]) for clip in clips)
-    told = seal({"recordings": len(clips), "names_and_texts": hashlib.sha256(said.encode()).hexdigest()})
-    if not path.is_file():
-        atomic_write(path, json.dumps(told) + "\n")
-    elif read_sealed(path) != told:
-        raise ValueError(f"the recordings to learn from are not those that {path.parent} began with; use another out")
-
-
 def fit_units(config: Config) -> UnitTokenizer:
     """The front-end: loaded if it is there, else fitted on the training split."""
     folder = Path(config.out) / "front_end"
     if not (folder / FILE).is_file():
-        documents = build("data", config.data).documents("train")
-        fitted = build("front-ends", config.units).fit(document.content("audio") for document in documents)
+        given = documents(config.data, "train", config.out)
+        fitted = build("front-ends", config.units).fit(document.content("audio") for document in given)
         save_tokenizer(fitted, config.units, folder)
     tokenizer = load_tokenizer(folder)
     assert isinstance(tokenizer, UnitTokenizer)

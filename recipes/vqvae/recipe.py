@@ -20,11 +20,11 @@ from ...data.base import Split
 from ...models.scorers.base import Loss
 from ...models.spectral import bandwidth
 from ...models.vqvae import VQVAE, VQVAEConfig
-from ...registry import build
 from ...schema import PathText
 from .._claim import claim, identity
 from .._config import as_dict, resolve_device
 from .._corpus import spread
+from .._data import documents
 from .._lock import locked
 from .._parallel import ranks, start_processes
 from .._train import TrainConfig, seed_all, train
@@ -188,7 +188,7 @@ def read(config: Config, split: Split, seconds: float) -> Iterator[Float[Tensor,
     """
     left = round(seconds * config.model.rate)
     skipping, found = Skipping(), False
-    for document in build("data", config.data).documents(split):
+    for document in documents(config.data, split, config.out):
         with skipping:
             clip = document.content("audio").read(config.model.rate)[:left]
             left -= len(clip)
@@ -203,9 +203,9 @@ def read(config: Config, split: Split, seconds: float) -> Iterator[Float[Tensor,
 
 def held_out(config: Config, split: Split) -> list[tuple[str, Float[Tensor, " _"]]]:
     """Named starts of recordings to evaluate on, taken evenly. Raises as `read` does."""
-    documents = spread(list(build("data", config.data).documents(split)), config.eval_clips)
+    chosen = spread(list(documents(config.data, split, config.out)), config.eval_clips)
     skipping, clips = Skipping(), []
-    for document in documents:
+    for document in chosen:
         with skipping:
             parts = document.content("audio").stream(config.eval_seconds, config.model.rate)
             clips.append((document.name, next(parts)))

@@ -170,7 +170,11 @@ def test_values_of_another_type_are_taken_or_refused_in_one_line(name):
     schema = RECIPES[name]
     keys = [field.name for field in fields(schema)]
     nested = {"strategies": ["strategies.x", "strategies.x.policy", "strategies.x.compression"], "data": ["data.name"]}
-    nested |= {"train": ["train.betas"], "recogniser": ["recogniser.strategies"], "lm": ["lm.scorer", "lm.strategies.x"]}
+    nested |= {
+        "train": ["train.betas"],
+        "recogniser": ["recogniser.strategies"],
+        "lm": ["lm.scorer", "lm.strategies.x"],
+    }
     refused = 0
     for key in [*keys, *(below for key in keys for below in nested.get(key, ()))]:
         for value in OTHER_TYPES:
@@ -184,7 +188,9 @@ def test_values_of_another_type_are_taken_or_refused_in_one_line(name):
 
 
 @pytest.mark.parametrize("value", [1.5, None, [], {}, True, [1], {"name": None}, {"name": 7}, {1: 2}])
-@pytest.mark.parametrize("kind", ["policies", "compressions", "scorers", "front-ends", "features", "data", "recognisers"])
+@pytest.mark.parametrize(
+    "kind", ["policies", "compressions", "scorers", "front-ends", "features", "data", "recognisers"]
+)
 def test_variants_of_another_type_are_refused(kind, value):
     with pytest.raises(ValueError, match=r"\A.+ has no name; add `name: ...` \(one of .+\)\Z"):
         build(kind, value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import errno
 import json
-import math
 import os
 import re
 import resource
@@ -344,7 +343,9 @@ def test_a_disk_that_is_full_at_any_moment_of_saving(tmp_path, monkeypatch, plac
 
     with monkeypatch.context() as patch:
         patch.setattr(place, full)
-        with pytest.raises(OSError, match=r"\Acannot write '.*/step-000000011': No space left on device; the check.*\Z"):
+        with pytest.raises(
+            OSError, match=r"\Acannot write '.*/step-000000011': No space left on device; the check.*\Z"
+        ):
             run(tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000006"]
     resumed, _ = run(tmp_path)

@@ -133,7 +133,9 @@ def test_sealed_configs_that_describe_nothing(saved, change, told):
         b"\xff" * 8 + b"{}",
         struct.pack("<Q", 2) + b"[]",
         struct.pack("<Q", 60) + b'{"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}}'[:60] + b"0000",
-        struct.pack("<Q", 71) + b'{"a": {"dtype": "F32", "shape": [999999999999], "data_offsets": [0, 4]}}'[:71] + b"0000",
+        struct.pack("<Q", 71)
+        + b'{"a": {"dtype": "F32", "shape": [999999999999], "data_offsets": [0, 4]}}'[:71]
+        + b"0000",
         to_safetensors({"embed.weight": torch.zeros(7, 4)}).replace(b"[7,4]", b"[4,8]"),
         to_safetensors({"embed.weight": torch.zeros(7, 4)})[:-4],
         to_safetensors({"embed.weight": torch.zeros(7, 4, dtype=torch.float16)}).replace(b'"F16"', b'"I99"'),
