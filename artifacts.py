@@ -318,7 +318,7 @@ _FACTORIES |= {torch.rand, torch.randn, torch.randint, torch.randperm, torch.emp
 
 
 class _Bounded(TorchFunctionMode):
-    """A mode in which new tensors are on the device ``meta``, where they take no memory, after the first ``room`` bytes.
+    """A mode in which new tensors after the first ``room`` bytes are on the device ``meta``, and take no memory.
 
     Raises ``RuntimeError`` at ``count`` tensors.
     """

@@ -56,7 +56,7 @@ class FrameScorer(nn.Module):
         return {"features": self.features, "config": asdict(self.lm.config), "encoder": self.encoder}
 
     def extractor(self) -> Extractor:
-        """What makes its frames of a recording. Raises `ValueError` where the model that needs is missing or another."""
+        """What makes its frames of a recording. Raises `ValueError` where its model is missing or another."""
         made = unpin(self.encoder, self.folder) if self.encoder else build("features", self.features).build()
         if made.dim != len(self.mean):
             raise ValueError(

@@ -5,8 +5,8 @@ here with its safetensors storage and for tensors only: the parameters and the o
 share or shard (folder ``shared``). What each process has of its own (buffers, memory state, RNG, position in the data)
 goes to ``rank-K.safetensors`` and ``rank-K.json``. ``checkpoint.json`` holds the SHA-256 of these files and its own.
 
-A checkpoint is written beside its place, flushed to the disk and renamed into it: it is complete or it is not there. The
-last two are kept, so that a damaged one costs the steps since the one before.
+A checkpoint is written beside its place, flushed to the disk and renamed into it: it is complete or it is not there.
+The last two are kept, so that a damaged one costs the steps since the one before.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_shared
 from ..artifacts import read_sealed, seal
 from ._parallel import gather
 
+FOLDER = "checkpoints"
+"""Where in the folder of a training they are."""
 INDEX = "checkpoint.json"
 SHARED = "shared"
 
@@ -131,6 +133,11 @@ def _flush(path: Path) -> None:
 def newest_first(folder: Path) -> list[Path]:
     """The complete checkpoints in ``folder``."""
     return sorted(folder.glob("step-*"), reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The step at which the checkpoint ``path`` was saved."""
+    return int(path.name.removeprefix("step-"))
 
 
 def newest_undamaged(folder: Path) -> Path | None:

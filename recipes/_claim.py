@@ -6,7 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import atomic_write
+from ..artifacts import CONFIG, atomic_write
+from . import _checkpoint as checkpoint
 from ._config import as_dict, dump, flat, is_place, lasting, load, refuse_changes
 from ._data import compare_with_record, forget
 from ._parallel import ranks
@@ -33,3 +34,26 @@ def claim(config: Any, beside: Collection[str]) -> None:
     elif ranks()[0] == 0:
         forget(path.parent)
     atomic_write(path, dump(config))
+
+
+def is_trained(folder: Path, steps: int, needed_by: Path | None = None) -> bool:
+    """Whether the model in ``folder`` is there, and its training (in ``folder/training``) had so many ``steps``.
+
+    Raises ``ValueError`` where it had more, or fewer and the model in ``needed_by`` was made with it.
+    """
+    if not (folder / CONFIG).is_file():
+        return False
+    newest = next(iter(checkpoint.newest_first(folder / "training" / checkpoint.FOLDER)), None)
+    if newest is None:  # there is nothing to go on from
+        return True
+    done = checkpoint.step_of(newest)
+    if done > steps:
+        raise too_few_steps(steps, done, folder)
+    if done < steps and needed_by is not None and needed_by.exists():
+        raise ValueError(f"{needed_by} was made with the {done} steps of {folder}; for {steps} of them use another out")
+    return done == steps
+
+
+def too_few_steps(steps: int, done: int, folder: Path) -> ValueError:
+    """The error for a training that is asked for fewer ``steps`` than are ``done``."""
+    return ValueError(f"steps = {steps} is below the {done} that are done in {folder}; give more, or use another out")

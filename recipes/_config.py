@@ -37,7 +37,8 @@ def load(schema: type[T], path: str | Path | None, overrides: Iterable[str] = ()
     """An instance of ``schema`` from its defaults, then the YAML file, then ``key=value`` overrides in order.
 
     ``path`` is a file, or the bare name of one in ``folder`` (the recipe's own configs); ``None`` takes the defaults.
-    Interpolations (``${other.key}``) are resolved. A variant given another ``name`` loses its old keys.
+    Interpolations (``${other.key}``) are resolved. A variant loses its old keys where it is given another ``name``, and
+    where an override gives it in full (``data={name: hub, path: x}``); ``data.where={}`` empties a mapping.
     Raises ``ValueError`` in one line: missing or malformed file, override without ``=``, unknown key, wrong type.
     """
     merged = _defaults(schema)
@@ -188,6 +189,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _parse(override: str) -> dict[str, Any]:
+    """The override as nested mappings; a variant that it gives in full, as in ``data={name: hub}``, is `_Anew`."""
     key, equals, _ = override.partition("=")
     if not equals or not key.strip():
         raise ValueError(f"override {override!r} is not key=value; write for example train.steps=100")
@@ -195,7 +197,16 @@ def _parse(override: str) -> dict[str, Any]:
         node = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"override {override!r}: {_first_line(error)}") from None
-    return typing.cast("dict[str, Any]", node)
+    return typing.cast("dict[str, Any]", _in_full(node, key.count(".") + 1))
+
+
+def _in_full(node: Any, depth: int) -> Any:
+    """``node`` with the mapping ``depth`` keys below as `_Anew` where it has a ``name``."""
+    if not isinstance(node, dict):
+        return node
+    if depth:
+        return {key: _in_full(value, depth - 1) for key, value in node.items()}
+    return _Anew(node) if "name" in node else node
 
 
 def _defaults(schema: Any) -> dict[str, Any]:
@@ -212,11 +223,21 @@ def _defaults(schema: Any) -> dict[str, Any]:
     return values
 
 
+class _Anew(dict[str, Any]):
+    """A mapping that takes the place of what is there, instead of changing keys of it."""
+
+
 def _merge(base: Any, over: Any, hint: Any = None) -> Any:
-    """``over`` on top of ``base``. Where no dataclass says what the keys are, another ``name`` starts afresh."""
+    """``over`` on top of ``base``.
+
+    Where no dataclass says what the keys are, a mapping starts anew that has another ``name``, no key at all, or is
+    `_Anew`.
+    """
     if not isinstance(over, dict):
         return over
     closed = dataclasses.is_dataclass(hint)
+    if not closed and (not over or isinstance(over, _Anew)):
+        return dict(over)
     if isinstance(base, str) and not closed:
         base = {"name": base}
     if not isinstance(base, dict) or (not closed and "name" in over and over["name"] != base.get("name")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -107,6 +108,14 @@ def spread(items: Sequence[T], count: int | None) -> list[T]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
+@lru_cache(maxsize=4)
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """The numbers below ``count``, shuffled anew each epoch; kept, since a loader asks again for every item."""
+    order = list(range(count))
+    random.Random(f"{seed}:{epoch}").shuffle(order)
+    return order
+
+
 class TrainingLoader:
     """Endless segments: every row reads passages one after another, in an order shuffled anew each epoch.
 
@@ -142,9 +151,7 @@ class TrainingLoader:
     def _draw(self) -> int:
         epoch, index = divmod(self.drawn, len(self.items))
         self.drawn += self.world
-        order = list(range(len(self.items)))
-        random.Random(f"{self.seed}:{epoch}").shuffle(order)
-        return order[index]
+        return epoch_order(len(self.items), self.seed, epoch)[index]
 
 
 def sweep(items: Sequence[Passage], rows: int, length: int) -> Iterator[tuple[list[int], Batch]]:

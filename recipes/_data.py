@@ -23,9 +23,9 @@ RECORD = ".data-{}.jsonl"
 def documents(data: str | dict[str, Any], split: Split, out: str | Path | None) -> Iterator[Document]:
     """The documents of ``split``; those that the run in the folder ``out`` was given before must be the same.
 
-    The first time, size and SHA-256 of each document are noted in ``out``, as it is read; later they are compared. Names
-    and times may differ, and a recording whose file was not touched is not read for it. Nothing is noted without a
-    folder ``out``, and in processes other than the first.
+    The first time, size and SHA-256 of each document are noted in ``out``, as it is read; later they are compared.
+    Names and times may differ, and a recording whose file was not touched is not read for it. Nothing is noted without
+    a folder ``out``, and in processes other than the first.
 
     Raises ``ValueError`` in one line at the first document that is another, new or missing.
     """

@@ -32,6 +32,7 @@ from ..artifacts import whole
 from ..models.scorers.base import Loss
 from . import _checkpoint as checkpoint
 from ._best import PREFIX, Best, better_of, buffers, describe_best
+from ._claim import too_few_steps
 from ._config import as_dict, autocast, flat, lasting, refuse_changes, resolve_device, resolve_dtype
 from ._log import Log, add, note
 from ._parallel import Interrupts, Replica, gather, ranks, start_processes, wrap
@@ -124,9 +125,6 @@ class TrainConfig:
             )
 
 
-CHECKPOINTS = "checkpoints"
-
-
 class NonFiniteError(ValueError):
     """The loss or its gradient became infinite or not a number."""
 
@@ -145,6 +143,8 @@ class _Run:
     """Time spent in steps since the last line of the log."""
     best: Best | None = None
     """The best evaluation so far, where several are made."""
+    planned: int | None = None
+    """The steps that it was to have when it was last saved."""
 
 
 @dataclass
@@ -207,7 +207,12 @@ def train(
     known = _identity(config, identity)
     session = _Session(config, folder, device, loader, replica, optimizer, known, describe, evaluate, best_by)
     run = _restore(session) or _Run(0, task.initial_state())
+    if run.step > config.steps:
+        raise too_few_steps(config.steps, run.step, folder)
     with Bar(describe, config.steps, start=run.step, quiet=rank > 0) as bar:
+        if run.planned not in (None, config.steps):
+            schedule = f"the learning rate follows the schedule of {config.steps} steps from here"
+            bar.say(f"{describe}: going on from step {run.step} to {config.steps}, not {run.planned}; {schedule}")
         if run.step == config.steps:
             bar.say(f"{describe}: finished earlier ({config.steps} steps); delete {folder} to train again")
         else:
@@ -300,7 +305,7 @@ def _update(session: _Session, run: _Run) -> None:
 def _finite(what: str, value: Tensor, session: _Session, run: _Run) -> float:
     number = float(value.detach())
     if not math.isfinite(number):
-        saved = next(iter(checkpoint.newest_first(session.folder / CHECKPOINTS)), None)
+        saved = next(iter(checkpoint.newest_first(session.folder / checkpoint.FOLDER)), None)
         raise NonFiniteError(
             f"{session.describe}: the {what} is {number} at step {run.step + 1}; lower train.lr (now "
             f"{session.config.lr:g}) or raise warmup; nothing of this step is saved, the last checkpoint is {saved}"
@@ -338,12 +343,12 @@ def _save(session: _Session, run: _Run) -> None:
         "log": {"window": run.window, "figures": run.figures, "seconds": run.seconds},
     }
     shared = _shared(module, session.optimizer) | (best.named() if best else {})
-    checkpoint.save(session.folder / CHECKPOINTS, run.step, shared, own, {"identity": session.identity})
+    checkpoint.save(session.folder / checkpoint.FOLDER, run.step, shared, own, {"identity": session.identity})
 
 
 def _restore(session: _Session) -> _Run | None:
     """Put everything back as the last undamaged checkpoint has it, if there is one."""
-    path = checkpoint.newest_undamaged(session.folder / CHECKPOINTS)
+    path = checkpoint.newest_undamaged(session.folder / checkpoint.FOLDER)
     if path is None:
         return None
     about = checkpoint.read_about(path)
@@ -367,7 +372,8 @@ def _restore(session: _Session) -> _Run | None:
     checkpoint.set_rng_state(own["rng"], session.device)
     if best is not None:
         best = replace(best, **own["best"])
-    return _Run(about["step"], own["state"], best=best, **own["log"])
+    planned = about["identity"].get("train.steps")
+    return _Run(about["step"], own["state"], best=best, planned=planned, **own["log"])
 
 
 def _shared(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

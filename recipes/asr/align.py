@@ -12,11 +12,12 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ...artifacts import CONFIG, load_model, save_model
+from ...artifacts import load_model, save_model
 from ...data._reading import Skipping, UnreadableError
 from ...models.ctc import BLANK, fits
 from ...models.unit_ctc import SLOTS, UnitCTC, UnitCTCConfig
 from ...schema import coerce
+from .._claim import is_trained
 from .._parallel import ranks
 from .._train import TrainConfig, seed_all, train
 from .base import Job
@@ -59,7 +60,7 @@ class Aligned(NamedTuple):
 def fit(aligner: Aligner, spoken: Sequence[Spoken], vocab_size: int, job: Job, settings: TrainConfig) -> UnitCTC:
     """The network, trained and saved in ``aligner/`` (or loaded, where that has been done)."""
     folder = job.out / "aligner"
-    if (folder / CONFIG).is_file():
+    if is_trained(folder, settings.steps, needed_by=job.out / "scorer"):
         return load(folder, job.device)
     kept = list(_learnable(spoken))
     seed_all(settings.seed)

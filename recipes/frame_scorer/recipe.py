@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...artifacts import CONFIG, atomic_write, save_model
+from ...artifacts import atomic_write, save_model
 from ...data._reading import Skipping
 from ...data.base import Split
 from ...models.features._pinned import pin
@@ -23,7 +23,7 @@ from ...models.vq_lm import State, VQLMConfig
 from ...registry import build
 from ...schema import PathText
 from ...tokenizers_._frames import FRAMES_A_SECOND, Extractor, stream_frames
-from .._claim import claim, identity
+from .._claim import claim, identity, is_trained
 from .._config import resolve_device
 from .._corpus import Batch, Passage, TrainingLoader, spread, sweep
 from .._data import documents
@@ -116,7 +116,7 @@ def run(config: Config) -> dict[str, Any]:
 def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
     """The scorer, trained and saved in ``model/`` (or loaded, where that has been done)."""
     folder, device = Path(config.out) / FOLDER, resolve_device(config.device)
-    if (folder / CONFIG).is_file():
+    if is_trained(folder, config.train.steps):
         return load_frame_scorer(Path(config.out), device)
     corpus = read_frames(config, extractor, "train", config.train_seconds)
     seed_all(config.seed)

@@ -6,7 +6,6 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from ...data._reading import Skipping, UnreadableError
 from ...data.base import Document
 from ...models.hubert import HubertConfig, span_mask
 from ...tokenizers_.base import Tokenizer
+from .._corpus import epoch_order
 from .._progress import progress
 
 SLACK = 2
@@ -85,7 +85,7 @@ class Loader:
 
     def _clip(self, number: int) -> Clip:
         epoch, index = divmod(number, len(self.clips))
-        return self.clips[_order(len(self.clips), f"{self.seed}:{epoch}")[index]]
+        return self.clips[epoch_order(len(self.clips), self.seed, epoch)[index]]
 
     def _crop(self, clip: Clip, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         spare = max(0, len(clip.units) - self.crop)
@@ -93,13 +93,6 @@ class Loader:
         units = clip.units[start : start + self.crop]
         begin = start * self.config.hop
         return clip.waveform(self.config)[begin : begin + self.config.samples(len(units))], units
-
-
-@lru_cache(maxsize=2)
-def _order(count: int, seed: str) -> list[int]:
-    order = list(range(count))
-    random.Random(seed).shuffle(order)
-    return order
 
 
 def batch(crops: Sequence[tuple[Tensor, Tensor]], config: HubertConfig, draw: torch.Generator) -> Batch:

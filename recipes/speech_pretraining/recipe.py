@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...artifacts import CONFIG, atomic_write, save_model
+from ...artifacts import atomic_write, save_model
 from ...data._audio import RATE
 from ...data.base import Split
 from ...models import hubert
@@ -21,7 +21,7 @@ from ...models.scorers.base import Loss
 from ...registry import build
 from ...schema import PathText
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, reads_of, save_tokenizer
-from .._claim import claim, identity
+from .._claim import claim, identity, is_trained
 from .._config import resolve_device
 from .._corpus import require
 from .._data import documents
@@ -175,7 +175,7 @@ def pretrain(
 ) -> Any:
     """The model, trained and saved in ``model/`` (or loaded, where that has been done)."""
     folder, device = Path(config.out) / "model", resolve_device(config.device)
-    if (folder / CONFIG).is_file():
+    if is_trained(folder, config.train.steps):
         return load(folder, device)[0]
     seed_all(config.seed)
     task = PretrainingTask(

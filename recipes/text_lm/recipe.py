@@ -23,7 +23,7 @@ from ...models.scorers.base import Loss, ScorerModel
 from ...registry import build
 from ...schema import PathText
 from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, measure_of, reads_of, save_tokenizer
-from .._claim import claim, identity
+from .._claim import claim, identity, is_trained
 from .._config import load, resolve_device
 from .._corpus import Batch, Passage, TrainingLoader, passages, require, spread, sweep
 from .._data import documents
@@ -182,7 +182,8 @@ def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
     start_processes(config.train.parallel, resolve_device(config.device))
     out = Path(config.out)
     _find_source(config)
-    trained = all((out / part / CONFIG).is_file() for part in ("scorer", "transformer"))
+    steps = {"scorer": config.scorer_train.steps, "transformer": config.train.steps}
+    trained = all(is_trained(out / part, count) for part, count in steps.items())
     if not trained:
         require(config.data, "dev")
     claim(config, BESIDE)
@@ -250,7 +251,7 @@ def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) ->
         for name in (CONFIG, WEIGHTS):
             atomic_write(folder / name, (Path(config.scorer_from) / "scorer" / name).read_bytes())
         return scorer
-    if (folder / CONFIG).is_file():
+    if is_trained(folder, config.scorer_train.steps, needed_by=Path(config.out) / "transformer"):
         return load_scorer(Path(config.out), device)
     seed_all(config.seed)
     scorer = build("scorers", config.scorer).build(tokenizer.vocab_size).to(device)
@@ -270,7 +271,7 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
     """The language model, trained and saved in ``transformer/`` (or loaded, where that has been done)."""
     folder = Path(config.out) / "transformer"
     device = resolve_device(config.device)
-    if (folder / "config.json").is_file():
+    if is_trained(folder, config.train.steps):
         return load_language_model(folder, device)
     choices = strategies(config.strategies)
     shape = TransformerConfig(tokenizer.vocab_size, **asdict(config.shape))

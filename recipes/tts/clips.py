@@ -19,7 +19,7 @@ from ...models.pitch import track
 from ...models.unit_speaker import Sentence, Sentences, Spoken, UnitSpeaker
 from ...models.unit_vocoder import FRAME, HOP, RATE, REACH, Crop, beside
 from ...tokenizers_.hubert_units import UnitTokenizer
-from .._corpus import spread
+from .._corpus import epoch_order, spread
 from .._data import documents
 from .._progress import progress
 from .alignment import Aligner, Pair
@@ -180,9 +180,8 @@ class Readings:
         """The next batch."""
         epoch, index = divmod(self.drawn * self.world + self.rank, len(self.groups))
         self.drawn += 1
-        order = list(range(len(self.groups)))
-        random.Random(f"{self.seed}:{epoch}").shuffle(order)
-        return self.model.batch([self.items[i] for i in self.groups[order[index]]])
+        group = self.groups[epoch_order(len(self.groups), self.seed, epoch)[index]]
+        return self.model.batch([self.items[i] for i in group])
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were drawn."""

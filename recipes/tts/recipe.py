@@ -21,7 +21,7 @@ from ...registry import build
 from ...schema import PathText
 from ...tokenizers_.base import FILE, load_tokenizer, save_tokenizer
 from ...tokenizers_.hubert_units import UnitTokenizer
-from .._claim import claim, identity
+from .._claim import claim, identity, is_trained
 from .._config import as_dict, resolve_device
 from .._corpus import require
 from .._data import documents
@@ -159,7 +159,7 @@ def fit_vocoder(
 ) -> UnitVocoder:
     """The vocoder, trained and saved in ``vocoder/`` (or loaded, where that has been done)."""
     folder, device = Path(config.out) / "vocoder", resolve_device(config.device)
-    if (folder / CONFIG).is_file():
+    if is_trained(folder, config.vocoder_train.steps, needed_by=Path(config.out) / part_of(Details)):
         return load_part(folder, UnitVocoder, device)
     heard = torch.cat([clip.hz[clip.voiced] for clip in clips])
     if not len(heard):
@@ -202,7 +202,7 @@ def fit_speaker(
 ) -> UnitSpeaker:
     """The speaker, trained and saved in ``speaker/`` (or loaded, where that has been done)."""
     folder, device = Path(config.out) / "speaker", resolve_device(config.device)
-    if (folder / CONFIG).is_file():
+    if is_trained(folder, config.speaker_train.steps):
         return load_part(folder, UnitSpeaker, device)
     seed_all(config.seed)
     taught = max(len(sentence.letters) - 2 for sentence in read)  # without the edges

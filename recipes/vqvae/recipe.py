@@ -14,14 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...artifacts import CONFIG, atomic_write, load_model, save_model
+from ...artifacts import atomic_write, load_model, save_model
 from ...data._reading import Skipping
 from ...data.base import Split
 from ...models.scorers.base import Loss
 from ...models.spectral import bandwidth
 from ...models.vqvae import VQVAE, VQVAEConfig
 from ...schema import PathText
-from .._claim import claim, identity
+from .._claim import claim, identity, is_trained
 from .._config import as_dict, resolve_device
 from .._corpus import spread
 from .._data import documents
@@ -106,7 +106,7 @@ def run(config: Config) -> dict[str, Any]:
 def fit(config: Config, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> VQVAE:
     """The VQ-VAE, trained and saved in ``model/`` (or loaded, where that has been done)."""
     folder, device = Path(config.out) / "model", resolve_device(config.device)
-    if (folder / CONFIG).is_file():
+    if is_trained(folder, config.train.steps):
         return load_vqvae(Path(config.out), device)
     corpus = list(read(config, "train", config.train_seconds))
     shape = replace(config.model, step_samples=config.rows * config.crop * ranks()[1])

@@ -209,3 +209,52 @@ def _check_comparison(recipe, config, out, summary):
 @pytest.mark.parametrize(("name", "path"), SHIPPED, ids=lambda value: getattr(value, "stem", value))
 def test_every_config_opens_with_the_command_that_runs_it(name, path):
     assert path.read_text(encoding="utf-8").startswith(f"# vqmem {name} ")
+
+
+PARTS = {"asr": "model", "fit_units": "front_end", "frame_scorer": "model", "speech_pretraining": "model"}
+PARTS |= {"text_lm": "transformer", "tts": "speaker", "vqvae": "model"}
+"""What is removed of a finished run of each recipe, so that it has to read its training data again."""
+
+
+def with_texts(folder: Path) -> Path:
+    """Recordings with their texts, or for text_lm the texts alone."""
+    read_aloud(folder)
+    rows = ["path\ttext", *(f"{i}.wav\tein ton {i % 3} ein ton" for i in range(12))]
+    (folder / "manifest.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    for i in range(12):
+        (folder / f"{i}.txt").write_text(f"book {i} has chapters and birds. " * 40, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_data_may_be_moved_and_must_not_change(name, tokenizer_folder, tmp_path):
+    recipe, out = registry.load("recipes", name), tmp_path / "run"
+    path = registry.ROOT / "recipes" / name / "configs" / ("scorer_quick.yaml" if name == "text_lm" else "demo.yaml")
+    overrides = [text for text in tiny(name, path, out, tokenizer_folder) if not text.startswith("data.")]
+    if name == "text_lm":
+        overrides += ["strategies={fifo: {policy: fifo}}", "budgets=[8]"]
+    kind, suffix = ("text_files", "txt") if name == "text_lm" else ("audio_files", "wav")
+
+    def run(data: Path) -> None:
+        recipe.run(load(recipe.Config, path, [*overrides, f"data={{name: {kind}, path: {data}}}"]))
+
+    run(with_texts(tmp_path / "data"))
+    moved = Path(shutil.move(tmp_path / "data", tmp_path / "moved"))
+    for file in moved.iterdir():
+        file.touch()
+    shutil.rmtree(out / PARTS[name])
+    run(moved)
+    shutil.rmtree(out / PARTS[name])
+    changed = moved / json.loads((out / ".data-train.jsonl").read_text().splitlines()[1])["name"]
+    before = changed.read_bytes()
+    for content, told in {before[:-2] + b"xx": "its SHA-256 is another", before + b"xx": "bytes, and had"}.items():
+        changed.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=rf"\A'{changed.name}' of the split train .*{told}.* put the old data back"
+        ):
+            run(moved)
+    changed.write_bytes(before)
+    changed.rename(changed.with_name(f"new.{suffix}"))
+    with pytest.raises(ValueError, match=r"\A.+\Z"):
+        run(moved)
+    assert not (out / PARTS[name] / "model.safetensors").exists()

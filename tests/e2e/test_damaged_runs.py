@@ -104,3 +104,41 @@ def test_a_run_without_its_parts(refused, copy):
     assert "front_end" in refused("generate", copy, "--prompt", "a")
     told = refused("generate", copy, "--prompt", "a", "--strategy", "gian")
     assert "front_end" in told
+
+
+def steps_in(run, part):
+    lines = (run / part / "training" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+def test_steps_are_added_to_a_finished_run(refused, copy, config_file, capsys):
+    def argv(*more):
+        return ["text_lm", str(config_file), f"out={copy}", *more]
+
+    scorer = (copy / "scorer" / "model.safetensors").read_bytes()
+    before = (copy / "transformer" / "model.safetensors").read_bytes()
+    assert main(argv("train.steps=5")) == 0
+    assert "language model: going on from step 2 to 5, not 2; the learning rate follows" in capsys.readouterr().err
+    assert steps_in(copy, "transformer")[-1] == 5
+    assert (copy / "transformer" / "model.safetensors").read_bytes() != before
+    assert (copy / "scorer" / "model.safetensors").read_bytes() == scorer
+    assert main(argv("train.steps=5")) == 0
+    capsys.readouterr()
+    assert "steps = 4 is below the 5 that are done in" in refused(*argv("train.steps=4"))
+    told = refused(*argv("train.steps=5", "scorer_train.steps=3"))
+    assert f"{copy}/transformer was made with the 2 steps of {copy}/scorer; for 3 of them use another out" in told
+
+
+def test_data_of_a_run_that_changed(refused, copy, config_file, tmp_path):
+    """The scorer is trained, the language model is not."""
+    shutil.rmtree(copy / "transformer")
+    text = tmp_path / "text.txt"
+    settings = config_file.read_text().replace(str(config_file.parent / "text.txt"), str(text))
+    (tmp_path / "tiny.yaml").write_text(settings)
+    text.write_text((config_file.parent / "text.txt").read_text().replace("Ishmael", "Ishmaël"))
+    told = refused("text_lm", tmp_path / "tiny.yaml", f"out={copy}")
+    assert "'text.txt' of the split train has" in told
+    assert "put the old data back, or use another out" in told
+    assert not (copy / "transformer").exists()
+    shutil.copy(config_file.parent / "text.txt", text)
+    assert main(["text_lm", str(tmp_path / "tiny.yaml"), f"out={copy}"]) == 0

@@ -148,6 +148,42 @@ def test_finished_run_says_so_and_loads(tmp_path, capsys):
     assert "finished earlier" in capsys.readouterr().err
 
 
+def test_steps_may_be_added(tmp_path, capsys):
+    run(tmp_path)
+    longer = replace(CONFIG, steps=30)
+    again, _ = run(tmp_path, longer)
+    assert again.steps == 2 * 10
+    told = "going on from step 20 to 30, not 20; the learning rate follows the schedule of 30 steps from here"
+    assert told in capsys.readouterr().err
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "evaluation"] == [5, 10, 15, 20, 25, 30]
+    assert run(tmp_path, longer)[0].steps == 0
+    assert "going on" not in capsys.readouterr().err
+    with pytest.raises(
+        ValueError, match=r"\Asteps = 29 is below the 30 that are done in .*; give more, or use another"
+    ):
+        run(tmp_path, replace(CONFIG, steps=29))
+
+
+def test_steps_of_an_unfinished_run_may_change(tmp_path):
+    with pytest.raises(SystemExit):
+        run(tmp_path / "a", stop_at=2 * 7)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    fewer, _ = run(tmp_path / "a", replace(CONFIG, steps=9))
+    assert fewer.steps == 2 * 2
+    more, _ = run(tmp_path / "b", replace(CONFIG, steps=40))
+    assert more.steps == 2 * 33
+    finished, _ = run(tmp_path / "c", replace(CONFIG, steps=40))
+    assert not same_weights(more.module, finished.module)  # the first steps followed another schedule
+    shutil.rmtree(tmp_path / "b")
+    with pytest.raises(SystemExit):
+        run(tmp_path / "b", stop_at=2 * 7)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "b", replace(CONFIG, steps=40), stop_at=2 * 9)
+    in_parts, _ = run(tmp_path / "b", replace(CONFIG, steps=40))
+    assert same_weights(more.module, in_parts.module)
+
+
 def test_nothing_is_pickled(tmp_path):
     run(tmp_path)
     kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}

@@ -157,7 +157,7 @@ def test_a_huge_model_is_compared_without_being_made(saved):
         with pytest.raises(ValueError, match=rf"embed.weight \[7, 4\] for \[{size}, 4\]"):
             load_model(saved, build)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # kilobytes
-    with pytest.raises(ValueError, match="does not describe a toys/tied .*many more tensors than the weights"):
+    with pytest.raises(ValueError, match=r"does not describe a toys/tied .*many more tensors than the weights"):
         load_model(saved, lambda fields: nn.Sequential(*(nn.Linear(1, 1) for _ in range(10**9))))
 
 

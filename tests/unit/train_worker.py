@@ -28,7 +28,7 @@ class Strided(Stream):
 def run(folder: Path, parallel: str, stop_at: int = 0) -> Toy:
     toy = Toy(stop_at=stop_at if RANK == 1 else 0)  # the signal reaches one process, all must stop
     config = replace(CONFIG, parallel=parallel)
-    train(toy, Strided(), config, folder, evaluate=lambda: {"dev": float(toy.module.out.weight.sum())})
+    train(toy, Strided(), config, folder, evaluate=lambda: {"dev": float(toy.module.out.weight.sum())}, best_by="dev")
     return toy
 
 

@@ -29,6 +29,7 @@ from ....models.hubert import HubertConfig, span_mask
 from ....models.hubert_ctc import HubertCTC
 from ....schema import PathText, coerce
 from ....tokenizers_._frames import HOP, SPAN, stream_frames
+from ..._claim import is_trained
 from ..._folders import loading
 from ..._letters import Alphabet
 from ..._parallel import main_first, ranks
@@ -104,7 +105,7 @@ class Recogniser:
                 texts = (utterance.text for utterance in job.utterances)
                 atomic_write(job.out / LEXICON, write_lexicon(texts, job.alphabet))
         folder = job.out / "model"
-        if not (folder / CONFIG).is_file():
+        if not is_trained(folder, job.settings.steps):
             self._train(job, folder)
         return self.load(job.out, job.alphabet, job.decoding, job.device)
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from ....artifacts import CONFIG, save_model
+from ....artifacts import save_model
 from ....data.base import Reads
 from ....memory.policy import Guard
 from ....models.memory_transformer import TransformerConfig
 from ....models.unit_ctc import SLOTS, UnitCTC
 from ....registry import build
 from ....tokenizers_.base import FILE, Stream, Tokenizer, load_tokenizer, reads_of, save_tokenizer
+from ..._claim import is_trained
 from ..._corpus import TrainingLoader
 from ..._language_model import LanguageModel, LanguageModelTask, Schedule, strategies
 from ..._letters import Alphabet
@@ -119,7 +120,10 @@ class Recogniser:
         """Front-end, aligner, scorer and language model, each trained and saved, or loaded where that has been done."""
         with main_first():
             front_end = self._front_end(job)
-        if not (job.out / "transformer" / CONFIG).is_file():
+        made = job.out / "transformer"
+        for part, settings in (("aligner", self.aligner.train), ("scorer", self.scorer_train)):
+            is_trained(job.out / part, settings.steps, needed_by=made)
+        if not is_trained(made, job.settings.steps):
             self._train(job, front_end)
         return self.load(job.out, job.alphabet, job.decoding, job.device)
 
@@ -168,7 +172,7 @@ class Recogniser:
     def _scorer(self, job: Job, streams: Streams, codes: Interleaving) -> Any:
         """The scorer of interleaved sequences, trained and saved in ``scorer/`` (or loaded)."""
         folder, name = job.out / "scorer", self.scorer if isinstance(self.scorer, str) else self.scorer["name"]
-        if not (folder / CONFIG).is_file():
+        if not is_trained(folder, self.scorer_train.steps):
             seed_all(job.settings.seed)
             task = ScorerTask(build("scorers", self.scorer).build(codes.vocab_size).to(job.device), job.rows)
             settings = replace(self.scorer_train, **_shared(job))
