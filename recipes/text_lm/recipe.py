@@ -269,8 +269,7 @@ def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) ->
 
 def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[Passage]) -> LanguageModel:
     """The language model, trained and saved in ``transformer/`` (or loaded, where that has been done)."""
-    folder = Path(config.out) / "transformer"
-    device = resolve_device(config.device)
+    folder, device = Path(config.out) / "transformer", resolve_device(config.device)
     if is_trained(folder, config.train.steps):
         return load_language_model(folder, device)
     choices = strategies(config.strategies)
@@ -391,7 +390,6 @@ def _train(
 ) -> None:
     loader = TrainingLoader(corpus, config.rows, config.segment, config.seed, *ranks())
     settings = replace(settings, seed=config.seed, device=config.device, dtype=config.dtype)
-    evaluating = evaluate if settings.eval_every else None
     train(
         task,
         loader,
@@ -399,6 +397,6 @@ def _train(
         folder / "training",
         describe=what,
         identity=identity(config, BESIDE),
-        evaluate=evaluating,
+        evaluate=evaluate if settings.eval_every else None,
         best_by=best_by,
     )

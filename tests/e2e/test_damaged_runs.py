@@ -137,7 +137,7 @@ def test_data_of_a_run_that_changed(refused, copy, config_file, tmp_path):
     (tmp_path / "tiny.yaml").write_text(settings)
     text.write_text((config_file.parent / "text.txt").read_text().replace("Ishmael", "Ishmaël"))
     told = refused("text_lm", tmp_path / "tiny.yaml", f"out={copy}")
-    assert "'text.txt' of the split train has" in told
+    assert "'text.txt/train' of the split train has" in told
     assert "put the old data back, or use another out" in told
     assert not (copy / "transformer").exists()
     shutil.copy(config_file.parent / "text.txt", text)

@@ -76,7 +76,8 @@ def test_a_run_tells_figures_and_what_was_left_out(finished):
     assert any("silent" in line for line in figures["skipped"])
     lines = [json.loads(line) for line in (finished / "model/training/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "evaluation"] == [3, 6]
-    assert {"masked_accuracy", "layer_1/pnmi", "layer_2/boundary_f1", "unit_perplexity"} < set(lines[-1])
+    assert {"masked_accuracy", "layer_1/pnmi", "layer_2/boundary_f1", "unit_perplexity"} < set(lines[-2])
+    assert lines[-1].keys() == {"step", "kind", "best_step", "masked_nll"}
 
 
 def test_a_stopped_run_goes_on_to_the_bit(folder, finished, monkeypatch):

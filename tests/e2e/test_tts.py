@@ -100,7 +100,9 @@ def test_a_run_keeps_to_the_recordings_that_it_began_with(trained: Path, tmp_pat
     with (data / "manifest.tsv").open("a") as file:
         file.write("\n14.wav\tcab dada zz.")
     before = (run / "evaluation.json").read_bytes()
-    assert "are not those that" in refused("tts", run / "config.yaml", f"out={run}", f"data.path={data}")
+    told = refused("tts", run / "config.yaml", f"out={run}", f"data.path={data}")
+    assert "the split train had 12 documents when the run in" in told
+    assert "'14.wav' is one more; put the old data back, or use another out" in told
     assert (run / "evaluation.json").read_bytes() == before
 
 
