@@ -57,8 +57,13 @@ def unpin(note: Mapping[str, Any], folder: Path) -> Extractor:
             f"{str(folder)!r} needs the model in {features[place]!r}, which is not there; put it back, or make "
             f"{str(folder)!r} anew"
         )
-    for candidate in candidates:
-        extractor = build("features", candidate).build()
+    for number, candidate in enumerate(candidates, start=1):
+        try:
+            extractor = build("features", candidate).build()
+        except ValueError:  # damaged
+            if number == len(candidates):
+                raise
+            continue
         if extractor.source.sha256 == note["sha256"]:
             return extractor
     other = candidates[-1].get(place, candidates[-1]["name"])
