@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,14 @@ def is_trained(folder: Path, steps: int, needed_by: Path | None = None) -> bool:
     if not (folder / CONFIG).is_file():
         return False
     newest = next(iter(checkpoint.newest_first(folder / "training" / checkpoint.FOLDER)), None)
-    if newest is None:  # there is nothing to go on from
+    if newest is None:
+        log = folder / "training" / "metrics.jsonl"
+        done = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["step"] if log.is_file() else steps
+        if done != steps:
+            raise ValueError(
+                f"{folder} was trained for {done} steps and has no checkpoint to go on from; give steps = {done}, or "
+                "use another out"
+            )
         return True
     done = checkpoint.step_of(newest)
     if done > steps:

@@ -125,6 +125,10 @@ def test_steps_are_added_to_a_finished_run(refused, copy, config_file, capsys):
     assert main(argv("train.steps=5")) == 0
     capsys.readouterr()
     assert "steps = 4 is below the 5 that are done in" in refused(*argv("train.steps=4"))
+    shutil.rmtree(copy / "transformer" / "training" / "checkpoints")
+    assert main(argv("train.steps=5")) == 0
+    capsys.readouterr()
+    assert "was trained for 5 steps and has no checkpoint to go on from" in refused(*argv("train.steps=6"))
     told = refused(*argv("train.steps=5", "scorer_train.steps=3"))
     assert f"{copy}/transformer was made with the 2 steps of {copy}/scorer; for 3 of them use another out" in told
 
