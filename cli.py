@@ -14,6 +14,7 @@ from typing import Any
 from . import __version__, registry
 from .cli_base import Command, Parser, discard_stdout, file_name, file_path, output_file, output_folder, prepare_streams
 from .cli_speech import SPEAK, TRANSCRIBE, UNITS
+from .console import one_line, visible
 
 _EPILOG = """\
 first steps:
@@ -84,7 +85,7 @@ def _commands() -> dict[str, Command]:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"vqmem: {message}", file=sys.stderr)
+    print(f"vqmem: {one_line(message)}", file=sys.stderr)
     return code
 
 
@@ -117,22 +118,23 @@ def _list(asked: argparse.Namespace) -> None:
         for kind in kinds
     }
     if asked.json:
-        print(json.dumps(found if asked.kind is None else found[asked.kind], indent=2, ensure_ascii=False))
+        print(visible(json.dumps(found if asked.kind is None else found[asked.kind], indent=2, ensure_ascii=False)))
         return
     width = max(len(name) for names in found.values() for name in names)
     for kind, names in found.items():
         if asked.kind is None:
             print(kind)
         for name, description in names.items():
-            print(f"{'' if asked.kind else '  '}{name:{width}}  {description}")
+            print(one_line(f"{'' if asked.kind else '  '}{name:{width}}  {description}"))
 
 
 def _list_keys(asked: argparse.Namespace) -> None:
     variant = registry.load(asked.kind, asked.name)
     schema = variant.Config if asked.kind == "recipes" else variant
     if not asked.json:
-        print(registry.describe(asked.kind, asked.name))
-        print(f"\nkeys, with their defaults and types:\n{_explain(schema)}" if fields(schema) else "\nIt has no keys.")
+        print(one_line(registry.describe(asked.kind, asked.name)))
+        explained = f"keys, with their defaults and types:\n{_explain(schema)}" if fields(schema) else "It has no keys."
+        print(f"\n{visible(explained)}")
         return
     from .recipes._keys import keys
 
@@ -140,7 +142,7 @@ def _list_keys(asked: argparse.Namespace) -> None:
     for key in keys(schema):
         default = {"default": json.loads(key.default)} if key.default else {}
         told[key.name] = {"type": key.type, **default, "doc": key.doc}
-    print(json.dumps(told, indent=2, ensure_ascii=False))
+    print(visible(json.dumps(told, indent=2, ensure_ascii=False)))
 
 
 _LIST = Command(
@@ -268,7 +270,7 @@ def _run_config(recipe: Any, config: Any, asked: argparse.Namespace) -> None:
     refuse_placeholders(config)
     result = recipe.run(config)
     if os.environ.get("RANK", "0") == "0":  # of several processes the first one tells
-        print(_tell(recipe, config, result))
+        print(visible(_tell(recipe, config, result)))
 
 
 def _tell(recipe: Any, config: Any, result: Any) -> str:

@@ -37,8 +37,9 @@ examples:
   vqmem units clip.flac --json --deduplicate
   vqmem units *.wav --model runs/mfcc100 > units.tsv
 Without --json a recording is one line of numbers; of several files, the file's name and a tab stand before them.
-An object of --json has the keys unit, start and end (seconds), and file where there are several. Files that cannot be
-read are passed over and listed at the end; where none can, the exit code is 2.
+An object of --json has the keys unit, start and end (seconds), and file where there are several. Characters in names
+that a terminal would obey are written as escapes, such as \\u001b. Files that cannot be read are passed over and listed
+at the end; where none can, the exit code is 2.
 `vqmem fit-units --help` says how to make units of your own.""",
 )
 
@@ -74,8 +75,9 @@ examples:
   vqmem transcribe talk.mp3 --run runs/librispeech --beam 50
 Without --json a line is a stretch between pauses: start and end in seconds and the text, with tabs between; of several
 files, the file's name stands before them. An object of --json has the keys word, start and end, and file where there
-are several. Memory does not grow with the length of a recording. Files that cannot be read are passed over and listed
-at the end, and the exit code is then 2.
+are several. A recording in which nothing is heard is one line, from 0 to its length, with an empty text. Memory does not
+grow with the length of a recording. Files that cannot be read are passed over and listed at the end, and the exit code
+is then 2. Characters that a terminal would obey are written as escapes, such as \\u001b.
 `vqmem asr --help` says how to train a recogniser.""",
 )
 

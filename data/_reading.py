@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+from ..console import one_line
 from ..schema import expand
 
 _JUNK = {"__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
@@ -48,14 +49,14 @@ class Skipping:
             others = f" (and {self.tried - 1} more like it)" if self.tried > 1 else ""
             raise UnreadableError(f"{self.reasons[0]}{others}")
         if self.reasons:
-            lines = [f"skipped {len(self.reasons)} of {self.tried}:", *(f"  {reason}" for reason in self.reasons)]
+            lines = [f"skipped {len(self.reasons)} of {self.tried}:", *(f"  {one_line(reason)}" for reason in self.reasons)]
             print("\n".join(lines), file=sys.stderr)
 
 
-def read_text(path: str | Path, encoding: str = "utf-8", option: str = "`encoding`") -> str:
+def read_text(path: str | Path, encoding: str = "utf-8", option: str = "") -> str:
     """The whole text of a file, or of standard input for ``-``; a leading byte order mark is dropped.
 
-    ``option`` is what messages call the place where another encoding can be given.
+    ``option`` is what messages call the place where another encoding can be given; empty where there is none.
 
     Raises:
         ValueError: in one line, what is wrong with the file and what to do about it.
@@ -72,7 +73,7 @@ def read_text(path: str | Path, encoding: str = "utf-8", option: str = "`encodin
     return decode(data, repr(str(path)), encoding, option)
 
 
-def decode(data: bytes, name: str, encoding: str = "utf-8", option: str = "`encoding`") -> str:
+def decode(data: bytes, name: str, encoding: str = "utf-8", option: str = "") -> str:
     """Decode ``data``; ``name`` is what messages call it. Raises `ValueError` as `read_text` does."""
     try:
         text = data.decode(encoding).removeprefix("\ufeff")
@@ -82,7 +83,8 @@ def decode(data: bytes, name: str, encoding: str = "utf-8", option: str = "`enco
         if b"\0" in data:
             raise ValueError(_binary(name, option)) from error
         byte = f"byte 0x{data[error.start]:02x} at offset {error.start}"
-        raise ValueError(f"{name} is not valid {encoding} ({byte}); give its {option}, such as latin-1") from error
+        hint = f"give its {option}, such as latin-1" if option else f"save it in {encoding}"
+        raise ValueError(f"{name} is not valid {encoding} ({byte}); {hint}") from error
     if "\0" in text:
         raise ValueError(_binary(name, option))
     if not text:
@@ -140,4 +142,5 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _binary(name: str, option: str) -> str:
-    return f"{name} is not text (it has NUL bytes); give a text file, or its {option} if it is utf-16 or utf-32"
+    hint = f"its {option} if it is utf-16 or utf-32" if option else "save it in utf-8"
+    return f"{name} is not text (it has NUL bytes); give a text file, or {hint}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import io
 import os
 import random
 import re
@@ -21,6 +22,7 @@ from ..registry import UnknownNameError, build
 from ..schema import PathText
 from . import _espeak
 from ._audio import Audio
+from ._characters import compose, separates, unify
 from .base import Document, Split
 
 RATE = 22_050
@@ -81,7 +83,7 @@ class Source:
             name, text = pieces[index * len(pieces) // wanted]
             draw = random.Random(f"{self.seed} {name}")
             voice, speed = draw.choice(self.voices), draw.choice(self.speeds)
-            audio = Audio(str(self._spoken(text, voice, speed)))
+            audio = Audio(str(self._spoken(compose(text), voice, speed)))
             yield Document(name, text, audio=audio, speaker=voice)
 
     def _pieces(self, document: Document) -> list[tuple[str, str]]:
@@ -91,11 +93,11 @@ class Source:
         return [(f"{document.name}/{index}", piece) for index, piece in enumerate(pieces)]
 
     def _spoken(self, text: str, voice: str, speed: int) -> Path:
-        """The file of a recording, which is made whole or not at all."""
+        """The file of a recording, which is made whole or not at all, and again where it is damaged."""
         folder = Path(self.cache) if self.cache else _user_cache()
         key = hashlib.sha256(f"{_engine()[2]}\n{voice}\n{speed}\n{text}".encode()).hexdigest()
         path = folder / key[:2] / f"{key[:24]}.flac"
-        if not path.is_file():
+        if not _intact(path):
             _write(path, speak(text, voice, speed))
         return path
 
@@ -139,7 +141,8 @@ def cut(text: str, chars: int) -> list[str]:
 
 def plain(text: str) -> str:
     """``text`` without what is neither a word, nor inside of one (don't, built-in), nor a mark of sentences."""
-    text = re.sub(r"[^\w\s.,;:!?'-]|_|(?<!\w)['-]|['-](?!\w)", " ", text.replace("\u2019", "'"))
+    text = "".join(" " if separates(c) and c not in ".,;:!?-" else c for c in unify(text.replace("\u2026", " ")))
+    text = re.sub(r"(?<!\w)['-]|['-](?!\w)", " ", text)
     return re.sub(r"\s*([.,;:!?])(?:\s*[.,;:!?])*", r"\1", " ".join(text.split()))
 
 
@@ -155,6 +158,18 @@ def _engine() -> tuple[str, str, str]:
 
 def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vqmem" / "spoken"
+
+
+def _intact(path: Path) -> bool:
+    """Whether a recording is there and is what was written: FLAC carries the MD5 of its samples."""
+    import soundfile
+
+    try:
+        data = path.read_bytes()
+        samples, rate = soundfile.read(io.BytesIO(data), dtype="int16")
+    except (FileNotFoundError, soundfile.LibsndfileError):
+        return False
+    return rate == RATE and hashlib.md5(samples.astype("<i2").tobytes()).digest() == data[26:42]
 
 
 def _write(path: Path, samples: np.ndarray) -> None:

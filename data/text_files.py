@@ -41,7 +41,7 @@ class Source:
             raise ValueError("data source text_files has no path; give `path: FILE_OR_FOLDER`")
         root = existing(self.path)
         if root.is_file():
-            yield _part(Document(root.name, read_text(root, self.encoding)), split)
+            yield _part(Document(root.name, read_text(root, self.encoding, "`encoding`")), split)
         elif any((root / name).is_dir() for name in SPLITS):
             yield from self._read(root, self._files(existing(root / split)))
         else:
@@ -59,7 +59,7 @@ class Source:
 
     def _read(self, root: Path, files: list[Path]) -> Iterator[Document]:
         for path in files:
-            yield Document(path.relative_to(root).as_posix(), read_text(path, self.encoding))
+            yield Document(path.relative_to(root).as_posix(), read_text(path, self.encoding, "`encoding`"))
 
 
 def _share(files: list[Path], root: Path, split: Split) -> list[Path]:

@@ -199,7 +199,7 @@ class UnitSpeaker(nn.Module):
     def speak(self, texts: Sequence[Int[Tensor, " _"]], temperature: float, generator: torch.Generator) -> list[Spoken]:
         """Say sentences side by side; ``temperature`` 0 takes the likeliest unit at each step.
 
-        Units do not repeat, and a letter has at most as many as `_MOST`. Durations are medians.
+        Whether a letter is done is drawn as the model says it, whatever the temperature above 0 (see `_draw`). Units do not repeat, and a letter has at most as many as `_MOST`. Durations are medians.
         """
         letters = pad_sequence(list(texts), batch_first=True, padding_value=-1)
         context, lengths = self.context(letters), (letters >= 0).sum(1)
@@ -250,7 +250,17 @@ def _median(logits: Float[Tensor, "*runs longest"]) -> Int[Tensor, "*runs"]:
 def _draw(
     logits: Float[Tensor, "rows symbols"], temperature: float, generator: torch.Generator
 ) -> Int[Tensor, " rows"]:
+    """A unit, or the last symbol: that the letter is done. ``temperature`` 0 takes the likeliest of all.
+
+    It tempers which unit is drawn and not whether the letter is done: that is often the likeliest single symbol, and
+    tempered it would be drawn too early, so that speech becomes too fast.
+    """
     if temperature == 0:
         return logits.argmax(1)
-    chances = torch.softmax((logits - logits.amax(1, keepdim=True)).cpu().double() / temperature, -1)
-    return torch.multinomial(chances, 1, generator=generator)[:, 0].to(logits.device)
+    device, logits = logits.device, logits.cpu().double()
+    done = torch.softmax(logits, -1)[:, -1:]
+    units = logits[:, :-1]
+    # Of a single unit that may not repeat none is left, and the letter is done.
+    units = torch.softmax((units - units.amax(1, keepdim=True)) / temperature, -1).nan_to_num(0)
+    chances = torch.cat([(1 - done) * units, done], -1)
+    return torch.multinomial(chances, 1, generator=generator)[:, 0].to(device)

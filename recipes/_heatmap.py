@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
+from ..console import visible
 from ._page import HERE, render
 
 SCRIPT = HERE / "_heatmap.js"
@@ -20,6 +20,7 @@ STYLE = HERE / "_heatmap.css"
 # orange and blue stay apart for every kind of colour blindness.
 _NEUTRAL, _HIGH, _LOW = np.array([150, 145, 138]), np.array([255, 145, 20]), np.array([95, 175, 255])
 _FAINT = 0.15
+_SYMBOLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
 
 LINE_END = "⏎"
 """Shown before each line break."""
@@ -52,8 +53,8 @@ def heatmap_page(tokens: Sequence[Mapping[str, Any]], title: str) -> str:
 def heatmap_terminal(tokens: Sequence[Mapping[str, Any]], signal: str = "surprise") -> Text:
     """The text with each token on a background as strong as its ``signal``: orange above, blue below 0.
 
-    Between the 2nd and the 98th percentile the scale is linear. Control characters are shown as symbols, so that a file
-    cannot command the terminal. Raises `ValueError` for a signal the tokens do not have.
+    Between the 2nd and the 98th percentile the scale is linear. Control characters are shown as symbols or escapes, so
+    that a file cannot command the terminal. Raises `ValueError` for a signal the tokens do not have.
     """
     key = "score" if signal == "surprise" else signal
     if tokens and key not in tokens[0]:
@@ -85,13 +86,7 @@ def style(strength: float) -> Style:
 
 def _visible(text: str) -> str:
     shown = text.replace("\r\n", "\n").replace("\n", f"{LINE_END}\n")
-    return "".join(char if char in "\n\t" else _symbol(char) for char in shown)
-
-
-def _symbol(char: str) -> str:
-    if ord(char) < 0x20:
-        return chr(0x2400 + ord(char))
-    return "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in ("Cc", "Cs") else char
+    return visible(shown.translate(_SYMBOLS))
 
 
 def _rounded(value: float) -> float:

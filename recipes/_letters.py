@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,21 +10,19 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u02bc\uff07`\u00b4", "'"))
-"""Quotation marks, modifier letter, full-width form and accents that are written for one."""
+from ..data._characters import separates, unify
 
 
 def normalise(text: str) -> str:
-    r"""``text`` as it is scored: NFKC, lower case, words of letters, digits and marks, single spaces.
+    r"""``text`` as it is scored: as `unify` makes it, lower case, words of letters, digits and marks, single spaces.
 
-    An apostrophe stays inside of a word; at its ends it is a quotation mark, or cannot be heard.
+    Numbers and abbreviations stay as they are written. An apostrophe stays inside of a word; at its ends it is a quotation mark, or cannot be heard.
 
     >>> normalise('  "Don\u2019t," she said \u2014 TWICE.')
     "don't she said twice"
     """
-    kept = unicodedata.normalize("NFKC", text).translate(APOSTROPHES).lower()
-    kept = unicodedata.normalize("NFKC", kept)  # what lower case has taken apart
-    words = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in kept).split()
+    kept = unify(unify(text).lower())  # again, for what lower case has taken apart
+    words = "".join(" " if separates(c) else c for c in kept).split()
     return " ".join(bare for word in words if (bare := word.strip("'")))
 
 
@@ -49,8 +46,8 @@ class Alphabet:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Alphabet:
-        """All characters of normalised ``texts``, and the space. Raises `ValueError` where there is no letter."""
-        return cls("".join(sorted({" "}.union(*texts))))
+        """All characters of ``texts``, as `unify` makes them, and the space. Raises `ValueError` without a letter."""
+        return cls("".join(sorted({" "}.union(*map(unify, texts)))))
 
     def __len__(self) -> int:
         """How many characters there are."""

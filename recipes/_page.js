@@ -3,6 +3,10 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const missing = "–";
 
+// What turns the direction of a line, and control characters, as escapes: as in the terminal.
+const escaped = (text) => text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g,
+  (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
+
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
@@ -10,7 +14,8 @@ function fill(node, attributes, children) {
     else if (value === true) node.setAttribute(name, "");
     else if (value !== false && value != null) node.setAttribute(name, value);
   }
-  node.append(...children.flat(Infinity).filter((child) => child != null));
+  node.append(...children.flat(Infinity).filter((child) => child != null)
+    .map((child) => (typeof child === "string" ? escaped(child) : child)));
   return node;
 }
 const element = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..console import one_line
+
 HERE = Path(__file__).parent
 
 
@@ -31,7 +33,7 @@ def render(
         "media-src data:; base-uri 'none'; form-action 'none'"
     )
     fields = {
-        "title": html.escape(title),
+        "title": html.escape(one_line(title)),
         "policy": policy,
         "style": style,
         "script": script,

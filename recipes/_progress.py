@@ -15,6 +15,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from ..console import one_line, visible
+
 T = TypeVar("T")
 
 PLAIN_EVERY = 10.0
@@ -31,16 +33,17 @@ class Bar:
     """
 
     def __init__(self, description: str, total: int | None, *, start: int = 0, quiet: bool = False) -> None:
-        self.description, self.total, self.start, self.done = description, total, start, start
+        self.description = one_line(description)
+        self.total, self.start, self.done = total, start, start
         self.quiet = quiet
         self.began = self.shown = time.monotonic()
         console = Console(stderr=True)
         self.live = None
         if console.is_terminal and not quiet:
-            text = "{task.fields[note]}"
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn(text))
+            texts = [TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[note]}")]
+            columns = (texts[0], BarColumn(), texts[1])
             self.live = Progress(*columns, console=console, refresh_per_second=4)
-            self.task = self.live.add_task(description, total=total, completed=start, note="")
+            self.task = self.live.add_task(self.description, total=total, completed=start, note="")
 
     def __enter__(self) -> Bar:
         with self._silenced():
@@ -62,6 +65,7 @@ class Bar:
 
     def say(self, message: str) -> None:
         """Print one line without disturbing the bar."""
+        message = visible(message)
         with self._silenced():
             if self.live is not None:
                 self.live.console.print(message, markup=False, highlight=False)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..artifacts import atomic_write
+from ..console import one_line
 from ..data._audio import RATE, Audio
 from ..models.scorers.base import SIGNALS
 from ._heatmap import strengths, style
@@ -87,10 +88,10 @@ def show_recording(
     if html is not None:
         clip = _clip(audio, span, scores)
         atomic_write(html, to_bytes(_page(clip, first, signal, name)))
-        print(f"{shown:.1f} s in {html}", file=sys.stderr)
+        print(f"{shown:.1f} s in {one_line(str(html))}", file=sys.stderr)
     elif image is not None:
         atomic_write(image, to_bytes(still(_clip(audio, span, scores), signal)))
-        print(f"{shown:.1f} s in {image}", file=sys.stderr)
+        print(f"{shown:.1f} s in {one_line(str(image))}", file=sys.stderr)
     elif as_json:
         sys.stdout.write("".join(f"{json.dumps(row)}\n" for row in _objects(scores, first)))
     else:

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from ..artifacts import atomic_write
+from ..console import one_line
 from ..data._audio import is_recording
 from ..data._reading import read_text
 from ..models.frame_scorer import is_frame_scorer
@@ -103,7 +104,7 @@ def _watched(chunks: Iterator[list[dict[str, Any]]], total: int, *, quiet: bool)
 
 def _print_json(chunks: Iterator[list[dict[str, Any]]]) -> None:
     for chunk in chunks:
-        sys.stdout.write("".join(json.dumps(token, ensure_ascii=False) + "\n" for token in chunk))
+        sys.stdout.write("".join(one_line(json.dumps(token, ensure_ascii=False)) + "\n" for token in chunk))
 
 
 def _write_page(chunks: Iterator[list[dict[str, Any]]], title: str, path: Path) -> None:
@@ -115,7 +116,7 @@ def _write_page(chunks: Iterator[list[dict[str, Any]]], title: str, path: Path) 
                 f"{title} has more than {PAGE_TOKENS:,} tokens, too many for a page; use --json, or a part"
             )
     atomic_write(path, heatmap_page(tokens, title).encode("utf-8", "replace"))
-    print(f"{len(tokens):,} tokens in {path}", file=sys.stderr)
+    print(f"{len(tokens):,} tokens in {one_line(str(path))}", file=sys.stderr)
 
 
 def _print_colours(chunks: Iterator[list[dict[str, Any]]], signal: str) -> None:

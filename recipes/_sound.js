@@ -13,7 +13,7 @@ const signalHelp = {
   const mean = (values) => values.reduce((sum, value) => sum + (value ?? 0), 0) / values.length;
   const tile = (value, label) => element("div", { class: "tile" }, element("b", {}, value), element("span", {}, label));
   audio.src = data.sound;
-  at("about").textContent = `Seconds ${format(plot.start, 2)} to ${format(plot.start + plot.seconds, 2)}, scored by ${data.model}.`;
+  at("about").textContent = `Seconds ${format(plot.start, 2)} to ${format(plot.start + plot.seconds, 2)}, scored by ${escaped(data.model)}.`;
   at("figures").append(
     tile(whole(starts.length), `${kind}s`),
     ...Object.entries(signals).map(([name, values]) => tile(format(mean(values)), `mean ${name}, ${unit}`)),

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from ..console import one_line
 from ..models.scorers.base import SIGNALS
 from ._page import HERE
 from ._score_audio import AudioScores
@@ -79,7 +80,7 @@ def still(clip: Clip, signal: str) -> str:
     """The picture as a file of its own, with the curve of one signal, on white."""
     first, rest = draw(clip, [signal]).split("\n", 1)
     style = f"<style>\n{_LIGHT}{STYLE.read_text(encoding='utf-8')}</style>"
-    title = f"<title>{escape(clip.name)}</title>"
+    title = f"<title>{escape(one_line(clip.name))}</title>"
     return f'{first}\n{title}\n{style}\n<rect class="paper" width="100%" height="100%"/>\n{rest}\n'
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..console import one_line
 from ..data._audio import RATE, Audio
 from ..data._reading import Skipping, UnreadableError
 from ..tokenizers_._units import stream_of
@@ -47,7 +48,7 @@ def show_units(files: Sequence[str], model: Path | None, *, deduplicate: bool, a
                 sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
     for line in clipped:
-        print(f"{line}; its units may be wrong", file=sys.stderr)
+        print(one_line(f"{line}; its units may be wrong"), file=sys.stderr)
     skipping.tell()
 
 
@@ -81,12 +82,13 @@ def _read(recording: Audio, tokenizer: UnitTokenizer, bar: Bar) -> tuple[Stream,
 def _objects(stream: Stream, name: str) -> Iterable[str]:
     whose = {"file": name} if name else {}
     for unit, start, end in zip(stream.ids.tolist(), stream.starts.tolist(), stream.ends.tolist(), strict=True):
-        yield json.dumps({**whose, "unit": unit, "start": round(start, 2), "end": round(end, 2)}, ensure_ascii=False)
+        times = {"start": round(start, 2), "end": round(end, 2)}
+        yield one_line(json.dumps({**whose, "unit": unit, **times}, ensure_ascii=False))
 
 
 def _line(stream: Stream, name: str, tokenizer: Tokenizer) -> str:
     units = tokenizer.decode(stream.ids.tolist())
-    return f"{name}\t{units}" if name else units
+    return f"{one_line(name)}\t{units}" if name else units
 
 
 def seconds_of(recording: Audio) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...registry import build
 from .._letters import told
 from .recipe import Config
 
@@ -30,7 +31,10 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
         lines.append(f"said, but outside the alphabet, and so always wrong: {told(figures['outside_alphabet'])}")
     if figures["skipped"]:
         lines.append(f"{len(figures['skipped'])} recordings left out; evaluation.json says which")
-    return "\n".join([*lines, f"saved in {config.out}; vqmem transcribe FILE --run {config.out} uses it"])
+    lines.append(f"saved in {config.out}")
+    if build("recognisers", config.recogniser).reads == "audio":  # units are in no file to transcribe
+        lines[-1] += f"; vqmem transcribe FILE --run {config.out} uses it"
+    return "\n".join(lines)
 
 
 def _short(text: str) -> str:

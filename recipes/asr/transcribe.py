@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from ...console import one_line
 from ...data._audio import Audio
 from ...data._reading import Skipping, UnreadableError
 from ...registry import UnknownNameError
@@ -21,19 +22,22 @@ from .text import Word, segments, words
 def show(files: Sequence[str], folder: Path, *, as_json: bool, beam: int | None, way: str | None, device: str) -> None:
     """Print what is said in recordings: a line each segment, or with ``as_json`` an object each word.
 
-    Nothing is printed of a recording before all of it was read. Those that cannot be read are passed over and listed on
-    standard error at the end; `UnreadableError` is raised where there are any.
+    A recording in which nothing is heard is one segment, or word, of its length and without text, so that every
+    recording that was read has a line. Nothing is printed of a recording before all of it was read. Those that cannot
+    be read are passed over and listed on standard error at the end; `UnreadableError` is raised where there are any.
     """
     run = load_run(folder, resolve_device(device), beam)
     if run.recogniser.reads != "audio":
-        raise ValueError(f"{folder} reads {run.recogniser.reads} that were made elsewhere, not recordings")
+        raise ValueError(
+            f"the run {str(folder)!r} reads {run.recogniser.reads} that were made elsewhere, not recordings; give --run "
+            "with one whose data are recordings"
+        )
     chosen = _way(run, way)
     skipping, total = Skipping(), sum(seconds_of(Audio(file)) for file in files)
     with Bar("transcribing", total, quiet=total < SLOW) as bar:
         for file in files:
             with skipping:
-                found = words(letter for _, letter in chosen([[_watched(file, bar)]]))
-                name = file if len(files) > 1 else ""
+                found, name = _heard(chosen, file, bar), file if len(files) > 1 else ""
                 lines = list(_objects(found, name) if as_json else _lines(segments(found), name))
                 sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
@@ -51,19 +55,27 @@ def _way(run: Run, name: str | None) -> Way:
     return ways[name]
 
 
-def _watched(file: str, bar: Bar) -> Audio:
-    before = bar.done
-    return Audio(file, heard=lambda second: bar.update(before + int(second)))
+def _heard(way: Way, file: str, bar: Bar) -> list[Word]:
+    """The words of a recording; where there is none, an empty one as long as the recording."""
+    before, end = bar.done, 0.0
+
+    def follow(second: float) -> None:
+        nonlocal end
+        end = second
+        bar.update(before + int(second))
+
+    found = list(words(letter for _, letter in way([[Audio(file, heard=follow)]])))
+    return found or [Word("", 0.0, end)]
 
 
-def _lines(found: Iterator[Word], name: str) -> Iterator[str]:
+def _lines(found: Iterable[Word], name: str) -> Iterator[str]:
     for segment in found:
         line = f"{segment.start:.2f}\t{segment.end:.2f}\t{segment.text}"
-        yield f"{name}\t{line}" if name else line
+        yield f"{one_line(name)}\t{line}" if name else line
 
 
-def _objects(found: Iterator[Word], name: str) -> Iterator[str]:
+def _objects(found: Iterable[Word], name: str) -> Iterator[str]:
     whose = {"file": name} if name else {}
     for word in found:
         times = {"start": round(word.start, 2), "end": round(word.end, 2)}
-        yield json.dumps({**whose, "word": word.text, **times}, ensure_ascii=False)
+        yield one_line(json.dumps({**whose, "word": word.text, **times}, ensure_ascii=False))

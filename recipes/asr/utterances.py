@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...artifacts import atomic_write, read_sealed, seal
+from ...console import one_line
 from ...data._audio import Audio
 from ...data._reading import Skipping, UnreadableError
 from ...data.base import Document, Split
@@ -42,7 +43,7 @@ def read(
     if [document.name for document in documents] != about["documents"]:
         raise ValueError(f"the documents of the split {split} are not those of {index}; use another out")
     if about["skipped"] and not fresh:
-        told = f"{len(about['skipped'])} documents of {split} are left out, as {index} says"
+        told = f"{len(about['skipped'])} documents of {split} are left out, as {one_line(str(index))} says"
         print(f"{told}; use another out to read them anew", file=sys.stderr)
     utterances = [
         Utterance(document.name, document.content(reads), normalise(document.text), length)

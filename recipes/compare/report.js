@@ -4,10 +4,10 @@
   const count = (value, word) => (finite(value) ? `${whole(value)} ${word}` : null);
   const seeds = data.seeds ?? [];
 
-  at("about").textContent = [
+  at("about").textContent = escaped([
     data.corpus && `${data.corpus}${data.split ? `, ${data.split} split` : ""}`, count(data.documents, "passages"), count(data.tokens, "tokens"),
     finite(data.bytes) ? size(data.bytes) : null, seeds.length === 1 ? "1 seed" : `${seeds.length} seeds`, `baseline ${data.baseline}`,
-  ].filter(Boolean).join(" · ");
+  ].filter(Boolean).join(" · "));
 
   const redraw = () => { drawTable(); drawCharts(); };
   const select = (label, values, onchange) => element("label", {}, element("span", {}, label),
@@ -36,7 +36,7 @@
     const memories = passage.held ? drawHeld(passage) : null;
     if (Object.keys(passage.signals ?? {}).length) {
       at("passage").hidden = false;
-      at("passage-title").textContent = `A passage by score: ${passage.name}`;
+      at("passage-title").textContent = `A passage by score: ${escaped(passage.name)}`;
       heatMap(at("map"), passage.tokens, passage.signals, { tall: true, onsignal: (name) => memories?.measure(name) });
     }
   }
@@ -63,8 +63,8 @@
     Intervals: "paired bootstrap over passages, 95%, expanded percentile (Hesterberg 2014); seeds averaged within each passage",
   };
   at("made").append(...Object.entries(rows).filter(([, value]) => value).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
-  at("command").textContent = data.command ?? missing;
-  at("config").textContent = JSON.stringify(data.config ?? {}, null, 2);
+  at("command").textContent = escaped(data.command ?? missing);
+  at("config").textContent = escaped(JSON.stringify(data.config ?? {}, null, 2));
 
   function duration(seconds) {
     const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60)];

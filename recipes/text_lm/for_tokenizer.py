@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from ... import __version__
+from ...console import one_line
 from ...tokenizers_.base import FILE
 from ...tokenizers_.pretrained import FrontEnd, PretrainedTokenizer
 from .._config import as_dict, digest, load
@@ -75,9 +76,10 @@ def _first_use(tokenizer: str, wanted: PretrainedTokenizer) -> Path:
     key = digest({"version": __version__, **made_with})
     folder, beside = cache / key, cache / f".{key}"
     if not folder.is_dir():
+        name = one_line(tokenizer)
         print(
-            f"no --model given: training a small scorer for {tokenizer} on built-in text, once (about a minute; kept "
-            f"in {folder}). For scores to rely on: vqmem train-scorer --tokenizer {tokenizer} --data TEXTS",
+            f"no --model given: training a small scorer for {name} on built-in text, once (about a minute; kept "
+            f"in {one_line(str(folder))}). For scores to rely on: vqmem train-scorer --tokenizer {name} --data TEXTS",
             file=sys.stderr,
         )
         with locked(beside):

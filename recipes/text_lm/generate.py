@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...artifacts import atomic_write, is_stream
+from ...console import one_line, visible
 from ...data._audio import Audio
 from ...registry import UnknownNameError
 from ...tokenizers_.base import Tokenizer, makes_of
@@ -72,6 +73,8 @@ def generate(reader: Reader, prompt: Int[Tensor, " time"], sampling: Sampling) -
 def show(folder: Path, prompt: str, sampling: Sampling, out: Path | None, device: str, **memory: Any) -> None:
     """Go on from ``prompt`` with the run in ``folder``: print text as it comes, or write speech to ``out``.
 
+    What a terminal would obey is shown (see `console.visible`); `continue_text` gives it as it is.
+
     ``memory`` are the strategy and capacity of `continue_text`. Raises `ValueError` as that does, and where a run on
     speech has no ``out`` or one on text has one.
     """
@@ -80,14 +83,14 @@ def show(folder: Path, prompt: str, sampling: Sampling, out: Path | None, device
         if out is None:
             raise ValueError(f"{folder} is a run on speech, which is written to a file; give -o out.wav")
         write_speech(run, prompt, out, sampling, **memory)
-        print(f"wrote {out}", file=sys.stderr if is_stream(out) else sys.stdout)
+        print(f"wrote {one_line(str(out))}", file=sys.stderr if is_stream(out) else sys.stdout)
         return
     if out is not None:
         raise ValueError(f"{folder} writes text and not sound; leave out -o {out}")
     pieces = continue_text(run, prompt, sampling, **memory)
-    print(prompt, end="", flush=True)  # only now that everything has been checked
+    print(visible(prompt), end="", flush=True)  # only now that everything has been checked
     for piece in pieces:
-        print(piece, end="", flush=True)
+        print(visible(piece), end="", flush=True)
     print()
 
 

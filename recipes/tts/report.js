@@ -17,5 +17,5 @@
   at("figures").append(element("tbody", {}, rows.filter(([value]) => value !== undefined).map(([value, meaning]) =>
     element("tr", {}, element("td", {}, format(value, 3)), element("td", {}, meaning)))));
   showSamples(data.samples);
-  at("config").textContent = JSON.stringify(data.config, null, 2);
+  at("config").textContent = escaped(JSON.stringify(data.config, null, 2));
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -10,18 +11,20 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ...data._characters import separates, unify
+
 EDGE = " "
 """Stands at both ends of a text: the silence there belongs to it."""
 RARE = 5
 """Characters that training texts have less often are not learnt."""
 
-_PLAIN = {ord(quote): '"' for quote in "\u201e\u201c\u201d\u00ab\u00bb"}
-_PLAIN |= {0x2018: "'", 0x2019: "'", 0x2013: "-", 0x2014: "-", 0x2026: "."}  # quotes, dashes, an ellipsis
+_DASHES = str.maketrans(dict.fromkeys("\u2012\u2013\u2014\u2015\u2212", "-") | {"\u2026": "."})
+"""Dashes, the minus, and an ellipsis."""
 
 
 def plain(text: str) -> str:
-    """In lower case, with plain quotes and dashes, composed characters and single spaces."""
-    return " ".join(unicodedata.normalize("NFC", text.translate(_PLAIN)).lower().split())
+    """As `unify` makes it, in lower case, with plain dashes and single spaces."""
+    return " ".join(unify(text.translate(_DASHES)).lower().split())
 
 
 def alphabet(texts: Iterable[str]) -> str:
@@ -33,14 +36,14 @@ def alphabet(texts: Iterable[str]) -> str:
 def spell(text: str, letters: str) -> tuple[Int[Tensor, " letters"], set[str]]:
     """The places in ``letters`` of a text's characters, an `EDGE` at both ends, and the characters that have none.
 
-    A character with a mark that is not in the alphabet is taken without the mark, if that is.
+    A character with a mark that is not in the alphabet is taken without the mark, if that is. Signs that are not in it
+    separate words; what else is not is left out.
     """
     places = {character: place for place, character in enumerate(letters)}
-    found, missing = [places[EDGE]], set()
-    for character in plain(text):
-        known = [c for c in (character, unicodedata.normalize("NFD", character)[0]) if c in places]
-        if known:
-            found.append(places[known[0]])
-        else:
-            missing.add(character)
-    return torch.tensor([*found, places[EDGE]]), missing
+    text = plain(text)
+    bare = {c: next((k for k in (c, unicodedata.normalize("NFD", c)[0]) if k in places), "") for c in {*text}}
+    missing = {character for character, known in bare.items() if not known}
+    if signs := "".join(re.escape(character) for character in missing if separates(character)):
+        text = re.sub(f"[ {signs}]*[{signs}][ {signs}]*", EDGE, text).strip()
+    found = [places[bare[character]] for character in f"{EDGE}{text}{EDGE}" if bare.get(character, character)]
+    return torch.tensor(found), missing

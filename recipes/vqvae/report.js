@@ -33,5 +33,5 @@
   }
 
   showSamples(data.samples);
-  at("config").textContent = JSON.stringify(data.config, null, 2);
+  at("config").textContent = escaped(JSON.stringify(data.config, null, 2));
 }
