@@ -75,9 +75,9 @@ examples:
   vqmem transcribe talk.mp3 --run runs/librispeech --beam 50
 Without --json a line is a stretch between pauses: start and end in seconds and the text, with tabs between; of several
 files, the file's name stands before them. An object of --json has the keys word, start and end, and file where there
-are several. A recording in which nothing is heard is one line, from 0 to its length, with an empty text. Memory does not
-grow with the length of a recording. Files that cannot be read are passed over and listed at the end, and the exit code
-is then 2. Characters that a terminal would obey are written as escapes, such as \\u001b.
+are several. A recording in which nothing is heard is one line, from 0 to its length, with an empty text. Memory does
+not grow with the length of a recording. Files that cannot be read are passed over and listed at the end, and the exit
+code is then 2. Characters that a terminal would obey are written as escapes, such as \\u001b.
 `vqmem asr --help` says how to train a recogniser.""",
 )
 
@@ -96,6 +96,8 @@ def _speak_arguments(parser: argparse.ArgumentParser) -> None:
     drawn = "0 says the likeliest unit at each step, more varies more (default 0.5)"
     parser.add_argument("--temperature", type=float, default=0.5, metavar="T", help=drawn)
     parser.add_argument("--seed", type=int, default=0, help="the same seed speaks the same (default 0)")
+    read = "in which numbers and abbreviations are read: de, en, or '' to leave them (default: the run's)"
+    parser.add_argument("--language", metavar="CODE", help=read)
     parser.add_argument("--device", default="cpu", help=_DEVICE)
 
 
@@ -106,7 +108,7 @@ def _speak(asked: argparse.Namespace) -> None:
     if (asked.text is None) == (asked.file is None):
         raise ValueError("give either a text or --file FILE; see `vqmem speak --help`")
     text = read_text(asked.file or "-", asked.encoding, "--encoding") if asked.text in (None, "-") else asked.text
-    show(text, asked.run, asked.out, Manner(asked.temperature, asked.seed), asked.device)
+    show(text, asked.run, asked.out, Manner(asked.temperature, asked.seed), asked.device, asked.language)
 
 
 SPEAK = Command(
@@ -118,5 +120,6 @@ examples:
   vqmem speak "two golden lions laugh" -o lions.wav
   vqmem speak --file chapter.txt -o chapter.flac --run runs/kerstin
   echo "six white cows run" | vqmem speak - -o cows.wav --temperature 0.8 --seed 3
-Characters that the voice has not learnt are named and left out. The file is written whole or not at all.""",
+Numbers, dates, amounts and abbreviations are read in words. Characters that the voice has not learnt are named and left
+out; signs among them separate words. The file is written whole or not at all.""",
 )

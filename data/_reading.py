@@ -49,7 +49,10 @@ class Skipping:
             others = f" (and {self.tried - 1} more like it)" if self.tried > 1 else ""
             raise UnreadableError(f"{self.reasons[0]}{others}")
         if self.reasons:
-            lines = [f"skipped {len(self.reasons)} of {self.tried}:", *(f"  {one_line(reason)}" for reason in self.reasons)]
+            lines = [
+                f"skipped {len(self.reasons)} of {self.tried}:",
+                *(f"  {one_line(reason)}" for reason in self.reasons),
+            ]
             print("\n".join(lines), file=sys.stderr)
 
 

@@ -199,7 +199,8 @@ class UnitSpeaker(nn.Module):
     def speak(self, texts: Sequence[Int[Tensor, " _"]], temperature: float, generator: torch.Generator) -> list[Spoken]:
         """Say sentences side by side; ``temperature`` 0 takes the likeliest unit at each step.
 
-        Whether a letter is done is drawn as the model says it, whatever the temperature above 0 (see `_draw`). Units do not repeat, and a letter has at most as many as `_MOST`. Durations are medians.
+        Whether a letter is done is drawn as the model says it, whatever the temperature above 0 (see `_draw`). Units do
+        not repeat, and a letter has at most as many as `_MOST`. Durations are medians.
         """
         letters = pad_sequence(list(texts), batch_first=True, padding_value=-1)
         context, lengths = self.context(letters), (letters >= 0).sum(1)

@@ -16,7 +16,8 @@ from ..data._characters import separates, unify
 def normalise(text: str) -> str:
     r"""``text`` as it is scored: as `unify` makes it, lower case, words of letters, digits and marks, single spaces.
 
-    Numbers and abbreviations stay as they are written. An apostrophe stays inside of a word; at its ends it is a quotation mark, or cannot be heard.
+    Numbers and abbreviations stay as they are written. An apostrophe stays inside of a word; at its ends it is a
+    quotation mark, or cannot be heard.
 
     >>> normalise('  "Don\u2019t," she said \u2014 TWICE.')
     "don't she said twice"

@@ -40,7 +40,9 @@ def start_processes(parallel: str, device: torch.device) -> tuple[int, int]:
     """Join the processes that ``torchrun`` started and return `ranks`. Raises ``ValueError`` for a bad ``parallel``."""
     rank, world = ranks()
     if parallel == "none" and world > 1:
-        raise ValueError(f"parallel = none, but torchrun started {world} processes; give ddp or fsdp for each key .parallel")
+        raise ValueError(
+            f"parallel = none, but torchrun started {world} processes; give ddp or fsdp for each key .parallel"
+        )
     if parallel == "fsdp" and world == 1:
         raise ValueError("parallel = fsdp needs torchrun with at least two processes; give none for each key .parallel")
     if world > 1 and not dist.is_initialized():

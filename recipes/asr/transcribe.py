@@ -29,8 +29,8 @@ def show(files: Sequence[str], folder: Path, *, as_json: bool, beam: int | None,
     run = load_run(folder, resolve_device(device), beam)
     if run.recogniser.reads != "audio":
         raise ValueError(
-            f"the run {str(folder)!r} reads {run.recogniser.reads} that were made elsewhere, not recordings; give --run "
-            "with one whose data are recordings"
+            f"the run {str(folder)!r} reads {run.recogniser.reads} that were made elsewhere, not recordings; "
+            "give --run with one whose data are recordings"
         )
     chosen = _way(run, way)
     skipping, total = Skipping(), sum(seconds_of(Audio(file)) for file in files)

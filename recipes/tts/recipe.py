@@ -30,10 +30,11 @@ from .._parallel import main_first, ranks, start_processes
 from .._train import TrainConfig, seed_all, train
 from .clips import Clip, Crops, Readings, align, aligned, read_clips
 from .evaluate import evaluate, lacking, speaker_figures, vocoder_figures
+from .reading import read_aloud
 from .report import write_report
 from .voice import Voice, load_part, part_of
 
-BESIDE = ("out", "device", "dtype", "eval_clips", "samples")
+BESIDE = ("out", "device", "dtype", "eval_clips", "samples", "language")
 """Keys that say where a run is made and what is shown of it, not what it is."""
 DETAILED = 16_000
 """Units, about, that codebooks of details are found on: those of recordings drawn from the training split."""
@@ -59,6 +60,9 @@ class Config:
     """Data source of recordings with their texts: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     units: str | dict[str, Any] = field(default_factory=lambda: {"name": "hubert_units", "clusters": 300})
     """Front-end of speech units, fitted on the training split; one voice bears more clusters than many do."""
+    language: str = "en"
+    """In which `vqmem speak` reads numbers and abbreviations: de or en; empty leaves them as they are. Texts to learn
+    from are taken as they are written."""
     train_seconds: float = 7200.0
     """Keep at most this many seconds of training recordings, the first ones, in memory (64 kB a second)."""
     eval_clips: int = 24
@@ -86,6 +90,7 @@ class Config:
         front_end = build("front-ends", self.units)
         if getattr(front_end, "reads", "text") != "audio" or front_end.deduplicate:
             raise ValueError(f"units = {self.units!r} must be of hubert_units, a unit a frame: without deduplicate")
+        read_aloud("", self.language)
         for name in ("rows", "vocoder_rows", "crop", "eval_clips"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is too small; give at least 1")
@@ -134,7 +139,7 @@ def run(config: Config) -> dict[str, Any]:
         with main_first():
             details = fit_details(config, vocoder, clips)
         speaker = fit_speaker(config, tokenizer, letters, read, held_out)
-        voice = Voice(tokenizer, speaker, vocoder, details)
+        voice = Voice(tokenizer, speaker, vocoder, details, config.language)
         figures = {"split": "dev", "clips": len(dev), **evaluate(voice, dev, held_out)}
         if ranks()[0] == 0:
             atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")

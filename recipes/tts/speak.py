@@ -14,11 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...artifacts import atomic_file, is_stream
+from ...console import one_line
 from ...data.spoken_text import cut
 from ...models.unit_vocoder import RATE, beside
 from ...registry import UnknownNameError
 from .._config import resolve_device
 from .._progress import Bar
+from .reading import read_aloud
 from .text import plain, spell
 from .voice import Voice, load_voice
 
@@ -62,9 +64,9 @@ def speak(voice: Voice, text: str, manner: Manner) -> Iterator[Float[Tensor, " _
 
 
 def pieces(voice: Voice, text: str) -> list[Int[Tensor, " letters"]]:
-    """The letters of a text in pieces that can be spoken: of those without a letter or digit nothing is said."""
+    """The letters of a text, read aloud, in pieces that can be spoken: those without a letter or digit are not."""
     most = min(PIECE, voice.speaker.taught or PIECE)
-    spelt = [spell(piece, voice.speaker.alphabet)[0] for piece in cut(text, most)]
+    spelt = [spell(piece, voice.speaker.alphabet)[0] for piece in cut(read_aloud(text, voice.language), most)]
     return [letters for letters in spelt if any(voice.speaker.alphabet[i].isalnum() for i in letters.tolist())]
 
 
@@ -79,8 +81,8 @@ def _spoken(voice: Voice, said: list[Tensor], manner: Manner) -> Iterator[Float[
 
 
 def unknown(voice: Voice, text: str) -> list[str]:
-    """The characters of a text that the voice has not learnt."""
-    return sorted(spell(text, voice.speaker.alphabet)[1])
+    """The characters of a text, read aloud, that the voice has not learnt."""
+    return sorted(spell(read_aloud(text, voice.language), voice.speaker.alphabet)[1])
 
 
 def write_speech(voice: Voice, text: str, out: Path, manner: Manner) -> float:
@@ -116,13 +118,17 @@ def _write(sound: Any, piece: Float[Tensor, " _"]) -> None:
         raise soundfile.LibsndfileError(2) from error  # an error of the system's
 
 
-def show(text: str, run: Path, out: Path, manner: Manner, device: str) -> None:
-    """Write the file, and tell its length and what was left out. Raises `ValueError` as `write_speech` does."""
+def show(text: str, run: Path, out: Path, manner: Manner, device: str, language: str | None = None) -> None:
+    """Write the file, and print its length and what was left out. Raises `ValueError` as `write_speech` does.
+
+    Numbers and abbreviations are read in ``language`` (default: the run's; empty: not at all).
+    """
     if not plain(text):
         raise ValueError("there is no text to speak; give at least a word")
     voice = load_voice(run, resolve_device(device))
+    voice = voice if language is None else voice._replace(language=language)
     if missing := unknown(voice, text):
         told = " ".join(map(repr, missing[:10])) + " and others" * (len(missing) > 10)
         print(f"left out, as this voice has not learnt them: {told}", file=sys.stderr)
     seconds = write_speech(voice, text, out, manner)
-    print(f"wrote {out}, {seconds:.1f} s", file=sys.stderr if is_stream(out) else sys.stdout)
+    print(f"wrote {one_line(str(out))}, {seconds:.1f} s", file=sys.stderr if is_stream(out) else sys.stdout)

@@ -41,9 +41,9 @@ def spell(text: str, letters: str) -> tuple[Int[Tensor, " letters"], set[str]]:
     """
     places = {character: place for place, character in enumerate(letters)}
     text = plain(text)
-    bare = {c: next((k for k in (c, unicodedata.normalize("NFD", c)[0]) if k in places), "") for c in {*text}}
-    missing = {character for character, known in bare.items() if not known}
+    known = {c: next((k for k in (c, unicodedata.normalize("NFD", c)[0]) if k in places), "") for c in {*text, EDGE}}
+    missing = {character for character, written in known.items() if not written}
     if signs := "".join(re.escape(character) for character in missing if separates(character)):
         text = re.sub(f"[ {signs}]*[{signs}][ {signs}]*", EDGE, text).strip()
-    found = [places[bare[character]] for character in f"{EDGE}{text}{EDGE}" if bare.get(character, character)]
+    found = [places[known[character]] for character in f"{EDGE}{text}{EDGE}" if character not in missing]
     return torch.tensor(found), missing

@@ -53,6 +53,21 @@ def test_text_is_normalised():
     assert normalise(" \u2014 ?! ") == normalise("") == ""
 
 
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("Do\u00adnau\u200bdampf\u200c\u200d\u2060schiff\ufeff", "donaudampfschiff"),
+        ("e\u0301te\u0301 \u202dna\u0308h\u202c \u05d0\u200f", "\u00e9t\u00e9 n\u00e4h \u05d0"),
+        ("o\ufe0fk \ufb01ve\u00a0\uff26\uff35 built\u2011in", "ok five fu built in"),
+        ("don\u00b4t don`t don\u2032t don\u02bct", "don't don't don't don't"),
+        ("ja/nein Berlin\u2013Hamburg a\u2014b c\u2026d", "ja nein berlin hamburg a b c d"),
+        ("Dr. No has 5 %", "dr no has 5"),
+    ],
+)
+def test_what_is_not_seen_splits_no_word_and_signs_do(written, words):
+    assert normalise(written) == words
+
+
 @given(st.text())
 def test_normalising_twice_changes_nothing(text):
     assert normalise(normalise(text)) == normalise(text)
@@ -64,6 +79,7 @@ def test_an_alphabet_is_learnt_and_tells_what_is_outside():
     assert alphabet.decode(alphabet.encode("one it's").tolist()) == "one it's"
     assert alphabet.decode(alphabet.encode("x one \u00e9 no").tolist()) == "one no"
     assert alphabet.outside(["x \u00e9 x", "one"]) == {"x": 2, "\u00e9": 1}
+    assert Alphabet.of(["e\u0301"]).characters == " \u00e9"
     with pytest.raises(ValueError, match="'A', which normalised text never has"):
         Alphabet.of(["A"])
     with pytest.raises(ValueError, match="no letter"):

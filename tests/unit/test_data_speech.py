@@ -180,6 +180,9 @@ def test_rows_that_name_files(tmp_path):
             "x. len. a built-in; 0 k 1.5, users own: x",
         ),
         ("+ * ()", ""),
+        ("Do\u00adnau\u200bdampf cafe\u0301 \ufb01ve built\u2011in", "Donaudampf caf\u00e9 five built-in"),
+        ("ja/nein Berlin\u2013Hamburg \ufeffdon\u2019t \u2018so\u2019", "ja nein Berlin Hamburg don't so"),
+        ("\u0939\u093f\u0928\u094d\u0926\u0940", "\u0939\u093f\u0928\u094d\u0926\u0940"),
     ],
 )
 def test_plain_text_has_nothing_that_is_read_aloud_and_is_no_word(written, said):
@@ -227,6 +230,35 @@ def test_what_is_in_the_cache_is_not_spoken_again(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         read("spoken_text", **keys)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "bit", "zeros", "text", "other"])
+def test_a_damaged_file_in_the_cache_is_made_again(damage, tmp_path):
+    keys = {"limit": 1, "chars": 30, "cache": str(tmp_path)}
+    (document,) = read("spoken_text", **keys)
+    path = Path(document.audio.name)
+    before = path.read_bytes()
+    half = len(before) // 2
+    if damage == "other":  # sound, but of another rate
+        soundfile.write(path, np.zeros(1000), 16_000, format="FLAC")
+    else:
+        bit = before[:half] + bytes([before[half] ^ 4]) + before[half + 1 :]
+        made = {"empty": b"", "half": before[:half], "bit": bit, "zeros": bytes(len(before)), "text": b"no sound"}
+        path.write_bytes(made[damage])
+    (again,) = read("spoken_text", **keys)
+    assert again == document
+    assert path.read_bytes() == before
+
+
+def test_what_is_not_seen_is_not_heard(tmp_path):
+    texts = ("hel\u200dlo cafe\u0301 zero\u200bwidth", "hello caf\u00e9 zerowidth")
+    heard = []
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.txt").write_text(f"{text}\n" * 9, encoding="utf-8")
+        source = {"name": "text_files", "path": str(tmp_path / f"{number}.txt")}
+        (document,) = read("spoken_text", text=source, limit=1, chars=30, voices=("en-us",), cache=str(tmp_path))
+        heard.append(Path(document.audio.name).read_bytes())
+    assert heard[0] == heard[1]
 
 
 def test_slow_speech_lasts_longer_and_voices_differ():

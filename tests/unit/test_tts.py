@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import random
 
 import numpy as np
@@ -14,7 +15,7 @@ from vqmem.models.details import Details, DetailsConfig, rows
 from vqmem.models.pitch import pulses, track
 from vqmem.models.residual import Residuals
 from vqmem.models.spectral import Bandwidth
-from vqmem.models.unit_speaker import Sentence, SpeakerConfig, Spoken, UnitSpeaker, steps_of, units_of
+from vqmem.models.unit_speaker import Sentence, SpeakerConfig, Spoken, UnitSpeaker, _draw, steps_of, units_of
 from vqmem.models.unit_vocoder import (
     FRAME,
     HOP,
@@ -32,6 +33,7 @@ from vqmem.recipes.tts import clips
 from vqmem.recipes.tts import speak as speaking
 from vqmem.recipes.tts.alignment import Aligner, Pair
 from vqmem.recipes.tts.clips import Clip, Crops, Readings
+from vqmem.recipes.tts.reading import names, read_aloud
 from vqmem.recipes.tts.speak import Manner, speak, unknown, write_speech
 from vqmem.recipes.tts.text import alphabet, plain, spell
 from vqmem.recipes.tts.voice import Voice
@@ -297,6 +299,36 @@ def test_the_same_seed_draws_the_same_units():
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_whether_a_letter_is_done_is_drawn_untempered_and_units_are_tempered(temperature):
+    model, letters = speaker(), torch.tensor([0, 1, 2, 0])
+    begun = model.batch([sentence(1)])
+    frames = model.said(torch.tensor([[model.start]])) + model.context(begun.letters)[:, :1]
+    logits = 3 * model.transformer(frames, torch.zeros(1, 1, dtype=torch.long)).logits[0, -1].detach()
+    logits[4] = -torch.inf  # the unit that may not repeat
+    plain_chances, tempered = [math.exp(x) for x in logits], [math.exp(x / temperature) for x in logits[:-1]]
+    done = plain_chances[-1] / sum(plain_chances)
+    wanted = [(1 - done) * x / sum(tempered) for x in tempered] + [done]
+    count = 20_000
+    drawn = _draw(logits.expand(count, -1), temperature, torch.Generator().manual_seed(0))
+    shares = torch.bincount(drawn, minlength=UNITS + 1) / count
+    for share, chance in zip(shares.tolist(), wanted, strict=True):
+        assert share == pytest.approx(chance, abs=5 * math.sqrt(chance * (1 - chance) / count) + 1e-9)
+    assert len(model.speak([letters], temperature, torch.Generator().manual_seed(0))[0].units)
+
+
+def test_a_temperature_near_0_does_not_make_letters_end_sooner():
+    """The likeliest symbol is that the letter is done: tempered it would be drawn nearly always."""
+    logits = torch.tensor([[0.0, 1.0, 1.0, 1.0, 2.0, 3.0]]).expand(20_000, -1)
+    wanted = float(torch.softmax(logits[0], 0)[-1])
+    for temperature in (1e-300, 0.05):
+        drawn = _draw(logits, temperature, torch.Generator().manual_seed(0))
+        assert (drawn == 5).float().mean() == pytest.approx(wanted, abs=0.02)
+        assert {*drawn.tolist()} <= {4, 5}
+    alone = torch.tensor([[-torch.inf, -3.0]])  # a single unit, which may not repeat
+    assert _draw(alone, 0.5, torch.Generator()).tolist() == [1]
+
+
 def test_batches_depend_on_how_many_came_before_alone():
     waveform = torch.randn(40 * FRAME, generator=torch.Generator().manual_seed(0))
     hz, voiced = track(waveform, RATE, HOP)
@@ -327,6 +359,92 @@ def test_text_is_spelt_with_what_the_voice_knows():
     ids, missing = spell("Bâd caß 語", " abcd")
     assert ids.tolist() == [0, 2, 1, 4, 0, 3, 1, 0, 0]
     assert missing == {"ß", "語"}
+
+
+LATIN = " abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ja/nein", "ja nein"),
+        ("ja / nein", "ja nein"),
+        ("Berlin\u2013Hamburg", "berlin hamburg"),
+        ("so\u2014und so", "so und so"),
+        ("a_b|c\u00b7d", "a b c d"),
+        ("well-known", "well known"),
+        ("don\u2019t", "dont"),
+        ("Do\u00adnau\u200bdampf\ufeffschiff", "donaudampfschiff"),
+        ("cafe\u0301", "cafe"),
+        ("\ufb01nd \uff26\uff35\uff2c\uff2c", "find full"),
+        ("/a/", "a"),
+        ("", ""),
+    ],
+)
+def test_signs_that_are_not_learnt_separate_words_and_what_is_not_seen_does_not(text, said):
+    assert "".join(LATIN[i] for i in spell(text, LATIN)[0]) == f" {said} "
+
+
+def test_signs_that_are_learnt_stay():
+    ids, missing = spell("Berlin\u2013Hamburg, don\u00b4t!", LATIN + "-'!")
+    assert "".join((LATIN + "-'!")[i] for i in ids) == " berlin-hamburg don't! "
+    assert missing == {","}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Dr. Lee has 3 kg, i.e. 10 % more.", "doctor Lee has three kilograms, that is ten percent more."),
+        ("In 1987 the USA had 1,234 people.", "In nineteen eighty seven the U S A had one thousand two hundred and "
+         "thirty four people."),
+        ("St. John, High St., No. 5; no. 3.14 007", "saint John, High street, number five; no. three point one four "
+         "zero zero seven"),
+        ("On March 5, 2024, at 10:05 a.m.", "On March fifth, twenty twenty four, at ten oh five a m."),
+        ("$2.50, \u00a31, \u20ac5 million, 5 \u20ac", "two dollars and fifty cents, one pound, five million euros, "
+         "five euros"),
+        ("2024-03-05: -5 \u00b0C", "March fifth twenty twenty four: minus five degrees Celsius"),
+        ("pp 10\u201320, the 1990s, 22nd", "pp ten to twenty, the nineteen nineties, twenty second"),
+        ("NATO, MP3 & SHOUT? 1.2.3 etc.", "NATO, M P three and S H O U T? one point two point three et cetera."),
+        ("ALL IS LOUD 5", "ALL IS LOUD five"),
+        ("1" * 16, " ".join(["one"] * 16)),
+        ("1,2,3 and 2\u00bd", "one,two,three and two one half"),
+    ],
+)  # fmt: skip
+def test_english_is_read_aloud(text, said):
+    assert read_aloud(text, "en") == said
+    assert read_aloud(text, "") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Dr. M\u00fcller kauft z.\u00a0B. 3,5 kg usw.", "Doktor M\u00fcller kauft zum Beispiel drei Komma f\u00fcnf "
+         "Kilogramm und so weiter."),
+        ("1987 waren es 1.234 Menschen", "neunzehnhundertsiebenundachtzig waren es eintausendzweihundertvierunddrei"
+         "\u00dfig Menschen"),
+        ("Am 3. Oktober, der 3. Mann, 3. Oktober", "Am dritten Oktober, der dritte Mann, dritter Oktober"),
+        ("05.03.2024 um 10:30 Uhr, 14:00 Uhr", "f\u00fcnfter M\u00e4rz zweitausendvierundzwanzig um zehn Uhr drei\u00dfig, "
+         "vierzehn Uhr"),
+        ("5,50 \u20ac, 1 \u20ac, 5 Mio. \u20ac, 10 %", "f\u00fcnf Euro und f\u00fcnfzig Cent, ein Euro, f\u00fcnf Millionen "
+         "Euro, zehn Prozent"),
+        ("Hauptstr. 5, Nr. 7, S. 12, d.h. 10\u201320", "Hauptstra\u00dfe f\u00fcnf, Nummer sieben, Seite zw\u00f6lf, das "
+         "hei\u00dft zehn bis zwanzig"),
+        ("Er ist 3. Dann 10\u202f000, 3.11", "Er ist drei. Dann zehntausend, drei Punkt elf"),
+    ],
+)  # fmt: skip
+def test_german_is_read_aloud(text, said):
+    assert read_aloud(text, "de") == said
+
+
+def test_what_is_read_aloud_has_no_digit_left_and_text_without_any_stays():
+    for language in names():
+        draw = random.Random(language)
+        for _ in range(300):
+            text = "".join(draw.choice("0123456789.,:-\u2013/ %$\u20ackmBa") for _ in range(12))
+            assert not any(map(str.isdigit, read_aloud(text, language))), text
+        assert read_aloud("Two golden lions laugh, don't they?", language) == "Two golden lions laugh, don't they?"
+    with pytest.raises(ValueError, match="unknown language to read aloud 'eng'; did you mean en"):
+        read_aloud("5", "eng")
 
 
 @pytest.fixture
@@ -373,6 +491,8 @@ def test_pieces_do_not_depend_on_those_before(voice, monkeypatch):
 
 def test_what_cannot_be_spoken_is_told(voice):
     assert unknown(voice, "abc. Ω") == [".", "ω"]
+    assert unknown(voice, "5") == ["f", "i", "v"], "as it is read"
+    assert unknown(voice._replace(language=""), "5") == ["5"]
     with pytest.raises(ValueError, match=r"nothing in '!\?' can be spoken: this voice knows abcde"):
         speak(voice, "!?", Manner())
     for bad in ({"temperature": -1.0}, {"temperature": float("nan")}, {"seed": -1}):
