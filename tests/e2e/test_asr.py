@@ -82,6 +82,7 @@ def test_a_recogniser_of_recordings(folder, trained, capsys, contents):
     assert main(["asr", str(folder / "ctc.yaml"), f"out={trained}"]) == 0
     out, _ = capsys.readouterr()
     assert "greedy  WER" in out
+    assert f"vqmem transcribe FILE --run {trained} uses it" in out
     assert "outside the alphabet, and so always wrong: '\u00e9' (1)" in out
     assert contents(trained) == before
 
@@ -127,6 +128,39 @@ def test_recordings_are_transcribed_with_times(folder, talking, capsys):
     assert main(["transcribe", str(folder / "0.wav"), "--run", str(talking)]) == 0
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert " ".join(text for _, _, text in lines) == " ".join(word["word"] for word in words)
+
+
+@pytest.fixture(scope="module")
+def deaf(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, made to write nothing."""
+    out = tmp_path_factory.mktemp("deaf") / "run"
+    shutil.copytree(trained, out)
+    model = recipe.load_run(out).transcriber.model  # pyright: ignore[reportAttributeAccessIssue]
+    model.head[-1].bias.data[0] += 1000
+    save_model(out / "model", KIND, read_config(out / "model", KIND)["fields"], model)
+    return out
+
+
+def test_a_recording_in_which_nothing_is_heard_has_a_line(folder, deaf, tmp_path, capsys):
+    names = ["short.wav", "a\n\tb \x1b]0;x\x07.wav"]
+    for name, samples in zip(names, (8_000, 20_000), strict=True):
+        soundfile.write(tmp_path / name, np.random.default_rng(0).standard_normal(samples) * 0.1, 16_000)
+    files = [str(folder / "0.wav"), *(str(tmp_path / name) for name in names)]
+    assert main(["transcribe", *files, "--run", str(deaf)]) == 0
+    out = capsys.readouterr().out
+    assert [line.split("\t")[1:] for line in out.splitlines()] == [
+        ["0.00", "1.00", ""],
+        ["0.00", "0.50", ""],
+        ["0.00", "1.25", ""],
+    ]
+    assert "a\\u000a\\u0009b \\u001b]0;x\\u0007.wav" in out
+    assert main(["transcribe", *files, "--run", str(deaf), "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert found == [
+        {"file": file, "word": "", "start": 0.0, "end": end} for file, end in zip(files, (1.0, 0.5, 1.25), strict=True)
+    ]
+    assert main(["transcribe", files[1], "--run", str(deaf)]) == 0
+    assert capsys.readouterr().out == "0.00\t0.50\t\n"
 
 
 def test_what_cannot_be_read_is_told_and_the_others_go_on(folder, talking, tmp_path, capsys):
@@ -232,8 +266,11 @@ def test_units_become_text_with_every_memory(folder, tmp_path, capsys, refused):
     figures = json.loads((out / "evaluation.json").read_text())
     assert list(figures["ways"]) == ["fifo@24", "fifo@16", "surprise@24", "surprise@16", "whole (CTC)"]
     assert all(f"{way:11}  WER" in told for way in figures["ways"])
+    assert told.endswith(f"saved in {out}\n"), "units are in no file to transcribe"
     assert figures["ways"]["fifo@24"]["utterances"] == 3, "a chapter is dev, and cut into its utterances"
-    assert "reads units that were made elsewhere" in refused("transcribe", folder / "0.wav", "--run", out)
+    told = refused("transcribe", folder / "0.wav", "--run", out)
+    assert "reads units that were made elsewhere" in told
+    assert "give --run with one whose data are recordings" in told
 
 
 def test_recordings_become_text_by_their_units(folder, tmp_path, capsys):

@@ -15,7 +15,7 @@ from vqmem.cli import main
 from vqmem.memory.policy import Guard
 from vqmem.recipes._corpus import Passage
 from vqmem.recipes._language_model import read_passages, score_passages
-from vqmem.recipes.text_lm.generate import Sampling, _texts, generate, reader
+from vqmem.recipes.text_lm.generate import Sampling, _texts, continue_text, generate, reader
 from vqmem.recipes.text_lm.recipe import Run, load_run
 from vqmem.registry import build
 from vqmem.tokenizers_.pretrained import PretrainedTokenizer
@@ -163,6 +163,17 @@ def test_bytes_that_are_not_text_are_said_as_they_decode(tokens):
     assert "".join(_texts(tokenizer, [0x61], tokens)) == tokenizer.decode([0x61, *tokens])[1:]
     for piece in _texts(tokenizer, [0x61], "naïve 語🐋".encode()):
         assert "\N{REPLACEMENT CHARACTER}" not in piece
+
+
+def test_text_cannot_command_the_terminal(tiny_run, capsys, monkeypatch):
+    prompt = "\x1b]0;title\x07 \u202eevil\u2067 \x9b31m\r\n\tname"
+    monkeypatch.setattr("vqmem.recipes.text_lm.generate._texts", lambda *given: iter(["\x1b[2J", "a\nb", "\u2066"]))
+    run = load_run(tiny_run)
+    assert list(continue_text(run, prompt, Sampling(3))) == ["\x1b[2J", "a\nb", "\u2066"], "as it is"
+    assert main(["generate", str(tiny_run), "--prompt", prompt, "--tokens", "3"]) == 0
+    out, told = capsys.readouterr()
+    shown = "\\u001b]0;title\\u0007 \\u202eevil\\u2067 \\u009b31m\n\tname"
+    assert (out, told) == (f"{shown}\\u001b[2Ja\nb\\u2066\n", "")
 
 
 def test_generate_with_the_tokenizer_of_another_model(capsys, config_file, tmp_path):

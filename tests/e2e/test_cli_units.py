@@ -60,6 +60,22 @@ def test_several_files_name_theirs_and_what_is_wrong_is_listed(clip, tmp_path, c
     assert {unit["file"] for unit in objects(capsys.readouterr().out)} == {str(clip)}
 
 
+@pytest.mark.parametrize("name", ["a\n\tb.flac", "\x1b]0;title\x07.flac", "\u202ecalf.flac"])
+def test_names_of_files_cannot_command_the_terminal(name, clip, tmp_path, capsys):
+    file = str(tmp_path / name)
+    shutil.copy(clip, file)
+    assert main(["units", str(clip), file]) == 0
+    (first, second) = capsys.readouterr().out.splitlines()
+    shown, units = second.split("\t")
+    assert units == first.split("\t")[1]
+    assert shown.isprintable()
+    assert json.loads(f'"{shown}"') == file
+    assert main(["units", str(clip), file, "--json"]) == 0
+    out = capsys.readouterr().out
+    assert {unit["file"] for unit in objects(out)} == {str(clip), file}
+    assert out.replace("\n", "").isprintable()
+
+
 def test_a_recording_at_full_scale_is_warned_of(tmp_path, capsys):
     tone = np.clip(3 * np.sin(np.arange(16_000) / 20), -1, 1)
     soundfile.write(tmp_path / "loud.wav", tone, 16_000)

@@ -159,6 +159,23 @@ def test_text_is_spoken_into_a_pipe(trained: Path, tmp_path: Path, monkeypatch, 
     assert [path.name for path in tmp_path.iterdir()] == ["pipe.flac"]
 
 
+def test_numbers_are_read_in_the_language_of_the_run(trained: Path, tmp_path: Path, capsys, refused) -> None:
+    out = ["-o", str(tmp_path / "a.wav"), "--run", str(trained)]
+    for language, left in (([], "'n' 'o'"), (["--language", "de"], "'e' 'i' 'n' 's'"), (["--language", ""], "'1'")):
+        assert main(["speak", "a 1 dad/cab", *out, *language]) == 0
+        assert set(left.split()) | {"'/'"} <= set(capsys.readouterr().err.split(": ")[1].split())
+    assert "unknown language to read aloud 'eng'" in refused("speak", "1", *out, "--language", "eng")
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    config = (copy / "config.yaml").read_text()
+    assert "language: en" in config
+    for written, told in (("language: de", "'s'"), ("", "'o'")):
+        (copy / "config.yaml").write_text(config.replace("language: en", written))
+        assert main(["speak", "a 1", "-o", str(tmp_path / "a.wav"), "--run", str(copy)]) == 0
+        assert told in capsys.readouterr().err
+    (copy / "config.yaml").write_text("a: [")
+    assert "is damaged" in refused("speak", "a", "-o", tmp_path / "a.wav", "--run", copy)
+
+
 def test_what_cannot_be_spoken_is_refused_in_a_line(trained: Path, tmp_path: Path, refused) -> None:
     out, run = tmp_path / "out.wav", ("--run", trained)
     out.write_bytes(b"before")

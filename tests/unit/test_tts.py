@@ -423,11 +423,14 @@ def test_english_is_read_aloud(text, said):
         ("1987 waren es 1.234 Menschen", "neunzehnhundertsiebenundachtzig waren es eintausendzweihundertvierunddrei"
          "\u00dfig Menschen"),
         ("Am 3. Oktober, der 3. Mann, 3. Oktober", "Am dritten Oktober, der dritte Mann, dritter Oktober"),
-        ("05.03.2024 um 10:30 Uhr, 14:00 Uhr", "f\u00fcnfter M\u00e4rz zweitausendvierundzwanzig um zehn Uhr drei\u00dfig, "
+        ("05.03.2024 um 10:30 Uhr, 14:00 Uhr",
+         "f\u00fcnfter M\u00e4rz zweitausendvierundzwanzig um zehn Uhr drei\u00dfig, "
          "vierzehn Uhr"),
-        ("5,50 \u20ac, 1 \u20ac, 5 Mio. \u20ac, 10 %", "f\u00fcnf Euro und f\u00fcnfzig Cent, ein Euro, f\u00fcnf Millionen "
+        ("5,50 \u20ac, 1 \u20ac, 5 Mio. \u20ac, 10 %",
+         "f\u00fcnf Euro und f\u00fcnfzig Cent, ein Euro, f\u00fcnf Millionen "
          "Euro, zehn Prozent"),
-        ("Hauptstr. 5, Nr. 7, S. 12, d.h. 10\u201320", "Hauptstra\u00dfe f\u00fcnf, Nummer sieben, Seite zw\u00f6lf, das "
+        ("Hauptstr. 5, Nr. 7, S. 12, d.h. 10\u201320",
+         "Hauptstra\u00dfe f\u00fcnf, Nummer sieben, Seite zw\u00f6lf, das "
          "hei\u00dft zehn bis zwanzig"),
         ("Er ist 3. Dann 10\u202f000, 3.11", "Er ist drei. Dann zehntausend, drei Punkt elf"),
     ],
