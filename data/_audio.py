@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..console import one_line
 from ..schema import expand
 from ._decoding import Compressed, Frames, Uncompressed, opened
 from ._mixing import mixed
@@ -145,7 +146,7 @@ class Audio:
 
     def _warn(self, line: str) -> None:
         if line not in self.warned:
-            print(line, file=sys.stderr)
+            print(one_line(line), file=sys.stderr)
         self.warned.add(line)
 
 
