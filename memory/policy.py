@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .slots import Slots
 
@@ -129,13 +130,21 @@ def age(slots: Slots, now: Int[Tensor, " batch"]) -> Int[Tensor, "batch slots"]:
     return (now[:, None] - slots.positions).clamp(min=1)
 
 
-def smooth(worth: Tensor, slots: Slots, window: int) -> Float[Tensor, "batch slots"]:
-    """The mean over the valid slots at most ``window // 2`` tokens away to either side."""
+def smooth(worth: Float[Tensor, "batch slots"], slots: Slots, window: int) -> Float[Tensor, "batch slots"]:
+    """The mean over the valid slots at most ``window // 2`` tokens away to either side.
+
+    Differences of running sums over the slots in order of position, in float64, where nothing that matters cancels.
+    """
     if window == 1:
         return worth
-    apart = (slots.positions[:, :, None] - slots.positions[:, None, :]).abs()
-    near = ((apart <= window // 2) & slots.valid[:, None, :]).float()
-    return torch.einsum("bij,bj->bi", near, worth) / near.sum(2).clamp(min=1)
+    order = _by_position(slots)
+    places = torch.where(slots.valid, slots.positions, -1).gather(1, order)
+    sums = F.pad(torch.where(slots.valid, worth, 0).double().gather(1, order).cumsum(1), (1, 0))
+    # Invalid slots stand at -1, where no window begins.
+    start = torch.searchsorted(places, (slots.positions - window // 2).clamp(min=0))
+    stop = torch.searchsorted(places, slots.positions + window // 2, right=True)
+    total = sums.gather(1, stop) - sums.gather(1, start)
+    return (total / (stop - start).clamp(min=1)).to(worth.dtype)
 
 
 def select(

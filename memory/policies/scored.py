@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..policy import age, smooth
@@ -82,8 +82,10 @@ class Policy:
         return lives if self.age == "linear" else 1 - torch.exp2(-lives)
 
 
-def _has_newer_copy(slots: Slots) -> Float[Tensor, "batch slots"]:
-    same = slots.tokens[:, :, None] == slots.tokens[:, None, :]
-    newer = slots.positions[:, None, :] > slots.positions[:, :, None]
-    whole = (slots.valid & (slots.tokens >= 0))[:, None, :]
-    return (same & newer & whole).any(dim=2).float()
+def _has_newer_copy(slots: Slots) -> Bool[Tensor, "batch slots"]:
+    """Whether a valid slot further on has the same token, which pooled slots (-1) do not have."""
+    tokens = torch.where(slots.valid, slots.tokens, -1)
+    order = slots.positions.argsort(dim=1, stable=True)
+    order = order.gather(1, tokens.gather(1, order).argsort(dim=1, stable=True))
+    last = torch.searchsorted(tokens.gather(1, order), tokens, right=True) - 1
+    return (tokens >= 0) & (slots.positions.gather(1, order.gather(1, last)) > slots.positions)
