@@ -12,12 +12,13 @@ import importlib
 import importlib.metadata
 import pkgutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .schema import UnknownNameError, coerce
+from .schema import UnknownNameError, coerce, shown
 
 ROOT = Path(__file__).parent
 
@@ -119,10 +120,12 @@ def build(kind: str, spec: Any) -> Any:
 
     >>> build("policies", {"name": "scored", "rarity": 2.0})  # doctest: +SKIP
     """
-    fields = dict(spec) if isinstance(spec, dict) else {"name": spec}
+    fields = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
     name = fields.pop("name", None)
     if not isinstance(name, str):
-        raise ValueError(f"{_singular(kind)} {spec!r} has no name; add `name: ...` (one of {', '.join(names(kind))})")
+        raise ValueError(
+            f"{_singular(kind)} {shown(spec)} has no name; add `name: ...` (one of {', '.join(names(kind))})"
+        )
     return coerce(load(kind, name), fields, name)
 
 

@@ -133,12 +133,18 @@ def _keys(schema: Any, key: str) -> list[str]:
     return [*paths.values(), *(path for part in nested for path in part)]
 
 
+def shown(value: Any) -> str:
+    """``value`` for an error message: on one line, and not long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 200 else f"{text[:200]} …"
+
+
 def _wrong(key: str, value: Any, hint: Any) -> ValueError:
     close: list[str] = []
     if get_origin(hint) is Literal:
         close = difflib.get_close_matches(str(value), [str(arg) for arg in get_args(hint)], n=1)
     meant = f"; did you mean {close[0]}?" if close else ""
-    return ValueError(f"{key} = {value!r} is not {type_name(hint)}{meant}")
+    return ValueError(f"{key} = {shown(value)} is not {type_name(hint)}{meant}")
 
 
 def type_name(hint: Any) -> str:

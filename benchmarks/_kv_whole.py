@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from vqmem.memory._hf_hooks import Watch, attach, mask_of
 from vqmem.memory._hf_hooks import score as score_tokens
-from vqmem.memory._hf_policy import resolve
+from vqmem.memory._hf_policy import require_match, resolve
 from vqmem.memory.bank import Memory
 from vqmem.memory.policy import Guard, Seen
 
@@ -72,7 +72,8 @@ class Reading(DynamicCache):
 
     def by_policy(self, policy: Any, scorer: Any, capacity: int) -> list[Tensor]:
         """What `vqmem.memory.hf_cache.VQMemCache` keeps that reads the text with so many slots, by layer."""
-        memory = Memory(capacity, resolve(policy), guard=Guard(self.sinks, recent(capacity, self.sinks)))
+        memory = Memory(capacity, resolve(policy, scorer), guard=Guard(self.sinks, recent(capacity, self.sinks)))
+        require_match(memory.policy, scorer)
         valid = torch.ones_like(self.ids, dtype=torch.bool)
         positions = torch.arange(self.ids.shape[1])[None]
         state = None if scorer is None else scorer.initial_state(1)

@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..schema import shown
 from .compression.base import Compression
 from .compression.drop import Compression as Drop
 from .policies.fifo import Policy as Fifo
-from .policy import Guard, Policy, Seen, observe, select
+from .policy import Guard, Policy, Seen, observe, select, whole_number
 from .slots import Slots, concatenate
 from .standardiser import initial_moments, standardise
 
@@ -74,6 +75,11 @@ class Written(NamedTuple):
     squeezed: Slots
 
 
+_MADE_BY = {
+    "policy": "what vqmem.registry.build('policies', 'fifo') makes (`vqmem list policies` names all)",
+    "compression": "what vqmem.registry.build('compressions', 'drop') makes (`vqmem list compressions` names all)",
+    "guard": "a Guard, such as Guard(sinks=4)",
+}
 _NEWEST: Any = Fifo()
 """How pooled slots are kept."""
 
@@ -82,7 +88,8 @@ _NEWEST: Any = Fifo()
 class Memory:
     """At most ``capacity`` slots a row (whole and pooled together), kept by ``policy`` within ``guard``.
 
-    Raises `ValueError` where the capacity is below 1 or has no room for the guards.
+    Raises `ValueError` for a capacity that is no whole number, is below 1 or has no room for the guards, and for parts
+    that are not what their names say.
     """
 
     capacity: int
@@ -92,7 +99,12 @@ class Memory:
     guard: Guard = field(default_factory=Guard)
 
     def __post_init__(self) -> None:
-        """Check that there is room."""
+        """Check that all parts are what they should be, and that there is room."""
+        for name, kind in (("policy", Policy), ("compression", Compression), ("guard", Guard)):
+            part = getattr(self, name)
+            if isinstance(part, type) or not isinstance(part, kind):
+                raise ValueError(f"{name}={shown(part)} is no {name}; give {_MADE_BY[name]}")
+        object.__setattr__(self, "capacity", whole_number("capacity", self.capacity))
         if self.capacity < 1:
             raise ValueError(f"capacity={self.capacity}; a memory needs at least 1 slot")
         if self.whole < self.compression.rate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any, cast
 
 import torch
@@ -21,10 +22,10 @@ from ..models.scorers.base import ScorerModel
 from ._hf_hooks import Watch, attach, mask_of, new_tokens, score
 from ._hf_int8 import pack, unpack
 from ._hf_models import count_layers
-from ._hf_policy import check_scorer, resolve
+from ._hf_policy import require_match, require_vocabulary, resolve, resolve_scorer
 from ._hf_positions import Rotation
 from .bank import Memory, State
-from .policy import Guard, Judge, Observer, Policy, Seen
+from .policy import Guard, Judge, Observer, Policy, Seen, whole_number
 
 
 @dataclass(frozen=True)
@@ -157,12 +158,14 @@ class VQMemCache(Cache):
     keys, whenever the model would come to the end of the positions that it was trained for. With ``storage="int8"``
     kept keys and values are held in 8 bits, each off by 1/510 of the range of its slot and head at most.
 
-    ``policy`` is a name, its YAML mapping or the object itself; ``scorer`` a trained scorer of this model's token ids
-    for policies that want scores. The first ``sinks`` and the newest ``recent`` tokens stay whatever the policy says
-    (default: half of the capacity that the sinks leave). Policies that look at attention see the mean over heads and
-    layers: where the papers let every head or layer evict for itself, one set of tokens is kept here.
+    ``scorer`` is a trained scorer of this model's token ids, or the folder of its run, for policies that want scores.
+    ``policy`` is a name, its YAML mapping or the object itself; by default the one that suits the scorer. The first
+    ``sinks`` and the newest ``recent`` tokens (default: half of the capacity that the sinks leave) stay whatever the
+    policy says. Policies that look at attention see the mean over heads and layers: where the papers let every head
+    or layer evict for itself, one set of tokens is kept here.
 
-    Raises `ValueError` for a model that cannot work, a capacity without room for the guards, a missing scorer.
+    Raises `ValueError` for a model that cannot work, a capacity without room for the guards, a missing scorer, one
+    of another tokenizer or without the signals that the policy weighs.
     """
 
     layers: Any
@@ -170,13 +173,13 @@ class VQMemCache(Cache):
     def __init__(
         self,
         model: Any,
-        capacity: int,
-        policy: str | Mapping[str, Any] | Policy = "scored",
-        scorer: ScorerModel | None = None,
-        sinks: int = 4,
-        recent: int | None = None,
-        positions: str = "kept",
-        storage: str = "full",
+        capacity: int | Any,  # what is none of these is refused by its value
+        policy: str | Mapping[str, Any] | Policy | Any | None = None,
+        scorer: ScorerModel | str | PathLike[str] | Any | None = None,
+        sinks: int | Any = 4,
+        recent: int | Any | None = None,
+        positions: str | Any = "kept",
+        storage: str | Any = "full",
     ) -> None:
         layers = count_layers(model)
         if positions not in ("kept", "compact"):
@@ -184,10 +187,12 @@ class VQMemCache(Cache):
         if storage not in ("full", "int8"):
             raise ValueError(f"storage={storage!r}; use full or int8")
         self._rotation = Rotation(model) if positions == "compact" else None
-        recent = max(0, capacity - sinks) // 2 if recent is None else recent
-        memory = Memory(capacity, resolve(policy), guard=Guard(sinks, recent))
-        check_scorer(memory.policy, scorer)
-        self.model, self.scorer = model, scorer
+        if recent is None:
+            recent = max(0, whole_number("capacity", capacity) - whole_number("sinks", sinks)) // 2
+        self.model, self.scorer = model, resolve_scorer(scorer, getattr(model, "device", "cpu"))
+        require_vocabulary(self.scorer, model)
+        memory = Memory(capacity, resolve(policy, self.scorer), guard=Guard(sinks, recent))
+        require_match(memory.policy, self.scorer)
         self._desk = Desk(memory)
         super().__init__(layers=[VQMemLayer(self._desk, storage) for _ in range(layers)])
         watched = cast(Judge, memory.policy).layers(model) if "layers" in memory.requires else ()

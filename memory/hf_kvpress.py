@@ -6,6 +6,7 @@ import inspect
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, ClassVar
 
 import torch
@@ -21,7 +22,7 @@ except ImportError as error:
 
 from ..models.scorers.base import ScorerModel
 from ._hf_hooks import new_tokens, score
-from ._hf_policy import check_scorer, resolve
+from ._hf_policy import require_match, require_vocabulary, resolve, resolve_scorer
 from .bank import Memory
 from .policy import Guard, Policy
 from .slots import Slots
@@ -91,16 +92,17 @@ class VQMemPress(ScorerPress):
     """
 
     compression_ratio: float = 0.0
-    policy: str | Mapping[str, Any] | Policy = "scored"
-    scorer: ScorerModel | None = None
+    policy: str | Mapping[str, Any] | Policy | None = None
+    scorer: ScorerModel | str | PathLike[str] | None = None
     sinks: int = 4
     recent: int = 0
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a policy that cannot work here, a missing scorer, negative guards."""
         super().__post_init__()
-        self._guard, self._memory = Guard(self.sinks, self.recent), Memory(1, resolve(self.policy))
-        check_scorer(self._memory.policy, self.scorer)
+        self._scorer = resolve_scorer(self.scorer)
+        self._guard, self._memory = Guard(self.sinks, self.recent), Memory(1, resolve(self.policy, self._scorer))
+        require_match(self._memory.policy, self._scorer)
         if self._memory.observes:
             raise ValueError(
                 f"policy={self.policy!r} looks at attention, keys or layers; kvpress has presses of its own for that"
@@ -111,6 +113,9 @@ class VQMemPress(ScorerPress):
 
     def post_init_from_model(self, model: Any) -> None:
         """Called by kvpress, wrappers included: take note of the tokens of each pass, until the press is gone."""
+        require_vocabulary(self._scorer, model)
+        if isinstance(self._scorer, nn.Module) and self._scorer is not self.scorer:  # loaded here, on the CPU
+            self._scorer.to(model.device)
         if self._detach is not None:
             self._detach()
         held, decoder = weakref.ref(self), model.get_decoder()
@@ -151,8 +156,8 @@ class VQMemPress(ScorerPress):
         self, tokens: Int[Tensor, "batch tokens"], valid: Bool[Tensor, "batch tokens"]
     ) -> Float[Tensor, "batch tokens"]:
         """What the tokens are worth: priorities from 0 on, guarded ones above, -1 for padding."""
-        state = None if self.scorer is None else self.scorer.initial_state(len(tokens))
-        scores, _ = score(self.scorer, tokens, valid, state)
+        state = None if self._scorer is None else self._scorer.initial_state(len(tokens))
+        scores, _ = score(self._scorer, tokens, valid, state)
         positions = (valid.cumsum(1) - 1).clamp(min=0)
         memory, payload = self._memory, (tokens,)
         slots = memory.append(memory.empty(payload), payload, tokens, positions, scores, valid).slots

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -11,6 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..models.scorers.base import SIGNALS, policy_of, signals_of
+from ..schema import shown
 from .slots import Slots
 
 
@@ -23,7 +28,9 @@ class Policy(Protocol):
         """What the memory must provide beyond tokens, positions and age.
 
         ``"scores"`` (a scorer runs along), ``"usage"`` (attention weights are shown to it, see `Observer`), ``"norms"``
-        (so are the norms of keys) or ``"layers"`` (so is every layer, see `Judge`); a class variable will do.
+        (so are the norms of keys) or ``"layers"`` (so is every layer, see `Judge`); a class variable will do. The
+        weights of the scorer's signals are fields with their names; a policy that reads scores otherwise declares those
+        that it uses as ``signals``.
         """
         ...
 
@@ -96,13 +103,56 @@ class Guard:
     recent: int = 0
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for negative guards."""
+        """Raise `ValueError` for guards that are no whole numbers, or negative."""
+        for name in ("sinks", "recent"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         if self.sinks < 0 or self.recent < 0:
             raise ValueError(f"guards cannot be negative: sinks={self.sinks}, recent={self.recent}; use 0 for no guard")
 
     def holds(self, slots: Slots, now: Int[Tensor, " batch"]) -> Bool[Tensor, "batch slots"]:
         """Which slots it keeps."""
         return (slots.positions < self.sinks) | (slots.positions >= now[:, None] - self.recent)
+
+
+def whole_number(name: str, value: Any) -> int:
+    """``value``, which may come from numpy or torch, as an ``int``. Raises `ValueError` where it is no whole number."""
+    number = None
+    if isinstance(value, float) and value.is_integer():
+        number = int(value)
+    elif not isinstance(value, bool) and getattr(value, "dtype", None) is not torch.bool:
+        with contextlib.suppress(TypeError):
+            number = operator.index(value)  # pyright: ignore[reportArgumentType]
+    if number is None or not -(2**63) < number < 2**63:
+        raise ValueError(f"{name}={shown(value)} is not a whole number of tokens; give one, such as 256")
+    return number
+
+
+def require_signals(policy: Policy, scorer: Any, where: str = "") -> None:
+    """Raise `ValueError`, which begins with ``where``, if ``policy`` weighs a signal that ``scorer`` does not give.
+
+    ``scorer`` is a `ScorerModel` or the `Scorer` that builds it.
+    """
+    given = signals_of(scorer)
+    missing = [name for name in _weighed(policy) if name not in given]
+    if missing:
+        raise ValueError(
+            f"{where}policy {variant_name(policy)} weighs {' and '.join(missing)}, which the scorer "
+            f"{variant_name(scorer)} does not give; weigh {' or '.join(given)}, as in {json.dumps(policy_of(scorer))}"
+        )
+
+
+def variant_name(variant: Any) -> str:
+    """What configs call a policy or a scorer: the name of its file."""
+    return type(variant).__module__.split(".")[-1]
+
+
+def _weighed(policy: Policy) -> tuple[str, ...]:
+    """The signals that ``policy`` uses: those it declares, else those that have a weight, else all if it wants any."""
+    if hasattr(policy, "signals"):
+        return tuple(policy.signals)  # pyright: ignore[reportAttributeAccessIssue]
+    if any(hasattr(policy, name) for name in SIGNALS):
+        return tuple(name for name in SIGNALS if getattr(policy, name, 0))
+    return SIGNALS if "scores" in policy.requires else ()
 
 
 def observe(policy: Policy, usage: Float[Tensor, "batch slots"], seen: Seen) -> Float[Tensor, "batch slots"]:

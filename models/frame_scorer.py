@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,6 +31,7 @@ class FrameScorer(nn.Module):
     keeps the contract of a scorer (`ScorerModel`), with frames for tokens: causal, and the same for any chunking.
     """
 
+    input_kind: ClassVar[Literal["tokens", "frames"]] = "frames"
     mean: Float[Tensor, " dim"]
     deviation: Float[Tensor, " dim"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -126,6 +127,11 @@ class VQLM(nn.Module):
     def vocab_size(self) -> int:
         """How many tokens it knows."""
         return self.config.vocab_size
+
+    @property
+    def input_kind(self) -> Literal["tokens", "frames"]:
+        """What it reads."""
+        return "tokens" if self.config.frame_dim is None else "frames"
 
     def initial_state(self, batch: int) -> State:
         """Zeros: nothing was seen."""

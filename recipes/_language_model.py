@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..memory.bank import Memory, Written
 from ..memory.bank import State as MemoryState
 from ..memory.compression.base import Compression
-from ..memory.policy import Guard, Policy, Seen
+from ..memory.policy import Guard, Policy, Seen, require_signals
 from ..models.memory_transformer import MemoryTransformer, Output, TransformerConfig, reconstruction_loss
 from ..models.scorers.base import SIGNALS, Loss, ScorerModel
 from ..registry import UnknownNameError, build
@@ -43,9 +43,13 @@ class Strategy:
         return Memory(capacity, self.policy, self.compression, guard)
 
 
-def strategies(nodes: Mapping[str, Any]) -> list[Strategy]:
-    """Strategies from their YAML form: name → ``policy`` and, if not dropped, ``compression``."""
+def strategies(nodes: Mapping[str, Any], scorer: Any = None) -> list[Strategy]:
+    """Strategies from their YAML form: name → ``policy`` and, if not dropped, ``compression``.
+
+    ``scorer``, a model or the YAML form of one, has to give the signals that the policies weigh; None is not asked.
+    """
     made = []
+    scorer = build("scorers", scorer) if isinstance(scorer, str | Mapping) else scorer
     for name, node in nodes.items():
         if not isinstance(node, Mapping) or "policy" not in node:
             raise ValueError(f"strategy {name!r} is {node!r}; it needs the key policy, as in {{policy: fifo}}")
@@ -56,6 +60,8 @@ def strategies(nodes: Mapping[str, Any]) -> list[Strategy]:
             raise ValueError(
                 f"strategy {name!r}: policy {node['policy']!r} looks ahead, which no model can; for analysis"
             )
+        if scorer is not None:
+            require_signals(policy, scorer, f"strategy {name!r}: ")
         made.append(Strategy(name, policy, compression))
     return made
 

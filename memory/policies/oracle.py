@@ -26,6 +26,10 @@ class Policy:
     """The token ids of the whole document."""
     requires: ClassVar[tuple[str, ...]] = ("future",)
 
+    def __post_init__(self) -> None:
+        """Take ids from a list or a tensor too."""
+        object.__setattr__(self, "text", tuple(int(token) for token in self.text))
+
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
         """Minus the tokens until the slot's token is next read, in float64, which tells all distances apart."""
         places, length = _places(self.text).to(now.device), len(self.text)

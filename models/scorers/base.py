@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -27,7 +28,8 @@ class Loss:
 class ScorerModel(Protocol):
     """An ``nn.Module`` that scores token streams. ``Scorer.build`` of a scorer's file returns one.
 
-    One that knows so many tokens and no more tells it as ``vocab_size``, and is not to be shown others.
+    One that knows so many tokens and no more tells it as ``vocab_size``, and is not to be shown others. It declares
+    ``signals`` and ``policy`` as its `Scorer` does, and ``input_kind`` where it reads frames (see `input_kind`).
     """
 
     def initial_state(self, batch: int) -> State:
@@ -51,9 +53,28 @@ class ScorerModel(Protocol):
 class Scorer(Protocol):
     """The frozen dataclass ``Scorer`` of a scorer's file: its fields are its YAML keys.
 
-    A class variable ``policy`` may tell the policy, as in YAML, that suits its signals; by default it is ``scored``.
+    Class variables may declare more. ``signals`` names those of `SIGNALS` that mean what they are called, the most
+    useful first; the default is all. A policy that weighs another is refused. ``policy`` is the policy, as in YAML,
+    that suits its signals; see `policy_of`.
     """
 
     def build(self, vocab_size: int) -> ScorerModel:
         """A fresh, untrained model; its weights depend on torch's global seed alone."""
         ...
+
+
+def signals_of(scorer: Any) -> tuple[str, ...]:
+    """The signals that a `ScorerModel` or `Scorer` gives, the most useful first."""
+    return tuple(getattr(scorer, "signals", SIGNALS))
+
+
+def policy_of(scorer: Any) -> str | Mapping[str, Any]:
+    """The policy that suits a `ScorerModel` or `Scorer`: the one it declares, else ``scored`` by its first signal."""
+    first = signals_of(scorer)[0]
+    default = "scored" if first == SIGNALS[0] else {"name": "scored", SIGNALS[0]: 0.0, first: 1.0}
+    return getattr(scorer, "policy", default)
+
+
+def input_kind(scorer: Any) -> Literal["tokens", "frames"]:
+    """What a `ScorerModel` reads: token ids, unless it declares ``frames``."""
+    return getattr(scorer, "input_kind", "tokens")

@@ -32,6 +32,8 @@ class Scorer:
     a token teaches only where its horizon ends within the segment. Of shorter ones half is the horizon."""
     dropout: float = 0.1
     """Share of tokens that are shown as unknown ones in training, so that unknown ones are known to occur."""
+    signals: ClassVar[tuple[str, ...]] = ("gain", "rarity")
+    """Not the surprise: in its place stands what is low for tokens that come again."""
     policy: ClassVar[Mapping[str, Any]] = {"name": "scored", "surprise": 0.0, "gain": 1.0, "scale": "raw"}
     """What to keep by these signals: what is much likelier to come again than its frequency says."""
 
@@ -66,6 +68,9 @@ class Reuse(nn.Module):
     (Song et al., Learning Relaxed Belady, NSDI 2020). That words seen once come again far more often than their
     frequency says, and rare ones most of all, is Church's finding (Empirical Estimates of Adaptation, COLING 2000).
     """
+
+    signals = Scorer.signals
+    policy = Scorer.policy
 
     def __init__(self, vocab_size: int, spec: Scorer) -> None:
         super().__init__()

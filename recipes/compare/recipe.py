@@ -17,6 +17,7 @@ import torch
 
 from ...artifacts import append_line, atomic_write
 from ...data.base import Split
+from ...models.scorers.base import SIGNALS, signals_of
 from ...registry import UnknownNameError, build
 from ...schema import PathText
 from ...tokenizers_.base import makes_of, measure_of
@@ -84,7 +85,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for unknown strategies and memories without room."""
-        names = [strategy.name for strategy in strategies(self.strategies)]
+        scorer = None if self.lm.scorer_from else self.lm.scorer
+        names = [strategy.name for strategy in strategies(self.strategies, scorer)]
         for name in (self.baseline, *self.trained, *self.native.strategies):
             if name not in names:
                 raise UnknownNameError("strategy", name, names)
@@ -142,6 +144,7 @@ def run(config: Config) -> dict[str, Any]:
     """
     began, out = time.monotonic(), Path(config.out)
     require(config.lm.data, config.split)
+    strategies(config.strategies, text_lm.scorer_of(config.lm))
     for seed in config.seeds:
         _train(config, seed)
     if ranks()[0]:
@@ -256,6 +259,7 @@ def _passage(config: Config, run: text_lm.Run, bench: Bench) -> dict[str, Any]:
     shown = min(config.shown, len(item.ids))
     item = Passage(item.name, item.ids[:shown], item.sizes[:shown], item.marked[:shown])
     signals = bench.scores[middle][:shown].cpu()
+    given = signals_of(run.scorer)
     written = makes_of(run.tokenizer) == "text"
     held = {}
     for strategy in strategies(config.strategies):
@@ -265,7 +269,7 @@ def _passage(config: Config, run: text_lm.Run, bench: Bench) -> dict[str, Any]:
     return {
         "name": item.name,
         "tokens": [run.tokenizer.decode([i]) if written else str(i) for i in item.ids.tolist()],
-        "signals": dict(zip(("surprise", "rarity", "gain"), rounded, strict=True)),
+        "signals": {name: column for name, column in zip(SIGNALS, rounded, strict=True) if name in given},
         "held": held,
     }
 

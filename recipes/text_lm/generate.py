@@ -50,9 +50,9 @@ def reader(
 ) -> Reader:
     """A reader with one of the run's strategies (default: its first) and a capacity (default: its largest budget).
 
-    Raises `ValueError` for an unknown strategy or a capacity without room.
+    Raises `ValueError` for an unknown strategy, a capacity without room, or a scorer without the signals to keep by.
     """
-    known = {choice.name: choice for choice in strategies(run.config.strategies)}
+    known = {choice.name: choice for choice in strategies(run.config.strategies, run.scorer)}
     name = next(iter(known)) if strategy is None else strategy
     if name not in known:
         raise UnknownNameError("strategy", name, list(known))

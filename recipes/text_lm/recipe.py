@@ -132,7 +132,8 @@ class Config:
         TransformerConfig(1, **asdict(self.shape))  # says what is wrong with a shape before anything is trained
         if not self.budgets:
             raise ValueError("budgets is empty; name at least one number of slots")
-        for strategy in strategies(self.strategies):
+        # A run that takes its scorer from another may be made before that is there; see `scorer_of`.
+        for strategy in strategies(self.strategies, None if self.scorer_from else self.scorer):
             for budget in self.budgets:
                 strategy.memory(budget, self.guard)
 
@@ -361,8 +362,15 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
         return Run(config, load_tokenizer(folder / "front_end"), load_scorer(folder, device), model)
 
 
+def scorer_of(config: Config) -> Any:
+    """The YAML form of the run's scorer. Raises `ValueError` where ``scorer_from`` is to have it and has none."""
+    if config.scorer_from is None:
+        return config.scorer
+    return read_config(Path(config.scorer_from) / "scorer", "scorers")["fields"].get("scorer")
+
+
 def _find_source(config: Config) -> None:
-    """Raise `ValueError` where ``scorer_from`` lacks a part of what is to be taken from it."""
+    """Raise `ValueError` where ``scorer_from`` lacks a part of what is to be taken from it, or does not suit."""
     if config.scorer_from is None:
         return
     source, wanted = Path(config.scorer_from), "the folder of a finished `vqmem text_lm`"
@@ -371,6 +379,7 @@ def _find_source(config: Config) -> None:
     for part in (f"front_end/{FILE}", f"scorer/{CONFIG}", f"scorer/{WEIGHTS}"):
         if not (source / part).is_file():
             raise ValueError(f"scorer_from = {config.scorer_from!r} has no {part}; give {wanted}")
+    strategies(config.strategies, scorer_of(config))
 
 
 def _dev(config: Config, settings: TrainConfig, tokenizer: Tokenizer) -> list[Passage]:

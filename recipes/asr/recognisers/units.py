@@ -87,7 +87,7 @@ class Recogniser:
             raise ValueError("strategies and budgets must name one memory at least; give strategies: {fifo: ...}")
         Interleaving(1, 1, self.chunk, self.lookahead)
         TransformerConfig(1, **asdict(self.shape))
-        for strategy in strategies(self.strategies):
+        for strategy in strategies(self.strategies, self.scorer):
             for budget in self.budgets:
                 strategy.memory(budget, self.guard)
 
