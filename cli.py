@@ -170,7 +170,9 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=file_path, metavar="DIR", help=trained)
     taken = "score this tokenizer's tokens; without --model a small scorer for it is trained, once"
     parser.add_argument("--tokenizer", type=file_name, metavar="NAME_OR_DIR", help=taken)
-    parser.add_argument("--signal", default="surprise", help="what to colour by: surprise (default), rarity or gain")
+    parser.add_argument(
+        "--signal", help="what to colour by: surprise (default, where the scorer gives it), rarity or gain"
+    )
     parser.add_argument("--span", metavar="START:END", help="show these seconds of a recording only")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")
     output = parser.add_mutually_exclusive_group()
@@ -207,7 +209,8 @@ examples:
   vqmem score talk.mp3 --span 60:90 --signal gain --image talk.svg
 An object of --json has the keys text, start, end (characters; a byte order mark is dropped and does not count), score
 (the surprise), rarity, gain (nats) and code. For a recording it has unit instead of text (frame, its number, where the
-run scores frames) and start and end in seconds. Recordings are told by what is in the file.
+run scores frames) and start and end in seconds. Recordings are told by what is in the file. The scorer `reuse` has
+no surprise and therefore no score.
 surprise: how badly the token is rebuilt from its code and what came before; rarity: from its code alone;
 gain = rarity - surprise: how much the context told about it.""",
 )

@@ -29,7 +29,7 @@ def resolve(policy: str | Mapping[str, Any] | Policy | None, scorer: ScorerModel
 def resolve_scorer(scorer: Any, device: Any = "cpu") -> ScorerModel | None:
     """The scorer itself, or the one of the run in a folder. Raises `ValueError` for what cannot score token ids."""
     if isinstance(scorer, str | os.PathLike):
-        scorer = load_scorer(Path(scorer).expanduser(), device)
+        scorer = load_scorer(Path(scorer), device)
     if scorer is None:
         return None
     if isinstance(scorer, type) or not isinstance(scorer, ScorerModel):

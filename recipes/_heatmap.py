@@ -30,8 +30,8 @@ def heatmap_page(tokens: Sequence[Mapping[str, Any]], title: str) -> str:
     """One self-contained page that shows a scored text as a heat map.
 
     ``tokens`` are the objects of ``vqmem score --json``: ``text``, ``start`` and ``end`` (offsets), ``score`` (the
-    surprise), ``rarity`` and ``gain`` in nats, and ``code``. The reader chooses the signal; pointing at a token, or the
-    arrow keys, show its numbers.
+    surprise), ``rarity`` and ``gain`` in nats, as far as the scorer gives them, and ``code``. The reader chooses the
+    signal; pointing at a token, or the arrow keys, show its numbers.
     """
     signals = {"surprise": "score", "rarity": "rarity", "gain": "gain"}
     data = {

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from ..artifacts import load_model, read_config
-from ..models.scorers.base import SIGNALS
+from ..models.scorers.base import SIGNALS, signals_of
 from ..registry import ROOT, build
 from ..schema import expand
 from ..tokenizers_._text import cut
@@ -22,7 +22,7 @@ PACKAGED = ROOT / "models" / "pretrained" / "english"
 CHUNK = 4096
 """Tokens scored at once."""
 
-KEYS = ("score", *SIGNALS[1:])
+KEYS: dict[str, str] = {"surprise": "score", "rarity": "rarity", "gain": "gain"}
 """What signals are called in JSON."""
 
 
@@ -58,10 +58,17 @@ def require_text(tokenizer: Tokenizer) -> None:
         raise ValueError(f"this run reads {reads_of(tokenizer)}, not text; give one that was trained on text")
 
 
+def choose_signal(signal: str | None, given: Sequence[str]) -> str:
+    """The signal to show: the first of those that the scorer gives, if none is asked for. Raises `ValueError`."""
+    if signal is not None and signal not in given:
+        raise ValueError(f"signal {signal!r} is none that this scorer gives; use {' or '.join(given)}")
+    return signal or given[0]
+
+
 def load_scorer(folder: str | Path, device: torch.device | str = "cpu") -> Any:
     """The scorer of a run of ``vqmem text_lm`` or ``vqmem train-scorer``: a `ScorerModel` in eval mode.
 
-    Raises `ValueError` where it is missing, damaged or of another architecture.
+    Raises `ValueError` where it is missing, damaged or of another architecture, or scores frames of recordings.
     """
 
     def make(fields: dict[str, Any]) -> Any:
@@ -75,10 +82,11 @@ def load_scorer(folder: str | Path, device: torch.device | str = "cpu") -> Any:
 def score_text(text: str, scoring: Scoring, chunk: int = CHUNK) -> Iterator[list[dict[str, Any]]]:
     """The tokens of ``text`` with their scores, at most ``chunk`` of them at a time.
 
-    Keys: ``text``, ``start`` and ``end`` (characters), ``score`` (the surprise), ``rarity`` and ``gain`` in nats, and
-    ``code`` (a number, or a list where the quantiser has several codebooks; None for scorers without one). The texts
-    concatenate to the source: of tokens that share a character, the first has it. The values do not depend on
-    ``chunk``; memory stays bounded because text is tokenized and scored piece by piece, with the state carried along.
+    Keys: ``text``, ``start`` and ``end`` (characters), ``score`` (the surprise), ``rarity`` and ``gain`` in nats where
+    the scorer gives them, and ``code`` (a number, or a list where the quantiser has several codebooks; None for scorers
+    without one). The texts concatenate to the source: of tokens that share a character, the first has it. The values do
+    not depend on ``chunk``; memory stays bounded because text is tokenized and scored piece by piece, with the state
+    carried along.
     """
     state, offset, end = scoring.scorer.initial_state(1), 0, 0
     for piece in _pieces(text):
@@ -96,6 +104,7 @@ def _score(
 ) -> tuple[list[dict[str, Any]], Any]:
     """One chunk: ``offset`` is where ``piece`` starts in the source, ``end`` where the token before ended."""
     tokens, scorer = stream.ids[None].to(scoring.device), scoring.scorer
+    given = signals_of(scorer)
     signals, state = scorer.score(tokens, state)
     codes = scorer.codes(tokens)[0].tolist() if hasattr(scorer, "codes") else [None] * len(stream)
     made = []
@@ -103,7 +112,7 @@ def _score(
     for start, stop, values, code in spans:
         whose = piece[max(start, end - offset) : stop]
         end = offset + stop
-        scores = dict(zip(KEYS, map(rounded, values), strict=True))
+        scores = {KEYS[name]: rounded(x) for name, x in zip(SIGNALS, values, strict=True) if name in given}
         made.append({"text": whose, "start": offset + start, "end": end, **scores, "code": code})
     return made, state
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data._audio import Audio
 from ..models.frame_scorer import FrameScorer, is_frame_scorer, load_frame_scorer
+from ..models.scorers.base import SIGNALS, signals_of
 from ..registry import ROOT
 from ..tokenizers_._frames import FRAMES_A_SECOND, Extractor, stream_frames
 from ..tokenizers_.base import reads_of
@@ -27,7 +28,8 @@ class AudioScores(NamedTuple):
     """The scores of a recording, a row for each unit or frame in the order of time.
 
     ``starts`` and ``ends`` are seconds, ``signals`` are in the order of `SIGNALS` and in nats (of frames: nats a
-    dimension), ``ids`` are the units, or None for frames, ``codes`` those of the bottleneck, or None without one.
+    dimension). ``ids`` are the units, or None for frames, ``codes`` those of the bottleneck, or None without one, and
+    ``given`` the signals that the scorer gives.
     """
 
     starts: Float[Tensor, " time"]
@@ -35,12 +37,13 @@ class AudioScores(NamedTuple):
     signals: Float[Tensor, "time signal"]
     ids: Int[Tensor, " time"] | None
     codes: Int[Tensor, " time"] | Int[Tensor, "time groups"] | None
+    given: tuple[str, ...] = SIGNALS
 
     def slice(self, start: int, stop: int) -> AudioScores:
         """The rows ``start`` to ``stop``; times still count from the start of the recording."""
         part = slice(start, stop)
         ids, codes = (None if column is None else column[part] for column in (self.ids, self.codes))
-        return AudioScores(self.starts[part], self.ends[part], self.signals[part], ids, codes)
+        return AudioScores(self.starts[part], self.ends[part], self.signals[part], ids, codes, self.given)
 
 
 AudioScorer = Callable[[Audio], AudioScores]
@@ -75,7 +78,7 @@ def _score_units(scoring: Scoring, audio: Audio) -> AudioScores:
     ids = stream.ids[None].to(scoring.device)
     signals, _ = scorer.score(ids, scorer.initial_state(1))
     codes = scorer.codes(ids)[0].cpu() if hasattr(scorer, "codes") else None
-    return AudioScores(stream.starts, stream.ends, signals[0].cpu(), stream.ids, codes)
+    return AudioScores(stream.starts, stream.ends, signals[0].cpu(), stream.ids, codes, signals_of(scorer))
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from ..models.scorers.base import SIGNALS
 from ._heatmap import strengths, style
 from ._page import HERE, render, to_bytes
 from ._progress import Bar
-from ._score import KEYS, rounded
+from ._score import KEYS, choose_signal, rounded
 from ._score_audio import AudioScores, load_audio_scorer
 from ._sound import sound
 from ._sound_plot import CURVE, LEFT, RIGHT, SPECTRUM, STYLE, Clip, draw, still
@@ -57,7 +57,7 @@ def parse_span(text: str) -> Span:
 def show_recording(
     file: str,
     model: Path | None,
-    signal: str,
+    signal: str | None,
     device: torch.device,
     *,
     span: Span,
@@ -85,6 +85,7 @@ def show_recording(
     with Bar("score", int(total), quiet=total < SLOW) as bar:
         scores = scorer(replace(audio, heard=lambda second: bar.update(int(second))))
     first, scores = _cut(scores, span)
+    signal = choose_signal(signal, scores.given)
     if html is not None:
         clip = _clip(audio, span, scores)
         atomic_write(html, to_bytes(_page(clip, first, signal, name)))
@@ -113,7 +114,8 @@ def _objects(scores: AudioScores, first: int) -> Iterator[dict[str, Any]]:
     for number, (start, end, values, code) in enumerate(rows):
         what = {"frame": first + number} if scores.ids is None else {"unit": int(scores.ids[number])}
         times = {"start": round(start, 5), "end": round(end, 5)}
-        yield {**what, **times, **dict(zip(KEYS, map(rounded, values), strict=True)), "code": code}
+        named = {KEYS[name]: rounded(x) for name, x in zip(SIGNALS, values, strict=True) if name in scores.given}
+        yield {**what, **times, **named, "code": code}
 
 
 def _print_colours(scores: AudioScores, signal: str) -> None:
@@ -129,7 +131,11 @@ def _print_colours(scores: AudioScores, signal: str) -> None:
             console.print(line, soft_wrap=True)
         sys.stdout.write(coloured.get())
     sys.stdout.flush()  # a broken pipe is to be found before the summary is told
-    means = ", ".join(f"{name} {mean:.2f}" for name, mean in zip(SIGNALS, scores.signals.mean(0).tolist(), strict=True))
+    means = ", ".join(
+        f"{name} {mean:.2f}"
+        for name, mean in zip(SIGNALS, scores.signals.mean(0).tolist(), strict=True)
+        if name in scores.given
+    )
     kind, unit = ("frames", "nats a dimension") if scores.ids is None else ("units", "nats a unit")
     print(f"{len(strong):,} {kind}; {unit}: {means}; orange = high {signal}", file=sys.stderr)
 
@@ -145,7 +151,11 @@ def _clip(audio: Audio, span: Span, scores: AudioScores) -> Clip:
 
 def _page(clip: Clip, first: int, signal: str, model: str) -> str:
     scores = clip.scores
-    columns = {name: [rounded(value) for value in scores.signals[:, i].tolist()] for i, name in enumerate(SIGNALS)}
+    columns = {
+        name: [rounded(value) for value in scores.signals[:, i].tolist()]
+        for i, name in enumerate(SIGNALS)
+        if name in scores.given
+    }
     geometry = {"left": LEFT, "width": clip.width, "across": LEFT + clip.width + RIGHT, "top": CURVE[0]}
     data = {
         "sound": sound(clip.waveform, clip.rate),
@@ -161,4 +171,6 @@ def _page(clip: Clip, first: int, signal: str, model: str) -> str:
         "model": model,
     }
     styles, scripts = [STYLE, HERE / "_sound.css"], [HERE / "_sound.js"]
-    return render(HERE / "_sound.html", title=clip.name, data=data, styles=styles, scripts=scripts, plot=draw(clip))
+    return render(
+        HERE / "_sound.html", title=clip.name, data=data, styles=styles, scripts=scripts, plot=draw(clip, list(columns))
+    )

@@ -17,12 +17,12 @@ from ..console import one_line
 from ..data._audio import is_recording
 from ..data._reading import read_text
 from ..models.frame_scorer import is_frame_scorer
-from ..models.scorers.base import SIGNALS
+from ..models.scorers.base import SIGNALS, signals_of
 from ..registry import UnknownNameError
 from ._config import resolve_device
 from ._heatmap import LINE_END, heatmap_page, heatmap_terminal
 from ._progress import Bar
-from ._score import Scoring, load_scoring, require_text, score_text
+from ._score import KEYS, Scoring, choose_signal, load_scoring, require_text, score_text
 from ._show_recording import parse_span, show_recording
 
 SLOW = 200_000
@@ -35,7 +35,7 @@ def show(
     file: str,
     encoding: str,
     model: Path | None,
-    signal: str,
+    signal: str | None,
     device: str,
     *,
     tokenizer: str | None,
@@ -51,7 +51,7 @@ def show(
     Raises `ValueError` in one line for whatever is wrong with the file, its encoding, the model, the signal or the
     device, and for a text without tokens; a page is written whole or not at all.
     """
-    if signal not in SIGNALS:
+    if signal is not None and signal not in SIGNALS:
         raise UnknownNameError("signal", signal, list(SIGNALS))
     for option, path in (("--html", html), ("--image", image)):
         if path is not None and path.is_dir():
@@ -72,6 +72,7 @@ def show(
     text = read_text(file, encoding, "--encoding")
     scoring = _load(model, tokenizer, resolve_device(device))
     require_text(scoring.tokenizer)
+    signal = choose_signal(signal, signals_of(scoring.scorer))
     chunks = score_text(text, scoring)
     first = next(chunks, None)
     if first is None:
@@ -130,8 +131,11 @@ def _print_colours(chunks: Iterator[list[dict[str, Any]]], signal: str) -> None:
             console.print(heatmap_terminal(chunk, signal), end="", soft_wrap=True)
         sys.stdout.write(coloured.get().replace(LINE_END, line_end))
         count += len(chunk)
-        for name in SIGNALS:
-            totals[name] += sum(token["score" if name == "surprise" else name] for token in chunk)
+        totals = {
+            name: total + sum(token[KEYS[name]] for token in chunk)
+            for name, total in totals.items()
+            if KEYS[name] in chunk[0]
+        }
     sys.stdout.write("\n")
     sys.stdout.flush()  # a broken pipe is to be found before the summary is told
     means = ", ".join(f"{name} {total / count:.2f}" for name, total in totals.items())

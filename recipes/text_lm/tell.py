@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ...models.scorers.base import SIGNALS
+from ...models.scorers.base import SIGNALS, policy_of
 from ...registry import build, load
 from ...tokenizers_.base import makes_of, reads_of
 from .recipe import Config
@@ -38,7 +38,7 @@ def tell(config: Config, figures: dict[str, Any]) -> str:
         return "\n".join(lines)
     if not memories and isinstance(config.front_end, dict) and config.front_end["name"] == "pretrained":
         kind = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]
-        policy = json.dumps(getattr(load("scorers", kind), "policy", "scored"))
+        policy = json.dumps(policy_of(load("scorers", kind)))
         lines += [
             "and in Python, for a model with this tokenizer,",
             "  from vqmem import load_scorer",
