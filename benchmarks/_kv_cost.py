@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from _kv_argument import passed
 from _results import figure
 from jaxtyping import Int
 from kv_stream import held
@@ -73,7 +74,7 @@ def bytes_held(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"]) -> tup
     """Most bytes at any layer while two chunks and a token are read; those of one slot; and of bookkeeping."""
     moments = watch(cache)
     for new in (*ids[:, : 2 * CHUNK].split(CHUNK, 1), ids[:, :1]):
-        model(new, past_key_values=cache, logits_to_keep=1)
+        model(new, **passed(cache), logits_to_keep=1)
     slot = sum(2 * layer.keys[:, :, :1].nbytes for layer in cache.layers)
     return max(moments), slot, cache.nbytes - slot * CAPACITY
 
@@ -83,7 +84,7 @@ def after(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"], lengths: Se
     """Copies of the cache as it was after so many tokens, which are multiples of a chunk."""
     copies = {}
     for done, new in enumerate(ids[:, : lengths[-1]].split(CHUNK, 1), 1):
-        model(new, past_key_values=cache, logits_to_keep=1)
+        model(new, **passed(cache), logits_to_keep=1)
         if done * CHUNK in lengths:
             copies[done * CHUNK] = copy.deepcopy(cache)
     return copies
@@ -97,7 +98,7 @@ def decoding(model: Any, caches: Mapping[Any, Any], count: int) -> dict[Any, flo
     for _ in range(count + 2):
         for name, cache in caches.items():
             start = time.process_time()
-            model(new, past_key_values=cache)
+            model(new, **passed(cache))
             seconds[name].append(time.process_time() - start)
     return {name: statistics.median(spent[2:]) for name, spent in seconds.items()}
 
@@ -144,7 +145,7 @@ def prefill(
         for new in ids.split(CHUNK, 1):
             for name, cache in caches.items():
                 start = time.process_time()
-                model(new, past_key_values=cache, logits_to_keep=1)
+                model(new, **passed(cache), logits_to_keep=1)
                 seconds[name].append(time.process_time() - start)
     return {name: statistics.median(spent) for name, spent in seconds.items()}
 

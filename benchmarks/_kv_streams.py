@@ -18,6 +18,7 @@ import _kv_presses as presses
 import numpy as np
 import torch
 import transformers
+from _kv_argument import passed
 from jaxtyping import Bool, Float, Int
 from smollm2 import FILE, SEPARATOR
 from torch import Tensor, nn
@@ -101,7 +102,7 @@ def read(model: Any, cache: Any, ids: Int[Tensor, "batch time"]) -> Float[Tensor
     inputs = torch.cat([torch.full_like(ids[:, :1], SEPARATOR), ids[:, :-1]], dim=1)
     parts = []
     for new, targets in zip(inputs.split(CHUNK, 1), ids.split(CHUNK, 1), strict=True):
-        logits = model(new, past_key_values=cache).logits.flatten(0, 1).float()
+        logits = model(new, **passed(cache)).logits.flatten(0, 1).float()
         nats = nn.functional.cross_entropy(logits, targets.flatten(), reduction="none")
         parts.append(nats.view_as(targets))
     return torch.cat(parts, dim=1)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from _kv_argument import passed
 from _kv_presses import BY_SHARE, best, make, prepare, recent, score, take
 from jaxtyping import Int
 from torch import Tensor
@@ -46,7 +47,7 @@ class Reading(DynamicCache):
         self.norms = torch.zeros(ids.shape)
         self.weights = torch.zeros(0)
         detach = attach(model, self, prepare(model, self.presses.values()))
-        model(ids, past_key_values=self, logits_to_keep=1)
+        model(ids, **passed(self), logits_to_keep=1)
         detach()
 
     def begin(self, named: dict[str, Any], implementation: str, dtype: torch.dtype) -> tuple[dict[str, Any], Watch]:
@@ -114,7 +115,7 @@ def answer(
     new, said, asked = question.expand(rows, -1), [[] for _ in range(rows)], list(range(rows))
     for _ in range(most):
         positions = torch.arange(start, start + new.shape[1]).expand(len(asked), -1)
-        logits = model(new, past_key_values=cache, position_ids=positions, logits_to_keep=1).logits
+        logits = model(new, **passed(cache), position_ids=positions, logits_to_keep=1).logits
         start, new = start + new.shape[1], logits[:, -1:].argmax(-1)
         for row, token in zip(asked, new[:, 0].tolist(), strict=True):
             if not over(said[row]):

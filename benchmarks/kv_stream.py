@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from _kv_argument import passed
 from _results import figure, options, present
 from jaxtyping import Int
 from torch import Tensor
@@ -33,7 +34,7 @@ def tokens(model: Any, cache: VQMemCache, prompt: Int[Tensor, "1 time"]) -> Iter
     """The likeliest tokens after ``prompt``, for as long as one likes: nothing grows."""
     new = prompt
     while True:
-        new = model(new, past_key_values=cache, logits_to_keep=1).logits[:, -1:].argmax(-1)
+        new = model(new, **passed(cache), logits_to_keep=1).logits[:, -1:].argmax(-1)
         yield int(new)
 
 

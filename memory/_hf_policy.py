@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ._hf_models import text_config
 from .policy import Policy, require_signals, variant_name
 
 
-def resolve(policy: str | Mapping[str, Any] | Policy | None, scorer: ScorerModel | None) -> Any:
+def resolve(policy: Any, scorer: ScorerModel | None) -> Any:
     """The policy of that name, that mapping, or the object itself; None is the policy that suits ``scorer``.
 
     So is its bare name: the weights of its signals are then not given, and its defaults may not be those of the scorer.
@@ -24,6 +25,14 @@ def resolve(policy: str | Mapping[str, Any] | Policy | None, scorer: ScorerModel
     if policy is None or (isinstance(suits, Mapping) and policy == suits["name"]):
         policy = suits
     return build("policies", policy) if isinstance(policy, str | Mapping) else policy
+
+
+def describe(policy: Policy) -> str:
+    """The policy's name and the fields that are not as by default, as in ``scored(gain=1.0)``."""
+    own = fields(policy) if is_dataclass(policy) else ()
+    changed = {field.name: shown(getattr(policy, field.name)) for field in own}
+    told = [f"{field.name}={changed[field.name]}" for field in own if changed[field.name] != shown(field.default)]
+    return f"{variant_name(policy)}({', '.join(told)})"
 
 
 def resolve_scorer(scorer: Any, device: Any = "cpu") -> ScorerModel | None:

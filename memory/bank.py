@@ -92,11 +92,10 @@ class Memory:
     that are not what their names say.
     """
 
-    capacity: int
-    # Class variables serve where the protocols have properties, but pyright does not take them.
-    policy: Policy = field(default_factory=Fifo)  # pyright: ignore[reportAssignmentType]
-    compression: Compression = field(default_factory=Drop)  # pyright: ignore[reportAssignmentType]
-    guard: Guard = field(default_factory=Guard)
+    capacity: int | Any  # what is of another type gets an error of our own
+    policy: Policy | Any = field(default_factory=Fifo)
+    compression: Compression | Any = field(default_factory=Drop)
+    guard: Guard | Any = field(default_factory=Guard)
 
     def __post_init__(self) -> None:
         """Check that all parts are what they should be, and that there is room."""

@@ -22,7 +22,7 @@ from ..models.scorers.base import ScorerModel
 from ._hf_hooks import Watch, attach, mask_of, new_tokens, score
 from ._hf_int8 import pack, unpack
 from ._hf_models import count_layers
-from ._hf_policy import require_match, require_vocabulary, resolve, resolve_scorer
+from ._hf_policy import describe, require_match, require_vocabulary, resolve, resolve_scorer
 from ._hf_positions import Rotation
 from .bank import Memory, State
 from .policy import Guard, Judge, Observer, Policy, Seen, whole_number
@@ -149,14 +149,15 @@ class VQMemCache(Cache):
     """At most ``capacity`` tokens a row of what a pretrained decoder has read, kept by a policy.
 
         cache = VQMemCache(model, capacity=256, policy="sink_recent")
-        model.generate(**inputs, past_key_values=cache)
+        model.generate(**inputs, cache=cache)
 
-    Pass it as ``past_key_values`` to ``model`` (any `transformers` decoder that attends to all earlier tokens) or its
-    ``generate``: greedy, sampling, beams, prompts whole or in chunks, batches with padding. Tokens are evicted after
-    each pass, so attention sees the ``capacity`` and the new tokens; each row keeps its own, all layers and heads the
-    same ones. Kept tokens keep their positions; with ``positions="compact"`` they are moved together, by turning their
-    keys, whenever the model would come to the end of the positions that it was trained for. With ``storage="int8"``
-    kept keys and values are held in 8 bits, each off by 1/510 of the range of its slot and head at most.
+    Pass it as ``cache`` (before `transformers` 5.24: ``past_key_values``) to ``model``, any decoder of `transformers`
+    that attends to all earlier tokens, or its ``generate``: greedy, sampling, beams, prompts whole or in chunks,
+    batches with padding. Tokens are evicted after each pass, so attention sees the ``capacity`` and the new tokens;
+    each row keeps its own, all layers and heads the same ones. Kept tokens keep their positions; with
+    ``positions="compact"`` they are moved together, by turning their keys, whenever the model would come to the end of
+    the positions that it was trained for. With ``storage="int8"`` kept keys and values are held in 8 bits, each off by
+    1/510 of the range of its slot and head at most.
 
     ``scorer`` is a trained scorer of this model's token ids, or the folder of its run, for policies that want scores.
     ``policy`` is a name, its YAML mapping or the object itself; by default the one that suits the scorer. The first
@@ -173,7 +174,7 @@ class VQMemCache(Cache):
     def __init__(
         self,
         model: Any,
-        capacity: int | Any,  # what is none of these is refused by its value
+        capacity: int | Any,  # what is of another type gets an error of our own
         policy: str | Mapping[str, Any] | Policy | Any | None = None,
         scorer: ScorerModel | str | PathLike[str] | Any | None = None,
         sinks: int | Any = 4,
@@ -216,6 +217,15 @@ class VQMemCache(Cache):
         """Bytes held now: keys and values of all layers, and what is known of the slots."""
         held = self._desk.held
         return sum(layer.nbytes for layer in self.layers) + (held.memory.nbytes if held else 0)
+
+    def __repr__(self) -> str:
+        """The model, how tokens are kept, and what is held now."""
+        kept = max(map(len, self.positions), default=0)
+        return (
+            f"VQMemCache({type(self.model).__name__}, policy={describe(self.memory.policy)}, "
+            f"capacity={self.memory.capacity}, sinks={self.memory.guard.sinks}, recent={self.memory.guard.recent}: "
+            f"{self.get_seq_length():,} tokens read, {kept:,} kept, {self.nbytes:,} bytes)"
+        )
 
     def close(self) -> None:
         """Take the hooks off the model. They also go with the cache itself."""

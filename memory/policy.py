@@ -99,8 +99,8 @@ class Judge(Protocol):
 class Guard:
     """Slots no policy may touch: those of the first ``sinks`` and the newest ``recent`` tokens."""
 
-    sinks: int = 0
-    recent: int = 0
+    sinks: int | Any = 0  # what is no int gets an error of our own
+    recent: int | Any = 0
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for guards that are no whole numbers, or negative."""
@@ -142,8 +142,9 @@ def require_signals(policy: Policy, scorer: Any, where: str = "") -> None:
 
 
 def variant_name(variant: Any) -> str:
-    """What configs call a policy or a scorer: the name of its file."""
-    return type(variant).__module__.split(".")[-1]
+    """What configs call a policy or a scorer: the name of its file; the class of one that has no file there."""
+    folder, _, name = type(variant).__module__.rpartition(".")
+    return name if folder.endswith(("policies", "scorers")) else type(variant).__name__
 
 
 def _weighed(policy: Policy) -> tuple[str, ...]:

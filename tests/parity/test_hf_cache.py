@@ -1,6 +1,7 @@
 """The cache against a dense pass: the same model over all tokens at once, under a mask that says who saw whom."""
 
 import contextlib
+import inspect
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,9 @@ from vqmem.memory import naive
 from vqmem.memory.hf_cache import VQMemCache
 from vqmem.models.scorers.random import Noise
 
-pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")  # transformers 5.2 has no other name
+CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
+"""What this release of `transformers` calls the argument that takes a cache."""
+
 VOCAB, ROWS, LENGTH, PROMPT, CAPACITY = 50, 8, 40, 26, 12
 SHAPE = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "pad_token_id": 0}
 CONFIGS = {
@@ -70,7 +73,7 @@ def read(model, cache, ids, mask, chunks):
         visible[:, start:end, start:end] |= (
             torch.ones(size, size, dtype=torch.bool).tril() & mask[:, None, start:end].bool()
         )
-        logits.append(model(ids[:, start:end], attention_mask=mask[:, :end], past_key_values=cache).logits)
+        logits.append(model(ids[:, start:end], attention_mask=mask[:, :end], **{CACHE: cache}).logits)
         start = end
     return torch.cat(logits, dim=1), visible
 
@@ -164,5 +167,5 @@ def key_norms(model, ids, mask, visible) -> torch.Tensor:
     held = transformers.DynamicCache()
     with torch.no_grad():
         bias = torch.zeros(visible.shape).masked_fill(~(visible | torch.eye(LENGTH, dtype=torch.bool)), -1e30)[:, None]
-        model(ids, attention_mask=bias, position_ids=(mask.cumsum(1) - 1).clamp(min=0), past_key_values=held)
+        model(ids, attention_mask=bias, position_ids=(mask.cumsum(1) - 1).clamp(min=0), **{CACHE: held})
     return torch.stack([layer.keys.norm(dim=-1).mean(1) for layer in held.layers]).mean(0)

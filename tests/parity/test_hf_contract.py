@@ -1,6 +1,7 @@
 """What `transformers` asks of its caches, where it applies to one that evicts; docs/kv-cache.md has the list."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ import transformers
 from vqmem.memory.hf_cache import VQMemCache
 from vqmem.models.scorers.random import Noise
 
-pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
+CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
+"""What this release of `transformers` calls the argument that takes a cache."""
+
 POLICIES = ["fifo", "scored", "h2o", "knorm"]
 ROOMY, TIGHT = 64, 10
 CONFIGS = {
@@ -47,7 +50,7 @@ def prompt(rows: int = 1, length: int = 7) -> torch.Tensor:
 
 
 def generate(model, cache, ids, tokens: int = 8, **kwargs):
-    return model.generate(ids, past_key_values=cache, max_new_tokens=tokens, do_sample=False, **kwargs)
+    return model.generate(ids, **{CACHE: cache}, max_new_tokens=tokens, do_sample=False, **kwargs)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -72,15 +75,15 @@ def test_more_padding_on_the_left_changes_nothing(model, policy, capacity):
 def test_generation_stops_and_goes_on_from_the_cache_it_returned(model, policy, capacity):
     whole = generate(model, make_cache(model, policy, capacity), prompt(2), 12)
     first = generate(model, make_cache(model, policy, capacity), prompt(2), 5, return_dict_in_generate=True)
-    assert isinstance(first.past_key_values, VQMemCache)
-    assert torch.equal(generate(model, first.past_key_values, first.sequences, 7), whole)
+    assert isinstance(getattr(first, CACHE), VQMemCache)
+    assert torch.equal(generate(model, getattr(first, CACHE), first.sequences, 7), whole)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_copies_of_a_prompt_serve_several_questions(model, policy):
     cache = make_cache(model, policy)
     with torch.no_grad():
-        model(prompt(), past_key_values=cache)
+        model(prompt(), **{CACHE: cache})
     for seed in range(2):
         question = torch.randint(1, 50, (1, 4), generator=torch.Generator().manual_seed(seed))
         ids = torch.cat([prompt(), question], dim=1)
@@ -108,7 +111,7 @@ def test_what_a_cache_says_of_itself(model):
     assert cache.is_sliding == [False, False]
     for end in (6, 12, 13):
         with torch.no_grad():
-            model(prompt(2, 13)[:, cache.get_seq_length() : end], past_key_values=cache)
+            model(prompt(2, 13)[:, cache.get_seq_length() : end], **{CACHE: cache})
         assert [cache.get_seq_length(layer) for layer in range(2)] == [end, end]
         slots = min(end, TIGHT)
         assert [layer.keys.shape[-2] for layer in cache.layers] == [slots, slots]

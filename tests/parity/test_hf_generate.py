@@ -1,6 +1,7 @@
 """`generate` through the cache: as with `DynamicCache` while there is room, and rows that move keep all they had."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from vqmem import registry
 from vqmem.memory.hf_cache import VQMemCache
 from vqmem.models.scorers.random import Noise
 
-pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
+CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
+"""What this release of `transformers` calls the argument that takes a cache."""
+
 POLICIES = registry.names("policies")
 SHAPE = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 CONFIGS = {
@@ -56,7 +59,7 @@ def make_cache(model, policy: str = "scored", capacity: int = 10, **kwargs) -> V
 
 def generate(model, cache, inputs, tokens: int = 12, **kwargs) -> torch.Tensor:
     torch.manual_seed(5)
-    return model.generate(**inputs, past_key_values=cache, max_new_tokens=tokens, **kwargs)
+    return model.generate(**inputs, **{CACHE: cache}, max_new_tokens=tokens, **kwargs)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -76,7 +79,7 @@ def test_generation_that_evicts_goes_on_as_single_passes_do(llama, policy):
     new = ids
     with torch.no_grad():
         for _ in range(12):
-            new = llama(new, attention_mask=mask, past_key_values=cache).logits[:, -1:].argmax(-1)
+            new = llama(new, attention_mask=mask, **{CACHE: cache}).logits[:, -1:].argmax(-1)
             ids, mask = torch.cat([ids, new], 1), torch.cat([mask, torch.ones_like(new)], 1)
     assert torch.equal(got, ids)
 
@@ -97,11 +100,11 @@ def test_beams_that_evict_have_the_score_they_are_given(llama, policy):
     length, cache, total = inputs["input_ids"].shape[1], make_cache(llama, policy), torch.zeros(3)
     mask = torch.cat([inputs["attention_mask"], torch.ones(3, 12, dtype=torch.long)], dim=1)
     with torch.no_grad():
-        logits = llama(inputs["input_ids"], attention_mask=inputs["attention_mask"], past_key_values=cache).logits
+        logits = llama(inputs["input_ids"], attention_mask=inputs["attention_mask"], **{CACHE: cache}).logits
         for t in range(length, length + 12):
             new = out.sequences[:, t : t + 1]
             total += logits[:, -1].log_softmax(-1).gather(1, new)[:, 0]
-            logits = llama(new, attention_mask=mask[:, : t + 1], past_key_values=cache).logits
+            logits = llama(new, attention_mask=mask[:, : t + 1], **{CACHE: cache}).logits
     torch.testing.assert_close(out.sequences_scores, total, atol=1e-4, rtol=0)
 
 
@@ -115,14 +118,14 @@ MOVES = {
 def go_on(model, cache, rows: list[int], seed: int) -> tuple[torch.Tensor, list[list[int]]]:
     """Logits of twelve more tokens, which are the same for any rows."""
     ids = torch.randint(1, 50, (1, 12), generator=torch.Generator().manual_seed(seed)).expand(len(rows), -1)
-    logits = [model(ids[:, i : i + 4], past_key_values=cache).logits for i in range(0, 12, 4)]
+    logits = [model(ids[:, i : i + 4], **{CACHE: cache}).logits for i in range(0, 12, 4)]
     return torch.cat(logits, 1), cache.positions
 
 
 @torch.no_grad()
 def after_prompt(model, policy: str, rows: list[int]) -> VQMemCache:
     cache = make_cache(model, policy)
-    model(**{name: x[rows] for name, x in prompt().items()}, past_key_values=cache)
+    model(**{name: x[rows] for name, x in prompt().items()}, **{CACHE: cache})
     return cache
 
 

@@ -1,6 +1,7 @@
 """kvpress and this cache with each other's scores: what one keeps the other keeps, and the logits are the same."""
 
 import gc
+import inspect
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ kvpress = pytest.importorskip("kvpress", reason="kvpress is not installed (extra
 
 from vqmem.memory.hf_kvpress import PressPolicy, VQMemPress  # noqa: E402 - only where the line above did not skip
 
-pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
+CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
+"""What this release of `transformers` calls the argument that takes a cache."""
+
 SHAPE = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8}
 LENGTH, RATIO, KEPT = 24, 0.5, 12
 SCORED = {"name": "scored", "surprise": 0.5, "gain": 1.0, "age_weight": 0.3}
@@ -43,31 +46,31 @@ def pressed(model, press, tokens, **kwargs):
     """kvpress's cache of a prompt, and the logits of three more tokens at their true positions."""
     cache = transformers.DynamicCache()
     with press(model):
-        model(tokens, past_key_values=cache, **kwargs)
+        model(tokens, **{CACHE: cache}, **kwargs)
     after = torch.arange(tokens.shape[1], tokens.shape[1] + 3)[None]
     keys = [layer.keys.clone() for layer in cache.layers]
-    return keys, model(ids(3, len(tokens), 9), past_key_values=cache, position_ids=after).logits
+    return keys, model(ids(3, len(tokens), 9), **{CACHE: cache}, position_ids=after).logits
 
 
 @torch.no_grad()
 def worth(model, press, tokens, **kwargs) -> torch.Tensor:
     with press(model):
-        model(tokens, past_key_values=transformers.DynamicCache(), **kwargs)
+        model(tokens, **{CACHE: transformers.DynamicCache()}, **kwargs)
     return press._worth
 
 
 @torch.no_grad()
 def cached(model, cache, tokens):
-    model(tokens, past_key_values=cache)
+    model(tokens, **{CACHE: cache})
     positions = cache.positions
-    return positions, model(ids(3, len(tokens), 9), past_key_values=cache).logits
+    return positions, model(ids(3, len(tokens), 9), **{CACHE: cache}).logits
 
 
 def places(model, keys, tokens) -> list[list[list[int]]]:
     """Which tokens the keys of each layer and head are those of, by comparing with an unpressed cache."""
     whole = transformers.DynamicCache()
     with torch.no_grad():
-        model(tokens, past_key_values=whole)
+        model(tokens, **{CACHE: whole})
     found = [torch.cdist(k[0], layer.keys[0]).argmin(-1) for k, layer in zip(keys, whole.layers, strict=True)]
     return [[sorted(head) for head in layer.tolist()] for layer in found]
 
@@ -148,9 +151,9 @@ def test_tokens_that_are_not_known_are_refused(model, wrapper):
 def test_decoding_is_refused(model):
     press, cache = VQMemPress(policy="fifo"), transformers.DynamicCache()
     with kvpress.DecodingPress(press, compression_interval=1, target_size=8)(model):
-        model(ids(), past_key_values=cache)
+        model(ids(), **{CACHE: cache})
         with pytest.raises(ValueError, match="not which of them the"):
-            model(ids(1), past_key_values=cache)
+            model(ids(1), **{CACHE: cache})
 
 
 def test_the_pipeline_of_kvpress_takes_our_press(model, tokenizer_folder):
@@ -216,8 +219,8 @@ def test_heads_and_layers_are_averaged(model):
     whole = transformers.DynamicCache()
     with torch.no_grad():
         for chunk in tokens.split(8, dim=1):
-            model(chunk, past_key_values=cache)
-        model(tokens, past_key_values=whole)
+            model(chunk, **{CACHE: cache})
+        model(tokens, **{CACHE: whole})
     first = whole.layers[0].keys.norm(dim=-1).mean(1)  # of layer 0, whose keys do not depend on what was kept
     held = torch.tensor(cache.positions)
     torch.testing.assert_close(cache.layers[0].keys.norm(dim=-1).mean(1), first.gather(1, held))

@@ -1,12 +1,16 @@
 """Positions moved together past the trained length: keys as if written there, and nothing else changes."""
 
+import inspect
+
 import pytest
 import torch
 import transformers
 from vqmem.memory.hf_cache import VQMemCache
 from vqmem.models.scorers.random import Noise
 
-pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
+CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
+"""What this release of `transformers` calls the argument that takes a cache."""
+
 LIMIT, LENGTH, CHUNK = 32, 96, 6
 SHAPE = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 SHAPE |= {"intermediate_size": 48, "max_position_embeddings": LIMIT}
@@ -41,7 +45,7 @@ def read(model, cache) -> torch.Tensor:
     ids, mask = text()
     logits = []
     for end in range(CHUNK, LENGTH + 1, CHUNK):
-        logits.append(model(ids[:, end - CHUNK : end], attention_mask=mask[:, :end], past_key_values=cache).logits)
+        logits.append(model(ids[:, end - CHUNK : end], attention_mask=mask[:, :end], **{CACHE: cache}).logits)
     return torch.cat(logits, dim=1)
 
 
@@ -116,7 +120,5 @@ def test_models_whose_keys_cannot_be_turned_are_refused():
 
 def test_generation_goes_on_past_the_limit(model):
     ids = text()[0][:1, :10]
-    out = model.generate(
-        ids, past_key_values=make_cache(model, "scored", "compact"), max_new_tokens=60, do_sample=False
-    )
+    out = model.generate(ids, **{CACHE: make_cache(model, "scored", "compact")}, max_new_tokens=60, do_sample=False)
     assert out.shape[1] >= 11

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import gc
+import inspect
 import subprocess
 import sys
 from typing import ClassVar
@@ -19,7 +20,9 @@ from vqmem.models.memory_transformer import MemoryTransformer, TransformerConfig
 from vqmem.models.scorers.random import Noise
 from vqmem.recipes._language_model import Strategy
 
-pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
+CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
+"""What this release of `transformers` calls the argument that takes a cache."""
+
 SHAPE = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
@@ -40,7 +43,7 @@ def ids(rows: int = 2, length: int = 9, seed: int = 0) -> torch.Tensor:
 
 @torch.no_grad()
 def read(model, cache, tokens, **kwargs):
-    return model(tokens, past_key_values=cache, **kwargs).logits
+    return model(tokens, **{CACHE: cache}, **kwargs).logits
 
 
 def small(kind: str, **kwargs):
@@ -191,10 +194,10 @@ def test_embeddings_will_do_unless_scores_are_wanted(model):
     plain, given = VQMemCache(model, 10, "fifo"), VQMemCache(model, 10, "fifo")
     read(model, plain, tokens)
     with torch.no_grad():
-        model(inputs_embeds=embeds, past_key_values=given)
+        model(inputs_embeds=embeds, **{CACHE: given})
     assert plain.positions == given.positions
     with pytest.raises(ValueError, match="scores need token ids"):
-        model(inputs_embeds=embeds, past_key_values=VQMemCache(model, 10, "scored", Noise(0)))
+        model(inputs_embeds=embeds, **{CACHE: VQMemCache(model, 10, "scored", Noise(0))})
 
 
 def test_a_pass_that_fails_spoils_the_cache_until_reset(model):

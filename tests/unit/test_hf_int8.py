@@ -1,6 +1,7 @@
 """Slots in 8 bits: within the stated bound however long they are held, and cut, moved and copied like any others."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from vqmem.memory._hf_int8 import pack, unpack
 from vqmem.memory.hf_cache import VQMemCache
 from vqmem.models.scorers.random import Noise
 
-pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
+CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
+"""What this release of `transformers` calls the argument that takes a cache."""
+
 HEADS, WIDTH, BOUND = 2, 8, 1 / 510
 
 
@@ -35,7 +38,7 @@ def make_cache(model, policy="scored", storage="int8", **kwargs):
 
 @torch.no_grad()
 def read(model, cache, seeds, rows: int = 2) -> torch.Tensor:
-    return torch.cat([model(ids(rows, seed=seed), past_key_values=cache).logits for seed in seeds], dim=1)
+    return torch.cat([model(ids(rows, seed=seed), **{CACHE: cache}).logits for seed in seeds], dim=1)
 
 
 def reach(x: torch.Tensor) -> torch.Tensor:
@@ -91,7 +94,7 @@ def test_rows_move_and_are_copied_with_all_they_had(model, policy):
     twin.batch_select_indices(torch.tensor([0, 2]))
     twin.reorder_cache(torch.tensor([1, 0]))
     with torch.no_grad():
-        logits = model(ids(seed=7).flip(0), past_key_values=twin).logits
+        logits = model(ids(seed=7).flip(0), **{CACHE: twin}).logits
     torch.testing.assert_close(logits.flip(0), wanted, atol=1e-5, rtol=0)
     cache.reset()
     assert torch.equal(read(model, cache, [0]), read(model, make_cache(model, policy), [0]))
@@ -102,7 +105,7 @@ def test_going_back_and_moving_together_work(model):
     read(model, cache, [0])
     cache.crop(-2)
     with torch.no_grad():
-        model(ids()[:, :4], past_key_values=short)
+        model(ids()[:, :4], **{CACHE: short})
     torch.testing.assert_close(read(model, cache, [1]), read(model, short, [1]), atol=1e-5, rtol=0)
     compact, whole = (make_cache(model, "fifo", storage, positions="compact") for storage in ("int8", "full"))
     near = read(model, compact, range(12)) - read(model, whole, range(12))  # 72 tokens, past the limit of 40

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import inspect
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,9 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from vqmem.memory.hf_cache import VQMemCache
 from vqmem.recipes._corpus import Passage
 from vqmem.registry import build
+
+CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
+"""What this release of `transformers` calls the argument that takes a cache."""
 
 
 @pytest.fixture
@@ -153,8 +157,8 @@ def test_each_layer_and_head_keeps_slots_of_its_own(streams: ModuleType) -> None
     model, ids = _tiny(), torch.randint(1, 30, (1, 2 * streams.CHUNK))
     full, few = DynamicCache(), presses.PressCache(model, Shortest(), 40, 4)
     with torch.no_grad():
-        model(ids, past_key_values=full)
-        model(ids, past_key_values=few)
+        model(ids, **{CACHE: full})
+        model(ids, **{CACHE: few})
     sets = []
     for whole, part in zip(full.layers, few.layers, strict=True):
         for keys, kept in zip(whole.keys[0], part.keys[0], strict=True):
@@ -233,7 +237,7 @@ def test_a_text_cut_down_afterwards_is_what_the_cache_holds(
     reading = whole.Reading(model, text, [], [], 4)
     cache = VQMemCache(model, 24, policy, unigram, 4)
     with torch.no_grad():
-        model(text, past_key_values=cache)
+        model(text, **{CACHE: cache})
     kept = reading.by_policy(policy, unigram, 24)
     assert [row.tolist() for row in kept[0]] == [cache.positions[0]] * 2
     said = whole.answer(model, reading.cut([kept, kept]), question, 90, 2, 6, lambda own: False)
@@ -247,7 +251,7 @@ def test_a_text_cut_down_afterwards_is_what_the_cache_holds(
     new, expected = question, []
     for _ in range(6):
         with torch.no_grad():
-            new = model(new, past_key_values=cache).logits[:, -1:].argmax(-1)
+            new = model(new, **{CACHE: cache}).logits[:, -1:].argmax(-1)
         expected.append(int(new))
     assert said == [expected, expected]
     assert fewer == [expected, expected[:2]]

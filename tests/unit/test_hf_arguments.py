@@ -1,0 +1,241 @@
+"""What a cache takes and refuses when it is made, what it says of itself, and by which names a model takes it."""
+
+import inspect
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from vqmem import registry
+from vqmem.artifacts import save_model
+from vqmem.memory.bank import Memory
+from vqmem.memory.hf_cache import VQMemCache
+from vqmem.memory.policies.oracle import Policy as Oracle
+from vqmem.memory.policy import Guard
+from vqmem.models.frame_scorer import FrameScorer
+from vqmem.models.scorers.random import Noise
+from vqmem.models.scorers.reuse import Scorer as ReuseScorer
+from vqmem.models.vq_lm import VQLM, VQLMConfig
+
+NAMES = inspect.signature(transformers.LlamaForCausalLM.forward).parameters.keys() & {"cache", "past_key_values"}
+FRAMES = VQLMConfig(frame_dim=4, dim=8, hidden=8, codes=4)
+
+
+def llama(vocab_size: int = 50):
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=vocab_size, **shape)).eval()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return llama()
+
+
+def scorer(name: str = "unigram", vocab_size: int = 50, **kwargs):
+    return registry.build("scorers", {"name": name, **kwargs}).build(vocab_size)
+
+
+def refusal(make, *args, **kwargs) -> str:
+    with pytest.raises(ValueError, match=r"\A.+\Z") as refused:  # a single line
+        make(*args, **kwargs)
+    return str(refused.value)
+
+
+NO_NUMBERS = {
+    "0.25": 0.25,
+    "300.7": 300.7,
+    "'256'": "256",
+    "None": None,
+    "True": True,
+    "nan": float("nan"),
+    "inf": float("inf"),
+    "[8]": [8],
+    "np.True_": np.True_,
+    "tensor(True)": torch.tensor(True),
+    "tensor(2.5000)": torch.tensor(2.5),
+    str(2**63): 2**63,
+}
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS.values(), ids=NO_NUMBERS)
+def test_sizes_that_are_no_whole_numbers_are_refused_wherever_they_are_given(model, value):
+    told = " is not a whole number of tokens; give one, such as 256"
+    assert refusal(VQMemCache, model, value, "fifo").endswith(told)
+    assert refusal(Memory, value).startswith("capacity=")
+    for name in ("sinks", "recent"):
+        if value is not None or name == "sinks":  # without one, `recent` is half of what is left
+            assert refusal(VQMemCache, model, 64, "fifo", **{name: value}).startswith(f"{name}=")
+        assert refusal(Guard, **{name: value}).endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "named"),
+    [
+        ({"capacity": 0}, "capacity=0; a memory needs at least 1 slot"),
+        ({"capacity": -5}, "capacity=-5; a memory needs at least 1 slot"),
+        ({"capacity": 64, "sinks": -1}, "guards cannot be negative: sinks=-1"),
+        ({"capacity": 64, "recent": -1}, "guards cannot be negative: sinks=4, recent=-1"),
+        ({"capacity": 64, "sinks": 100}, "guards (sinks=100 + recent=0 = 100) exceed the 64 slots"),
+        ({"capacity": 64, "recent": 100}, "guards (sinks=4 + recent=100 = 104) exceed the 64 slots"),
+    ],
+)
+def test_sizes_out_of_range_are_refused(model, kwargs, named):
+    assert refusal(VQMemCache, model, policy="fifo", **kwargs).startswith(named)
+
+
+@pytest.mark.parametrize("value", [16, 16.0, np.int64(16), np.uint8(16), np.float64(16), torch.tensor(16)])
+def test_whole_numbers_are_taken_from_wherever_they_come(model, value):
+    memory = VQMemCache(model, value, "fifo", sinks=value / 4 if isinstance(value, float) else 4).memory
+    assert (memory.capacity, memory.guard) == (16, Guard(4, 6))
+    assert type(memory.capacity) is type(memory.guard.sinks) is int
+
+
+@pytest.mark.parametrize(
+    ("policy", "named"),
+    [
+        (3, "policy=3 is no policy"),
+        (["fifo"], "policy=['fifo'] is no policy"),
+        (torch.ones(30, 30), "policy=tensor([[1., 1."),
+        (Noise(0), "policy=Noise() is no policy"),
+        (Oracle, "policy=<class 'vqmem.memory.policies.oracle.Policy'> is no policy"),
+        ("", "unknown policy ''"),
+        ("fivo", "unknown policy 'fivo'; did you mean fifo?"),
+        ({}, "policy {} has no name"),
+        ({"name": 3}, "policy {'name': 3} has no name"),
+        ({"name": "scored", "weigth": 1}, "unknown key 'scored.weigth'"),
+        ({"name": "scored", "window": "a"}, "scored.window = 'a' is not a whole number"),
+        ("oracle", "policy oracle looks ahead, to show in an analysis what no policy can do better"),
+        (Oracle(), "policy oracle looks ahead"),
+    ],
+)
+def test_what_is_no_policy_is_refused(model, policy, named):
+    assert refusal(VQMemCache, model, 64, policy, Noise(0)).startswith(named)
+
+
+def test_a_memory_refuses_parts_that_are_something_else():
+    assert refusal(Memory, 8, policy="fifo").startswith("policy='fifo' is no policy; give what vqmem.registry.build")
+    assert refusal(Memory, 8, compression="drop").startswith("compression='drop' is no compression")
+    assert refusal(Memory, 8, guard=(4, 2)).startswith("guard=(4, 2) is no guard; give a Guard")
+    assert refusal(registry.build, "policies", 3).startswith("policy 3 has no name")
+
+
+def test_the_oracle_takes_its_text_as_it_comes(model):
+    text = [3, 1, 2]
+    policy = VQMemCache(model, 8, {"name": "oracle", "text": text}).memory.policy
+    for given in (text, np.array(text), torch.tensor(text)):
+        made = Oracle()
+        object.__setattr__(made, "text", given)  # as it comes where types are not checked
+        made.__post_init__()
+        assert made == policy
+        assert hash(made) == hash(policy)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (3, "scorer=3 is no scorer (of type int)"),
+        ([Noise(0)], "scorer=[Noise()] is no scorer (of type list)"),
+        ({"name": "vq_lm"}, "scorer={'name': 'vq_lm'} is no scorer (of type dict)"),
+        (Noise, "scorer=<class 'vqmem.models.scorers.random.Noise'> is no scorer (the class Noise)"),
+        (registry.build("scorers", "unigram"), "scorer=Scorer(smoothing=1.0) is no scorer (of type Scorer)"),
+        (torch.nn.Linear(2, 2), "scorer=Linear("),
+        (VQLM(FRAMES), "scorer=VQLM reads frames of recordings, not token ids"),
+        (FrameScorer("log_mel", FRAMES), "scorer=FrameScorer reads frames of recordings, not token ids"),
+    ],
+)
+def test_what_is_no_scorer_of_tokens_is_refused(model, given, named):
+    assert refusal(VQMemCache, model, 64, scorer=given).startswith(named)
+
+
+@pytest.mark.parametrize(
+    ("known", "ids", "fits"),
+    [
+        (1_024, 49_152, False),  # of another tokenizer
+        (32_000, 49_152, False),
+        (100_277, 128_256, False),
+        (50_257, 49_152, False),  # has ids that the model does not have
+        (49_153, 49_152, False),
+        (49_152, 49_152, True),
+        (50_257, 50_304, True),  # GPT-2's tokenizer with GPT-NeoX's padding
+        (50_295, 51_200, True),  # phi-2
+        (151_665, 152_064, True),  # Qwen 2.5
+        (300, 384, True),
+        (40, 50, True),
+        (10, 50, False),
+    ],
+)
+def test_a_scorer_of_another_vocabulary_is_refused(model, monkeypatch, known, ids, fits):
+    monkeypatch.setattr(model.config, "vocab_size", ids)
+    if fits:
+        assert VQMemCache(model, 64, scorer=scorer(vocab_size=known)).scorer.vocab_size == known
+    else:
+        told = f"the scorer knows {known:,} token ids and LlamaForCausalLM has {ids:,}"
+        assert refusal(VQMemCache, model, 64, scorer=scorer(vocab_size=known)).startswith(told)
+
+
+def test_the_folder_of_a_run_is_its_scorer(model, tmp_path, monkeypatch):
+    run = tmp_path / "reuse"
+    made = scorer("reuse", dim=4, hidden=8)
+    fields = {"scorer": {"name": "reuse", "dim": 4, "hidden": 8}, "vocab_size": 50}
+    save_model(run / "scorer", "scorers/reuse", fields, made)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in (run, str(run), "~/reuse"):
+        cache = VQMemCache(model, 64, scorer=folder)
+        assert torch.equal(cache.scorer.head[0].weight, made.head[0].weight)
+        assert cache.memory.policy == registry.build("policies", ReuseScorer.policy)
+    assert "did you mean" in refusal(VQMemCache, model, 64, scorer=tmp_path / "reuze")
+    assert "not found; " in refusal(VQMemCache, model, 64, scorer="vq_lm")
+    config = json.loads((run / "scorer" / "config.json").read_text())
+    (run / "scorer" / "config.json").write_text(json.dumps(config | {"kind": "other"}))
+    assert "is damaged or was edited" in refusal(VQMemCache, model, 64, scorer=run)
+
+
+def test_the_run_of_a_frame_scorer_is_told_from_one_of_tokens(model, tmp_path):
+    frames = FrameScorer("log_mel", FRAMES)
+    save_model(tmp_path / "model", "frame_scorer", frames.fields(), frames)
+    assert "scores frames of recordings, not token ids" in refusal(VQMemCache, model, 64, scorer=tmp_path)
+
+
+def test_it_says_what_it_is_and_holds(model):
+    cache = VQMemCache(model, 16, scorer=scorer("reuse"))
+    kept_by = "policy=scored(surprise=0.0, gain=1.0, scale='raw'), capacity=16, sinks=4, recent=6"
+    assert repr(cache) == f"VQMemCache(LlamaForCausalLM, {kept_by}: 0 tokens read, 0 kept, 0 bytes)"
+    with torch.no_grad():
+        model(torch.arange(40)[None], **{min(NAMES): cache})
+    assert repr(cache).endswith(f"recent=6: 40 tokens read, 16 kept, {cache.nbytes:,} bytes)")
+    assert repr(VQMemCache(model, 1_000, "fifo")).startswith(
+        "VQMemCache(LlamaForCausalLM, policy=fifo(), capacity=1000"
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("policy", ["fifo", "h2o"])
+def test_a_model_takes_it_by_the_old_name_by_the_new_one_and_by_place(model, policy):
+    """The new name without a warning; the old one works wherever `transformers` knows it."""
+    ids, logits, texts = torch.arange(1, 25)[None], [], []
+    for name in ("past_key_values", *NAMES):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error" if name in NAMES else "ignore", FutureWarning)
+            cache = VQMemCache(model, 8, policy)
+            logits.append([model(part, **{name: cache}).logits for part in ids.split(12, 1)])
+            assert cache.get_seq_length() == 24
+            cache = VQMemCache(model, 8, policy)
+            texts.append(model.generate(ids, **{name: cache}, max_new_tokens=9, do_sample=False, pad_token_id=0))
+            assert max(map(len, cache.positions)) == 8
+    cache = VQMemCache(model, 8, policy)
+    logits.append([model(part, None, None, cache).logits for part in ids.split(12, 1)])
+    for parts in logits[1:]:
+        torch.testing.assert_close(parts, logits[0])
+    assert all(torch.equal(text, texts[0]) for text in texts)
+
+
+def test_pages_teach_the_new_name_and_mention_the_old_one():
+    root = Path(__file__).parents[2]
+    for page in (root / "README.md", root / "docs" / "kv-cache.md"):
+        text = page.read_text(encoding="utf-8")
+        assert "cache=cache" in text
+        assert text.count("past_key_values") == 1
