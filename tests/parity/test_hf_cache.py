@@ -23,6 +23,8 @@ CONFIGS = {
     "gpt_neox": lambda: transformers.GPTNeoXConfig(**SHAPE, num_attention_heads=4),
 }
 POLICIES = registry.names("policies")
+TEXT = [token % 7 + 1 for token in range(60)]
+"""What the policy that looks ahead is told will be read."""
 CHUNKS = {
     "whole": [PROMPT, 2] + [1] * (LENGTH - PROMPT - 2),
     "chunks": [7] * 5 + [5],
@@ -55,7 +57,8 @@ def ragged(seed: int = 1, rows: int = ROWS, length: int = LENGTH) -> tuple[torch
     return ids * mask, mask
 
 
-def make_cache(model, policy: str, **kwargs) -> VQMemCache:
+def make_cache(model, policy, **kwargs) -> VQMemCache:
+    policy = {"name": "oracle", "text": TEXT} if policy == "oracle" else policy
     return VQMemCache(
         model, **{"capacity": CAPACITY, "policy": policy, "scorer": Noise(3), "sinks": 2, "recent": 3} | kwargs
     )
@@ -99,7 +102,7 @@ def test_logits_equal_a_dense_pass_under_the_same_mask(model, policy, chunks):
     torch.testing.assert_close(logits[real], dense(model, ids, mask, visible).logits[real], atol=1e-5, rtol=0)
 
 
-def lists(cache, scores, weights, norms, mask, chunks) -> list[list[int]]:
+def lists(cache, ids, scores, weights, norms, mask, chunks) -> list[list[int]]:
     """The positions that one row holds after each chunk, by the oracle in lists, from what a dense pass showed."""
     policy, guard = cache.memory.policy, cache.memory.guard
     name = type(policy).__module__.split(".")[-1]
@@ -113,7 +116,7 @@ def lists(cache, scores, weights, norms, mask, chunks) -> list[list[int]]:
                 for past, signal in zip(seen, signals, strict=True):
                     past.append(signal)
             standard = tuple(map(standardised, seen, signals))
-            slots.append(naive.Slot(0, position, signals, standard, valid=real))
+            slots.append(naive.Slot(int(ids[column]), position, signals, standard, valid=real))
             columns.append(column)
         queries = [
             naive.Query(int(mask[:q].sum()), weights[q, columns].tolist(), float(norms[q]), bool(mask[q]))
@@ -139,10 +142,10 @@ def standardised(seen: list[float], score: float) -> float:
 @pytest.mark.parametrize("policy", [name for name in POLICIES if name in naive.PRIORITIES and name != "random"])
 def test_what_is_kept_agrees_with_lists_that_see_dense_attention(policy, chunks):
     """The attention and keys are those of a whole pass in eager mode: nothing of the cache makes them."""
-    fields = {"lru": {"top": 3}, "lfu": {"top": 3}, "snapkv": {"window": 5, "kernel": 3}}.get(policy, {})
+    fields = {"lru": {"top": 3}, "lfu": {"top": 3}, "snapkv": {"window": 5, "kernel": 3}, "oracle": {"text": TEXT}}
     model, eager = make_model("qwen2"), make_model("qwen2", attention="eager")
     ids, mask = ragged()
-    kept, cache = [], make_cache(model, {"name": policy, **fields})
+    kept, cache = [], make_cache(model, {"name": policy, **fields.get(policy, {})})
     with recorded(cache, kept):
         _, visible = read(model, cache, ids, mask, CHUNKS[chunks])
     shown = dense(eager, ids, mask, visible, output_attentions=True)
@@ -150,7 +153,7 @@ def test_what_is_kept_agrees_with_lists_that_see_dense_attention(policy, chunks)
     norms = key_norms(eager, ids, mask, visible)
     for row in range(ROWS):
         scores = Noise(3).score(ids[row : row + 1, mask[row].bool()], torch.zeros(1, dtype=torch.long))[0][0]
-        wanted = lists(cache, scores, weights[row], norms[row], mask[row], CHUNKS[chunks])
+        wanted = lists(cache, ids[row], scores, weights[row], norms[row], mask[row], CHUNKS[chunks])
         assert [held[row] for held in kept] == wanted
 
 
