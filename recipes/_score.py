@@ -68,7 +68,7 @@ def choose_signal(signal: str | None, given: Sequence[str]) -> str:
 def load_scorer(folder: str | Path, device: torch.device | str = "cpu") -> Any:
     """The scorer of a run of ``vqmem text_lm`` or ``vqmem train-scorer``: a `ScorerModel` in eval mode.
 
-    Raises `ValueError` where it is missing, damaged or of another architecture, or scores frames of recordings.
+    Raises `ValueError` where it is missing, damaged or of another architecture.
     """
 
     def make(fields: dict[str, Any]) -> Any:

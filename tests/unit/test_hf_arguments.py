@@ -19,6 +19,8 @@ from vqmem.models.frame_scorer import FrameScorer
 from vqmem.models.scorers.random import Noise
 from vqmem.models.scorers.reuse import Scorer as ReuseScorer
 from vqmem.models.vq_lm import VQLM, VQLMConfig
+from vqmem.recipes._config import dump
+from vqmem.recipes.frame_scorer.recipe import Config as FrameConfig
 
 NAMES = inspect.signature(transformers.LlamaForCausalLM.forward).parameters.keys() & {"cache", "past_key_values"}
 FRAMES = VQLMConfig(frame_dim=4, dim=8, hidden=8, codes=4)
@@ -197,7 +199,9 @@ def test_the_folder_of_a_run_is_its_scorer(model, tmp_path, monkeypatch):
 def test_the_run_of_a_frame_scorer_is_told_from_one_of_tokens(model, tmp_path):
     frames = FrameScorer("log_mel", FRAMES)
     save_model(tmp_path / "model", "frame_scorer", frames.fields(), frames)
-    assert "scores frames of recordings, not token ids" in refusal(VQMemCache, model, 64, scorer=tmp_path)
+    (tmp_path / "config.yaml").write_text(dump(FrameConfig()))
+    (tmp_path / "evaluation.json").write_text("{}")
+    assert "is no scorer, but " in refusal(VQMemCache, model, 64, scorer=tmp_path)
 
 
 def test_it_says_what_it_is_and_holds(model):
