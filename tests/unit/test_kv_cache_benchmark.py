@@ -17,7 +17,7 @@ from vqmem.memory.hf_cache import VQMemCache
 from vqmem.recipes._corpus import Passage
 from vqmem.registry import build
 
-CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
+CACHE = "cache" if "cache" in inspect.signature(LlamaForCausalLM.forward).parameters else "past_key_values"
 """What this release of `transformers` calls the argument that takes a cache."""
 
 
