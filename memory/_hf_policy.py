@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ..models.scorers.base import ScorerModel, input_kind, policy_of
-from ..recipes._score import load_scorer
 from ..registry import build
 from ..schema import shown
 from ._hf_models import text_config
@@ -38,6 +37,8 @@ def describe(policy: Policy) -> str:
 def resolve_scorer(scorer: Any, device: Any = "cpu") -> ScorerModel | None:
     """The scorer itself, or the one of the run in a folder. Raises `ValueError` for what cannot score token ids."""
     if isinstance(scorer, str | os.PathLike):
+        from ..recipes._score import load_scorer  # folders of runs are read above this package: only when one is given
+
         scorer = load_scorer(Path(scorer), device)
     if scorer is None:
         return None
