@@ -41,7 +41,7 @@ def locked(folder: Path) -> Iterator[None]:
             yield
         except BaseException:
             with contextlib.suppress(OSError):  # what went wrong before says more
-                if made and {path.name for path in folder.iterdir()} <= {LOCK, "config.yaml"}:
+                if made and all(path.name == "config.yaml" or path.name[0] == "." for path in folder.iterdir()):
                     shutil.rmtree(folder)
                     for parent in made[1:]:
                         parent.rmdir()
