@@ -1,153 +1,154 @@
-"""What a cache for `transformers` needs of the model's forward pass and is not told: token ids, masks, attention."""
+"""Hooks by which a cache for `transformers` takes part in the calls of a model, and what a call tells of its tokens.
+
+`transformers` does not tell a cache the token ids and the padding of a pass. So hooks put a pass in the cache's place
+among the arguments of the call: what is being read belongs to that call alone, in any thread and within any other pass.
+Hooks only forward, and nothing of the model is switched.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
+import threading
 import weakref
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.cache_utils import Cache
 
-from ..models.scorers.base import SIGNALS, ScorerModel
-from ._hf_models import MASKED, text_config
+from ..models.scorers.base import SIGNALS, ScorerModel, reset_rows
 
-_WATCHED = "vqmem_watched"
-"""Our name among the attention functions of `transformers`, in force during a pass that is watched."""
-_BLOCK = 128
-"""Queries whose attention is made at a time: bounds the memory that heads side by side take."""
+_PREPARE = "prepare_inputs_for_generation"
+_LOCK = threading.RLock()  # a cache may be collected, and its hooks go, while another is being attached
 
 
-class Watch:
-    """Collects the attention weights of a pass, averaged over heads and layers, of its last ``queries`` (None: all)."""
+class _Hook:
+    """A function of a cache and of what torch gives a hook; knows the cache weakly."""
 
-    def __init__(self, queries: int | None) -> None:
-        self.queries, self.layers = queries, 0
-        self.total: Tensor | None = None
+    def __init__(self, cache: Any, function: Callable[..., Any]) -> None:
+        self.cache, self.function = weakref.ref(cache), function
 
-    @property
-    def weights(self) -> Float[Tensor, "batch queries slots"]:
-        """The mean over layers. Raises `ValueError` where the model's attention was out of reach."""
-        if self.total is None:
-            raise ValueError(
-                "the model's attention cannot be watched (it does not use transformers' attention functions); "
-                "use a policy that needs no attention weights, such as scored or fifo"
-            )
-        return self.total / self.layers
+    def __call__(self, *args: Any) -> Any:
+        cache = self.cache()
+        return None if cache is None else self.function(cache, *args)
 
-    @torch.no_grad()
-    def add(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> None:
-        """Take note of a layer: queries ``[batch, heads, queries, width]``, keys ``[batch, groups, slots, width]``."""
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        count = query.shape[2] if self.queries is None else min(self.queries, query.shape[2])
-        blocks = query[:, :, query.shape[2] - count :].split(_BLOCK, dim=2)
-        masks = [None] * len(blocks) if mask is None else mask[:, :, mask.shape[2] - count :].split(_BLOCK, dim=2)
-        seen = torch.cat([_weights(q, key, m, scale) for q, m in zip(blocks, masks, strict=True)], dim=1)
-        self.total = seen if self.total is None else self.total + seen
-        self.layers += 1
-
-
-def _weights(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Float[Tensor, "batch queries slots"]:
-    """Softmax attention averaged over heads, in float32; a key head serves a group of query heads."""
-    grouped = query.unflatten(1, (key.shape[1], -1))
-    logits = (torch.einsum("bgnqd,bgkd->bgnqk", grouped, key) * scaling).float()
-    if mask is not None:
-        mask = mask[:, :, None]
-        logits = logits.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else logits + mask
-    return logits.softmax(dim=-1).flatten(1, 2).mean(dim=1)
-
-
-_watch: ContextVar[Watch | None] = ContextVar("vqmem_watch", default=None)
-
-
-def _watched_attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,  # kvpress, which wraps all attention functions, gives it by place
-    **kwargs: Any,
-) -> Any:
-    """``sdpa``, looked at: the weights are made once more beside it, so that its kernel stays in use."""
-    odd = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
-    if odd:
-        raise ValueError(
-            f"the attention of {type(module).__name__} has {odd[0]}, which is not watched; "
-            "use a policy that needs no attention weights, such as scored or fifo"
-        )
-    watch = _watch.get()
-    if watch is not None:
-        watch.add(query, key, attention_mask, kwargs.get("scaling"))
-    return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, **kwargs)
-
-
-AttentionInterface.register(_WATCHED, _watched_attention)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In copies of the model, pickled ones too, a function that does nothing and needs nothing of ours."""
+        return getattr, (contextlib.nullcontext(), "__exit__")
 
 
 def attach(model: Any, cache: Any, layers: Sequence[nn.Module] = ()) -> Callable[[], Any]:
-    """Let ``cache`` take part in the passes of ``model`` that use it; gives what ends that.
+    """Let ``cache`` take part in the calls of ``model`` that it is passed to; returns what ends that.
 
-    Before a pass ``cache.begin`` gives the arguments to use and a `Watch` if attention is to be looked at; after each
-    of ``layers`` (attention modules) comes ``cache.judge`` and after the pass ``cache.finish``, or ``cache.fail`` where
-    it did not reach its end. The hooks know the cache weakly and go when it does; passes without it are left alone.
+    Before a call ``cache.begin(arguments)`` gives the pass, a `Cache` that stands in the place of ``cache`` in this
+    call; its ``cache`` is ``cache``, and its ``module`` is set here. After each of ``layers`` (attention modules) comes
+    its ``judge`` and after the call its ``finish``, or ``fail`` where the call did not reach its end. The hooks know the
+    cache weakly and go when it does; calls without it are left alone.
+
+    Wrappers, such as those of peft, call the ``forward`` of the model, or a module within: of those the outermost that
+    is called begins the pass.
     """
-    held, config = weakref.ref(cache), text_config(model)
-    names = list(inspect.signature(model.forward).parameters)
-    running: list[tuple[Any, Watch | None, str]] = []
-
-    def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[()], dict[str, Any]] | None:
-        cache = held()
-        named = dict(zip(names, args, strict=False)) | kwargs
-        if cache is None or not any(value is cache for value in named.values()):
-            return None
-        implementation = config._attn_implementation
-        named, watch = cache.begin(named, implementation, model.dtype)
-        running.append((cache, watch, implementation))
-        if watch is not None:
-            config._attn_implementation = _WATCHED
-            _watch.set(watch)
-        return (), named
-
-    def after(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if not running:
-            return
-        cache, watch, implementation = running.pop()
-        if watch is not None:
-            config._attn_implementation = implementation
-            _watch.set(None)
-        if output is None:
-            cache.fail()
-        else:
-            cache.finish(watch)
-
-    def beside(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if running and any(value is running[-1][0] for value in kwargs.values()):
-            running[-1][0].judge(layer, kwargs, output[1])
-
-    handles = (
-        model.register_forward_pre_hook(before, with_kwargs=True),
-        model.register_forward_hook(after, with_kwargs=True, always_call=True),
-        *(layer.register_forward_hook(beside, with_kwargs=True) for layer in layers),
-    )
-    return weakref.finalize(cache, _remove, handles)
+    entries = {id(module): module for module in (model, model.base_model, model.get_decoder())}.values()
+    with _LOCK:
+        handles = [
+            *(module.register_forward_pre_hook(_Hook(cache, _before), with_kwargs=True) for module in entries),
+            *(
+                module.register_forward_hook(_Hook(cache, _after), with_kwargs=True, always_call=True)
+                for module in entries
+            ),
+            *(layer.register_forward_hook(_Hook(cache, _beside), with_kwargs=True) for layer in layers),
+        ]
+        if not isinstance(vars(model).get(_PREPARE), _GenerationCheck):
+            setattr(model, _PREPARE, _GenerationCheck(getattr(model, _PREPARE)))
+    return weakref.finalize(cache, _detach, weakref.ref(model), handles)
 
 
-def _remove(handles: tuple[Any, ...]) -> None:
-    for handle in handles:
-        handle.remove()
+def _detach(model: Callable[[], Any], handles: Sequence[Any]) -> None:
+    with _LOCK:
+        for handle in handles:
+            handle.remove()
+        kept = model()
+        hooks = () if kept is None else kept._forward_pre_hooks.values()
+        if not any(isinstance(hook, _Hook) for hook in hooks) and isinstance(
+            vars(kept).get(_PREPARE), _GenerationCheck
+        ):
+            delattr(kept, _PREPARE)
+
+
+def _before(cache: Any, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if not any(value is cache for value in (*args, *kwargs.values())):
+        return None
+    named = dict(zip(_names(type(module)), args, strict=False)) | kwargs
+    place = next(name for name, value in named.items() if value is cache)
+    named[place] = cache.begin(named)
+    named[place].module = module
+    return (), named
+
+
+def _after(cache: Any, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    run = _pass(cache, kwargs)
+    if run is None or run.module is not module:
+        return None
+    if output is None:
+        return run.fail()
+    run.finish()
+    if isinstance(output, tuple):
+        return tuple(cache if value is run else value for value in output)
+    for name in [name for name, value in output.items() if value is run]:
+        output[name] = cache
+    return output
+
+
+def _beside(cache: Any, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    run = _pass(cache, kwargs)
+    if run is not None:
+        run.judge(layer, kwargs, output[1])
+
+
+def _pass(cache: Any, kwargs: dict[str, Any]) -> Any:
+    """The pass through ``cache`` among the arguments of a call."""
+    return next((x for x in kwargs.values() if isinstance(x, Cache) and getattr(x, "cache", None) is cache), None)
+
+
+@functools.cache
+def _names(kind: type[nn.Module]) -> list[str]:
+    """The names of the arguments by place."""
+    return list(inspect.signature(kind.forward).parameters)[1:]
+
+
+class _GenerationCheck:
+    """What ``generate`` asks of a model before every pass, with a look at what becomes of a cache there."""
+
+    def __init__(self, prepare: Callable[..., dict[str, Any]]) -> None:
+        functools.update_wrapper(self, prepare)  # `generate` reads the signature
+        self.prepare = prepare
+
+    def __call__(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        cache = next((x for x in (*args, *kwargs.values()) if hasattr(type(x), "check_generation")), None)
+        if cache is not None:
+            cache.check_generation(input_ids, kwargs)
+        inputs = self.prepare(input_ids, *args, **kwargs)
+        if cache is not None and not any(value is cache for value in inputs.values()):
+            raise ValueError(
+                f"generate leaves the cache out of a pass over {input_ids.shape[1]} tokens, so that nothing would be "
+                "bounded (models with two sets of rotary factors do so where the text passes "
+                "original_max_position_embeddings); keep prompt and answer below that, or call the model yourself"
+            )
+        return inputs
+
+    def __reduce__(self) -> Any:
+        """In copies of the model, pickled ones too, its method."""
+        return self.prepare.__reduce__()
 
 
 def new_tokens(named: dict[str, Any], seen: int) -> tuple[Tensor, Bool[Tensor, "batch new"]]:
     """Token ids of a pass (-1 where it was given embeddings) and which of them are no padding.
 
-    Raises `ValueError` for a mask that does not say so: one that is not 2-D, or of a length that does not fit.
+    Raises `ValueError` where there are none, and for a mask that does not say which: not 2-D, or of a wrong length.
     """
     ids, embeds, mask = (named.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
     if ids is None:
@@ -155,6 +156,8 @@ def new_tokens(named: dict[str, Any], seen: int) -> tuple[Tensor, Bool[Tensor, "
             raise ValueError("the model was called without input_ids; the cache needs them, by name or first in place")
         ids = torch.full(embeds.shape[:2], -1, device=embeds.device)
     batch, time = ids.shape
+    if not time:
+        raise ValueError(f"the model was given no tokens beyond the {seen} that the cache has read")
     if mask is None:
         return ids, torch.ones_like(ids, dtype=torch.bool)
     if mask.ndim != 2 or mask.shape[0] != batch or mask.shape[1] not in (time, seen + time):
@@ -189,31 +192,5 @@ def score(
         rows = real[:, 0]
         scores, after = scorer.score(ids, state)
         parts.append(scores * rows[:, None, None])
-        state = tree_map(lambda new, old, rows=rows: _where(rows, new, old), after, state)
+        state = reset_rows(state, after, rows)
     return torch.cat(parts, dim=1), state
-
-
-def _where(rows: Bool[Tensor, " batch"], new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(rows.view(-1, *[1] * (new.ndim - 1)), new, old)
-
-
-def mask_of(
-    held: Bool[Tensor, "batch slots"], new: Bool[Tensor, "batch new"], implementation: str, dtype: torch.dtype
-) -> Tensor:
-    """What each new token may attend to, ``[batch, 1, new, slots + new]``: valid slots, and valid ones before it.
-
-    Boolean, or additive for ``eager``. Padding sees itself, so that no row of the softmax is empty. Raises `ValueError`
-    for an implementation that takes no such mask.
-    """
-    if implementation not in MASKED:
-        raise ValueError(
-            f"attn_implementation={implementation!r} cannot leave out padding between slots, or be watched; "
-            f"load the model with one of {', '.join(MASKED)}"
-        )
-    time = new.shape[1]
-    itself = torch.eye(time, dtype=torch.bool, device=new.device)
-    among = (new[:, None] | itself) & torch.ones_like(itself).tril()
-    visible = torch.cat([held[:, None].expand(-1, time, -1), among], dim=2)[:, None]
-    if implementation != "eager":
-        return visible
-    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)

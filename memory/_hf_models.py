@@ -3,13 +3,57 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 MASKED = ("sdpa", "eager")
 """The attention implementations that take a mask of any form."""
+
+
+def unwrap(model: Any) -> Any:
+    """The `transformers` model within the wrappers of peft, ``torch.compile`` and data-parallel training.
+
+    Raises `ValueError` for a wrapper that puts a cache of its own into every pass.
+    """
+    while isinstance(model, nn.Module):
+        config = getattr(model, "active_peft_config", None)
+        if "PREFIX_TUNING" in str(getattr(config, "peft_type", None)):
+            raise ValueError(
+                f"{type(model).__name__} with PREFIX_TUNING gives every pass a cache of its own; use another"
+            )
+        inner = (getattr(model, name, None) for name in ("_orig_mod", "module"))
+        within = model.get_base_model() if config is not None else next((x for x in inner if x is not None), model)
+        if within is model:
+            break
+        model = within
+    return model
+
+
+def placement(model: Any) -> tuple[torch.dtype, torch.device]:
+    """The type and the device of the weights, by the first that are floating point."""
+    return next((x.dtype, x.device) for x in model.parameters() if x.is_floating_point())
+
+
+def attention_layers(model: Any) -> list[Any]:
+    """The modules that write into a cache."""
+    return [module for module in model.modules() if hasattr(module, "layer_idx")]
+
+
+def refuse_presses(layers: Sequence[nn.Module]) -> None:
+    """Raise `ValueError` if a press of kvpress is on a model whose cache evicts already."""
+    for hook in (hook for layer in layers for hook in layer._forward_hooks.values()):
+        owner = type(getattr(hook, "__self__", hook))
+        names = {getattr(hook, "__module__", None) or "", *(kind.__module__ for kind in owner.__mro__)}
+        if any(name.split(".")[0] == "kvpress" for name in names):
+            raise ValueError(
+                "a press of kvpress is on the model, which would evict from this cache besides its policy; leave the "
+                "press's `with`, or give it to the cache: policy=PressPolicy(press)"
+            )
 
 
 def count_layers(model: Any) -> int:

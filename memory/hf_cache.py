@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 try:
     from transformers.cache_utils import Cache, DynamicLayer
@@ -19,57 +19,16 @@ except ImportError as error:
     raise ImportError("vqmem.memory.hf_cache needs transformers; run `pip install 'vqmem[hf]'`") from error
 
 from ..models.scorers.base import ScorerModel
-from ._hf_hooks import Watch, attach, mask_of, new_tokens, score
+from ._hf_attention import AttentionRecorder, RecordingMask, mask_of
+from ._hf_hooks import attach, new_tokens, score
 from ._hf_int8 import pack, unpack
-from ._hf_models import count_layers
+from ._hf_models import attention_layers, count_layers, placement, refuse_presses, text_config, unwrap
+from ._hf_pass import CacheState, ForwardPass
 from ._hf_policy import describe, require_match, require_vocabulary, resolve, resolve_scorer
 from ._hf_positions import Rotation
-from .bank import Memory, State
-from .policy import Guard, Judge, Observer, Policy, Seen, whole_number
-
-
-@dataclass(frozen=True)
-class Held:
-    """What the cache knows of its slots, the same for all layers.
-
-    The payload is each slot's index before eviction, and the position that its keys are rotated to.
-    """
-
-    memory: State
-    scorer: Any
-    seen: Int[Tensor, " batch"]
-    """Tokens so far that were no padding."""
-    shift: Int[Tensor, " batch"]
-    """What has to be added to the position of a new token, since slots were moved together."""
-
-    def rows(self, change: Callable[[Tensor], Tensor]) -> Held:
-        """Every tensor changed along its batch axis."""
-        memory = State.from_state_dict({name: change(x) for name, x in self.memory.state_dict().items()})
-        return Held(memory, tree_map(change, self.scorer), change(self.seen), change(self.shift))
-
-
-@dataclass
-class Pass:
-    """A forward pass under way: what will be held after it, and what it must show before slots can be chosen."""
-
-    held: Held
-    positions: Int[Tensor, "batch new"]
-    valid: Bool[Tensor, "batch new"]
-    keep: Int[Tensor, "batch kept"] | None = None
-    """The slots that stay, if that can be said before the pass: layers then evict as they go."""
-    norms: Tensor | None = None
-    worth: Tensor | None = None
-    """What a `Judge` said of all slots, summed over layers."""
-
-
-@dataclass
-class Desk:
-    """What the cache and its layers share; layers do not know the cache, so that it goes when its last user does."""
-
-    memory: Memory
-    held: Held | None = None
-    now: Pass | None = None
-    failed: bool = False
+from .bank import Memory
+from .policy import Guard, Judge, Observer, Policy, whole_number
+from .slots import Slots
 
 
 class VQMemLayer(DynamicLayer):
@@ -79,15 +38,17 @@ class VQMemLayer(DynamicLayer):
     values: Any
     is_croppable = False  # `transformers` asks before it relies on `crop`, which works only until something is evicted
 
-    def __init__(self, desk: Desk, storage: str) -> None:
+    def __init__(self, storage: str) -> None:
         super().__init__()
-        self.desk, self.storage, self.seen = desk, storage, 0
+        self.storage, self.seen = storage, 0
+
+    @property
+    def count(self) -> int:
+        """Slots a row."""
+        return self.keys.shape[-2] if self.is_initialized else 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """All keys and values for the attention at hand; eviction comes after it. Raises `ValueError` out of a pass."""
-        now = self.desk.now
-        if now is None:
-            raise ValueError("this cache belongs to another model; call the model that it was made for (its `model`)")
+        """All keys and values for the attention at hand."""
         if self.storage == "int8":  # slots are packed once and stay so; attention sees new ones as they are
             held = super().update(pack(key_states), pack(value_states))
             old = (unpack(x[..., : -key_states.shape[-2], :], key_states.dtype) for x in held)
@@ -95,11 +56,6 @@ class VQMemLayer(DynamicLayer):
         else:
             keys, values = super().update(key_states, value_states)
         self.seen += key_states.shape[-2]
-        if "norms" in self.desk.memory.requires:
-            norms = key_states.detach().float().norm(dim=-1).mean(dim=1)
-            now.norms = norms if now.norms is None else now.norms + norms
-        if now.keep is not None:
-            self.keep(now.keep)
         return keys, values
 
     def read(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -115,8 +71,8 @@ class VQMemLayer(DynamicLayer):
 
     def keep(self, indices: Int[Tensor, "batch kept"]) -> None:
         """Evict all slots but these."""
-        if self.is_initialized and indices.shape[1] < self.keys.shape[-2]:
-            self.keys, self.values = (_take(x, indices) for x in (self.keys, self.values))
+        if indices.shape[1] < self.count:
+            self.keys, self.values = (_take(x, indices.to(x.device)) for x in (self.keys, self.values))
 
     def get_seq_length(self, *args: Any) -> int:
         """Tokens seen, evicted ones and padding included: where the next token stands."""
@@ -125,8 +81,7 @@ class VQMemLayer(DynamicLayer):
     def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
         """How many keys attention will see, and the column of the first if all are the newest."""
         new = query_length if isinstance(query_length, int) else query_length.shape[0]
-        slots = self.keys.shape[-2] if self.is_initialized and self.keys is not None else 0
-        return slots + new, self.seen - slots
+        return self.count + new, self.seen - self.count
 
     def reset(self) -> None:
         """Hold nothing."""
@@ -182,41 +137,39 @@ class VQMemCache(Cache):
         positions: str | Any = "kept",
         storage: str | Any = "full",
     ) -> None:
-        layers = count_layers(model)
+        decoder = unwrap(model)
+        layers = count_layers(decoder)
         if positions not in ("kept", "compact"):
             raise ValueError(f"positions={positions!r}; use kept or compact")
         if storage not in ("full", "int8"):
             raise ValueError(f"storage={storage!r}; use full or int8")
-        self._rotation = Rotation(model) if positions == "compact" else None
+        self._rotation = Rotation(decoder) if positions == "compact" else None
         if recent is None:
             recent = max(0, whole_number("capacity", capacity) - whole_number("sinks", sinks)) // 2
         self.model, self.scorer = model, resolve_scorer(scorer, getattr(model, "device", "cpu"))
-        require_vocabulary(self.scorer, model)
-        memory = Memory(capacity, resolve(policy, self.scorer), guard=Guard(sinks, recent))
-        require_match(memory.policy, self.scorer)
-        self._desk = Desk(memory)
-        super().__init__(layers=[VQMemLayer(self._desk, storage) for _ in range(layers)])
-        watched = cast(Judge, memory.policy).layers(model) if "layers" in memory.requires else ()
-        self._detach = attach(model, self, watched)
-
-    @property
-    def memory(self) -> Memory:
-        """The capacity, policy and guards."""
-        return self._desk.memory
+        require_vocabulary(self.scorer, decoder)
+        self.memory = Memory(capacity, resolve(policy, self.scorer), guard=Guard(sinks, recent))
+        require_match(self.memory.policy, self.scorer)
+        self._decoder, self._attention = decoder, attention_layers(decoder)
+        self._state: CacheState | None = None
+        self._failed, self._busy = False, threading.Lock()
+        super().__init__(layers=[VQMemLayer(storage) for _ in range(layers)])
+        watched = cast(Judge, self.memory.policy).layers(decoder) if "layers" in self.memory.requires else ()
+        self._detach = attach(decoder, self, watched)
 
     @property
     def positions(self) -> list[list[int]]:
         """The positions, counted without padding, of the tokens that each row holds."""
-        if self._desk.held is None:
+        if self._state is None:
             return []
-        slots = self._desk.held.memory.slots
+        slots = self._state.memory.slots
         return [row[here].tolist() for row, here in zip(slots.positions, slots.valid, strict=True)]
 
     @property
     def nbytes(self) -> int:
         """Bytes held now: keys and values of all layers, and what is known of the slots."""
-        held = self._desk.held
-        return sum(layer.nbytes for layer in self.layers) + (held.memory.nbytes if held else 0)
+        known = self._state.memory.nbytes if self._state else 0
+        return sum(layer.nbytes for layer in self.layers) + known
 
     def __repr__(self) -> str:
         """The model, how tokens are kept, and what is held now."""
@@ -231,107 +184,144 @@ class VQMemCache(Cache):
         """Take the hooks off the model. They also go with the cache itself."""
         self._detach()
 
-    def begin(
-        self, named: dict[str, Any], implementation: str, dtype: torch.dtype
-    ) -> tuple[dict[str, Any], Watch | None]:
-        """Called before a pass with its arguments; gives those to use, and a watch if attention is to be looked at."""
-        desk, seen = self._desk, self.get_seq_length()
-        if desk.failed:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Raises `ValueError`: passes of the model write, see `ForwardPass`."""
+        raise ValueError(
+            "this cache belongs to another model, or was closed; call the model that it was made for (its `model`)"
+        )
+
+    def begin(self, arguments: dict[str, Any]) -> ForwardPass:
+        """Called before a pass with its arguments, which are changed to those to use; returns what stands for the cache.
+
+        Raises `ValueError` where the cache and the pass do not fit, before anything has changed.
+        """
+        if not self._busy.acquire(blocking=False):
+            raise ValueError(
+                "a pass of the model through this cache is under way or was interrupted; give each thread a cache of "
+                "its own, or call reset()"
+            )
+        try:
+            return self._begin(arguments)
+        except BaseException:
+            self._busy.release()
+            raise
+
+    def _begin(self, arguments: dict[str, Any]) -> ForwardPass:
+        if self._failed:
             raise ValueError(
                 "the last pass of the model through this cache did not end; call reset() or make a new one"
             )
-        tokens, valid = new_tokens(named, seen)
-        before = desk.held or self._empty(tokens)
-        slots = before.memory.slots
-        if slots.batch != len(tokens):
-            raise ValueError(f"the cache holds {slots.batch} rows but the model was given {len(tokens)}; reset() it")
-        if self._rotation is not None:
-            before = self._move_together(before, self._rotation, tokens.shape[1])
-        now = self._read(before, tokens, valid)
-        watch = None
+        refuse_presses(self._attention)
+        given = arguments.get("input_ids")
+        self._check_rows(arguments.get("inputs_embeds") if given is None else given)
+        tokens, valid = new_tokens(arguments, self.get_seq_length())
+        before = self._state or self._empty(tokens)
+        if before.placement != placement(self._decoder):
+            was, now = (" on ".join(map(str, x)) for x in (before.placement, placement(self._decoder)))
+            raise ValueError(
+                f"the cache was filled by a model in {was}, which is in {now} now; move it back or reset()"
+            )
+        state, turn = self._move_together(before, tokens.shape[1])
+        state, places = self._read(state, tokens, valid)
+        recorder = None
         if "usage" in self.memory.requires:
-            watch = Watch(self.memory.policy.queries if isinstance(self.memory.policy, Observer) else None)
-        elif not self.memory.observes:
-            self._choose(now)
-        if named.get("position_ids") is None or self._rotation is not None:
+            recorder = AttentionRecorder(
+                self.memory.policy.queries if isinstance(self.memory.policy, Observer) else None
+            )
+        run = ForwardPass(self, state, places, valid, recorder)
+        if not self.memory.observes:
+            run.choose()
+        self._mask(arguments, before.memory.slots, valid, recorder)
+        if arguments.get("position_ids") is None or self._rotation is not None:
             # Without them a model would count padding, and what was moved together.
-            named["position_ids"] = now.positions + before.shift[:, None]
-        mask, whole = named.get("attention_mask"), bool(valid.all()) and bool(slots.valid.all())
-        columns = slots.count == seen and mask is not None and mask.shape[1] == seen + tokens.shape[1]
-        if watch is None and whole and not columns:
-            named["attention_mask"] = None
-        elif watch is not None or not columns:  # until something is evicted, slots are the columns of the mask given
-            named["attention_mask"] = mask_of(slots.valid, valid, implementation, dtype)
-        desk.now = now
-        return named, watch
-
-    def judge(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
-        """Called after an attention module of the model, if the policy is a `Judge` and something will be evicted."""
-        now, held = self._desk.now, self.layers[layer.layer_idx]
-        if now is None or now.held.memory.slots.count <= self.memory.capacity:
-            return
-        keys, values = held.read(self.model.dtype)
-        worth = cast(Judge, self.memory.policy).judge(layer, inputs, keys, values, attention)
-        now.worth = worth if now.worth is None else now.worth + worth
-
-    def finish(self, watch: Watch | None) -> None:
-        """Called after a pass: evict, if that had to wait for what the pass would show."""
-        desk = self._desk
-        now, desk.now = desk.now, None
-        assert now is not None
-        if now.keep is None:
-            desk.failed = True  # unless what follows succeeds
-            norms = None if now.norms is None else now.norms / len(self.layers)
-            seen = Seen(now.positions, now.valid, None if watch is None else watch.weights, norms)
-            memory = self.memory.observe(now.held.memory, seen)
-            if now.worth is not None:
-                memory = replace(memory, slots=replace(memory.slots, usage=now.worth / len(self.layers)))
-            now.held = replace(now.held, memory=memory)
-            self._choose(now)
+            arguments["position_ids"] = places + state.shift[:, None]
+        if turn is not None:
             for layer in self.layers:
-                layer.keep(now.keep)
-            desk.failed = False
-        desk.held = now.held
+                layer.turn(self._rotation, turn, before.placement[0])
+        return run
 
-    def fail(self) -> None:
-        """Called where a pass did not end: some layers have taken it in and others have not."""
-        self._desk.now, self._desk.failed = None, True
+    def _mask(
+        self,
+        arguments: dict[str, Any],
+        slots: Slots,
+        valid: Bool[Tensor, "batch new"],
+        recorder: AttentionRecorder | None,
+    ) -> None:
+        """Give a pass the mask that fits the slots, or none where attention needs none."""
+        given, seen = arguments.get("attention_mask"), self.get_seq_length()
+        whole = bool(valid.all()) and bool(slots.valid.all())
+        columns = slots.count == seen and given is not None and given.shape[1] == seen + valid.shape[1]
+        if recorder is None and (whole or columns):
+            if not columns:
+                arguments["attention_mask"] = None
+            return  # until something is evicted, slots are the columns of the mask given
+        dtype, _ = placement(self._decoder)
+        mask = mask_of(slots.valid, valid, text_config(self._decoder)._attn_implementation, dtype)
+        arguments["attention_mask"] = mask if recorder is None else RecordingMask.of(mask, recorder)
 
-    def _empty(self, tokens: Int[Tensor, "batch new"]) -> Held:
+    def end(self, state: CacheState | None) -> None:
+        """Called after a pass with what is known now, or with None where the pass did not end."""
+        if state is None:
+            self._failed = True
+        else:
+            self._state = state
+        if self._busy.locked():  # `reset` may have come between
+            self._busy.release()
+
+    def check_generation(self, input_ids: Tensor, arguments: dict[str, Any]) -> None:
+        """Called where ``generate`` prepares a pass: raise `ValueError` unless the text goes on from what was read."""
+        self._check_rows(input_ids)
+        mask, embeds = arguments.get("attention_mask"), arguments.get("inputs_embeds")
+        length, seen = (input_ids if embeds is None else embeds).shape[1], self.get_seq_length()
+        if mask is not None and mask.shape[1] == length <= seen:
+            raise ValueError(
+                f"generate has {length} tokens, of which the cache has read {seen} already: it was used for another "
+                "text, or is by another thread; call reset() or make a new one"
+            )
+
+    def _check_rows(self, tokens: Tensor | None) -> None:
+        if self._state is not None and tokens is not None and len(tokens) != len(self._state.seen):
+            raise ValueError(
+                f"the cache holds {len(self._state.seen)} rows but the model was given {len(tokens)}; reset() it"
+            )
+
+    def _empty(self, tokens: Int[Tensor, "batch new"]) -> CacheState:
         none, zero = torch.zeros_like(tokens[:, :0]), torch.zeros_like(tokens[:, 0])
         scorer = None if self.scorer is None else self.scorer.initial_state(len(tokens))
-        return Held(self.memory.empty((none, none)), scorer, zero, zero)
+        return CacheState(self.memory.empty((none, none)), scorer, zero, zero, placement(self._decoder))
 
-    def _move_together(self, held: Held, rotation: Rotation, new: int) -> Held:
-        """Give slots the positions from 0 on, without gaps, if new tokens would pass the limit of the model."""
-        slots = held.memory.slots
-        if not slots.count or int((held.seen + held.shift).max()) + new <= rotation.limit:
-            return held
+    def _move_together(self, state: CacheState, new: int) -> tuple[CacheState, Int[Tensor, "batch slots"] | None]:
+        """Give slots the positions from 0 on, without gaps, if new tokens would pass the limit of the model.
+
+        Returns by how much their keys have to be turned, too.
+        """
+        slots = state.memory.slots
+        limit = None if self._rotation is None else self._rotation.limit
+        if limit is None or not slots.count or int((state.seen + state.shift).max()) + new <= limit:
+            return state, None
         places = (slots.valid.cumsum(1) - 1).clamp(min=0)
-        for layer in self.layers:
-            layer.turn(rotation, places - slots.payload[1], self.model.dtype)
-        slots = replace(slots, payload=(slots.payload[0], places))
-        return replace(held, memory=replace(held.memory, slots=slots), shift=slots.valid.sum(1) - held.seen)
+        moved = replace(slots, payload=(slots.payload[0], places))
+        state = replace(state, memory=replace(state.memory, slots=moved), shift=slots.valid.sum(1) - state.seen)
+        return state, places - slots.payload[1]
 
-    def _read(self, held: Held, tokens: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"]) -> Pass:
-        """Append new tokens; nothing is evicted yet."""
-        positions = (held.seen[:, None] + valid.cumsum(1) - 1).clamp(min=0)
-        scores, scorer = score(self.scorer, tokens, valid, held.scorer)
-        slots, count = held.memory.slots, held.memory.slots.count
+    def _read(
+        self, state: CacheState, tokens: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"]
+    ) -> tuple[CacheState, Int[Tensor, "batch new"]]:
+        """Append new tokens, evict nothing yet; returns their positions, too."""
+        positions = (state.seen[:, None] + valid.cumsum(1) - 1).clamp(min=0)
+        scores, scorer = score(self.scorer, tokens, valid, state.scorer)
+        slots, count = state.memory.slots, state.memory.slots.count
         index = torch.arange(count + tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
-        memory = replace(held.memory, slots=replace(slots, payload=(index[:, :count], slots.payload[1])))
-        new = (index[:, count:], positions + held.shift[:, None])
+        memory = replace(state.memory, slots=replace(slots, payload=(index[:, :count], slots.payload[1])))
+        new = (index[:, count:], positions + state.shift[:, None])
         memory = self.memory.append(memory, new, tokens, positions, scores, valid)
-        return Pass(replace(held, memory=memory, scorer=scorer, seen=held.seen + valid.sum(1)), positions, valid)
-
-    def _choose(self, now: Pass) -> None:
-        """Say which slots stay."""
-        state = self.memory.fit(now.held.memory, now.held.seen).state
-        now.held, now.keep = replace(now.held, memory=state), state.slots.payload[0]
+        return replace(state, memory=memory, scorer=scorer, seen=state.seen + valid.sum(1)), positions
 
     def _rows(self, change: Callable[[Tensor], Tensor]) -> None:
-        if self._desk.held is not None:
-            self._desk.held = self._desk.held.rows(change)
+        if self._state is not None:
+            self._state = self._state.rows(change)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Row i becomes what row ``beam_idx[i]`` is."""
@@ -352,7 +342,7 @@ class VQMemCache(Cache):
     def reset(self) -> None:
         """Hold nothing, as if new."""
         super().reset()
-        self._desk.held, self._desk.now, self._desk.failed = None, None, False
+        self._state, self._failed, self._busy = None, False, threading.Lock()
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last ``-tokens_to_remove`` tokens; above 0, those after the first so many, as in transformers 5.2.
@@ -360,11 +350,11 @@ class VQMemCache(Cache):
         Raises `ValueError` once something was evicted, which cannot come back, and for policies that have already seen
         the attention of the tokens to forget.
         """
-        seen, held = self.get_seq_length(), self._desk.held
+        seen, state = self.get_seq_length(), self._state
         count = max(0, seen + tokens_to_remove) if tokens_to_remove <= 0 else tokens_to_remove
-        if held is None or count >= seen:
+        if state is None or count >= seen:
             return
-        slots = held.memory.slots
+        slots = state.memory.slots
         if slots.count < seen:
             raise ValueError(
                 f"crop({tokens_to_remove}) cannot go back: {seen - slots.count} tokens were evicted; raise "
@@ -376,18 +366,17 @@ class VQMemCache(Cache):
             )
         for layer in self.layers:
             layer.truncate(count)
-        held = self._read(self._empty(slots.tokens), slots.tokens[:, :count], slots.valid[:, :count]).held
-        kept = replace(held.memory.slots, usage=slots.usage[:, :count])
-        self._desk.held = replace(held, memory=replace(held.memory, slots=kept))
+        state, _ = self._read(self._empty(slots.tokens), slots.tokens[:, :count], slots.valid[:, :count])
+        kept = replace(state.memory.slots, usage=slots.usage[:, :count])
+        self._state = replace(state, memory=replace(state.memory, slots=kept))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> VQMemCache:
         """Another cache of the same model that holds the same, for a prompt that several texts begin with."""
         memory, guard = self.memory, self.memory.guard
         options = (guard.sinks, guard.recent, "compact" if self._rotation else "kept", self.layers[0].storage)
         twin = VQMemCache(self.model, memory.capacity, memory.policy, self.scorer, *options)
-        twin._desk.held, twin._desk.failed = copy.deepcopy(self._desk.held, memo), self._desk.failed
-        for new, old in zip(twin.layers, self.layers, strict=True):
-            vars(new).update({k: copy.deepcopy(x, memo) for k, x in vars(old).items() if k != "desk"})
+        twin._state, twin._failed = copy.deepcopy(self._state, memo), self._failed
+        twin.layers = copy.deepcopy(self.layers, memo)
         return twin
 
 

@@ -17,7 +17,7 @@ from ..memory.bank import State as MemoryState
 from ..memory.compression.base import Compression
 from ..memory.policy import Guard, Policy, Seen, require_signals
 from ..models.memory_transformer import MemoryTransformer, Output, TransformerConfig, reconstruction_loss
-from ..models.scorers.base import SIGNALS, Loss, ScorerModel
+from ..models.scorers.base import SIGNALS, Loss, ScorerModel, reset_rows
 from ..registry import UnknownNameError, build
 from ._corpus import Batch, Passage, sweep
 
@@ -192,14 +192,6 @@ def score_segment(
     if not wanted:
         return torch.zeros(*batch.tokens.shape, len(SIGNALS), device=batch.tokens.device), state
     return scorer.score(batch.tokens, reset_rows(state, scorer.initial_state(len(batch.fresh)), batch.fresh))
-
-
-def reset_rows(state: Any, fresh: Any, rows: Bool[Tensor, " batch"]) -> Any:
-    """``state`` with the rows where ``rows`` is set taken from ``fresh``; states are (nested) tuples of tensors."""
-    if isinstance(state, Tensor):
-        return torch.where(rows.view(-1, *[1] * (state.ndim - 1)), fresh, state)
-    parts = [reset_rows(old, new, rows) for old, new in zip(state, fresh, strict=True)]
-    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
 
 
 def _detach(state: MemoryState) -> MemoryState:

@@ -6,14 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 SIGNALS = ("surprise", "rarity", "gain")
 """The order of the last axis of every score tensor. ``gain`` is ``rarity - surprise``."""
 
 State = Any
-"""Whatever a scorer carries on: a tensor or a (nested) tuple of tensors whose first axis is the batch."""
+"""Whatever a scorer carries on: a tree of tensors whose first axis is the batch, with None where there is nothing."""
+
+
+def reset_rows(state: State, fresh: State, rows: Bool[Tensor, " batch"]) -> State:
+    """``state`` with the rows where ``rows`` is set taken from ``fresh``; leaves that are no tensors are ``fresh``'s."""
+
+    def choose(old: Any, new: Any) -> Any:
+        if not (isinstance(old, Tensor) and isinstance(new, Tensor)):
+            return new
+        return torch.where(rows.view(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return tree_map(choose, state, fresh)
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,7 @@ def test_heads_and_layers_are_averaged(model):
     held = torch.tensor(cache.positions)
     torch.testing.assert_close(cache.layers[0].keys.norm(dim=-1).mean(1), first.gather(1, held))
     both = torch.stack([layer.keys.norm(dim=-1).mean(1) for layer in cache.layers]).mean(0)
-    torch.testing.assert_close(cache._desk.held.memory.slots.usage, -both)
+    torch.testing.assert_close(cache._state.memory.slots.usage, -both)
     assert (held[:, :2] == torch.arange(2)).all()
     assert (held[:, -3:] == torch.arange(LENGTH - 3, LENGTH)).all()
 

@@ -88,7 +88,7 @@ def test_no_position_passes_the_limit_and_keys_are_as_if_written_there(model, po
     handle.remove()
     assert len(used) == LENGTH // CHUNK
     assert max(int(ids.max()) for ids in used) < LIMIT
-    raw, slots = torch.cat(raw, dim=2), cache._desk.held.memory.slots
+    raw, slots = torch.cat(raw, dim=2), cache._state.memory.slots
     for row in range(3):
         columns = slots.positions[row] + 4 * row
         wanted = turn(model, rotary, raw[row : row + 1, :, columns], slots.payload[1][row : row + 1])

@@ -291,7 +291,7 @@ def test_ids_that_the_scorer_does_not_know_are_not_shown_to_it(model, name):
     read(model, known, tokens)
     odd = VQMemCache(model, 20, "scored", scorer)
     read(model, odd, torch.cat([tokens[:, :4], torch.tensor([[40], [49]]), tokens[:, 4:]], dim=1))
-    scores, others = (cache._desk.held.memory.slots.scores for cache in (known, odd))
+    scores, others = (cache._state.memory.slots.scores for cache in (known, odd))
     if hasattr(scorer, "vocab_size"):
         assert (others[:, 4] == 0).all()
         torch.testing.assert_close(torch.cat([others[:, :4], others[:, 5:]], dim=1), scores, atol=1e-5, rtol=0)
