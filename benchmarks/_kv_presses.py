@@ -110,7 +110,12 @@ class PressCache(DynamicCache):
         self.before = model.config._attn_implementation
         self._detach = attach(model, self, prepare(model, [press]))
 
-    def begin(self, named: dict[str, Any], implementation: str, dtype: torch.dtype) -> tuple[dict[str, Any], None]:
+    @property
+    def cache(self) -> PressCache:
+        """The cache whose pass this is: it takes part itself."""
+        return self
+
+    def begin(self, named: dict[str, Any]) -> PressCache:
         """Called before a pass of the model."""
         ids = named["input_ids"]
         self.start, self.read = self.read, self.read + ids.shape[1]
@@ -118,7 +123,7 @@ class PressCache(DynamicCache):
             named["position_ids"] = torch.arange(self.start, self.read, device=ids.device).expand_as(ids)
         if self.config is not None:
             self.config._attn_implementation = "eager"
-        return named, None
+        return self
 
     def judge(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Called after each attention module: evict there."""
@@ -128,14 +133,14 @@ class PressCache(DynamicCache):
             kept = best(scores, self.capacity, self.sinks)
             held.keys, held.values = take(held.keys, kept), take(held.values, kept)
 
-    def finish(self, watch: None) -> None:
+    def finish(self) -> None:
         """Called after a pass."""
         if self.config is not None:
             self.config._attn_implementation = self.before
 
     def fail(self) -> None:
         """Called where a pass did not end."""
-        self.finish(None)
+        self.finish()
 
 
 def prepare(model: Any, presses: Iterable[Any]) -> list[Any]:

@@ -16,7 +16,8 @@ from _kv_presses import BY_SHARE, best, make, prepare, recent, score, take
 from jaxtyping import Int
 from torch import Tensor
 from transformers import DynamicCache
-from vqmem.memory._hf_hooks import Watch, attach, mask_of
+from vqmem.memory._hf_attention import AttentionRecorder, RecordingMask, mask_of
+from vqmem.memory._hf_hooks import attach
 from vqmem.memory._hf_hooks import score as score_tokens
 from vqmem.memory._hf_policy import require_match, resolve
 from vqmem.memory.bank import Memory
@@ -45,16 +46,23 @@ class Reading(DynamicCache):
         self.presses = {name: make(name, streaming=False) for name in presses}
         self.kept: dict[tuple[str, int], list[Tensor]] = {(name, count): [] for name in presses for count in counts}
         self.norms = torch.zeros(ids.shape)
-        self.weights = torch.zeros(0)
+        self.weights, self.recorder = torch.zeros(0), AttentionRecorder(QUERIES)
+        self.implementation, self.dtype = model.config._attn_implementation, model.dtype
         detach = attach(model, self, prepare(model, self.presses.values()))
         model(ids, **passed(self), logits_to_keep=1)
         detach()
 
-    def begin(self, named: dict[str, Any], implementation: str, dtype: torch.dtype) -> tuple[dict[str, Any], Watch]:
+    @property
+    def cache(self) -> Reading:
+        """The cache whose pass this is: it takes part itself."""
+        return self
+
+    def begin(self, named: dict[str, Any]) -> Reading:
         """Called before the pass."""
         valid = torch.ones_like(self.ids, dtype=torch.bool)
-        named["attention_mask"] = mask_of(valid[:, :0], valid, implementation, dtype)
-        return named, Watch(QUERIES)
+        mask = mask_of(valid[:, :0], valid, self.implementation, self.dtype)
+        named["attention_mask"] = RecordingMask.of(mask, self.recorder)
+        return self
 
     def judge(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Called after each attention module."""
@@ -66,10 +74,13 @@ class Reading(DynamicCache):
                 scores[name] = score(self.presses[name], layer, inputs, held, None, capacity, 0)
             kept.append(best(scores[name], capacity, self.sinks)[0])
 
-    def finish(self, watch: Watch) -> None:
+    def finish(self) -> None:
         """Called after the pass."""
         self.norms /= len(self.layers)
-        self.weights = watch.weights
+        self.weights = self.recorder.weights
+
+    def fail(self) -> None:
+        """Called where the pass did not end: there is nothing to read then."""
 
     def by_policy(self, policy: Any, scorer: Any, capacity: int) -> list[Tensor]:
         """What `vqmem.memory.hf_cache.VQMemCache` keeps that reads the text with so many slots, by layer."""

@@ -72,10 +72,9 @@ def _detach(model: Callable[[], Any], handles: Sequence[Any]) -> None:
         for handle in handles:
             handle.remove()
         kept = model()
-        hooks = () if kept is None else kept._forward_pre_hooks.values()
-        if not any(isinstance(hook, _Hook) for hook in hooks) and isinstance(
-            vars(kept).get(_PREPARE), _GenerationCheck
-        ):
+        if kept is None or any(isinstance(hook, _Hook) for hook in kept._forward_pre_hooks.values()):
+            return
+        if isinstance(vars(kept).get(_PREPARE), _GenerationCheck):
             delattr(kept, _PREPARE)
 
 

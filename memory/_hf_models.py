@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -21,14 +21,12 @@ def unwrap(model: Any) -> Any:
     Raises `ValueError` for a wrapper that puts a cache of its own into every pass.
     """
     while isinstance(model, nn.Module):
-        config = getattr(model, "active_peft_config", None)
-        if "PREFIX_TUNING" in str(getattr(config, "peft_type", None)):
-            raise ValueError(
-                f"{type(model).__name__} with PREFIX_TUNING gives every pass a cache of its own; use another"
-            )
-        inner = (getattr(model, name, None) for name in ("_orig_mod", "module"))
-        within = model.get_base_model() if config is not None else next((x for x in inner if x is not None), model)
-        if within is model:
+        peft: Any = getattr(model, "active_peft_config", None)
+        if "PREFIX_TUNING" in str(getattr(peft, "peft_type", None)):
+            raise ValueError(f"{type(model).__name__} with PREFIX_TUNING puts a cache of its own into every pass")
+        parts = dict(model.named_children())
+        within = cast(Any, model).get_base_model() if peft else parts.get("_orig_mod", parts.get("module"))
+        if within is None:
             break
         model = within
     return model
@@ -47,8 +45,8 @@ def attention_layers(model: Any) -> list[Any]:
 def refuse_presses(layers: Sequence[nn.Module]) -> None:
     """Raise `ValueError` if a press of kvpress is on a model whose cache evicts already."""
     for hook in (hook for layer in layers for hook in layer._forward_hooks.values()):
-        owner = type(getattr(hook, "__self__", hook))
-        names = {getattr(hook, "__module__", None) or "", *(kind.__module__ for kind in owner.__mro__)}
+        kinds = inspect.getmro(type(getattr(hook, "__self__", hook)))
+        names = {getattr(hook, "__module__", None) or "", *(kind.__module__ for kind in kinds)}
         if any(name.split(".")[0] == "kvpress" for name in names):
             raise ValueError(
                 "a press of kvpress is on the model, which would evict from this cache besides its policy; leave the "

@@ -193,7 +193,7 @@ class VQMemCache(Cache):
         )
 
     def begin(self, arguments: dict[str, Any]) -> ForwardPass:
-        """Called before a pass with its arguments, which are changed to those to use; returns what stands for the cache.
+        """Called before a pass with its arguments, which become those to use; returns what stands for the cache.
 
         Raises `ValueError` where the cache and the pass do not fit, before anything has changed.
         """
@@ -221,15 +221,13 @@ class VQMemCache(Cache):
         if before.placement != placement(self._decoder):
             was, now = (" on ".join(map(str, x)) for x in (before.placement, placement(self._decoder)))
             raise ValueError(
-                f"the cache was filled by a model in {was}, which is in {now} now; move it back or reset()"
+                f"the model was in {was} when it filled the cache and is in {now} now; move it back, or call reset()"
             )
         state, turn = self._move_together(before, tokens.shape[1])
         state, places = self._read(state, tokens, valid)
-        recorder = None
+        recorder, policy = None, self.memory.policy
         if "usage" in self.memory.requires:
-            recorder = AttentionRecorder(
-                self.memory.policy.queries if isinstance(self.memory.policy, Observer) else None
-            )
+            recorder = AttentionRecorder(policy.queries if isinstance(policy, Observer) else None)
         run = ForwardPass(self, state, places, valid, recorder)
         if not self.memory.observes:
             run.choose()

@@ -19,7 +19,7 @@ State = Any
 
 
 def reset_rows(state: State, fresh: State, rows: Bool[Tensor, " batch"]) -> State:
-    """``state`` with the rows where ``rows`` is set taken from ``fresh``; leaves that are no tensors are ``fresh``'s."""
+    """``state`` with the rows where ``rows`` is set taken from ``fresh``; what is no tensor is ``fresh``'s."""
 
     def choose(old: Any, new: Any) -> Any:
         if not (isinstance(old, Tensor) and isinstance(new, Tensor)):
