@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 from vqmem.memory._hf_hooks import attach
 
 EAGER = "ObservedAttention"
@@ -95,6 +95,15 @@ class Ahead(nn.Module):
         return self.rotary(x, position_ids + self.offset)
 
 
+class CallThrough(Cache):
+    """One call of a model through ``cache``, which takes part in it itself."""
+
+    def __init__(self, cache: Any) -> None:
+        super().__init__(layers=cache.layers)
+        self.cache = cache
+        self.update, self.judge, self.finish, self.fail = cache.update, cache.judge, cache.finish, cache.fail
+
+
 class PressCache(DynamicCache):
     """At most ``capacity`` slots a layer and head, by the scores of a press; what is passed through it is not padded.
 
@@ -110,12 +119,7 @@ class PressCache(DynamicCache):
         self.before = model.config._attn_implementation
         self._detach = attach(model, self, prepare(model, [press]))
 
-    @property
-    def cache(self) -> PressCache:
-        """The cache whose pass this is: it takes part itself."""
-        return self
-
-    def begin(self, named: dict[str, Any]) -> PressCache:
+    def begin(self, named: dict[str, Any]) -> CallThrough:
         """Called before a pass of the model."""
         ids = named["input_ids"]
         self.start, self.read = self.read, self.read + ids.shape[1]
@@ -123,7 +127,7 @@ class PressCache(DynamicCache):
             named["position_ids"] = torch.arange(self.start, self.read, device=ids.device).expand_as(ids)
         if self.config is not None:
             self.config._attn_implementation = "eager"
-        return self
+        return CallThrough(self)
 
     def judge(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Called after each attention module: evict there."""

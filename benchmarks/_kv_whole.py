@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from _kv_argument import passed
-from _kv_presses import BY_SHARE, best, make, prepare, recent, score, take
+from _kv_presses import BY_SHARE, CallThrough, best, make, prepare, recent, score, take
 from jaxtyping import Int
 from torch import Tensor
 from transformers import DynamicCache
@@ -52,17 +52,12 @@ class Reading(DynamicCache):
         model(ids, **passed(self), logits_to_keep=1)
         detach()
 
-    @property
-    def cache(self) -> Reading:
-        """The cache whose pass this is: it takes part itself."""
-        return self
-
-    def begin(self, named: dict[str, Any]) -> Reading:
+    def begin(self, named: dict[str, Any]) -> CallThrough:
         """Called before the pass."""
         valid = torch.ones_like(self.ids, dtype=torch.bool)
         mask = mask_of(valid[:, :0], valid, self.implementation, self.dtype)
         named["attention_mask"] = RecordingMask.of(mask, self.recorder)
-        return self
+        return CallThrough(self)
 
     def judge(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Called after each attention module."""

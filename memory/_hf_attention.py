@@ -40,7 +40,7 @@ class AttentionRecorder:
         """Record a layer that calls ``scaled_dot_product_attention``: the weights are computed once more beside it."""
         new, groups = mask.shape[2], key.shape[1]
         factor = query.shape[-1] ** -0.5 if scale is None else scale
-        # The heads that share a key head are beside each other or, for a single token, in place of queries (`pack_gqa`).
+        # Heads that share a key head are beside each other or, for a single token, in place of queries (`pack_gqa`).
         query = query.unflatten(1, (groups, -1)) if query.shape[2] == new else query.unflatten(2, (-1, new))
         query, mask = query[..., self._start(new) :, :], mask[:, :, None, self._start(new) :]
         parts = []

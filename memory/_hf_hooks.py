@@ -46,8 +46,8 @@ def attach(model: Any, cache: Any, layers: Sequence[nn.Module] = ()) -> Callable
 
     Before a call ``cache.begin(arguments)`` gives the pass, a `Cache` that stands in the place of ``cache`` in this
     call; its ``cache`` is ``cache``, and its ``module`` is set here. After each of ``layers`` (attention modules) comes
-    its ``judge`` and after the call its ``finish``, or ``fail`` where the call did not reach its end. The hooks know the
-    cache weakly and go when it does; calls without it are left alone.
+    its ``judge`` and after the call its ``finish``, or ``fail`` where the call did not reach its end. The hooks know
+    the cache weakly and go when it does; calls without it are left alone.
 
     Wrappers, such as those of peft, call the ``forward`` of the model, or a module within: of those the outermost that
     is called begins the pass.

@@ -74,12 +74,9 @@ class ForwardPass(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """All keys and values of a layer for the attention at hand; eviction comes after it."""
-        layer = self.layers[layer_idx]
-        keys, values = layer.update(key_states, value_states)
+        keys, values = self.layers[layer_idx].update(key_states, value_states, keep=self.keep)
         if "norms" in self.cache.memory.requires:
             self._norms = _sum(self._norms, key_states.detach().float().norm(dim=-1).mean(dim=1))
-        if self.keep is not None:
-            layer.keep(self.keep)
         return keys, values
 
     def judge(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:

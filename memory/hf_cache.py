@@ -47,8 +47,15 @@ class VQMemLayer(DynamicLayer):
         """Slots a row."""
         return self.keys.shape[-2] if self.is_initialized else 0
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """All keys and values for the attention at hand."""
+    def update(
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        *args: Any,
+        keep: Int[Tensor, "batch kept"] | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """All keys and values for the attention at hand; all slots but ``keep`` are evicted."""
         if self.storage == "int8":  # slots are packed once and stay so; attention sees new ones as they are
             held = super().update(pack(key_states), pack(value_states))
             old = (unpack(x[..., : -key_states.shape[-2], :], key_states.dtype) for x in held)
@@ -56,6 +63,8 @@ class VQMemLayer(DynamicLayer):
         else:
             keys, values = super().update(key_states, value_states)
         self.seen += key_states.shape[-2]
+        if keep is not None:
+            self.keep(keep)
         return keys, values
 
     def read(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -152,7 +161,7 @@ class VQMemCache(Cache):
         require_match(self.memory.policy, self.scorer)
         self._decoder, self._attention = decoder, attention_layers(decoder)
         self._state: CacheState | None = None
-        self._failed, self._busy = False, threading.Lock()
+        self._failed, self._busy, self._thread = False, threading.Lock(), 0
         super().__init__(layers=[VQMemLayer(storage) for _ in range(layers)])
         watched = cast(Judge, self.memory.policy).layers(decoder) if "layers" in self.memory.requires else ()
         self._detach = attach(decoder, self, watched)
@@ -271,13 +280,21 @@ class VQMemCache(Cache):
     def check_generation(self, input_ids: Tensor, arguments: dict[str, Any]) -> None:
         """Called where ``generate`` prepares a pass: raise `ValueError` unless the text goes on from what was read."""
         self._check_rows(input_ids)
-        mask, embeds = arguments.get("attention_mask"), arguments.get("inputs_embeds")
+        mask, embeds, new = (arguments.get(x) for x in ("attention_mask", "inputs_embeds", "next_sequence_length"))
         length, seen = (input_ids if embeds is None else embeds).shape[1], self.get_seq_length()
-        if mask is not None and mask.shape[1] == length <= seen:
+        full = new == length - seen or (mask is not None and mask.shape[1] == length)
+        if full and length <= seen:
             raise ValueError(
-                f"generate has {length} tokens, of which the cache has read {seen} already: it was used for another "
+                f"generate has {length} tokens in all, but the cache has read {seen} already: it was used for another "
                 "text, or is by another thread; call reset() or make a new one"
             )
+        if arguments.get("use_cache") is False:
+            raise ValueError("use_cache=False reads all tokens anew in every pass; leave it out, or the cache")
+        if arguments.get("is_first_iteration") or not seen:
+            self._thread = threading.get_ident()
+        elif self._thread != threading.get_ident():
+            self._failed = True  # the tokens of two texts are mixed
+            raise ValueError("two threads generate with one cache at once; give each a cache of its own")
 
     def _check_rows(self, tokens: Tensor | None) -> None:
         if self._state is not None and tokens is not None and len(tokens) != len(self._state.seen):
