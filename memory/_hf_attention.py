@@ -91,7 +91,7 @@ class RecordingMask(Tensor):
                 _record(recorder, *args, **kwargs)
             elif func in _ADD and result.is_floating_point():
                 recorder.add_logits(result)
-            elif isinstance(result, Tensor) and all(isinstance(x, cls) for x in tensors):
+            elif isinstance(result, Tensor) and len(tensors) == 1 and getattr(func, "__name__", "") != "__get__":
                 return cls.of(result, recorder)
         return result
 

@@ -36,6 +36,8 @@ class _Hook:
         cache = self.cache()
         return None if cache is None else self.function(cache, *args)
 
+    __call__._torchdynamo_disable = True  # pyright: ignore[reportFunctionMemberAccess] - a compiled model is traced alone
+
     def __reduce__(self) -> tuple[Any, ...]:
         """In copies of the model, pickled ones too, a function that does nothing and needs nothing of ours."""
         return getattr, (contextlib.nullcontext(), "__exit__")

@@ -243,6 +243,7 @@ def test_a_press_that_cannot_score_says_so_and_other_attention_is_refused(model)
 def test_attention_can_be_watched_where_kvpress_has_wrapped_it(model):
     """kvpress gives dropout by place; it wraps what is registered when it is imported."""
     from kvpress.attention_patch import attention_patch
+
     plain, wrapped = (VQMemCache(model, KEPT, "h2o") for _ in range(2))
     kept, logits = cached(model, plain, ids())
     functions, name = transformers.AttentionInterface._global_mapping, "sdpa"

@@ -67,7 +67,9 @@ def test_a_pass_within_another_gives_what_each_gives_alone(model, outer, inner):
     """The inner pass begins and ends while the outer one is between two layers."""
 
     def other():
-        return None if inner == "no cache" else transformers.DynamicCache() if inner is None else make_cache(model, inner)
+        return (
+            None if inner == "no cache" else transformers.DynamicCache() if inner is None else make_cache(model, inner)
+        )
 
     first, second = ids(12), ids(12, 1)
     alone, within = make_cache(model, outer), make_cache(model, outer)
