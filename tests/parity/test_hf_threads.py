@@ -1,4 +1,4 @@
-"""Passes at once: several caches of one model in several threads, plain passes beside them, and passes within others."""
+"""Passes at once: caches of one model in several threads, plain passes beside them, and passes within others."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
