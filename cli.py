@@ -46,6 +46,10 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("VQMEM_DEBUG"):
             raise
         return _fail(_one_line(error), 2)
+    except RuntimeError:  # among others, that a process of the same run is gone, which has said why
+        if _is_first_to_fail():
+            raise
+        return 1
     finally:
         discard_stdout()
 
@@ -85,8 +89,18 @@ def _commands() -> dict[str, Command]:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"vqmem: {one_line(message)}", file=sys.stderr)
+    if _is_first_to_fail():
+        print(f"vqmem: {one_line(message)}", file=sys.stderr)
     return code
+
+
+def _is_first_to_fail() -> bool:
+    """Whether no other process that ``torchrun`` started with this one has failed: one says what is wrong."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    from .recipes._parallel import first_to_fail
+
+    return first_to_fail()
 
 
 def _one_line(error: Exception) -> str:
@@ -267,12 +281,13 @@ def _run_recipe(name: str, asked: argparse.Namespace) -> None:
 def _run_config(recipe: Any, config: Any, asked: argparse.Namespace) -> None:
     from .recipes._config import dump, refuse_placeholders
 
+    main = os.environ.get("RANK", "0") == "0"  # of several processes the first one tells
     if asked.print_config:
-        print(dump(config), end="")
+        print(dump(config) if main else "", end="")
         return
     refuse_placeholders(config)
     result = recipe.run(config)
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first one tells
+    if main:
         print(visible(_tell(recipe, config, result)))
 
 

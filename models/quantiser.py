@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ, ResidualVQ, VectorQuantize
 
+from .reduce import copy_from_first, sum_over_processes
+
 Kind = Literal["vq", "residual", "product", "fsq"]
 
 
@@ -46,7 +48,8 @@ class Quantiser(nn.Module):
     """Vectors to their quantised copies and code ids. Codebooks start as k-means of the vectors given at the start.
 
     In training mode every call moves the codebooks towards the vectors it saw (moving averages, 1711.00937 appendix
-    A.1) and revives dead codes; gradients pass straight through. In evaluation mode nothing changes.
+    A.1) and revives dead codes; gradients pass straight through. In evaluation mode nothing changes. Processes that
+    train together (`reduce.joint_step`) move their codebooks towards the vectors of all and keep them equal.
     """
 
     def __init__(self, config: QuantiserConfig, start: Float[Tensor, "rows dim"]) -> None:
@@ -78,6 +81,8 @@ class Quantiser(nn.Module):
     ) -> tuple[Float[Tensor, "rows dim"], Int[Tensor, "rows groups"], Float[Tensor, ""]]:
         """Quantised vectors, code ids, and the commitment loss (weighted; 0 out of training and for ``fsq``)."""
         quantised, codes, *losses = self.inner(x.unsqueeze(0))
+        if self.training:
+            copy_from_first(self.inner.buffers())  # dead codes were put on vectors that each process drew
         # The library works in float32 and answers in it now and then.
         quantised, loss = quantised.squeeze(0).to(x.dtype), losses[0].sum().to(x.dtype) if losses else x.new_zeros(())
         if self.config.kind != "fsq":
@@ -124,12 +129,20 @@ def _inner(config: QuantiserConfig, dim: int) -> nn.Module:
         "threshold_ema_dead_code": config.dead_below,
         "commitment_weight": config.commitment,
         "rotation_trick": False,
+        # The library's own collectives run wherever a codebook is built, loaded or called, by one process or by all.
+        "sync_codebook": False,
+        "sync_kmeans": False,
     }
-    if config.kind == "vq":
-        return VectorQuantize(dim=dim, **options)
-    if config.kind == "residual":
-        return ResidualVQ(dim=dim, num_quantizers=config.groups, **options)
-    if dim % config.groups:
+    if config.kind == "product" and dim % config.groups:
         raise ValueError(f"product cannot cut {dim} dimensions into {config.groups} slices; change groups or dim")
-    slices = {"heads": config.groups, "codebook_dim": dim // config.groups, "separate_codebook_per_head": True}
-    return VectorQuantize(dim=dim, **slices, **options)
+    if config.kind == "residual":
+        inner = ResidualVQ(dim=dim, num_quantizers=config.groups, **options)
+    elif config.kind == "product":
+        slices = {"heads": config.groups, "codebook_dim": dim // config.groups, "separate_codebook_per_head": True}
+        inner = VectorQuantize(dim=dim, **slices, **options)
+    else:
+        inner = VectorQuantize(dim=dim, **options)
+    for codebook in inner.modules():
+        if hasattr(codebook, "all_reduce_fn"):
+            codebook.all_reduce_fn = sum_over_processes  # pyright: ignore[reportArgumentType]
+    return inner

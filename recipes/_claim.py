@@ -11,7 +11,7 @@ from ..artifacts import CONFIG, atomic_write
 from . import _checkpoint as checkpoint
 from ._config import as_dict, dump, flat, is_place, lasting, load, refuse_changes
 from ._data import compare_with_record, forget
-from ._parallel import ranks
+from ._parallel import on_main_process
 
 
 def identity(config: Any, beside: Collection[str]) -> dict[str, Any]:
@@ -19,6 +19,7 @@ def identity(config: Any, beside: Collection[str]) -> dict[str, Any]:
     return {key: value for key, value in lasting(flat(as_dict(config))).items() if key.split(".")[0] not in beside}
 
 
+@on_main_process
 def claim(config: Any, beside: Collection[str]) -> None:
     """Write ``config.yaml`` into ``config.out``. Raises `ValueError` where that holds a run of another `identity`.
 
@@ -32,7 +33,7 @@ def claim(config: Any, beside: Collection[str]) -> None:
         places = [{key: v for key, v in flat(as_dict(of)).items() if is_place(key)} for of in (old, config)]
         if places[0] != places[1] and not compare_with_record(config.data, path.parent):
             refuse_changes(path.parent, *places)
-    elif ranks()[0] == 0:
+    else:
         forget(path.parent)
     atomic_write(path, dump(config))
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..artifacts import told_of
-from ._parallel import ranks
+from ._parallel import on_main_process, ranks
 
 LOCK = ".lock"
 
@@ -19,12 +19,19 @@ def locked(folder: Path) -> Iterator[None]:
     """Around work that writes into ``folder`` (made if need be), which no other run may do at the same time.
 
     The lock is the operating system's, on the file ``.lock``: it goes with the process, however that ends, and the file
-    stays behind. Of the processes of one run (`ranks`) the first takes it.
+    stays behind. Of the processes of one run (`ranks`) the first takes it, and all know whether it could.
 
     Where the work fails before it has written more than its config, a folder that was made for it goes again.
 
     Raises ``ValueError`` where another run has it, ``OSError`` where the folder cannot be written.
     """
+    with contextlib.ExitStack() as held:
+        on_main_process(lambda: held.enter_context(_lock(folder)))()
+        yield
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
     if ranks()[0] > 0:
         yield
         return

@@ -10,25 +10,43 @@ from __future__ import annotations
 import atexit
 import contextlib
 import copy
+import functools
 import os
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from datetime import timedelta
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import TCPStore
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from ..artifacts import whole
+from .. import artifacts
+from ..models.reduce import joint_step
 
 if TYPE_CHECKING:
     from ._train import Task
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=2)
+"""How long processes wait for each other: the first may fit units or evaluate for hours. One that dies ends all."""
+
+_ALONE = ContextVar("alone", default=False)
+"""Whether the other processes wait, or have done already what this one does now."""
+
+
+class ProcessFailedError(RuntimeError):
+    """The first process of the run failed, and this one waited for what it does."""
 
 
 def ranks() -> tuple[int, int]:
@@ -48,7 +66,8 @@ def start_processes(parallel: str, device: torch.device) -> tuple[int, int]:
     if world > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # Objects and barriers go by the CPU, where nothing ends the wait before `PATIENCE` does.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
     return rank, world
 
@@ -62,25 +81,84 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def on_main_process(work: Callable[P, T]) -> Callable[P, T]:
+    """``work`` done by the first process while the others wait; all processes call it, and all get its result.
+
+    Nothing in ``work`` may wait for the other processes; what it calls of this module does not. Where it raises, the
+    others raise `ProcessFailedError`.
+    """
+
+    @functools.wraps(work)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if not dist.is_initialized() or _ALONE.get():
+            return work(*args, **kwargs)
+        outcome: list[Any] = [None, None]
+        if dist.get_rank() == 0:
+            try:
+                with _alone():
+                    outcome[0] = work(*args, **kwargs)
+            except BaseException as error:
+                outcome[1] = f"{type(error).__name__}: {error}"
+                raise
+            finally:
+                dist.broadcast_object_list(outcome, 0)
+        else:
+            dist.broadcast_object_list(outcome, 0)
+        if outcome[1] is not None:
+            raise ProcessFailedError(f"the first process failed: {outcome[1]}")
+        return outcome[0]
+
+    return call
+
+
 @contextlib.contextmanager
-def main_first() -> Iterator[None]:
-    """Around work that the first process does and the others then find done (files fitted, downloaded or unpacked)."""
-    if dist.is_initialized() and dist.get_rank() > 0:
-        dist.barrier()
-    yield
-    if dist.is_initialized() and dist.get_rank() == 0:
-        dist.barrier()
+def main_process_first() -> Iterator[None]:
+    """Around work that the first process does and the others then find done (files fitted, downloaded or unpacked).
+
+    Where it raises in the first process, the others raise `ProcessFailedError` and do not begin.
+    """
+    if not dist.is_initialized() or _ALONE.get():
+        yield
+    elif dist.get_rank() > 0:
+        on_main_process(_nothing)()
+        with _alone():
+            yield
+    else:
+        failure = None
+        try:
+            with _alone():
+                yield
+        except BaseException as error:
+            failure = error
+        on_main_process(_raise)(failure)
+
+
+save_model = on_main_process(artifacts.save_model)
+"""`artifacts.save_model`, by the first process alone; when it returns, every process can read the files."""
+
+
+def first_to_fail() -> bool:
+    """Whether no other process of this run has failed before, so that this one is to say why; True without others."""
+    if ranks()[1] == 1:
+        return True
+    address, port = os.environ.get("MASTER_ADDR", "localhost"), int(os.environ.get("MASTER_PORT", "0"))
+    try:
+        store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))
+        return store.add(f"vqmem/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
+    except RuntimeError:  # nobody serves the store: the process that did is gone, or nobody began
+        return True
 
 
 class _Step(nn.Module):
-    """A `Task`'s step as the ``forward`` that DDP and ``fully_shard`` hook into."""
+    """A `Task`'s step, which all processes take together, as the ``forward`` that DDP and ``fully_shard`` hook into."""
 
     def __init__(self, task: Task, touch_all: bool) -> None:
         super().__init__()
         self.module, self.run, self.touch_all = task.module, task.step, touch_all
 
     def forward(self, batch: Any, state: Any) -> tuple[Tensor, dict[str, float], Any]:
-        loss, state = self.run(batch, state)
+        with joint_step():
+            loss, state = self.run(batch, state)
         value = loss.value
         if self.touch_all:
             # fully_shard reduces only the gradients there are, and hangs when processes used different parameters (an
@@ -104,7 +182,8 @@ class Replica:
         """Around forward and backward: gradients are exchanged only in the last of several accumulated batches."""
         if isinstance(self.call, FSDPModule):
             self.call.set_requires_gradient_sync(last)
-        with self.call.no_sync() if isinstance(self.call, DistributedDataParallel) and not last else _nothing():
+        apart = self.call if isinstance(self.call, DistributedDataParallel) and not last else None
+        with contextlib.nullcontext() if apart is None else apart.no_sync():
             yield
 
     @contextlib.contextmanager
@@ -122,10 +201,17 @@ class Replica:
                 self.call.reshard()
 
     def finish(self) -> None:
-        """Leave ``task.module`` an ordinary module in eval mode. After ``fsdp`` it is another object than before."""
+        """Leave ``task.module`` an ordinary module in eval mode, the same in every process.
+
+        After ``fsdp`` it is another object than before.
+        """
         if self.spare is not None:
-            self.spare.load_state_dict({name: whole(tensor) for name, tensor in self.module.state_dict().items()})
+            self.spare.load_state_dict(
+                {name: artifacts.whole(tensor) for name, tensor in self.module.state_dict().items()}
+            )
             self.task.module = self.module = self.spare.to(next(self.module.parameters()).device)
+        for buffer in self.module.buffers() if dist.is_initialized() else ():
+            dist.broadcast(buffer, 0)  # running statistics are each process's own while it trains
         self.module.eval()
 
 
@@ -133,18 +219,12 @@ def wrap(task: Task, device: torch.device, parallel: str) -> Replica:
     """Put ``task.module`` on ``device``, in training mode, ready for ``parallel``."""
     world = dist.get_world_size() if dist.is_initialized() else 1
     module = task.module.to(device).train()
-    trainable = any(p.requires_grad for p in module.parameters())
     if world == 1:
         return Replica(task, _Step(task, False), None)
-    if not trainable:
-        raise ValueError(
-            f"{type(module).__name__} has no parameters to average over processes; train it without torchrun"
-        )
-    for tensor in (
-        *module.parameters(),
-        *module.buffers(),
-    ):  # begin alike; later, buffers are each process's own
+    for tensor in (*module.parameters(), *module.buffers()):  # begin alike
         dist.broadcast(tensor.detach(), 0)
+    if not any(p.requires_grad for p in module.parameters()):  # it counts, or learns nothing
+        return Replica(task, _Step(task, False), None)
     if parallel == "fsdp":
         spare = copy.deepcopy(module).cpu()  # fully_shard cannot be undone
         mesh = init_device_mesh(device.type, (world,))
@@ -198,5 +278,19 @@ class Interrupts:
         self.signal = number
 
 
-def _nothing() -> contextlib.AbstractContextManager[None]:
-    return contextlib.nullcontext()
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+def _raise(failure: BaseException | None) -> None:
+    if failure is not None:
+        raise failure
+
+
+def _nothing() -> None:
+    pass

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from ..console import one_line, visible
+from ._parallel import ranks
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ PLAIN_EVERY = 10.0
 
 
 class Bar:
-    """A context manager that shows how far a job is. ``quiet`` shows nothing (all ranks but the first).
+    """A context manager that shows how far a job is. ``quiet`` shows nothing, and so do all ranks but the first.
 
     The job goes on where there is nothing to show it on any more, as after the terminal was closed.
 
@@ -35,11 +36,11 @@ class Bar:
     def __init__(self, description: str, total: int | None, *, start: int = 0, quiet: bool = False) -> None:
         self.description = one_line(description)
         self.total, self.start, self.done = total, start, start
-        self.quiet = quiet
+        self.quiet = quiet or ranks()[0] > 0
         self.began = self.shown = time.monotonic()
         console = Console(stderr=True)
         self.live = None
-        if console.is_terminal and not quiet:
+        if console.is_terminal and not self.quiet:
             texts = [TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[note]}")]
             columns = (texts[0], BarColumn(), texts[1])
             self.live = Progress(*columns, console=console, refresh_per_second=4)

@@ -35,7 +35,7 @@ from ._best import PREFIX, Best, better_of, buffers, describe_best
 from ._claim import too_few_steps
 from ._config import as_dict, autocast, flat, lasting, refuse_changes, resolve_device, resolve_dtype
 from ._log import Log, add, note
-from ._parallel import Interrupts, Replica, gather, ranks, start_processes, wrap
+from ._parallel import Interrupts, Replica, on_main_process, ranks, start_processes, wrap
 from ._progress import Bar
 
 
@@ -188,7 +188,8 @@ def train(
         loader: its batches.
         config: how to train.
         folder: where checkpoints and logs are, or will be.
-        evaluate: gives figures of the dev split; runs in eval mode without gradients, on every process.
+        evaluate: gives figures of the dev split; runs in eval mode without gradients, in the
+            first process while the others wait.
         best_by: the figure of ``evaluate`` that is best when it is lowest. With ``eval_every`` the module ends with the
             weights of the step where it was (the latest such step); without, or without this name, with the last ones.
         describe: what messages call it.
@@ -256,11 +257,11 @@ def _loop(session: _Session, run: _Run, bar: Bar, interrupts: Interrupts, log: L
             bar.update(run.step, note(figures))
         if session.evaluate and (last or _due(run.step, config.eval_every)):
             with session.replica.evaluating(), autocast(session.device, resolve_dtype(config.dtype, session.device)):
-                figures = session.evaluate()
+                figures = on_main_process(session.evaluate)()
             log.evaluation(run.step, figures)
             run.figures |= figures
             if session.compares:
-                figure = gather(figures.get(session.best_by, math.nan))[0]  # buffers, and so figures, may differ
+                figure = figures.get(session.best_by, math.nan)
                 run.best = better_of(run.best, run.step, figure, session.replica.module)
                 if last and run.best is not None:
                     log.best(run.step, {"best_step": float(run.best.step), session.best_by: run.best.figure})

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..reduce import sum_over_processes
 from .base import Loss
 
 
@@ -61,7 +62,9 @@ class Unigram(nn.Module):
         """Counts the tokens in the mask. The loss is theirs before they were counted, and has no gradient."""
         seen = tokens[mask]
         surprise = self.rarity(seen).sum() / max(1, seen.numel())
-        self.counts += torch.bincount(seen, minlength=self.counts.numel())
+        counted = torch.bincount(seen, minlength=self.counts.numel())
+        sum_over_processes(counted)
+        self.counts += counted
         return Loss(surprise, {"surprise": float(surprise), "rarity": float(surprise)}), state
 
     def rarity(self, tokens: Int[Tensor, "*tokens"] | None = None) -> Float[Tensor, "*tokens"]:

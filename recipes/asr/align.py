@@ -12,13 +12,13 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ...artifacts import load_model, save_model
+from ...artifacts import load_model
 from ...data._reading import Skipping, UnreadableError
 from ...models.ctc import BLANK, fits
 from ...models.unit_ctc import SLOTS, UnitCTC, UnitCTCConfig
 from ...schema import coerce
 from .._claim import is_trained
-from .._parallel import ranks
+from .._parallel import ranks, save_model
 from .._train import TrainConfig, seed_all, train
 from .base import Job
 from .batches import Loader

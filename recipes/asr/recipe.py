@@ -21,7 +21,7 @@ from .._corpus import require, spread
 from .._folders import loading
 from .._letters import Alphabet, told
 from .._lock import locked
-from .._parallel import main_first, ranks, start_processes
+from .._parallel import main_process_first, on_main_process, start_processes
 from .._progress import progress
 from .._train import TrainConfig
 from .base import Decoding, Job, Letter, Recogniser, Transcriber, Utterance, Way
@@ -93,10 +93,14 @@ class Run(NamedTuple):
 
 def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
-    figures = evaluate(fit(config))
-    if ranks()[0] == 0:
-        path = Path(config.out) / "evaluation.json"
-        atomic_write(path, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    return _evaluated(fit(config))
+
+
+@on_main_process
+def _evaluated(run: Run) -> dict[str, Any]:
+    figures = evaluate(run)
+    path = Path(run.config.out) / "evaluation.json"
+    atomic_write(path, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
     return figures
 
 
@@ -104,6 +108,7 @@ def fit(config: Config) -> Run:
     """The recogniser, trained and saved, or loaded where that has been done."""
     recogniser: Recogniser = build("recognisers", config.recogniser)
     recogniser.check(Path(config.out), config.decoding)
+    start_processes(config.train.parallel, resolve_device(config.device))
     require(config.data, "dev", "recordings")
     with locked(Path(config.out)):
         return _fit(config, recogniser)
@@ -111,9 +116,8 @@ def fit(config: Config) -> Run:
 
 def _fit(config: Config, recogniser: Recogniser) -> Run:
     out, device = Path(config.out), resolve_device(config.device)
-    start_processes(config.train.parallel, device)
     claim(config, BESIDE)
-    with main_first():
+    with main_process_first():
         utterances, _ = read(config.data, "train", recogniser, out / "utterances")
         alphabet = _alphabet(config, utterances)
         dev, _ = read(config.data, "dev", recogniser, out / "utterances")

@@ -17,6 +17,7 @@ from ...data.base import Document, Split
 from ...tokenizers_._frames import SPAN
 from .._data import documents as given
 from .._letters import normalise
+from .._parallel import ranks
 from .._progress import progress
 from .base import Recogniser, Utterance
 from .measure import Pair
@@ -42,7 +43,7 @@ def read(
     about = read_sealed(index)
     if [document.name for document in documents] != about["documents"]:
         raise ValueError(f"the documents of the split {split} are not those of {index}; use another out")
-    if about["skipped"] and not fresh:
+    if about["skipped"] and not fresh and ranks()[0] == 0:
         told = f"{len(about['skipped'])} documents of {split} are left out, as {one_line(str(index))} says"
         print(f"{told}; use another out to read them anew", file=sys.stderr)
     utterances = [

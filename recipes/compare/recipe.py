@@ -24,7 +24,7 @@ from ...tokenizers_.base import makes_of, measure_of
 from .._config import as_dict, digest, dump, resolve_device
 from .._corpus import Passage, require
 from .._language_model import score_passages, strategies
-from .._parallel import ranks
+from .._parallel import on_main_process
 from .._progress import Bar
 from .._train import TrainConfig
 from ..text_lm import recipe as text_lm
@@ -142,13 +142,19 @@ def run(config: Config) -> dict[str, Any]:
 
     Under ``torchrun`` all processes train, and the first one does the rest.
     """
-    began, out = time.monotonic(), Path(config.out)
+    began = time.monotonic()
+    text_lm.start(config.lm)
     require(config.lm.data, config.split)
     strategies(config.strategies, text_lm.scorer_of(config.lm))
     for seed in config.seeds:
         _train(config, seed)
-    if ranks()[0]:
-        return {}
+    return _compare(config, began)
+
+
+@on_main_process
+def _compare(config: Config, began: float) -> dict[str, Any]:
+    """Measure what is not measured, and write the report; gives the summary."""
+    out = Path(config.out)
     passage: dict[str, Any] = {}
     figures: dict[str, float] = {}
     for seed in config.seeds:

@@ -19,6 +19,7 @@ from .._claim import claim
 from .._corpus import require
 from .._data import documents
 from .._lock import locked
+from .._parallel import on_main_process, start_processes
 from .._progress import progress
 
 RUN_IS = "speech units: `vqmem units FILE --model {folder}` uses them"
@@ -57,12 +58,18 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Fit on train and save in ``front_end/``, or load what is there; gives what ``evaluation.json`` says of dev."""
-    out = Path(config.out)
+    start_processes("auto", torch.device("cpu"))
     require(config.data, "dev", "recordings")
-    with locked(out):
-        claim(config, ("out",))
-        figures = evaluate(config, _fitted(config, out / "front_end"))
-        atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
+    with locked(Path(config.out)):
+        return _run(config)
+
+
+@on_main_process
+def _run(config: Config) -> dict[str, Any]:
+    out = Path(config.out)
+    claim(config, ("out",))
+    figures = evaluate(config, _fitted(config, out / "front_end"))
+    atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     return figures
 
 

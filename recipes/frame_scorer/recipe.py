@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...artifacts import atomic_write, save_model
+from ...artifacts import atomic_write
 from ...data._reading import Skipping
 from ...data.base import Split
 from ...models.features._pinned import pin
@@ -29,7 +29,7 @@ from .._corpus import Batch, Passage, TrainingLoader, spread, sweep
 from .._data import documents
 from .._language_model import reset_rows
 from .._lock import locked
-from .._parallel import ranks, start_processes
+from .._parallel import on_main_process, ranks, save_model, start_processes
 from .._train import TrainConfig, seed_all, train
 
 BESIDE = ("out", "device", "dtype", "eval_clips")
@@ -98,18 +98,20 @@ class Frames(NamedTuple):
 
 def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
-    out = Path(config.out)
-    with locked(out):
-        start_processes(config.train.parallel, resolve_device(config.device))
+    start_processes(config.train.parallel, resolve_device(config.device))
+    with locked(Path(config.out)):
         claim(config, BESIDE)
         extractor = build("features", config.features).build()
         dev = read_frames(config, extractor, "dev")
         dev = dev._replace(passages=spread(dev.passages, config.eval_clips))
-        scorer = fit(config, extractor, dev)
-        frames = sum(len(passage.ids) for passage in dev.passages)
-        figures = {"split": "dev", "passages": len(dev.passages), "frames": frames, "scorer": report(scorer, dev)}
-        if ranks()[0] == 0:
-            atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
+        return _evaluated(config, fit(config, extractor, dev), dev)
+
+
+@on_main_process
+def _evaluated(config: Config, scorer: FrameScorer, dev: Frames) -> dict[str, Any]:
+    frames = sum(len(passage.ids) for passage in dev.passages)
+    figures = {"split": "dev", "passages": len(dev.passages), "frames": frames, "scorer": report(scorer, dev)}
+    atomic_write(Path(config.out) / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     return figures
 
 
@@ -123,8 +125,9 @@ def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
     encoder = pin(extractor, folder)
     scorer = FrameScorer(config.features, config.shape(extractor.dim), encoder).to(device)
     scorer.standardise_by(corpus.table)
+    task = FrameScorerTask(scorer, corpus.table, config.rows)
     train(
-        FrameScorerTask(scorer, corpus.table, config.rows),
+        task,
         TrainingLoader(corpus.passages, config.rows, config.segment, config.seed, *ranks()),
         replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype),
         folder / "training",
@@ -133,15 +136,15 @@ def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
         evaluate=partial(report, scorer, dev) if config.train.eval_every else None,
         best_by="surprise",
     )
-    save_model(folder, KIND, scorer.fields(), scorer)
-    return scorer.eval()
+    save_model(folder, KIND, scorer.fields(), task.module)
+    return task.module.eval()
 
 
 class FrameScorerTask:
     """Training on segments of frames, which batches name by their numbers in ``table``."""
 
     def __init__(self, scorer: FrameScorer, table: Float[Tensor, "frames dim"], rows: int) -> None:
-        self.module: nn.Module = scorer
+        self.module: Any = scorer
         self.scorer, self.rows = scorer, rows
         self.table = table.to(scorer.mean.device)
 

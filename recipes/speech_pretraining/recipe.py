@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...artifacts import atomic_write, save_model
+from ...artifacts import atomic_write
 from ...data._audio import RATE
 from ...data.base import Split
 from ...models import hubert
@@ -26,7 +26,7 @@ from .._config import resolve_device
 from .._corpus import require
 from .._data import documents
 from .._lock import locked
-from .._parallel import main_first, ranks, start_processes
+from .._parallel import main_process_first, on_main_process, ranks, save_model, start_processes
 from .._train import TrainConfig, seed_all, train
 from .clips import Batch, Clip, Loader, list_clips
 from .export import export
@@ -129,13 +129,12 @@ class PretrainingTask:
 
 def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
-    out = Path(config.out)
+    start_processes(config.train.parallel, resolve_device(config.device))
     require(config.data, "dev", "recordings")
-    with locked(out):
-        start_processes(config.train.parallel, resolve_device(config.device))
+    with locked(Path(config.out)):
         labels = None if config.labels is None else read_labels(config.labels)
         claim(config, BESIDE)
-        with main_first():
+        with main_process_first():
             targets = fit_targets(config)
             clips = {split: split_clips(config, targets, split) for split in ("train", "dev")}
         (train_clips, _), (dev, _) = clips.values()
@@ -143,14 +142,28 @@ def run(config: Config) -> dict[str, Any]:
             check(train_clips[: config.probe_clips], dev[: config.eval_clips], labels, config.probe_clusters)
         classes = targets.vocab_size
         model = pretrain(config, classes, train_clips, dev, labels)
-        figures: dict[str, Any] = {"split": "dev", **evaluate(config, model, classes, dev)}
-        if labels is not None:
-            figures["layers"] = layers(config, model, train_clips, dev, labels)
-        figures["skipped"] = [line for _, skipped in clips.values() for line in skipped]
-        if ranks()[0] == 0:
-            atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
-            if config.export:
-                export(model, config.model, out / "transformers")
+        skipped = [line for _, skipped in clips.values() for line in skipped]
+        return _evaluated(config, model, classes, train_clips, dev, labels, skipped)
+
+
+@on_main_process
+def _evaluated(
+    config: Config,
+    model: Any,
+    classes: int,
+    train_clips: list[Clip],
+    dev: list[Clip],
+    labels: dict[str, Labels] | None,
+    skipped: list[str],
+) -> dict[str, Any]:
+    out = Path(config.out)
+    figures: dict[str, Any] = {"split": "dev", **evaluate(config, model, classes, dev)}
+    if labels is not None:
+        figures["layers"] = layers(config, model, train_clips, dev, labels)
+    figures["skipped"] = skipped
+    atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
+    if config.export:
+        export(model, config.model, out / "transformers")
     return figures
 
 

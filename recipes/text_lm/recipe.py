@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ...artifacts import CONFIG, WEIGHTS, atomic_write, load_model, missing_file, read_config, save_model
+from ...artifacts import CONFIG, WEIGHTS, atomic_write, load_model, missing_file, read_config
 from ...data.base import Split
 from ...memory.policy import Guard
 from ...models.memory_transformer import TransformerConfig
@@ -39,7 +39,7 @@ from .._language_model import (
     strategies,
 )
 from .._lock import locked
-from .._parallel import main_first, ranks, start_processes
+from .._parallel import main_process_first, on_main_process, ranks, save_model, start_processes
 from .._score import load_scorer
 from .._train import Task, TrainConfig, seed_all, train
 
@@ -158,14 +158,29 @@ def run(config: Config) -> dict[str, Any]:
     Without strategies there is no language model to train, and the run ends with the scorer.
     """
     if config.strategies:
-        figures = evaluate(fit(config))
-    else:
-        with locked(Path(config.out)):
-            tokenizer, scorer, _ = fit_scorer(config)
-        items = read_split(config, tokenizer, "dev", count=config.eval_passages)
-        figures = {"split": "dev", "scorer": scorer_report(config, scorer, items), "memories": {}}
+        return _evaluated(config, evaluate, fit(config))
+    start(config)
+    with locked(Path(config.out)):
+        tokenizer, scorer, _ = fit_scorer(config)
+    return _evaluated(config, _evaluate_scorer, config, tokenizer, scorer)
+
+
+@on_main_process
+def _evaluated(config: Config, evaluate: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    figures = evaluate(*given)
     atomic_write(Path(config.out) / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     return figures
+
+
+def _evaluate_scorer(config: Config, tokenizer: Tokenizer, scorer: Any) -> dict[str, Any]:
+    items = read_split(config, tokenizer, "dev", count=config.eval_passages)
+    return {"split": "dev", "scorer": scorer_report(config, scorer, items), "memories": {}}
+
+
+def start(config: Config) -> None:
+    """Join the processes of ``torchrun``, if it started any."""
+    for settings in (config.train, config.scorer_train):
+        start_processes(settings.parallel, resolve_device(config.device))
 
 
 def fit(config: Config) -> Run:
@@ -173,6 +188,7 @@ def fit(config: Config) -> Run:
 
     Raises `ValueError` where another run is at work in the same folder.
     """
+    start(config)
     with locked(Path(config.out)):
         tokenizer, scorer, corpus = fit_scorer(config)
         return Run(config, tokenizer, scorer, train_model(config, tokenizer, scorer, corpus))
@@ -180,7 +196,6 @@ def fit(config: Config) -> Run:
 
 def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
     """Front-end and scorer, and the training passages if anything of this run is still to be trained."""
-    start_processes(config.train.parallel, resolve_device(config.device))
     out = Path(config.out)
     _find_source(config)
     steps = {"scorer": config.scorer_train.steps, "transformer": config.train.steps}
@@ -188,7 +203,7 @@ def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
     if not trained:
         require(config.data, "dev")
     claim(config, BESIDE)
-    with main_first():
+    with main_process_first():
         tokenizer = fit_front_end(config)
     corpus = [] if trained else read_split(config, tokenizer, "train", limit=config.train_tokens)
     return tokenizer, train_scorer(config, tokenizer, corpus), corpus
@@ -249,8 +264,7 @@ def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) ->
             raise ValueError(
                 f"{config.out} was made with another scorer than that of {config.scorer_from}; use another out"
             )
-        for name in (CONFIG, WEIGHTS):
-            atomic_write(folder / name, (Path(config.scorer_from) / "scorer" / name).read_bytes())
+        _copy_scorer(Path(config.scorer_from) / "scorer", folder)
         return scorer
     if is_trained(folder, config.scorer_train.steps, needed_by=Path(config.out) / "transformer"):
         return load_scorer(Path(config.out), device)
@@ -266,6 +280,12 @@ def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) ->
     name = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]
     save_model(folder, f"scorers/{name}", {"scorer": config.scorer, "vocab_size": tokenizer.vocab_size}, task.module)
     return task.module.eval()
+
+
+@on_main_process
+def _copy_scorer(source: Path, folder: Path) -> None:
+    for name in (CONFIG, WEIGHTS):
+        atomic_write(folder / name, (source / name).read_bytes())
 
 
 def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[Passage]) -> LanguageModel:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...artifacts import CONFIG, atomic_write, save_model
+from ...artifacts import CONFIG, atomic_write
 from ...models.details import Details, DetailsConfig, rows
 from ...models.scorers.base import Loss
 from ...models.spectral import bandwidth
@@ -26,7 +26,7 @@ from .._config import as_dict, resolve_device
 from .._corpus import require
 from .._data import documents
 from .._lock import locked
-from .._parallel import main_first, ranks, start_processes
+from .._parallel import main_process_first, on_main_process, ranks, save_model, start_processes
 from .._train import TrainConfig, seed_all, train
 from .clips import Clip, Crops, Readings, align, aligned, read_clips
 from .evaluate import evaluate, lacking, speaker_figures, vocoder_figures
@@ -124,26 +124,31 @@ class ModelTask:
 def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save, report; gives what ``evaluation.json`` says."""
     out = Path(config.out)
+    for settings in (config.vocoder_train, config.speaker_train):
+        start_processes(settings.parallel, resolve_device(config.device))
     require(config.data, "dev", "recordings")
     with locked(out):
-        for settings in (config.vocoder_train, config.speaker_train):
-            start_processes(settings.parallel, resolve_device(config.device))
         claim(config, BESIDE)
-        with main_first():
+        with main_process_first():
             tokenizer = fit_units(config)
         clips = read_clips(config.data, "train", tokenizer, out, seconds=config.train_seconds)
         dev = read_clips(config.data, "dev", tokenizer, out, count=config.eval_clips)
         letters, aligner = align(clips, tokenizer.vocab_size)
         (clips, read), (dev, held_out) = (aligned(of, letters, aligner) for of in (clips, dev))
         vocoder = fit_vocoder(config, tokenizer, letters, clips, dev)
-        with main_first():
+        with main_process_first():
             details = fit_details(config, vocoder, clips)
         speaker = fit_speaker(config, tokenizer, letters, read, held_out)
         voice = Voice(tokenizer, speaker, vocoder, details, config.language)
-        figures = {"split": "dev", "clips": len(dev), **evaluate(voice, dev, held_out)}
-        if ranks()[0] == 0:
-            atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
-            write_report(out / "report.html", voice, figures, dev, config.samples, as_dict(config))
+        return _evaluated(config, voice, dev, held_out)
+
+
+@on_main_process
+def _evaluated(config: Config, voice: Voice, dev: Sequence[Clip], held_out: Sequence[Sentence]) -> dict[str, Any]:
+    figures = {"split": "dev", "clips": len(dev), **evaluate(voice, dev, held_out)}
+    out = Path(config.out)
+    atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
+    write_report(out / "report.html", voice, figures, dev, config.samples, as_dict(config))
     return figures
 
 

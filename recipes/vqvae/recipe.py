@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...artifacts import atomic_write, load_model, save_model
+from ...artifacts import atomic_write, load_model
 from ...data._reading import Skipping
 from ...data.base import Split
 from ...models.scorers.base import Loss
@@ -26,7 +26,7 @@ from .._config import as_dict, resolve_device
 from .._corpus import spread
 from .._data import documents
 from .._lock import locked
-from .._parallel import ranks, start_processes
+from .._parallel import on_main_process, ranks, save_model, start_processes
 from .._train import TrainConfig, seed_all, train
 from .report import Sample, write_report
 
@@ -88,18 +88,20 @@ class Config:
 
 def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save, report; gives what ``evaluation.json`` says."""
-    out = Path(config.out)
-    with locked(out):
-        start_processes(config.train.parallel, resolve_device(config.device))
+    start_processes(config.train.parallel, resolve_device(config.device))
+    with locked(Path(config.out)):
         claim(config, BESIDE)
         clips = held_out(config, "dev")
-        model = fit(config, clips)
-        heard = [clip for _, clip in clips]
-        figures: dict[str, Any] = {"split": "dev", "clips": len(clips), "levels": _by_level(_report(model, heard))}
-        if ranks()[0] == 0:
-            atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
-            shown = [Sample(name, clip) for name, clip in spread(clips, config.samples)] if config.samples else []
-            write_report(out / "report.html", model, figures, heard, shown, as_dict(config))
+        return _evaluated(config, fit(config, clips), clips)
+
+
+@on_main_process
+def _evaluated(config: Config, model: VQVAE, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> dict[str, Any]:
+    out, heard = Path(config.out), [clip for _, clip in clips]
+    figures: dict[str, Any] = {"split": "dev", "clips": len(clips), "levels": _by_level(_report(model, heard))}
+    atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
+    shown = [Sample(name, clip) for name, clip in spread(clips, config.samples)] if config.samples else []
+    write_report(out / "report.html", model, figures, heard, shown, as_dict(config))
     return figures
 
 
@@ -127,14 +129,14 @@ def fit(config: Config, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> VQV
         best_by="stft_error",
     )
     save_model(folder, VQVAE.kind, model.fields(), task.module)
-    return task.model.eval()
+    return task.module.eval()
 
 
 class VQVAETask:
     """Training of a VQ-VAE on crops; nothing is carried from step to step."""
 
     def __init__(self, model: VQVAE) -> None:
-        self.module: nn.Module = model
+        self.module: Any = model
         self.model = model
 
     def initial_state(self) -> None:

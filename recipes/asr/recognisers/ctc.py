@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from ....artifacts import CONFIG, atomic_write, load_model, save_model
+from ....artifacts import CONFIG, atomic_write, load_model
 from ....data._audio import RATE, Audio
 from ....data._reading import Skipping, UnreadableError
 from ....data.base import Reads
@@ -32,7 +32,7 @@ from ....tokenizers_._frames import HOP, SPAN, stream_frames
 from ..._claim import is_trained
 from ..._folders import loading
 from ..._letters import Alphabet
-from ..._parallel import main_first, ranks
+from ..._parallel import main_process_first, ranks, save_model
 from ..._train import seed_all, train
 from ..base import Decoding, Job, Utterance, Way, one_by_one
 from ..batches import Loader
@@ -100,7 +100,7 @@ class Recogniser:
 
     def fit(self, job: Job) -> CTCTranscriber:
         """The network, trained and saved in ``model/``. Raises `ValueError` where no utterance can be learnt from."""
-        with main_first():
+        with main_process_first():
             if not (job.out / LEXICON).is_file():
                 texts = (utterance.text for utterance in job.utterances)
                 atomic_write(job.out / LEXICON, write_lexicon(texts, job.alphabet))

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from ....artifacts import save_model
 from ....data.base import Reads
 from ....memory.policy import Guard
 from ....models.memory_transformer import TransformerConfig
@@ -21,7 +20,7 @@ from ..._claim import is_trained
 from ..._corpus import TrainingLoader
 from ..._language_model import LanguageModel, LanguageModelTask, Schedule, strategies
 from ..._letters import Alphabet
-from ..._parallel import main_first, ranks
+from ..._parallel import main_process_first, ranks, save_model
 from ..._reader import make_reader
 from ..._score import load_scorer
 from ..._train import Task, TrainConfig, seed_all, train
@@ -118,7 +117,7 @@ class Recogniser:
 
     def fit(self, job: Job) -> UnitTranscriber:
         """Front-end, aligner, scorer and language model, each trained and saved, or loaded where that has been done."""
-        with main_first():
+        with main_process_first():
             front_end = self._front_end(job)
         made = job.out / "transformer"
         for part, settings in (("aligner", self.aligner.train), ("scorer", self.scorer_train)):
