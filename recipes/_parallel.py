@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import TCPStore
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -143,7 +142,7 @@ def first_to_fail() -> bool:
         return True
     address, port = os.environ.get("MASTER_ADDR", "localhost"), int(os.environ.get("MASTER_PORT", "0"))
     try:
-        store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))
+        store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))  # pyright: ignore[reportPrivateImportUsage]
         return store.add(f"vqmem/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
     except RuntimeError:  # nobody serves the store: the process that did is gone, or nobody began
         return True

@@ -119,6 +119,13 @@ def read_aloud(folder: Path) -> None:
 @pytest.fixture
 def books(tmp_path, monkeypatch) -> Path:
     """Stands in for the folder of real data that some configs ask for."""
+    for name, value in lay_out(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    return tmp_path / "data"
+
+
+def lay_out(tmp_path: Path) -> dict[str, str]:
+    """Data for every shipped config, and the environment variables by which they find it."""
     for split in ("train", "dev", "test"):
         folder = tmp_path / "data" / "text" / split
         folder.mkdir(parents=True)
@@ -150,7 +157,6 @@ def books(tmp_path, monkeypatch) -> Path:
     read_aloud(tmp_path / "lj")
     lines = [json.dumps({"audio": f"{i}.wav", "normalized_text": f"a tone {i % 3} a tone"}) for i in range(12)]
     (tmp_path / "lj" / "rows.jsonl").write_text("\n".join(lines))
-    monkeypatch.setenv("LJSPEECH", str(tmp_path / "lj" / "rows.jsonl"))
     hubert = speech / "hubert100_ljspeech"
     hubert.mkdir()
     for part in ("val", "test"):
@@ -159,9 +165,11 @@ def books(tmp_path, monkeypatch) -> Path:
             for i in range(21)
         ]
         (hubert / f"{part}.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
-    monkeypatch.setenv("VQMEM_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("LIBRISPEECH", str(tmp_path / "libri"))
-    return tmp_path / "data"
+    return {
+        "LJSPEECH": str(tmp_path / "lj" / "rows.jsonl"),
+        "VQMEM_DATA": str(tmp_path / "data"),
+        "LIBRISPEECH": str(tmp_path / "libri"),
+    }
 
 
 @pytest.mark.parametrize(("name", "path"), SHIPPED, ids=lambda value: getattr(value, "stem", value))

@@ -6,13 +6,27 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from test_train import CONFIG, Stream, Toy, same_weights
 from torch import Tensor, nn
-from vqmem.artifacts import load_weights
+from vqmem.artifacts import load_model, load_weights, save_model
+from vqmem.models.quantiser import Quantiser, QuantiserConfig
+from vqmem.models.reduce import joint_step
 from vqmem.models.scorers.base import Loss
-from vqmem.recipes._parallel import gather, ranks
-from vqmem.recipes._train import TrainConfig, train
+from vqmem.models.scorers.unigram import Unigram
+from vqmem.models.vq_lm import VQLM, VQLMConfig
+from vqmem.recipes._corpus import Batch
+from vqmem.recipes._parallel import (
+    ProcessFailedError,
+    gather,
+    main_process_first,
+    on_main_process,
+    ranks,
+    start_processes,
+)
+from vqmem.recipes._train import TrainConfig, seed_all, train
+from vqmem.recipes.text_lm.recipe import ScorerTask
 
 RANK, WORLD = ranks()
 
@@ -43,7 +57,7 @@ def resumes_to_the_bit(folder: Path, parallel: str) -> nn.Module:
     assert resumed.steps == 2 * (20 - 7)
     assert same_weights(whole.module, resumed.module)
     assert (folder / "whole/metrics.jsonl").read_bytes() == (folder / "parts/metrics.jsonl").read_bytes()
-    weights = gather({name: p.detach() for name, p in whole.module.named_parameters()})
+    weights = gather(whole.module.state_dict())  # buffers too: running statistics are those of the first
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     load_weights(Toy().module, whole.module.state_dict(), "the trained module")  # an ordinary module again
     return whole.module
@@ -69,7 +83,78 @@ def averages(folder: Path, parallel: str) -> None:
     assert figures["rank"] == 0.5
 
 
+def first_alone() -> None:
+    """What the first process does alone, also within such work; and its failures end the others."""
+    seen = []
+
+    @on_main_process
+    def work(fails: bool = False) -> str:
+        seen.append(RANK)
+        with main_process_first():
+            assert on_main_process(lambda: "within")() == "within"
+        if fails:
+            raise ValueError("of the first")
+        return "made"
+
+    assert work() == "made"
+    assert seen == [0] * (RANK == 0)
+    for attempt in (lambda: work(True), first_fails):
+        kind, message = (ProcessFailedError, "ValueError: of the first") if RANK else (ValueError, "^of the first$")
+        with pytest.raises(kind, match=message):
+            attempt()
+    order = []
+    with main_process_first():
+        order.append(RANK)
+    assert order == [RANK]  # they are in step again
+
+
+def first_fails() -> None:
+    with main_process_first():
+        raise ValueError("of the first")
+
+
+def quantisers(folder: Path) -> None:
+    """One process alone builds, trains, saves and loads them; in training together codebooks and counts are sums."""
+    for kind in ("vq", "residual", "product", "fsq"):
+        seed_all(0)
+        if RANK == 0:  # the other does nothing that it could wait for
+            alone = VQLM(VQLMConfig(11, dim=4, hidden=4, quantiser=kind, codes=3))
+            alone.training_step(torch.arange(8)[None], alone.initial_state(1), torch.ones(1, 8, dtype=torch.bool))
+            save_model(folder / kind, "vq", {}, alone)
+            load_model(folder / kind, lambda _, config=alone.config: VQLM(config))
+        seed_all(0)
+        quantiser = Quantiser(QuantiserConfig(kind, codes=3, dead_below=0.0), torch.randn(20, 4))
+        one = Quantiser(QuantiserConfig(kind, codes=3, dead_below=0.0), torch.randn(20, 4))
+        one.load_state_dict(quantiser.state_dict())
+        rows = torch.randn(12, 4)
+        with joint_step():
+            quantiser(rows[RANK::2])
+        one(rows)  # all rows in one process
+        for name, value in one.state_dict().items():
+            torch.testing.assert_close(quantiser.state_dict()[name], value, msg=f"{kind} {name}")
+        reviving = Quantiser(QuantiserConfig(kind, codes=3, dead_below=99.0), torch.randn(20, 4))
+        seed_all(RANK)  # each draws vectors of its own for dead codes
+        with joint_step():
+            reviving(torch.randn(12, 4))
+        states = gather(reviving.state_dict())
+        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items()), kind
+    counts = Unigram(5, 1.0)
+    train(ScorerTask(counts, 2), Words(), TrainConfig(steps=3, device="cpu", tensorboard=False), folder / "counts")
+    assert counts.counts.tolist() == [12.0, 12.0, 0, 0, 0]
+
+
+class Words(Stream):
+    """The first process reads token 0, the second token 1."""
+
+    def next(self) -> Batch:
+        tokens, real = torch.full((2, 2), RANK), torch.ones(2, 2, dtype=torch.bool)
+        return Batch(tokens, tokens, tokens, real, tokens, real, tokens[:, 0], real[:, 0])
+
+
 def main(folder: Path) -> None:
+    start_processes("ddp", torch.device("cpu"))
+    first_alone()
+    quantisers(folder)
     modules = []
     for parallel in ("ddp", "fsdp"):
         averages(folder / parallel / "slope", parallel)
