@@ -33,27 +33,44 @@ RUNS = 0
 
 
 def main(folder: Path, tokenizer: Path) -> None:
-    os.environ |= _data(folder)
+    plan = folder / "plan.json"
+    if RANK == 0:
+        (folder / "plan").write_text(json.dumps([lay_out(folder), commands(folder, tokenizer)]))
+        (folder / "plan").rename(plan)
+    _wait_for(plan)
+    environment, planned = json.loads(plan.read_text())
+    os.environ |= environment
     results: dict[str, Any] = {}
     kinds = set()
-    for name, path in SHIPPED:
-        jobs = folder / name / path.stem
-        try:
-            config = [name, str(path), *tiny(name, path, jobs / "run", tokenizer)]
-        except pytest.skip.Exception as skipped:
-            results[f"{name} {path.stem}"] = {"skipped": str(skipped)}
+    for label, argv in planned.items():
+        out = folder / label.replace(" ", "-")
+        if isinstance(argv, str):
+            results[label] = {"skipped": argv}
             continue
-        if path.stem == "librispeech_2":
-            config.append(f"targets.features.folder={folder / name / 'librispeech_1' / 'run'}")
-        kind = (name, "name: units\n" in path.read_text(encoding="utf-8"))
-        results[f"{name} {path.stem}"] = once(jobs / "run", config)
+        results[label] = once(out, argv)
+        kind = (argv[0], "name: units\n" in Path(argv[1]).read_text(encoding="utf-8"))
         if kind not in kinds:
             kinds.add(kind)
-            results[f"{name} {path.stem}, killed"] = until_it_ends(jobs / "killed", config)
+            results[f"{label}, killed"] = until_it_ends(out.with_name(f"{out.name}-killed"), argv)
     nowhere = ["data={name: text_files, path: /nowhere}", f"out={folder / 'nowhere'}"]
     results["no data"] = once(folder / "nowhere", ["text_lm", "english", *nowhere])
     results["no config"] = once(folder / "nothing", ["text_lm", "englisch"])
     (folder / f"results-{RANK}.json").write_text(json.dumps(results))
+
+
+def commands(folder: Path, tokenizer: Path) -> dict[str, list[str] | str]:
+    """The command for each shipped config, or why there is none."""
+    found: dict[str, list[str] | str] = {}
+    for name, path in SHIPPED:
+        try:
+            overrides = tiny(name, path, folder / f"{name}-{path.stem}", tokenizer)
+        except pytest.skip.Exception as skipped:
+            found[f"{name} {path.stem}"] = str(skipped)
+            continue
+        if path.stem == "librispeech_2":
+            overrides.append(f"targets.features.folder={folder / 'speech_pretraining-librispeech_1'}")
+        found[f"{name} {path.stem}"] = [name, str(path), *overrides]
+    return found
 
 
 def once(out: Path, argv: list[str]) -> dict[str, Any]:
@@ -147,17 +164,6 @@ def _found(out: Path, log: Path) -> dict[str, Any]:
     files = [path for name in ("model.safetensors", "metrics.jsonl") for path in sorted(out.rglob(name))]
     sums = {path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     return {"out": (log / "out").read_text(), "err": (log / "err").read_text(), "modules": modules, "files": sums}
-
-
-def _data(folder: Path) -> dict[str, str]:
-    """The data that shipped configs ask for, made by the first process; the names by which they find it."""
-    ready = folder / "ready.json"
-    if RANK == 0:
-        found = lay_out(folder)
-        (folder / "ready").write_text(json.dumps(found))
-        (folder / "ready").rename(ready)
-    _wait_for(ready)
-    return json.loads(ready.read_text())
 
 
 def _wait_for(path: Path) -> None:
