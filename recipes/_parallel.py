@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -226,7 +226,9 @@ def wrap(task: Task, device: torch.device, parallel: str) -> Replica:
         return Replica(task, _Step(task, False), None)
     if parallel == "fsdp":
         spare = copy.deepcopy(module).cpu()  # fully_shard cannot be undone
-        mesh = init_device_mesh(device.type, (world,))
+        # torch keeps the mesh, and so its group, to the end. The default group must end before the interpreter does: a
+        # thread of gloo that drops the last tensors after it aborts the process.
+        mesh = DeviceMesh.from_group(dist.new_group(timeout=PATIENCE), device.type)
         step = _Step(task, True)
         fully_shard(step, mesh=mesh)
         return Replica(task, step, spare)
