@@ -282,19 +282,19 @@ class VQMemCache(Cache):
         self._check_rows(input_ids)
         mask, embeds, new = (arguments.get(x) for x in ("attention_mask", "inputs_embeds", "next_sequence_length"))
         length, seen = (input_ids if embeds is None else embeds).shape[1], self.get_seq_length()
-        full = new == length - seen or (mask is not None and mask.shape[1] == length)
-        if full and length <= seen:
-            raise ValueError(
-                f"generate has {length} tokens in all, but the cache has read {seen} already: it was used for another "
-                "text, or is by another thread; call reset() or make a new one"
-            )
-        if arguments.get("use_cache") is False:
-            raise ValueError("use_cache=False reads all tokens anew in every pass; leave it out, or the cache")
         if arguments.get("is_first_iteration") or not seen:
             self._thread = threading.get_ident()
         elif self._thread != threading.get_ident():
             self._failed = True  # the tokens of two texts are mixed
             raise ValueError("two threads generate with one cache at once; give each a cache of its own")
+        full = new == length - seen or (mask is not None and mask.shape[1] == length)
+        if full and length <= seen:
+            raise ValueError(
+                f"generate has {length} tokens in all, but the cache has read {seen} already: it was used for another "
+                "text; call reset() or make a new one"
+            )
+        if arguments.get("use_cache") is False:
+            raise ValueError("use_cache=False reads all tokens anew in every pass; leave it out, or the cache")
 
     def _check_rows(self, tokens: Tensor | None) -> None:
         if self._state is not None and tokens is not None and len(tokens) != len(self._state.seen):
