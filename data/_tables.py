@@ -42,7 +42,7 @@ class Row:
             return "" if cell is None else str(cell)
         if not isinstance(cell, str):
             texts = [name for name, other in self.cells.items() if isinstance(other, str)]
-            hint = f"name a column of texts: {', '.join(texts)}" if texts else "write it as text"
+            hint = f"name a column of texts: {', '.join(texts)}" if texts else "name another column, or write texts"
             raise ValueError(f"{self.place}: column {column!r} holds {_kind(cell)}, not text; {hint}")
         return cell
 
