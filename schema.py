@@ -68,6 +68,8 @@ def coerce(hint: Any, value: Any, key: str) -> Any:
 
 
 def _coerce_path(value: Any, key: str) -> str:
+    if value == [None]:  # what YAML makes of a bare dash
+        value = "-"
     if not isinstance(value, (str, int, float)) or isinstance(value, bool):
         raise _wrong(key, value, PathText)
     path = str(value)

@@ -96,10 +96,15 @@ def decode(data: bytes, name: str, encoding: str = "utf-8", option: str = "") ->
 
 
 def existing(path: str | Path) -> Path:
-    """``path``, if it exists. Raises `UnreadableError` with the nearest name in its deepest existing folder."""
+    """``path``, if it exists.
+
+    Raises `UnreadableError` with the nearest name in its deepest existing folder, or with what a dangling link names.
+    """
     path = Path(expand(str(path)))
     if os.path.exists(path):  # which takes a name that is too long for one that is not there
         return path
+    if path.is_symlink():
+        raise UnreadableError(f"{str(path)!r} is a link to {os.readlink(path)!r}, which is not there; mend the link")
     raise UnreadableError(f"no such file or folder: {str(path)!r}; {did_you_mean(path) or 'check the spelling'}")
 
 

@@ -197,6 +197,8 @@ def _parse(override: str) -> dict[str, Any]:
         node = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"override {override!r}: {_first_line(error)}") from None
+    except UnicodeEncodeError:  # bytes of the command line that are not UTF-8, as names of files may be
+        raise ValueError(f"override {override!r} is not UTF-8, as YAML must be; rename the file or folder") from None
     return typing.cast("dict[str, Any]", _in_full(node, key.count(".") + 1))
 
 

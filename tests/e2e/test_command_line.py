@@ -86,11 +86,25 @@ def test_a_dash_is_never_made_a_file(here, refused, config_file, tiny_run):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("<!doctype html>")
     assert done.stdout.endswith("</html>\n")
-    assert "out = [None] is not a path" in refused("text_lm", config_file, "out=-")  # which YAML takes for a list
-    assert "out = '-' would be standard input or output" in refused("text_lm", config_file, "out='-'")
+    for override in ("out=-", "out='-'"):  # YAML takes the first for a list
+        assert "out = '-' would be standard input or output" in refused("text_lm", config_file, override)
     words = ["train-scorer", "--tokenizer", "x", "--out", "-"]
     assert "argument --out: a folder cannot go to standard output; give a path" in refused(*words)
     assert sorted(path.name for path in here.iterdir()) == ["home", "text.txt"]
+
+
+@pytest.mark.parametrize("key", ["out", "data.path", "train.device"])
+def test_an_override_that_is_not_utf8_is_named(here, refused, config_file, key):
+    message = refused("text_lm", config_file, f"{key}=a\udcff")
+    assert f"override '{key}=a\\udcff' is not UTF-8" in message
+    assert [path.name for path in here.iterdir()] == ["home"]
+
+
+def test_a_link_to_nothing_is_named(here, refused):
+    for name in ("text.txt", "speech.wav", "~odd.txt"):
+        (here / name).symlink_to("gone")
+        command = "units" if name.endswith("wav") else "score"
+        assert f"'{name}' is a link to 'gone', which is not there; mend the link" in refused(command, name)
 
 
 # --- streams -------------------------------------------------------------------------------------------------------
