@@ -67,7 +67,7 @@ def load(kind: str, name: str) -> Any:
             found = importlib.import_module(f"{__package__}.{spec.folder.replace('/', '.')}.{name}{leaf}")
             found = found if spec.packages else getattr(found, spec.symbol)
         schema = found.Config if spec.packages else found
-    except Exception as error:  # whatever a file may do when it is imported
+    except (Exception, SystemExit) as error:  # whatever a file may do when it is imported
         raise ValueError(f"{_singular(kind)} {name!r} is broken: {where}: {_reason(error)}") from error
     if not dataclasses.is_dataclass(schema):
         raise ValueError(f"{_singular(kind)} {name!r} is broken: {where}: its {spec.symbol} is no dataclass")
@@ -147,7 +147,7 @@ def _path(spec: Kind, name: str) -> Path:
     return ROOT / spec.folder / (f"{name}/recipe.py" if spec.packages else f"{name}.py")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """What is wrong, in one line."""
     if isinstance(error, SyntaxError):
         return f"{error.msg} (line {error.lineno})"

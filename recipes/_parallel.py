@@ -228,7 +228,9 @@ def wrap(task: Task, device: torch.device, parallel: str) -> Replica:
         spare = copy.deepcopy(module).cpu()  # fully_shard cannot be undone
         # torch keeps the mesh, and so its group, to the end. The default group must end before the interpreter does: a
         # thread of gloo that drops the last tensors after it aborts the process.
-        mesh = DeviceMesh.from_group(dist.new_group(timeout=PATIENCE), device.type)
+        group = dist.new_group(timeout=PATIENCE)
+        assert isinstance(group, dist.ProcessGroup)  # every process is in it
+        mesh = DeviceMesh.from_group(group, device.type)
         step = _Step(task, True)
         fully_shard(step, mesh=mesh)
         return Replica(task, step, spare)

@@ -135,7 +135,7 @@ REFUSED = {
     "scalar.json": ('[{"text": "a"}, 7]', "item 1 is no object"),
     "inside.json": ('{"data": [{"text": "a"}]}', "unknown column of data set .* 'text'; .*data"),
     "lists.jsonl": (lines({"id": "x", "text": ["a"]}), "line 1 .* 'text' holds lists, not text; name a column"),
-    "objects.jsonl": (lines({"text": {"en": "a"}}), "'text' holds objects, not text; name another column, or write texts"),
+    "objects.jsonl": (lines({"text": {"en": "a"}}), "'text' holds objects, not text; name another column"),
     "bool.jsonl": (lines({"text": True}), "'text' holds true or false, not text"),
     "float.jsonl": (lines({"text": 7.0}), "'text' holds numbers with a fraction, not text"),
     "lists.parquet": (parquet(["a"], ["b"]), r"row 0 of 'lists\.parquet': column 'text' holds lists"),

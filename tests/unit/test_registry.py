@@ -93,6 +93,7 @@ BROKEN = {
     ),
     "imports": ('"""Mine."""\nimport not_installed_here\nPolicy = 3\n', "", "No module named 'not_installed_here'"),
     "raises": ('"""Mine."""\nraise RuntimeError("no GPU\\nat all")\nPolicy = 3\n', "", "RuntimeError: no GPU at all"),
+    "exits": ('"""Mine."""\nraise SystemExit(3)\nPolicy = 3\n', "", "SystemExit: 3"),
 }
 
 
