@@ -131,8 +131,8 @@ def _flush(path: Path) -> None:
 
 
 def newest_first(folder: Path) -> list[Path]:
-    """The complete checkpoints in ``folder``."""
-    return sorted(folder.glob("step-*"), reverse=True)
+    """The complete checkpoints in ``folder``; a user's files and copies of checkpoints beside them are left alone."""
+    return sorted((path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{9,}", path.name)), reverse=True)
 
 
 def step_of(path: Path) -> int:

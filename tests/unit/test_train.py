@@ -283,6 +283,22 @@ def test_a_later_damaged_checkpoint_does_not_outlive_the_run(tmp_path):
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-000000011", "step-000000013"]
 
 
+def test_what_else_lies_among_the_checkpoints_is_left_alone(tmp_path):
+    straight, _ = run(tmp_path / "straight")
+    with pytest.raises(SystemExit):
+        run(tmp_path / "run", stop_at=4)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    saved = next(checkpoints.iterdir())
+    shutil.copytree(saved, checkpoints / f"{saved.name} copy")
+    (checkpoints / "step-notes.txt").write_text("mine")
+    (checkpoints / "step-best").mkdir()
+    resumed, _ = run(tmp_path / "run")
+    assert same_weights(straight.module, resumed.module)
+    assert (checkpoints / f"{saved.name} copy" / "checkpoint.json").is_file()
+    assert (checkpoints / "step-notes.txt").read_text() == "mine"
+    assert (checkpoints / "step-best").is_dir()
+
+
 def chosen_by(folder: Path, figures: dict[int, float], config: TrainConfig = CONFIG, **kinds) -> tuple[Toy, dict]:
     """A run whose evaluations give ``figures``, and the weights at each of them."""
     toy, seen = Toy(**kinds), {}
