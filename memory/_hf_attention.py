@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._pytree import tree_iter, tree_map_only
 
 from ._hf_models import MASKED
 
@@ -82,17 +81,19 @@ class RecordingMask(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Call ``func`` with the mask as a plain tensor; record attention."""
-        tensors = [x for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)]
-        recorder = next(x for x in tensors if isinstance(x, cls)).recorder
+        given = (*args, *(kwargs or {}).values())
+        mask = next((x for x in given if isinstance(x, cls)), None)
         with torch._C.DisableTorchFunctionSubclass():
-            args, kwargs = tree_map_only(cls, lambda x: x.as_subclass(Tensor), (args, kwargs or {}))
-            result = func(*args, **kwargs)
+            result = func(*args, **(kwargs or {}))
+            if mask is None:  # within a list, as of `torch.cat`
+                return result
             if func is functional.scaled_dot_product_attention:
-                _record(recorder, *args, **kwargs)
+                _record(mask.recorder, *args, **(kwargs or {}))
             elif func in _ADD and result.is_floating_point():
-                recorder.add_logits(result)
-            elif isinstance(result, Tensor) and len(tensors) == 1 and getattr(func, "__name__", "") != "__get__":
-                return cls.of(result, recorder)
+                mask.recorder.add_logits(result)
+            alone = not any(isinstance(x, Tensor) for x in given if x is not mask)
+            if alone and isinstance(result, Tensor) and getattr(func, "__name__", "") != "__get__":
+                return cls.of(result, mask.recorder)
         return result
 
 
