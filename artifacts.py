@@ -180,6 +180,12 @@ def missing_file(what: str, path: Path, pattern: str = "*", otherwise: str = "")
     return ValueError(f"{what} {str(path)!r} not found; {' '.join(filter(None, [hint, otherwise]))}")
 
 
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write ``tensors`` as safetensors, atomically, and return the SHA-256 of the file."""
     data = to_safetensors({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})

@@ -26,7 +26,7 @@ from ..console import one_line
 from ..schema import expand
 from ._decoding import Compressed, Frames, Uncompressed, opened
 from ._mixing import mixed
-from ._reading import UnreadableError
+from ._reading import UnreadableError, existing
 
 RATE = 16_000
 """Samples a second of everything behind the loader, unless asked otherwise."""
@@ -48,6 +48,7 @@ class Audio:
         name: its path; what messages call it.
         data: the bytes of the encoded file, where they are in memory (data sets carry them so).
         part: where in the file it begins and ends, as shares of its length.
+        place: where it is listed, such as ``line 7 of 'manifest.tsv'``; messages name it where the file is missing.
         heard: is called, while samples are read, with how many seconds that were.
         warned: what was said on standard error of this recording, so that it is said once.
     """
@@ -55,6 +56,7 @@ class Audio:
     name: str
     data: bytes | None = field(default=None, repr=False)
     part: tuple[float, float] = (0.0, 1.0)
+    place: str = field(default="", compare=False)
     heard: Callable[[float], None] = field(default=lambda second: None, repr=False, compare=False)
     warned: set[str] = field(default_factory=set, repr=False, compare=False)
 
@@ -142,6 +144,11 @@ class Audio:
                 return
 
     def _opened(self) -> contextlib.AbstractContextManager[Uncompressed | Compressed]:
+        if self.place and self.data is None:
+            try:
+                existing(self.name)
+            except UnreadableError as error:
+                raise UnreadableError(f"{self.place}: {error}") from error
         return opened(self.name, self.data, self._warn)
 
     def _warn(self, line: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
+import stat
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -113,13 +115,22 @@ def files_below(folder: Path, pattern: str = "*") -> list[Path]:
 
     Left out is what systems and tools put beside the user's files: hidden files and folders (``._x.wav`` of macOS,
     ``.ipynb_checkpoints``, ``.git``), ``__MACOSX``, ``Thumbs.db`` and the like. So are pipes and sockets. Links to
-    folders are not followed. ``folder`` itself may have any name.
+    folders are not followed; a link that leads nowhere is listed, so that whoever reads it says so. ``folder``
+    itself may have any name.
     """
     return sorted(
         path
         for path in folder.rglob(pattern)
-        if not any(part.startswith(".") or part in _JUNK for part in path.relative_to(folder).parts) and path.is_file()
+        if not any(part.startswith(".") or part in _JUNK for part in path.relative_to(folder).parts) and _is_file(path)
     )
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a listed path is a regular file, or a link that leads nowhere."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        return error.errno != errno.ELOOP  # a circle of links
 
 
 def local_path(name: str) -> Path | None:

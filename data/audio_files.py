@@ -168,7 +168,9 @@ def _pattern(column: str, item: Any) -> str:
 
 def _document(row: Row, folder: Path) -> Document:
     path = row.text("path")
-    return Document(path, row.text("text"), audio=Audio(str(folder / path)), speaker=row.text("speaker"))
+    return Document(
+        path, row.text("text"), audio=Audio(str(folder / path), place=row.place), speaker=row.text("speaker")
+    )
 
 
 def _part(document: Document, split: Split) -> Document:

@@ -14,7 +14,7 @@ from typing import Any
 from ..registry import UnknownNameError
 from ..schema import PathText
 from ._audio import Audio
-from ._reading import did_you_mean, existing
+from ._reading import did_you_mean, existing, files_below, local_path
 from ._tables import Row, read_rows, table_format
 from .base import Document, Split
 
@@ -106,16 +106,16 @@ class Source:
         cell = row.cells.get(self.audio)
         if not cell:
             return None
-        audio = _recording(cell, Path(self.path), name)
+        audio = _recording(cell, Path(self.path), name, row.place)
         return Document(name, row.text(self.text), audio=audio, speaker=row.text(self.speaker))
 
     def _splits(self) -> dict[str, Iterator[Row]]:
         """The rows of each split by its name."""
-        path = Path(self.path)
-        if table_format(path) or self.path.startswith(("/", ".", "~")):
-            path = existing(path)
+        path = local_path(self.path) or (existing(self.path) if table_format(self.path) else Path(self.path))
         if os.path.exists(path) and not os.path.isdir(path):
             return {"train": self._tables([str(path)])}
+        for file in files_below(path) if path.is_dir() else ():
+            existing(file)  # `datasets` passes over links that lead nowhere
         with _opening(path):
             builder = _builder(path, self.subset, self.revision)
         kind, files = type(builder).__module__.rpartition(".")[2], builder.config.data_files
@@ -147,7 +147,7 @@ def _metadata(paths: list[str]) -> list[str]:
     return [path for path in paths if Path(path).stem == "metadata" and table_format(path)]
 
 
-def _recording(cell: Any, root: Path, name: str) -> Audio:
+def _recording(cell: Any, root: Path, name: str, place: str) -> Audio:
     """The recording in a cell: a path, or what `datasets` makes of one (a path, or the bytes of the file)."""
     cell = {"path": cell} if isinstance(cell, str) else cell
     if not isinstance(cell, dict) or not (cell.get("path") or cell.get("bytes")):
@@ -162,7 +162,7 @@ def _recording(cell: Any, root: Path, name: str) -> Audio:
             data = file.read()  # pyright: ignore[reportAttributeAccessIssue]
     if data:
         return Audio(f"{name} ({path})" if path else name, data)
-    return Audio(str((root if root.is_dir() else root.parent) / path))
+    return Audio(str((root if root.is_dir() else root.parent) / path), place=place)
 
 
 def _builder(path: Path, subset: str, revision: str) -> Any:
@@ -187,6 +187,8 @@ def _opening(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # its own errors, those of the hub's client and of half a dozen file formats
         hint = "" if os.path.exists(path) else did_you_mean(path)
+        if isinstance(error, UnicodeError):
+            hint = "it or a file in it has a name that is not UTF-8; rename that"
         raise ValueError(
             f"cannot open data set {str(path)!r} ({_reason(error)}); {hint or 'check `path` and `subset`'}"
         ) from error

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import random
@@ -37,7 +36,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_shared
 from torch.distributed.checkpoint.state_dict_saver import save as save_shared
 
-from ..artifacts import read_sealed, seal
+from ..artifacts import file_sha256, read_sealed, seal
 from ._parallel import gather
 
 FOLDER = "checkpoints"
@@ -107,7 +106,7 @@ def _reason(error: BaseException) -> str:
 def _publish(temporary: Path, target: Path, about: Mapping[str, Any]) -> None:
     """Seal what lies in ``temporary``, make it ``target``, and remove all but that and the checkpoint before it."""
     written = sorted(path for path in temporary.rglob("*") if path.is_file())
-    files = {path.relative_to(temporary).as_posix(): _sha256(path) for path in written}
+    files = {path.relative_to(temporary).as_posix(): file_sha256(path) for path in written}
     (temporary / INDEX).write_text(json.dumps(seal({**about, "files": files}), indent=2) + "\n")
     for path in (*temporary.rglob("*"), temporary):
         _flush(path)
@@ -163,7 +162,7 @@ def _damage(path: Path) -> str | None:
     try:
         files = read_about(path)["files"]
         for name, digest in files.items():
-            if not (path / name).is_file() or _sha256(path / name) != digest:
+            if not (path / name).is_file() or file_sha256(path / name) != digest:
                 return f"checkpoint {path} is damaged: {name} is missing or changed"
             if name.endswith(".safetensors"):
                 with safe_open(path / name, "pt"):  # reads its header
@@ -296,11 +295,6 @@ def _record(module: str, name: str) -> type:
     if not (isinstance(found, type) and _is_record(found)):
         raise ValueError(f"the checkpoint holds a {module}.{name}, which this program does not know")
     return found
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import told_of
+from ..artifacts import file_sha256, told_of
 from ..data._audio import Audio
 from ..data.base import Document, Split
 from ..registry import build
@@ -107,8 +107,7 @@ def _file(audio: Audio, old: dict[str, Any]) -> dict[str, Any]:
         known = {"size": stat.st_size, "changed": stat.st_ctime_ns}
         if all(old.get(key) == value for key, value in known.items()):
             return known | {"file_sum": old["file_sum"]}
-        with path.open("rb") as file:
-            return known | {"file_sum": hashlib.file_digest(file, "sha256").hexdigest()[:16]}
+        return known | {"file_sum": file_sha256(path)[:16]}
     except OSError:  # whoever reads it says what is wrong with it
         return {"size": 0, "file_sum": "unreadable"}
 

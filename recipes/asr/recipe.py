@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...artifacts import atomic_write, read_sealed, seal
+from ...artifacts import atomic_write, file_sha256, read_sealed, seal
+from ...data._reading import existing
 from ...data.base import Split
 from ...registry import build
 from ...schema import PathText
@@ -31,7 +32,9 @@ from .utterances import read, recordings
 
 BESIDE = ("out", "device", "dtype", "decoding", "eval_recordings", "worst")
 """Keys that say where a run is made and what is shown of it, not what it is."""
-ALPHABET = "alphabet.json"
+ALPHABET, EVALUATION = "alphabet.json", "evaluation.json"
+LM_SHA256 = "lm_sha256"
+"""Key of the evaluation: the sum of the language model that it was made with."""
 SIDE_BY_SIDE = 16
 """Recordings that an evaluation reads at once, where the recogniser can."""
 RUN_IS = "a recogniser: `vqmem transcribe FILE --run {folder}` uses it"
@@ -99,8 +102,9 @@ def run(config: Config) -> dict[str, Any]:
 @on_main_process
 def _evaluated(run: Run) -> dict[str, Any]:
     figures = evaluate(run)
-    path = Path(run.config.out) / "evaluation.json"
-    atomic_write(path, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+    if (lm := run.config.decoding.lm) is not None:
+        figures[LM_SHA256] = file_sha256(Path(lm))
+    atomic_write(Path(run.config.out) / EVALUATION, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
     return figures
 
 
@@ -143,7 +147,8 @@ def _fit(config: Config, recogniser: Recogniser) -> Run:
 def load_run(folder: Path, device: torch.device | str = "cpu", beam: int | None = None) -> Run:
     """A finished run, with another ``beam`` than its own where that is given: 0 is greedy, without lexicon and lm.
 
-    Raises `ValueError` where a part is missing or damaged, or the recogniser cannot decode so.
+    Raises `ValueError` where a part is missing or damaged, the recogniser cannot decode so, or the language model is
+    another than the run was evaluated with.
     """
     with loading(folder, "run (the folder of a finished `vqmem asr`)", "asr"):
         config = load(Config, folder / "config.yaml")
@@ -154,8 +159,22 @@ def load_run(folder: Path, device: torch.device | str = "cpu", beam: int | None 
     decoding = config.decoding
     if beam is not None:
         decoding = replace(decoding, beam=beam) if beam else Decoding()
+    _check_lm(folder, decoding)
     transcriber = recogniser.load(folder, alphabet, decoding, torch.device(device))
     return Run(config, alphabet, recogniser, transcriber)
+
+
+def _check_lm(folder: Path, decoding: Decoding) -> None:
+    """Raise `ValueError` where the language model is not the one that the run in ``folder`` was evaluated with."""
+    path = folder / EVALUATION
+    if decoding.lm is None or not path.is_file():
+        return
+    recorded = json.loads(path.read_bytes()).get(LM_SHA256)
+    if recorded not in (None, file_sha256(existing(decoding.lm))):
+        raise ValueError(
+            f"decoding.lm {decoding.lm!r} is another file than when {folder} was evaluated; put that back, or evaluate "
+            f"with this one: `vqmem asr {folder / 'config.yaml'}`"
+        )
 
 
 def evaluate(run: Run, split: Split = "dev", ways: Sequence[str] | None = None) -> dict[str, Any]:

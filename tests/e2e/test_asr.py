@@ -100,6 +100,27 @@ def talking(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_a_language_model_that_is_another_than_at_the_evaluation_is_refused(folder, trained, tmp_path, capsys):
+    pytest.importorskip("flashlight.lib.text.decoder.kenlm", reason="needs flashlight-text with KenLM (extra 'asr')")
+    out, lm = tmp_path / "run", tmp_path / "letters.arpa"
+    shutil.copytree(trained, out)
+    letters = "\n".join(f"-1.0\t{letter}\t0" for letter in (*"enosy", "|", "<s>", "</s>", "<unk>"))
+    lm.write_text(f"\\data\\\nngram 1=9\nngram 2=1\n\n\\1-grams:\n{letters}\n\n\\2-grams:\n-0.5\tn o\n\n\\end\\\n")
+    decoding = [f"out={out}", "decoding.beam=5", f"decoding.lm={lm}"]
+    transcribe = ["transcribe", str(folder / "0.wav"), "--run", str(out)]
+    assert main(["asr", str(folder / "ctc.yaml"), *decoding]) == 0
+    assert main(transcribe) == 0
+    lm.write_text(lm.read_text().replace("-1.0\te", "-0.5\te"))
+    assert main(transcribe) == 2
+    assert "is another file than when" in capsys.readouterr().err
+    assert main([*transcribe, "--beam", "0"]) == 0
+    assert main(["asr", str(folder / "ctc.yaml"), *decoding]) == 0
+    assert main(transcribe) == 0
+    lm.unlink()
+    assert main(transcribe) == 2
+    assert f"no such file or folder: '{lm}'" in capsys.readouterr().err
+
+
 def test_texts_without_room_are_left_out_and_told(folder, tmp_path, capsys):
     assert main(["asr", str(folder / "ctc.yaml"), f"out={tmp_path / 'run'}", "characters=nosey"]) == 0
     told = capsys.readouterr().err

@@ -113,6 +113,39 @@ def test_what_is_no_regular_file_is_not_waited_for(source, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("source", SOURCES)
+def test_a_link_that_leads_nowhere_is_not_left_out(source, tmp_path):
+    for number in range(10):
+        write(tmp_path / f"{number}{SOURCES[source]}", number)
+    (tmp_path / f"link{SOURCES[source]}").symlink_to("gone")
+    with pytest.raises(ValueError, match=r"link.* is a link to 'gone', which is not there; mend the link"):
+        _read_all(source, tmp_path)
+
+
+def _read_all(source: str, folder: Path) -> None:
+    for split in documents(source, folder).values():
+        for document in split:
+            if document.audio is not None:
+                document.audio.read()
+
+
+def test_a_link_that_leads_nowhere_in_a_folder_for_datasets(tmp_path):
+    (tmp_path / "train.csv").write_text("text\na\n")
+    (tmp_path / "more.csv").symlink_to("gone")
+    with pytest.raises(ValueError, match="is a link to 'gone'"):
+        next(build("data", {"name": "hub", "path": str(tmp_path)}).documents("train"))
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_folder_for_datasets_whose_name_is_not_utf8(made, tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    if made:
+        folder.mkdir()
+        (folder / "train.csv").write_text("text\na\n")
+    with pytest.raises(ValueError, match="not UTF-8; rename" if made else "no such file or folder"):
+        next(build("data", {"name": "hub", "path": str(folder)}).documents("train"))
+
+
+@pytest.mark.parametrize("source", SOURCES)
 def test_names_that_are_not_utf8_fall_to_splits(source, tmp_path):
     written = [os.fsdecode(b"caf\xe9%d" % number) + SOURCES[source] for number in range(12)]
     for number, name in enumerate(written):

@@ -57,6 +57,19 @@ def test_a_manifest_tells_speakers_and_texts(manifest):
     assert [len(names) for names in named(manifest)] == [20, 2, 2]
 
 
+def test_a_recording_that_is_missing_is_named_with_its_line(manifest, tmp_path):
+    (manifest / "set1/03.wav").unlink()
+    documents = {
+        document.name: document for split in SPLITS for document in read("audio_files", split, path=str(manifest))
+    }
+    with pytest.raises(ValueError, match=r"line 5 of 'manifest.tsv': no such file or folder: .*03.wav"):
+        documents["set1/03.wav"].audio.read()
+    (tmp_path / "rows.csv").write_text("audio\nset0/00.wav\nset1/03.wav\n")
+    last = read("hub", path=str(tmp_path / "rows.csv"), audio="audio")[-1]
+    with pytest.raises(ValueError, match=r"line 3 of 'rows.csv': no such file or folder: .*03.wav"):
+        last.audio.read()
+
+
 def test_rows_are_chosen_by_patterns(manifest):
     train, dev, test = named(manifest, where={"path": "set0/*", "speaker": ["speaker0", "speaker2"]})
     assert len(train + dev + test) == 8
