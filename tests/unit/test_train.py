@@ -10,6 +10,7 @@ import re
 import resource
 import shutil
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,16 @@ from vqmem.recipes._train import NonFiniteError, TrainConfig, learning_rate, see
 CONFIG = TrainConfig(
     steps=20, lr=1e-2, warmup=3, log_every=4, save_every=11, eval_every=5, device="cpu", tensorboard=False, accumulate=2
 )
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_not_ignored() -> Iterator[None]:
+    """As they are where the tests run in the background or under ``nohup``, and training respects that."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 class Hidden(NamedTuple):
