@@ -12,7 +12,8 @@ _PUBLIC = {
     "MemoryTransformer": ".models.memory_transformer",
     "Slots": ".memory.slots",
     "VQLM": ".models.vq_lm",
-    "load_scorer": ".recipes._score",
+    "VQMemCache": ".memory.huggingface.cache",
+    "load_scorer": ".memory.scorer",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -32,6 +32,8 @@ from . import __version__
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+FRONT_END = "front_end.json"
+"""What makes a folder that of a saved front-end."""
 SEAL = "own_sha256"
 """The key of a sealed JSON file that holds the SHA-256 of all the others."""
 

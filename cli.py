@@ -98,7 +98,7 @@ def _is_first_to_fail() -> bool:
     """Whether no other process that ``torchrun`` started with this one has failed: one says what is wrong."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return True
-    from .recipes._parallel import first_to_fail
+    from .recipes.engine.distributed import first_to_fail
 
     return first_to_fail()
 
@@ -150,7 +150,7 @@ def _list_keys(asked: argparse.Namespace) -> None:
         explained = f"keys, with their defaults and types:\n{_explain(schema)}" if fields(schema) else "It has no keys."
         print(f"\n{visible(explained)}")
         return
-    from .recipes._keys import keys
+    from .recipes.engine.config_help import keys
 
     told = {}
     for key in keys(schema):
@@ -202,7 +202,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _score(asked: argparse.Namespace) -> None:
-    from .recipes._show_scores import show
+    from .recipes.scoring.render_text import show
 
     given = (asked.file, asked.encoding, asked.model, asked.signal, asked.device)
     written = {"as_json": asked.json, "html": asked.html, "image": asked.image}
@@ -261,7 +261,7 @@ A run that was interrupted goes on where it stopped when the same command is giv
 
 def _explain(schema: Any) -> str:
     """Every key of a config or of a variant."""
-    from .recipes._keys import keys
+    from .recipes.engine.config_help import keys
 
     lines = []
     for key in keys(schema):
@@ -272,14 +272,14 @@ def _explain(schema: Any) -> str:
 
 def _run_recipe(name: str, asked: argparse.Namespace) -> None:
     recipe = registry.load("recipes", name)
-    from .recipes._config import load
+    from .recipes.engine.config import load
 
     config = load(recipe.Config, asked.config, asked.overrides, folder=_configs(name))
     _run_config(recipe, config, asked)
 
 
 def _run_config(recipe: Any, config: Any, asked: argparse.Namespace) -> None:
-    from .recipes._config import dump, refuse_placeholders
+    from .recipes.engine.config import dump, refuse_placeholders
 
     main = os.environ.get("RANK", "0") == "0"  # of several processes the first one tells
     if asked.print_config:
@@ -292,8 +292,8 @@ def _run_config(recipe: Any, config: Any, asked: argparse.Namespace) -> None:
 
 
 def _tell(recipe: Any, config: Any, result: Any) -> str:
-    """What ``tell.py`` beside the recipe makes of the result, if there is one."""
-    beside = f"{recipe.__package__}.tell"
+    """What ``summary.py`` beside the recipe makes of the result, if there is one."""
+    beside = f"{recipe.__package__}.summary"
     if importlib.util.find_spec(beside) is None:
         return f"done; see {getattr(config, 'out', '.')}"
     return importlib.import_module(beside).tell(config, result)

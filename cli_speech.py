@@ -22,7 +22,7 @@ def _units_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _show_units(asked: argparse.Namespace) -> None:
-    from .recipes._units import show_units
+    from .recipes.speech.units import show_units
 
     show_units(asked.files, asked.model, deduplicate=asked.deduplicate, as_json=asked.json)
 

@@ -29,8 +29,8 @@ class Kind:
 
     folder: str
     symbol: str
-    packages: bool = False
-    """Whether a variant is a sub-package holding ``recipe.py`` rather than a module."""
+    leaf: str = ""
+    """The module that makes a sub-package of the folder a variant; empty where a variant is itself a module."""
 
 
 KINDS = {
@@ -39,9 +39,10 @@ KINDS = {
     "scorers": Kind("models/scorers", "Scorer"),
     "front-ends": Kind("tokenizers_", "FrontEnd"),
     "features": Kind("models/features", "Features"),
+    "codecs": Kind("models/codecs", "Codec"),
     "data": Kind("data", "Source"),
-    "recognisers": Kind("recipes/asr/recognisers", "Recogniser"),
-    "recipes": Kind("recipes", "Config", packages=True),
+    "recognisers": Kind("recipes/asr", "Recogniser", leaf="recogniser"),
+    "recipes": Kind("recipes", "Config", leaf="recipe"),
 }
 
 
@@ -63,10 +64,10 @@ def load(kind: str, name: str) -> Any:
         if point is not None:
             found = point.load()
         else:
-            leaf = ".recipe" if spec.packages else ""
+            leaf = f".{spec.leaf}" if spec.leaf else ""
             found = importlib.import_module(f"{__package__}.{spec.folder.replace('/', '.')}.{name}{leaf}")
-            found = found if spec.packages else getattr(found, spec.symbol)
-        schema = found.Config if spec.packages else found
+            found = found if kind == "recipes" else getattr(found, spec.symbol)
+        schema = found.Config if kind == "recipes" else found
     except (Exception, SystemExit) as error:  # whatever a file may do when it is imported
         raise ValueError(f"{_singular(kind)} {name!r} is broken: {where}: {_reason(error)}") from error
     if not dataclasses.is_dataclass(schema):
@@ -139,12 +140,15 @@ def _local(spec: Kind) -> list[str]:
     return [
         module.name
         for module in pkgutil.iter_modules([str(ROOT / spec.folder)])
-        if module.ispkg == spec.packages and not module.name.startswith("_") and module.name != "base"
+        if module.ispkg == bool(spec.leaf)
+        and not module.name.startswith("_")
+        and module.name != "base"
+        and _path(spec, module.name).is_file()
     ]
 
 
 def _path(spec: Kind, name: str) -> Path:
-    return ROOT / spec.folder / (f"{name}/recipe.py" if spec.packages else f"{name}.py")
+    return ROOT / spec.folder / (f"{name}/{spec.leaf}.py" if spec.leaf else f"{name}.py")
 
 
 def _reason(error: BaseException) -> str:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from _phones import FRAME
 from jaxtyping import Float, Int
-from vqmem.recipes._unit_quality import matches
 from vqmem.recipes.compare.statistics import expanded_tail
+from vqmem.recipes.speech.unit_metrics import matches
 
 PROMINENCES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5)
 """Standard deviations of the clip's curve."""

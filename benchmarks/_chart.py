@@ -7,7 +7,7 @@ from collections.abc import Callable
 from html import escape
 
 from _results import Chart
-from vqmem.recipes._ticks import ticks
+from vqmem.recipes.reporting.ticks import ticks
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 190, 44, 56

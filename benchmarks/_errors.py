@@ -7,7 +7,7 @@ from typing import Any
 
 import jiwer
 import numpy as np
-from vqmem.recipes.asr.measure import Pair
+from vqmem.recipes.asr.error_rates import Pair
 from vqmem.recipes.compare.statistics import paired_bootstrap
 
 

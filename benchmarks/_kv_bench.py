@@ -13,7 +13,7 @@ from _kv_scorers import Scorers, scorers
 from _kv_streams import Setting, Streams, sample
 from _kv_tables import EVERYTHING, NEWEST, Sums, best, sums
 from smollm2 import load_smollm2
-from vqmem.recipes._corpus import Passage
+from vqmem.recipes.lm.corpus import Passage
 from vqmem.recipes.text_lm.recipe import fit_front_end, read_split
 
 RARE, ROWS = 9.0, 8

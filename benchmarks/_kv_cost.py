@@ -16,7 +16,7 @@ from kv_stream import held
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
-from vqmem.memory.hf_cache import VQMemCache
+from vqmem.memory.huggingface.cache import VQMemCache
 
 CAPACITY, CHUNK = 256, 512
 """Slots, and tokens that a prompt is read in at a time."""

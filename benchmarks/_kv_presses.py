@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
-from vqmem.memory._hf_hooks import attach
+from vqmem.memory.huggingface.hooks import attach
 
 EAGER = "ObservedAttention"
 """The press that reads attention weights which `sdpa` does not tell."""
@@ -63,7 +63,7 @@ def make(name: str, streaming: bool = True) -> Any:
 
 
 def recent(capacity: int, sinks: int) -> int:
-    """How many of the newest tokens are guarded, as in `vqmem.memory.hf_cache.VQMemCache`."""
+    """How many of the newest tokens are guarded, as in `vqmem.memory.huggingface.cache.VQMemCache`."""
     return max(0, capacity - sinks) // 2
 
 

@@ -20,8 +20,8 @@ from _kv_whole import Reading, answer, answer_hidden, hopeless, zipped
 from _results import Chart, Result, Series, figure
 from jaxtyping import Bool
 from vqmem.artifacts import atomic_write
-from vqmem.recipes._config import digest
 from vqmem.recipes.compare.statistics import paired_bootstrap
+from vqmem.recipes.engine.config import digest
 from vqmem.registry import build
 
 SHARES = (0.125, 0.25, 0.5)

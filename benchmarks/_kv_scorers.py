@@ -11,7 +11,7 @@ import torch
 from _scorers import count, training_seconds
 from train_scorer import save_tokenizer
 from vqmem.artifacts import CONFIG
-from vqmem.models.scorers.base import ScorerModel
+from vqmem.memory.scorer import ScorerModel
 from vqmem.models.scorers.unigram import Unigram
 from vqmem.recipes.text_lm.for_tokenizer import configure
 from vqmem.recipes.text_lm.recipe import Config, fit_front_end, read_split, train_scorer

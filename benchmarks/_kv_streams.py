@@ -24,10 +24,10 @@ from smollm2 import FILE, SEPARATOR
 from torch import Tensor, nn
 from transformers import DynamicCache
 from vqmem.artifacts import atomic_write
-from vqmem.memory.hf_cache import VQMemCache
-from vqmem.recipes._config import digest
-from vqmem.recipes._corpus import Passage
+from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.recipes.compare.statistics import expanded_tail
+from vqmem.recipes.engine.config import digest
+from vqmem.recipes.lm.corpus import Passage
 
 CHUNK = 64
 """Tokens read at a time: they see each other, and the slots."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from _kv_streams import long_gap, share_closed
 from jaxtyping import Float
-from vqmem.recipes._corpus import Passage
 from vqmem.recipes.compare.statistics import paired_bootstrap
+from vqmem.recipes.lm.corpus import Passage
 
 EVERYTHING, NEWEST = "everything", "sink_recent"
 """The rows between which the gap is, named as the settings are."""

@@ -16,11 +16,11 @@ from _kv_presses import BY_SHARE, CallThrough, best, make, prepare, recent, scor
 from jaxtyping import Int
 from torch import Tensor
 from transformers import DynamicCache
-from vqmem.memory._hf_attention import AttentionRecorder, RecordingMask, mask_of
-from vqmem.memory._hf_hooks import attach
-from vqmem.memory._hf_hooks import score as score_tokens
-from vqmem.memory._hf_policy import require_match, resolve
 from vqmem.memory.bank import Memory
+from vqmem.memory.huggingface.arguments import require_match, resolve
+from vqmem.memory.huggingface.attention import AttentionRecorder, RecordingMask, mask_of
+from vqmem.memory.huggingface.hooks import attach
+from vqmem.memory.huggingface.hooks import score as score_tokens
 from vqmem.memory.policy import Guard, Seen
 
 QUERIES = 64
@@ -78,7 +78,7 @@ class Reading(DynamicCache):
         """Called where the pass did not end: there is nothing to read then."""
 
     def by_policy(self, policy: Any, scorer: Any, capacity: int) -> list[Tensor]:
-        """What `vqmem.memory.hf_cache.VQMemCache` keeps that reads the text with so many slots, by layer."""
+        """What `vqmem.memory.huggingface.cache.VQMemCache` keeps that reads the text with so many slots, by layer."""
         memory = Memory(capacity, resolve(policy, scorer), guard=Guard(self.sinks, recent(capacity, self.sinks)))
         require_match(memory.policy, scorer)
         valid = torch.ones_like(self.ids, dtype=torch.bool)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vqmem.artifacts import atomic_write
 from vqmem.data.base import Document
-from vqmem.recipes._progress import progress
+from vqmem.recipes.engine.progress import progress
 
 LATE = 3
 """Frames."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from vqmem.models.scorers.base import ScorerModel
-from vqmem.recipes._corpus import Passage
+from vqmem.memory.scorer import ScorerModel
+from vqmem.recipes.lm.corpus import Passage
 from vqmem.recipes.text_lm.recipe import Config, fit_front_end, read_split, train_scorer
 from vqmem.registry import build, load, names
 from vqmem.tokenizers_.base import Tokenizer

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-from vqmem.recipes._letters import normalise
-from vqmem.recipes.asr import measure
+from vqmem.recipes.asr import error_rates as measure
+from vqmem.recipes.speech.text_normalisation import normalise
 
 PAUSE, HEARD = 8_000, 28 * 16_000
 """Samples of silence between sentences that are heard together, and of all of those."""

@@ -28,8 +28,8 @@ from pathlib import Path
 
 from _results import figure, options, present
 from vqmem.models.features.hubert import settings
-from vqmem.recipes._config import as_dict, load
 from vqmem.recipes.asr.recipe import Config, Run, evaluate, fit
+from vqmem.recipes.engine.config import as_dict, load
 from vqmem.registry import ROOT
 
 GOAL = 97.0

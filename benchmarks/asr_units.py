@@ -26,13 +26,13 @@ from _long import SPLIT, UNITS
 from _results import figure, options, present
 from jiwer import process_characters
 from vqmem.artifacts import atomic_write
-from vqmem.recipes._config import load, resolve_device
-from vqmem.recipes._corpus import spread
 from vqmem.recipes.asr.base import Utterance, Way
-from vqmem.recipes.asr.measure import Pair, error_rates
+from vqmem.recipes.asr.error_rates import Pair, error_rates
 from vqmem.recipes.asr.recipe import Config, Run, fit, recognise
-from vqmem.recipes.asr.recognisers.units import Recogniser
+from vqmem.recipes.asr.units.recogniser import Recogniser
 from vqmem.recipes.asr.utterances import read, recordings
+from vqmem.recipes.engine.config import load, resolve_device
+from vqmem.recipes.lm.corpus import spread
 from vqmem.registry import ROOT
 
 GOAL = 20.0

@@ -24,8 +24,8 @@ from _phones import label
 from _results import figure, options, present
 from vqmem.artifacts import atomic_write
 from vqmem.data.base import Document
-from vqmem.models.hubert import HubertConfig
-from vqmem.recipes._config import load
+from vqmem.models.speech.hubert import HubertConfig
+from vqmem.recipes.engine.config import load
 from vqmem.recipes.speech_pretraining import recipe
 from vqmem.recipes.speech_pretraining.labels import Labels, read_labels
 from vqmem.recipes.speech_pretraining.quality import unit_quality

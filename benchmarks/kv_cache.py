@@ -26,7 +26,7 @@ from _kv_quizzes import needles
 from _kv_streams import CHUNK, SINKS
 from _kv_tables import EVERYTHING, NEWEST, Sums, beaten, table
 from _results import Chart, Result, Series, figure, options, present, show, write_result
-from vqmem.memory.hf_cache import VQMemCache
+from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.recipes.text_lm.recipe import fit_front_end, read_split
 
 HISTORY = (

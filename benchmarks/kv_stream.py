@@ -21,7 +21,7 @@ from _results import figure, options, present
 from jaxtyping import Int
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
-from vqmem.memory.hf_cache import VQMemCache
+from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.models.scorers.random import Noise
 
 CAPACITY = 256

@@ -29,10 +29,10 @@ from _results import Result, figure, options, show, write_result
 from jaxtyping import Float
 from torch import Tensor
 from vqmem.data.base import Document
-from vqmem.models.scorers.base import SIGNALS
-from vqmem.recipes import _config
-from vqmem.recipes._score_audio import AudioScorer, load_audio_scorer
+from vqmem.memory.scorer import SIGNALS
+from vqmem.recipes.engine import config as _config
 from vqmem.recipes.frame_scorer import recipe as frame_scorer
+from vqmem.recipes.scoring.audio import AudioScorer, load_audio_scorer
 from vqmem.recipes.text_lm import recipe as text_lm
 from vqmem.registry import ROOT, build
 from vqmem.tokenizers_._frames import stream_frames

@@ -24,11 +24,11 @@ from _words import WordRarity, by_word, correlations, draws, excerpts, interval
 from jaxtyping import Float, Int
 from smollm2 import cached_surprisals
 from torch import Tensor, nn
-from vqmem.models.scorers.base import SIGNALS, ScorerModel
-from vqmem.recipes._config import load, resolve_device
-from vqmem.recipes._corpus import Passage
-from vqmem.recipes._language_model import score_passages
+from vqmem.memory.scorer import SIGNALS, ScorerModel
 from vqmem.recipes.compare.statistics import paired_bootstrap
+from vqmem.recipes.engine.config import load, resolve_device
+from vqmem.recipes.lm.corpus import Passage
+from vqmem.recipes.lm.language_model import score_passages
 from vqmem.recipes.text_lm.recipe import Config, read_split, scorer_report
 from vqmem.registry import build
 

@@ -30,9 +30,9 @@ from _errors import added
 from _results import figure, options, present
 from _whisper import Whisper, error_rates, listen, missing
 from torch import Tensor
-from vqmem.models.unit_vocoder import FRAME, RATE
-from vqmem.recipes._config import load
-from vqmem.recipes._progress import progress
+from vqmem.models.speech.unit_vocoder import FRAME, RATE
+from vqmem.recipes.engine.config import load
+from vqmem.recipes.engine.progress import progress
 from vqmem.recipes.tts import recipe
 from vqmem.recipes.tts.clips import Clip, align, aligned, read_clips
 from vqmem.recipes.tts.report import versions

@@ -25,8 +25,8 @@ from _results import figure, options, present
 from jaxtyping import Float
 from torch import Tensor
 from vqmem.data.base import Split
-from vqmem.recipes._config import load, resolve_device
-from vqmem.recipes._language_model import read_passages, score_passages, strategies
+from vqmem.recipes.engine.config import load, resolve_device
+from vqmem.recipes.lm.language_model import read_passages, score_passages, strategies
 from vqmem.recipes.text_lm.for_tokenizer import CONFIGS
 from vqmem.recipes.text_lm.recipe import Config, Run, fit, read_split
 

@@ -27,7 +27,7 @@ import torch
 from _long import recording, resident
 from _results import figure, options, present
 from vqmem.data._audio import RATE, Audio
-from vqmem.recipes._units import load_units
+from vqmem.recipes.speech.units import load_units
 
 
 def main() -> None:

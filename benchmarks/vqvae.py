@@ -24,10 +24,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from vector_quantize_pytorch import VectorQuantize
 from vqmem.artifacts import atomic_write
-from vqmem.models.spectral import bandwidth
-from vqmem.models.vqvae import VQVAE
-from vqmem.recipes._config import digest, load
-from vqmem.recipes._train import seed_all, train
+from vqmem.models.speech.spectral import bandwidth
+from vqmem.models.speech.vqvae import VQVAE
+from vqmem.recipes.engine.config import digest, load
+from vqmem.recipes.engine.trainer import seed_all, train
 from vqmem.recipes.vqvae.recipe import SEEDING, Config, Crops, VQVAETask, held_out, read
 
 CONFIG = Path(__file__).parents[1] / "recipes" / "vqvae" / "configs" / "speech.yaml"

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..console import one_line
+from ..folders import AUDIO_SUFFIXES
 from ..schema import expand
 from ._decoding import Compressed, Frames, Uncompressed, opened
 from ._mixing import mixed
@@ -32,12 +33,6 @@ RATE = 16_000
 """Samples a second of everything behind the loader, unless asked otherwise."""
 CHUNK = 20.0
 """Seconds of a chunk, unless asked otherwise."""
-
-SUFFIXES = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"),
-    *(".m4a", ".mp4", ".aac", ".webm", ".wma"),
-)
-"""Which files are taken for recordings by their names."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +160,7 @@ def is_recording(path: str | Path) -> bool:
     import soundfile
 
     path = Path(expand(str(path)))
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in AUDIO_SUFFIXES:
         return True
     if not path.is_file():
         return False

@@ -9,9 +9,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from ..folders import AUDIO_SUFFIXES
 from ..registry import UnknownNameError
 from ..schema import PathText
-from ._audio import SUFFIXES, Audio
+from ._audio import Audio
 from ._reading import existing, files_below
 from ._splits import SPLITS, share
 from ._tables import Row, read_rows, table_format
@@ -142,7 +143,7 @@ def _found(root: Path) -> list[dict[str, str]]:
     """The recordings of a folder as rows; subfolders train, dev and test, if there are any, tell the split."""
     if root.is_file():
         return [{"path": root.name}]
-    files = [path.relative_to(root) for path in files_below(root) if path.suffix.lower() in SUFFIXES]
+    files = [path.relative_to(root) for path in files_below(root) if path.suffix.lower() in AUDIO_SUFFIXES]
     if not files:
         raise ValueError(f"no recording in {str(root)!r}; give a folder that holds wav, flac, ogg or mp3")
     if any((root / name).is_dir() for name in SPLITS):

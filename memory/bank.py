@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..registry import build
 from ..schema import shown
-from .compression.base import Compression
-from .compression.drop import Compression as Drop
-from .policies.fifo import Policy as Fifo
+from .compressor import Compression
 from .policy import Guard, Policy, Seen, observe, select, whole_number
 from .slots import Slots, concatenate
 from .standardiser import initial_moments, standardise
@@ -80,7 +79,7 @@ _MADE_BY = {
     "compression": "what vqmem.registry.build('compressions', 'drop') makes (`vqmem list compressions` names all)",
     "guard": "a Guard, such as Guard(sinks=4)",
 }
-_NEWEST: Any = Fifo()
+_NEWEST: Any = build("policies", "fifo")
 """How pooled slots are kept."""
 
 
@@ -93,8 +92,8 @@ class Memory:
     """
 
     capacity: int | Any  # what is of another type gets an error of our own
-    policy: Policy | Any = field(default_factory=Fifo)
-    compression: Compression | Any = field(default_factory=Drop)
+    policy: Policy | Any = field(default_factory=lambda: build("policies", "fifo"))
+    compression: Compression | Any = field(default_factory=lambda: build("compressions", "drop"))
     guard: Guard | Any = field(default_factory=Guard)
 
     def __post_init__(self) -> None:

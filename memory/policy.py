@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..models.scorers.base import SIGNALS, policy_of, signals_of
 from ..schema import shown
+from .scorer import SIGNALS, policy_of, signals_of
 from .slots import Slots
 
 

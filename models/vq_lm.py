@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .loss import Loss
 from .lstm import empty_state, run_twin_lstm
 from .quantiser import Kind, Quantiser, QuantiserConfig, usage
-from .scorers.base import Loss
 
 State = tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]
 Tokens = Int[Tensor, "batch time"] | Float[Tensor, "batch time frame"]

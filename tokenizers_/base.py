@@ -16,9 +16,6 @@ from torch import Tensor
 from ..data.base import Reads
 from ..registry import build
 
-FILE = "front_end.json"
-"""What makes a folder that of a saved front-end."""
-
 
 @dataclass(frozen=True)
 class Stream:
@@ -106,18 +103,18 @@ def save_tokenizer(tokenizer: Tokenizer, spec: str | dict[str, Any], folder: Pat
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder)
     name = spec if isinstance(spec, str) else spec["name"]
-    files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != FILE}
+    files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != FRONT_END}
     description = {"name": name, "fields": dataclasses.asdict(build("front-ends", spec)), "files": files}
-    half = folder / f"{FILE}.part"
+    half = folder / f"{FRONT_END}.part"
     half.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    half.replace(folder / FILE)
+    half.replace(folder / FRONT_END)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Read what `save_tokenizer` wrote. Raises `ValueError` when the folder holds no front-end or a damaged one."""
-    path = Path(folder) / FILE
+    path = Path(folder) / FRONT_END
     if not path.is_file():
-        raise ValueError(f"no {FILE} in {str(folder)!r}; give the folder of a saved run")
+        raise ValueError(f"no {FRONT_END} in {str(folder)!r}; give the folder of a saved run")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         spec = {**description["fields"], "name": description["name"]}

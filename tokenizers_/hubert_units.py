@@ -14,16 +14,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..artifacts import atomic_write, missing_file, read_sealed, seal
+from ..artifacts import FRONT_END, atomic_write, missing_file, read_sealed, seal
 from ..data._audio import Audio
 from ..data._reading import Skipping
 from ..data.base import Reads
-from ..models.features._pinned import pin, unpin
 from ..registry import ROOT, build
 from ..schema import PathText
 from ._frames import Extractor, stream_frames
+from ._pinned import pin, unpin
 from ._units import stream_of, written
-from .base import FILE, Stream, load_tokenizer
+from .base import Stream, load_tokenizer
 
 PACKAGED = ROOT / "models" / "pretrained" / "units"
 """The units that come with the package; ``README.md`` in it says what they were fitted on, and by which command."""
@@ -106,7 +106,7 @@ class FrontEnd:
         own = load_tokenizer(run / "front_end")
         if not isinstance(own, UnitTokenizer):
             raise ValueError(f"fitted = {self.fitted!r} has no units; give the folder of a finished `vqmem fit-units`")
-        made = json.loads((run / "front_end" / FILE).read_text(encoding="utf-8"))["fields"]
+        made = json.loads((run / "front_end" / FRONT_END).read_text(encoding="utf-8"))["fields"]
         for key in ("features", "clusters"):
             if made[key] != getattr(self, key):
                 told = f"{key} = {made[key]!r}, not {getattr(self, key)!r}"

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..artifacts import save_model
 from ..data._audio import Audio
 from ..data.base import Reads
+from ..registry import build
 from ..schema import PathText
+from ._codec import Codec
 from .base import Stream
-
-if TYPE_CHECKING:
-    from ..models.vqvae import VQVAE
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class FrontEnd:
         """Load the VQ-VAE; the recordings are not read. Raises `ValueError` where there is none, or no such level."""
         if not self.path:
             raise ValueError("front-end vqvae_codes has no path; give `path: FOLDER` of a finished `vqmem vqvae`")
-        return VQVAECodes(_load(Path(self.path) / "model"), self.level)
+        return VQVAECodes(build("codecs", "vqvae").load(Path(self.path) / "model"), self.level)
 
     def load(self, folder: Path) -> VQVAECodes:
         """Read what `VQVAECodes.save` wrote; ``path`` need not exist any more."""
-        return VQVAECodes(_load(Path(folder)), self.level)
+        return VQVAECodes(build("codecs", "vqvae").load(Path(folder)), self.level)
 
 
 class VQVAECodes:
@@ -53,7 +53,7 @@ class VQVAECodes:
     measure: ClassVar[str] = "sample"
     makes: ClassVar[str] = "audio"
 
-    def __init__(self, model: VQVAE, level: int = -1) -> None:
+    def __init__(self, model: Codec, level: int = -1) -> None:
         """Use one level of ``model``. Raises `ValueError` where it has no such level."""
         count = len(model.config.hops)
         if not -count <= level < count:
@@ -83,8 +83,6 @@ class VQVAECodes:
 
     def save(self, folder: Path) -> None:
         """Write the whole VQ-VAE as a model folder."""
-        from ..artifacts import save_model
-
         save_model(Path(folder), self.model.kind, self.model.fields(), self.model)
 
 
@@ -98,12 +96,3 @@ class _Counted:
         for part in self.parts:
             self.total += len(part)
             yield part[None]
-
-
-def _load(folder: Path) -> VQVAE:
-    from ..artifacts import load_model
-    from ..models.vqvae import VQVAE
-
-    model = load_model(folder, VQVAE.from_fields, kind=VQVAE.kind)
-    assert isinstance(model, VQVAE)
-    return model

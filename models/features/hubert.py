@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from ...artifacts import load_model, missing_file, read_config
 from ...schema import PathText, coerce
 from ...tokenizers_._frames import HOP, SPAN
-from .. import hubert
-from ..hubert import KIND, HubertConfig
+from ..speech import hubert
+from ..speech.hubert import KIND, HubertConfig
 from ._layer import Encoder, Source
 
 

@@ -15,8 +15,8 @@ from ...data._reading import local_path
 from ...registry import UnknownNameError
 from ...schema import PathText
 from ...tokenizers_._frames import HOP
+from ...tokenizers_._pinned import weights_sha256
 from ._layer import Encoder, Layer, Source
-from ._pinned import weights_sha256
 
 
 @dataclass(frozen=True)

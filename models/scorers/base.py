@@ -1,59 +1,19 @@
-"""What every scorer gives: three signals a token, in nats, causal, and the same for any chunking of the stream."""
+"""What a scorer that can be trained gives beside what a memory needs of it (`memory.scorer`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
-SIGNALS = ("surprise", "rarity", "gain")
-"""The order of the last axis of every score tensor. ``gain`` is ``rarity - surprise``."""
-
-State = Any
-"""Whatever a scorer carries on: a tree of tensors whose first axis is the batch, with None where there is nothing."""
-
-
-def reset_rows(state: State, fresh: State, rows: Bool[Tensor, " batch"]) -> State:
-    """``state`` with the rows where ``rows`` is set taken from ``fresh``; what is no tensor is ``fresh``'s."""
-
-    def choose(old: Any, new: Any) -> Any:
-        if not (isinstance(old, Tensor) and isinstance(new, Tensor)):
-            return new
-        return torch.where(rows.view(-1, *[1] * (new.ndim - 1)), new, old)
-
-    return tree_map(choose, state, fresh)
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What a training step gives: a scalar to minimise, in nats a token, and figures to log."""
-
-    value: Float[Tensor, ""]
-    metrics: dict[str, float] = field(default_factory=dict)
+from ...memory.scorer import ScorerModel, State
+from ..loss import Loss
 
 
 @runtime_checkable
-class ScorerModel(Protocol):
-    """An ``nn.Module`` that scores token streams. ``Scorer.build`` of a scorer's file returns one.
-
-    One that knows so many tokens and no more tells it as ``vocab_size``, and is not to be shown others. It declares
-    ``signals`` and ``policy`` as its `Scorer` does, and ``input_kind`` where it reads frames (see `input_kind`).
-    """
-
-    def initial_state(self, batch: int) -> State:
-        """The state before the first token, on the module's device."""
-        ...
-
-    def score(
-        self, tokens: Int[Tensor, "batch time"], state: State
-    ) -> tuple[Float[Tensor, "batch time signal"], State]:
-        """Signals of each token in the order of `SIGNALS`, and the state after the last one. Runs without gradients."""
-        ...
+class TrainableScorer(ScorerModel, Protocol):
+    """What ``Scorer.build`` of a scorer's file returns."""
 
     def training_step(
         self, tokens: Int[Tensor, "batch time"], state: State, mask: Bool[Tensor, "batch time"]
@@ -71,23 +31,6 @@ class Scorer(Protocol):
     that suits its signals; see `policy_of`.
     """
 
-    def build(self, vocab_size: int) -> ScorerModel:
+    def build(self, vocab_size: int) -> TrainableScorer:
         """A fresh, untrained model; its weights depend on torch's global seed alone."""
         ...
-
-
-def signals_of(scorer: Any) -> tuple[str, ...]:
-    """The signals that a `ScorerModel` or `Scorer` gives, the most useful first."""
-    return tuple(getattr(scorer, "signals", SIGNALS))
-
-
-def policy_of(scorer: Any) -> str | Mapping[str, Any]:
-    """The policy that suits a `ScorerModel` or `Scorer`: the one it declares, else ``scored`` by its first signal."""
-    first = signals_of(scorer)[0]
-    default = "scored" if first == SIGNALS[0] else {"name": "scored", SIGNALS[0]: 0.0, first: 1.0}
-    return getattr(scorer, "policy", default)
-
-
-def input_kind(scorer: Any) -> Literal["tokens", "frames"]:
-    """What a `ScorerModel` reads: token ids, unless it declares ``frames``."""
-    return getattr(scorer, "input_kind", "tokens")

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..loss import Loss
 from ..lstm import empty_state, run_lstm
-from .base import Loss
 from .unigram import Unigram
 
 CHUNK = 4096

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .base import Loss
+from ..loss import Loss
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..loss import Loss
 from ..reduce import sum_over_processes
-from .base import Loss
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 
 from ...data.base import Reads
 from ...schema import PathText
-from .._letters import Alphabet
-from .._train import TrainConfig
+from ..engine.trainer import TrainConfig
+from ..speech.text_normalisation import Alphabet
 
 
 class Letter(NamedTuple):

@@ -14,19 +14,19 @@ import torch
 from ...artifacts import atomic_write, file_sha256, read_sealed, seal
 from ...data._reading import existing
 from ...data.base import Split
+from ...folders import loading
 from ...registry import build
 from ...schema import PathText
-from .._claim import claim, identity
-from .._config import load, resolve_device
-from .._corpus import require, spread
-from .._folders import loading
-from .._letters import Alphabet, told
-from .._lock import locked
-from .._parallel import main_process_first, on_main_process, start_processes
-from .._progress import progress
-from .._train import TrainConfig
+from ..engine.config import load, resolve_device
+from ..engine.distributed import main_process_first, on_main_process, start_processes
+from ..engine.lock import locked
+from ..engine.progress import progress
+from ..engine.run_dir import claim, identity
+from ..engine.trainer import TrainConfig
+from ..lm.corpus import require, spread
+from ..speech.text_normalisation import Alphabet, told
 from .base import Decoding, Job, Letter, Recogniser, Transcriber, Utterance, Way
-from .measure import Pair, error_rates, part, worst
+from .error_rates import Pair, error_rates, part, worst
 from .text import text_of
 from .utterances import read, recordings
 

@@ -11,9 +11,9 @@ from ...console import one_line
 from ...data._audio import Audio
 from ...data._reading import Skipping, UnreadableError
 from ...registry import UnknownNameError
-from .._config import resolve_device
-from .._progress import Bar
-from .._units import SLOW, seconds_of
+from ..engine.config import resolve_device
+from ..engine.progress import Bar
+from ..speech.units import SLOW, seconds_of
 from .base import Way
 from .recipe import Run, load_run
 from .text import Word, segments, words

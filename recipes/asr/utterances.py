@@ -15,12 +15,12 @@ from ...data._audio import Audio
 from ...data._reading import Skipping, UnreadableError
 from ...data.base import Document, Split
 from ...tokenizers_._frames import SPAN
-from .._data import documents as given
-from .._letters import normalise
-from .._parallel import ranks
-from .._progress import progress
+from ..engine.data_record import documents as given
+from ..engine.distributed import ranks
+from ..engine.progress import progress
+from ..speech.text_normalisation import normalise
 from .base import Recogniser, Utterance
-from .measure import Pair
+from .error_rates import Pair
 
 Named = TypeVar("Named", Utterance, Pair)
 """What is said, or what was said and recognised, in an utterance."""

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .._corpus import Passage
-from .._language_model import LanguageModel, Reading, Strategy, long_gap, read_passages
-from .._progress import Bar
+from ..engine.progress import Bar
+from ..lm.corpus import Passage
+from ..lm.language_model import LanguageModel, Reading, Strategy, long_gap, read_passages
 from ..text_lm.recipe import Config
 
 

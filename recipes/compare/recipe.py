@@ -17,20 +17,20 @@ import torch
 
 from ...artifacts import append_line, atomic_write
 from ...data.base import Split
-from ...models.scorers.base import SIGNALS, signals_of
+from ...memory.scorer import SIGNALS, signals_of
 from ...registry import UnknownNameError, build
 from ...schema import PathText
 from ...tokenizers_.base import makes_of, measure_of
-from .._config import as_dict, digest, dump, resolve_device
-from .._corpus import Passage, require
-from .._language_model import score_passages, strategies
-from .._parallel import on_main_process
-from .._progress import Bar
-from .._train import TrainConfig
+from ..engine.config import as_dict, digest, dump, resolve_device
+from ..engine.distributed import on_main_process
+from ..engine.progress import Bar
+from ..engine.trainer import TrainConfig
+from ..lm.corpus import Passage, require
+from ..lm.language_model import score_passages, strategies
 from ..text_lm import recipe as text_lm
 from .measure import Cell, measure, rare_tokens, trace
 from .report import write_report
-from .summary import summarise
+from .table import summarise
 
 RUN_IS = (
     "a comparison: {folder}/report.html shows it, and `vqmem generate {folder}/seed-N --prompt TEXT` uses a model of it"

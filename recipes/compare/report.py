@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ...artifacts import atomic_write
-from .._heatmap import SCRIPT as HEATMAP_SCRIPT
-from .._heatmap import STYLE as HEATMAP_STYLE
-from .._page import render, to_bytes
+from ..reporting.heatmap import SCRIPT as HEATMAP_SCRIPT
+from ..reporting.heatmap import STYLE as HEATMAP_STYLE
+from ..reporting.page import render, to_bytes
 from .findings import Finding, digits, findings, headline
 
 HERE = Path(__file__).parent

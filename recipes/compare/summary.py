@@ -1,72 +1,26 @@
-"""From the sums of all cells to the table: figures with intervals, and differences from the baseline."""
+"""What `vqmem compare` prints at its end."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .statistics import paired_bootstrap
-
-METRICS = {
-    "bpb": {"label": "bits per byte", "better": "lower"},
-    "long_gap_nll": {"label": "loss on long-gap tokens", "unit": "nats", "better": "lower"},
-    "recall": {"label": "answers recalled", "better": "higher"},
-}
+from .findings import headline
+from .recipe import Config
 
 
-def summarise(cells: Sequence[Mapping[str, Any]], baseline: str, measure: str = "byte") -> dict[str, Any]:
-    """The ``rows`` and what they are made from, for `write_report`, from the lines of ``results.jsonl``.
-
-    Cells that differ in the seed alone become one row. Each row is compared with the baseline of its own budget and
-    way of training; figures that no passage has (no answers, no long gaps) are left out. ``measure`` is what the sizes
-    of tokens count.
-    """
-    grouped: dict[tuple[str, int, str], list[Mapping[str, Any]]] = {}
-    for cell in cells:
-        grouped.setdefault((cell["strategy"], cell["budget"], cell["train"]), []).append(cell)
-    metrics = {name: spec for name, spec in METRICS.items() if any(sum(c["figures"][name][1]) for c in cells)}
-    metrics["bpb"] = metrics["bpb"] | {"label": f"bits per {measure}"}
-    rows = []
-    for (strategy, budget, how), group in grouped.items():
-        against = None if strategy == baseline else grouped.get((baseline, budget, how))
-        rows.append(
-            {
-                "strategy": strategy,
-                "budget": budget,
-                "train": how,
-                "bytes_held": max(cell["bytes_held"] for cell in group),
-                "metrics": {name: _compare(group, against, name) for name in metrics if _size(group, name).sum()},
-                "per_seed": {
-                    name: [_ratio(cell, name) for cell in group] for name in metrics if _size(group, name).sum()
-                },
-                "tokens_per_second": float(np.median([cell["tokens_per_second"] for cell in group])),
-            }
+def tell(config: Config, summary: dict[str, Any]) -> str:
+    """The table on the first metric, the headline, and where the report is."""
+    metric, spec = next(iter(summary["metrics"].items()))
+    rows = [row for row in summary["rows"] if metric in row["metrics"]]
+    width = max(len(row["strategy"]) for row in rows)
+    lines = [f"{spec['label']} on {summary['documents']} passages of the {summary['split']} split:"]
+    for row in rows:
+        entry = row["metrics"][metric]
+        told = entry["verdict"]
+        if None not in (low := entry.get("difference_low"), high := entry.get("difference_high")):
+            told = f"{entry['difference']:+.4f} [{low:+.4f}, {high:+.4f}]  {told}"
+        lines.append(
+            f"  {row['strategy']:{width}} {row['budget']:4d} slots {row['train']:6}  {entry['value']:.4f}  {told}"
         )
-    first = cells[0]
-    return {
-        "baseline": baseline,
-        "documents": len(first["documents"]),
-        "tokens": first["tokens"],
-        "bytes": int(sum(first["figures"]["bpb"][1])) if measure == "byte" else None,
-        "metrics": metrics,
-        "rows": rows,
-    }
-
-
-def _compare(
-    group: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]] | None, name: str
-) -> dict[str, Any]:
-    ours = np.array([cell["figures"][name][0] for cell in group])
-    theirs = None if against is None else np.array([cell["figures"][name][0] for cell in against])
-    return paired_bootstrap(ours, theirs, _size(group, name), better=METRICS[name]["better"]).to_json()
-
-
-def _size(group: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    return np.array(group[0]["figures"][name][1])
-
-
-def _ratio(cell: Mapping[str, Any], name: str) -> float:
-    numerators, sizes = cell["figures"][name]
-    return sum(numerators) / sum(sizes)
+    return "\n".join([*lines, *headline(summary), f"report: {(Path(config.out) / 'report.html').resolve()}"])

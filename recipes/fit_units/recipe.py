@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from ...artifacts import atomic_write
+from ...artifacts import FRONT_END, atomic_write
 from ...data._reading import Skipping
 from ...registry import build
 from ...schema import PathText
-from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, save_tokenizer
-from .._claim import claim
-from .._corpus import require
-from .._data import documents
-from .._lock import locked
-from .._parallel import on_main_process, start_processes
-from .._progress import progress
+from ...tokenizers_.base import Tokenizer, load_tokenizer, save_tokenizer
+from ..engine.data_record import documents
+from ..engine.distributed import on_main_process, start_processes
+from ..engine.lock import locked
+from ..engine.progress import progress
+from ..engine.run_dir import claim
+from ..lm.corpus import require
 
 RUN_IS = "speech units: `vqmem units FILE --model {folder}` uses them"
 """What a run is, and which command uses it."""
@@ -96,7 +96,7 @@ def evaluate(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _fitted(config: Config, folder: Path) -> Tokenizer:
-    if (folder / FILE).is_file():
+    if (folder / FRONT_END).is_file():
         return load_tokenizer(folder)
     given = progress(documents(config.data, "train", config.out), None, "recordings")
     tokenizer = build("front-ends", config.front_end).fit(document.content("audio") for document in given)

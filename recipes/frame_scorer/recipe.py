@@ -15,22 +15,22 @@ from torch import Tensor
 from ...artifacts import atomic_write
 from ...data._reading import Skipping
 from ...data.base import Split
-from ...models.features._pinned import pin
-from ...models.frame_scorer import FOLDER, KIND, FrameScorer, load_frame_scorer
-from ...models.scorers.base import Loss
+from ...models.loss import Loss
 from ...models.scorers.vq_lm import Scorer
+from ...models.speech.frame_scorer import FOLDER, KIND, FrameScorer, load_frame_scorer
 from ...models.vq_lm import State, VQLMConfig
 from ...registry import build
 from ...schema import PathText
 from ...tokenizers_._frames import FRAMES_A_SECOND, Extractor, stream_frames
-from .._claim import claim, identity, is_trained
-from .._config import resolve_device
-from .._corpus import Batch, Passage, TrainingLoader, spread, sweep
-from .._data import documents
-from .._language_model import reset_rows
-from .._lock import locked
-from .._parallel import on_main_process, ranks, save_model, start_processes
-from .._train import TrainConfig, seed_all, train
+from ...tokenizers_._pinned import pin
+from ..engine.config import resolve_device
+from ..engine.data_record import documents
+from ..engine.distributed import on_main_process, ranks, save_model, start_processes
+from ..engine.lock import locked
+from ..engine.run_dir import claim, identity, is_trained
+from ..engine.trainer import TrainConfig, seed_all, train
+from ..lm.corpus import Batch, Passage, TrainingLoader, spread, sweep
+from ..lm.language_model import reset_rows
 
 BESIDE = ("out", "device", "dtype", "eval_clips")
 """Keys that say where a run is made and what is shown of it, not what it is."""

@@ -18,10 +18,10 @@ from ...artifacts import atomic_write, read_sealed, read_tensors, seal, write_te
 from ...data._audio import Audio
 from ...data._reading import Skipping, UnreadableError
 from ...data.base import Document
-from ...models.hubert import HubertConfig, span_mask
+from ...models.speech.hubert import HubertConfig, span_mask
 from ...tokenizers_.base import Tokenizer
-from .._corpus import epoch_order
-from .._progress import progress
+from ..engine.progress import progress
+from ..lm.corpus import epoch_order
 
 SLACK = 2
 """Frames by which front-ends may differ at the end of a clip."""

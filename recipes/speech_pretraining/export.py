@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ...models.hubert import HubertConfig
+from ...models.speech.hubert import HubertConfig
 
 PARTS = {
     "feature_extractor": "feature_extractor",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...data._audio import RATE
 from ...data._tables import read_rows
-from ...models.hubert import HubertConfig
+from ...models.speech.hubert import HubertConfig
 
 COLUMNS = ("name", "start", "end", "phone")
 _COLUMNS = f"must name the columns {', '.join(COLUMNS)} in its first line, tabs between"

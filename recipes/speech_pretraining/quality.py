@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...data._audio import RATE
-from ...models import hubert
-from ...models.hubert import HubertConfig
+from ...models.speech import hubert
+from ...models.speech.hubert import HubertConfig
 from ...tokenizers_.hubert_units import cluster
-from .._unit_quality import boundaries, changes, pnmi, purities, usage
+from ..speech.unit_metrics import boundaries, changes, pnmi, purities, usage
 from .clips import Clip, batch
 from .labels import Labels
 

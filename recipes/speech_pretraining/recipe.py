@@ -11,23 +11,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...artifacts import atomic_write
+from ...artifacts import FRONT_END, atomic_write
 from ...data._audio import RATE
 from ...data.base import Split
-from ...models import hubert
 from ...models.features.hubert import load
-from ...models.hubert import KIND, HubertConfig
-from ...models.scorers.base import Loss
+from ...models.loss import Loss
+from ...models.speech import hubert
+from ...models.speech.hubert import KIND, HubertConfig
 from ...registry import build
 from ...schema import PathText
-from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, reads_of, save_tokenizer
-from .._claim import claim, identity, is_trained
-from .._config import resolve_device
-from .._corpus import require
-from .._data import documents
-from .._lock import locked
-from .._parallel import main_process_first, on_main_process, ranks, save_model, start_processes
-from .._train import TrainConfig, seed_all, train
+from ...tokenizers_.base import Tokenizer, load_tokenizer, reads_of, save_tokenizer
+from ..engine.config import resolve_device
+from ..engine.data_record import documents
+from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
+from ..engine.lock import locked
+from ..engine.run_dir import claim, identity, is_trained
+from ..engine.trainer import TrainConfig, seed_all, train
+from ..lm.corpus import require
 from .clips import Batch, Clip, Loader, list_clips
 from .export import export
 from .labels import Labels, read_labels
@@ -170,7 +170,7 @@ def _evaluated(
 def fit_targets(config: Config) -> Tokenizer:
     """The front-end whose units are to be predicted: loaded if it is there, else fitted on the training split."""
     folder = Path(config.out) / "targets"
-    if not (folder / FILE).is_file():
+    if not (folder / FRONT_END).is_file():
         front_end, given = build("front-ends", config.targets), documents(config.data, "train", config.out)
         fitted = front_end.fit(document.content(reads_of(front_end)) for document in given)
         save_tokenizer(fitted, config.targets, folder)

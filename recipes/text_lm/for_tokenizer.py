@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 
 from ... import __version__
+from ...artifacts import FRONT_END
 from ...console import one_line
-from ...tokenizers_.base import FILE
 from ...tokenizers_.pretrained import FrontEnd, PretrainedTokenizer
-from .._config import as_dict, digest, load
-from .._lock import locked
-from .._score import Scoring, load_scoring
+from ..engine.config import as_dict, digest, load
+from ..engine.lock import locked
+from ..lm.text_scorer import Scoring, load_scoring
 from .recipe import Config, run
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -56,7 +56,7 @@ def load_scoring_for(tokenizer: str, model: Path | None, device: torch.device | 
     scoring = load_scoring(folder, device)
     own = scoring.tokenizer
     if not isinstance(own, PretrainedTokenizer) or own.sha256() != wanted.sha256():
-        about = json.loads((folder / "front_end" / FILE).read_text(encoding="utf-8"))
+        about = json.loads((folder / "front_end" / FRONT_END).read_text(encoding="utf-8"))
         whose = about["fields"].get("path") or about["name"]
         raise ValueError(
             f"{folder} was trained on the tokens of {whose!r}, not on those of {tokenizer!r}; leave out --tokenizer, "

@@ -19,11 +19,11 @@ from ...console import one_line, visible
 from ...data._audio import Audio
 from ...registry import UnknownNameError
 from ...tokenizers_.base import Tokenizer, makes_of
-from .._config import resolve_device
-from .._language_model import strategies
-from .._progress import progress
-from .._reader import Reader, Remember, make_reader
-from .._score import require_text
+from ..engine.config import resolve_device
+from ..engine.progress import progress
+from ..lm.decoder import Reader, Remember, make_reader
+from ..lm.language_model import strategies
+from ..lm.text_scorer import require_text
 from .recipe import Run, load_run
 
 

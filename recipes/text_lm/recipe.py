@@ -15,20 +15,24 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ...artifacts import CONFIG, WEIGHTS, atomic_write, load_model, missing_file, read_config
+from ...artifacts import CONFIG, FRONT_END, WEIGHTS, atomic_write, load_model, missing_file, read_config
 from ...data.base import Split
+from ...folders import loading
 from ...memory.policy import Guard
+from ...memory.scorer import ScorerModel, load_scorer
+from ...models.loss import Loss
 from ...models.memory_transformer import TransformerConfig
-from ...models.scorers.base import Loss, ScorerModel
 from ...registry import build
 from ...schema import PathText
-from ...tokenizers_.base import FILE, Tokenizer, load_tokenizer, measure_of, reads_of, save_tokenizer
-from .._claim import claim, identity, is_trained
-from .._config import load, resolve_device
-from .._corpus import Batch, Passage, TrainingLoader, passages, require, spread, sweep
-from .._data import documents
-from .._folders import loading
-from .._language_model import (
+from ...tokenizers_.base import Tokenizer, load_tokenizer, measure_of, reads_of, save_tokenizer
+from ..engine.config import load, resolve_device
+from ..engine.data_record import documents
+from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
+from ..engine.lock import locked
+from ..engine.run_dir import claim, identity, is_trained
+from ..engine.trainer import Task, TrainConfig, seed_all, train
+from ..lm.corpus import Batch, Passage, TrainingLoader, passages, require, spread, sweep
+from ..lm.language_model import (
     LanguageModel,
     LanguageModelTask,
     Schedule,
@@ -38,16 +42,10 @@ from .._language_model import (
     score_passages,
     strategies,
 )
-from .._lock import locked
-from .._parallel import main_process_first, on_main_process, ranks, save_model, start_processes
-from .._score import load_scorer
-from .._train import Task, TrainConfig, seed_all, train
 
 BESIDE = ("out", "device", "dtype", "eval_passages", "scorer_from")
 """Keys that say where a run is made and what is shown of it, not what it is."""
-RUN_IS = (
-    "a scorer or language model, for `vqmem score FILE --model {folder}` or `vqmem generate {folder} --prompt TEXT`"
-)
+RUN_IS = "a scorer or language model: `vqmem score FILE --model {folder}` or `vqmem generate {folder} --prompt TEXT`"
 """What a run is, and which command uses it."""
 
 
@@ -212,12 +210,12 @@ def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
 def fit_front_end(config: Config) -> Tokenizer:
     """The front-end of this run: loaded if it is there, taken from ``scorer_from``, or fitted on the training split."""
     folder = Path(config.out) / "front_end"
-    if (folder / FILE).is_file():
+    if (folder / FRONT_END).is_file():
         return load_tokenizer(folder)
     if config.scorer_from is not None:
         source = Path(config.scorer_from) / "front_end"
-        shutil.copytree(source, folder, ignore=shutil.ignore_patterns(FILE), dirs_exist_ok=True)
-        atomic_write(folder / FILE, (source / FILE).read_bytes())  # last: it makes the folder whole
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns(FRONT_END), dirs_exist_ok=True)
+        atomic_write(folder / FRONT_END, (source / FRONT_END).read_bytes())  # last: it makes the folder whole
         return load_tokenizer(folder)
     front_end = build("front-ends", config.front_end)
     given = documents(config.data, "train", config.out)
@@ -396,7 +394,7 @@ def _find_source(config: Config) -> None:
     source, wanted = Path(config.scorer_from), "the folder of a finished `vqmem text_lm`"
     if not source.is_dir():
         raise missing_file(f"scorer_from ({wanted})", source)
-    for part in (f"front_end/{FILE}", f"scorer/{CONFIG}", f"scorer/{WEIGHTS}"):
+    for part in (f"front_end/{FRONT_END}", f"scorer/{CONFIG}", f"scorer/{WEIGHTS}"):
         if not (source / part).is_file():
             raise ValueError(f"scorer_from = {config.scorer_from!r} has no {part}; give {wanted}")
     strategies(config.strategies, scorer_of(config))

@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from ...data._reading import Skipping, UnreadableError
 from ...data.base import Document, Split
-from ...models.pitch import track
-from ...models.unit_speaker import Sentence, Sentences, Spoken, UnitSpeaker
-from ...models.unit_vocoder import FRAME, HOP, RATE, REACH, Crop, beside
+from ...models.speech.pitch import track
+from ...models.speech.unit_speaker import Sentence, Sentences, Spoken, UnitSpeaker
+from ...models.speech.unit_vocoder import FRAME, HOP, RATE, REACH, Crop, beside
 from ...tokenizers_.hubert_units import UnitTokenizer
-from .._corpus import epoch_order, spread
-from .._data import documents
-from .._progress import progress
+from ..engine.data_record import documents
+from ..engine.progress import progress
+from ..lm.corpus import epoch_order, spread
 from .alignment import Aligner, Pair
 from .text import alphabet, plain, spell
 

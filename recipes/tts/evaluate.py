@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...models.details import Details
-from ...models.unit_speaker import Sentence, UnitSpeaker
-from ...models.unit_vocoder import UnitVocoder, Wave, log_mel
+from ...models.speech.details import Details
+from ...models.speech.unit_speaker import Sentence, UnitSpeaker
+from ...models.speech.unit_vocoder import UnitVocoder, Wave, log_mel
 from .clips import Clip, batches
 from .voice import Voice
 

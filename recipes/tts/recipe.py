@@ -11,23 +11,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...artifacts import CONFIG, atomic_write
-from ...models.details import Details, DetailsConfig, rows
-from ...models.scorers.base import Loss
-from ...models.spectral import bandwidth
-from ...models.unit_speaker import Sentence, SpeakerConfig, UnitSpeaker
-from ...models.unit_vocoder import UnitVocoder, VocoderConfig
+from ...artifacts import CONFIG, FRONT_END, atomic_write
+from ...models.loss import Loss
+from ...models.speech.details import Details, DetailsConfig, rows
+from ...models.speech.spectral import bandwidth
+from ...models.speech.unit_speaker import Sentence, SpeakerConfig, UnitSpeaker
+from ...models.speech.unit_vocoder import UnitVocoder, VocoderConfig
 from ...registry import build
 from ...schema import PathText
-from ...tokenizers_.base import FILE, load_tokenizer, save_tokenizer
+from ...tokenizers_.base import load_tokenizer, save_tokenizer
 from ...tokenizers_.hubert_units import UnitTokenizer
-from .._claim import claim, identity, is_trained
-from .._config import as_dict, resolve_device
-from .._corpus import require
-from .._data import documents
-from .._lock import locked
-from .._parallel import main_process_first, on_main_process, ranks, save_model, start_processes
-from .._train import TrainConfig, seed_all, train
+from ..engine.config import as_dict, resolve_device
+from ..engine.data_record import documents
+from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
+from ..engine.lock import locked
+from ..engine.run_dir import claim, identity, is_trained
+from ..engine.trainer import TrainConfig, seed_all, train
+from ..lm.corpus import require
 from .clips import Clip, Crops, Readings, align, aligned, read_clips
 from .evaluate import evaluate, lacking, speaker_figures, vocoder_figures
 from .reading import read_aloud
@@ -155,7 +155,7 @@ def _evaluated(config: Config, voice: Voice, dev: Sequence[Clip], held_out: Sequ
 def fit_units(config: Config) -> UnitTokenizer:
     """The front-end: loaded if it is there, else fitted on the training split."""
     folder = Path(config.out) / "front_end"
-    if not (folder / FILE).is_file():
+    if not (folder / FRONT_END).is_file():
         given = documents(config.data, "train", config.out)
         fitted = build("front-ends", config.units).fit(document.content("audio") for document in given)
         save_tokenizer(fitted, config.units, folder)

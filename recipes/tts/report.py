@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...artifacts import atomic_write
-from ...models.unit_vocoder import RATE, griffin_lim, log_mel
-from .._corpus import spread
-from .._page import render, to_bytes
-from .._sound import mel, picture, sound
+from ...models.speech.unit_vocoder import RATE, griffin_lim, log_mel
+from ..lm.corpus import spread
+from ..reporting.page import HERE as PAGES
+from ..reporting.page import render, to_bytes
+from ..reporting.sound import mel, picture, sound
 from .clips import Clip
 from .evaluate import copy, detailed
 from .speak import Manner, pieces, speak
@@ -42,8 +43,8 @@ def write_report(
         HERE / "report.html",
         title="A voice: text to units to speech",
         data=data,
-        styles=[HERE.parent / "_samples.css"],
-        scripts=[HERE.parent / "_samples.js", HERE / "report.js"],
+        styles=[PAGES / "samples.css"],
+        scripts=[PAGES / "samples.js", HERE / "report.js"],
     )
     atomic_write(path, to_bytes(page))
 

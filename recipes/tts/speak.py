@@ -16,10 +16,10 @@ from torch import Tensor
 from ...artifacts import atomic_file, is_stream
 from ...console import one_line
 from ...data.spoken_text import cut
-from ...models.unit_vocoder import RATE, beside
+from ...models.speech.unit_vocoder import RATE, beside
 from ...registry import UnknownNameError
-from .._config import resolve_device
-from .._progress import Bar
+from ..engine.config import resolve_device
+from ..engine.progress import Bar
 from .reading import read_aloud
 from .text import plain, spell
 from .voice import Voice, load_voice

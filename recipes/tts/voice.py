@@ -9,12 +9,12 @@ import torch
 import yaml
 
 from ...artifacts import load_model
-from ...models.details import Details
-from ...models.unit_speaker import UnitSpeaker
-from ...models.unit_vocoder import UnitVocoder
+from ...folders import loading
+from ...models.speech.details import Details
+from ...models.speech.unit_speaker import UnitSpeaker
+from ...models.speech.unit_vocoder import UnitVocoder
 from ...tokenizers_.hubert_units import UnitTokenizer
-from .._folders import loading
-from .._units import load_units
+from ..speech.units import load_units
 
 
 class Voice(NamedTuple):

@@ -17,17 +17,17 @@ from torch import Tensor
 from ...artifacts import atomic_write, load_model
 from ...data._reading import Skipping
 from ...data.base import Split
-from ...models.scorers.base import Loss
-from ...models.spectral import bandwidth
-from ...models.vqvae import VQVAE, VQVAEConfig
+from ...models.loss import Loss
+from ...models.speech.spectral import bandwidth
+from ...models.speech.vqvae import VQVAE, VQVAEConfig
 from ...schema import PathText
-from .._claim import claim, identity, is_trained
-from .._config import as_dict, resolve_device
-from .._corpus import spread
-from .._data import documents
-from .._lock import locked
-from .._parallel import on_main_process, ranks, save_model, start_processes
-from .._train import TrainConfig, seed_all, train
+from ..engine.config import as_dict, resolve_device
+from ..engine.data_record import documents
+from ..engine.distributed import on_main_process, ranks, save_model, start_processes
+from ..engine.lock import locked
+from ..engine.run_dir import claim, identity, is_trained
+from ..engine.trainer import TrainConfig, seed_all, train
+from ..lm.corpus import spread
 from .report import Sample, write_report
 
 BESIDE = ("out", "device", "dtype", "eval_clips", "eval_seconds", "samples")

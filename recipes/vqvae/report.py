@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...artifacts import atomic_write
-from ...models.vqvae import VQVAE
-from .._page import render, to_bytes
-from .._sound import mel, picture, sound
+from ...models.speech.vqvae import VQVAE
+from ..reporting.page import HERE as PAGES
+from ..reporting.page import render, to_bytes
+from ..reporting.sound import mel, picture, sound
 
 HERE = Path(__file__).parent
 
@@ -57,8 +58,8 @@ def write_report(
         HERE / "report.html",
         title="VQ-VAE: speech as codes",
         data=data,
-        styles=[HERE.parent / "_samples.css", HERE / "report.css"],
-        scripts=[HERE.parent / "_samples.js", HERE / "report.js"],
+        styles=[PAGES / "samples.css", HERE / "report.css"],
+        scripts=[PAGES / "samples.js", HERE / "report.js"],
     )
     atomic_write(path, to_bytes(page))
 

@@ -23,8 +23,9 @@ import pytest
 import torch.distributed as dist
 from test_recipes import SHIPPED, lay_out, tiny
 from vqmem import cli, registry
-from vqmem.recipes import _checkpoint, _parallel
-from vqmem.recipes._config import as_dict, flat, load
+from vqmem.recipes.engine import checkpoint as _checkpoint
+from vqmem.recipes.engine import distributed as _parallel
+from vqmem.recipes.engine.config import as_dict, flat, load
 
 RANK = int(os.environ["RANK"])
 LIMIT = 90

@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerFast
 from vqmem.artifacts import save_model
 from vqmem.data._audio import Audio
 from vqmem.data.base import Document
-from vqmem.models.spectral import Bandwidth
-from vqmem.models.vqvae import VQVAE, VQVAEConfig
+from vqmem.models.speech.spectral import Bandwidth
+from vqmem.models.speech.vqvae import VQVAE, VQVAEConfig
 from vqmem.registry import build, load, names
 from vqmem.tokenizers_.base import Stream, load_tokenizer, makes_of, measure_of, reads_of, save_tokenizer
 

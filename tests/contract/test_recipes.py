@@ -10,10 +10,10 @@ import pytest
 import soundfile
 from vqmem import registry
 from vqmem.artifacts import save_model
-from vqmem.models.spectral import Bandwidth
-from vqmem.models.vqvae import VQVAE as VQVAEModel
-from vqmem.models.vqvae import VQVAEConfig
-from vqmem.recipes._config import load
+from vqmem.models.speech.spectral import Bandwidth
+from vqmem.models.speech.vqvae import VQVAE as VQVAEModel
+from vqmem.models.speech.vqvae import VQVAEConfig
+from vqmem.recipes.engine.config import load
 
 SHIPPED = [
     (name, path)

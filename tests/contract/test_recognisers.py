@@ -12,8 +12,8 @@ import soundfile
 import torch
 from vqmem.data._audio import Audio
 from vqmem.data._reading import UnreadableError
-from vqmem.recipes._letters import Alphabet
 from vqmem.recipes.asr.base import Decoding, Recogniser
+from vqmem.recipes.speech.text_normalisation import Alphabet
 from vqmem.registry import build, load, names
 
 

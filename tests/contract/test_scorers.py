@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from vqmem import registry
-from vqmem.models.scorers.base import SIGNALS
+from vqmem.memory.scorer import SIGNALS
 
 VOCAB = 50
 NAMES = [*registry.names("scorers"), "vq_lm of classes"]

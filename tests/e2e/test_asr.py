@@ -14,9 +14,9 @@ import pytest
 import soundfile
 from vqmem.artifacts import read_config, save_model
 from vqmem.cli import main
-from vqmem.recipes._config import load
 from vqmem.recipes.asr import recipe
-from vqmem.recipes.asr.recognisers.ctc import KIND
+from vqmem.recipes.asr.ctc.task.recogniser import KIND
+from vqmem.recipes.engine.config import load
 
 NETWORK = (
     "{extractor_mode: group_norm, extractor_conv_layer_config: [[8, 40, 20], [8, 8, 4], [8, 4, 4]], "
@@ -128,7 +128,7 @@ def test_texts_without_room_are_left_out_and_told(folder, tmp_path, capsys):
 
 
 def test_a_run_that_was_stopped_ends_as_if_it_was_not(folder, trained, tmp_path, interrupted_once):
-    from vqmem.recipes.asr.ctc import CTCTask
+    from vqmem.recipes.asr.ctc.task.task import CTCTask
 
     interrupted_once(CTCTask, 4)
     argv = ["asr", str(folder / "ctc.yaml"), f"out={tmp_path / 'run'}"]
@@ -267,7 +267,7 @@ def test_what_is_wrong_is_one_line(folder, trained, refused, tmp_path):
 
 
 def test_a_run_of_units_that_was_stopped_ends_as_if_it_was_not(folder, tmp_path, interrupted_once):
-    from vqmem.recipes._language_model import LanguageModelTask
+    from vqmem.recipes.lm.language_model import LanguageModelTask
 
     interrupted_once(LanguageModelTask, 4)
     argv = ["asr", str(folder / "units.yaml")]

@@ -200,7 +200,7 @@ def test_score_writes_a_page(capsys, tiny_run, sample, tmp_path):
 
 
 def test_score_does_not_depend_on_pieces(tiny_run, monkeypatch):
-    from vqmem.recipes import _score
+    from vqmem.recipes.scoring import text as _score
 
     scoring = _score.load_scoring(tiny_run)
     text = SAMPLE * 9 + " " * 50 + "end"

@@ -13,8 +13,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 from vqmem.cli import main
 from vqmem.memory.policy import Guard
-from vqmem.recipes._corpus import Passage
-from vqmem.recipes._language_model import read_passages, score_passages
+from vqmem.recipes.lm.corpus import Passage
+from vqmem.recipes.lm.language_model import read_passages, score_passages
 from vqmem.recipes.text_lm.generate import Sampling, _texts, continue_text, generate, reader
 from vqmem.recipes.text_lm.recipe import Run, load_run
 from vqmem.registry import build

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from vqmem import registry
 from vqmem.cli import main
-from vqmem.recipes._config import as_dict, dump, flat, load
+from vqmem.recipes.engine.config import as_dict, dump, flat, load
 
 USES = {
     "generate": ["generate", "FOLDER", "--prompt", "a"],
@@ -212,7 +212,7 @@ def test_what_was_there_before_a_run_that_could_not_begin_stays(here, refused, c
 
 
 def test_a_run_that_fails_later_keeps_what_it_has_learnt(here, refused, config_file, interrupted_once):
-    from vqmem.recipes._language_model import LanguageModelTask
+    from vqmem.recipes.lm.language_model import LanguageModelTask
 
     interrupted_once(LanguageModelTask, 1)
     with pytest.raises(InterruptedError):

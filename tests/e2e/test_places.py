@@ -8,7 +8,7 @@ import time
 
 import yaml
 from vqmem.cli import main
-from vqmem.recipes._lock import locked
+from vqmem.recipes.engine.lock import locked
 
 
 def test_places_that_cannot_be_written(refused, tiny_run, config_file, tmp_path):

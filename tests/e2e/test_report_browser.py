@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from rich.console import Console
-from vqmem.recipes._heatmap import heatmap_page, heatmap_terminal
 from vqmem.recipes.compare.findings import findings, headline
 from vqmem.recipes.compare.report import write_report
 from vqmem.recipes.compare.statistics import paired_bootstrap
+from vqmem.recipes.reporting.heatmap import heatmap_page, heatmap_terminal
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 from vqmem.cli import main
-from vqmem.recipes._config import load
+from vqmem.recipes.engine.config import load
 from vqmem.recipes.frame_scorer.recipe import Config, FrameScorerTask, run
 
 RATE = 16_000

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 from vqmem.cli import main
-from vqmem.recipes._config import load
+from vqmem.recipes.engine.config import load
 from vqmem.recipes.tts import recipe
 
 RATE = 16_000

@@ -16,9 +16,9 @@ import soundfile
 import torch
 from vqmem.cli import main
 from vqmem.data._audio import Audio
-from vqmem.recipes._config import load
+from vqmem.recipes.engine.config import load
 from vqmem.recipes.text_lm import recipe as text_lm
-from vqmem.recipes.text_lm.tell import tell
+from vqmem.recipes.text_lm.summary import tell
 from vqmem.recipes.vqvae.recipe import Config, Crops, VQVAETask, load_vqvae, run
 from vqmem.registry import build
 from vqmem.tokenizers_.base import load_tokenizer, makes_of, reads_of, save_tokenizer

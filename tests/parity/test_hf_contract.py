@@ -6,7 +6,7 @@ import inspect
 import pytest
 import torch
 import transformers
-from vqmem.memory.hf_cache import VQMemCache
+from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.models.scorers.random import Noise
 
 CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"

@@ -9,7 +9,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vqmem import registry
-from vqmem.memory.hf_cache import VQMemCache
+from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.models.scorers.random import Noise
 
 CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 from torchaudio.models.wav2vec2 import components
 from transformers import AutoFeatureExtractor, HubertModel
-from vqmem.models import hubert
-from vqmem.models.hubert import HubertConfig
+from vqmem.models.speech import hubert
+from vqmem.models.speech.hubert import HubertConfig
 from vqmem.recipes.speech_pretraining.export import export
 
 CLASSES = 7

@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from vqmem.models import spectral
-from vqmem.models.spectral import Bandwidth
-from vqmem.models.vqvae import VQVAE, VQVAEConfig
+from vqmem.models.speech import spectral
+from vqmem.models.speech.spectral import Bandwidth
+from vqmem.models.speech.vqvae import VQVAE, VQVAEConfig
 
 DECAY, DEAD, SAMPLES, CODES = 0.9, 0.4, 96, 6
 

@@ -15,26 +15,26 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from vqmem.data._audio import RATE
 from vqmem.memory.policy import Guard
-from vqmem.models.ctc import BLANK, ctc_loss, fits
-from vqmem.models.filter_bank import filter_bank
-from vqmem.models.hubert import HubertConfig
 from vqmem.models.memory_transformer import TransformerConfig
-from vqmem.models.unit_ctc import SLOTS, UnitCTC, UnitCTCConfig
-from vqmem.recipes._language_model import LanguageModel, strategies
-from vqmem.recipes._letters import Alphabet, normalise
-from vqmem.recipes._reader import Reader, make_reader
-from vqmem.recipes.asr.align import Aligned, Spoken, align
+from vqmem.models.speech.ctc import BLANK, ctc_loss, fits
+from vqmem.models.speech.filter_bank import filter_bank
+from vqmem.models.speech.hubert import HubertConfig
+from vqmem.models.speech.unit_ctc import SLOTS, UnitCTC, UnitCTCConfig
 from vqmem.recipes.asr.base import Decoding, Letter, Utterance
-from vqmem.recipes.asr.batches import Loader
-from vqmem.recipes.asr.ctc import beam, decoder, greedy, stretches, write_lexicon
-from vqmem.recipes.asr.interleave import Interleaving
-from vqmem.recipes.asr.measure import Pair, error_rates, part, worst
-from vqmem.recipes.asr.recognisers.ctc import Recogniser as CTCRecogniser
-from vqmem.recipes.asr.recognisers.ctc import _read_once
-from vqmem.recipes.asr.recognisers.units import joined
-from vqmem.recipes.asr.streams import Streams, noise
+from vqmem.recipes.asr.ctc.task.batches import Loader
+from vqmem.recipes.asr.ctc.task.recogniser import Recogniser as CTCRecogniser
+from vqmem.recipes.asr.ctc.task.recogniser import _read_once
+from vqmem.recipes.asr.ctc.task.task import beam, decoder, greedy, stretches, write_lexicon
+from vqmem.recipes.asr.error_rates import Pair, error_rates, part, worst
 from vqmem.recipes.asr.text import segments, text_of, words
-from vqmem.recipes.asr.write import MOST, write
+from vqmem.recipes.asr.units.align import Aligned, Spoken, align
+from vqmem.recipes.asr.units.interleave import Interleaving
+from vqmem.recipes.asr.units.recogniser import joined
+from vqmem.recipes.asr.units.streams import Streams, noise
+from vqmem.recipes.asr.units.write import MOST, write
+from vqmem.recipes.lm.decoder import Reader, make_reader
+from vqmem.recipes.lm.language_model import LanguageModel, strategies
+from vqmem.recipes.speech.text_normalisation import Alphabet, normalise
 from vqmem.registry import build
 from vqmem.tokenizers_._units import stream_of
 

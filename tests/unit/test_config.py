@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from vqmem.recipes._config import as_dict, autocast, digest, dump, from_dict, load, resolve_device, resolve_dtype
+from vqmem.recipes.engine.config import as_dict, autocast, digest, dump, from_dict, load, resolve_device, resolve_dtype
 from vqmem.registry import UnknownNameError, build, names
 from vqmem.registry import load as load_variant
 

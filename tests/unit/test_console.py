@@ -14,9 +14,9 @@ from rich.console import Console
 from vqmem.cli import main
 from vqmem.console import one_line, visible
 from vqmem.data._reading import Skipping, UnreadableError, read_text
-from vqmem.recipes._heatmap import heatmap_terminal
-from vqmem.recipes._page import HERE, render
-from vqmem.recipes._progress import Bar
+from vqmem.recipes.engine.progress import Bar
+from vqmem.recipes.reporting.heatmap import heatmap_terminal
+from vqmem.recipes.reporting.page import HERE, render
 
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 HOSTILE = "\x1b]0;title\x07 \x9b31m \x7f \u202egnp.exe\u202c \u2067x\u2069 \udcff [red]x[/red]"
@@ -58,7 +58,7 @@ def test_a_bar_shows_names_as_they_are(capsys, monkeypatch):
     assert not UNSAFE.search(capsys.readouterr().err)
     live = io.StringIO()
     monkeypatch.setattr(
-        "vqmem.recipes._progress.Console", lambda stderr: Console(file=live, force_terminal=True, width=200)
+        "vqmem.recipes.engine.progress.Console", lambda stderr: Console(file=live, force_terminal=True, width=200)
     )
     with Bar(HOSTILE, 2) as bar:
         bar.say(HOSTILE)
@@ -72,7 +72,7 @@ def test_a_bar_shows_names_as_they_are(capsys, monkeypatch):
 def test_a_score_and_a_page_show_directions():
     tokens = [{"text": text, "score": 1.0, "rarity": 1.0, "gain": 0.0} for text in ("a\u202eb", "\x9b", "\x1b")]
     assert heatmap_terminal(tokens).plain == "a\\u202eb\\u009b\u241b"
-    page = render(HERE / "_heatmap.html", title="a\u202e<b>", data={"tokens": ["\u202e"]}, styles=[], scripts=[])
+    page = render(HERE / "heatmap.html", title="a\u202e<b>", data={"tokens": ["\u202e"]}, styles=[], scripts=[])
     assert "<title>a\\u202e&lt;b&gt;" in page
     assert not UNSAFE.search(page)
 

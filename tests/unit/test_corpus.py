@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from vqmem.recipes._corpus import Passage, TrainingLoader, epoch_order
+from vqmem.recipes.lm.corpus import Passage, TrainingLoader, epoch_order
 
 
 def passages(count: int, length: int = 5) -> list[Passage]:

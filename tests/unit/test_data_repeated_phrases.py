@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vqmem.data.base import Document
 from vqmem.data.repeated_phrases import Source
-from vqmem.recipes._corpus import passages
+from vqmem.recipes.lm.corpus import passages
 from vqmem.tokenizers_.units import FrontEnd
 
 

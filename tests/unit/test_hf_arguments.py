@@ -12,14 +12,14 @@ import transformers
 from vqmem import registry
 from vqmem.artifacts import save_model
 from vqmem.memory.bank import Memory
-from vqmem.memory.hf_cache import VQMemCache
+from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.policies.oracle import Policy as Oracle
 from vqmem.memory.policy import Guard
-from vqmem.models.frame_scorer import FrameScorer
 from vqmem.models.scorers.random import Noise
 from vqmem.models.scorers.reuse import Scorer as ReuseScorer
+from vqmem.models.speech.frame_scorer import FrameScorer
 from vqmem.models.vq_lm import VQLM, VQLMConfig
-from vqmem.recipes._config import dump
+from vqmem.recipes.engine.config import dump
 from vqmem.recipes.frame_scorer.recipe import Config as FrameConfig
 
 NAMES = inspect.signature(transformers.LlamaForCausalLM.forward).parameters.keys() & {"cache", "past_key_values"}

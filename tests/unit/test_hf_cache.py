@@ -14,11 +14,11 @@ import transformers
 from vqmem import registry
 from vqmem.memory.bank import Memory
 from vqmem.memory.compression.drop import Compression as Drop
-from vqmem.memory.hf_cache import VQMemCache
+from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.policies.h2o import Policy as H2O
 from vqmem.models.memory_transformer import MemoryTransformer, TransformerConfig
 from vqmem.models.scorers.random import Noise
-from vqmem.recipes._language_model import Strategy
+from vqmem.recipes.lm.language_model import Strategy
 
 CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
 """What this release of `transformers` calls the argument that takes a cache."""
@@ -328,6 +328,6 @@ def test_only_the_cache_imports_transformers():
 
 
 def test_without_transformers_the_extra_is_named():
-    code = "import sys; sys.modules['transformers'] = None; import vqmem.memory.hf_cache"
+    code = "import sys; sys.modules['transformers'] = None; import vqmem.memory.huggingface.cache"
     told = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True).stderr
-    assert "vqmem.memory.hf_cache needs transformers; run `pip install 'vqmem[hf]'`" in told
+    assert "vqmem.memory.huggingface.cache needs transformers; run `pip install 'vqmem[hf]'`" in told

@@ -8,8 +8,8 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vqmem.memory._hf_int8 import pack, unpack
-from vqmem.memory.hf_cache import VQMemCache
+from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.int8 import pack, unpack
 from vqmem.models.scorers.random import Noise
 
 CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"

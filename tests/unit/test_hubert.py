@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchaudio.models import hubert_pretrain_base
-from vqmem.models import hubert
-from vqmem.models.hubert import HubertConfig
+from vqmem.models.speech import hubert
+from vqmem.models.speech.hubert import HubertConfig
 
 
 @settings(max_examples=40, deadline=None)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
-from vqmem.memory.hf_cache import VQMemCache
-from vqmem.recipes._corpus import Passage
+from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.recipes.lm.corpus import Passage
 from vqmem.registry import build
 
 CACHE = "cache" if "cache" in inspect.signature(LlamaForCausalLM.forward).parameters else "past_key_values"

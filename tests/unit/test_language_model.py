@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vqmem.data.base import Document
 from vqmem.models.memory_transformer import TransformerConfig
-from vqmem.recipes._corpus import Passage, TrainingLoader, passages, spread, sweep
-from vqmem.recipes._language_model import (
+from vqmem.recipes.lm.corpus import Passage, TrainingLoader, passages, spread, sweep
+from vqmem.recipes.lm.language_model import (
     LanguageModel,
     LanguageModelTask,
     Schedule,

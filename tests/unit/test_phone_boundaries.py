@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vqmem.recipes._unit_quality import boundaries, matches
+from vqmem.recipes.speech.unit_metrics import boundaries, matches
 
 times = st.lists(st.integers(0, 40).map(lambda step: step / 100), max_size=8, unique=True).map(sorted)
 

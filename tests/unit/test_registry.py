@@ -18,14 +18,14 @@ from vqmem.registry import KINDS, ROOT, UnknownNameError, build, describe, load,
 def test_every_file_of_the_folder_is_a_variant(kind):
     spec = KINDS[kind]
     entries = sorted((ROOT / spec.folder).iterdir())
-    if spec.packages:
-        found = [path.name for path in entries if (path / "recipe.py").is_file()]
+    if spec.leaf:
+        found = [path.name for path in entries if (path / f"{spec.leaf}.py").is_file()]
     else:
         found = [path.stem for path in entries if path.suffix == ".py" and path.stem != "base"]
     assert names(kind) == [name for name in found if not name.startswith("_")]
     for name in names(kind):
         loaded = load(kind, name)
-        variant = loaded.Config if spec.packages else loaded
+        variant = loaded.Config if kind == "recipes" else loaded
         assert dataclasses.is_dataclass(variant)
         assert describe(kind, name).endswith((".", ")"))
 

@@ -19,13 +19,13 @@ from transformers import HubertModel
 from vqmem.artifacts import save_model
 from vqmem.data._audio import Audio
 from vqmem.data._reading import local_path
-from vqmem.models import hubert
-from vqmem.models.features._pinned import pin
-from vqmem.models.frame_scorer import KIND, FrameScorer, load_frame_scorer
-from vqmem.models.hubert import HubertConfig
+from vqmem.models.speech import hubert
+from vqmem.models.speech.frame_scorer import KIND, FrameScorer, load_frame_scorer
+from vqmem.models.speech.hubert import HubertConfig
 from vqmem.models.vq_lm import VQLMConfig
-from vqmem.recipes._data import compare_with_record, documents, forget
+from vqmem.recipes.engine.data_record import compare_with_record, documents, forget
 from vqmem.registry import build
+from vqmem.tokenizers_._pinned import pin
 from vqmem.tokenizers_.base import load_tokenizer, save_tokenizer
 
 TINY = HubertConfig(

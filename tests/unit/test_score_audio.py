@@ -11,10 +11,10 @@ import soundfile
 import torch
 from vqmem.artifacts import save_model
 from vqmem.data._audio import RATE, Audio, is_recording
-from vqmem.models.frame_scorer import FOLDER, KIND, FrameScorer, is_frame_scorer, load_frame_scorer
+from vqmem.models.speech.frame_scorer import FOLDER, KIND, FrameScorer, is_frame_scorer, load_frame_scorer
 from vqmem.models.vq_lm import VQLMConfig
-from vqmem.recipes._score_audio import load_audio_scorer, score_audio
-from vqmem.recipes._units import load_units
+from vqmem.recipes.scoring.audio import load_audio_scorer, score_audio
+from vqmem.recipes.speech.units import load_units
 from vqmem.registry import build
 from vqmem.tokenizers_.base import load_tokenizer, save_tokenizer
 

@@ -108,7 +108,7 @@ def test_correlations_of_readings_are_labelled_and_resampled_jointly(meaning: Mo
 
 def test_the_unigram_is_counted_on_all_of_the_corpus(meaning: ModuleType) -> None:
     scorers = importlib.import_module("_scorers")
-    corpus = importlib.import_module("vqmem.recipes._corpus")
+    corpus = importlib.import_module("vqmem.recipes.lm.corpus")
     tokenizer = build("front-ends", "bytes").fit([])
     items = corpus.passages([Document("d", "aab" * 10)], tokenizer, 8)
     model = scorers.count(tokenizer, items)

@@ -11,17 +11,17 @@ import torch
 import transformers
 from vqmem import registry
 from vqmem.cli import main
-from vqmem.memory.hf_cache import VQMemCache
+from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.policies.expire_span import Policy as ExpireSpan
 from vqmem.memory.policies.scored import Policy as Scored
 from vqmem.memory.policy import require_signals
-from vqmem.models.scorers.base import SIGNALS, policy_of, signals_of
+from vqmem.memory.scorer import SIGNALS, policy_of, signals_of
 from vqmem.models.scorers.random import Noise
-from vqmem.recipes._config import from_dict
-from vqmem.recipes._language_model import strategies
-from vqmem.recipes.asr.recognisers.units import Recogniser
+from vqmem.recipes.asr.units.recogniser import Recogniser
 from vqmem.recipes.compare.recipe import Config as Compare
 from vqmem.recipes.compare.recipe import run as run_comparison
+from vqmem.recipes.engine.config import from_dict
+from vqmem.recipes.lm.language_model import strategies
 from vqmem.recipes.text_lm.generate import reader
 from vqmem.recipes.text_lm.recipe import Config, Run, run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from vqmem.recipes.compare.summary import summarise
+from vqmem.recipes.compare.table import summarise
 
 NATS = {"transformer_xl": 2.2, "random": 2.3, "surprise": 2.01, "rarity": 2.2, "gain": 2.15}
 PASSAGES = 8

@@ -8,8 +8,8 @@ import soundfile
 import torch
 from vqmem.artifacts import save_model
 from vqmem.data._audio import Audio
-from vqmem.models import hubert
-from vqmem.models.hubert import HubertConfig
+from vqmem.models.speech import hubert
+from vqmem.models.speech.hubert import HubertConfig
 from vqmem.recipes.speech_pretraining.clips import Clip, Loader
 from vqmem.recipes.speech_pretraining.labels import read_labels
 from vqmem.recipes.speech_pretraining.quality import unit_quality

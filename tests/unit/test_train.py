@@ -19,9 +19,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from vqmem.models.scorers.base import Loss
-from vqmem.recipes._checkpoint import decode, encode
-from vqmem.recipes._train import NonFiniteError, TrainConfig, learning_rate, seed_all, train
+from vqmem.models.loss import Loss
+from vqmem.recipes.engine.checkpoint import decode, encode
+from vqmem.recipes.engine.trainer import NonFiniteError, TrainConfig, learning_rate, seed_all, train
 
 CONFIG = TrainConfig(
     steps=20, lr=1e-2, warmup=3, log_every=4, save_every=11, eval_every=5, device="cpu", tensorboard=False, accumulate=2
@@ -394,7 +394,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):
     assert same_weights(complete.module, resumed.module)
 
 
-@pytest.mark.parametrize("place", ["os.fsync", "vqmem.recipes._checkpoint.save_file", "pathlib.Path.rename"])
+@pytest.mark.parametrize("place", ["os.fsync", "vqmem.recipes.engine.checkpoint.save_file", "pathlib.Path.rename"])
 def test_a_disk_that_is_full_at_any_moment_of_saving(tmp_path, monkeypatch, place):
     with pytest.raises(SystemExit):
         run(tmp_path, stop_at=2 * 6)

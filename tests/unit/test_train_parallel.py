@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from vqmem.recipes._parallel import start_processes
+from vqmem.recipes.engine.distributed import start_processes
 
 
 def test_two_processes_resume_to_the_bit(tmp_path):

@@ -11,12 +11,12 @@ import soundfile
 import torch
 from vqmem.data._audio import Audio
 from vqmem.data.base import Document
-from vqmem.models.details import Details, DetailsConfig, rows
-from vqmem.models.pitch import pulses, track
-from vqmem.models.residual import Residuals
-from vqmem.models.spectral import Bandwidth
-from vqmem.models.unit_speaker import Sentence, SpeakerConfig, Spoken, UnitSpeaker, _draw, steps_of, units_of
-from vqmem.models.unit_vocoder import (
+from vqmem.models.speech.details import Details, DetailsConfig, rows
+from vqmem.models.speech.pitch import pulses, track
+from vqmem.models.speech.residual import Residuals
+from vqmem.models.speech.spectral import Bandwidth
+from vqmem.models.speech.unit_speaker import Sentence, SpeakerConfig, Spoken, UnitSpeaker, _draw, steps_of, units_of
+from vqmem.models.speech.unit_vocoder import (
     FRAME,
     HOP,
     RATE,
@@ -28,7 +28,7 @@ from vqmem.models.unit_vocoder import (
     griffin_lim,
     log_mel,
 )
-from vqmem.recipes._units import load_units
+from vqmem.recipes.speech.units import load_units
 from vqmem.recipes.tts import clips
 from vqmem.recipes.tts import speak as speaking
 from vqmem.recipes.tts.alignment import Aligner, Pair

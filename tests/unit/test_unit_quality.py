@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
-from vqmem.recipes._unit_quality import boundaries, changes, pnmi, purities, usage
+from vqmem.recipes.speech.unit_metrics import boundaries, changes, pnmi, purities, usage
 
 PHONES = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
 UNITS = torch.tensor([5, 5, 5, 7, 7, 7, 9, 9])

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vqmem.models.spectral import FFTS, Bandwidth, bandwidth
-from vqmem.models.vqvae import VQVAE, VQVAEConfig
+from vqmem.models.speech.spectral import FFTS, Bandwidth, bandwidth
+from vqmem.models.speech.vqvae import VQVAE, VQVAEConfig
 
 
 def tiny(strides=((2,), (3, 2)), seed: int = 0, **more) -> VQVAE:

@@ -11,13 +11,12 @@ import torch
 from test_train import CONFIG, Stream, Toy, same_weights
 from torch import Tensor, nn
 from vqmem.artifacts import load_model, load_weights, save_model
+from vqmem.models.loss import Loss
 from vqmem.models.quantiser import Quantiser, QuantiserConfig
 from vqmem.models.reduce import joint_step
-from vqmem.models.scorers.base import Loss
 from vqmem.models.scorers.unigram import Unigram
 from vqmem.models.vq_lm import VQLM, VQLMConfig
-from vqmem.recipes._corpus import Batch
-from vqmem.recipes._parallel import (
+from vqmem.recipes.engine.distributed import (
     ProcessFailedError,
     gather,
     main_process_first,
@@ -25,7 +24,8 @@ from vqmem.recipes._parallel import (
     ranks,
     start_processes,
 )
-from vqmem.recipes._train import TrainConfig, seed_all, train
+from vqmem.recipes.engine.trainer import TrainConfig, seed_all, train
+from vqmem.recipes.lm.corpus import Batch
 from vqmem.recipes.text_lm.recipe import ScorerTask
 
 RANK, WORLD = ranks()

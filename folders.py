@@ -1,0 +1,99 @@
+"""What a folder is that was given in place of another: each recipe says by ``RUN_IS`` what its runs are used for."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import registry
+from .artifacts import CONFIG, FRONT_END, missing_file
+
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"),
+    *(".m4a", ".mp4", ".aac", ".webm", ".wma"),
+)
+"""Which files are taken for recordings by their names."""
+
+_PARTS = ("front_end", "scorer", "model")
+"""Folders of which a run has at least one, also where it has no ``config.yaml``, as the packaged models."""
+
+
+@contextlib.contextmanager
+def loading(folder: Path, wanted: str, *recipes: str) -> Iterator[None]:
+    """Around loading ``wanted`` ("voice") from ``folder``, a run of one of the ``recipes``.
+
+    Where that fails with a ``ValueError`` and the folder is something else, the error says what it is, and which
+    command uses it; where there is no folder, which command makes one.
+    """
+    try:
+        yield
+    except ValueError as error:
+        found = _recipe_of(folder)
+        if found in recipes and not (folder / "evaluation.json").is_file():
+            hint = "perhaps the run is not finished: its command, given again, goes on with it"
+            raise ValueError(f"{error}; {hint}") from error
+        if found in recipes or (found is None and any((folder / part).is_dir() for part in _PARTS)):
+            raise
+        if not folder.exists():
+            raise missing_file(wanted, folder, otherwise=_maker(folder, recipes[0])) from error
+        raise ValueError(f"{str(folder)!r} is no {wanted}, but {_what_is(folder, found)}") from error
+
+
+def _recipe_of(folder: Path) -> str | None:
+    """The recipe that has most of the keys of the folder's ``config.yaml``, and few others."""
+    try:
+        keys = set(yaml.safe_load((folder / "config.yaml").read_bytes()))
+    except (OSError, TypeError, yaml.YAMLError):
+        return None
+    unlike: dict[str, int] = {}
+    for name in registry.names("recipes"):
+        with contextlib.suppress(ValueError):  # of a broken recipe
+            known = {field.name for field in dataclasses.fields(registry.load("recipes", name).Config)}
+            if len(keys ^ known) < len(keys & known):
+                unlike[name] = len(keys ^ known)
+    return min(unlike, key=lambda name: unlike[name], default=None)
+
+
+def _what_is(path: Path, recipe: str | None) -> str:
+    if recipe is not None:
+        said = getattr(registry.load("recipes", recipe), "RUN_IS", f"a run of `vqmem {recipe}`")
+        return said.format(folder=shlex.quote(str(path)))
+    if path.is_file():
+        return "a file; give a folder"
+    if (path / FRONT_END).is_file():
+        return f"the front-end of a run; give the folder of the run, {path.parent}"
+    about = _json(path / CONFIG)
+    if isinstance(about.get("kind"), str):
+        return f"a part of a run, of kind {about['kind']!r}; give the folder of the run, {path.parent}"
+    if "model_type" in about or "architectures" in about or (path / "tokenizer_config.json").is_file():
+        return "a model or tokenizer of transformers"
+    files = [file for file in sorted(path.iterdir()) if file.name[0] != "."]
+    for what, suffixes in (("recordings", AUDIO_SUFFIXES), ("texts", (".txt",))):
+        if any(file.suffix.lower() in suffixes for file in files):
+            return f"a folder of {what}: data to train on (data.path={path})"
+    return f"a folder with {', '.join(file.name for file in files[:8])}" if files else "an empty folder"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _maker(folder: Path, recipe: str) -> str:
+    """The command that makes ``folder``, or one like it."""
+    configs = sorted((registry.ROOT / "recipes" / recipe / "configs").glob("*.yaml"))
+    for config in configs:
+        if yaml.safe_load(config.read_bytes())["out"] == str(folder):
+            return f"`vqmem {recipe} {config.stem}` makes it"
+    example = "demo" if any(config.stem == "demo" for config in configs) else "CONFIG"
+    return f"`vqmem {recipe} {example} out={folder}` makes it; `vqmem {recipe} --help` names its configs"

@@ -1,0 +1,1 @@
+"""The bounded memory as the key-value cache of pretrained `transformers` models."""

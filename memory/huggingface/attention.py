@@ -1,0 +1,134 @@
+"""Attention masks for slots, and the attention weights of a pass, recorded through the mask that the pass is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+from .supported_models import MASKED
+
+_BLOCK = 128
+"""Queries whose attention is computed at a time: bounds the memory that heads side by side take."""
+_ADD = (torch.add, Tensor.add, Tensor.add_)
+"""How eager attention puts an additive mask on its logits."""
+
+
+class AttentionRecorder:
+    """The attention weights of one pass, averaged over heads and layers, of its last ``queries`` (None: all)."""
+
+    def __init__(self, queries: int | None) -> None:
+        self.queries, self.layers = queries, 0
+        self.total: Tensor | None = None
+
+    @property
+    def weights(self) -> Float[Tensor, "batch queries slots"]:
+        """The mean over layers. Raises `ValueError` where the model did not attend through the mask it was given."""
+        if self.total is None:
+            raise ValueError(
+                "the model's attention cannot be watched (it neither calls scaled_dot_product_attention nor adds its "
+                "mask to its logits); use a policy that needs no attention weights, such as scored or fifo"
+            )
+        return self.total / self.layers
+
+    @torch.no_grad()
+    def add_products(self, query: Tensor, key: Tensor, mask: Tensor, scale: float | None) -> None:
+        """Record a layer that calls ``scaled_dot_product_attention``: the weights are computed once more beside it."""
+        new, groups = mask.shape[2], key.shape[1]
+        factor = query.shape[-1] ** -0.5 if scale is None else scale
+        # Heads that share a key head are beside each other or, for a single token, in place of queries (`pack_gqa`).
+        query = query.unflatten(1, (groups, -1)) if query.shape[2] == new else query.unflatten(2, (-1, new))
+        query, mask = query[..., self._start(new) :, :], mask[:, :, None, self._start(new) :]
+        parts = []
+        for q, m in zip(query.split(_BLOCK, 3), mask.split(_BLOCK, 3), strict=True):
+            logits = (torch.einsum("bgnqd,bgkd->bgnqk", q, key) * factor).float()
+            logits = logits.masked_fill(~m, -torch.inf) if m.dtype == torch.bool else logits + m
+            parts.append(logits.softmax(dim=-1).mean(dim=(1, 2)))
+        self._add(torch.cat(parts, dim=1))
+
+    @torch.no_grad()
+    def add_logits(self, logits: Float[Tensor, "batch heads new slots"]) -> None:
+        """Record a layer of eager attention, from its masked logits."""
+        self._add(logits[:, :, self._start(logits.shape[2]) :].float().softmax(dim=-1).mean(dim=1))
+
+    def _start(self, new: int) -> int:
+        return 0 if self.queries is None else max(0, new - self.queries)
+
+    def _add(self, weights: Float[Tensor, "batch queries slots"]) -> None:
+        self.total = weights if self.total is None else self.total + weights.to(self.total.device)
+        self.layers += 1
+
+
+class RecordingMask(Tensor):
+    """A mask that shows a recorder what it is used on: what is watched belongs to the call, and nothing is patched.
+
+    The way of `torch.nn.attention.bias.CausalBias`. Slices and copies of the mask record too; what is computed with it
+    is a plain tensor.
+    """
+
+    recorder: AttentionRecorder
+
+    @classmethod
+    def of(cls, mask: Tensor, recorder: AttentionRecorder) -> RecordingMask:
+        """``mask``, which from now on shows ``recorder`` what it is used on."""
+        mask = mask.as_subclass(cls)
+        mask.recorder = recorder
+        return mask
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Call ``func`` with the mask as a plain tensor; record attention."""
+        given = (*args, *(kwargs or {}).values())
+        mask = next((x for x in given if isinstance(x, cls)), None)
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **(kwargs or {}))
+            if mask is None:  # within a list, as of `torch.cat`
+                return result
+            if func is functional.scaled_dot_product_attention:
+                _record(mask.recorder, *args, **(kwargs or {}))
+            elif func in _ADD and result.is_floating_point():
+                mask.recorder.add_logits(result)
+            alone = not any(isinstance(x, Tensor) for x in given if x is not mask)
+            if alone and isinstance(result, Tensor) and getattr(func, "__name__", "") != "__get__":
+                return cls.of(result, mask.recorder)
+        return result
+
+
+def _record(
+    recorder: AttentionRecorder,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> None:
+    """Take the arguments of ``scaled_dot_product_attention`` apart."""
+    recorder.add_products(query, key, attn_mask, scale)
+
+
+def mask_of(
+    held: Bool[Tensor, "batch slots"], new: Bool[Tensor, "batch new"], implementation: str, dtype: torch.dtype
+) -> Tensor:
+    """What each new token may attend to, ``[batch, 1, new, slots + new]``: valid slots, and valid ones before it.
+
+    Boolean, or additive for ``eager``. Padding sees itself, so that no row of the softmax is empty. Raises `ValueError`
+    for an implementation that takes no such mask.
+    """
+    if implementation not in MASKED:
+        raise ValueError(
+            f"attn_implementation={implementation!r} cannot leave out padding between slots, or be watched; "
+            f"load the model with one of {', '.join(MASKED)}"
+        )
+    time = new.shape[1]
+    itself = torch.eye(time, dtype=torch.bool, device=new.device)
+    among = (new[:, None] | itself) & torch.ones_like(itself).tril()
+    visible = torch.cat([held[:, None].expand(-1, time, -1), among], dim=2)[:, None]
+    if implementation != "eager":
+        return visible
+    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)

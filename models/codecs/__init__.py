@@ -1,0 +1,1 @@
+"""Models that turn a waveform into codes and back, one a file."""

@@ -1,0 +1,20 @@
+"""The VQ-VAE that `vqmem vqvae` trains: codes of several rates, and back to a waveform."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...artifacts import load_model
+from ..speech.vqvae import VQVAE
+
+
+@dataclass(frozen=True)
+class Codec:
+    """Loads what the recipe saved."""
+
+    def load(self, folder: Path) -> VQVAE:
+        """The model in ``folder``. Raises `ValueError` where it is missing, damaged or of another kind."""
+        model = load_model(folder, VQVAE.from_fields, kind=VQVAE.kind)
+        assert isinstance(model, VQVAE)
+        return model

@@ -1,0 +1,115 @@
+"""The VQ-LM on continuous frames of speech: its frame head, with the features that it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ...artifacts import CONFIG, load_model, read_config
+from ...registry import build
+from ...schema import coerce
+from ...tokenizers_._frames import Extractor
+from ...tokenizers_._pinned import unpin
+from ..loss import Loss
+from ..vq_lm import VQLM, State, VQLMConfig
+
+KIND = "frame_scorer"
+"""What model folders call it."""
+FOLDER = "model"
+"""Where in a run it is."""
+
+
+class FrameScorer(nn.Module):
+    """A `VQLM` that is shown frames with mean and deviation of the training frames taken out, dimension by dimension.
+
+    Scores are nats a dimension of such frames: a Gaussian that knows nothing but these two comes to 1.42 on average. It
+    keeps the contract of a scorer (`ScorerModel`), with frames for tokens: causal, and the same for any chunking.
+    """
+
+    input_kind: ClassVar[Literal["tokens", "frames"]] = "frames"
+    mean: Float[Tensor, " dim"]
+    deviation: Float[Tensor, " dim"]
+
+    folder: Path
+    """Where it was loaded from."""
+
+    def __init__(
+        self, features: str | dict[str, Any], config: VQLMConfig, encoder: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        assert config.frame_dim is not None
+        self.features, self.encoder, self.lm = features, encoder, VQLM(config)
+        self.register_buffer("mean", torch.zeros(config.frame_dim))
+        self.register_buffer("deviation", torch.ones(config.frame_dim))
+
+    @staticmethod
+    def from_fields(fields: dict[str, Any]) -> FrameScorer:
+        """What `fields` describes, untrained."""
+        return FrameScorer(fields["features"], coerce(VQLMConfig, fields["config"], ""), fields.get("encoder"))
+
+    def fields(self) -> dict[str, Any]:
+        """What it is rebuilt from."""
+        return {"features": self.features, "config": asdict(self.lm.config), "encoder": self.encoder}
+
+    def extractor(self) -> Extractor:
+        """What makes its frames of a recording. Raises `ValueError` where its model is missing or another."""
+        made = unpin(self.encoder, self.folder) if self.encoder else build("features", self.features).build()
+        if made.dim != len(self.mean):
+            raise ValueError(
+                f"the frame scorer is of frames of {len(self.mean)} numbers, and the features {self.features!r} have "
+                f"{made.dim}; put back the model that it was trained on"
+            )
+        return made
+
+    @torch.no_grad()
+    def standardise_by(self, frames: Float[Tensor, "frames dim"]) -> None:
+        """Take mean and deviation from training frames, before training. A dimension that is constant is not scaled."""
+        deviation, mean = torch.std_mean(frames.double(), 0, correction=0)
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation.where(deviation > 1e-6, torch.ones_like(deviation)))
+
+    def initial_state(self, batch: int) -> State:
+        """Zeros: nothing was heard."""
+        return self.lm.initial_state(batch)
+
+    def score(
+        self, frames: Float[Tensor, "batch time dim"], state: State
+    ) -> tuple[Float[Tensor, "batch time signal"], State]:
+        """Surprise, rarity and gain of each frame, in nats a dimension, and the state after the last."""
+        return self.lm.score(self._standardised(frames), state)
+
+    def training_step(
+        self, frames: Float[Tensor, "batch time dim"], state: State, mask: Bool[Tensor, "batch time"]
+    ) -> tuple[Loss, State]:
+        """As `VQLM.training_step`."""
+        return self.lm.training_step(self._standardised(frames), state, mask)
+
+    def codes(self, frames: Float[Tensor, "batch time dim"]) -> Int[Tensor, "batch time"] | Int[Tensor, "batch time _"]:
+        """The code of each frame, or one for each stage or slice."""
+        return self.lm.codes(self._standardised(frames))
+
+    def report(self, frames: Float[Tensor, "batch time dim"], mask: Bool[Tensor, "batch time"]) -> dict[str, float]:
+        """As `VQLM.report`; ``residual`` is in bits a dimension, ``rate`` in bits a frame."""
+        return self.lm.report(self._standardised(frames), mask)
+
+    def _standardised(self, frames: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
+        return (frames - self.mean) / self.deviation
+
+
+def is_frame_scorer(run: Path) -> bool:
+    """Whether the folder of a run holds a frame scorer. Raises `ValueError` where the model's config is damaged."""
+    folder = Path(run) / FOLDER
+    return (folder / CONFIG).is_file() and read_config(folder)["kind"] == KIND
+
+
+def load_frame_scorer(run: Path, device: torch.device | str = "cpu") -> FrameScorer:
+    """That of a finished run, in eval mode. Raises `ValueError` where it is missing or damaged."""
+    model = load_model(Path(run) / FOLDER, FrameScorer.from_fields, kind=KIND, device=device)
+    assert isinstance(model, FrameScorer)
+    model.folder = Path(run) / FOLDER
+    return model

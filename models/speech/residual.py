@@ -1,0 +1,54 @@
+"""The residual convolutions that synthesis is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..norm import RMSNorm
+
+
+def spread(features: Float[Tensor, "rows dim"], width: int) -> Float[Tensor, "rows width"]:
+    """Standardised ``features`` turned at random into ``width`` numbers of variance 1: embeddings to begin with."""
+    standard = (features - features.mean(0)) / features.std(0, correction=0).clamp(min=1e-6)
+    return standard @ torch.randn(standard.shape[1], width) / standard.shape[1] ** 0.5
+
+
+ROUND = 64
+"""Lengths that are spoken are rounded up to this: oneDNN keeps what it made ready for every length it ever met."""
+
+
+class Residuals(nn.ModuleList):
+    """One residual convolution after the other, each with a dilation of its own."""
+
+    def __init__(self, width: int, dilations: Iterable[int], dropout: float = 0.0) -> None:
+        super().__init__(_Residual(width, dilation, dropout) for dilation in dilations)
+
+    def forward(
+        self, x: Float[Tensor, "batch time width"], real: Bool[Tensor, "batch time"] | None = None
+    ) -> Float[Tensor, "batch time width"]:
+        """As long as the input. Beyond its ends, and where it is not ``real``, convolutions see zeros."""
+        for layer in self:
+            x = layer(x, real)
+        return x
+
+
+class _Residual(nn.Module):
+    """Adds to its input what a dilated convolution over three places, and a layer at each place, make of it."""
+
+    def __init__(self, width: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = RMSNorm(width)
+        self.wide = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
+        self.mix = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, real: Tensor | None) -> Tensor:
+        normed = self.norm(x) if real is None else self.norm(x) * real[..., None]
+        spare = 0 if self.training else -x.shape[1] % ROUND
+        wide = self.wide(F.pad(normed.transpose(1, 2), (0, spare)))[..., : x.shape[1]].transpose(1, 2)
+        return x + self.dropout(self.mix(F.gelu(wide)))

@@ -1,1 +1,0 @@
-"""Recipes: each folder is one, run as ``vqmem <recipe> CONFIG key=value ...``."""

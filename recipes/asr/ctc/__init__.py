@@ -1,0 +1,1 @@
+"""Recognise speech by connectionist temporal classification on waveforms."""

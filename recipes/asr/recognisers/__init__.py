@@ -1,1 +1,0 @@
-"""What recognises: a file each."""

@@ -1,0 +1,1 @@
+"""Recognise speech by a language model that reads units and writes letters."""

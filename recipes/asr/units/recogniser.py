@@ -1,0 +1,266 @@
+"""A language model that reads units of speech in chunks and writes letters between them, with a bounded memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ....artifacts import FRONT_END
+from ....data.base import Reads
+from ....memory.policy import Guard
+from ....memory.scorer import load_scorer
+from ....models.memory_transformer import TransformerConfig
+from ....models.speech.unit_ctc import SLOTS, UnitCTC
+from ....registry import build
+from ....tokenizers_.base import Stream, Tokenizer, load_tokenizer, reads_of, save_tokenizer
+from ...engine.distributed import main_process_first, ranks, save_model
+from ...engine.run_dir import is_trained
+from ...engine.trainer import Task, TrainConfig, seed_all, train
+from ...lm.corpus import TrainingLoader
+from ...lm.decoder import make_reader
+from ...lm.language_model import LanguageModel, LanguageModelTask, Schedule, strategies
+from ...speech.text_normalisation import Alphabet
+from ...text_lm.recipe import ScorerTask, Shape, load_language_model
+from ..base import Decoding, Job, Letter, Utterance, Way, one_by_one
+from ..ctc.task import greedy
+from ..utterances import size_of
+from .align import Aligner, Spoken, align
+from .align import fit as fit_aligner
+from .align import load as load_aligner
+from .interleave import Interleaving
+from .streams import Streams, noise
+from .write import write
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """Units to text as one sequence. A small network that reads both ways first says which unit each letter is in."""
+
+    front_end: str | dict[str, Any] = field(default_factory=lambda: {"name": "hubert_units", "deduplicate": True})
+    """Front-end that gives units; a run of one unit is best one token."""
+    chunk: int = 8
+    """Units that are read before letters are written."""
+    lookahead: int = 4
+    """Units that must follow a letter's own before it is written."""
+    passage: int = 600
+    """Units of neighbouring utterances that are read in training before the memory is emptied."""
+    segment: int = 64
+    """Tokens after which the memory is written; what lies further back is seen through it alone."""
+    aligner: Aligner = field(default_factory=Aligner)
+    scorer: str | dict[str, Any] = "vq_lm"
+    """Scorer of the sequence: a name, or ``name`` and its keys (`vqmem list scorers NAME`)."""
+    scorer_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=300, lr=3e-3))
+    shape: Shape = field(default_factory=lambda: Shape(layers=4, dropout=0.2))
+    strategies: dict[str, Any] = field(default_factory=lambda: {"fifo": {"policy": "fifo"}})
+    """Name -> ``policy`` and, unless evicted slots are dropped, ``compression``."""
+    budgets: tuple[int, ...] = (128,)
+    """Slots a row."""
+    sinks: int = 0
+    """A guard: so many of the first tokens no policy may touch."""
+    recent: int = 0
+    """A guard: so many of the newest tokens no policy may touch."""
+    hold: int = 4
+    """Segments before strategy and budget are drawn anew in training."""
+    unit_noise: float = 0.1
+    """Share of units that are replaced by others in training."""
+    letter_noise: float = 0.1
+    """Share of written letters that are shown wrong in training, since some will be wrong when it writes itself."""
+    unit_weight: float = 0.1
+    """Of the loss on units, beside 1 for letters and switches."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for values that cannot be, and memories without room for the guards."""
+        for name in ("passage", "segment", "hold"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is too small; give at least 1")
+        for name in ("unit_noise", "letter_noise"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is a share; give 0 or more, and less than 1")
+        if not self.unit_weight >= 0:
+            raise ValueError(f"unit_weight={self.unit_weight} is negative; give 0 or more")
+        if not self.budgets or not self.strategies:
+            raise ValueError("strategies and budgets must name one memory at least; give strategies: {fifo: ...}")
+        Interleaving(1, 1, self.chunk, self.lookahead)
+        TransformerConfig(1, **asdict(self.shape))
+        for strategy in strategies(self.strategies, self.scorer):
+            for budget in self.budgets:
+                strategy.memory(budget, self.guard)
+
+    @property
+    def guard(self) -> Guard:
+        """The guards that all strategies share."""
+        return Guard(self.sinks, self.recent)
+
+    @property
+    def reads(self) -> Reads:
+        """What the front-end reads."""
+        return reads_of(build("front-ends", self.front_end))
+
+    def length(self, content: Any) -> int:
+        """Samples of a recording, or units. Raises `UnreadableError` for what cannot be read."""
+        return size_of(content)
+
+    def interleaving(self, units: int, letters: int) -> Interleaving:
+        """How so many units and letters take turns."""
+        return Interleaving(units, letters, self.chunk, self.lookahead)
+
+    def check(self, out: Path, decoding: Decoding) -> None:
+        """Raise `ValueError` for a beam, which only CTC has, and for fitted units that are not there."""
+        _refuse(decoding)
+        front_end = build("front-ends", self.front_end)
+        if getattr(front_end, "fitted", "") and not (out / "front_end" / FRONT_END).is_file():
+            front_end.fit(())
+
+    def fit(self, job: Job) -> UnitTranscriber:
+        """Front-end, aligner, scorer and language model, each trained and saved, or loaded where that has been done."""
+        with main_process_first():
+            front_end = self._front_end(job)
+        made = job.out / "transformer"
+        for part, settings in (("aligner", self.aligner.train), ("scorer", self.scorer_train)):
+            is_trained(job.out / part, settings.steps, needed_by=made)
+        if not is_trained(made, job.settings.steps):
+            self._train(job, front_end)
+        return self.load(job.out, job.alphabet, job.decoding, job.device)
+
+    def load(self, out: Path, alphabet: Alphabet, decoding: Decoding, device: torch.device) -> UnitTranscriber:
+        """What `fit` saved. Raises `ValueError` where a part is missing or damaged, and for a beam."""
+        _refuse(decoding)
+        model, scorer = load_language_model(out / "transformer", device), load_scorer(out, device)
+        front_end = load_tokenizer(out / "front_end")
+        return UnitTranscriber(self, front_end, alphabet, model, scorer, load_aligner(out / "aligner", device))
+
+    def _front_end(self, job: Job) -> Tokenizer:
+        folder = job.out / "front_end"
+        if not (folder / FRONT_END).is_file():
+            fitted = build("front-ends", self.front_end).fit(utterance.content for utterance in job.utterances)
+            save_tokenizer(fitted, self.front_end, folder)
+        return load_tokenizer(folder)
+
+    def _train(self, job: Job, front_end: Tokenizer) -> None:
+        spoken = [[_spoken(own, front_end, job.alphabet) for own in recording] for recording in job.recordings]
+        settings = replace(self.aligner.train, **_shared(job))
+        aligner = fit_aligner(
+            self.aligner, [own for part in spoken for own in part], front_end.vocab_size, job, settings
+        )
+        aligned = [[own for own in align(aligner, recording) if own is not None] for recording in spoken]
+        codes = self.interleaving(front_end.vocab_size, len(job.alphabet))
+        streams = Streams(aligned, codes, job.alphabet, self.passage, job.settings.seed)
+        scorer = self._scorer(job, streams, codes)
+        seed_all(job.settings.seed)
+        choices = strategies(self.strategies)
+        model = LanguageModel(TransformerConfig(codes.vocab_size, **asdict(self.shape)), choices).to(job.device)
+        schedule = Schedule(choices, self.budgets, self.guard, self.hold, job.settings.seed)
+        task = LanguageModelTask(
+            model,
+            scorer,
+            schedule,
+            job.rows,
+            unmarked=self.unit_weight,
+            alter=noise(codes, self.unit_noise, self.letter_noise),
+        )
+        held_out = UnitTranscriber(self, front_end, job.alphabet, model, scorer, aligner)
+        folder = job.out / "transformer"
+        self._run(job, job.settings, task, streams, folder, "language model", held_out)
+        fields = {"shape": asdict(task.module.transformer.config), "strategies": self.strategies}
+        save_model(folder, "language_model", json.loads(json.dumps(fields)), task.module)
+
+    def _scorer(self, job: Job, streams: Streams, codes: Interleaving) -> Any:
+        """The scorer of interleaved sequences, trained and saved in ``scorer/`` (or loaded)."""
+        folder, name = job.out / "scorer", self.scorer if isinstance(self.scorer, str) else self.scorer["name"]
+        if not is_trained(folder, self.scorer_train.steps):
+            seed_all(job.settings.seed)
+            task = ScorerTask(build("scorers", self.scorer).build(codes.vocab_size).to(job.device), job.rows)
+            settings = replace(self.scorer_train, **_shared(job))
+            self._run(job, settings, task, streams, folder, "scorer")
+            fields = {"scorer": self.scorer, "vocab_size": codes.vocab_size}
+            save_model(folder, f"scorers/{name}", fields, task.module)
+        return load_scorer(job.out, job.device)
+
+    def _run(
+        self,
+        job: Job,
+        settings: TrainConfig,
+        task: Task,
+        streams: Streams,
+        folder: Path,
+        what: str,
+        held_out: UnitTranscriber | None = None,
+    ) -> None:
+        loader = TrainingLoader(streams, job.rows, self.segment, settings.seed, *ranks())
+        evaluate = (lambda: job.evaluate(held_out)) if held_out is not None and settings.eval_every else None
+        described = {"describe": what, "identity": job.identity}
+        train(task, loader, settings, folder / "training", evaluate=evaluate, best_by="cer", **described)
+
+
+class UnitTranscriber:
+    """A way for every memory that the language model was trained with, and the aligner's as a baseline."""
+
+    def __init__(
+        self,
+        recogniser: Recogniser,
+        front_end: Tokenizer,
+        alphabet: Alphabet,
+        model: LanguageModel,
+        scorer: Any,
+        aligner: UnitCTC,
+    ) -> None:
+        self.front_end, self.alphabet, self.aligner = front_end, alphabet, aligner
+        codes = recogniser.interleaving(front_end.vocab_size, len(alphabet))
+        self.ways: dict[str, Way] = {}
+        for strategy in strategies(recogniser.strategies):
+            for budget in sorted(recogniser.budgets, reverse=True):
+                memory = strategy.memory(budget, recogniser.guard)
+                reader = make_reader(model, scorer, recogniser.segment, strategy, memory)
+                self.ways[f"{strategy.name}@{budget}"] = lambda recordings, reader=reader: write(
+                    reader, codes, alphabet, [self._stream(contents) for contents in recordings]
+                )
+        self.ways["whole (CTC)"] = one_by_one(self._whole)
+
+    def _stream(self, contents: Sequence[Any]) -> Stream:
+        """The units of contents that follow one another."""
+        return joined([self.front_end.encode(content) for content in contents])
+
+    @torch.no_grad()
+    def _whole(self, contents: Sequence[Any]) -> Iterator[Letter]:
+        """What the aligner, which reads the whole utterance both ways, makes of each content."""
+        seconds, device = 0.0, next(self.aligner.parameters()).device
+        self.aligner.eval()
+        for content in contents:
+            stream = self.front_end.encode(content)
+            log_probs, _ = self.aligner(stream.ids[None].to(device), torch.tensor([len(stream)], device=device))
+            for character, first, stop in greedy(log_probs.cpu(), self.alphabet, 1.0):
+                start, end = stream.starts[int(first) // SLOTS], stream.ends[(int(stop) - 1) // SLOTS]
+                yield Letter(character, seconds + start.item(), seconds + end.item())
+            seconds += stream.ends[-1].item()
+            yield Letter(" ", seconds, seconds)
+
+
+def joined(streams: Sequence[Stream]) -> Stream:
+    """Streams that follow one another as one."""
+    lengths = torch.tensor([0.0, *(stream.ends[-1] for stream in streams[:-1])], dtype=torch.float64).cumsum(0)
+    parts = list(zip(streams, lengths, strict=True))
+    return Stream(
+        torch.cat([stream.ids for stream in streams]),
+        torch.cat([stream.starts + offset for stream, offset in parts]),
+        torch.cat([stream.ends + offset for stream, offset in parts]),
+        torch.cat([stream.sizes for stream in streams]),
+    )
+
+
+def _spoken(utterance: Utterance, front_end: Tokenizer, alphabet: Alphabet) -> Spoken:
+    return Spoken(utterance.name, front_end.encode(utterance.content).ids, alphabet.encode(utterance.text))
+
+
+def _shared(job: Job) -> dict[str, Any]:
+    """What all trainings of a run have in common."""
+    return {name: getattr(job.settings, name) for name in ("seed", "device", "dtype", "parallel")}
+
+
+def _refuse(decoding: Decoding) -> None:
+    if decoding.beam:
+        raise ValueError(f"decoding.beam = {decoding.beam}, but the recogniser units writes letter by letter; give 0")

@@ -1,0 +1,1 @@
+"""What every recipe runs on: configs, the training loop, checkpoints, processes, logs and the folder of a run."""

@@ -1,0 +1,262 @@
+"""Configs: a YAML file and ``key=value`` overrides, merged over a frozen dataclass, with errors that name the fix.
+
+The dataclass is the schema: its fields are the keys, their types are checked, nested dataclasses are nested mappings.
+A field that holds a variant is typed ``dict[str, Any]`` or ``str | dict[str, Any]`` and left open: which keys it takes
+is known only to the variant's own file, and `vqmem.registry.build` checks them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ...artifacts import missing_file
+from ...schema import UnknownNameError, coerce
+
+T = TypeVar("T")
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Float16 is not among them: it would want its loss scaled."""
+PLACEHOLDER = "MY_FOLDER"
+"""What shipped configs say in place of a path that is the user's."""
+
+
+def load(schema: type[T], path: str | Path | None, overrides: Iterable[str] = (), *, folder: Path | None = None) -> T:
+    """An instance of ``schema`` from its defaults, then the YAML file, then ``key=value`` overrides in order.
+
+    ``path`` is a file, or the bare name of one in ``folder`` (the recipe's own configs); ``None`` takes the defaults.
+    Interpolations (``${other.key}``) are resolved. A variant loses its old keys where it is given another ``name``, and
+    where an override gives it in full (``data={name: hub, path: x}``); ``data.where={}`` empties a mapping.
+    Raises ``ValueError`` in one line: missing or malformed file, override without ``=``, unknown key, wrong type.
+    """
+    merged = _defaults(schema)
+    if path is not None:
+        merged = _merge(merged, _read(_find(Path(path), folder)), schema)
+    for override in overrides:
+        merged = _merge(merged, _parse(override), schema)
+    try:
+        resolved = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"config: {_first_line(error)}") from None
+    return from_dict(schema, typing.cast("dict[str, Any]", resolved))
+
+
+def from_dict(schema: type[T], values: Mapping[str, Any]) -> T:
+    """An instance of ``schema`` from a plain mapping, such as one that `as_dict` made. Raises as `load` does."""
+    return coerce(schema, dict(values), "")
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """``config`` as JSON-able values: dataclasses are dicts, tuples lists, paths strings."""
+    return typing.cast("dict[str, Any]", _plain(config))
+
+
+def refuse_placeholders(config: Any) -> None:
+    """Raise ``ValueError`` naming the keys whose value is still `PLACEHOLDER`, which stands for data of the user's."""
+    for key, value in flat(as_dict(config)).items():
+        if isinstance(value, str) and value.startswith(PLACEHOLDER) and not Path(value).exists():
+            raise ValueError(f"{key} is not given: {value} stands for data of yours; give {key}=FILE_OR_FOLDER")
+
+
+def dump(config: Any) -> str:
+    """``config`` as YAML that `load` reads back to an equal value."""
+    return OmegaConf.to_yaml(OmegaConf.create(as_dict(config)))
+
+
+def digest(config: Any) -> str:
+    """Twelve hex digits that two configs share only if they are equal: SHA-256 over canonical JSON."""
+    text = json.dumps(_plain(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one of dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+MAY_CHANGE = {"log_every", "save_every", "device", "tensorboard"}
+"""Keys that may differ between the runs that start and resume a training."""
+
+
+def lasting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those dotted keys that stay as they are while a run goes on.
+
+    Steps may be added to a training, and data may be moved: what it holds is compared, not where it is.
+    """
+    steps = {key for key in values if key.endswith("steps") and f"{key.removesuffix('steps')}accumulate" in values}
+    free = {key for key in values if key.split(".")[-1] in MAY_CHANGE or is_place(key)}
+    return {key: value for key, value in values.items() if key not in steps | free}
+
+
+def is_place(key: str) -> bool:
+    """Whether a dotted key says where data is."""
+    return key.startswith("data.") and key.split(".")[-1] in ("path", "cache")
+
+
+def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` naming the dotted keys that differ between the run in ``folder`` and the one asked for."""
+    changed = [f"{key} {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
+    if changed:
+        raise ValueError(
+            f"{folder} holds another run ({'; '.join(changed[:4])}); use another folder or delete this one"
+        )
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device a config means; ``auto`` is CUDA (under ``torchrun`` this process's GPU), else MPS, else the CPU.
+
+    Raises ``ValueError`` for a device this machine does not have.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps") from None
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
+        raise ValueError(f"device {name!r} is not on this machine; use auto or cpu")
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The autocast type a config means; ``auto`` is bfloat16 on a GPU that supports it and float32 elsewhere.
+
+    Raises ``ValueError`` for an unknown name.
+    """
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if name not in DTYPES:
+        raise UnknownNameError("dtype", name, ["auto", *DTYPES])
+    return DTYPES[name]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
+    """Mixed precision in ``dtype``, or nothing at all for float32."""
+    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def _find(path: Path, folder: Path | None) -> Path:
+    named = [] if folder is None else [folder / path, folder / f"{path}.yaml"]
+    for candidate in (path, *named):
+        if candidate.is_file():
+            return candidate
+    if path.is_dir():
+        hint = ", such as the config.yaml in it" if (path / "config.yaml").is_file() else ""
+        raise ValueError(f"config {str(path)!r} is a folder; give a YAML file{hint}")
+    if folder is not None and path.parent == Path("."):
+        known = sorted({file.stem for file in folder.glob("*.yaml")} | {file.name for file in Path(".").glob("*.yaml")})
+        raise UnknownNameError("config", str(path), known)
+    raise missing_file("config", path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        node = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{path}{where}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid YAML: {_first_line(error)}") from None
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}: {_first_line(error)}") from None
+    except OSError:  # what OmegaConf raises when the file holds one bare word or number
+        raise ValueError(f"{path}: a config is a mapping of keys to values") from None
+    if not isinstance(node, dict):
+        raise ValueError(f"{path}: a config is a mapping of keys to values, not a list")
+    return typing.cast("dict[str, Any]", node)
+
+
+def _parse(override: str) -> dict[str, Any]:
+    """The override as nested mappings; a variant that it gives in full, as in ``data={name: hub}``, is `_Anew`."""
+    key, equals, _ = override.partition("=")
+    if not equals or not key.strip():
+        raise ValueError(f"override {override!r} is not key=value; write for example train.steps=100")
+    try:
+        node = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"override {override!r}: {_first_line(error)}") from None
+    except UnicodeEncodeError:  # bytes of the command line that are not UTF-8, as names of files may be
+        raise ValueError(f"override {override!r} is not UTF-8, as YAML must be; rename the file or folder") from None
+    return typing.cast("dict[str, Any]", _in_full(node, key.count(".") + 1))
+
+
+def _in_full(node: Any, depth: int) -> Any:
+    """``node`` with the mapping ``depth`` keys below as `_Anew` where it has a ``name``."""
+    if not isinstance(node, dict):
+        return node
+    if depth:
+        return {key: _in_full(value, depth - 1) for key, value in node.items()}
+    return _Anew(node) if "name" in node else node
+
+
+def _defaults(schema: Any) -> dict[str, Any]:
+    """What ``schema`` says where nothing else is said; required keys are absent."""
+    values: dict[str, Any] = {}
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        if field.default is not dataclasses.MISSING:
+            values[field.name] = _plain(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            values[field.name] = _plain(field.default_factory())
+        elif dataclasses.is_dataclass(hints[field.name]):
+            values[field.name] = _defaults(hints[field.name])
+    return values
+
+
+class _Anew(dict[str, Any]):
+    """A mapping that takes the place of what is there, instead of changing keys of it."""
+
+
+def _merge(base: Any, over: Any, hint: Any = None) -> Any:
+    """``over`` on top of ``base``.
+
+    Where no dataclass says what the keys are, a mapping starts anew that has another ``name``, no key at all, or is
+    `_Anew`.
+    """
+    if not isinstance(over, dict):
+        return over
+    closed = dataclasses.is_dataclass(hint)
+    if not closed and (not over or isinstance(over, _Anew)):
+        return dict(over)
+    if isinstance(base, str) and not closed:
+        base = {"name": base}
+    if not isinstance(base, dict) or (not closed and "name" in over and over["name"] != base.get("name")):
+        return over
+    hints = typing.get_type_hints(hint) if closed else {}
+    return base | {key: _merge(base.get(key), value, hints.get(key)) for key, value in over.items()}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,129 @@
+"""The documents that a run is given, and a record of them by which it notices that they have changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ...artifacts import file_sha256, told_of
+from ...data._audio import Audio
+from ...data.base import Document, Split
+from ...registry import build
+from .distributed import ranks
+
+RECORD = ".data-{}.jsonl"
+"""A line for each document of a split, and one with their number where the split ends."""
+
+
+def documents(data: str | dict[str, Any], split: Split, out: str | Path | None) -> Iterator[Document]:
+    """The documents of ``split``; those that the run in the folder ``out`` was given before must be the same.
+
+    The first time, size and SHA-256 of each document are noted in ``out``, as it is read; later they are compared.
+    Names and times may differ, and a recording whose file was not touched is not read for it. Nothing is noted without
+    a folder ``out``, and in processes other than the first.
+
+    Raises ``ValueError`` in one line at the first document that is another, new or missing.
+    """
+    source = build("data", data).documents(split)
+    if out is None or not Path(out).is_dir() or ranks()[0] > 0:
+        yield from source
+        return
+    path = Path(out) / RECORD.format(split)
+    with told_of(path):
+        path.touch()
+    with path.open("r+b") as file:
+        count = 0
+        for count, document in enumerate(source, start=1):
+            old = _next(file)
+            new = _entry(document, old)
+            if old is None:
+                file.write(json.dumps(new).encode() + b"\n")
+            elif "end" in old or any(old[key] != new[key] for key in ("size", "sum", "file_sum")):
+                raise ValueError(_difference(old, new, count, f"the split {split}", out))
+            yield document
+        old = _next(file)
+        if old is None:
+            file.write(json.dumps({"end": count}).encode() + b"\n")
+        elif "end" not in old:
+            raise ValueError(
+                f"the split {split} ends after {count} documents, where {old['name']!r} came next when the run in "
+                f"{str(out)!r} began; put it back, or use another out"
+            )
+
+
+def compare_with_record(data: str | dict[str, Any], out: Path) -> bool:
+    """Read all documents that were noted in ``out`` again; whether there are any. Raises as `documents` does."""
+    found = False
+    for split in ("train", "dev", "test"):
+        path = out / RECORD.format(split)
+        if path.is_file() and (lines := sum(1 for _ in path.open("rb"))):
+            found = True
+            deque(islice(documents(data, split, out), lines), maxlen=0)
+    return found
+
+
+def forget(out: Path) -> None:
+    """Remove what was noted in ``out``."""
+    for path in out.glob(RECORD.format("*")):
+        path.unlink()
+
+
+def _next(file: Any) -> dict[str, Any] | None:
+    """The next line of a record; None at its end, where half a line, which a killed process left, is cut off."""
+    start = file.tell()
+    try:
+        return json.loads(line) if (line := file.readline()).endswith(b"\n") else _cut(file, start)
+    except ValueError:
+        return _cut(file, start)
+
+
+def _cut(file: Any, start: int) -> None:
+    file.seek(start)
+    file.truncate()
+
+
+def _entry(document: Document, old: dict[str, Any] | None) -> dict[str, Any]:
+    """What is noted of a document. ``changed`` says when its file was; as long as that stays, so does its sum."""
+    audio = document.audio
+    about = (document.text, document.spans, document.units, document.speaker, audio and audio.part)
+    entry = {"name": document.name, "size": len(document.text.encode(errors="surrogatepass")) + len(document.units)}
+    entry |= {"sum": _short(repr(about).encode(errors="surrogatepass")), "file_sum": None}
+    if isinstance(audio, Audio):
+        entry |= _file(audio, old or {})
+    return entry
+
+
+def _file(audio: Audio, old: dict[str, Any]) -> dict[str, Any]:
+    if audio.data is not None:
+        return {"size": len(audio.data), "file_sum": _short(audio.data)}
+    path = Path(audio.name).expanduser()
+    try:
+        stat = path.stat()
+        known = {"size": stat.st_size, "changed": stat.st_ctime_ns}
+        if all(old.get(key) == value for key, value in known.items()):
+            return known | {"file_sum": old["file_sum"]}
+        return known | {"file_sum": file_sha256(path)[:16]}
+    except OSError:  # whoever reads it says what is wrong with it
+        return {"size": 0, "file_sum": "unreadable"}
+
+
+def _short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any], number: int, split: str, out: str | Path) -> str:
+    began = f"when the run in {str(out)!r} began"
+    if "end" in old:
+        what = f"{split} had {old['end']} documents {began}, and {new['name']!r} is one more"
+    elif old["name"] != new["name"]:
+        what = f"document {number} of {split} is {new['name']!r}, and was {old['name']!r} {began}"
+    elif old["size"] != new["size"]:
+        what = f"{new['name']!r} of {split} has {new['size']} bytes, and had {old['size']} {began}"
+    else:
+        what = f"{new['name']!r} of {split} is not what it was {began}: its SHA-256 is another"
+    return f"{what}; put the old data back, or use another out"

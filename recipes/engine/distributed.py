@@ -1,0 +1,299 @@
+"""What changes when the training loop runs in several processes: nothing for the loop, which calls a `Replica`.
+
+``ddp`` keeps a copy of the model in each process and averages gradients; ``fsdp`` (``fully_shard``, the model as one
+group: ZeRO-2) shards parameters, gradients and optimiser and gathers the parameters for each step. The whole
+of `Task.step` runs inside the wrapper's ``forward``, so a task may call any method of its module.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import copy
+import functools
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from datetime import timedelta
+from types import FrameType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from ... import artifacts
+from ...models.reduce import joint_step
+
+if TYPE_CHECKING:
+    from .trainer import Task
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=2)
+"""How long processes wait for each other: the first may fit units or evaluate for hours. One that dies ends all."""
+
+_ALONE = ContextVar("alone", default=False)
+"""Whether the other processes wait, or have done already what this one does now."""
+
+
+class ProcessFailedError(RuntimeError):
+    """The first process of the run failed, and this one waited for what it does."""
+
+
+def ranks() -> tuple[int, int]:
+    """This process's number and how many there are, as ``torchrun`` says: ``(0, 1)`` without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def start_processes(parallel: str, device: torch.device) -> tuple[int, int]:
+    """Join the processes that ``torchrun`` started and return `ranks`. Raises ``ValueError`` for a bad ``parallel``."""
+    rank, world = ranks()
+    if parallel == "none" and world > 1:
+        raise ValueError(
+            f"parallel = none, but torchrun started {world} processes; give ddp or fsdp for each key .parallel"
+        )
+    if parallel == "fsdp" and world == 1:
+        raise ValueError("parallel = fsdp needs torchrun with at least two processes; give none for each key .parallel")
+    if world > 1 and not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        # Objects and barriers go by the CPU, where nothing ends the wait before `PATIENCE` does.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
+    return rank, world
+
+
+def gather(value: Any) -> list[Any]:
+    """``value`` of every process, in the order of their ranks."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def on_main_process(work: Callable[P, T]) -> Callable[P, T]:
+    """``work`` done by the first process while the others wait; all processes call it, and all get its result.
+
+    Nothing in ``work`` may wait for the other processes; what it calls of this module does not. Where it raises, the
+    others raise `ProcessFailedError`.
+    """
+
+    @functools.wraps(work)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if not dist.is_initialized() or _ALONE.get():
+            return work(*args, **kwargs)
+        outcome: list[Any] = [None, None]
+        if dist.get_rank() == 0:
+            try:
+                with _alone():
+                    outcome[0] = work(*args, **kwargs)
+            except BaseException as error:
+                outcome[1] = f"{type(error).__name__}: {error}"
+                raise
+            finally:
+                dist.broadcast_object_list(outcome, 0)
+        else:
+            dist.broadcast_object_list(outcome, 0)
+        if outcome[1] is not None:
+            raise ProcessFailedError(f"the first process failed: {outcome[1]}")
+        return outcome[0]
+
+    return call
+
+
+@contextlib.contextmanager
+def main_process_first() -> Iterator[None]:
+    """Around work that the first process does and the others then find done (files fitted, downloaded or unpacked).
+
+    Where it raises in the first process, the others raise `ProcessFailedError` and do not begin.
+    """
+    if not dist.is_initialized() or _ALONE.get():
+        yield
+    elif dist.get_rank() > 0:
+        on_main_process(_nothing)()
+        with _alone():
+            yield
+    else:
+        failure = None
+        try:
+            with _alone():
+                yield
+        except BaseException as error:
+            failure = error
+        on_main_process(_raise)(failure)
+
+
+save_model = on_main_process(artifacts.save_model)
+"""`artifacts.save_model`, by the first process alone; when it returns, every process can read the files."""
+
+
+def first_to_fail() -> bool:
+    """Whether no other process of this run has failed before, so that this one is to say why; True without others."""
+    if ranks()[1] == 1:
+        return True
+    address, port = os.environ.get("MASTER_ADDR", "localhost"), int(os.environ.get("MASTER_PORT", "0"))
+    try:
+        store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))  # pyright: ignore[reportPrivateImportUsage]
+        return store.add(f"vqmem/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
+    except RuntimeError:  # nobody serves the store: the process that did is gone, or nobody began
+        return True
+
+
+class _Step(nn.Module):
+    """A `Task`'s step, which all processes take together, as the ``forward`` that DDP and ``fully_shard`` hook into."""
+
+    def __init__(self, task: Task, touch_all: bool) -> None:
+        super().__init__()
+        self.module, self.run, self.touch_all = task.module, task.step, touch_all
+
+    def forward(self, batch: Any, state: Any) -> tuple[Tensor, dict[str, float], Any]:
+        with joint_step():
+            loss, state = self.run(batch, state)
+        value = loss.value
+        if self.touch_all:
+            # fully_shard reduces only the gradients there are, and hangs when processes used different parameters (an
+            # empty memory here, a full one there). An empty slice gives every parameter a gradient of zeros.
+            value = value + sum(p.flatten()[:0].sum() for p in self.module.parameters() if p.requires_grad)
+        return value, loss.metrics, state
+
+
+class Replica:
+    """This process's part of the model in training. Made by `wrap`."""
+
+    def __init__(self, task: Task, call: nn.Module, spare: nn.Module | None) -> None:
+        self.task, self.call, self.spare, self.module = task, call, spare, task.module
+
+    def step(self, batch: Any, state: Any) -> tuple[Tensor, dict[str, float], Any]:
+        """`Task.step`: loss in nats, metrics, state."""
+        return self.call(batch, state)
+
+    @contextlib.contextmanager
+    def synced(self, last: bool) -> Iterator[None]:
+        """Around forward and backward: gradients are exchanged only in the last of several accumulated batches."""
+        if isinstance(self.call, FSDPModule):
+            self.call.set_requires_gradient_sync(last)
+        apart = self.call if isinstance(self.call, DistributedDataParallel) and not last else None
+        with contextlib.nullcontext() if apart is None else apart.no_sync():
+            yield
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Around evaluation: whole parameters, eval mode, no gradients."""
+        if isinstance(self.call, FSDPModule):
+            self.call.unshard()
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.module.train()
+            if isinstance(self.call, FSDPModule):
+                self.call.reshard()
+
+    def finish(self) -> None:
+        """Leave ``task.module`` an ordinary module in eval mode, the same in every process.
+
+        After ``fsdp`` it is another object than before.
+        """
+        if self.spare is not None:
+            self.spare.load_state_dict(
+                {name: artifacts.whole(tensor) for name, tensor in self.module.state_dict().items()}
+            )
+            self.task.module = self.module = self.spare.to(next(self.module.parameters()).device)
+        for buffer in self.module.buffers() if dist.is_initialized() else ():
+            dist.broadcast(buffer, 0)  # running statistics are each process's own while it trains
+        self.module.eval()
+
+
+def wrap(task: Task, device: torch.device, parallel: str) -> Replica:
+    """Put ``task.module`` on ``device``, in training mode, ready for ``parallel``."""
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    module = task.module.to(device).train()
+    if world == 1:
+        return Replica(task, _Step(task, False), None)
+    for tensor in (*module.parameters(), *module.buffers()):  # begin alike
+        dist.broadcast(tensor.detach(), 0)
+    if not any(p.requires_grad for p in module.parameters()):  # it counts, or learns nothing
+        return Replica(task, _Step(task, False), None)
+    if parallel == "fsdp":
+        spare = copy.deepcopy(module).cpu()  # fully_shard cannot be undone
+        # torch keeps the mesh, and so its group, to the end. The default group must end before the interpreter does: a
+        # thread of gloo that drops the last tensors after it aborts the process.
+        group = dist.new_group(timeout=PATIENCE)
+        assert isinstance(group, dist.ProcessGroup)  # every process is in it
+        mesh = DeviceMesh.from_group(group, device.type)
+        step = _Step(task, True)
+        fully_shard(step, mesh=mesh)
+        return Replica(task, step, spare)
+    # Finding unused parameters also keeps DDP from regrouping its buckets after the first step, which would change the
+    # order of sums between a run and its resumption.
+    with warnings.catch_warnings():  # torch 2.14 renames broadcast_buffers; 2.9 does not know the new name
+        warnings.filterwarnings("ignore", message="`broadcast_buffers`", category=FutureWarning)
+        call = DistributedDataParallel(_Step(task, False), broadcast_buffers=False, find_unused_parameters=True)
+    return Replica(task, call, None)
+
+
+class Interrupts:
+    """A context in which Ctrl-C, SIGTERM and SIGHUP ask for a stop between steps instead of stopping at once.
+
+    ``say`` prints that it will stop. A second Ctrl-C in a single process stops at once. Signals that are ignored (under
+    ``nohup``) stay ignored; outside the main thread all of them are left alone.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.signal = 0
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self.previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def asked(self, device: torch.device) -> int:
+        """The signal that any process got since the start, or 0; the same answer in every process."""
+        if not dist.is_initialized():
+            return self.signal
+        flag = torch.tensor(self.signal, device=device)
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return int(flag)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.signal and number == signal.SIGINT and not dist.is_initialized():  # torchrun itself repeats the signal
+            raise KeyboardInterrupt
+        if not self.signal:
+            self.say("stopping after this step" + ("; Ctrl-C again to stop at once" if ranks()[1] == 1 else ""))
+        self.signal = number
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+def _raise(failure: BaseException | None) -> None:
+    if failure is not None:
+        raise failure
+
+
+def _nothing() -> None:
+    pass

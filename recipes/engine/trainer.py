@@ -1,0 +1,401 @@
+"""The training loop: one for every recipe, plain torch, one process or many, and a resumed run is the same to the bit.
+
+A recipe gives a `Task` (the module, and one step of it), a `Loader` (batches and a position) and a `TrainConfig`:
+
+    seed_all(config.seed)                       # before building: weights depend on torch's global seed
+    figures = train(task, loader, config, Path("runs/x"), evaluate=lambda: {"dev_loss": ...})
+
+Calling it again on the same folder goes on from the last checkpoint; of a finished run it only loads the weights.
+Files in the folder: ``metrics.jsonl`` (the same bytes for the same run, however often it was interrupted),
+``timing.jsonl`` (speed, which no two runs share), ``tensorboard/``, ``checkpoints/``.
+
+Many processes: ``torchrun --nproc-per-node=N -m vqmem ...``. The loader is built with this process's `ranks` and must
+give each process batches of its own; states, positions and random numbers stay apart, gradients are averaged.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...artifacts import whole
+from ...models.loss import Loss
+from . import checkpoint
+from .best import PREFIX, Best, better_of, buffers, describe_best
+from .config import as_dict, autocast, flat, lasting, refuse_changes, resolve_device, resolve_dtype
+from .distributed import Interrupts, Replica, on_main_process, ranks, start_processes, wrap
+from .metrics import Log, add, note
+from .progress import Bar
+from .run_dir import too_few_steps
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What is trained. Where the loss has no gradient (a scorer that only counts), nothing is optimised.
+
+    ``metrics["tokens"]`` of the loss, where given, is the number of tokens the step saw: it weights the averages that
+    are logged, and gives the speed.
+    """
+
+    module: nn.Module
+
+    def initial_state(self) -> Any:
+        """The state before the first step, on the module's device: a tree as `_checkpoint.encode` takes."""
+        ...
+
+    def step(self, batch: Any, state: Any) -> tuple[Loss, Any]:
+        """The loss of one batch and the state after it, detached."""
+        ...
+
+
+@runtime_checkable
+class Loader(Protocol):
+    """An endless source of batches whose position is a JSON-able value."""
+
+    def next(self) -> Any:
+        """The next batch: a tensor, or dicts, tuples and dataclasses of them. It is moved to the device for you."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the next batch starts."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to where ``state`` was taken."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. Steps count optimiser updates."""
+
+    steps: int = 1000
+    """Updates in all."""
+    lr: float = 1e-3
+    """The learning rate that AdamW reaches after the warm-up."""
+    warmup: int = 50
+    """Steps over which the learning rate rises from 0."""
+    min_lr_ratio: float = 0.1
+    """Share of ``lr`` that is left at the end of its cosine."""
+    weight_decay: float = 0.1
+    """AdamW's, on matrices; vectors do not decay."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's, of the moving averages of the gradient and of its square."""
+    clip: float = 1.0
+    """Largest norm of the gradient; what is longer is shortened to it."""
+    accumulate: int = 1
+    """Batches a step."""
+    log_every: int = 10
+    """Steps between two lines of the log."""
+    eval_every: int = 0
+    """Steps between evaluations on the dev split, the best of which is kept; 0 evaluates at the end only."""
+    save_every: int = 200
+    """Steps between checkpoints; 0 saves at the end only."""
+    seed: int = 0
+    """Of weights and dropout; a recipe sets it from its own ``seed``."""
+    device: str = "auto"
+    """Where to train; a recipe sets it from its own ``device``."""
+    dtype: str = "auto"
+    """Precision of training; a recipe sets it from its own ``dtype``."""
+    parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
+    """``auto`` is ``ddp`` under torchrun, else ``none``; ``fsdp`` shards parameters and optimiser (``fully_shard``)."""
+    tensorboard: bool = True
+    """Whether to write the log for TensorBoard too."""
+
+    def __post_init__(self) -> None:
+        least_values = {"steps": 1, "accumulate": 1, "log_every": 1, "warmup": 0, "eval_every": 0, "save_every": 0}
+        for name, least in least_values.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least {least}")
+        if not self.lr > 0 or not self.clip > 0:
+            raise ValueError(f"lr = {self.lr} and clip = {self.clip} must be positive")
+        if not 0 <= self.min_lr_ratio <= 1 or self.weight_decay < 0:
+            raise ValueError(
+                f"min_lr_ratio = {self.min_lr_ratio} must be from 0 to 1, weight_decay = {self.weight_decay} 0 or more"
+            )
+
+
+class NonFiniteError(ValueError):
+    """The loss or its gradient became infinite or not a number."""
+
+
+@dataclass
+class _Run:
+    """What changes while training, besides the module, the optimiser, the loader and the random generators."""
+
+    step: int
+    state: Any
+    window: dict[str, list[float]] = field(default_factory=dict)
+    """Weighted sum and weight of each metric since the last line of the log."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """The newest value of everything logged."""
+    seconds: float = 0.0
+    """Time spent in steps since the last line of the log."""
+    best: Best | None = None
+    """The best evaluation so far, where several are made."""
+    planned: int | None = None
+    """The steps that it was to have when it was last saved."""
+
+
+@dataclass
+class _Session:
+    """What stays the same while training."""
+
+    config: TrainConfig
+    folder: Path
+    device: torch.device
+    loader: Loader
+    replica: Replica
+    optimizer: torch.optim.AdamW
+    identity: dict[str, Any]
+    describe: str
+    evaluate: Callable[[], dict[str, float]] | None
+    best_by: str
+
+    @property
+    def compares(self) -> bool:
+        """Whether there are several evaluations, of which the best is kept."""
+        return self.evaluate is not None and self.config.eval_every > 0 and self.best_by != ""
+
+
+def train(
+    task: Task,
+    loader: Loader,
+    config: TrainConfig,
+    folder: Path,
+    *,
+    evaluate: Callable[[], dict[str, float]] | None = None,
+    best_by: str = "",
+    describe: str = "training",
+    identity: Mapping[str, Any] | None = None,
+) -> dict[str, float]:
+    """Train ``task.module`` for ``config.steps``, or what is left of them, and return the last figures logged.
+
+    After Ctrl-C, SIGTERM or SIGHUP a checkpoint is saved and ``SystemExit`` raised.
+
+    Args:
+        task: what is trained.
+        loader: its batches.
+        config: how to train.
+        folder: where checkpoints and logs are, or will be.
+        evaluate: gives figures of the dev split; runs in eval mode without gradients, in the
+            first process while the others wait.
+        best_by: the figure of ``evaluate`` that is best when it is lowest. With ``eval_every`` the module ends with the
+            weights of the step where it was (the latest such step); without, or without this name, with the last ones.
+        describe: what messages call it.
+        identity: JSON-able: whatever else (model, data) makes this run what it is.
+
+    Raises:
+        NonFiniteError: when training diverges.
+        ValueError: for a folder that holds another run, or damaged checkpoints only.
+        OSError: where a checkpoint cannot be written.
+    """
+    device = resolve_device(config.device)
+    rank, _ = start_processes(config.parallel, device)
+    seed_all(config.seed + rank)  # each process drops out its own units
+    replica = wrap(task, device, config.parallel)
+    optimizer = _optimizer(replica.module, config, device)
+    known = _identity(config, identity)
+    session = _Session(config, folder, device, loader, replica, optimizer, known, describe, evaluate, best_by)
+    run = _restore(session) or _Run(0, task.initial_state())
+    if run.step > config.steps:
+        raise too_few_steps(config.steps, run.step, folder)
+    with Bar(describe, config.steps, start=run.step, quiet=rank > 0) as bar:
+        if run.planned not in (None, config.steps):
+            schedule = f"the learning rate follows the schedule of {config.steps} steps from here"
+            bar.say(f"{describe}: going on from step {run.step} to {config.steps}, not {run.planned}; {schedule}")
+        if run.step == config.steps:
+            bar.say(f"{describe}: finished earlier ({config.steps} steps); delete {folder} to train again")
+        else:
+            with Interrupts(bar.say) as interrupts, Log(folder, run.step, config.tensorboard, main=rank == 0) as log:
+                _loop(session, run, bar, interrupts, log)
+        if session.compares:
+            bar.say(f"{describe}: {describe_best(run.best, best_by, run.step)}")
+    if run.best is not None:
+        run.best.copy_to(replica.module)
+    replica.finish()
+    return run.figures
+
+
+def seed_all(seed: int) -> None:
+    """Seed torch, numpy and Python."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """The rate of update ``step`` (from 0): linear warm-up, then a cosine down to ``min_lr_ratio`` of ``lr``."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * cosine)
+
+
+# --- the loop ------------------------------------------------------------------------------------------------------
+
+
+def _loop(session: _Session, run: _Run, bar: Bar, interrupts: Interrupts, log: Log) -> None:
+    config = session.config
+    while run.step < config.steps:
+        _update(session, run)
+        last = run.step == config.steps
+        if last or run.step % config.log_every == 0:
+            figures = log.train(run.step, run.window, run.seconds)
+            run.window, run.seconds, run.figures = {}, 0.0, run.figures | figures
+            bar.update(run.step, note(figures))
+        if session.evaluate and (last or _due(run.step, config.eval_every)):
+            with session.replica.evaluating(), autocast(session.device, resolve_dtype(config.dtype, session.device)):
+                figures = on_main_process(session.evaluate)()
+            log.evaluation(run.step, figures)
+            run.figures |= figures
+            if session.compares:
+                figure = figures.get(session.best_by, math.nan)
+                run.best = better_of(run.best, run.step, figure, session.replica.module)
+                if last and run.best is not None:
+                    log.best(run.step, {"best_step": float(run.best.step), session.best_by: run.best.figure})
+        stop = interrupts.asked(session.device)
+        if last or stop or _due(run.step, config.save_every):
+            _save(session, run)
+        if stop:
+            bar.say(
+                f"{session.describe}: stopped at step {run.step} of {config.steps}, saved in {session.folder}; "
+                "run the same command again to go on"
+            )
+            raise SystemExit(128 + stop)
+
+
+def _update(session: _Session, run: _Run) -> None:
+    """One optimiser update: ``accumulate`` batches, clipping, AdamW."""
+    config, replica, optimizer = session.config, session.replica, session.optimizer
+    dtype = resolve_dtype(config.dtype, session.device)
+    began = time.perf_counter()
+    optimizer.zero_grad(set_to_none=True)
+    learns = False
+    for part in range(config.accumulate):
+        batch = checkpoint.tree_map(lambda tensor: tensor.to(session.device), session.loader.next())
+        with replica.synced(last=part == config.accumulate - 1):
+            with autocast(session.device, dtype):
+                value, metrics, run.state = replica.step(batch, run.state)
+            loss = _finite("loss", value, session, run)
+            if value.requires_grad:
+                (value / config.accumulate).backward()
+                learns = True
+        add(run.window, {"loss": loss, **metrics}, metrics.get("tokens", 1.0))
+    if learns:
+        norm = nn.utils.clip_grad_norm_(replica.module.parameters(), config.clip)
+        add(run.window, {"gradient_norm": _finite("gradient norm", whole(norm), session, run)}, 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(run.step, config)
+        optimizer.step()
+    run.seconds += time.perf_counter() - began
+    run.step += 1
+
+
+def _finite(what: str, value: Tensor, session: _Session, run: _Run) -> float:
+    number = float(value.detach())
+    if not math.isfinite(number):
+        saved = next(iter(checkpoint.newest_first(session.folder / checkpoint.FOLDER)), None)
+        raise NonFiniteError(
+            f"{session.describe}: the {what} is {number} at step {run.step + 1}; lower train.lr (now "
+            f"{session.config.lr:g}) or raise warmup; nothing of this step is saved, the last checkpoint is {saved}"
+        )
+    return number
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _optimizer(module: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW; vectors (norms, biases) do not decay."""
+    params = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in params if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    fused = device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
+
+
+# --- going on ------------------------------------------------------------------------------------------------------
+
+
+def _save(session: _Session, run: _Run) -> None:
+    module, best = session.replica.module, run.best
+    own = {
+        "state": run.state,
+        # Copies of a buffer may differ between processes (running statistics), so each keeps its own.
+        "buffers": buffers(module),
+        "best": best and {"step": best.step, "figure": best.figure, "buffers": best.buffers},
+        "rng": checkpoint.rng_state(session.device),
+        "loader": session.loader.state_dict(),
+        "log": {"window": run.window, "figures": run.figures, "seconds": run.seconds},
+    }
+    shared = _shared(module, session.optimizer) | (best.named() if best else {})
+    checkpoint.save(session.folder / checkpoint.FOLDER, run.step, shared, own, {"identity": session.identity})
+
+
+def _restore(session: _Session) -> _Run | None:
+    """Put everything back as the last undamaged checkpoint has it, if there is one."""
+    path = checkpoint.newest_undamaged(session.folder / checkpoint.FOLDER)
+    if path is None:
+        return None
+    about = checkpoint.read_about(path)
+    _compare(about, session, path)
+    module, optimizer, stored = session.replica.module, session.optimizer, checkpoint.shapes(path)
+    for name, parameter in module.named_parameters():
+        if f"optimizer.{name}.step" in stored:  # made by AdamW at its first update, so it must be made here
+            on = parameter.device if optimizer.defaults["fused"] else "cpu"
+            moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.zeros((), device=on), **moments}
+    best = Best.of(module) if any(name.startswith(PREFIX) for name in stored) else None
+    shared = _shared(module, optimizer) | (best.named() if best else {})
+    wrong = [name for name in {**shared, **stored} if name not in shared or shared[name].shape != stored.get(name)]
+    if wrong:
+        raise ValueError(
+            f"checkpoint {path} is of another model: {', '.join(sorted(wrong)[:4])} differ; use another folder"
+        )
+    own = checkpoint.load(path, shared, session.device)
+    module.load_state_dict(own["buffers"], strict=False)
+    session.loader.load_state_dict(own["loader"])
+    checkpoint.set_rng_state(own["rng"], session.device)
+    if best is not None:
+        best = replace(best, **own["best"])
+    planned = about["identity"].get("train.steps")
+    return _Run(about["step"], own["state"], best=best, planned=planned, **own["log"])
+
+
+def _shared(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Parameters and their moments by name, to be written or filled in place."""
+    shared = {f"model.{name}": parameter.detach() for name, parameter in module.named_parameters()}
+    for name, parameter in module.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            shared[f"optimizer.{name}.{key}"] = value
+    return shared
+
+
+def _identity(config: TrainConfig, identity: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is kept of a training's settings in its checkpoints: dotted key to value."""
+    return json.loads(json.dumps(flat({"train": as_dict(config), **(identity or {})})))
+
+
+def _compare(about: Mapping[str, Any], session: _Session, path: Path) -> None:
+    _, world = ranks()
+    if about["world"] != world:
+        raise ValueError(
+            f"checkpoint {path} is of {about['world']} processes, not {world}; use as many, or another folder"
+        )
+    old = session.identity | about["identity"]  # a key that is not there is newer than the checkpoint
+    refuse_changes(session.folder, lasting(old), lasting(session.identity))

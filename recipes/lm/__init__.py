@@ -1,0 +1,1 @@
+"""Language models with a bounded memory: documents as passages, training, evaluation, decoding."""

@@ -1,0 +1,186 @@
+"""Documents as token streams, cut into passages and fed to a batch of rows, one segment at a time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from ...data._reading import Skipping
+from ...data.base import Document, Split
+from ...registry import build
+from ...tokenizers_.base import Tokenizer, reads_of
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A stretch of one document, read with an empty memory at its start.
+
+    ``sizes`` are the bytes of source a token stands for; ``marked`` the tokens a task measures on their own.
+    """
+
+    name: str
+    ids: Int[Tensor, " time"]
+    sizes: Int[Tensor, " time"]
+    marked: Bool[Tensor, " time"]
+
+
+class Batch(NamedTuple):
+    """One segment of every row. ``targets`` are the inputs one step later; both are real where ``valid``, else padding.
+
+    ``fresh`` marks the rows whose passage begins here, ``previous`` is the token before the segment (-1 in fresh rows),
+    ``positions`` count from the start of the passage, ``sizes`` and ``marked`` belong to the targets.
+    """
+
+    tokens: Int[Tensor, "batch time"]
+    targets: Int[Tensor, "batch time"]
+    positions: Int[Tensor, "batch time"]
+    valid: Bool[Tensor, "batch time"]
+    sizes: Int[Tensor, "batch time"]
+    marked: Bool[Tensor, "batch time"]
+    previous: Int[Tensor, " batch"]
+    fresh: Bool[Tensor, " batch"]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on ``device``."""
+        return Batch(*(x.to(device) for x in self))
+
+
+def passages(
+    documents: Iterable[Document], tokenizer: Tokenizer, length: int, limit: int | None = None
+) -> list[Passage]:
+    """All documents cut into passages of at most ``length`` tokens; a rest of fewer than 2 tokens is left out.
+
+    ``limit`` ends the reading after that many tokens. Documents that cannot be read are passed over, and listed at the
+    end. Raises `ValueError` where nothing can be predicted.
+    """
+    cut: list[Passage] = []
+    room, skipping = limit, Skipping()
+    for document in documents:
+        with skipping:
+            added = _passages_of(document, tokenizer, length, room)
+            cut += added
+            room = None if room is None else room - sum(len(passage.ids) for passage in added)
+        if room is not None and room <= 0:
+            break
+    skipping.tell()
+    if not cut:
+        raise ValueError("no document has two tokens or more, so there is nothing to predict; give longer documents")
+    return cut
+
+
+def _passages_of(document: Document, tokenizer: Tokenizer, length: int, room: int | None) -> list[Passage]:
+    """The passages of one document, up to the one that fills ``room`` tokens."""
+    content = document.content(reads_of(tokenizer))
+    if room is not None and isinstance(content, str):
+        # A line of 50 MB is not tokenised for its first thousand tokens; on average none are longer than 32 characters.
+        content = content[: 32 * room]
+    stream = tokenizer.encode(content)
+    marked = torch.zeros(len(stream), dtype=torch.bool)
+    for start, end in document.spans:
+        marked |= (stream.starts < end) & (stream.ends > start)
+    cut: list[Passage] = []
+    for begin in range(0, len(stream) if room is None else min(room, len(stream)), length):
+        part = slice(begin, begin + length)
+        if len(stream.ids[part]) >= 2:
+            cut.append(Passage(f"{document.name}:{begin}", stream.ids[part], stream.sizes[part], marked[part]))
+    return cut
+
+
+def require(data: str | dict[str, Any], split: Split, content: str = "documents") -> None:
+    """Raise `ValueError` where a split of a data source has no document: before a run writes anything."""
+    if next(iter(build("data", data).documents(split)), None) is None:
+        raise ValueError(f"the split {split} of the data has no {content} ({data!r}); give data that has some")
+
+
+def spread(items: Sequence[T], count: int | None) -> list[T]:
+    """At most ``count`` of the passages, or whatever they are, at even distances so that every part is represented."""
+    if count is None or count >= len(items):
+        return list(items)
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+@lru_cache(maxsize=4)
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """The numbers below ``count``, shuffled anew each epoch; kept, since a loader asks again for every item."""
+    order = list(range(count))
+    random.Random(f"{seed}:{epoch}").shuffle(order)
+    return order
+
+
+class TrainingLoader:
+    """Endless segments: every row reads passages one after another, in an order shuffled anew each epoch.
+
+    Process ``rank`` of ``world`` reads every ``world``-th passage of the order. Its `state_dict` is plain JSON, so that
+    a killed run resumes at the same token.
+    """
+
+    def __init__(
+        self, items: Sequence[Passage], rows: int, length: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.items, self.length, self.seed, self.world = items, length, seed, world
+        self.drawn = rank
+        self.rows: list[list[int]] = [[self._draw(), 0] for _ in range(rows)]
+
+    def next(self) -> Batch:
+        """The next segment of every row."""
+        segments = []
+        for row in self.rows:
+            if row[1] >= len(self.items[row[0]].ids) - 1:
+                row[:] = [self._draw(), 0]
+            segments.append((self.items[row[0]], row[1]))
+            row[1] += self.length
+        return _batch(segments, self.length)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where every row stands."""
+        return {"drawn": self.drawn, "rows": [list(row) for row in self.rows]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to where `state_dict` was taken."""
+        self.drawn, self.rows = state["drawn"], [list(row) for row in state["rows"]]
+
+    def _draw(self) -> int:
+        epoch, index = divmod(self.drawn, len(self.items))
+        self.drawn += self.world
+        return epoch_order(len(self.items), self.seed, epoch)[index]
+
+
+def sweep(items: Sequence[Passage], rows: int, length: int) -> Iterator[tuple[list[int], Batch]]:
+    """Every passage once, ``rows`` at a time side by side; gives the rows' passage numbers with each segment."""
+    for first in range(0, len(items), rows):
+        group = list(range(first, min(first + rows, len(items))))
+        longest = max(len(items[i].ids) for i in group)
+        for start in range(0, longest - 1, length):
+            yield group, _batch([(items[i], start) for i in group], length)
+
+
+def _batch(segments: list[tuple[Passage, int]], length: int) -> Batch:
+    rows = [_row(passage, start, length) for passage, start in segments]
+    stacked = [torch.stack(column) for column in zip(*rows, strict=True)]
+    return Batch(*[*stacked, torch.tensor([start == 0 for _, start in segments])])
+
+
+def _row(passage: Passage, start: int, length: int) -> tuple[Tensor, ...]:
+    stop = max(start, min(start + length, len(passage.ids) - 1))
+    here, ahead = slice(start, stop), slice(start + 1, stop + 1)
+    real = torch.arange(length) < stop - start
+    tokens, targets, sizes, marked = (
+        torch.nn.functional.pad(x[part], (0, length - (stop - start)))
+        for x, part in (
+            (passage.ids, here),
+            (passage.ids, ahead),
+            (passage.sizes, ahead),
+            (passage.marked, ahead),
+        )
+    )
+    previous = passage.ids[min(start, len(passage.ids)) - 1] if start else torch.tensor(-1)
+    return tokens, targets, start + torch.arange(length), real, sizes, marked, previous

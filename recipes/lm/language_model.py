@@ -1,0 +1,293 @@
+"""The language model with a bounded memory: how it trains on segments and how it is evaluated."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ...memory.bank import Memory, Written
+from ...memory.bank import State as MemoryState
+from ...memory.compressor import Compression
+from ...memory.policy import Guard, Policy, Seen, require_signals
+from ...memory.scorer import SIGNALS, ScorerModel, reset_rows
+from ...models.loss import Loss
+from ...models.memory_transformer import MemoryTransformer, Output, TransformerConfig, reconstruction_loss
+from ...registry import UnknownNameError, build
+from .corpus import Batch, Passage, sweep
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A named way to fill a memory: a policy, and what becomes of the rest."""
+
+    name: str
+    policy: Policy
+    compression: Compression
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a policy that looks into the layers of a pretrained model."""
+        if "layers" in self.policy.requires:
+            raise ValueError(
+                f"strategy {self.name!r}: its policy looks into the layers of a pretrained model (requires 'layers'), "
+                "which the trained memory does not show; use it in vqmem.memory.huggingface.cache.VQMemCache"
+            )
+
+    def memory(self, capacity: int, guard: Guard) -> Memory:
+        """A memory of ``capacity`` slots kept this way."""
+        return Memory(capacity, self.policy, self.compression, guard)
+
+
+def strategies(nodes: Mapping[str, Any], scorer: Any = None) -> list[Strategy]:
+    """Strategies from their YAML form: name → ``policy`` and, if not dropped, ``compression``.
+
+    ``scorer``, a model or the YAML form of one, has to give the signals that the policies weigh; None is not asked.
+    """
+    made = []
+    scorer = build("scorers", scorer) if isinstance(scorer, str | Mapping) else scorer
+    for name, node in nodes.items():
+        if not isinstance(node, Mapping) or "policy" not in node:
+            raise ValueError(f"strategy {name!r} is {node!r}; it needs the key policy, as in {{policy: fifo}}")
+        for key in set(node) - {"policy", "compression"}:
+            raise UnknownNameError(f"key of the strategy {name!r}:", key, ["policy", "compression"])
+        compression, policy = build("compressions", node.get("compression", "drop")), build("policies", node["policy"])
+        if "future" in policy.requires:
+            raise ValueError(
+                f"strategy {name!r}: policy {node['policy']!r} looks ahead, which no model can; for analysis"
+            )
+        if scorer is not None:
+            require_signals(policy, scorer, f"strategy {name!r}: ")
+        made.append(Strategy(name, policy, compression))
+    return made
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Which memory is in force at a training step: one strategy and budget, drawn anew every ``hold`` steps.
+
+    With one strategy and one budget this is ordinary training; with several the model learns to use them all.
+    """
+
+    strategies: Sequence[Strategy]
+    budgets: Sequence[int]
+    guard: Guard = field(default_factory=Guard)
+    hold: int = 4
+    seed: int = 0
+
+    def at(self, step: int) -> tuple[Strategy, Memory]:
+        """The strategy and its memory at ``step``; depends on nothing but the seed and the step."""
+        draw = random.Random(f"{self.seed}:{step // self.hold}")
+        strategy = draw.choice(self.strategies)
+        return strategy, strategy.memory(draw.choice(self.budgets), self.guard)
+
+
+class LanguageModel(nn.Module):
+    """The transformer and the learned parts of the compressions that it is trained with."""
+
+    def __init__(self, config: TransformerConfig, choices: Sequence[Strategy]) -> None:
+        super().__init__()
+        self.transformer = MemoryTransformer(config)
+        learned = [s.compression.build(config.layers, config.dim) for s in choices]
+        self.places = {s.name: i for i, s in enumerate(choices) if list(learned[i].parameters())}
+        # By number: a module's name may hold no dot, a strategy's may.
+        self.squeezers = nn.ModuleDict({str(i): learned[i] for i in self.places.values()})
+
+    def squeezer(self, strategy: Strategy) -> nn.Module | None:
+        """The learned part of ``strategy``, if it has one."""
+        place = self.places.get(strategy.name)
+        return None if place is None else self.squeezers[str(place)]
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """What training carries from segment to segment."""
+
+    step: Tensor
+    scorer: Any
+    memory: MemoryState
+
+
+class LanguageModelTask:
+    """Next-token prediction with the memory of the `Schedule`, for the training loop.
+
+    Gradients stop at the memory's content, as in Transformer-XL; compressions with learned parts add the
+    attention-reconstruction loss. Targets that are not marked count with the weight ``unmarked``; ``alter`` changes the
+    tokens that are read, and not the targets.
+    """
+
+    def __init__(
+        self,
+        module: LanguageModel,
+        scorer: ScorerModel,
+        schedule: Schedule,
+        rows: int,
+        *,
+        unmarked: float = 1.0,
+        alter: Callable[[Int[Tensor, "batch time"]], Int[Tensor, "batch time"]] | None = None,
+    ) -> None:
+        self.module: Any = module
+        self.scorer, self.schedule, self.rows = scorer, schedule, rows
+        self.unmarked, self.alter = unmarked, alter
+        # Under a mixed schedule every slot is scored: a later memory may judge what an earlier one wrote.
+        self.scored = module.transformer.config.score_bias or any(
+            "scores" in strategy.policy.requires for strategy in schedule.strategies
+        )
+
+    def initial_state(self) -> TaskState:
+        """Empty memories."""
+        _, memory = self.schedule.at(0)
+        empty = memory.empty(self.module.transformer.empty_payload(self.rows))
+        return TaskState(torch.zeros((), dtype=torch.long), self.scorer.initial_state(self.rows), empty)
+
+    def step(self, batch: Batch, state: TaskState) -> tuple[Loss, TaskState]:
+        """The loss on one segment, in nats a token."""
+        strategy, memory = self.schedule.at(int(state.step))
+        if self.alter is not None:
+            batch = batch._replace(tokens=self.alter(batch.tokens))
+        learned = self.module.squeezer(strategy)
+        scores, scorer = score_segment(self.scorer, batch, state.scorer, self.scored)
+        held = _detach(memory.fit(state.memory.forget(batch.fresh), batch.positions[:, 0], learned).state)
+        output = self.module.transformer(
+            batch.tokens,
+            batch.positions,
+            held.read(),
+            previous=batch.previous,
+            need=memory.requires,
+        )
+        losses = F.cross_entropy(output.logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="none")
+        weights = batch.valid if self.unmarked == 1 else batch.valid * torch.where(batch.marked, 1.0, self.unmarked)
+        loss = (losses * weights.flatten()).sum() / weights.sum().clamp(min=1)
+        metrics = {"nll": loss.detach(), "tokens": batch.valid.sum()}
+        written = write_segment(memory, held, output, batch, scores, learned)
+        if learned is not None and written.squeezed.count:
+            hidden = output.payload[0].detach()
+            squeeze = reconstruction_loss(self.module.transformer, hidden, written.evicted, written.squeezed)
+            loss, metrics["reconstruction"] = loss + squeeze, squeeze.detach()
+        return Loss(loss, {name: float(x) for name, x in metrics.items()}), TaskState(
+            state.step + 1, scorer, _detach(written.state)
+        )
+
+
+def write_segment(
+    memory: Memory, state: MemoryState, output: Output, batch: Batch, scores: Tensor, learned: nn.Module | None
+) -> Written:
+    """Remember what reading a segment gave, and show the policy the attention if it asks; gradients stop here."""
+    payload, seen = tuple(x.detach() for x in output.payload), None
+    if memory.observes:
+        seen = Seen(batch.positions, batch.valid, output.weights, output.norms)
+    elif output.usage is not None:
+        state = state.use(output.usage)
+    return memory.write(state, payload, batch.tokens, batch.positions, scores, batch.valid, learned, seen)
+
+
+def score_segment(
+    scorer: ScorerModel, batch: Batch, state: Any, wanted: bool = True
+) -> tuple[Float[Tensor, "batch time signal"], Any]:
+    """Scores of a segment, with the scorer's state emptied where a passage begins; zeros where nobody wants them."""
+    if not wanted:
+        return torch.zeros(*batch.tokens.shape, len(SIGNALS), device=batch.tokens.device), state
+    return scorer.score(batch.tokens, reset_rows(state, scorer.initial_state(len(batch.fresh)), batch.fresh))
+
+
+def _detach(state: MemoryState) -> MemoryState:
+    return replace(state, slots=state.slots.detach(), pooled=state.pooled.detach())
+
+
+@torch.no_grad()
+def score_passages(
+    scorer: ScorerModel, items: Sequence[Passage], rows: int, length: int, device: torch.device
+) -> list[Float[Tensor, "_ signal"]]:
+    """The scores of every passage's input tokens, computed once for all strategies."""
+    scores: list[list[Tensor]] = [[] for _ in items]
+    state = None
+    for group, batch in sweep(items, rows, length):
+        batch = batch.to(device)
+        fresh = state is None or bool(batch.fresh.all())
+        signals, state = scorer.score(batch.tokens, scorer.initial_state(len(group)) if fresh else state)
+        for row, passage in enumerate(group):
+            scores[passage].append(signals[row, batch.valid[row]])
+    return [torch.cat(parts) for parts in scores]
+
+
+class Reading(NamedTuple):
+    """What reading one passage gave, a value a predicted token; ``kept`` the positions held after each segment."""
+
+    nll: Float[Tensor, " time"]
+    correct: Bool[Tensor, " time"]
+    kept: list[list[int]]
+
+
+@torch.no_grad()
+def read_passages(
+    model: LanguageModel,
+    strategy: Strategy,
+    memory: Memory,
+    items: Sequence[Passage],
+    scores: Sequence[Float[Tensor, "_ signal"]] | None,
+    rows: int,
+    length: int,
+    tick: Callable[[int], None] = lambda tokens: None,
+) -> tuple[list[Reading], int]:
+    """Read every passage with ``memory``; gives the readings and the most bytes of memory that a row has held.
+
+    ``scores`` are those of `score_passages`; ``tick`` is told how many tokens were read.
+    """
+    model.eval()
+    device = model.transformer.norm.weight.device
+    readings = [Reading(torch.zeros(0), torch.zeros(0, dtype=torch.bool), []) for _ in items]
+    state, most = None, 0
+    for group, batch in sweep(items, rows, length):
+        segment = _scores_of(scores, group, batch, length)
+        batch, segment = batch.to(device), segment.to(device)
+        if state is None or bool(batch.fresh.all()):
+            state = memory.empty(model.transformer.empty_payload(len(group)))
+        state, nll, correct = _read_segment(model, strategy, memory, batch, segment, state)
+        most = max(most, state.nbytes // len(group))
+        for row, passage in enumerate(group):
+            real, slots, old = batch.valid[row].cpu(), state.slots, readings[passage]
+            readings[passage] = Reading(
+                torch.cat([old.nll, nll[row][real]]),
+                torch.cat([old.correct, correct[row][real]]),
+                [*old.kept, slots.positions[row][slots.valid[row]].tolist()] if real.any() else old.kept,
+            )
+        tick(int(batch.valid.sum()))
+    return readings, most
+
+
+def _read_segment(
+    model: LanguageModel, strategy: Strategy, memory: Memory, batch: Batch, scores: Tensor, state: MemoryState
+) -> tuple[MemoryState, Tensor, Tensor]:
+    output = model.transformer(
+        batch.tokens, batch.positions, state.read(), previous=batch.previous, need=memory.requires
+    )
+    written = write_segment(memory, state, output, batch, scores, model.squeezer(strategy))
+    nll = F.cross_entropy(output.logits.transpose(1, 2).float(), batch.targets, reduction="none")
+    return written.state, nll.cpu(), (output.logits.argmax(-1) == batch.targets).cpu()
+
+
+def _scores_of(scores: Sequence[Tensor] | None, group: list[int], batch: Batch, length: int) -> Tensor:
+    if scores is None:
+        return torch.zeros(*batch.tokens.shape, len(SIGNALS))
+    start = int(batch.positions[0, 0])
+    parts = [scores[i][start : start + length].cpu() for i in group]
+    return torch.stack([F.pad(part, (0, 0, 0, length - len(part))) for part in parts])
+
+
+def long_gap(ids: Int[Tensor, " time"], rare: Bool[Tensor, " vocab"], reach: int) -> Bool[Tensor, " predicted"]:
+    """Which targets ``ids[1:]`` are rare tokens seen before in this passage, last further back than ``reach`` tokens.
+
+    These are the tokens that memory is for: a newest-first memory of ``reach`` slots no longer holds their last copy.
+    """
+    last: dict[int, int] = {}
+    found = torch.zeros(len(ids) - 1, dtype=torch.bool)
+    for position, token in enumerate(ids.tolist()):
+        if position and rare[token] and token in last:
+            found[position - 1] = position - last[token] > reach
+        last[token] = position
+    return found

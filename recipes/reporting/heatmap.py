@@ -1,0 +1,93 @@
+"""Text coloured by its scores: a page for `vqmem score --html`, and the same in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.color import Color
+from rich.style import Style
+from rich.text import Text
+
+from ...console import visible
+from .page import HERE, render
+
+SCRIPT = HERE / "heatmap.js"
+STYLE = HERE / "heatmap.css"
+
+# Equal lightness and growing saturation, so that high scores stand out on dark and on light terminals alike;
+# orange and blue stay apart for every kind of colour blindness.
+_NEUTRAL, _HIGH, _LOW = np.array([150, 145, 138]), np.array([255, 145, 20]), np.array([95, 175, 255])
+_FAINT = 0.15
+_SYMBOLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
+
+LINE_END = "⏎"
+"""Shown before each line break."""
+
+
+def heatmap_page(tokens: Sequence[Mapping[str, Any]], title: str) -> str:
+    """One self-contained page that shows a scored text as a heat map.
+
+    ``tokens`` are the objects of ``vqmem score --json``: ``text``, ``start`` and ``end`` (offsets), ``score`` (the
+    surprise), ``rarity`` and ``gain`` in nats, as far as the scorer gives them, and ``code``. The reader chooses the
+    signal; pointing at a token, or the arrow keys, show its numbers.
+    """
+    signals = {"surprise": "score", "rarity": "rarity", "gain": "gain"}
+    data = {
+        "tokens": [token["text"] for token in tokens],
+        "signals": {
+            name: [_rounded(token[key]) for token in tokens]
+            for name, key in signals.items()
+            if tokens and all(key in token for token in tokens)
+        },
+        "details": {
+            key: [token[key] for token in tokens]
+            for key in ("start", "end", "code")
+            if tokens and all(token.get(key) is not None for token in tokens)
+        },
+    }
+    return render(HERE / "heatmap.html", title=title, data=data, styles=[STYLE], scripts=[SCRIPT, HERE / "score.js"])
+
+
+def heatmap_terminal(tokens: Sequence[Mapping[str, Any]], signal: str = "surprise") -> Text:
+    """The text with each token on a background as strong as its ``signal``: orange above, blue below 0.
+
+    Between the 2nd and the 98th percentile the scale is linear. Control characters are shown as symbols or escapes, so
+    that a file cannot command the terminal. Raises `ValueError` for a signal the tokens do not have.
+    """
+    key = "score" if signal == "surprise" else signal
+    if tokens and key not in tokens[0]:
+        raise ValueError(f"tokens have no signal {signal!r}; use surprise, rarity or gain")
+    values = np.array([token[key] for token in tokens], dtype=np.float64)
+    text = Text()
+    for token, strength in zip(tokens, strengths(values), strict=True):
+        text.append(_visible(token["text"]), style(strength))
+    return text
+
+
+def strengths(values: np.ndarray) -> np.ndarray:
+    """Values on a scale of -1 … 1; 0 is the 2nd percentile or, where that lies below 0, 0 itself."""
+    if not values.size:
+        return values
+    low, high = np.nanquantile(values, [0.02, 0.98])
+    zero, span = (0.0, max(-low, high)) if low < 0 else (low, high - low)
+    return np.nan_to_num(np.clip((values - zero) / (span or 1.0), -1, 1))
+
+
+def style(strength: float) -> Style:
+    """The background for a value on that scale; none for faint ones."""
+    if abs(strength) < _FAINT:
+        return Style.null()
+    end = _HIGH if strength > 0 else _LOW
+    red, green, blue = _NEUTRAL + (end - _NEUTRAL) * abs(strength)
+    return Style(color="#000000", bgcolor=Color.from_rgb(red, green, blue))
+
+
+def _visible(text: str) -> str:
+    shown = text.replace("\r\n", "\n").replace("\n", f"{LINE_END}\n")
+    return visible(shown.translate(_SYMBOLS))
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 4)

@@ -1,0 +1,1 @@
+"""Score a text or a recording, and show the scores."""

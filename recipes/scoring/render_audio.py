@@ -1,0 +1,176 @@
+"""Show a scored recording: coloured in the terminal, as JSON lines, as a page to hear and see, or as a picture."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.text import Text
+
+from ...artifacts import atomic_write
+from ...console import one_line
+from ...data._audio import RATE, Audio
+from ...memory.scorer import SIGNALS
+from ..engine.progress import Bar
+from ..reporting.heatmap import strengths, style
+from ..reporting.page import HERE, render, to_bytes
+from ..reporting.sound import sound
+from .audio import AudioScores, load_audio_scorer
+from .sound_plot import CURVE, LEFT, RIGHT, SPECTRUM, STYLE, Clip, draw, still
+from .text import KEYS, choose_signal, rounded
+
+SLOW = 300
+"""Seconds of recording from which progress is shown."""
+DRAWN = 120
+"""Seconds that a page or a picture shows at most: it is drawn, and in a page played, in one piece."""
+_LINE = 25  # units on a line of the terminal: half a second of those that come 50 a second
+
+
+class Span(NamedTuple):
+    """A stretch of a recording, in seconds."""
+
+    start: float
+    end: float
+
+
+def parse_span(text: str) -> Span:
+    """``30:90``, ``30:`` or ``:90``. Raises `ValueError` for anything else, and for stretches that hold nothing."""
+    first, colon, last = text.partition(":")
+    try:
+        start, end = float(first or 0), float(last or math.inf)
+    except ValueError:
+        colon, start, end = "", 0.0, 0.0
+    if not colon:
+        raise ValueError(f"--span {text} is not START:END in seconds; give such as 30:90, 30: or :90")
+    if not 0 <= start < end:
+        raise ValueError(f"--span {text} holds nothing; START must be 0 or more, and END after it")
+    return Span(start, end)
+
+
+def show_recording(
+    file: str,
+    model: Path | None,
+    signal: str | None,
+    device: torch.device,
+    *,
+    span: Span,
+    as_json: bool,
+    html: Path | None,
+    image: Path | None,
+) -> None:
+    """Score the recording ``file`` and show its stretch ``span`` on standard output, or write a page or a picture.
+
+    What comes before the stretch is scored too, since scores depend on it. Raises `ValueError` in one line for whatever
+    is wrong with the recording or the model, for a span past the end, and for more than `DRAWN` seconds to draw.
+    """
+    audio, name = Audio(file), "the packaged model" if model is None else str(model)
+    total = audio.seconds()
+    if span.start and span.start >= total:
+        raise ValueError(f"--span begins at {span.start:g} s, and {file!r} ends at {total:.2f} s; give an earlier one")
+    span = Span(span.start, min(span.end, total))
+    shown = span.end - span.start
+    if shown > DRAWN and (html or image):
+        raise ValueError(
+            f"{file!r} is {shown:.0f} s long, and {DRAWN} s are drawn at most; give a stretch of it, such as "
+            f"--span {span.start:g}:{span.start + DRAWN:g}, or use --json"
+        )
+    scorer = load_audio_scorer(model, device)
+    with Bar("score", int(total), quiet=total < SLOW) as bar:
+        scores = scorer(replace(audio, heard=lambda second: bar.update(int(second))))
+    first, scores = _cut(scores, span)
+    signal = choose_signal(signal, scores.given)
+    if html is not None:
+        clip = _clip(audio, span, scores)
+        atomic_write(html, to_bytes(_page(clip, first, signal, name)))
+        print(f"{shown:.1f} s in {one_line(str(html))}", file=sys.stderr)
+    elif image is not None:
+        atomic_write(image, to_bytes(still(_clip(audio, span, scores), signal)))
+        print(f"{shown:.1f} s in {one_line(str(image))}", file=sys.stderr)
+    elif as_json:
+        sys.stdout.write("".join(f"{json.dumps(row)}\n" for row in _objects(scores, first)))
+    else:
+        _print_colours(scores, signal)
+
+
+def _cut(scores: AudioScores, span: Span) -> tuple[int, AudioScores]:
+    """The scores of what lies in the span, in whole or in part, and the number of the first of them."""
+    inside = ((scores.ends > span.start) & (scores.starts < span.end)).nonzero().flatten()
+    if not len(inside):
+        raise ValueError(f"--span {span.start:g}:{span.end:g} holds no unit or frame; give a longer one")
+    first, last = int(inside[0]), int(inside[-1])
+    return first, scores.slice(first, last + 1)
+
+
+def _objects(scores: AudioScores, first: int) -> Iterator[dict[str, Any]]:
+    codes = [None] * len(scores.signals) if scores.codes is None else scores.codes.tolist()
+    rows = zip(scores.starts.tolist(), scores.ends.tolist(), scores.signals.tolist(), codes, strict=True)
+    for number, (start, end, values, code) in enumerate(rows):
+        what = {"frame": first + number} if scores.ids is None else {"unit": int(scores.ids[number])}
+        times = {"start": round(start, 5), "end": round(end, 5)}
+        named = {KEYS[name]: rounded(x) for name, x in zip(SIGNALS, values, strict=True) if name in scores.given}
+        yield {**what, **times, **named, "code": code}
+
+
+def _print_colours(scores: AudioScores, signal: str) -> None:
+    """Lines of half a second, each with the time at which it begins; also into a pipe, as a text's colours are."""
+    strong = strengths(scores.signals[:, SIGNALS.index(signal)].double().numpy())
+    names, gap = (["  "] * len(strong), "") if scores.ids is None else (list(map(str, scores.ids.tolist())), " ")
+    width, console = max(map(len, names)), Console(force_terminal=True, highlight=False)
+    for first in range(0, len(strong), _LINE):
+        line = Text(f"{float(scores.starts[first]):8.2f} s ")
+        for name, strength in zip(names[first : first + _LINE], strong[first : first + _LINE], strict=True):
+            line.append(f"{name:>{width}}", style(strength)).append(gap)
+        with console.capture() as coloured:
+            console.print(line, soft_wrap=True)
+        sys.stdout.write(coloured.get())
+    sys.stdout.flush()  # a broken pipe is to be found before the summary is told
+    means = ", ".join(
+        f"{name} {mean:.2f}"
+        for name, mean in zip(SIGNALS, scores.signals.mean(0).tolist(), strict=True)
+        if name in scores.given
+    )
+    kind, unit = ("frames", "nats a dimension") if scores.ids is None else ("units", "nats a unit")
+    print(f"{len(strong):,} {kind}; {unit}: {means}; orange = high {signal}", file=sys.stderr)
+
+
+def _clip(audio: Audio, span: Span, scores: AudioScores) -> Clip:
+    held, at = [], 0
+    for chunk in audio.stream():
+        start, end = (min(max(0, round(edge * RATE) - at), len(chunk)) for edge in span)
+        held.append(chunk[start:end])
+        at += len(chunk)
+    return Clip(Path(audio.name).name, torch.cat(held), RATE, span.start, scores)
+
+
+def _page(clip: Clip, first: int, signal: str, model: str) -> str:
+    scores = clip.scores
+    columns = {
+        name: [rounded(value) for value in scores.signals[:, i].tolist()]
+        for i, name in enumerate(SIGNALS)
+        if name in scores.given
+    }
+    geometry = {"left": LEFT, "width": clip.width, "across": LEFT + clip.width + RIGHT, "top": CURVE[0]}
+    data = {
+        "sound": sound(clip.waveform, clip.rate),
+        "plot": {**geometry, "bottom": SPECTRUM[1], "start": clip.start, "seconds": clip.seconds},
+        "signals": columns,
+        "chosen": signal,
+        "starts": scores.starts.tolist(),
+        "ends": scores.ends.tolist(),
+        "units": None if scores.ids is None else scores.ids.tolist(),
+        "codes": None if scores.codes is None else scores.codes.tolist(),
+        "first": first,
+        "unit": "nats a dimension" if scores.ids is None else "nats",
+        "model": model,
+    }
+    styles, scripts = [STYLE, HERE / "sound.css"], [HERE / "sound.js"]
+    return render(
+        HERE / "sound.html", title=clip.name, data=data, styles=styles, scripts=scripts, plot=draw(clip, list(columns))
+    )

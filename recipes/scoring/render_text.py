@@ -1,0 +1,152 @@
+"""Show a scored text: coloured in the terminal, as JSON lines, or as a page. Recordings are handed on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ...artifacts import atomic_write
+from ...console import one_line
+from ...data._audio import is_recording
+from ...data._reading import read_text
+from ...memory.scorer import SIGNALS, signals_of
+from ...models.speech.frame_scorer import is_frame_scorer
+from ...registry import UnknownNameError
+from ..engine.config import resolve_device
+from ..engine.progress import Bar
+from ..lm.text_scorer import Scoring, load_scoring, require_text
+from ..reporting.heatmap import LINE_END, heatmap_page, heatmap_terminal
+from .render_audio import parse_span, show_recording
+from .text import KEYS, choose_signal, score_text
+
+SLOW = 200_000
+"""Characters from which progress is shown, where it does not disturb the text itself."""
+PAGE_TOKENS = 200_000
+"""More than this no browser lays out with pleasure."""
+
+
+def show(
+    file: str,
+    encoding: str,
+    model: Path | None,
+    signal: str | None,
+    device: str,
+    *,
+    tokenizer: str | None,
+    as_json: bool,
+    html: Path | None,
+    image: Path | None = None,
+    span: str | None = None,
+) -> None:
+    """Score ``file`` (``-`` is text from standard input) and show it on standard output, or write the page ``html``.
+
+    With a ``tokenizer`` the tokens are its own, whichever ``model`` scores them (see `load_scoring_for`). Recordings
+    are shown by `show_recording`, which ``image`` and ``span`` are for.
+    Raises `ValueError` in one line for whatever is wrong with the file, its encoding, the model, the signal or the
+    device, and for a text without tokens; a page is written whole or not at all.
+    """
+    if signal is not None and signal not in SIGNALS:
+        raise UnknownNameError("signal", signal, list(SIGNALS))
+    for option, path in (("--html", html), ("--image", image)):
+        if path is not None and path.is_dir():
+            raise ValueError(f"{option} {path} is a folder; give the name of a file to write")
+    if is_recording(file):
+        if tokenizer is not None:
+            raise ValueError(f"--tokenizer {tokenizer} makes tokens of text, and {file!r} is a recording; leave it out")
+        stretch = parse_span(span or ":")
+        show_recording(
+            file, model, signal, resolve_device(device), span=stretch, as_json=as_json, html=html, image=image
+        )
+        return
+    for option, value in (("--image", image), ("--span", span)):
+        if value is not None:
+            raise ValueError(f"{option} {value} is for recordings, and {file!r} is taken for text; leave it out")
+    if model is not None and is_frame_scorer(model):
+        raise ValueError(f"the run {str(model)!r} reads recordings, not text; give one that was trained on text")
+    text = read_text(file, encoding, "--encoding")
+    scoring = _load(model, tokenizer, resolve_device(device))
+    require_text(scoring.tokenizer)
+    signal = choose_signal(signal, signals_of(scoring.scorer))
+    chunks = score_text(text, scoring)
+    first = next(chunks, None)
+    if first is None:
+        raise ValueError(
+            f"{file!r} has no token: the model's front-end passes over white space; give a file with words"
+        )
+    chunks = _watched(chain([first], chunks), len(text), quiet=html is None and sys.stdout.isatty())
+    if as_json:
+        _print_json(chunks)
+    elif html is not None:
+        _write_page(chunks, Path(file).name if file != "-" else "standard input", html)
+    else:
+        _print_colours(chunks, signal)
+
+
+def _load(model: Path | None, tokenizer: str | None, device: torch.device) -> Scoring:
+    if tokenizer is None:
+        return load_scoring(model, device)
+    from ..text_lm.for_tokenizer import load_scoring_for  # brings all of training, which is slow to import
+
+    return load_scoring_for(tokenizer, model, device)
+
+
+def _watched(chunks: Iterator[list[dict[str, Any]]], total: int, *, quiet: bool) -> Iterator[list[dict[str, Any]]]:
+    with Bar("score", total, quiet=quiet or total < SLOW) as bar:
+        for chunk in chunks:
+            yield chunk
+            bar.update(chunk[-1]["end"])
+
+
+def _print_json(chunks: Iterator[list[dict[str, Any]]]) -> None:
+    for chunk in chunks:
+        sys.stdout.write("".join(one_line(json.dumps(token, ensure_ascii=False)) + "\n" for token in chunk))
+
+
+def _write_page(chunks: Iterator[list[dict[str, Any]]], title: str, path: Path) -> None:
+    tokens: list[dict[str, Any]] = []
+    for chunk in chunks:
+        tokens += chunk
+        if len(tokens) > PAGE_TOKENS:
+            raise ValueError(
+                f"{title} has more than {PAGE_TOKENS:,} tokens, too many for a page; use --json, or a part"
+            )
+    atomic_write(path, heatmap_page(tokens, title).encode("utf-8", "replace"))
+    print(f"{len(tokens):,} tokens in {one_line(str(path))}", file=sys.stderr)
+
+
+def _print_colours(chunks: Iterator[list[dict[str, Any]]], signal: str) -> None:
+    """Also into a pipe: without its colours the text says nothing (NO_COLOR takes them away)."""
+    console = Console(force_terminal=True, highlight=False)
+    line_end = LINE_END if _writable(LINE_END) else "$"  # as `cat -E` marks it
+    count, totals = 0, dict.fromkeys(SIGNALS, 0.0)
+    for chunk in chunks:
+        # Not printed by rich itself, which ends the process with an error where a pipe's reader has had enough.
+        with console.capture() as coloured:
+            console.print(heatmap_terminal(chunk, signal), end="", soft_wrap=True)
+        sys.stdout.write(coloured.get().replace(LINE_END, line_end))
+        count += len(chunk)
+        totals = {
+            name: total + sum(token[KEYS[name]] for token in chunk)
+            for name, total in totals.items()
+            if KEYS[name] in chunk[0]
+        }
+    sys.stdout.write("\n")
+    sys.stdout.flush()  # a broken pipe is to be found before the summary is told
+    means = ", ".join(f"{name} {total / count:.2f}" for name, total in totals.items())
+    print(f"{count:,} tokens; nats a token: {means}; orange = high {signal}", file=sys.stderr)
+
+
+def _writable(sign: str) -> bool:
+    """Whether standard output has a way to write ``sign``."""
+    try:
+        sign.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""What the recipes for speech share: normalised text, units, metrics of units."""

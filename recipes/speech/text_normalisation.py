@@ -1,0 +1,80 @@
+"""The letters that speech is written in: how text is normalised, and which characters a recogniser knows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ...data._characters import separates, unify
+
+
+def normalise(text: str) -> str:
+    r"""``text`` as it is scored: as `unify` makes it, lower case, words of letters, digits and marks, single spaces.
+
+    Numbers and abbreviations stay as they are written. An apostrophe stays inside of a word; at its ends it is a
+    quotation mark, or cannot be heard.
+
+    >>> normalise('  "Don\u2019t," she said \u2014 TWICE.')
+    "don't she said twice"
+    """
+    kept = unify(unify(text).lower())  # again, for what lower case has taken apart
+    words = "".join(" " if separates(c) else c for c in kept).split()
+    return " ".join(bare for word in words if (bare := word.strip("'")))
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """The characters that are written, each once and in order, with the space; an id is a place among them."""
+
+    characters: str
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for characters that `normalise` never gives."""
+        assert list(self.characters) == sorted({" ", *self.characters}), "made by `of`"
+        for character in self.characters:
+            if character not in " '" and normalise(character) != character:
+                raise ValueError(
+                    f"the alphabet has {character!r}, which normalised text never has; give lower-case letters and "
+                    "digits, the apostrophe and the space"
+                )
+        if not self.characters.strip():
+            raise ValueError("the alphabet has no letter; give text to learn it from, or `characters`")
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Alphabet:
+        """All characters of ``texts``, as `unify` makes them, and the space. Raises `ValueError` without a letter."""
+        return cls("".join(sorted({" "}.union(*map(unify, texts)))))
+
+    def __len__(self) -> int:
+        """How many characters there are."""
+        return len(self.characters)
+
+    def encode(self, text: str) -> Int[Tensor, " letters"]:
+        """The ids of normalised ``text``; what is outside the alphabet is left out, as `outside` tells."""
+        places = {character: place for place, character in enumerate(self.characters)}
+        kept = " ".join("".join(c for c in text if c in places).split())
+        return torch.tensor([places[c] for c in kept], dtype=torch.long)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The characters of ``ids``."""
+        return "".join(self.characters[i] for i in ids)
+
+    def outside(self, texts: Iterable[str]) -> dict[str, int]:
+        """Each character of normalised ``texts`` that is not in the alphabet, and how often; the commonest first."""
+        counts = Counter(c for text in texts for c in text if c not in self.characters)
+        return dict(counts.most_common())
+
+
+def told(outside: dict[str, int], most: int = 8) -> str:
+    """Characters outside an alphabet for people.
+
+    >>> told({"é": 3, "ß": 1})
+    "'é' (3), 'ß' (1)"
+    """
+    named = ", ".join(f"{c!r} ({count})" for c, count in list(outside.items())[:most])
+    return f"{named} and {len(outside) - most} more" if len(outside) > most else named

@@ -1,0 +1,99 @@
+"""Recordings as units with their times: what `vqmem units` does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from ...console import one_line
+from ...data._audio import RATE, Audio
+from ...data._reading import Skipping, UnreadableError
+from ...folders import loading
+from ...tokenizers_._units import stream_of
+from ...tokenizers_.base import Stream, Tokenizer, load_tokenizer
+from ...tokenizers_.hubert_units import PACKAGED, UnitTokenizer
+from ..engine.progress import Bar
+
+SLOW = 600
+"""Seconds of recording from which progress is shown."""
+
+_FULL_SCALE, _CLIPPED = 0.999, 1e-3  # samples as loud as that, and the share of them that is no accident
+
+
+def show_units(files: Sequence[str], model: Path | None, *, deduplicate: bool, as_json: bool) -> None:
+    """Print the units of recordings: a line each, or with ``as_json`` an object each unit; several name their files.
+
+    Nothing is printed of a recording before all of it was read. Of several, those that cannot be read are passed over
+    and listed on standard error at the end, after those that are clipped; `UnreadableError` is raised where none can.
+    """
+    tokenizer = load_units(model)
+    recordings, skipping, clipped = [Audio(file) for file in files], Skipping(), []
+    total = sum(map(seconds_of, recordings))
+    with Bar("units", total, quiet=total < SLOW) as bar:
+        for recording in recordings:
+            with skipping:
+                stream, loud = _read(recording, tokenizer, bar)
+                if loud > _CLIPPED:
+                    clipped.append(
+                        f"{recording.name!r} is clipped: {100 * loud:.1f} % of its samples are at full scale"
+                    )
+                if deduplicate and not tokenizer.deduplicate:
+                    stream = stream_of(stream.ids, deduplicate=True)
+                name = recording.name if len(files) > 1 else ""
+                lines = _objects(stream, name) if as_json else [_line(stream, name, tokenizer)]
+                sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+    for line in clipped:
+        print(one_line(f"{line}; its units may be wrong"), file=sys.stderr)
+    skipping.tell()
+
+
+def load_units(folder: Path | None = None) -> UnitTokenizer:
+    """The units of a run, or those of the package. Raises `ValueError` where there are none, or of another kind."""
+    folder = PACKAGED if folder is None else folder
+    with loading(folder, "run with speech units", "fit_units", "tts", "text_lm"):
+        tokenizer = load_tokenizer(folder / "front_end")
+    if not isinstance(tokenizer, UnitTokenizer):
+        raise ValueError(
+            f"the front-end in {str(folder)!r} makes no units of recordings; give a run of vqmem fit-units"
+        )
+    return tokenizer
+
+
+def _read(recording: Audio, tokenizer: UnitTokenizer, bar: Bar) -> tuple[Stream, float]:
+    """The units of a recording, and the share of its samples that are at full scale."""
+    loud = samples = 0
+    before = bar.done
+
+    def watched() -> Iterator[Tensor]:
+        nonlocal loud, samples
+        for chunk in recording.stream():
+            loud, samples = loud + int((chunk.abs() >= _FULL_SCALE).sum()), samples + len(chunk)
+            yield chunk
+            bar.update(before + samples // RATE)
+
+    return tokenizer.encode_chunks(watched(), recording.name), loud / samples
+
+
+def _objects(stream: Stream, name: str) -> Iterable[str]:
+    whose = {"file": name} if name else {}
+    for unit, start, end in zip(stream.ids.tolist(), stream.starts.tolist(), stream.ends.tolist(), strict=True):
+        times = {"start": round(start, 2), "end": round(end, 2)}
+        yield one_line(json.dumps({**whose, "unit": unit, **times}, ensure_ascii=False))
+
+
+def _line(stream: Stream, name: str, tokenizer: Tokenizer) -> str:
+    units = tokenizer.decode(stream.ids.tolist())
+    return f"{one_line(name)}\t{units}" if name else units
+
+
+def seconds_of(recording: Audio) -> int:
+    """About how long it is, for the progress; 0 where that cannot be said."""
+    try:
+        return int(recording.estimated_seconds())
+    except UnreadableError:  # reported when it is read
+        return 0

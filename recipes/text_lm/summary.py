@@ -1,0 +1,50 @@
+"""What `vqmem text_lm` prints at its end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ...memory.scorer import SIGNALS, policy_of
+from ...registry import build, load
+from ...tokenizers_.base import makes_of, reads_of
+from .recipe import Config
+
+
+def tell(config: Config, figures: dict[str, Any]) -> str:
+    """The figures of ``evaluation.json`` in a few lines, and what to do with the run."""
+    lines = [f"on the {figures['split']} split:"]
+    if scorer := figures["scorer"]:
+        nats = [name for name in SIGNALS if name in scorer]
+        more = [name for name in scorer if name not in (*SIGNALS, "rate", "residual")]
+        lines += ["  scorer, nats a token: " + ", ".join(f"{name} {scorer[name]:.3f}" for name in nats)] * bool(nats)
+        lines.append("  scorer: " + ", ".join(f"{name.replace('_', ' ')} {scorer[name]:.4g}" for name in more))
+    memories, front_end = figures["memories"], build("front-ends", config.front_end)
+    width = max(map(len, memories), default=0)
+    for name, memory in memories.items():
+        ((bits, value),) = ((key, value) for key, value in memory.items() if key.startswith("bits_per_"))
+        lines.append(
+            f"  {name:{width}}  {value:.4f} bits a {bits.removeprefix('bits_per_')}, "
+            f"perplexity {memory['perplexity']:.2f} a token, {memory['bytes_held']:,} bytes held a row"
+        )
+    out = Path(config.out)
+    lines.append(f"saved in {out}/")
+    if reads_of(front_end) != "units":
+        lines += ["now try", f"  vqmem score FILE --model {out}"]
+    if makes_of(front_end) == "audio" and memories:
+        lines.append(f"  vqmem generate {out} --prompt FILE -o out.wav")
+    if reads_of(front_end) != "text":
+        return "\n".join(lines)
+    if not memories and isinstance(config.front_end, dict) and config.front_end["name"] == "pretrained":
+        kind = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]
+        policy = json.dumps(policy_of(load("scorers", kind)))
+        lines += [
+            "and in Python, for a model with this tokenizer,",
+            "  from vqmem import load_scorer",
+            "  from vqmem.memory.huggingface.cache import VQMemCache",
+            f'  cache = VQMemCache(model, capacity=512, policy={policy}, scorer=load_scorer("{out}"))',
+        ]
+    if memories:
+        lines.append(f'  vqmem generate {out} --prompt "Once upon a time"')
+    return "\n".join(lines)
