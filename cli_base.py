@@ -14,6 +14,10 @@ from typing import NoReturn
 
 from .schema import expand
 
+DEVICE = "auto, cpu, cuda, cuda:N or mps (default cpu)"
+"""What options for the device say of themselves."""
+RECORDINGS = "recordings: wav, flac, ogg, mp3; any rate, any length"
+"""What arguments for recordings say of themselves."""
 _LITERAL = "\0"
 """Marks a word that is no option; words of a command line cannot have this character."""
 

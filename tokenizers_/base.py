@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..artifacts import FRONT_END
 from ..data.base import Reads
 from ..registry import build
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..artifacts import save_model
 from ..data._audio import Audio
@@ -83,7 +83,7 @@ class VQVAECodes:
 
     def save(self, folder: Path) -> None:
         """Write the whole VQ-VAE as a model folder."""
-        save_model(Path(folder), self.model.kind, self.model.fields(), self.model)
+        save_model(Path(folder), self.model.kind, self.model.fields(), cast(nn.Module, self.model))
 
 
 class _Counted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from jaxtyping import Bool, Int
@@ -12,12 +12,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from transformers.cache_utils import Cache
 
-from ..bank import State
+from ..bank import Memory, State
 from ..policy import Judge, Seen
 from .attention import AttentionRecorder
-
-if TYPE_CHECKING:
-    from .cache import VQMemCache
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,21 @@ class CacheState:
         return replace(self, memory=memory, scorer=scorer, seen=change(self.seen), shift=change(self.shift))
 
 
+class BoundedCache(Protocol):
+    """What a `ForwardPass` needs of the cache."""
+
+    layers: Any
+    memory: Memory
+
+    def get_seq_length(self) -> int:
+        """Tokens that were read, padding included."""
+        ...
+
+    def end(self, state: CacheState | None) -> None:
+        """Take over what the pass has made of the slots; None where it failed."""
+        ...
+
+
 class ForwardPass(Cache):
     """One call of the model that reads through ``cache``, which it stands for among the arguments of that call.
 
@@ -57,7 +69,7 @@ class ForwardPass(Cache):
 
     def __init__(
         self,
-        cache: VQMemCache,
+        cache: BoundedCache,
         state: CacheState,
         positions: Int[Tensor, "batch new"],
         valid: Bool[Tensor, "batch new"],

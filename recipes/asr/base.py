@@ -11,7 +11,7 @@ import torch
 
 from ...data.base import Reads
 from ...schema import PathText
-from ..engine.trainer import TrainConfig
+from ..engine.task import TrainConfig
 from ..speech.text_normalisation import Alphabet
 
 

@@ -22,7 +22,7 @@ from ..engine.distributed import main_process_first, on_main_process, start_proc
 from ..engine.lock import locked
 from ..engine.progress import progress
 from ..engine.run_dir import claim, identity
-from ..engine.trainer import TrainConfig
+from ..engine.task import TrainConfig
 from ..lm.corpus import require, spread
 from ..speech.text_normalisation import Alphabet, told
 from .base import Decoding, Job, Letter, Recogniser, Transcriber, Utterance, Way

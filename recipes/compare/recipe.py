@@ -24,7 +24,7 @@ from ...tokenizers_.base import makes_of, measure_of
 from ..engine.config import as_dict, digest, dump, resolve_device
 from ..engine.distributed import on_main_process
 from ..engine.progress import Bar
-from ..engine.trainer import TrainConfig
+from ..engine.task import TrainConfig
 from ..lm.corpus import Passage, require
 from ..lm.language_model import score_passages, strategies
 from ..text_lm import recipe as text_lm

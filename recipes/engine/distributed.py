@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from datetime import timedelta
 from types import FrameType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -30,9 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ... import artifacts
 from ...models.reduce import joint_step
-
-if TYPE_CHECKING:
-    from .trainer import Task
+from .task import Task
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ...artifacts import load_model
 from ...memory.bank import Memory, Written
 from ...memory.bank import State as MemoryState
 from ...memory.compressor import Compression
@@ -291,3 +293,34 @@ def long_gap(ids: Int[Tensor, " time"], rare: Bool[Tensor, " vocab"], reach: int
             found[position - 1] = position - last[token] > reach
         last[token] = position
     return found
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of the transformer; see `TransformerConfig`."""
+
+    layers: int = 3
+    """Transformer blocks."""
+    dim: int = 192
+    """Width; a multiple of twice the heads."""
+    heads: int = 4
+    """Attention heads a layer."""
+    expansion: int = 4
+    """Width of the feed-forward part, as a multiple of ``dim``."""
+    dropout: float = 0.0
+    """Share of units that are dropped in training."""
+    score_bias: bool = False
+    """Whether each head learns a bias on the standardised score of a slot."""
+    shift: bool = True
+    """Whether each embedding tells the token before as well, which small models need to use their memory."""
+
+
+def load_language_model(folder: Path, device: torch.device | str = "cpu") -> LanguageModel:
+    """The language model in ``folder``. Raises `ValueError` where it is missing, damaged or something else."""
+
+    def make(fields: dict[str, Any]) -> LanguageModel:
+        return LanguageModel(TransformerConfig(**fields["shape"]), strategies(fields["strategies"]))
+
+    model = load_model(folder, make, kind="language_model", device=device)
+    assert isinstance(model, LanguageModel)
+    return model

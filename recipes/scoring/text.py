@@ -8,6 +8,7 @@ from typing import Any
 from ...memory.scorer import SIGNALS, signals_of
 from ...tokenizers_._text import cut
 from ...tokenizers_.base import Stream
+from ..lm.text_scorer import Scoring
 
 CHUNK = 4096
 """Tokens scored at once."""

@@ -26,7 +26,8 @@ from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked
 from ..engine.run_dir import claim, identity, is_trained
-from ..engine.trainer import TrainConfig, seed_all, train
+from ..engine.task import TrainConfig
+from ..engine.trainer import seed_all, train
 from ..lm.corpus import require
 from .clips import Batch, Clip, Loader, list_clips
 from .export import export

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
-from ...artifacts import CONFIG, FRONT_END, WEIGHTS, atomic_write, load_model, missing_file, read_config
+from ...artifacts import CONFIG, FRONT_END, WEIGHTS, atomic_write, missing_file, read_config
 from ...data.base import Split
 from ...folders import loading
 from ...memory.policy import Guard
 from ...memory.scorer import ScorerModel, load_scorer
-from ...models.loss import Loss
 from ...models.memory_transformer import TransformerConfig
 from ...registry import build
 from ...schema import PathText
@@ -30,43 +28,26 @@ from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked
 from ..engine.run_dir import claim, identity, is_trained
-from ..engine.trainer import Task, TrainConfig, seed_all, train
-from ..lm.corpus import Batch, Passage, TrainingLoader, passages, require, spread, sweep
+from ..engine.task import Task, TrainConfig
+from ..engine.trainer import seed_all, train
+from ..lm.corpus import Passage, TrainingLoader, passages, require, spread, sweep
 from ..lm.language_model import (
     LanguageModel,
     LanguageModelTask,
     Schedule,
+    Shape,
     Strategy,
+    load_language_model,
     read_passages,
-    reset_rows,
     score_passages,
     strategies,
 )
+from ..lm.scorer_task import ScorerTask
 
 BESIDE = ("out", "device", "dtype", "eval_passages", "scorer_from")
 """Keys that say where a run is made and what is shown of it, not what it is."""
 RUN_IS = "a scorer or language model: `vqmem score FILE --model {folder}` or `vqmem generate {folder} --prompt TEXT`"
 """What a run is, and which command uses it."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The size of the transformer; see `TransformerConfig`."""
-
-    layers: int = 3
-    """Transformer blocks."""
-    dim: int = 192
-    """Width; a multiple of twice the heads."""
-    heads: int = 4
-    """Attention heads a layer."""
-    expansion: int = 4
-    """Width of the feed-forward part, as a multiple of ``dim``."""
-    dropout: float = 0.0
-    """Share of units that are dropped in training."""
-    score_bias: bool = False
-    """Whether each head learns a bias on the standardised score of a slot."""
-    shift: bool = True
-    """Whether each embedding tells the token before as well, which small models need to use their memory."""
 
 
 @dataclass(frozen=True)
@@ -233,25 +214,6 @@ def read_split(
     return spread(passages(documents(config.data, split, config.out), tokenizer, config.passage, limit), count)
 
 
-class ScorerTask:
-    """Training of a scorer on the same segments as the language model."""
-
-    def __init__(self, scorer: Any, rows: int) -> None:
-        self.module: nn.Module = scorer
-        self.scorer: ScorerModel = scorer
-        self.rows = rows
-
-    def initial_state(self) -> Any:
-        """The scorer's own."""
-        return self.scorer.initial_state(self.rows)
-
-    def step(self, batch: Batch, state: Any) -> tuple[Loss, Any]:
-        """One segment; rows whose passage begins start from the empty state."""
-        state = reset_rows(state, self.scorer.initial_state(self.rows), batch.fresh)
-        loss, state = self.scorer.training_step(batch.tokens, state, batch.valid)
-        return Loss(loss.value, loss.metrics | {"tokens": float(batch.valid.sum())}), state
-
-
 def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) -> Any:
     """The scorer, trained and saved in ``scorer/`` (or loaded, where that has been done)."""
     folder, device = Path(config.out) / "scorer", resolve_device(config.device)
@@ -309,17 +271,6 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
     fields = {"shape": asdict(shape), "strategies": config.strategies}
     save_model(folder, "language_model", json.loads(json.dumps(fields)), task.module)
     return task.module.eval()
-
-
-def load_language_model(folder: Path, device: torch.device | str = "cpu") -> LanguageModel:
-    """The language model in ``folder``. Raises `ValueError` where it is missing, damaged or something else."""
-
-    def make(fields: dict[str, Any]) -> LanguageModel:
-        return LanguageModel(TransformerConfig(**fields["shape"]), strategies(fields["strategies"]))
-
-    model = load_model(folder, make, kind="language_model", device=device)
-    assert isinstance(model, LanguageModel)
-    return model
 
 
 def evaluate(run: Run, split: Split = "dev") -> dict[str, Any]:

@@ -15,7 +15,7 @@ import soundfile
 from vqmem.artifacts import read_config, save_model
 from vqmem.cli import main
 from vqmem.recipes.asr import recipe
-from vqmem.recipes.asr.ctc.task.recogniser import KIND
+from vqmem.recipes.asr.ctc.recogniser import KIND
 from vqmem.recipes.engine.config import load
 
 NETWORK = (
@@ -128,7 +128,7 @@ def test_texts_without_room_are_left_out_and_told(folder, tmp_path, capsys):
 
 
 def test_a_run_that_was_stopped_ends_as_if_it_was_not(folder, trained, tmp_path, interrupted_once):
-    from vqmem.recipes.asr.ctc.task.task import CTCTask
+    from vqmem.recipes.asr.ctc.task import CTCTask
 
     interrupted_once(CTCTask, 4)
     argv = ["asr", str(folder / "ctc.yaml"), f"out={tmp_path / 'run'}"]

@@ -27,7 +27,7 @@ RUNS = {
     "frame_scorer": "a scorer of frames of speech: `vqmem score FILE --model FOLDER` uses it",
     "speech_pretraining": "an encoder of speech: `vqmem asr CONFIG recogniser.encoder=FOLDER` uses it",
     "vqvae": "a VQ-VAE of speech: `vqmem text_lm codes front_end.path=FOLDER` uses it",
-    "text_lm": "a scorer or language model, for `vqmem score FILE --model FOLDER` or `vqmem generate FOLDER --prompt",
+    "text_lm": "a scorer or language model: `vqmem score FILE --model FOLDER` or `vqmem generate FOLDER --prompt",
 }
 SHIPPED = [
     (name, path)

@@ -12,7 +12,7 @@ from vqmem.models.scorers.random import Noise
 
 kvpress = pytest.importorskip("kvpress", reason="kvpress is not installed (extra 'kvpress', transformers below 5.3)")
 
-from vqmem.memory.huggingface.kvpress import PressPolicy, VQMemPress  # noqa: E402 - only where the line above did not skip
+from vqmem.memory.huggingface.kvpress_adapters import PressPolicy, VQMemPress  # noqa: E402 - only where the line above did not skip
 
 CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
 """What this release of `transformers` calls the argument that takes a cache."""

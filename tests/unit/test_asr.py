@@ -21,10 +21,10 @@ from vqmem.models.speech.filter_bank import filter_bank
 from vqmem.models.speech.hubert import HubertConfig
 from vqmem.models.speech.unit_ctc import SLOTS, UnitCTC, UnitCTCConfig
 from vqmem.recipes.asr.base import Decoding, Letter, Utterance
-from vqmem.recipes.asr.ctc.task.batches import Loader
-from vqmem.recipes.asr.ctc.task.recogniser import Recogniser as CTCRecogniser
-from vqmem.recipes.asr.ctc.task.recogniser import _read_once
-from vqmem.recipes.asr.ctc.task.task import beam, decoder, greedy, stretches, write_lexicon
+from vqmem.recipes.asr.ctc.batches import Loader
+from vqmem.recipes.asr.ctc.recogniser import Recogniser as CTCRecogniser
+from vqmem.recipes.asr.ctc.recogniser import _read_once
+from vqmem.recipes.asr.ctc.task import beam, decoder, greedy, stretches, write_lexicon
 from vqmem.recipes.asr.error_rates import Pair, error_rates, part, worst
 from vqmem.recipes.asr.text import segments, text_of, words
 from vqmem.recipes.asr.units.align import Aligned, Spoken, align

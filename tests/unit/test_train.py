@@ -21,7 +21,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from vqmem.models.loss import Loss
 from vqmem.recipes.engine.checkpoint import decode, encode
-from vqmem.recipes.engine.trainer import NonFiniteError, TrainConfig, learning_rate, seed_all, train
+from vqmem.recipes.engine.task import TrainConfig
+from vqmem.recipes.engine.trainer import NonFiniteError, learning_rate, seed_all, train
 
 CONFIG = TrainConfig(
     steps=20, lr=1e-2, warmup=3, log_every=4, save_every=11, eval_every=5, device="cpu", tensorboard=False, accumulate=2

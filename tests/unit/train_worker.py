@@ -24,9 +24,10 @@ from vqmem.recipes.engine.distributed import (
     ranks,
     start_processes,
 )
-from vqmem.recipes.engine.trainer import TrainConfig, seed_all, train
+from vqmem.recipes.engine.task import TrainConfig
+from vqmem.recipes.engine.trainer import seed_all, train
 from vqmem.recipes.lm.corpus import Batch
-from vqmem.recipes.text_lm.recipe import ScorerTask
+from vqmem.recipes.lm.scorer_task import ScorerTask
 
 RANK, WORLD = ranks()
 

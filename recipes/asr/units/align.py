@@ -19,7 +19,8 @@ from ....models.speech.unit_ctc import SLOTS, UnitCTC, UnitCTCConfig
 from ....schema import coerce
 from ...engine.distributed import ranks, save_model
 from ...engine.run_dir import is_trained
-from ...engine.trainer import TrainConfig, seed_all, train
+from ...engine.task import TrainConfig
+from ...engine.trainer import seed_all, train
 from ..base import Job
 from ..ctc.batches import Loader
 from ..ctc.task import Batch, CTCTask

@@ -20,12 +20,13 @@ from ....registry import build
 from ....tokenizers_.base import Stream, Tokenizer, load_tokenizer, reads_of, save_tokenizer
 from ...engine.distributed import main_process_first, ranks, save_model
 from ...engine.run_dir import is_trained
-from ...engine.trainer import Task, TrainConfig, seed_all, train
+from ...engine.task import Task, TrainConfig
+from ...engine.trainer import seed_all, train
 from ...lm.corpus import TrainingLoader
 from ...lm.decoder import make_reader
-from ...lm.language_model import LanguageModel, LanguageModelTask, Schedule, strategies
+from ...lm.language_model import LanguageModel, LanguageModelTask, Schedule, Shape, load_language_model, strategies
+from ...lm.scorer_task import ScorerTask
 from ...speech.text_normalisation import Alphabet
-from ...text_lm.recipe import ScorerTask, Shape, load_language_model
 from ..base import Decoding, Job, Letter, Utterance, Way, one_by_one
 from ..ctc.task import greedy
 from ..utterances import size_of

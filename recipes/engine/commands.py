@@ -1,0 +1,74 @@
+"""The command `vqmem list`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import fields
+
+from ... import registry
+from ...cli_base import Command
+from ...console import one_line, visible
+from .recipe_command import explain
+
+
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", nargs="?", help=f"{', '.join(registry.KINDS)}; all of them if left out")
+    parser.add_argument("name", nargs="?", help="one of the kind: explain its keys too")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="one object: name -> description (kind -> these, for all; key -> type, default and doc, for one)",
+    )
+
+
+def _list(asked: argparse.Namespace) -> None:
+    if asked.name is not None:
+        _list_keys(asked)
+        return
+    kinds = list(registry.KINDS) if asked.kind is None else [asked.kind]
+    found = {
+        kind: {name: registry.fault(kind, name) or registry.describe(kind, name) for name in registry.names(kind)}
+        for kind in kinds
+    }
+    if asked.json:
+        print(visible(json.dumps(found if asked.kind is None else found[asked.kind], indent=2, ensure_ascii=False)))
+        return
+    width = max(len(name) for names in found.values() for name in names)
+    for kind, names in found.items():
+        if asked.kind is None:
+            print(kind)
+        for name, description in names.items():
+            print(one_line(f"{'' if asked.kind else '  '}{name:{width}}  {description}"))
+
+
+def _list_keys(asked: argparse.Namespace) -> None:
+    variant = registry.load(asked.kind, asked.name)
+    schema = variant.Config if asked.kind == "recipes" else variant
+    if not asked.json:
+        print(one_line(registry.describe(asked.kind, asked.name)))
+        explained = f"keys, with their defaults and types:\n{explain(schema)}" if fields(schema) else "It has no keys."
+        print(f"\n{visible(explained)}")
+        return
+    from .config_help import keys
+
+    told = {}
+    for key in keys(schema):
+        default = {"default": json.loads(key.default)} if key.default else {}
+        told[key.name] = {"type": key.type, **default, "doc": key.doc}
+    print(visible(json.dumps(told, indent=2, ensure_ascii=False)))
+
+
+_LIST = Command(
+    "name the policies, scorers, front-ends, compressions, data sources and recipes there are",
+    _list_arguments,
+    _list,
+    """\
+examples:
+  vqmem list policies
+  vqmem list policies scored
+  vqmem list --json
+Each is one file; docs/add-a-variant.md says how to add one.""",
+)
+
+COMMANDS = {"list": _LIST}

@@ -1,0 +1,86 @@
+"""The command of a recipe: `vqmem RECIPE CONFIG key=value ...`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from ... import registry
+from ...cli_base import Command, file_name
+from ...console import visible
+
+
+def recipe_command(name: str) -> Command:
+    """The command that runs the recipe ``name``."""
+    shipped = sorted(path.stem for path in _configs(name).glob("*.yaml"))
+
+    def arguments(parser: argparse.ArgumentParser) -> None:
+        given = f"a YAML file, or one that is shipped: {', '.join(shipped)}"
+        parser.add_argument("config", type=file_name, metavar="CONFIG", help=given)
+        changes = "changes to it, such as train.steps=100"
+        parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=changes)
+        parser.add_argument("--print-config", action="store_true", help="print the resolved config and do nothing")
+
+    def run(asked: argparse.Namespace) -> None:
+        _run_recipe(name, asked)
+
+    example = shipped[0] if shipped else "my.yaml"
+    epilog = f"""\
+examples:
+  vqmem {name} {example}
+  vqmem {name} {example} out=runs/mine --print-config
+A run that was interrupted goes on where it stopped when the same command is given again."""
+
+    def more() -> str:
+        return f"\n\nkeys, with their defaults and types:\n{explain(registry.load('recipes', name).Config)}"
+
+    return Command(registry.describe("recipes", name), arguments, run, epilog, more)
+
+
+def explain(schema: Any) -> str:
+    """Every key of a config or of a variant."""
+    from .config_help import keys
+
+    lines = []
+    for key in keys(schema):
+        default = f" = {key.default}" if key.default else " (needed)"
+        lines += [f"  {key.name}{default}    {key.type}", *([f"      {key.doc}"] if key.doc else [])]
+    return "\n".join(lines)
+
+
+def _run_recipe(name: str, asked: argparse.Namespace) -> None:
+    recipe = registry.load("recipes", name)
+    from .config import load
+
+    config = load(recipe.Config, asked.config, asked.overrides, folder=_configs(name))
+    run_config(recipe, config, print_only=asked.print_config)
+
+
+def run_config(recipe: Any, config: Any, *, print_only: bool) -> None:
+    """Run a recipe and print its summary, or only print the config."""
+    from .config import dump, refuse_placeholders
+
+    main = os.environ.get("RANK", "0") == "0"  # of several processes the first one prints
+    if print_only:
+        print(dump(config) if main else "", end="")
+        return
+    refuse_placeholders(config)
+    result = recipe.run(config)
+    if main:
+        print(visible(_summary(recipe, config, result)))
+
+
+def _summary(recipe: Any, config: Any, result: Any) -> str:
+    """What ``summary.py`` beside the recipe makes of the result, if there is one."""
+    beside = f"{recipe.__package__}.summary"
+    if importlib.util.find_spec(beside) is None:
+        return f"done; see {getattr(config, 'out', '.')}"
+    return importlib.import_module(beside).tell(config, result)
+
+
+def _configs(name: str) -> Path:
+    return registry.ROOT / "recipes" / name / "configs"

@@ -1,0 +1,65 @@
+"""The command `vqmem score`."""
+
+from __future__ import annotations
+
+import argparse
+
+from ...cli_base import Command, file_name, file_path, output_file
+
+
+def _score_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", type=file_name, metavar="FILE", help="a text, or - for one from standard input; or a recording"
+    )
+    parser.add_argument("--encoding", default="utf-8", help="of the text, as Python names it (default utf-8)")
+    trained = "run of `vqmem text_lm`, train-scorer or frame_scorer (default: the packaged scorer)"
+    parser.add_argument("--model", type=file_path, metavar="DIR", help=trained)
+    taken = "score this tokenizer's tokens; without --model a small scorer for it is trained, once"
+    parser.add_argument("--tokenizer", type=file_name, metavar="NAME_OR_DIR", help=taken)
+    parser.add_argument(
+        "--signal", help="what to colour by: surprise (default, where the scorer gives it), rarity or gain"
+    )
+    parser.add_argument("--span", metavar="START:END", help="show these seconds of a recording only")
+    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="one JSON object a token and line, instead of colours")
+    page = "write a page: a text as a heat map; a recording to hear, its score above its spectrogram"
+    output.add_argument("--html", type=output_file, metavar="OUT", help=page)
+    output.add_argument(
+        "--image",
+        type=output_file,
+        metavar="OUT",
+        help="write that picture of a recording, as SVG; for both, - is standard output",
+    )
+
+
+def _score(asked: argparse.Namespace) -> None:
+    from .render_text import show
+
+    given = (asked.file, asked.encoding, asked.model, asked.signal, asked.device)
+    written = {"as_json": asked.json, "html": asked.html, "image": asked.image}
+    show(*given, tokenizer=asked.tokenizer, span=asked.span, **written)
+
+
+_SCORE = Command(
+    "score every token of a text or unit of a recording: how surprising, how rare, how much the context told",
+    _score_arguments,
+    _score,
+    """\
+examples:
+  vqmem score book.txt | less -R
+  vqmem score book.txt --signal gain --html book.html
+  vqmem score book.txt --tokenizer HuggingFaceTB/SmolLM2-135M
+  cat book.txt | vqmem score - --json | head
+  vqmem score clip.flac --html clip.html
+  vqmem score talk.mp3 --span 60:90 --signal gain --image talk.svg
+An object of --json has the keys text, start, end (characters; a byte order mark is dropped and does not count), score
+(the surprise), rarity, gain (nats) and code. For a recording it has unit instead of text (frame, its number, where the
+run scores frames) and start and end in seconds. Recordings are told by what is in the file. The scorer `reuse` has
+no surprise and therefore no score.
+surprise: how badly the token is rebuilt from its code and what came before; rarity: from its code alone;
+gain = rarity - surprise: how much the context told about it.""",
+)
+
+
+COMMANDS = {"score": _SCORE}
