@@ -7,7 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 WORKERS ?= auto
-BENCHMARKS := $(wildcard benchmarks/*.py)
+BENCHMARKS := $(wildcard benchmarks/*/[!_]*.py)
 
 .PHONY: setup demo test test-compat lint bench clean
 .DEFAULT_GOAL := setup

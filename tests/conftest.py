@@ -1,10 +1,7 @@
 """Shared by all tests: shape checks are on, threads are few, and real data is found or its absence named."""
 
-import importlib
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import jaxtyping
 import pytest
@@ -27,14 +24,6 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pretrained") / "tokenizer"
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def benchmark_module() -> Iterator[Callable[[str], ModuleType]]:
-    """Imports a module of ``benchmarks/`` by its name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-        yield importlib.import_module
 
 
 @pytest.fixture

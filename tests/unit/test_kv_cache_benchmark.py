@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import inspect
 import random
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -22,13 +21,13 @@ CACHE = "cache" if "cache" in inspect.signature(LlamaForCausalLM.forward).parame
 
 
 @pytest.fixture
-def streams(benchmark_module: Callable[[str], ModuleType]) -> ModuleType:
-    return benchmark_module("_kv_streams")
+def streams() -> ModuleType:
+    return importlib.import_module("vqmem.benchmarks.kv._streams")
 
 
 @pytest.fixture
 def tables(streams: ModuleType) -> ModuleType:
-    return importlib.import_module("_kv_tables")
+    return importlib.import_module("vqmem.benchmarks.kv._tables")
 
 
 def test_a_gap_is_the_distance_to_the_last_time(streams: ModuleType) -> None:
@@ -89,7 +88,7 @@ def test_the_best_closes_most_of_the_gap_at_no_loss(tables: ModuleType) -> None:
 
 @pytest.mark.parametrize("task", ["number in noise", "number in prose", "uuid in prose"])
 def test_a_quiz_hides_one_value_and_asks_for_its_key(streams: ModuleType, task: str) -> None:
-    needle = importlib.import_module("_kv_needle")
+    needle = importlib.import_module("vqmem.benchmarks.kv._needle")
     prose = " ".join(f"word{i}{'.' * (i % 9 == 0)}" for i in range(2000))
     one, same, other = (needle.quiz(task, prose, 300, random.Random(seed)) for seed in (1, 1, 2))
     assert one == same != other
@@ -101,7 +100,7 @@ def test_a_quiz_hides_one_value_and_asks_for_its_key(streams: ModuleType, task: 
 
 
 def test_hits_are_told_by_task_and_against_ours(streams: ModuleType) -> None:
-    quizzes = importlib.import_module("_kv_quizzes")
+    quizzes = importlib.import_module("vqmem.benchmarks.kv._quizzes")
     none, half = np.zeros(8), np.repeat([0.0, 100.0], 4)
     hits = {("a", 9): {"ours": none + 100, "other": none}, ("a", 5): {"ours": half, "other": none}}
     hits[("b", 9)] = {"ours": half, "other": half - half}
@@ -139,7 +138,7 @@ class Shortest(Newest):
 
 
 def test_a_press_by_position_is_our_policy_by_position(streams: ModuleType) -> None:
-    presses = importlib.import_module("_kv_presses")
+    presses = importlib.import_module("vqmem.benchmarks.kv._presses")
     model, ids = _tiny(), torch.randint(1, 30, (2, 5 * streams.CHUNK))
     ours = streams.read(model, VQMemCache(model, 96, "sink_recent", sinks=4), ids)
     theirs, whole = (presses.PressCache(model, Newest(), slots, 4) for slots in (96, 400))
@@ -153,7 +152,7 @@ def test_a_press_by_position_is_our_policy_by_position(streams: ModuleType) -> N
 
 
 def test_each_layer_and_head_keeps_slots_of_its_own(streams: ModuleType) -> None:
-    presses = importlib.import_module("_kv_presses")
+    presses = importlib.import_module("vqmem.benchmarks.kv._presses")
     model, ids = _tiny(), torch.randint(1, 30, (1, 2 * streams.CHUNK))
     full, few = DynamicCache(), presses.PressCache(model, Shortest(), 40, 4)
     with torch.no_grad():
@@ -171,7 +170,7 @@ def test_each_layer_and_head_keeps_slots_of_its_own(streams: ModuleType) -> None
 
 @needs_kvpress
 def test_presses_go_on_with_slots_missing(streams: ModuleType) -> None:
-    presses = importlib.import_module("_kv_presses")
+    presses = importlib.import_module("vqmem.benchmarks.kv._presses")
     model, ids = _tiny(), torch.randint(1, 30, (2, 4 * streams.CHUNK))
     for parameter in model.parameters():  # so that attention is not flat
         if parameter.ndim == 2:
@@ -192,7 +191,7 @@ def test_presses_go_on_with_slots_missing(streams: ModuleType) -> None:
 def test_every_scorer_press_of_kvpress_is_measured_or_its_absence_explained(streams: ModuleType) -> None:
     import kvpress
 
-    presses = importlib.import_module("_kv_presses")
+    presses = importlib.import_module("vqmem.benchmarks.kv._presses")
     every = {
         name.removesuffix("Press")
         for name, kind in vars(kvpress).items()
@@ -203,7 +202,7 @@ def test_every_scorer_press_of_kvpress_is_measured_or_its_absence_explained(stre
 
 @needs_kvpress
 def test_presses_that_look_ahead_are_told_where_the_text_is(streams: ModuleType) -> None:
-    presses = importlib.import_module("_kv_presses")
+    presses = importlib.import_module("vqmem.benchmarks.kv._presses")
     model, told = _tiny(), []
     cache = presses.PressCache(model, presses.make("kvpress ExpectedAttention"), 96, 4)
     rotary = model.model.rotary_emb
@@ -228,7 +227,7 @@ POLICIES: list[tuple[Any, str | None]] = [
 def test_a_text_cut_down_afterwards_is_what_the_cache_holds(
     streams: ModuleType, policy: Any, scorer: str | None
 ) -> None:
-    whole = importlib.import_module("_kv_whole")
+    whole = importlib.import_module("vqmem.benchmarks.kv._whole")
     model, text, question = _tiny(), torch.randint(1, 30, (1, 90)), torch.randint(1, 30, (1, 5))
     unigram = None
     if scorer:
@@ -259,7 +258,7 @@ def test_a_text_cut_down_afterwards_is_what_the_cache_holds(
 
 @needs_kvpress
 def test_kvzip_hides_its_share_of_all_slots(streams: ModuleType, tokenizer_folder: Path) -> None:
-    whole = importlib.import_module("_kv_whole")
+    whole = importlib.import_module("vqmem.benchmarks.kv._whole")
     model, text, question = _tiny(300), torch.randint(1, 300, (1, 80)), torch.randint(1, 300, (1, 5))
     model.config.name_or_path = str(tokenizer_folder)
     reading = whole.Reading(model, text, ["kvpress Knorm"], [20], 4)
@@ -276,7 +275,7 @@ def test_kvzip_hides_its_share_of_all_slots(streams: ModuleType, tokenizer_folde
 
 
 def test_an_answer_is_over_when_it_is_right_or_cannot_become_so(streams: ModuleType) -> None:
-    whole = importlib.import_module("_kv_whole")
+    whole = importlib.import_module("vqmem.benchmarks.kv._whole")
     over = whole.hopeless(_Digits(), "407", 6)
     told = {said: over([int(x) for x in said]) for said in ("", "407", "1407", "9", "1235", "12345", "12344", "122240")}
     assert [said for said, done in told.items() if done] == ["407", "1407", "12345"]
@@ -295,7 +294,7 @@ class _Digits:
 
 
 def test_bytes_are_all_slots_and_what_attention_is_given(streams: ModuleType) -> None:
-    costs = importlib.import_module("_kv_cost")
+    costs = importlib.import_module("vqmem.benchmarks.kv._cost")
     model = _tiny()
     most, slot, known = costs.bytes_held(
         model, VQMemCache(model, costs.CAPACITY, "sink_recent"), torch.ones(1, 2 * costs.CHUNK, dtype=torch.long)
@@ -307,7 +306,7 @@ def test_bytes_are_all_slots_and_what_attention_is_given(streams: ModuleType) ->
 
 
 def test_caches_are_copied_on_the_way_and_decode_in_turns(streams: ModuleType) -> None:
-    costs = importlib.import_module("_kv_cost")
+    costs = importlib.import_module("vqmem.benchmarks.kv._cost")
     model, lengths = _tiny(), [costs.CHUNK, 2 * costs.CHUNK]
     ids = torch.ones(1, 2 * costs.CHUNK, dtype=torch.long)
     copies = costs.after(model, VQMemCache(model, costs.CAPACITY, "sink_recent"), ids, lengths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 from types import ModuleType
 
 import numpy as np
@@ -15,8 +15,8 @@ times = st.lists(st.integers(0, 40).map(lambda step: step / 100), max_size=8, un
 
 
 @pytest.fixture(scope="module")
-def peaks(benchmark_module: Callable[[str], ModuleType]) -> ModuleType:
-    return benchmark_module("_boundaries")
+def peaks() -> ModuleType:
+    return importlib.import_module("vqmem.benchmarks.speech._boundaries")
 
 
 def most(true: list[float], found: list[float]) -> int:

@@ -6,7 +6,6 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,13 +14,13 @@ import pytest
 
 
 @pytest.fixture
-def results(benchmark_module: Callable[[str], ModuleType]) -> ModuleType:
-    return benchmark_module("_results")
+def results() -> ModuleType:
+    return importlib.import_module("vqmem.benchmarks._results")
 
 
 @pytest.fixture
 def page(results: ModuleType) -> ModuleType:
-    return importlib.import_module("results_page")
+    return importlib.import_module("vqmem.benchmarks.report.results_page")
 
 
 def example(results: ModuleType, **changes: object) -> Any:
@@ -142,7 +141,7 @@ def test_the_check_names_what_is_not_up_to_date(
 def test_any_chart_is_drawn_inside_its_frame(
     results: ModuleType, page: ModuleType, points: list[list[float]], log_x: bool
 ) -> None:
-    chart = importlib.import_module("_chart")
+    chart = importlib.import_module("vqmem.benchmarks.report._chart")
     root = ET.fromstring(chart.draw(results.Chart("t < u", "x", "y", [results.Series("s & r", points)], log_x)))
     marks = [(float(c.get("cx", "nan")), float(c.get("cy", "nan"))) for c in root.findall(".//{*}circle")]
     assert len(marks) == len(points)
@@ -151,7 +150,7 @@ def test_any_chart_is_drawn_inside_its_frame(
 
 
 def test_ticks_enclose_or_lie_between(page: ModuleType) -> None:
-    chart = importlib.import_module("_chart")
+    chart = importlib.import_module("vqmem.benchmarks.report._chart")
     for low, high in ((0.0, 1.0), (0.13, 0.87), (-3.0, 5000.0), (2.0, 2.0), (0.0, 0.0)):
         outer, inner = chart.ticks(low, high), chart.ticks(low, high, inside=True)
         assert outer[0] - 1e-6 <= low <= high <= outer[-1] + 1e-6
@@ -162,7 +161,7 @@ def test_ticks_enclose_or_lie_between(page: ModuleType) -> None:
 
 
 def test_a_chart_of_nothing_is_refused(results: ModuleType, page: ModuleType) -> None:
-    chart = importlib.import_module("_chart")
+    chart = importlib.import_module("vqmem.benchmarks.report._chart")
     with pytest.raises(ValueError, match="no points"):
         chart.draw(results.Chart("t", "x", "y", []))
     with pytest.raises(ValueError, match="logarithmic"):

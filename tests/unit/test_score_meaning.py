@@ -1,7 +1,6 @@
 """Words are aligned across tokenizers, and the correlations and their intervals are what they are called."""
 
 import importlib
-from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -15,13 +14,13 @@ from vqmem.registry import build
 
 
 @pytest.fixture(scope="session")
-def words(benchmark_module: Callable[[str], ModuleType]) -> ModuleType:
-    return benchmark_module("_words")
+def words() -> ModuleType:
+    return importlib.import_module("vqmem.benchmarks.text._words")
 
 
 @pytest.fixture
 def meaning(words: ModuleType) -> ModuleType:
-    return importlib.import_module("score_meaning")
+    return importlib.import_module("vqmem.benchmarks.text.score_meaning")
 
 
 def test_excerpts_are_spread_over_every_document(words: ModuleType) -> None:
@@ -107,7 +106,7 @@ def test_correlations_of_readings_are_labelled_and_resampled_jointly(meaning: Mo
 
 
 def test_the_unigram_is_counted_on_all_of_the_corpus(meaning: ModuleType) -> None:
-    scorers = importlib.import_module("_scorers")
+    scorers = importlib.import_module("vqmem.benchmarks.text._scorers")
     corpus = importlib.import_module("vqmem.recipes.lm.corpus")
     tokenizer = build("front-ends", "bytes").fit([])
     items = corpus.passages([Document("d", "aab" * 10)], tokenizer, 8)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -16,8 +16,8 @@ PASSAGES = 8
 
 
 @pytest.fixture(scope="module")
-def told(benchmark_module: Callable[[str], ModuleType]) -> ModuleType:
-    return benchmark_module("speech_memories")
+def told() -> ModuleType:
+    return importlib.import_module("vqmem.benchmarks.speech.memories")
 
 
 def comparison(folder: Path, passages: int = PASSAGES, largest: int = 64) -> Path:

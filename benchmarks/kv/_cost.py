@@ -1,0 +1,164 @@
+"""What a bounded cache costs: bytes at their most, time a token however long the stream, and what the scorer adds."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DynamicCache
+from vqmem.benchmarks._results import figure
+from vqmem.benchmarks.kv._argument import passed
+from vqmem.benchmarks.kv.kv_stream import held
+from vqmem.memory.huggingface.cache import VQMemCache
+
+CAPACITY, CHUNK = 256, 512
+"""Slots, and tokens that a prompt is read in at a time."""
+LENGTHS = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
+"""Tokens read before decoding is timed, in whole chunks."""
+AGAINST = 8_192
+"""The length at which `DynamicCache` decodes the same."""
+
+
+def cost(
+    model: Any,
+    scorers: Mapping[str, nn.Module],
+    make: Callable[[str | None], VQMemCache],
+    ids: Int[Tensor, "1 time"],
+    quick: bool,
+) -> dict[str, Any]:
+    """All figures. ``make`` gives an empty cache with a scorer or, for None, without; ``ids`` is a long text.
+
+    Bytes and the time of decoding are those with the last of the scorers.
+    """
+    lengths = LENGTHS[:1] if quick else LENGTHS
+    figures = decoding_figures(model, lambda: make(list(scorers)[-1]), ids, lengths, 4 if quick else 32)
+    seconds = prefill(model, make, [None, *scorers], ids[:, : CHUNK if quick else 4 * CHUNK], 1 if quick else 3)
+    whole = flops(lambda: model(ids[:, :CHUNK]))
+    for name, scorer in scorers.items():
+        added, share = seconds[name] / seconds[None] - 1, scorer_flops(scorer, ids[:, :CHUNK]) / whole
+        more = {"seconds": round(seconds[name], 3), "without": round(seconds[None], 3)}
+        figures[f"prefill time added, {name}"] = figure(round(100 * added, 2), "%", 5.0, least=False, **more)
+        figures[f"FLOPs, {name}"] = figure(round(100 * share, 3), "% of the model's", 2.0, least=False)
+    return figures
+
+
+def decoding_figures(
+    model: Any, make: Callable[[], VQMemCache], ids: Int[Tensor, "1 time"], lengths: Sequence[int], count: int
+) -> dict[str, Any]:
+    """Bytes at their most, time a token by length, and against `DynamicCache`."""
+    most, slot, known = bytes_held(model, make(), ids)
+    last = min(AGAINST, lengths[-1])
+    caches: dict[Any, Any] = {**after(model, make(), ids, lengths), "DynamicCache": filled(model, last)}
+    seconds = decoding(model, caches, count)
+    theirs = seconds.pop("DynamicCache")
+    middle = statistics.median(seconds.values())
+    apart = max(abs(spent / middle - 1) for spent in seconds.values())
+    milliseconds = {f"{length}, ms": round(1e3 * spent, 1) for length, spent in seconds.items()}
+    share, speed = most / (slot * (CAPACITY + CHUNK)), theirs / seconds[last]
+    return {
+        "bytes": figure(round(share, 4), "of budget + chunk", 1.0, least=False, most=most, bookkeeping=known),
+        "time a token": figure(round(100 * apart, 1), "% from the middle at most", 10.0, least=False, **milliseconds),
+        f"tokens/s at {last}": figure(round(speed, 2), "x DynamicCache", 2.0, DynamicCache_ms=round(1e3 * theirs, 1)),
+    }
+
+
+@torch.no_grad()
+def bytes_held(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"]) -> tuple[int, int, int]:
+    """Most bytes at any layer while two chunks and a token are read; those of one slot; and of bookkeeping."""
+    moments = watch(cache)
+    for new in (*ids[:, : 2 * CHUNK].split(CHUNK, 1), ids[:, :1]):
+        model(new, **passed(cache), logits_to_keep=1)
+    slot = sum(2 * layer.keys[:, :, :1].nbytes for layer in cache.layers)
+    return max(moments), slot, cache.nbytes - slot * CAPACITY
+
+
+@torch.no_grad()
+def after(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"], lengths: Sequence[int]) -> dict[int, VQMemCache]:
+    """Copies of the cache as it was after so many tokens, which are multiples of a chunk."""
+    copies = {}
+    for done, new in enumerate(ids[:, : lengths[-1]].split(CHUNK, 1), 1):
+        model(new, **passed(cache), logits_to_keep=1)
+        if done * CHUNK in lengths:
+            copies[done * CHUNK] = copy.deepcopy(cache)
+    return copies
+
+
+@torch.no_grad()
+def decoding(model: Any, caches: Mapping[Any, Any], count: int) -> dict[Any, float]:
+    """Median seconds a token with each cache. They take turns, so that what else the machine does hits all alike."""
+    seconds: dict[Any, list[float]] = {name: [] for name in caches}
+    new = torch.ones(1, 1, dtype=torch.long)
+    for _ in range(count + 2):
+        for name, cache in caches.items():
+            start = time.process_time()
+            model(new, **passed(cache))
+            seconds[name].append(time.process_time() - start)
+    return {name: statistics.median(spent[2:]) for name, spent in seconds.items()}
+
+
+def watch(cache: VQMemCache) -> list[int]:
+    """Bytes at each layer of the passes to come: what all layers hold, and besides what attention is given here."""
+    moments: list[int] = []
+
+    def watched(update: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
+        def both(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+            keys, values = update(*args, **kwargs)
+            moments.append(held(cache) + keys.nbytes + values.nbytes)
+            return keys, values
+
+        return both
+
+    for layer in cache.layers:
+        layer.update = watched(layer.update)
+    return moments
+
+
+def filled(model: Any, length: int) -> DynamicCache:
+    """A `DynamicCache` of random keys and values, on whose values no time depends."""
+    config, cache = model.config, DynamicCache()
+    width = config.hidden_size // config.num_attention_heads
+    for layer in range(config.num_hidden_layers):
+        keys = torch.randn(1, config.num_key_value_heads, length, width, dtype=model.dtype)
+        cache.update(keys, keys.clone(), layer)
+    return cache
+
+
+@torch.no_grad()
+def prefill(
+    model: Any,
+    make: Callable[[str | None], VQMemCache],
+    names: Sequence[str | None],
+    ids: Int[Tensor, "1 time"],
+    times: int,
+) -> dict[str | None, float]:
+    """Seconds a chunk of ``ids`` with each scorer: medians over chunks and runs, which take turns."""
+    seconds: dict[str | None, list[float]] = {name: [] for name in names}
+    for _ in range(times):
+        caches = {name: make(name) for name in names}
+        for new in ids.split(CHUNK, 1):
+            for name, cache in caches.items():
+                start = time.process_time()
+                model(new, **passed(cache), logits_to_keep=1)
+                seconds[name].append(time.process_time() - start)
+    return {name: statistics.median(spent) for name, spent in seconds.items()}
+
+
+@torch.no_grad()
+def flops(call: Callable[[], Any]) -> int:
+    """Of the matrix products, attention among them, of what is called."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def scorer_flops(scorer: Any, ids: Int[Tensor, "1 time"]) -> int:
+    """Of scoring a text. The fused LSTM, which torch does not count, is two for each weight and token."""
+    fused = sum(x.numel() for part in scorer.modules() if isinstance(part, nn.LSTM) for x in part.parameters())
+    return flops(lambda: scorer.score(ids, scorer.initial_state(1))) + 2 * fused * ids.shape[1]

@@ -1,0 +1,200 @@
+"""A text read whole and once, then cut down to fewer slots in many ways, and the same question put to each.
+
+Nothing is evicted before the text has been read, so its keys and values are the same for all. What policies and presses
+want to see of the pass is noted on the way; then each says what it keeps, and all answer as rows of a batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import DynamicCache
+from vqmem.benchmarks.kv._argument import passed
+from vqmem.benchmarks.kv._presses import BY_SHARE, CallThrough, best, make, prepare, recent, score, take
+from vqmem.memory.bank import Memory
+from vqmem.memory.huggingface.arguments import require_match, resolve
+from vqmem.memory.huggingface.attention import AttentionRecorder, RecordingMask, mask_of
+from vqmem.memory.huggingface.hooks import attach
+from vqmem.memory.huggingface.hooks import score as score_tokens
+from vqmem.memory.policy import Guard, Seen
+
+QUERIES = 64
+"""Newest tokens whose attention is noted: enough for `tova` and `snapkv`, not for `h2o`."""
+Kept = Sequence[Int[Tensor, "heads slots"]]
+"""The slots that stay, layer by layer."""
+
+
+class Reading(DynamicCache):
+    """The keys and values of a text ``[1, time]``, and what was seen while it was read.
+
+    ``kept`` tells what each of ``presses`` keeps of it with each of ``capacities`` slots, by name and capacity.
+    """
+
+    layers: Any
+
+    @torch.no_grad()
+    def __init__(
+        self, model: Any, ids: Int[Tensor, "1 time"], presses: Sequence[str], counts: Sequence[int], sinks: int
+    ) -> None:
+        super().__init__()
+        self.ids, self.sinks = ids, sinks
+        self.presses = {name: make(name, streaming=False) for name in presses}
+        self.kept: dict[tuple[str, int], list[Tensor]] = {(name, count): [] for name in presses for count in counts}
+        self.norms = torch.zeros(ids.shape)
+        self.weights, self.recorder = torch.zeros(0), AttentionRecorder(QUERIES)
+        self.implementation, self.dtype = model.config._attn_implementation, model.dtype
+        detach = attach(model, self, prepare(model, self.presses.values()))
+        model(ids, **passed(self), logits_to_keep=1)
+        detach()
+
+    def begin(self, named: dict[str, Any]) -> CallThrough:
+        """Called before the pass."""
+        valid = torch.ones_like(self.ids, dtype=torch.bool)
+        mask = mask_of(valid[:, :0], valid, self.implementation, self.dtype)
+        named["attention_mask"] = RecordingMask.of(mask, self.recorder)
+        return CallThrough(self)
+
+    def judge(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
+        """Called after each attention module."""
+        held = self.layers[layer.layer_idx]
+        self.norms += held.keys.float().norm(dim=-1).mean(dim=1)
+        scores: dict[str, Tensor] = {}
+        for (name, capacity), kept in self.kept.items():
+            if name in BY_SHARE or name not in scores:
+                scores[name] = score(self.presses[name], layer, inputs, held, None, capacity, 0)
+            kept.append(best(scores[name], capacity, self.sinks)[0])
+
+    def finish(self) -> None:
+        """Called after the pass."""
+        self.norms /= len(self.layers)
+        self.weights = self.recorder.weights
+
+    def fail(self) -> None:
+        """Called where the pass did not end: there is nothing to read then."""
+
+    def by_policy(self, policy: Any, scorer: Any, capacity: int) -> list[Tensor]:
+        """What `vqmem.memory.huggingface.cache.VQMemCache` keeps that reads the text with so many slots, by layer."""
+        memory = Memory(capacity, resolve(policy, scorer), guard=Guard(self.sinks, recent(capacity, self.sinks)))
+        require_match(memory.policy, scorer)
+        valid = torch.ones_like(self.ids, dtype=torch.bool)
+        positions = torch.arange(self.ids.shape[1])[None]
+        state = None if scorer is None else scorer.initial_state(1)
+        scores, _ = score_tokens(scorer, self.ids, valid, state)
+        held = memory.append(memory.empty((positions,)), (positions,), self.ids, positions, scores, valid)
+        if memory.observes:
+            queries = getattr(memory.policy, "queries", None) or QUERIES
+            held = memory.observe(held, Seen(positions, valid, self.weights[:, -queries:], self.norms))
+        kept = memory.fit(held, positions[:, -1] + 1).state.slots.payload[0]
+        return [kept.expand(layer.keys.shape[1], -1) for layer in self.layers]
+
+    def cut(self, rows: Sequence[Kept]) -> DynamicCache:
+        """A cache with a row for each of the ways to keep as many slots."""
+        cache = DynamicCache()
+        for number, layer in enumerate(self.layers):
+            kept = torch.stack([row[number] for row in rows])
+            keys, values = (take(x.expand(len(rows), -1, -1, -1), kept) for x in (layer.keys, layer.values))
+            cache.update(keys, values, number)
+        return cache
+
+
+@torch.no_grad()
+def answer(
+    model: Any,
+    cache: Any,
+    question: Int[Tensor, "1 time"],
+    start: int,
+    rows: int,
+    most: int,
+    over: Callable[[list[int]], bool],
+    shrink: bool = True,
+) -> list[list[int]]:
+    """Greedy tokens of each row, at most so many; ``start`` is the position of the question's first token.
+
+    A row whose tokens ``over`` says to be enough is not listened to any more, and leaves the batch with others if half
+    of it is over. When all are, it ends.
+    """
+    new, said, asked = question.expand(rows, -1), [[] for _ in range(rows)], list(range(rows))
+    for _ in range(most):
+        positions = torch.arange(start, start + new.shape[1]).expand(len(asked), -1)
+        logits = model(new, **passed(cache), position_ids=positions, logits_to_keep=1).logits
+        start, new = start + new.shape[1], logits[:, -1:].argmax(-1)
+        for row, token in zip(asked, new[:, 0].tolist(), strict=True):
+            if not over(said[row]):
+                said[row].append(token)
+        left = [place for place, row in enumerate(asked) if not over(said[row])]
+        if not left:
+            break
+        if shrink and 2 * len(left) <= len(asked):
+            cache.batch_select_indices(torch.tensor(left))
+            asked, new = [asked[place] for place in left], new[left]
+    return said
+
+
+def hopeless(tokenizer: Any, value: str, most: int) -> Callable[[list[int]], bool]:
+    """Whether an answer of so many tokens at most is right already or cannot become so, told from how it begins.
+
+    It cannot where fewer tokens are left than the tokenizer makes of what is missing, give or take one.
+    """
+    missing = [len(tokenizer(value[n:], add_special_tokens=False).input_ids) - 1 for n in range(len(value) + 1)]
+
+    def over(said: list[int]) -> bool:
+        text = tokenizer.decode(said) if said else ""
+        if value in text or (said and said[-1] == tokenizer.eos_token_id):
+            return True
+        begun = next(n for n in range(len(value), -1, -1) if text.endswith(value[:n]))
+        return len(said) + missing[begun] > most
+
+    return over
+
+
+def zipped(model: Any, reading: Reading, shares: Sequence[float]) -> list[list[tuple[Tensor, ...]]]:
+    """What kvpress's KVzip hides from each layer for each share kept, as it is told to attention: rows, heads, slots.
+
+    It reads the text again, and then chooses among all slots of all layers and heads at once; it has no guards but its
+    sinks. Its tokenizer is that of ``model.config.name_or_path``.
+    """
+    from kvpress import KVzipPress
+
+    logging.getLogger("kvpress").setLevel(logging.ERROR)  # it warns of its cost every time
+    hidden: list[list[tuple[Tensor, ...]]] = []
+
+    class Shared(KVzipPress):
+        def compress_post(self, model: Any) -> None:
+            for share in shares:
+                self.compression_ratio = 1 - share
+                super().compress_post(model)
+                hidden.append([layer.self_attn.masked_key_indices for layer in model.model.layers])
+
+    press = Shared(0.5)
+    with torch.no_grad(), press(model):
+        press._context_ids, press._cache = reading.ids, reading  # as if the text had been read here
+    _hide(model, [None] * len(reading.layers))
+    return hidden
+
+
+def answer_hidden(
+    model: Any, reading: Reading, hidden: Sequence[Sequence[tuple[Tensor, ...]]], question: Tensor, **how: Any
+) -> list[list[int]]:
+    """`answer` of a row to which nothing is hidden, and of one for each of ``hidden``."""
+    rows = 1 + len(hidden)
+    whole = [torch.arange(reading.ids.shape[1]).expand(layer.keys.shape[1], -1) for layer in reading.layers]
+    if hidden:
+        shifted = [
+            [(own[0] + row, own[1], own[2]) for row, own in enumerate(layer, 1)] for layer in zip(*hidden, strict=True)
+        ]
+        _hide(model, [tuple(torch.cat(part) for part in zip(*layer, strict=True)) for layer in shifted])
+    try:
+        return answer(model, reading.cut([whole] * rows), question, reading.ids.shape[1], rows, shrink=False, **how)
+    finally:
+        _hide(model, [None] * len(reading.layers))
+
+
+def _hide(model: Any, by_layer: Sequence[tuple[Tensor, ...] | None]) -> None:
+    """Tell kvpress's attention which slots it is not to see."""
+    for layer, indices in zip(model.get_decoder().layers, by_layer, strict=True):
+        layer.self_attn.masked_key_indices = indices

@@ -1,0 +1,100 @@
+"""Boundaries from peaks of a curve: how they are picked, counted, and compared with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from vqmem.benchmarks.speech._phones import FRAME
+from vqmem.recipes.compare.statistics import expanded_tail
+from vqmem.recipes.speech.unit_metrics import matches
+
+PROMINENCES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5)
+"""Standard deviations of the clip's curve."""
+DISTANCES = (1, 2, 3, 4)
+"""Frames between peaks, at least."""
+LAGS = (-2, -1, 0, 1, 2)
+"""Frames from the start of the frame of a peak to its boundary."""
+
+
+class Picking(NamedTuple):
+    """Which peaks count, and where their boundaries lie."""
+
+    prominence: float
+    distance: int
+    lag: int
+
+
+GRID = [Picking(*values) for values in product(PROMINENCES, DISTANCES, LAGS)]
+
+
+def pick(curve: Float[np.ndarray, " frames"], picking: Picking) -> list[float]:
+    """The boundaries in rising seconds, at the starts of frames; none outside the clip."""
+    from scipy.signal import find_peaks
+
+    standard = (curve - curve.mean()) / (curve.std() or 1.0)
+    peaks, _ = find_peaks(standard, prominence=picking.prominence, distance=picking.distance)
+    return [frame * FRAME for frame in (peaks + picking.lag).tolist() if 0 < frame < len(curve)]
+
+
+def even(seconds: float, rate: float) -> list[float]:
+    """Boundaries at equal distances, ``rate`` a second."""
+    return [(number + 0.5) / rate for number in range(int(seconds * rate))]
+
+
+def counts(truths: Sequence[Sequence[float]], found: Sequence[Sequence[float]]) -> Int[np.ndarray, "clip 3"]:
+    """Matched within 20 ms one to one, true and found boundaries of each clip."""
+    return np.array([[matches(true, finds), len(true), len(finds)] for true, finds in zip(truths, found, strict=True)])
+
+
+def choose(truths: Sequence[Sequence[float]], curves: Sequence[Sequence[np.ndarray]]) -> Picking:
+    """The picking of the grid with the best F1 over clips, whose curves are given for every seed."""
+
+    def f1(picking: Picking) -> float:
+        by_seed = [counts(truths, [pick(curve, picking) for curve in seed]).sum(0) for seed in curves]
+        return figures(np.sum(by_seed, axis=0))["F1"]
+
+    return max(GRID, key=f1)
+
+
+def figures(total: Sequence[float] | Int[np.ndarray, " 3"]) -> dict[str, float]:
+    """Precision, recall, F1 and the R-value (Räsänen et al., 2009), which too many boundaries do not raise."""
+    hits, truths, finds = map(float, total)
+    precision, recall = hits / max(1.0, finds), hits / max(1.0, truths)
+    more = finds / max(1.0, truths) - 1
+    first, second = math.hypot(1 - recall, more), (recall - 1 - more) / math.sqrt(2)
+    return {
+        "precision": precision,
+        "recall": recall,
+        "F1": 2 * hits / max(1.0, truths + finds),
+        "R-value": 1 - (abs(first) + abs(second)) / 2,
+    }
+
+
+def intervals(
+    methods: Mapping[str, Int[np.ndarray, "seed clip 3"]], rivals: Sequence[str], resamples: int = 10_000
+) -> tuple[dict[str, list[float]], dict[str, dict[str, list[float]]]]:
+    """95 % intervals of each method's F1, and of its differences from ``rivals``: the same clips are drawn for all.
+
+    Counts are summed over seeds. The ends are those of the expanded percentile interval, as in the comparison.
+    """
+    summed = {name: of.sum(0).astype(float) for name, of in methods.items()}
+    clips = len(next(iter(summed.values())))
+    picked = np.random.default_rng(0).integers(clips, size=(resamples, clips))
+    weights = np.stack([np.bincount(row, minlength=clips) for row in picked])
+    drawn = {name: (totals := weights @ of)[:, 0] * 2 / totals[:, 1:].sum(1) for name, of in summed.items()}
+    tail = expanded_tail(clips)
+
+    def ends(values: np.ndarray) -> list[float]:
+        return [round(float(end), 4) for end in np.quantile(values, [tail, 1 - tail])]
+
+    own = {name: ends(values) for name, values in drawn.items()}
+    apart = {
+        name: {rival: ends(values - drawn[rival]) for rival in rivals if rival != name}
+        for name, values in drawn.items()
+    }
+    return own, apart

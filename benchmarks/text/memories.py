@@ -1,0 +1,131 @@
+"""Make a result of a comparison.
+
+    python benchmarks/text/memories.py runs/novels/summary.json [--name memories] [--note ...]
+
+The comparison itself is ``vqmem compare``; this turns the summary it wrote into ``docs/results/NAME.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vqmem.benchmarks._results import Chart, Result, Series, write_result
+
+
+def result(summary: Mapping[str, Any], title: str, claim: str, notes: list[str]) -> Result:
+    """The tables (one for each figure and way of training), their intervals, and a chart a figure."""
+    values: dict[str, Any] = {}
+    intervals: dict[str, Any] = {}
+    for metric, spec in summary["metrics"].items():
+        for how in dict.fromkeys(row["train"] for row in summary["rows"]):
+            table = f"{_label(spec)}, {how} training"
+            for row in summary["rows"]:
+                found = row["metrics"].get(metric)
+                if row["train"] != how or found is None:
+                    continue
+                name = f"{row['strategy']} @ {row['budget']}"
+                values.setdefault(table, {})[name] = {
+                    spec["label"]: found["value"],
+                    f"against {summary['baseline']}": found["difference"],
+                    "verdict": found["verdict"],
+                    "by seed": ", ".join(f"{x:.4f}" for x in row["per_seed"][metric]),
+                    "KiB a row": round(row["bytes_held"] / 1024, 1),
+                }
+                if found["low"] is not None:
+                    intervals.setdefault(table, {})[name] = {
+                        spec["label"]: [found["low"], found["high"]],
+                        f"against {summary['baseline']}": [found["difference_low"], found["difference_high"]],
+                    }
+    return Result(
+        title=title,
+        claim=claim,
+        verdict=verdict(values),
+        measured=_measured(summary),
+        values=values,
+        split="{split}: {documents} passages, {tokens} tokens, {bytes} bytes".format(**summary),
+        seeds=summary["seeds"],
+        intervals=intervals,
+        interval_kind="95 %, paired bootstrap over passages, 10,000 times; figures are averaged over the seeds first",
+        charts=[_chart(summary, metric, spec) for metric, spec in summary["metrics"].items()],
+        notes=notes,
+        command=summary["command"],
+        seconds=round(summary["seconds"]),
+    )
+
+
+def verdict(values: Mapping[str, Mapping[str, Any]]) -> str:
+    """At how many of its budgets each strategy is better or worse than the baseline, its interval clear of 0."""
+    said = []
+    for table, rows in values.items():
+        found: dict[str, list[str]] = {}
+        for name, cells in rows.items():
+            if cells["verdict"] != "baseline":
+                found.setdefault(name.rsplit(" @ ", 1)[0], []).append(cells["verdict"])
+        told = []
+        for name, verdicts in found.items():
+            counts = [f"{word} at {verdicts.count(word)}" for word in ("better", "worse") if word in verdicts]
+            told.append(f"{name} {' and '.join(counts) or 'no different at any'} of {len(verdicts)}")
+        said += [f"{table}: {', '.join(told)}"] * bool(told)
+    return f"Against the baseline, at so many budgets: {'; '.join(said)}."
+
+
+def _label(spec: Mapping[str, Any]) -> str:
+    return f"{spec['label']} ({spec['better']} is better)"
+
+
+def _measured(summary: Mapping[str, Any]) -> str:
+    lm, about = summary["config"]["lm"], summary["scorer"]
+    shape = ", ".join(f"{key} {value}" for key, value in lm["shape"].items())
+    native = summary["config"]["native"]["train"]["steps"]
+    gaps = (
+        f"Long-gap tokens have a unigram surprisal of at least {summary['config']['rare']:g} nats and were last seen "
+        "further back than budget + segment. "
+        if "long_gap_nll" in summary["metrics"]
+        else ""
+    )
+    return (
+        f"Transformers ({shape}) read passages of {lm['passage']} tokens in segments of {lm['segment']}; what lies "
+        f"further back is seen through the memory alone. `mixed`: one model a seed, {lm['train']['steps']} updates of "
+        f"{lm['rows'] * lm['segment']} tokens, strategy and budget drawn anew every {lm['hold']} updates; `native`: a "
+        f"model for one memory, {native} updates. {gaps}The scorer of the "
+        f"first seed: rate {about['rate']:.2f} and residual {about['residual']:.2f} bits a token, "
+        f"{about['codes_used']:.0f} codes used, {about['dead_codes']:.0f} dead."
+    )
+
+
+def _chart(summary: Mapping[str, Any], metric: str, spec: Mapping[str, Any]) -> Chart:
+    """Difference from the baseline against slots, of the mixed models."""
+    series: dict[str, list[list[float]]] = {}
+    for row in summary["rows"]:
+        found = row["metrics"].get(metric)
+        if found and row["train"] == "mixed" and found["difference_low"] is not None:
+            point = [row["budget"], found["difference"], found["difference_low"], found["difference_high"]]
+            series.setdefault(row["strategy"], []).append(point)
+    return Chart(
+        f"{spec['label']}: difference from {summary['baseline']}",
+        "slots",
+        f"difference ({spec['better']} is better)",
+        [Series(name, points) for name, points in series.items()],
+        log_x=True,
+    )
+
+
+def main() -> None:
+    """Read the summary, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("summary", type=Path, help="summary.json of a comparison")
+    parser.add_argument("--name", default="memories", help="of the file in docs/results/")
+    parser.add_argument("--title", default="Which memory keeps what, and does it help?")
+    parser.add_argument("--claim", default="A memory kept by score beats one kept by age under the same budget.")
+    parser.add_argument("--note", action="append", default=[], help="a finding to tell beside the figures")
+    flags = parser.parse_args()
+    summary = json.loads(flags.summary.read_text(encoding="utf-8"))
+    print(write_result(flags.name, result(summary, flags.title, flags.claim, flags.note)))
+
+
+if __name__ == "__main__":
+    main()
