@@ -9,7 +9,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-jaxtyping.install_import_hook("vqmem", "beartype.beartype")
+ROOT = Path(__file__).parents[1]
+PARTS = ["data", "memory", "models", "recipes", "tokenizers_", *(path.stem for path in ROOT.glob("[!_]*.py"))]
+jaxtyping.install_import_hook([f"vqmem.{part}" for part in PARTS], "beartype.beartype")
 torch.set_num_threads(1)
 
 

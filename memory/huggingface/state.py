@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Int
@@ -40,6 +40,7 @@ class CacheState:
         return replace(self, memory=memory, scorer=scorer, seen=change(self.seen), shift=change(self.shift))
 
 
+@runtime_checkable
 class BoundedCache(Protocol):
     """What a `ForwardPass` needs of the cache."""
 
