@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import Path
 
 from . import __version__, registry
 from .cli_base import Command, Parser, discard_stdout, prepare_streams
@@ -76,11 +77,12 @@ def _dispatch(argv: list[str]) -> None:
 def _commands() -> dict[str, Command]:
     """Those in the files ``commands.py`` of the folders of `recipes`, then one for each recipe."""
     commands: dict[str, Command] = {}
-    for path in (registry.ROOT / "recipes").glob("*/commands.py"):
+    for path in Path(__file__).parent.glob("recipes/*/commands.py"):
         commands |= importlib.import_module(f"{__package__}.recipes.{path.parent.name}.commands").COMMANDS
     recipes = {name: recipe_command(name) for name in registry.names("recipes")}
     for name in recipes.keys() & commands.keys():
-        print(f"vqmem: the recipe {name!r} is ignored, as that is a command's name; rename it", file=sys.stderr)
+        reason = "as that is the name of a command; rename it"
+        print(f"vqmem: the recipe {name!r} is ignored, {reason}", file=sys.stderr)
         del recipes[name]
     return {**dict(sorted(commands.items())), **recipes}
 

@@ -111,7 +111,9 @@ class Source:
 
     def _splits(self) -> dict[str, Iterator[Row]]:
         """The rows of each split by its name."""
-        path = local_path(self.path) or (existing(self.path) if table_format(self.path) else Path(self.path))
+        path = Path(self.path)
+        if table_format(path) or local_path(self.path):
+            path = existing(path)
         if os.path.exists(path) and not os.path.isdir(path):
             return {"train": self._tables([str(path)])}
         for file in files_below(path) if path.is_dir() else ():

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from ...console import one_line
 from ...memory.scorer import SIGNALS
-from ..reporting.page import HERE
 from ..reporting.sound import PITCH, PITCHES, mel, mel_place, pauses, picture, pitch
 from ..reporting.ticks import ticks
 from .audio import AudioScores
@@ -22,7 +22,7 @@ LEFT, RIGHT, CURVE, SPECTRUM = 58.0, 52.0, (30.0, 150.0), (168.0, 398.0)
 """Margins, and from where to where the curve and the spectrogram reach, in pixels."""
 HEIGHT, NARROWEST, A_SECOND = 448, 1000.0, 90.0
 """Of the whole; width of the shortest recording, and of each second of a longer one."""
-STYLE = HERE / "sound_plot.css"
+STYLE = Path(__file__).with_suffix(".css")
 
 _LIGHT = ":root { --page: #ffffff; --ink: #16191d; --soft: #565f6b; --line: #dfe3e8; --accent: #0b62c4; }\n"
 _KILOHERTZ = (0.5, 1.0, 2.0, 4.0, 8.0)

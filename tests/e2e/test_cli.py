@@ -200,9 +200,10 @@ def test_score_writes_a_page(capsys, tiny_run, sample, tmp_path):
 
 
 def test_score_does_not_depend_on_pieces(tiny_run, monkeypatch):
+    from vqmem.recipes.lm.text_scorer import load_scoring
     from vqmem.recipes.scoring import text as _score
 
-    scoring = _score.load_scoring(tiny_run)
+    scoring = load_scoring(tiny_run)
     text = SAMPLE * 9 + " " * 50 + "end"
     whole = [token for chunk in _score.score_text(text, scoring) for token in chunk]
     cut = _score.cut

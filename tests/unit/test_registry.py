@@ -142,7 +142,7 @@ def test_a_broken_recipe_leaves_the_other_commands_usable(tmp_path, monkeypatch,
     (tmp_path / "recipes" / "mine" / "__init__.py").write_text("")
     monkeypatch.setattr(registry, "ROOT", tmp_path)
     assert main(["list", "recipes"]) == 0
-    assert f"broken: {tmp_path}/recipes/mine/recipe.py: FileNotFoundError" in capsys.readouterr().out
+    assert "mine" not in capsys.readouterr().out  # a folder without recipe.py is no recipe
     (tmp_path / "recipes" / "mine" / "recipe.py").write_text("def")
     assert main([]) == 0
     assert "broken: " in capsys.readouterr().out
