@@ -13,7 +13,7 @@ SHOWN = 5
 WIDTH = 100
 
 
-def tell(config: Config, figures: dict[str, Any]) -> str:
+def format_summary(config: Config, figures: dict[str, Any]) -> str:
     """The figures of ``evaluation.json``, the worst utterances, and what to do with the run."""
     ways = figures["ways"]
     width = max(map(len, ways))

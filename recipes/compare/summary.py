@@ -9,7 +9,7 @@ from .findings import headline
 from .recipe import Config
 
 
-def tell(config: Config, summary: dict[str, Any]) -> str:
+def format_summary(config: Config, summary: dict[str, Any]) -> str:
     """The table on the first metric, the headline, and where the report is."""
     metric, spec = next(iter(summary["metrics"].items()))
     rows = [row for row in summary["rows"] if metric in row["metrics"]]

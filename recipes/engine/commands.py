@@ -34,7 +34,7 @@ def _list(asked: argparse.Namespace) -> None:
     if asked.json:
         print(visible(json.dumps(found if asked.kind is None else found[asked.kind], indent=2, ensure_ascii=False)))
         return
-    width = max(len(name) for names in found.values() for name in names)
+    width = max((len(name) for names in found.values() for name in names), default=0)
     for kind, names in found.items():
         if asked.kind is None:
             print(kind)

@@ -79,7 +79,7 @@ def _summary(recipe: Any, config: Any, result: Any) -> str:
     beside = f"{recipe.__package__}.summary"
     if importlib.util.find_spec(beside) is None:
         return f"done; see {getattr(config, 'out', '.')}"
-    return importlib.import_module(beside).tell(config, result)
+    return importlib.import_module(beside).format_summary(config, result)
 
 
 def _configs(name: str) -> Path:

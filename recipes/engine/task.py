@@ -21,7 +21,7 @@ class Task(Protocol):
     module: nn.Module
 
     def initial_state(self) -> Any:
-        """The state before the first step, on the module's device: a tree as `_checkpoint.encode` takes."""
+        """The state before the first step, on the module's device: a tree as `checkpoint.encode` takes."""
         ...
 
     def step(self, batch: Any, state: Any) -> tuple[Loss, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from .recipe import Config
 
 
-def tell(config: Config, figures: dict[str, Any]) -> str:
+def format_summary(config: Config, figures: dict[str, Any]) -> str:
     """The figures of ``evaluation.json`` in a line, and what to do with the units."""
     return (
         f"on the {figures['split']} split: {figures['units_used']} of {config.clusters} units used, perplexity "

@@ -12,7 +12,7 @@ KNOWS_NOTHING = 0.5 * math.log(2 * math.pi * math.e)
 """Nats a dimension of standardised frames under a Gaussian that knows their mean and variance."""
 
 
-def tell(config: Config, figures: dict[str, Any]) -> str:
+def format_summary(config: Config, figures: dict[str, Any]) -> str:
     """The figures of ``evaluation.json`` in a few lines, and what to do with the run."""
     scorer = figures["scorer"]
     nats = ", ".join(f"{name} {scorer[name]:.3f}" for name in SIGNALS)

@@ -38,7 +38,7 @@ class Strategy:
         if "layers" in self.policy.requires:
             raise ValueError(
                 f"strategy {self.name!r}: its policy looks into the layers of a pretrained model (requires 'layers'), "
-                "which the trained memory does not show; use it in vqmem.memory.huggingface.cache.VQMemCache"
+                "which the trained memory does not show; use it in vqmem.VQMemCache"
             )
 
     def memory(self, capacity: int, guard: Guard) -> Memory:

@@ -22,7 +22,7 @@ def render(
 ) -> str:
     """Fill ``{{name}}`` marks of a template with the title, the inlined styles, scripts and data, and ready HTML slots.
 
-    The template is the body of `_page.html`. The shared `_page.css` and `_page.js` come first. The content security
+    The template is the body of `page.html`. The shared `page.css` and `page.js` come first. The content security
     policy allows these very scripts and styles by their hashes and nothing else, so that even a mistake in escaping
     could neither run nor fetch anything.
     """

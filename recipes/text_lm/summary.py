@@ -12,7 +12,7 @@ from ...tokenizers_.base import makes_of, reads_of
 from .recipe import Config
 
 
-def tell(config: Config, figures: dict[str, Any]) -> str:
+def format_summary(config: Config, figures: dict[str, Any]) -> str:
     """The figures of ``evaluation.json`` in a few lines, and what to do with the run."""
     lines = [f"on the {figures['split']} split:"]
     if scorer := figures["scorer"]:

@@ -8,7 +8,7 @@ from typing import Any
 from .recipe import Config
 
 
-def tell(config: Config, figures: dict[str, Any]) -> str:
+def format_summary(config: Config, figures: dict[str, Any]) -> str:
     """The figures of ``evaluation.json`` in a few lines, and what to do with the run."""
     lines = [f"on {figures['clips']} recordings of the {figures['split']} split:"]
     for name, level in figures["levels"].items():

@@ -150,7 +150,8 @@ def test_a_line_of_50_mb_is_scored_as_it_is_read(tiny_run, line):
 from itertools import islice
 from pathlib import Path
 from vqmem.data._reading import read_text
-from vqmem.recipes.scoring.text import load_scoring, score_text
+from vqmem.recipes.lm.text_scorer import load_scoring
+from vqmem.recipes.scoring.text import score_text
 text = read_text("{line}")
 chunks = list(islice(score_text(text, load_scoring(Path("{tiny_run}"))), 8))
 tokens = [token["text"] for chunk in chunks for token in chunk]

@@ -18,7 +18,7 @@ from vqmem.cli import main
 from vqmem.data._audio import Audio
 from vqmem.recipes.engine.config import load
 from vqmem.recipes.text_lm import recipe as text_lm
-from vqmem.recipes.text_lm.summary import tell
+from vqmem.recipes.text_lm.summary import format_summary
 from vqmem.recipes.vqvae.recipe import Config, Crops, VQVAETask, load_vqvae, run
 from vqmem.registry import build
 from vqmem.tokenizers_.base import load_tokenizer, makes_of, reads_of, save_tokenizer
@@ -185,7 +185,7 @@ def test_a_prior_over_the_codes_goes_on_from_a_recording(
 ) -> None:
     told = json.loads((prior / "evaluation.json").read_text())
     assert told["memories"]["surprise@24"]["nll"] > 0
-    after = tell(load(text_lm.Config, prior / "config.yaml"), told)
+    after = format_summary(load(text_lm.Config, prior / "config.yaml"), told)
     assert "bits a sample" in after
     assert f"vqmem generate {prior} --prompt FILE -o out.wav" in after
     asked = ["generate", str(prior), "--prompt", str(recordings / "0.wav"), "--tokens", "30", "--strategy", "surprise"]
