@@ -111,7 +111,7 @@ class MemoryTransformer(nn.Module):
         if "layers" in need:
             raise ValueError(
                 "the policy wants to look into the layers of a pretrained model (requires 'layers'), which the trained "
-                "memory does not show; use it in vqmem.memory.huggingface.cache.VQMemCache, or another policy here"
+                "memory does not show; use it in vqmem.VQMemCache, or another policy here"
             )
         layout = self._layout(positions, memory)
         x = self._embed(inputs, previous)

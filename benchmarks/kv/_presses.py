@@ -63,7 +63,7 @@ def make(name: str, streaming: bool = True) -> Any:
 
 
 def recent(capacity: int, sinks: int) -> int:
-    """How many of the newest tokens are guarded, as in `vqmem.memory.huggingface.cache.VQMemCache`."""
+    """How many of the newest tokens are guarded, as in `vqmem.VQMemCache`."""
     return max(0, capacity - sinks) // 2
 
 

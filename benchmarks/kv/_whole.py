@@ -78,7 +78,7 @@ class Reading(DynamicCache):
         """Called where the pass did not end: there is nothing to read then."""
 
     def by_policy(self, policy: Any, scorer: Any, capacity: int) -> list[Tensor]:
-        """What `vqmem.memory.huggingface.cache.VQMemCache` keeps that reads the text with so many slots, by layer."""
+        """What `vqmem.VQMemCache` keeps that reads the text with so many slots, by layer."""
         memory = Memory(capacity, resolve(policy, scorer), guard=Guard(self.sinks, recent(capacity, self.sinks)))
         require_match(memory.policy, scorer)
         valid = torch.ones_like(self.ids, dtype=torch.bool)
