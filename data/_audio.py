@@ -27,7 +27,7 @@ from ..folders import AUDIO_SUFFIXES
 from ..schema import expand
 from ._decoding import Compressed, Frames, Uncompressed, opened
 from ._mixing import mixed
-from ._reading import UnreadableError, existing
+from ._reading import SilentError, UnreadableError, existing
 
 RATE = 16_000
 """Samples a second of everything behind the loader, unless asked otherwise."""
@@ -123,7 +123,7 @@ class Audio:
         if not count:
             raise UnreadableError(f"{self.name!r} holds no samples; give a recording with sound in it")
         if silent:
-            raise UnreadableError(f"{self.name!r} is silent: all of its {count} samples are 0; record it again")
+            raise SilentError(f"{self.name!r} is silent: all of its {count} samples are 0; record it again")
 
     def _of_part(self, file: Uncompressed | Compressed) -> Iterator[tuple[int, Frames]]:
         """The blocks of the part. What ends with the file is read to its end, so that a cut is noticed."""

@@ -21,6 +21,10 @@ class UnreadableError(ValueError):
     """One document cannot be used, whatever may be said of the others; the message is one line."""
 
 
+class SilentError(UnreadableError):
+    """Every sample of a recording is 0."""
+
+
 class Skipping:
     """Around each document of a long job: it goes on past an unreadable one, and says at its end which.
 
@@ -47,15 +51,16 @@ class Skipping:
 
     def tell(self) -> None:
         """List on standard error what was skipped. Raises `UnreadableError` where nothing else was there."""
-        if self.reasons and len(self.reasons) == self.tried:
-            others = f" (and {self.tried - 1} more like it)" if self.tried > 1 else ""
-            raise UnreadableError(f"{self.reasons[0]}{others}")
+        if self.tried == 1 and self.reasons:
+            raise UnreadableError(self.reasons[0])
         if self.reasons:
             lines = [
                 f"skipped {len(self.reasons)} of {self.tried}:",
                 *(f"  {one_line(reason)}" for reason in self.reasons),
             ]
             print("\n".join(lines), file=sys.stderr)
+        if self.reasons and len(self.reasons) == self.tried:
+            raise UnreadableError(f"none of the {self.tried} can be used; see above")
 
 
 def read_text(path: str | Path, encoding: str = "utf-8", option: str = "") -> str:

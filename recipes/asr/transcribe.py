@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...console import one_line
 from ...data._audio import Audio
-from ...data._reading import Skipping, UnreadableError
+from ...data._reading import SilentError, Skipping, UnreadableError
 from ...registry import UnknownNameError
 from ..engine.config import resolve_device
 from ..engine.progress import Bar
@@ -64,7 +64,10 @@ def _heard(way: Way, file: str, bar: Bar) -> list[Word]:
         end = second
         bar.update(before + int(second))
 
-    found = list(words(letter for _, letter in way([[Audio(file, heard=follow)]])))
+    try:
+        found = list(words(letter for _, letter in way([[Audio(file, heard=follow)]])))
+    except SilentError:  # every sample is 0: nothing is heard in it either
+        found = []
     return found or [Word("", 0.0, end)]
 
 

@@ -184,6 +184,29 @@ def test_a_recording_in_which_nothing_is_heard_has_a_line(folder, deaf, tmp_path
     assert capsys.readouterr().out == "0.00\t0.50\t\n"
 
 
+def test_digital_silence_is_a_recording_in_which_nothing_is_heard(talking, tmp_path, capsys):
+    for seconds in (1, 3):
+        soundfile.write(tmp_path / f"{seconds}.wav", np.zeros(16_000 * seconds), 16_000)
+    assert main(["transcribe", str(tmp_path / "1.wav"), "--run", str(talking)]) == 0
+    assert capsys.readouterr().out == "0.00\t1.00\t\n"
+    (tmp_path / "2.wav").write_text("no sound")
+    files = [str(tmp_path / f"{number}.wav") for number in (1, 2, 3)]
+    assert main(["transcribe", *files, "--run", str(talking), "--json"]) == 2
+    out, error = capsys.readouterr()
+    assert [json.loads(line)["end"] for line in out.splitlines()] == [1.0, 3.0]
+    assert "2.wav' is not audio" in error
+
+
+def test_where_no_recording_can_be_read_all_reasons_are_listed(talking, tmp_path, capsys):
+    (tmp_path / "text.wav").write_text("no sound")
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), 16_000)
+    assert main(["transcribe", *map(str, sorted(tmp_path.iterdir())), "--run", str(talking)]) == 2
+    first, *reasons, last = capsys.readouterr().err.splitlines()
+    assert first == "skipped 2 of 2:"
+    assert ["holds no samples" in reasons[0], "is not audio" in reasons[1]] == [True, True]
+    assert last == "vqmem: none of the 2 can be used; see above"
+
+
 def test_what_cannot_be_read_is_told_and_the_others_go_on(folder, talking, tmp_path, capsys):
     (tmp_path / "cut.flac").write_bytes(b"fLaC")
     files = [str(path) for path in (folder / "8.wav", folder / "1.wav", tmp_path / "cut.flac", folder / "2.wav")]
@@ -210,6 +233,7 @@ def test_any_rate_and_number_of_channels(rate, channels, trained, tmp_path, caps
 
 
 def test_what_is_wrong_with_a_recording_is_one_line(trained, bad_recordings, tmp_path, refused):
+    del bad_recordings["zeros.wav"]  # in which nothing is heard
     for name, told in bad_recordings.items():
         assert told in refused("transcribe", tmp_path / name, "--run", trained)
 

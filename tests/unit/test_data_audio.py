@@ -162,7 +162,7 @@ def test_a_job_in_which_nothing_can_be_read_fails(tmp_path):
     for name in itertools.repeat("absent.wav", 3):
         with skipping:
             read_audio(tmp_path / name)
-    with pytest.raises(UnreadableError, match=r"no such file.* \(and 2 more like it\)"):
+    with pytest.raises(UnreadableError, match="none of the 3 can be used; see above"):
         skipping.tell()
     with pytest.raises(KeyError), skipping:
         raise KeyError("what is no fault of a document")
