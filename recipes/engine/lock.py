@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ...artifacts import told_of
 from .distributed import on_main_process, ranks
@@ -38,12 +39,11 @@ def _lock(folder: Path) -> Iterator[None]:
     made = [part for part in (folder, *folder.parents) if not part.exists()]
     with told_of(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a")
-    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock = FileLock(folder / LOCK, timeout=0).acquire()
+        except Timeout:
             raise ValueError(f"{folder} is in use by another run; wait for its end, or give another `out`") from None
+    with lock:
         try:
             yield
         except BaseException:
