@@ -21,6 +21,7 @@ from ..engine.config import load, resolve_device
 from ..engine.distributed import main_process_first, on_main_process, start_processes
 from ..engine.lock import locked
 from ..engine.progress import progress
+from ..engine.run_config import RunConfig
 from ..engine.run_dir import claim, identity
 from ..engine.task import TrainConfig
 from ..lm.corpus import require, spread
@@ -42,17 +43,10 @@ RUN_IS = "a recogniser: `vqmem transcribe FILE --run {folder}` uses it"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunConfig):
     """A run: one recogniser, trained on the recordings of a data source that come with text."""
 
     out: PathText = "runs/asr"
-    """Folder of the run; given again, the run goes on where it stopped."""
-    seed: int = 0
-    """Of weights, order and what is altered in training."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    dtype: str = "auto"
-    """auto, float32 or bfloat16 (mixed precision); auto is bfloat16 on a GPU that has it, else float32."""
     data: str | dict[str, Any] = "spoken_text"
     """Data source whose documents have a text: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     joint: str = ""
@@ -72,15 +66,9 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes that cannot be, and for what the alphabet refuses."""
-        if self.rows < 1 or self.worst < 0:
-            raise ValueError(f"rows={self.rows} must be at least 1, worst={self.worst} at least 0")
-        if self.eval_recordings is not None and self.eval_recordings < 1:
-            raise ValueError(f"eval_recordings={self.eval_recordings} is too small; give at least 1, or null for all")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed={self.seed} is out of range; give a number from 0 to 2^63 - 1")
-        for name in ("seed", "device", "dtype"):
-            if getattr(self.train, name) != getattr(TrainConfig(), name):
-                raise ValueError(f"train.{name} is set by {name}; leave it out and set {name}")
+        super().__post_init__()
+        self.require_at_least(1, "rows", "eval_recordings")
+        self.require_at_least(0, "worst")
         if self.characters:
             Alphabet.of([self.characters])
 

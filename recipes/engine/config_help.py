@@ -55,8 +55,11 @@ def _at(values: dict[str, Any], name: str) -> Any:
 
 def _docs(schema: Any) -> dict[str, str]:
     """What is said of each field under ``Args:``, or by the string below it (shown by Sphinx and editors too)."""
+    found = {}
+    for base in schema.__mro__[-2:0:-1]:  # of object there is no source
+        found |= _docs(base) if dataclasses.is_dataclass(base) else {}
     _, _, listed = (inspect.getdoc(schema) or "").partition("\nArgs:\n")
-    found = {name: " ".join(text.split()) for name, text in _ARGUMENT.findall(listed)}
+    found |= {name: " ".join(text.split()) for name, text in _ARGUMENT.findall(listed)}
     body = typing.cast(ast.ClassDef, ast.parse(inspect.getsource(schema)).body[0]).body
     for item, after in itertools.pairwise(body):
         if not (isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)):

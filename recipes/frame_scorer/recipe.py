@@ -27,6 +27,7 @@ from ..engine.config import resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked
+from ..engine.run_config import RunConfig
 from ..engine.run_dir import claim, identity, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
@@ -40,17 +41,10 @@ RUN_IS = "a scorer of frames of speech: `vqmem score FILE --model {folder}` uses
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunConfig):
     """A run. `vqmem score FILE --model OUT` uses it."""
 
     out: PathText = "runs/frame_scorer"
-    """Folder of the run; given again, the run goes on where it stopped."""
-    seed: int = 0
-    """Of weights and of the order of recordings."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    dtype: str = "auto"
-    """auto, float32 or bfloat16 (mixed precision); auto is bfloat16 on a GPU that has it, else float32."""
     data: str | dict[str, Any] = "spoken_text"
     """Data source with recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     features: str | dict[str, Any] = "mfcc39"
@@ -71,18 +65,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes that cannot be."""
-        for name, least in (("passage", 2), ("rows", 1), ("segment", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} is too small; give at least {least}")
-        if self.eval_clips is not None and self.eval_clips < 1:
-            raise ValueError(f"eval_clips={self.eval_clips} is too small; give at least 1, or null for all")
-        if not self.train_seconds > 0:
-            raise ValueError(f"train_seconds={self.train_seconds} must be above 0")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed={self.seed} is out of range; give a number from 0 to 2^63 - 1")
-        for name in ("seed", "device", "dtype"):
-            if getattr(self.train, name) != getattr(TrainConfig(), name):
-                raise ValueError(f"train.{name} is set by {name}; leave it out and set {name}")
+        super().__post_init__()
+        self.require_at_least(2, "passage")
+        self.require_at_least(1, "rows", "segment", "eval_clips")
+        self.require_positive("train_seconds")
         self.shape(1)  # says what is wrong with the scorer before anything is read
 
     def shape(self, dim: int) -> VQLMConfig:

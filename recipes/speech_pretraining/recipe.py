@@ -25,6 +25,7 @@ from ..engine.config import resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked
+from ..engine.run_config import RunConfig
 from ..engine.run_dir import claim, identity, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
@@ -41,17 +42,10 @@ RUN_IS = "an encoder of speech: `vqmem asr CONFIG recogniser.encoder={folder}` u
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunConfig):
     """A run: one iteration. The next one takes its targets from this one's layers."""
 
     out: PathText = "runs/speech_pretraining"
-    """Folder of the run; given again, the run goes on where it stopped."""
-    seed: int = 0
-    """Of weights, clusters, order, crops and masks."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    dtype: str = "auto"
-    """auto, float32 or bfloat16 (mixed precision); auto is bfloat16 on a GPU that has it, else float32."""
     data: str | dict[str, Any] = "spoken_text"
     """Data source with recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     targets: str | dict[str, Any] = "hubert_units"
@@ -79,22 +73,14 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes that cannot be, and for what the front-end refuses."""
+        super().__post_init__()
         build("front-ends", self.targets)
-        for name in ("rows", "probe_clips", "probe_clusters"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is too small; give at least 1")
-        if self.eval_clips is not None and self.eval_clips < 1:
-            raise ValueError(f"eval_clips={self.eval_clips} is too small; give at least 1, or null for all")
+        self.require_at_least(1, "rows", "probe_clips", "probe_clusters", "eval_clips")
         if self.model.frames(self.crop_samples) < 2:
             raise ValueError(f"crop={self.crop} seconds hold fewer than two frames; give a longer crop")
         for name in ("feature_weight", "unmasked_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)} is negative; give 0 or more")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed={self.seed} is out of range; give a number from 0 to 2^63 - 1")
-        for name in ("seed", "device", "dtype"):
-            if getattr(self.train, name) != getattr(TrainConfig(), name):
-                raise ValueError(f"train.{name} is set by {name}; leave it out and set {name}")
 
     @property
     def crop_samples(self) -> int:

@@ -27,6 +27,7 @@ from ..engine.config import load, resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked
+from ..engine.run_config import RunConfig
 from ..engine.run_dir import claim, identity, is_trained
 from ..engine.task import Task, TrainConfig
 from ..engine.trainer import seed_all, train
@@ -51,17 +52,10 @@ RUN_IS = "a scorer or language model: `vqmem score FILE --model {folder}` or `vq
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunConfig):
     """A run. With several strategies or budgets the memory is drawn anew among them every ``hold`` segments."""
 
     out: PathText = "runs/text_lm"
-    """Folder of the run; given again, the run goes on where it stopped."""
-    seed: int = 0
-    """Of weights, of the order of passages and of the memories that are drawn."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    dtype: str = "auto"
-    """auto, float32 or bfloat16 (mixed precision); auto is bfloat16 on a GPU that has it, else float32."""
     data: str | dict[str, Any] = "builtin_text"
     """Data source: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     front_end: str | dict[str, Any] = "bpe"
@@ -96,18 +90,9 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes that cannot be, and memories without room for the guards."""
-        for name in ("passage", "rows", "segment", "hold"):
-            if getattr(self, name) < (2 if name == "passage" else 1):
-                raise ValueError(f"{name}={getattr(self, name)} is too small; give at least {1 + (name == 'passage')}")
-        for name, least in (("train_tokens", 2), ("eval_passages", 1)):
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name}={value} is too small; give at least {least}, or null for all")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed={self.seed} is out of range; give a number from 0 to 2^63 - 1")
-        for part in ("train", "scorer_train"):
-            for name in ("seed", "device", "dtype"):
-                if getattr(getattr(self, part), name) != getattr(TrainConfig(), name):
-                    raise ValueError(f"{part}.{name} is set by {name}; leave it out and set {name}")
+        super().__post_init__()
+        self.require_at_least(2, "passage", "train_tokens")
+        self.require_at_least(1, "rows", "segment", "hold", "eval_passages")
         TransformerConfig(1, **asdict(self.shape))  # says what is wrong with a shape before anything is trained
         if not self.budgets:
             raise ValueError("budgets is empty; name at least one number of slots")

@@ -25,6 +25,7 @@ from ..engine.config import as_dict, resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked
+from ..engine.run_config import RunConfig
 from ..engine.run_dir import claim, identity, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
@@ -44,17 +45,10 @@ RUN_IS = "a voice: `vqmem speak TEXT -o out.wav --run {folder}` uses it"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunConfig):
     """A run: one voice. Recordings are best of one speaker; their units tell little of who speaks."""
 
     out: PathText = "runs/tts"
-    """Folder of the run; given again, the run goes on where it stopped."""
-    seed: int = 0
-    """Of weights, clusters and the order of training."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    dtype: str = "auto"
-    """auto, float32 or bfloat16 (mixed precision, of the speaker); auto is bfloat16 on a GPU that has it."""
     data: str | dict[str, Any] = field(
         default_factory=lambda: {"name": "spoken_text", "voices": ["en-us"], "speeds": [150]}
     )
@@ -88,23 +82,14 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes that cannot be, and for what the front-end refuses."""
+        super().__post_init__()
         front_end = build("front-ends", self.units)
         if getattr(front_end, "reads", "text") != "audio" or front_end.deduplicate:
             raise ValueError(f"units = {self.units!r} must be of hubert_units, a unit a frame: without deduplicate")
         read_aloud("", self.language)
-        for name in ("rows", "vocoder_rows", "crop", "eval_clips"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is too small; give at least 1")
-        if not self.train_seconds > 0:
-            raise ValueError(f"train_seconds={self.train_seconds} must be above 0")
-        if self.samples < 0:
-            raise ValueError(f"samples={self.samples} is negative; give 0 for none")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed={self.seed} is out of range; give a number from 0 to 2^63 - 1")
-        for part in ("vocoder_train", "speaker_train"):
-            for name in ("seed", "device", "dtype"):
-                if getattr(getattr(self, part), name) != getattr(TrainConfig(), name):
-                    raise ValueError(f"{part}.{name} is set by {name}; leave it out and set {name}")
+        self.require_at_least(1, "rows", "vocoder_rows", "crop", "eval_clips")
+        self.require_at_least(0, "samples")
+        self.require_positive("train_seconds")
 
 
 class ModelTask:

@@ -25,6 +25,7 @@ from ..engine.config import as_dict, resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked
+from ..engine.run_config import RunConfig
 from ..engine.run_dir import claim, identity, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
@@ -40,17 +41,10 @@ RUN_IS = "a VQ-VAE of speech: `vqmem text_lm codes front_end.path={folder}` uses
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunConfig):
     """A run."""
 
     out: PathText = "runs/vqvae"
-    """Folder of the run; given again, the run goes on where it stopped."""
-    seed: int = 0
-    """Of weights, codebooks and the order of crops."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    dtype: str = "auto"
-    """auto, float32 or bfloat16 (mixed precision); auto is bfloat16 on a GPU that has it, else float32."""
     data: str | dict[str, Any] = "spoken_text"
     """Data source of recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     train_seconds: float = 3600.0
@@ -70,19 +64,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes that cannot be."""
-        for name in ("rows", "crop", "eval_clips"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is too small; give at least 1")
-        for name in ("train_seconds", "eval_seconds"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
-        if self.samples < 0:
-            raise ValueError(f"samples={self.samples} is negative; give 0 for none")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed={self.seed} is out of range; give a number from 0 to 2^63 - 1")
-        for name in ("seed", "device", "dtype"):
-            if getattr(self.train, name) != getattr(TrainConfig(), name):
-                raise ValueError(f"train.{name} is set by {name}; leave it out and set {name}")
+        super().__post_init__()
+        self.require_at_least(1, "rows", "crop", "eval_clips")
+        self.require_at_least(0, "samples")
+        self.require_positive("train_seconds", "eval_seconds")
         if self.model.step_samples != VQVAEConfig().step_samples:
             raise ValueError("model.step_samples is set by rows and crop; leave it out")
 
