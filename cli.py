@@ -36,14 +36,14 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except BrokenPipeError:  # the reader, such as `head`, has had enough
         return 0
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+    except KeyboardInterrupt as error:
+        return _fail(error, "interrupted", 130)
     except (ValueError, OSError) as error:
         if os.environ.get("VQMEM_DEBUG"):
             raise
-        return _fail(_one_line(error), 2)
-    except RuntimeError:  # among others, that a process of the same run is gone, which has said why
-        if _is_first_to_fail():
+        return _fail(error, _one_line(error), 2)
+    except RuntimeError as error:  # among others, that a process of the same run is gone, which has said why
+        if _reports(error):
             raise
         return 1
     finally:
@@ -87,19 +87,19 @@ def _commands() -> dict[str, Command]:
     return {**dict(sorted(commands.items())), **recipes}
 
 
-def _fail(message: str, code: int) -> int:
-    if _is_first_to_fail():
+def _fail(error: BaseException, message: str, code: int) -> int:
+    if _reports(error):
         print(f"vqmem: {one_line(message)}", file=sys.stderr)
     return code
 
 
-def _is_first_to_fail() -> bool:
-    """Whether no other process that ``torchrun`` started with this one has failed: one says what is wrong."""
+def _reports(error: BaseException) -> bool:
+    """Whether this process, of those that ``torchrun`` started, is the one to say what is wrong."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return True
-    from .recipes.engine.distributed import first_to_fail
+    from .recipes.engine.distributed import reports
 
-    return first_to_fail()
+    return reports(error)
 
 
 def _one_line(error: Exception) -> str:

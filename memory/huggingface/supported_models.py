@@ -18,12 +18,15 @@ MASKED = ("sdpa", "eager")
 def unwrap(model: Any) -> Any:
     """The `transformers` model within the wrappers of peft, ``torch.compile`` and data-parallel training.
 
-    Raises `ValueError` for a wrapper that puts a cache of its own into every pass.
+    Raises `ValueError` for a wrapper that puts tokens or a cache of its own into every pass (prompt learning).
     """
     while isinstance(model, nn.Module):
         peft: Any = getattr(model, "active_peft_config", None)
-        if "PREFIX_TUNING" in str(getattr(peft, "peft_type", None)):
-            raise ValueError(f"{type(model).__name__} with PREFIX_TUNING puts a cache of its own into every pass")
+        if peft is not None and peft.is_prompt_learning:
+            raise ValueError(
+                f"{type(model).__name__} with {peft.peft_type.name} puts tokens or a cache of its own into every pass; "
+                "use an adapter that changes weights, such as LoRA"
+            )
         parts = dict(model.named_children())
         within = cast(Any, model).get_base_model() if peft else parts.get("_orig_mod", parts.get("module"))
         if within is None:

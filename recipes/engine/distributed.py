@@ -14,6 +14,7 @@ import functools
 import os
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -134,16 +135,25 @@ save_model = on_main_process(artifacts.save_model)
 """`artifacts.save_model`, by the first process alone; when it returns, every process can read the files."""
 
 
-def first_to_fail() -> bool:
-    """Whether no other process of this run has failed before, so that this one is to say why; True without others."""
+def reports(error: BaseException) -> bool:
+    """Whether this process is to print ``error``: it is alone, or the first of its run that fails by itself.
+
+    A process that failed since the first one did (`ProcessFailedError`) waits until that has its say: torchrun ends the
+    others as soon as one has ended.
+    """
     if ranks()[1] == 1:
         return True
     address, port = os.environ.get("MASTER_ADDR", "localhost"), int(os.environ.get("MASTER_PORT", "0"))
+    key = f"vqmem/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     try:
         store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))  # pyright: ignore[reportPrivateImportUsage]
-        return store.add(f"vqmem/failed/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
+        if not isinstance(error, ProcessFailedError):
+            return store.add(key, 1) == 1
+        store.wait([key], timedelta(seconds=10))
+        time.sleep(1.0)  # for the line to be written
     except RuntimeError:  # nobody serves the store: the process that did is gone, or nobody began
-        return True
+        return not isinstance(error, ProcessFailedError)
+    return False
 
 
 class _Step(nn.Module):

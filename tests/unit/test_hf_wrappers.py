@@ -110,10 +110,14 @@ def test_compiled_models_give_what_they_give_uncompiled():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
-def test_prefix_tuning_is_refused_by_name(model):
+@pytest.mark.parametrize("kind", ["PrefixTuning", "PromptTuning", "PTuning"])
+def test_prompt_learning_is_refused_by_name(model, kind):
+    """It takes away the checks that ``generate`` meets, or brings a cache of its own."""
     peft = pytest.importorskip("peft", reason="peft is not installed")
-    tuned = peft.get_peft_model(model, peft.PrefixTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM"))
-    with pytest.raises(ValueError, match="PREFIX_TUNING puts a cache of its own into every pass"):
+    config = {"PTuning": "PromptEncoder"}.get(kind, kind)
+    settings = getattr(peft, f"{config}Config")(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    tuned = peft.get_peft_model(model, settings)
+    with pytest.raises(ValueError, match=f"with {settings.peft_type.name} puts tokens or a cache of its own into"):
         make_cache(tuned)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from vqmem.recipes.engine.distributed import start_processes
 
 
@@ -47,6 +48,18 @@ def test_a_recipe_in_two_processes(tmp_path, parallel):
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("on the dev split") == 1
     assert set(json.loads((tmp_path / "run" / "evaluation.json").read_text())["memories"]) == {"pooled@24", "scored@24"}
+
+
+def test_what_the_first_process_finds_wrong_is_said_in_one_line(tmp_path):
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vqmem", "vqvae", "demo"]
+    with FileLock(tmp_path / ".lock"):
+        for _ in range(2):  # the processes race for who says it
+            done = subprocess.run(
+                [sys.executable, *command, f"out={tmp_path}"], capture_output=True, text=True, timeout=120
+            )
+            lines = [line for line in done.stderr.splitlines() if line.startswith("vqmem: ")]
+            assert lines == [f"vqmem: {tmp_path} is in use by another run; wait for its end, or give another `out`"]
+            assert "ProcessFailedError" not in done.stderr
 
 
 def test_parallel_that_cannot_be_is_refused(monkeypatch):
