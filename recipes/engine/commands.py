@@ -9,7 +9,7 @@ from dataclasses import fields
 from ... import registry
 from ...cli_base import Command
 from ...console import one_line, visible
-from .recipe_command import explain
+from .config_help import explain, json_schema, keys
 
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,13 +47,15 @@ def _list_keys(asked: argparse.Namespace) -> None:
     schema = variant.Config if asked.kind == "recipes" else variant
     if not asked.json:
         print(one_line(registry.describe(asked.kind, asked.name)))
-        explained = f"keys, with their defaults and types:\n{explain(schema)}" if fields(schema) else "It has no keys."
+        explained = (
+            f"keys, with their defaults and types:\n{explain(json_schema(schema))}"
+            if fields(schema)
+            else "It has no keys."
+        )
         print(f"\n{visible(explained)}")
         return
-    from .config_help import keys
-
     told = {}
-    for key in keys(schema):
+    for key in keys(json_schema(schema)):
         default = {"default": json.loads(key.default)} if key.default else {}
         told[key.name] = {"type": key.type, **default, "doc": key.doc}
     print(visible(json.dumps(told, indent=2, ensure_ascii=False)))

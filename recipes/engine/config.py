@@ -60,7 +60,7 @@ def from_dict(schema: type[T], values: Mapping[str, Any]) -> T:
 
 def as_dict(config: Any) -> dict[str, Any]:
     """``config`` as JSON-able values: dataclasses are dicts, tuples lists, paths strings."""
-    return typing.cast("dict[str, Any]", _plain(config))
+    return typing.cast("dict[str, Any]", as_plain(config))
 
 
 def refuse_placeholders(config: Any) -> None:
@@ -77,7 +77,7 @@ def dump(config: Any) -> str:
 
 def digest(config: Any) -> str:
     """Twelve hex digits that two configs share only if they are equal: SHA-256 over canonical JSON."""
-    text = json.dumps(_plain(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    text = json.dumps(as_plain(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -217,9 +217,9 @@ def _defaults(schema: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         if field.default is not dataclasses.MISSING:
-            values[field.name] = _plain(field.default)
+            values[field.name] = as_plain(field.default)
         elif field.default_factory is not dataclasses.MISSING:
-            values[field.name] = _plain(field.default_factory())
+            values[field.name] = as_plain(field.default_factory())
         elif dataclasses.is_dataclass(hints[field.name]):
             values[field.name] = _defaults(hints[field.name])
     return values
@@ -248,13 +248,14 @@ def _merge(base: Any, over: Any, hint: Any = None) -> Any:
     return base | {key: _merge(base.get(key), value, hints.get(key)) for key, value in over.items()}
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
+    """``value`` with dataclasses as dicts, tuples as lists and paths as text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: as_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): as_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [as_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 

@@ -1,4 +1,4 @@
-"""The keys of a config, told to people: name, default and what it means, read from the dataclass itself."""
+"""What the keys of a config mean: as a JSON schema, by which editors complete YAML, and in words."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import itertools
 import json
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ...registry import ROOT, load, names
 from ...schema import type_name
-from .config import as_dict
+
+FILE = "schema.json"
+"""Beside each ``recipe.py``; ``python -m vqmem.recipes.engine.config_help`` writes them anew."""
 
 _ARGUMENT = re.compile(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", re.MULTILINE)
 
@@ -27,19 +30,53 @@ class Key(NamedTuple):
     doc: str
 
 
-def keys(schema: Any) -> Iterator[Key]:
-    """Every key of the dataclass ``schema``, nested ones by their dotted names, in the order of the fields."""
+def json_schema(schema: Any) -> dict[str, Any]:
+    """The JSON schema of a dataclass; ``x-type`` of a property is its type in words."""
+    from pydantic import TypeAdapter
+
+    from .config import as_plain
+
     hints, docs = typing.get_type_hints(schema, include_extras=True), _docs(schema)
+    properties: dict[str, Any] = {}
     for field in dataclasses.fields(schema):
         hint, value = hints[field.name], _default(field)
-        if not dataclasses.is_dataclass(hint):
-            default = "" if value is dataclasses.MISSING else json.dumps(value, ensure_ascii=False, default=str)
-            yield Key(field.name, type_name(hint), default, docs.get(field.name, ""))
+        made = json_schema(hint) if dataclasses.is_dataclass(hint) else TypeAdapter(hint).json_schema()
+        made["x-type"] = type_name(hint)
+        if value is not dataclasses.MISSING:
+            made["default"] = json.loads(json.dumps(as_plain(value), default=str))
+        if field.name in docs:
+            made["description"] = docs[field.name]
+        properties[field.name] = made
+    needed = [name for name, made in properties.items() if "default" not in made]
+    return {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
+
+
+def recipe_schema(name: str) -> dict[str, Any]:
+    """The JSON schema of the recipe ``name``: x."""
+    path = ROOT / "recipes" / name / FILE
+    return json.loads(path.read_bytes()) if path.is_file() else json_schema(load("recipes", name).Config)
+
+
+def keys(schema: Mapping[str, Any]) -> Iterator[Key]:
+    """Every key of a JSON schema, nested ones by their dotted names, in the order of the fields."""
+    for name, about in schema["properties"].items():
+        if "properties" not in about:
+            default = json.dumps(about["default"], ensure_ascii=False) if "default" in about else ""
+            yield Key(name, about["x-type"], default, about.get("description", ""))
             continue
-        over = {} if value is dataclasses.MISSING else as_dict(value)
-        for key in keys(hint):
-            default = json.dumps(_at(over, key.name), ensure_ascii=False) if over else key.default
-            yield key._replace(name=f"{field.name}.{key.name}", default=default)
+        for key in keys(about):
+            given = about.get("default", {})
+            default = json.dumps(_at(given, key.name), ensure_ascii=False) if given else key.default
+            yield key._replace(name=f"{name}.{key.name}", default=default)
+
+
+def explain(schema: Mapping[str, Any]) -> str:
+    """Every key of a JSON schema in words, with its default and type."""
+    lines = []
+    for key in keys(schema):
+        default = f" = {key.default}" if key.default else " (needed)"
+        lines += [f"  {key.name}{default}    {key.type}", *([f"      {key.doc}"] if key.doc else [])]
+    return "\n".join(lines)
 
 
 def _default(field: dataclasses.Field) -> Any:
@@ -67,3 +104,15 @@ def _docs(schema: Any) -> dict[str, str]:
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             found[item.target.id] = " ".join(str(after.value.value).split())
     return found
+
+
+def write_schemas() -> None:
+    """Write the schema of every recipe of the package beside it."""
+    for name in names("recipes"):
+        if (folder := ROOT / "recipes" / name).is_dir():
+            text = json.dumps(json_schema(load("recipes", name).Config), indent=1, ensure_ascii=False)
+            (folder / FILE).write_text(f"{text}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_schemas()

@@ -12,6 +12,7 @@ from typing import Any
 from ... import registry
 from ...cli_base import Command, file_name
 from ...console import visible
+from .config_help import explain, recipe_schema
 
 
 def recipe_command(name: str) -> Command:
@@ -36,20 +37,9 @@ examples:
 A run that was interrupted goes on where it stopped when the same command is given again."""
 
     def more() -> str:
-        return f"\n\nkeys, with their defaults and types:\n{explain(registry.load('recipes', name).Config)}"
+        return f"\n\nkeys, with their defaults and types:\n{explain(recipe_schema(name))}"
 
     return Command(registry.describe("recipes", name), arguments, run, epilog, more)
-
-
-def explain(schema: Any) -> str:
-    """Every key of a config or of a variant."""
-    from .config_help import keys
-
-    lines = []
-    for key in keys(schema):
-        default = f" = {key.default}" if key.default else " (needed)"
-        lines += [f"  {key.name}{default}    {key.type}", *([f"      {key.doc}"] if key.doc else [])]
-    return "\n".join(lines)
 
 
 def _run_recipe(name: str, asked: argparse.Namespace) -> None:
