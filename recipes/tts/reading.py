@@ -23,8 +23,9 @@ _RAISED = "\u2070\u00b9\u00b2\u00b3\u2074-\u2079"
 _FRACTION = f"[\u00bc-\u00be\u2150-\u215e\u2189]|[{_RAISED}]+[/\u2044][\u2080-\u2089]+"
 _POWER = f"(?<=[\\w)])(?<![{_RAISED}])(?:\u207b?[{_RAISED}]+(?![{_RAISED}\u207a\u207b])|[\u207f\u2071\u02e3])"
 _NOTE = f"[{_RAISED}]+|[\u2080-\u2089]+|[\u2460-\u2473\u24ea-\u24ff\u2776-\u2793]"
+_CLOSE_TO_NUMBERS = " -\u2013\u2212(+\u00b1$\u20ac\u00a3\u00a5"
 _LETTER = r"[^\W\d_]"
-_MINUS = "(?:(?<![^\\s\\[({'\"=:<>\u00b1$\u20ac\u00a3\u00a5])[-\u2013])?"
+_MINUS = "(?:(?<![^\\s\\[({'\"=:<>+\u2013\u00b1$\u20ac\u00a3\u00a5])[-\u2013])?"
 
 
 def names() -> list[str]:
@@ -64,13 +65,13 @@ def _reader(name: str) -> Callable[[str], str]:
 def _amounts(of: Language) -> list[Rule]:
     """What a number is with its neighbours. It comes before what they are alone: 30 Min. before Min., $5M before M."""
     digits, amount = _digits(of), _amount(of)
-    scale = rf" ?(?P<scale>{either(of.scales)})(?!\w)"
-    glued = rf"(?P<scale> ?(?:{either(of.scales)})|{either(of.money_scales)})(?!\w)"
+    scale = rf"[ -]?(?P<scale>{either(of.scales)})(?!\w)"
+    glued = rf"(?P<scale>[ -]?(?:{either(of.scales)})|{either(of.money_scales)})(?!\w)"
     before_sign = rf" ?(?P<scale>{either({**of.scales, **of.money_scales})})"
     sign = "|".join(f"(?<!{_LETTER}){re.escape(s)}(?!{_LETTER})" if s[0].isalpha() else re.escape(s) for s in of.money)
     unit = re.sub(r"(?=\d)", r"\\^?", either(of.units))
-    end = rf"(?:({sign}) ?)?(\d{{1,2}}[:.]\d\d|{digits})"
-    named = rf"((?: ?(?:{unit}|{either({**of.scales, **of.money_scales})}|{sign}))?)"
+    end = rf"(?:({sign}) ?)?({_MINUS}(?:\d{{1,2}}[:.]\d\d|{digits}))"
+    named = rf"((?: ?(?:{unit}|{either(of.scales)}|{sign})|{either(of.money_scales)})?)"
     return [
         (
             rf"(?<![\w-]){end}{named}(?: ?\u2013 ?|-){end}(?![-\d]|[.,]\d)",
@@ -95,7 +96,7 @@ def _others(of: Language) -> list[Rule]:
         *of.rules,
         (rf"(?<![\w.])(?:{_LETTER}\.){{2,}}", lambda m: " ".join(m[0].replace(".", ""))),
         (rf"(?<={_LETTER}{{3}})\^(?=\d)", lambda m: " "),  # the number of a note
-        (r"(?<=[\w)])\^(-?\w+)", lambda m: f" {of.powers.get(m[1]) or of.powers[''] + ' ' + m[1]}"),
+        (rf"(?<=[\w)])\^(-?\d+|{_LETTER})", lambda m: f" {of.powers.get(m[1]) or of.powers[''] + ' ' + m[1]}"),
         (rf"(?<=\d)(?={_LETTER})|(?<={_LETTER})(?=\d)", lambda m: " "),
         (_amount(of), lambda m: _minus(m, of) + _number(m["number"], of, years=True)),
         (r"(?:\d+|(?<!\w))(?<!\.)(?:\.\d+)+", lambda m: _dotted(m[0], of)),
@@ -112,7 +113,8 @@ def _digits(of: Language) -> str:
 
 def _amount(of: Language) -> str:
     """A pattern for a number, with its minus, that is no part of a longer one or of a word."""
-    return rf"{_MINUS}(?<![\w^{re.escape(of.thousands + of.decimal)}])(?<!\^-)(?P<number>{_digits(of)})(?![.,]?\d)"
+    alone = rf"(?<![\w^{re.escape(of.thousands + of.decimal)}])(?<!\^-)(?<!{_LETTER}-)"
+    return rf"{_MINUS}{alone}(?P<number>{_digits(of)})(?![.,]?\d)"
 
 
 def _apart(found: re.Match[str], words: str) -> str:
@@ -131,12 +133,12 @@ def _plain(text: str) -> str:
     """``text`` in plain characters: powers after ``^``, fractions apart from the number before, minus as a hyphen."""
 
     def apart(found: re.Match[str]) -> str:
-        return f" {unicodedata.normalize('NFKC', found[0])}" + (
-            " " if found.string[found.end() :][:1].isdigit() else ""
-        )
+        text, start, end = found.string, *found.span()
+        before = "" if text[max(start - 1, 0) : start] in _CLOSE_TO_NUMBERS else " "
+        return before + unicodedata.normalize("NFKC", found[0]) + (" " if text[end : end + 1].isdigit() else "")
 
-    thousands = "(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3}(?!\\d))|(?<=\\d) (?=(?:\\d{3} )*000(?!\\d))"
-    text = re.sub(thousands, "", text)
+    text = re.sub("(?<=\\d)['\u2019\u00a0\u2009\u202f](?=\\d{3}(?!\\d))", "", text)  # between thousands
+    text = re.sub(r"(?<!\d)[1-9]\d{0,2}(?: \d{3})*(?: 000| \d{3} \d{3})(?!\d)", lambda m: m[0].replace(" ", ""), text)
     text = re.sub("(?<=\\d)( ?)[\u00ba\u02da\u2218]", "\\1\u00b0", text)  # written for degrees
     text = re.sub(_FRACTION, apart, text)
     text = re.sub(_POWER, lambda m: f"^{unicodedata.normalize('NFKC', m[0])}", text)
@@ -213,7 +215,7 @@ def _minus(found: re.Match[str], of: Language) -> str:
 
 def _count(found: re.Match[str], one: str, many: str, of: Language) -> str:
     """A number with its scale and what it counts."""
-    written, scale = found["number"], (found["scale"] or "").strip()
+    written, scale = found["number"], (found["scale"] or "").strip(" -")
     if scale:
         scaled = _counted(written, *({**of.money_scales, **of.scales}[scale]), of)
         return f"{scaled} {many}".rstrip()

@@ -9,8 +9,10 @@ from .base import Language, either, number
 _MONTHS = ("Januar", "Februar", "M\u00e4rz", "April", "Mai", "Juni", "Juli", "August", "September", "Oktober")
 _MONTHS += ("November", "Dezember")
 _SHORT_MONTHS = "Jan|Febr?|M\u00e4r|Mrz|Apr|Jun|Jul|Aug|Sept?|Okt|Nov|Dez"
+_WEEKDAYS = ("Montag", "Dienstag", "Mittwoch", "Donnerstag", "Freitag", "Samstag", "Sonntag")
+_SHORT_DAYS = "|".join(day[:2] for day in _WEEKDAYS)
 _ARTICLE = "(?i:(?:an|auf|aus|bei|in|mit|nach|seit|unter|von|vor|zu) der|der|die|das|dem|den|des|ein|eine|einen|einem"
-_ARTICLE += "|einer|jeden|jedem|am|vom|zum|zur|im|beim|ab|bis|seit)"
+_ARTICLE += "|einer|jeder|jede|jedes|jeden|jedem|zwischen|am|vom|zum|zur|im|beim|ab|bis|seit)"
 _DAY, _MONTH = "(0?[1-9]|[12]\\d|3[01])", "(0?[1-9]|1[0-2])"
 _YEAR = r"(?: ?(\d{4}|\d\d)(?![\d.,]\d|\d))?"
 _HOUR, _MINUTE = r"([01]?\d|2[0-4])", r"([0-5]\d)"
@@ -21,23 +23,41 @@ _ONE = "".join(f"(?<!{re.escape(noun)} )" for noun in _NUMBERED) + r"(?<![\w.,:/
 _DATIVE = "((?i:ab|aus|bei|in|mit|nach|seit|von|vor|zu))"
 _DATIVE_OF_ONE = {"ein": "einem", "eine": "einer"}
 _FEMININE = "(?!(?:Auge|Ende|Junge|K\u00e4se|Name|Kollege|Kunde|Geb\u00e4ude|Interesse)\\b)"
-_FEMININE += "(?:[A-Z\u00c4\u00d6\u00dc]\\w*(?:e|ung|heit|keit|schaft|ion|t\u00e4t|erin)|Frau|Person|Nacht|Stadt|Mark)"
+_FEMININE += (
+    "(?:[A-Z\u00c4\u00d6\u00dc]\\w*(?:e|ung|heit|keit|schaft|ion|t\u00e4t|erin|zeit)|Frau|Person|Nacht|Stadt|Mark)"
+)
+_ADJECTIVE = "(?!(?:aber|die|eine|hatte|hinter|immer|ohne|oder|\u00fcber|unter|wie|wieder|wurde)\\b)"
+_ADJECTIVE += "[a-z\u00e4\u00f6\u00fc\u00df]+"
 _ENDINGS = {
-    "r": (*_MONTHS, "Advent", "FC", "Geburtstag", "Platz", "Stock", "Tag", "Teil", "Versuch", "Weltkrieg"),
+    "r": (
+        *_MONTHS,
+        "Advent",
+        "FC",
+        "Geburtstag",
+        "Platz",
+        "Preis",
+        "Sieger",
+        "Stock",
+        "Tag",
+        "Teil",
+        "Versuch",
+        "Weltkrieg",
+    ),
     "": ("Auflage", "Bundesliga", "Etage", "Folge", "Halbzeit", "Klasse", "Liga", "Reihe", "Runde", "Staffel"),
     "s": ("Jahrhundert", "Kapitel", "Mal", "Obergeschoss", "Quartal", "Semester"),
 }
 """Ending of an ordinal without an article -> the nouns after it."""
 _MONTH_NAMES = "|".join(_MONTHS)
 _NOUNS = "|".join(noun for nouns in _ENDINGS.values() for noun in nouns)
-_ORDINALS = (
-    rf"(?:\d{{1,2}}\.?(?: ?(?:{_MONTH_NAMES})(?: \d{{4}})?)?(?:,? (?:und|oder|bis(?: zum)?) |, | ?[/\u2013-] ?))*"
-)
-_ORDINALS += r"\d{1,4}\."
+_AND = r"(?:,? (?:und|oder|u\.|&|bis(?: zum)?) |, | ?[/\u2013-] ?)"
+_ORDINALS = rf"(?:\d{{1,2}}\.?(?: ?(?:{_MONTH_NAMES})(?: \d{{4}})?)?{_AND}){{0,9}}\d{{1,4}}\."
 """3. Mai, 4. or 5.: several of which the last has its full stop."""
+_SIGNS = "(?:[\u20ac$\u00a3]|EUR|USD|CHF)"
 _METRES = {"mm": "Millimeter", "cm": "Zentimeter", "m": "Meter", "km": "Kilometer"}
 _NEUTER = {
     "%": "Prozent",
+    "\u2030": "Promille",
+    "\u00b0": "Grad",
     "\u00b0C": "Grad Celsius",
     **_METRES,
     **{f"{short}2": f"Quadrat{name.lower()}" for short, name in _METRES.items()},
@@ -51,6 +71,8 @@ _NEUTER = {
     "kg": "Kilogramm",
     "l": "Liter",
     "ml": "Milliliter",
+    "TL": "Teel\u00f6ffel",
+    "EL": "Essl\u00f6ffel",
     "W": "Watt",
     "kW": "Kilowatt",
     "V": "Volt",
@@ -64,6 +86,7 @@ _NEUTER = {
     "MB": "Megabyte",
     "GB": "Gigabyte",
     "TB": "Terabyte",
+    "Fr.": "Franken",
     "St.": "St\u00fcck",
     "Stk.": "St\u00fcck",
 }
@@ -95,6 +118,10 @@ def _month(short: str) -> str:
     return "M\u00e4rz" if short == "Mrz" else next(month for month in _MONTHS if month[:3] == short[:3])
 
 
+def _day(short: str) -> str:
+    return next(day for day in _WEEKDAYS if day[:2] == short)
+
+
 def _date(day: str, month: str, year: str | None) -> str:
     """As it is written out, for the rule of ordinals."""
     return f"{day}. {_MONTHS[int(month) - 1]} {year or ''}".rstrip()
@@ -102,12 +129,15 @@ def _date(day: str, month: str, year: str | None) -> str:
 
 def _ordinals(written: str, ending: str) -> str:
     said = re.sub(r"\b(\d{1,2}\b\.?|\d+\.)", lambda day: _n(day[0].rstrip("."), "ordinal") + ending, written)
-    return re.sub(" ?[\u2013-] ?", " bis ", said)
+    return re.sub(" ?[\u2013-] ?", " bis ", said).replace(" u. ", " und ")
 
 
 def _after_article(found: re.Match[str]) -> str:
     """Ordinals with the ending that the word before them asks for."""
-    ending = {"der": "", "die": "", "das": "", "eine": "", "ein": "r"}.get(found[1].lower(), "n")
+    before = found[1].lower()
+    ending = (
+        "" if before in ("der", "die", "das", "eine", "jeder", "jede", "jedes") else "r" if before == "ein" else "n"
+    )
     return f"{found[1]} {_ordinals(found[2], ending)}"
 
 
@@ -163,7 +193,7 @@ LANGUAGE = Language(
         "US$": ("ein U S Dollar", "U S Dollar", "ein Cent", "Cent"),
         **dict.fromkeys(("\u00a3", "GBP"), ("ein Pfund", "Pfund", "ein Penny", "Pence")),
         **dict.fromkeys(("\u00a5", "JPY"), ("ein Yen", "Yen", "ein Sen", "Sen")),
-        **dict.fromkeys(("CHF", "Fr.", "SFr."), ("ein Franken", "Franken", "ein Rappen", "Rappen")),
+        **dict.fromkeys(("CHF", "SFr."), ("ein Franken", "Franken", "ein Rappen", "Rappen")),
     },
     scales=_SCALES,
     money_scales={
@@ -222,7 +252,15 @@ LANGUAGE = Language(
     words="NATO NASA UNICEF AIDS OPEC UNO OK "
     "AB ALLE AN AUF AUS BIS DAS DER DIE EIN ES ICH IM IN IST JA KEIN MIT NIE NUR UND VON WIR ZU",
     dates=(
-        (r"(?<=\d),(?:--?|[\u2013\u2014])(?!\d)", lambda found: ""),  # 5,- Euro
+        (r"\bFr\. ?(?=\d+\.(?:\d\d|-|\u2013)(?! ?[\d.:\u2013-]| (?:Uhr|bis)))", lambda found: "CHF "),
+        (
+            rf"\b({_SHORT_DAYS})\b\.? ?[\u2013-] ?({_SHORT_DAYS})\b\.?",
+            lambda found: " bis ".join(map(_day, found.groups())),
+        ),
+        (rf"(?<!\d )\b({_SHORT_DAYS})\.(?=,? \d)", lambda found: _day(found[1])),
+        (rf"({_SIGNS} ?\d+)\.(\d\d)(?![\d.])", lambda found: f"{found[1]},{found[2]}"),
+        (rf"(?<![\d.])(\d+)\.(\d\d)(?= ?(?:{_SIGNS}|Euro))", lambda found: f"{found[1]},{found[2]}"),
+        (r"(?<=\d)[.,](?:--?|[\u2013\u2014])(?!\d)", lambda found: ""),  # 5,- Euro
         (
             r"(?<![\w-])(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(?![\w-])",
             lambda found: _date(found[3], found[2], found[1]),
@@ -237,7 +275,7 @@ LANGUAGE = Language(
         ),
         (rf"(\d\. ?)({_SHORT_MONTHS})\b\.?", lambda found: found[1] + _month(found[2])),
         (rf"\b({_SHORT_MONTHS})\b\.?(?= '?(?:\d{{4}}|\d\d)\b)", lambda found: _month(found[1])),
-        (rf"(?<![\w:.,]){_HOUR}\.{_MINUTE}(?= (?:bis|und|oder) \d\d?(?:[.:]\d\d)? ?(?:Uhr|h)\b)", _time),
+        (rf"(?<![\w:.,]){_HOUR}\.{_MINUTE}(?=(?:(?:,| (?:bis|und|oder)) \d\d?(?:[.:]\d\d)?)+ ?(?:Uhr|h)\b)", _time),
         (rf"(?<![\w:.,]){_HOUR}[:.]{_MINUTE} ?(?:Uhr|h)\b", _time),
         (rf"(?<=\b[Uu]m ){_HOUR}\.{_MINUTE}(?![\w:]|[.,]\d)", _time),
         (rf"(?<![\w:.,]){_HOUR}:{_MINUTE}(?![\w:])", _time),
@@ -260,5 +298,7 @@ LANGUAGE = Language(
         (rf"{_ONE}(?=[ -]{_FEMININE}\b)", lambda found: "eine"),
         (rf"(?<!von ){_ONE}(?= (?:bis|oder) \w+ [A-Z\u00c4\u00d6\u00dc])", lambda found: "ein"),
         (rf"{_ONE}(?= [A-Z\u00c4\u00d6\u00dc]|-[^\W\d_]|mal\b)", lambda found: "ein"),
+        (rf"{_ONE}(?= {_ADJECTIVE}(?:er|es) [A-Z\u00c4\u00d6\u00dc])", lambda found: "ein"),
+        (rf"{_ONE}(?= {_ADJECTIVE}e [A-Z\u00c4\u00d6\u00dc])", lambda found: "eine"),
     ),
 )

@@ -10,7 +10,7 @@ _MONTHS = ("January", "February", "March", "April", "May", "June", "July", "Augu
 _MONTHS += ("November", "December")
 _SHORT_MONTHS = "Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec"
 _DAY, _MONTH = "(?:0?[1-9]|[12]\\d|3[01])", "(?:0?[1-9]|1[0-2])"
-_DAYS = rf"{_DAY}(?:st|nd|rd|th)?(?:(?:,? (?:and|or|to) |, ){_DAY}(?:st|nd|rd|th)?)*"
+_DAYS = rf"{_DAY}(?:st|nd|rd|th)?(?:(?:,? (?:and|or|to) |, ){_DAY}(?:st|nd|rd|th)?){{0,9}}"
 _LENGTHS = {
     "mm": ("millimetre", "millimetres"),
     "cm": ("centimetre", "centimetres"),
@@ -23,6 +23,8 @@ _LENGTHS = {
 }
 _UNITS = {
     "%": ("percent", "percent"),
+    "\u2030": ("per mille", "per mille"),
+    "\u00b0": ("degree", "degrees"),
     "\u00b0C": ("degree Celsius", "degrees Celsius"),
     "\u00b0F": ("degree Fahrenheit", "degrees Fahrenheit"),
     **{short: names for short, names in _LENGTHS.items() if short != "in"},  # in is a word
