@@ -5,17 +5,27 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import unicodedata
 from collections.abc import Callable
 from functools import cache
 
 from ...data._characters import unify
 from ...registry import UnknownNameError
 from . import languages
-from .languages.base import Language, either, number
+from .languages.base import Language, Rule, either, number
 
 LONGEST = 15
 """Digits of a number that is read as one; longer ones, and those with a zero first, are read digit by digit."""
 _YEARS = range(1100, 2100)
+_DENOMINATORS = {*range(2, 11), 12, 16, 20, 32, 64, 100, 1000}
+"""What a number behind a slash is for the two to be a fraction: 3/4 and 7/8 are, 9/11 and 2024/25 are not."""
+_RAISED = "\u2070\u00b9\u00b2\u00b3\u2074-\u2079"
+_FRACTION = f"[\u00bc-\u00be\u2150-\u215e\u2189]|[{_RAISED}]+[/\u2044][\u2080-\u2089]+"
+_POWER = f"(?<=[\\w)])(?<![{_RAISED}])(?:\u207b?[{_RAISED}]+(?![{_RAISED}\u207a\u207b])|[\u207f\u2071\u02e3])"
+_NOTE = f"[{_RAISED}]+|[\u2080-\u2089]+|[\u2460-\u2473\u24ea-\u24ff\u2776-\u2793]"
+_CLOSE_TO_NUMBERS = " -\u2013\u2212(+\u00b1$\u20ac\u00a3\u00a5"
+_LETTER = r"[^\W\d_]"
+_MINUS = "(?:(?<![^\\s\\[({'\"=:<>+\u2013\u00b1$\u20ac\u00a3\u00a5])[-\u2013])?"
 
 
 def names() -> list[str]:
@@ -40,51 +50,112 @@ def _reader(name: str) -> Callable[[str], str]:
     if name not in names():
         raise UnknownNameError("language to read aloud", name, names())
     of: Language = importlib.import_module(f"{languages.__name__}.{name}").LANGUAGE
-    point, group = re.escape(of.decimal), re.escape(of.thousands)
-    digits = rf"(?:\d{{1,3}}(?:{group}\d{{3}})+(?!\d)(?:{point}\d+)?|\d+(?:{point}\d+)?)"
-    amount = rf"(?<![\w{group}{point}])({digits})(?![.,]?\d)"
-    scale, sign = rf"(?: ?({either(of.scales)})\b)?", f"({either(of.money)})"
-    minus = r"(?:(?<![\w.,)])-)?"
-    spelt = {_compact(short): full for short, full in of.abbreviations.items()}
-    rules = [
-        (rf"(?<![\w.])(?:{'|'.join(map(_either_case, of.abbreviations))})(?!\w)", lambda m: _short(m, spelt)),
-        *of.rules,
-        (r"(?<![\w.])(?:[^\W\d_]\.){2,}", lambda m: _end(m, " ".join(m[0].replace(".", "")))),
-        (rf"(?<![\w-])({digits})(?: ?\u2013 ?|-)({digits})(?![\w-]|[.,]\d)", lambda m: f"{m[1]} {of.span} {m[2]}"),
-        (rf"{sign} ?{amount}{scale}", lambda m: _money(m[1], m[2], m[3], of)),
-        (rf"{amount}{scale} ?{sign}", lambda m: _money(m[3], m[1], m[2], of)),
-        (rf"{minus}{amount} ?({either(of.units)})(?!\w)", lambda m: _measured(m, of)),
-        (r"(?<=\d)(?=[^\W\d_])|(?<=[^\W\d_])(?=\d)", lambda m: " "),
-        (rf"{minus}{amount}", lambda m: _signed(m, of)),
-        (r"\d+(?:\.\d+)+", lambda m: f" {of.signs['.']} ".join(_number(part, of) for part in m[0].split("."))),
-        (r"\d+", lambda m: _number(m[0], of)),
-        (either(of.signs.keys() - {"-", ".", ","}), lambda m: f" {of.signs[m[0]]} "),
-    ]
-    compiled = [(re.compile(pattern), said) for pattern, said in rules]
+    rules = [(re.compile(pattern), said) for pattern, said in (*_amounts(of), *_others(of))]
 
     def read(text: str) -> str:
-        text = re.sub("(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3}(?!\\d))", "", text)  # spaces between thousands
-        text = re.sub("[\u00bc-\u00be\u2153\u2154]", lambda m: f" {of.signs[m[0]]}", text).replace("\u2212", "-")
-        text = _capitals(unify(text), of)
-        for pattern, said in compiled:
-            text = pattern.sub(said, text)
-        return text
+        text = _plain(text)
+        has_lower_case = any(map(str.islower, text))
+        for pattern, said in rules:
+            text = pattern.sub(lambda found, said=said: _apart(found, said(found)), text)
+        return _capitals(text, of) if has_lower_case else text
 
     return read
 
 
-def _capitals(text: str, of: Language) -> str:
-    """Letters of acronyms with spaces between, in a text that is not all in capitals."""
-    if not any(map(str.islower, text)):
-        return text
+def _amounts(of: Language) -> list[Rule]:
+    """What a number is with its neighbours. It comes before what they are alone: 30 Min. before Min., $5M before M."""
+    digits, amount = _digits(of), _amount(of)
+    scale = rf"[ -]?(?P<scale>{either(of.scales)})(?!\w)"
+    glued = rf"(?P<scale>[ -]?(?:{either(of.scales)})|{either(of.money_scales)})(?!\w)"
+    before_sign = rf" ?(?P<scale>{either({**of.scales, **of.money_scales})})"
+    sign = "|".join(f"(?<!{_LETTER}){re.escape(s)}(?!{_LETTER})" if s[0].isalpha() else re.escape(s) for s in of.money)
+    unit = re.sub(r"(?=\d)", r"\\^?", either(of.units))
+    end = rf"(?:({sign}) ?)?({_MINUS}(?:\d{{1,2}}[:.]\d\d|{digits}))"
+    named = rf"((?: ?(?:{unit}|{either(of.scales)}|{sign})|{either(of.money_scales)})?)"
+    return [
+        (
+            rf"(?<![\w-]){end}{named}(?: ?\u2013 ?|-){end}(?![-\d]|[.,]\d)",
+            lambda m: _span(*m.groups(default=""), of=of),
+        ),
+        *of.dates,
+        (rf"{_MINUS}(?P<sign>{sign}) ?{_MINUS}(?P<number>{digits})(?![.,]?\d)(?:{glued})?", lambda m: _money(m, of)),
+        (rf"{amount}(?:{before_sign})? ?(?P<sign>{sign})", lambda m: _money(m, of)),
+        (
+            rf"{amount}(?:{scale})? ?(?P<unit>{unit})(?![\w^])(?:\.(?= [\da-z\u00e4\u00f6\u00fc]))?",
+            lambda m: _minus(m, of) + _count(m, *of.units[m["unit"].replace("^", "")], of),
+        ),
+        (rf"{amount}{scale}", lambda m: _minus(m, of) + _count(m, "", "", of)),
+    ]
 
+
+def _others(of: Language) -> list[Rule]:
+    """Abbreviations, ordinals and the like, powers, and all numbers and signs that are left."""
+    spelt = {_compact(short): full for short, full in of.abbreviations.items()}
+    return [
+        (rf"(?<![\w.])(?:{'|'.join(map(_either_case, of.abbreviations))})(?!\w)", lambda m: _short(m, spelt)),
+        *of.rules,
+        (rf"(?<![\w.])(?:{_LETTER}\.){{2,}}", lambda m: " ".join(m[0].replace(".", ""))),
+        (rf"(?<={_LETTER}{{3}})\^(?=\d)", lambda m: " "),  # the number of a note
+        (rf"(?<=[\w)])\^(-?\d+|{_LETTER})", lambda m: f" {of.powers.get(m[1]) or of.powers[''] + ' ' + m[1]}"),
+        (rf"(?<=\d)(?={_LETTER})|(?<={_LETTER})(?=\d)", lambda m: " "),
+        (_amount(of), lambda m: _minus(m, of) + _number(m["number"], of, years=True)),
+        (r"(?:\d+|(?<!\w))(?<!\.)(?:\.\d+)+", lambda m: _dotted(m[0], of)),
+        (r"\d+", lambda m: _number(m[0], of, years=True)),
+        (either(of.signs.keys() - {"-", ".", ","}), lambda m: f" {of.signs[m[0]]} "),
+    ]
+
+
+def _digits(of: Language) -> str:
+    point, group = re.escape(of.decimal), re.escape(of.thousands)
+    fraction = r"(?<![/\u2044])(?:\d{1,3} )?\d{1,4}[/\u2044]\d{1,4}(?![/\d])"
+    return rf"(?:{fraction}|\d{{1,3}}(?:{group}\d{{3}})+(?!\d)(?:{point}\d+)?|\d*{point}\d+|\d+)"
+
+
+def _amount(of: Language) -> str:
+    """A pattern for a number, with its minus, that is no part of a longer one or of a word."""
+    alone = rf"(?<![\w^{re.escape(of.thousands + of.decimal)}])(?<!\^-)(?<!{_LETTER}-)"
+    return rf"{_MINUS}{alone}(?P<number>{_digits(of)})(?![.,]?\d)"
+
+
+def _apart(found: re.Match[str], words: str) -> str:
+    """What is said for what was found, with spaces where it would be glued to its neighbours.
+
+    A full stop that is part of an abbreviation stays where the text ends: it is that of the sentence too.
+    """
+    around, start, end = found.string, *found.span()
+    if found[0].endswith(".") and not around[end:].strip() and not words.endswith("."):
+        words += "."
+    before = " " if words[:1].isalpha() and around[max(start - 1, 0) : start].isalnum() else ""
+    return before + words + (" " if words[-1:].isalpha() and around[end : end + 1].isalnum() else "")
+
+
+def _plain(text: str) -> str:
+    """``text`` in plain characters: powers after ``^``, fractions apart from the number before, minus as a hyphen."""
+
+    def apart(found: re.Match[str]) -> str:
+        text, start, end = found.string, *found.span()
+        before = "" if text[max(start - 1, 0) : start] in _CLOSE_TO_NUMBERS else " "
+        return before + unicodedata.normalize("NFKC", found[0]) + (" " if text[end : end + 1].isdigit() else "")
+
+    text = re.sub("(?<=\\d)['\u2019\u00a0\u2009\u202f](?=\\d{3}(?!\\d))", "", text)  # between thousands
+    text = re.sub(r"(?<!\d)[1-9]\d{0,2}(?: \d{3})*(?: 000| \d{3} \d{3})(?!\d)", lambda m: m[0].replace(" ", ""), text)
+    text = re.sub("(?<=\\d)( ?)[\u00ba\u02da\u2218]", "\\1\u00b0", text)  # written for degrees
+    text = re.sub(_FRACTION, apart, text)
+    text = re.sub(_POWER, lambda m: f"^{unicodedata.normalize('NFKC', m[0])}", text)
+    text = unify(re.sub(_NOTE, apart, text)).replace("\u2212", "-")
+    text = re.sub("(?<=\\d)( ?)\u00b0 (?=[CF]\\b)", "\\1\u00b0", text)
+    return re.sub(r"(?<![\d/.,-])(\d+)-(?=\d/\d)", r"\1 ", text)  # 1-1/2
+
+
+def _capitals(text: str, of: Language) -> str:
+    """Letters of acronyms with spaces between."""
     words = {*of.words.split()}
 
     def said(found: re.Match[str]) -> str:
         letters, plural = found.groups()
         return found[0] if not letters.isupper() or letters in words else " ".join(letters) + plural
 
-    return re.sub(r"(?<![^\W\d_])([^\W\d_]{2,5}?)(s?)(?![^\W\d_]|'[A-Z])", said, text)
+    return re.sub(rf"(?<!{_LETTER})({_LETTER}{{2,5}}?)(s?)(?!{_LETTER}|'[A-Z])", said, text)
 
 
 def _compact(short: str) -> str:
@@ -99,46 +170,71 @@ def _either_case(short: str) -> str:
 
 def _short(found: re.Match[str], spelt: dict[str, str]) -> str:
     short = _compact(found[0])
-    return _end(found, spelt.get(short) or spelt[short[0].lower() + short[1:]])
+    return spelt.get(short) or spelt[short[0].lower() + short[1:]]
 
 
-def _end(found: re.Match[str], said: str) -> str:
-    """What is said, with the full stop where the text ends: it is that of the sentence too."""
-    return f"{said}." if found.end() == len(found.string.rstrip()) else said
-
-
-def _number(written: str, of: Language) -> str:
-    """A number in words: its integer, and decimals digit by digit."""
-    whole, _, decimals = written.replace(of.thousands, "").partition(of.decimal)
-    if len(whole) > LONGEST or (len(whole) > 1 and int(whole[0]) == 0):
-        said = " ".join(number(int(digit), of.code) for digit in whole)
+def _number(written: str, of: Language, years: bool = False) -> str:
+    """A number in words: a fraction, or its integer and decimals digit by digit. ``years``: 1987 is read as one."""
+    if "/" in written or "\u2044" in written:
+        return _fraction(written, of)
+    integer, _, decimals = written.replace(of.thousands, "").partition(of.decimal)
+    if len(integer) > LONGEST or (len(integer) > 1 and int(integer[0]) == 0):
+        said = [number(int(digit), of.code) for digit in integer]
     else:
-        year = len(written) == 4 and whole == written and int(whole) in _YEARS
-        said = number(int(whole), of.code, "year" if year else "cardinal")
-    return " ".join([said, *([of.signs[of.decimal]] if decimals else []), *(number(int(d), of.code) for d in decimals)])
+        year = years and len(written) == 4 and integer == written and int(integer) in _YEARS
+        said = [number(int(integer), of.code, "year" if year else "cardinal")] if integer else []
+    return " ".join(
+        [*said, *([of.signs[of.decimal]] if decimals else []), *(number(int(d), of.code) for d in decimals)]
+    )
 
 
-def _signed(found: re.Match[str], of: Language) -> str:
-    return f"{of.signs['-']} " * found[0].startswith("-") + _number(found[1], of)
+def _fraction(written: str, of: Language) -> str:
+    """``2 3/4`` in words; two numbers beside each other where a slash stands for something else."""
+    *integer, parts = written.split(" ")
+    top, bottom = re.split("[/\u2044]", parts)
+    if int(bottom) and ("\u2044" in parts or (0 < int(top) < int(bottom) and int(bottom) in _DENOMINATORS)):
+        return of.fraction(int(integer[0]) if integer else 0, int(top), int(bottom))
+    return " ".join(_number(part, of, years=True) for part in (*integer, top, bottom))
 
 
-def _measured(found: re.Match[str], of: Language) -> str:
-    one, many = of.units[found[2]]
-    minus = f"{of.signs['-']} " if found[0].startswith("-") else ""
-    return minus + (f"{of.one} {one}" if found[1] == "1" else f"{_cardinal(found[1], of)} {many}")
+def _dotted(written: str, of: Language) -> str:
+    first, *rest = written.split(".")
+    said = [_number(first, of, years=True)] if first else []
+    return " ".join([*said, *(f"{of.signs['.']} {_number(part, of)}" for part in rest)])
 
 
-def _money(sign: str, written: str, scale: str | None, of: Language) -> str:
-    one, many, cents = of.money[sign]
+def _span(sign: str, first: str, named: str, last_sign: str, last: str, of: Language) -> str:
+    """``5-10`` with the word between; a sign before the first number alone is that of both: $5-10 million."""
+    return f"{sign if last_sign or named else ''}{first}{named} {of.span} {last_sign or sign}{last}"
+
+
+def _minus(found: re.Match[str], of: Language) -> str:
+    before = found.string[found.start() : found.start("number")]
+    return f"{of.signs['-']} " if re.search("[-\u2013]", before) else ""
+
+
+def _count(found: re.Match[str], one: str, many: str, of: Language) -> str:
+    """A number with its scale and what it counts."""
+    written, scale = found["number"], (found["scale"] or "").strip(" -")
     if scale:
-        return f"{_cardinal(written, of)} {scale} {many}"
-    whole, _, decimals = written.partition(of.decimal)
-    if len(decimals) not in (0, 2):
-        return f"{_cardinal(written, of)} {many}"
-    said = f"{of.one} {one}" if whole == "1" else f"{_cardinal(whole, of)} {many}"
-    return f"{said} {of.signs['&']} {_number(decimals.lstrip('0'), of)} {cents}" if decimals.strip("0") else said
+        scaled = _counted(written, *({**of.money_scales, **of.scales}[scale]), of)
+        return f"{scaled} {many}".rstrip()
+    return _counted(written, one, many, of)
 
 
-def _cardinal(written: str, of: Language) -> str:
-    """A number that is no year."""
-    return _number(f"{written}{of.thousands}", of)
+def _counted(written: str, one: str, many: str, of: Language) -> str:
+    if written == "1":
+        return one
+    part = re.fullmatch("\\d+[/\u2044]\\d+", written)
+    return f"{_number(written, of)} {one.partition(' ')[2] if part else many}"
+
+
+def _money(found: re.Match[str], of: Language) -> str:
+    one, many, cent, cents = of.money[found["sign"]]
+    integer, _, decimals = found["number"].partition(of.decimal)
+    if found["scale"] or len(decimals) != 2:
+        return _minus(found, of) + _count(found, one, many, of)
+    small = decimals.lstrip("0")
+    said = [_counted(integer or "0", one, many, of)] if integer.strip("0") or not small else []
+    said += [_counted(small, cent, cents, of)] if small else []
+    return _minus(found, of) + f" {of.signs['&']} ".join(said)

@@ -33,7 +33,6 @@ from vqmem.recipes.tts import clips
 from vqmem.recipes.tts import speak as speaking
 from vqmem.recipes.tts.alignment import Aligner, Pair
 from vqmem.recipes.tts.clips import Clip, Crops, Readings
-from vqmem.recipes.tts.reading import names, read_aloud
 from vqmem.recipes.tts.speak import Manner, speak, unknown, write_speech
 from vqmem.recipes.tts.text import alphabet, plain, spell
 from vqmem.recipes.tts.voice import Voice
@@ -389,65 +388,6 @@ def test_signs_that_are_learnt_stay():
     ids, missing = spell("Berlin\u2013Hamburg, don\u00b4t!", LATIN + "-'!")
     assert "".join((LATIN + "-'!")[i] for i in ids) == " berlin-hamburg don't! "
     assert missing == {","}
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("Dr. Lee has 3 kg, i.e. 10 % more.", "doctor Lee has three kilograms, that is ten percent more."),
-        ("In 1987 the USA had 1,234 people.", "In nineteen eighty seven the U S A had one thousand two hundred and "
-         "thirty four people."),
-        ("St. John, High St., No. 5; no. 3.14 007", "saint John, High street, number five; no. three point one four "
-         "zero zero seven"),
-        ("On March 5, 2024, at 10:05 a.m.", "On March fifth, twenty twenty four, at ten oh five a m."),
-        ("$2.50, \u00a31, \u20ac5 million, 5 \u20ac", "two dollars and fifty cents, one pound, five million euros, "
-         "five euros"),
-        ("2024-03-05: -5 \u00b0C", "March fifth twenty twenty four: minus five degrees Celsius"),
-        ("pp 10\u201320, the 1990s, 22nd", "pp ten to twenty, the nineteen nineties, twenty second"),
-        ("NATO, MP3 & SHOUT? 1.2.3 etc.", "NATO, M P three and S H O U T? one point two point three et cetera."),
-        ("ALL IS LOUD 5", "ALL IS LOUD five"),
-        ("1" * 16, " ".join(["one"] * 16)),
-        ("1,2,3 and 2\u00bd", "one,two,three and two one half"),
-    ],
-)  # fmt: skip
-def test_english_is_read_aloud(text, said):
-    assert read_aloud(text, "en") == said
-    assert read_aloud(text, "") == text
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("Dr. M\u00fcller kauft z.\u00a0B. 3,5 kg usw.", "Doktor M\u00fcller kauft zum Beispiel drei Komma f\u00fcnf "
-         "Kilogramm und so weiter."),
-        ("1987 waren es 1.234 Menschen", "neunzehnhundertsiebenundachtzig waren es eintausendzweihundertvierunddrei"
-         "\u00dfig Menschen"),
-        ("Am 3. Oktober, der 3. Mann, 3. Oktober", "Am dritten Oktober, der dritte Mann, dritter Oktober"),
-        ("05.03.2024 um 10:30 Uhr, 14:00 Uhr",
-         "f\u00fcnfter M\u00e4rz zweitausendvierundzwanzig um zehn Uhr drei\u00dfig, "
-         "vierzehn Uhr"),
-        ("5,50 \u20ac, 1 \u20ac, 5 Mio. \u20ac, 10 %",
-         "f\u00fcnf Euro und f\u00fcnfzig Cent, ein Euro, f\u00fcnf Millionen "
-         "Euro, zehn Prozent"),
-        ("Hauptstr. 5, Nr. 7, S. 12, d.h. 10\u201320",
-         "Hauptstra\u00dfe f\u00fcnf, Nummer sieben, Seite zw\u00f6lf, das "
-         "hei\u00dft zehn bis zwanzig"),
-        ("Er ist 3. Dann 10\u202f000, 3.11", "Er ist drei. Dann zehntausend, drei Punkt elf"),
-    ],
-)  # fmt: skip
-def test_german_is_read_aloud(text, said):
-    assert read_aloud(text, "de") == said
-
-
-def test_what_is_read_aloud_has_no_digit_left_and_text_without_any_stays():
-    for language in names():
-        draw = random.Random(language)
-        for _ in range(300):
-            text = "".join(draw.choice("0123456789.,:-\u2013/ %$\u20ackmBa") for _ in range(12))
-            assert not any(map(str.isdigit, read_aloud(text, language))), text
-        assert read_aloud("Two golden lions laugh, don't they?", language) == "Two golden lions laugh, don't they?"
-    with pytest.raises(ValueError, match="unknown language to read aloud 'eng'; did you mean en"):
-        read_aloud("5", "eng")
 
 
 @pytest.fixture

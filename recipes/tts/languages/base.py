@@ -25,20 +25,27 @@ class Language:
     """Sign -> its words, wherever it stands; ``-`` is the minus before a number."""
     span: str
     """Word between two numbers that a dash joins."""
-    one: str
-    """The number 1 before a unit."""
     units: Mapping[str, tuple[str, str]]
-    """What stands behind a number -> its name after 1, and after all others."""
-    money: Mapping[str, tuple[str, str, str]]
-    """Sign of a currency, before or behind a number -> its name after 1, after all others, and that of its cents."""
-    scales: tuple[str, ...]
-    """Words between an amount and its currency, such as million."""
+    """What stands behind a number -> one of it, with the number 1 in its gender, and its name after other numbers."""
+    money: Mapping[str, tuple[str, str, str, str]]
+    """Sign of a currency, before or behind a number -> one of it and its name after other numbers, as in ``units``;
+    then both for its cents."""
+    scales: Mapping[str, tuple[str, str]]
+    """Words between an amount and what it counts, such as million -> one of it, and its name after other numbers."""
+    money_scales: Mapping[str, tuple[str, str]]
+    """Letters that are scales beside a sign of a currency alone, such as k."""
+    fraction: Callable[[int, int, int], str]
+    """What is said for an integer (0: there is none), numerator and denominator."""
+    powers: Mapping[str, str]
+    """Exponent -> what is said for it; the empty one: what is said before all others."""
     abbreviations: Mapping[str, str]
     """Abbreviation -> its words; the spaces in it may be left out."""
     words: str
     """What is read as a word though it is written in capitals, with spaces between."""
+    dates: tuple[Rule, ...]
+    """Dates and times, applied in this order before amounts are read."""
     rules: tuple[Rule, ...]
-    """Dates, times, ordinals and the like; applied in this order before other numbers are read."""
+    """Ordinals and the like, applied in this order after amounts and abbreviations, before other numbers are read."""
 
 
 def number(value: int, code: str, kind: str = "cardinal") -> str:
