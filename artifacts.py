@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.overrides import TorchFunctionMode
 
-from . import __version__
+from ._version import __version__
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from . import __version__, registry
+from . import registry
+from ._version import __version__
 from .cli_base import Command, Parser, discard_stdout, prepare_streams
 from .console import one_line
 from .recipes.engine.recipe_command import recipe_command

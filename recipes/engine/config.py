@@ -243,7 +243,7 @@ def _merge(base: Any, over: Any, hint: Any = None) -> Any:
     if isinstance(base, str) and not closed:
         base = {"name": base}
     if not isinstance(base, dict) or (not closed and "name" in over and over["name"] != base.get("name")):
-        return over
+        base = {}
     hints = typing.get_type_hints(hint) if closed else {}
     return base | {key: _merge(base.get(key), value, hints.get(key)) for key, value in over.items()}
 

@@ -8,7 +8,7 @@ from typing import Any
 from ...memory.scorer import SIGNALS, signals_of
 from ...tokenizers_._text import cut
 from ...tokenizers_.base import Stream
-from ..lm.text_scorer import Scoring
+from ..lm.text_scorer import Scoring, load_scoring
 
 CHUNK = 4096
 """Tokens scored at once."""
@@ -24,7 +24,7 @@ def choose_signal(signal: str | None, given: Sequence[str]) -> str:
     return signal or given[0]
 
 
-def score_text(text: str, scoring: Scoring, chunk: int = CHUNK) -> Iterator[list[dict[str, Any]]]:
+def score_text(text: str, scoring: Scoring | None = None, chunk: int = CHUNK) -> Iterator[list[dict[str, Any]]]:
     """The tokens of ``text`` with their scores, at most ``chunk`` of them at a time.
 
     Keys: ``text``, ``start`` and ``end`` (characters), ``score`` (the surprise), ``rarity`` and ``gain`` in nats where
@@ -32,7 +32,13 @@ def score_text(text: str, scoring: Scoring, chunk: int = CHUNK) -> Iterator[list
     without one). The texts concatenate to the source: of tokens that share a character, the first has it. The values do
     not depend on ``chunk``; memory stays bounded because text is tokenized and scored piece by piece, with the state
     carried along.
+
+    Args:
+        text: of any length.
+        scoring: what `load_scoring` gives; the packaged scorer by default.
+        chunk: tokens that are scored at once.
     """
+    scoring = load_scoring() if scoring is None else scoring
     state, offset, end = scoring.scorer.initial_state(1), 0, 0
     for piece in _pieces(text):
         stream = scoring.tokenizer.encode(piece)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from ... import __version__
+from ..._version import __version__
 from ...artifacts import FRONT_END
 from ...console import one_line
 from ...tokenizers_.pretrained import FrontEnd, PretrainedTokenizer

@@ -95,6 +95,13 @@ def test_a_variant_that_is_given_in_full_starts_anew(tmp_path):
             )
 
 
+def test_a_variant_in_full_below_a_key_that_is_new():
+    config = load(Schema, None, ["policy.new.deep={name: scored, surprise: 1.0}", "policy.new.other=2"])
+    assert config.policy["new"] == {"deep": {"name": "scored", "surprise": 1.0}, "other": 2}
+    config = load(Schema, None, ["policy.deep={name: a, b: 1}", "policy.deep={name: c}"])
+    assert config.policy["deep"] == {"name": "c"}
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [

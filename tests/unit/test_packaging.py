@@ -24,7 +24,9 @@ SHIPPED = (".py", ".yaml", ".html", ".css", ".js", ".md", ".json", ".safetensors
 def shipped() -> set[str]:
     """What a wheel must hold, from the disk."""
     inside = [path for part in PARTS for path in (ROOT / part).rglob("*") if path.suffix in SHIPPED]
-    return {f"vqmem/{path.relative_to(ROOT)}" for path in [*ROOT.glob("*.py"), *inside] if path.is_file()}
+    return {
+        f"vqmem/{path.relative_to(ROOT)}" for path in [*ROOT.glob("*.py"), ROOT / "py.typed", *inside] if path.is_file()
+    }
 
 
 def test_every_package_on_disk_is_listed():
@@ -56,7 +58,9 @@ def test_links_for_type_checkers_are_those_of_the_disk():
 def test_the_wheel_holds_everything_and_nothing_else(tmp_path):
     """Built from a copy, since building writes beside the sources; without network."""
     copy, wheels = tmp_path / "copy", tmp_path / "wheels"
-    keep = {*PARTS, "pyproject.toml", "README.md", "LICENSE", "tests"} | {path.name for path in ROOT.glob("*.py")}
+    keep = {*PARTS, "pyproject.toml", "README.md", "LICENSE", "py.typed", "tests"} | {
+        path.name for path in ROOT.glob("*.py")
+    }
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info", "runs")
     copy.mkdir()
     for name in keep:
