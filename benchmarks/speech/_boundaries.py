@@ -82,16 +82,16 @@ def intervals(
 
     Counts are summed over seeds.
     """
-    summed = {name: counted.sum(0) for name, counted in methods.items()}
+    summed = [counted.sum(0) for counted in methods.values()]
+    ratios = [(2 * hits, truths + finds) for hits, truths, finds in (counted.T for counted in summed)]
     names = list(methods)
     others = [names.index(rival) for rival in rivals]
 
     def f1(drawn: Int[np.ndarray, "resample clip"]) -> Float[np.ndarray, "method figure resample"]:
-        totals = [counted[drawn].sum(1) for counted in summed.values()]
-        found = np.stack([2 * total[:, 0] / total[:, 1:].sum(1) for total in totals])
+        found = np.stack([numerator[drawn].sum(1) / denominator[drawn].sum(1) for numerator, denominator in ratios])
         return np.concatenate([found[:, None], found[:, None] - found[others]], 1)
 
-    clips = len(summed[names[0]])
+    clips = len(summed[0])
     ends = np.moveaxis(bootstrap_interval(f1, clips, resamples=resamples), 0, -1).round(4)
     of_f1 = {name: ends[method, 0].tolist() for method, name in enumerate(names)}
     of_differences = {
