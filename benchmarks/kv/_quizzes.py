@@ -53,14 +53,14 @@ def needles(bench: Bench, size: Size) -> tuple[dict[str, Any], Result]:
     bench.model.config.name_or_path = str(bench.folder / "tokenizer")  # where KVzip looks for it
     candidates = {setting.name: setting for setting in CANDIDATES}
     dev, _ = quiz_all(bench, [*BASELINES[:2], *candidates.values()], "dev", size.texts[:2], size.dev_quizzes)
-    found = {name: np.concatenate([own[name] for own in dev.values()])[:, SHARES.index(JUDGED)] for name in candidates}
+    found = {name: np.concatenate([row[name] for row in dev.values()])[:, SHARES.index(JUDGED)] for name in candidates}
     ours = max(found, key=lambda name: float(found[name].mean()))
-    own = [setting for name, setting in candidates.items() if name in (ours, SURPRISE.name, STREAMED)]
+    scored = [setting for name, setting in candidates.items() if name in (ours, SURPRISE.name, STREAMED)]
     presses = [name for name in PRESSES if name.removeprefix("kvpress ") in QUIZZED] + [CEILING] * bool(PRESSES)
     peers = [Setting(name, press=name) for name in presses]
-    settings = [setting for setting in (*BASELINES, *own, *peers) if setting.name not in LEFT_OUT]
+    settings = [setting for setting in (*BASELINES, *scored, *peers) if setting.name not in LEFT_OUT]
     given, lengths = quiz_all(bench, settings, "test", size.texts, size.quizzes)
-    return told(dev, given, lengths, ours)
+    return summarise(dev, given, lengths, ours)
 
 
 def quiz_all(
@@ -105,7 +105,7 @@ def answered(
 def ask(
     bench: Bench, settings: Sequence[Setting], task: str, words: int, prose: str, seed: int
 ) -> tuple[int, dict[str, list[bool]]]:
-    """Read the text, then ask: a batch for each share, and one for those that hold the whole text."""
+    """Read the text, then ask: a batch for each share, and one for those that keep the full text."""
     one = quiz(task, prose, words, random.Random(f"{task} {words} {seed}"))
     tokenizer, model = bench.peer.tokenizer, bench.model
     text, question = prompt(tokenizer, one)
@@ -113,18 +113,18 @@ def ask(
     presses = [setting.press for setting in settings if setting.press and setting.press != CEILING]
     reading = Reading(model, text, presses, counts, SINKS)
     how: dict[str, Any] = {"most": one.tokens, "over": hopeless(tokenizer, one.value, one.tokens)}
-    whole = [setting.name for setting in settings if setting.name in (EVERYTHING, CEILING)]
+    full = [setting.name for setting in settings if setting.name in (EVERYTHING, CEILING)]
     found: dict[str, list[bool]] = {setting.name: [] for setting in settings}
 
-    def right(said: Sequence[list[int]]) -> list[bool]:
-        return [one.value in tokenizer.decode(own) for own in said]
+    def right(answers: Sequence[list[int]]) -> list[bool]:
+        return [one.value in tokenizer.decode(ids) for ids in answers]
 
-    if whole:
-        hidden = zipped(model, reading, SHARES) if CEILING in whole else []
+    if full:
+        hidden = zipped(model, reading, SHARES) if CEILING in full else []
         first, *others = right(answer_hidden(model, reading, hidden, question, **how))
         both = {EVERYTHING: [first] * len(SHARES), CEILING: others}
-        found |= {name: both[name] for name in whole}
-    cut = [setting for setting in settings if setting.name not in whole]
+        found |= {name: both[name] for name in full}
+    cut = [setting for setting in settings if setting.name not in full]
     for count in counts if cut else ():
         rows = []
         for setting in cut:
@@ -133,13 +133,13 @@ def ask(
             else:
                 scorer = bench.named[setting.scorer] if setting.scorer else None
                 rows.append(reading.by_policy(setting.policy, scorer, count))
-        said = answer(model, reading.cut(rows), question, text.shape[1], len(rows), **how)
-        for setting, hit in zip(cut, right(said), strict=True):
+        answers = answer(model, reading.cut(rows), question, text.shape[1], len(rows), **how)
+        for setting, hit in zip(cut, right(answers), strict=True):
             found[setting.name].append(hit)
     return text.shape[1], found
 
 
-def told(
+def summarise(
     dev: Mapping[tuple[str, int], Mapping[str, Found]],
     given: Mapping[tuple[str, int], Mapping[str, Found]],
     lengths: Sequence[int],

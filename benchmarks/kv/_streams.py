@@ -25,7 +25,7 @@ from vqmem.benchmarks.kv import _presses as presses
 from vqmem.benchmarks.kv._argument import passed
 from vqmem.benchmarks.kv.smollm2 import FILE, SEPARATOR
 from vqmem.memory.huggingface.cache import VQMemCache
-from vqmem.recipes.compare.statistics import expanded_tail
+from vqmem.recipes.compare.statistics import bootstrap_interval
 from vqmem.recipes.engine.config import digest
 from vqmem.recipes.lm.corpus import Passage
 
@@ -98,7 +98,7 @@ class Streams:
 
 @torch.no_grad()
 def read(model: Any, cache: Any, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
-    """-log p of each token given what the cache still held and the chunk so far; the first given the separator."""
+    """-log p of each token given what is left in the cache and the chunk so far; the first given the separator."""
     inputs = torch.cat([torch.full_like(ids[:, :1], SEPARATOR), ids[:, :-1]], dim=1)
     parts = []
     for new, targets in zip(inputs.split(CHUNK, 1), ids.split(CHUNK, 1), strict=True):
@@ -114,8 +114,8 @@ def sample(items: Sequence[Passage], length: int, count: int, seed: int = 0) -> 
     for item in items:
         if len(item.ids) == length:
             documents.setdefault(item.name.rpartition(":")[0], []).append(item)
-    for own in documents.values():
-        random.Random(seed).shuffle(own)
+    for passages in documents.values():
+        random.Random(seed).shuffle(passages)
     turns = itertools.chain.from_iterable(itertools.zip_longest(*documents.values()))
     chosen = list(itertools.islice((item for item in turns if item is not None), count))
     if len(chosen) < count:
@@ -147,20 +147,29 @@ def share_closed(
     resamples: int,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """How much of the way from ``worst`` to ``best`` (summed nats a passage) is made, and its 95 % interval.
+    """How much of the gap between ``worst`` and ``best`` is closed, and its 95 % interval over passages.
 
-    Passages are resampled together, percentiles expanded as in `paired_bootstrap`.
+    Args:
+        ours: summed nats of each passage.
+        worst: the same where nothing of the gap is closed.
+        best: the same where all of it is closed.
+        resamples: how often the passages are drawn.
+        seed: of the drawing.
+
+    Returns:
+        The share, and the low and the high end of its interval.
     """
-    picked = np.random.default_rng(seed).integers(len(ours), size=(resamples, len(ours)))
-    made, whole = worst - ours, worst - best
-    drawn = made[picked].sum(1) / whole[picked].sum(1)
-    tail = expanded_tail(len(ours))
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    return float(made.sum() / whole.sum()), float(low), float(high)
+    closed, gap = worst - ours, worst - best
+
+    def share(drawn: Int[np.ndarray, "resample passage"]) -> Float[np.ndarray, " resample"]:
+        return closed[drawn].sum(-1) / gap[drawn].sum(-1)
+
+    low, high = bootstrap_interval(share, len(ours), resamples=resamples, seed=seed).tolist()
+    return float(closed.sum() / gap.sum()), low, high
 
 
 def _fingerprint(scorer: nn.Module) -> str:
-    """What tells a scorer from another: the hash of its tensors."""
+    """The hash of a scorer's tensors."""
     hashed = hashlib.sha256()
     for name, tensor in sorted(scorer.state_dict().items()):
         hashed.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())

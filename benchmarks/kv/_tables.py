@@ -27,7 +27,7 @@ class Sums:
     far_tokens: Float[np.ndarray, " passage"]
 
     def closed(self, name: str) -> tuple[float, float, float]:
-        """The share of the long-gap loss that forgetting brings which a setting makes up for, and its interval."""
+        """The share of the long-gap loss between `NEWEST` and `EVERYTHING` that a setting closes, and its interval."""
         return share_closed(self.far[name], self.far[NEWEST], self.far[EVERYTHING], RESAMPLES)
 
     def mean(self, name: str) -> float:
@@ -85,9 +85,9 @@ def table(sums: Sums, against: str = NEWEST) -> tuple[dict[str, Any], dict[str, 
 
 def beaten(sums: Sums, ours: str) -> dict[str, list[str]]:
     """The other settings by how they do on long-gap tokens against ``ours``: worse, better or no difference."""
-    said: dict[str, list[str]] = {"worse": [], "better": [], "no difference": [], "too few documents": []}
+    names: dict[str, list[str]] = {"worse": [], "better": [], "no difference": [], "too few passages": []}
     for name in sums.far:
         if name not in (ours, EVERYTHING):
             found = paired_bootstrap(sums.far[name][None], sums.far[ours][None], sums.far_tokens, resamples=RESAMPLES)
-            said[found.verdict].append(name)
-    return {verdict: names for verdict, names in said.items() if names}
+            names[found.verdict].append(name)
+    return {verdict: some for verdict, some in names.items() if some}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from vqmem.benchmarks.speech._phones import FRAME
-from vqmem.recipes.compare.statistics import expanded_tail
+from vqmem.recipes.compare.statistics import bootstrap_interval
 from vqmem.recipes.speech.unit_metrics import matches
 
 PROMINENCES = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5)
@@ -78,23 +78,24 @@ def figures(total: Sequence[float] | Int[np.ndarray, " 3"]) -> dict[str, float]:
 def intervals(
     methods: Mapping[str, Int[np.ndarray, "seed clip 3"]], rivals: Sequence[str], resamples: int = 10_000
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, list[float]]]]:
-    """95 % intervals of each method's F1, and of its differences from ``rivals``: the same clips are drawn for all.
+    """95 % intervals of each method's F1, and of its differences from ``rivals``; all are of the same draws of clips.
 
-    Counts are summed over seeds. The ends are those of the expanded percentile interval, as in the comparison.
+    Counts are summed over seeds.
     """
-    summed = {name: of.sum(0).astype(float) for name, of in methods.items()}
-    clips = len(next(iter(summed.values())))
-    picked = np.random.default_rng(0).integers(clips, size=(resamples, clips))
-    weights = np.stack([np.bincount(row, minlength=clips) for row in picked])
-    drawn = {name: (totals := weights @ of)[:, 0] * 2 / totals[:, 1:].sum(1) for name, of in summed.items()}
-    tail = expanded_tail(clips)
+    summed = [counted.sum(0) for counted in methods.values()]
+    ratios = [(2 * hits, truths + finds) for hits, truths, finds in (counted.T for counted in summed)]
+    names = list(methods)
+    others = [names.index(rival) for rival in rivals]
 
-    def ends(values: np.ndarray) -> list[float]:
-        return [round(float(end), 4) for end in np.quantile(values, [tail, 1 - tail])]
+    def f1(drawn: Int[np.ndarray, "resample clip"]) -> Float[np.ndarray, "method figure resample"]:
+        found = np.stack([numerator[drawn].sum(1) / denominator[drawn].sum(1) for numerator, denominator in ratios])
+        return np.concatenate([found[:, None], found[:, None] - found[others]], 1)
 
-    own = {name: ends(values) for name, values in drawn.items()}
-    apart = {
-        name: {rival: ends(values - drawn[rival]) for rival in rivals if rival != name}
-        for name, values in drawn.items()
+    clips = len(summed[0])
+    ends = np.moveaxis(bootstrap_interval(f1, clips, resamples=resamples), 0, -1).round(4)
+    of_f1 = {name: ends[method, 0].tolist() for method, name in enumerate(names)}
+    of_differences = {
+        name: {rival: ends[method, 1 + place].tolist() for place, rival in enumerate(rivals) if rival != name}
+        for method, name in enumerate(names)
     }
-    return own, apart
+    return of_f1, of_differences

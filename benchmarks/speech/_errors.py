@@ -1,4 +1,4 @@
-"""How many words or characters more one of two ways of hearing the same gets wrong, with its interval."""
+"""How much higher the error rate of one transcription is than that of another, with its interval."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def added(
     after: Sequence[Sequence[Pair]],
     process: Callable[..., Any] = jiwer.process_words,
 ) -> dict[str, float]:
-    """Points of error rate that ``after`` has more than ``before``, ``low`` and ``high`` if there are enough documents.
+    """The error rate of ``after`` minus that of ``before``, in points, and its interval if there are enough documents.
 
-    A document, which is what is resampled, is any number of pairs; ``process`` of jiwer counts words or characters.
+    Documents are resampled; each is any number of pairs. ``process`` of jiwer counts words or characters.
     """
     theirs, ours = (np.array([_count(document, process) for document in side]).T for side in (before, after))
     found = paired_bootstrap(ours[:1], theirs[:1], theirs[1])
@@ -27,6 +27,7 @@ def added(
 
 
 def _count(document: Sequence[Pair], process: Callable[..., Any]) -> tuple[int, int]:
-    """Errors, and what they are errors of."""
-    told = process([pair.reference for pair in document], [pair.hypothesis for pair in document])
-    return told.substitutions + told.deletions + told.insertions, told.hits + told.substitutions + told.deletions
+    """Errors, and words or characters of the reference."""
+    found = process([pair.reference for pair in document], [pair.hypothesis for pair in document])
+    missed = found.substitutions + found.deletions
+    return missed + found.insertions, found.hits + missed

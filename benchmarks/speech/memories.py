@@ -1,4 +1,4 @@
-"""Tell a comparison against full memory: python benchmarks/speech/memories.py FOLDER --name NAME [--note ...].
+"""Report a comparison against full memory: python benchmarks/speech/memories.py FOLDER --name NAME [--note ...].
 
 FOLDER is the ``out`` of `vqmem compare`, whose largest budget is as long as a passage. Figures are perplexities a token
 and, where phrases are said again, the loss on those; this writes them to ``docs/results/NAME.json``.
@@ -71,14 +71,14 @@ def table(memories: Memories, full: int, name: str) -> tuple[dict[str, Any], dic
     shown = math.exp if name == "nll" else float
     values: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
-    whole = memories[RIVALS[0], full]
+    full_memory = memories[RIVALS[0], full]
     for (strategy, slots), sums in memories.items():
-        others = {"full memory": whole} | {rival: memories.get((rival, slots)) for rival in RIVALS}
+        others = {"full memory": full_memory} | {rival: memories.get((rival, slots)) for rival in RIVALS}
         if (strategy, slots) == (RIVALS[0], full):
             others = {}
         row, label = {}, f"{strategy} @ {slots}"
-        own = sums.against(None)
-        row["value"], ends = shown(own.value), {"value": _ends(own.low, own.high, shown)}
+        alone = sums.against(None)
+        row["value"], ends = shown(alone.value), {"value": _ends(alone.low, alone.high, shown)}
         for other, theirs in others.items():
             if theirs is not None and other != strategy:
                 found = sums.against(theirs)
@@ -100,12 +100,12 @@ def answer(values: Mapping[str, Any], intervals: Mapping[str, Any], name: str, q
     for strategy in SCORED:
         label = f"{strategy} @ {quarter}"
         cost, ends = values[label]["against full memory"], intervals[label]
-        told = [f"{cost - 1:+.2%} perplexity" if name == "nll" else f"{cost:+.3f} nats on phrases said again"]
+        parts = [f"{cost - 1:+.2%} perplexity" if name == "nll" else f"{cost:+.3f} nats on phrases said again"]
         for rival in RIVALS:
             low, high = ends[f"against {rival}"]
             how = "better than" if high < even else "worse than" if low > even else "no different from"
-            told.append(f"{how} {rival}")
-        said.append(f"{strategy} {', '.join(told)}")
+            parts.append(f"{how} {rival}")
+        said.append(f"{strategy} {', '.join(parts)}")
         reached += [strategy] * (cost <= CLOSE and all(ends[f"against {rival}"][1] < even for rival in RIVALS))
     lead = "" if name != "nll" else f"Reached by {', '.join(reached)}. " if reached else "Not reached. "
     return f"{lead}At {quarter} slots, against full memory: {'; '.join(said)}."

@@ -73,7 +73,7 @@ def main() -> None:
     rate = sum(map(len, truths["dev"])) / sum(len(curve) * FRAME for curve in curves["dev"][BASELINE][0])
     spaced = [even(len(curve) * FRAME, rate) for curve in curves["test"][BASELINE][0]]
     counted[EVEN] = counts(truths["test"], spaced)[None]
-    tell(
+    report(
         flags, counted, pickings, list(seeds), steps, f"{sum(map(len, truths['test']))} boundaries of {len(test)} clips"
     )
 
@@ -146,7 +146,7 @@ def change(frames: Float[Tensor, "frames 39"]) -> Float[np.ndarray, " frames"]:
     return (deltas / cepstra.std(0).clamp(min=1e-6)).norm(dim=1).numpy()
 
 
-def tell(
+def report(
     flags: argparse.Namespace,
     counted: dict[str, np.ndarray],
     pickings: dict[str, Picking],
@@ -157,7 +157,7 @@ def tell(
     """Print the figures and, where asked, save them."""
     scored = [name for name in pickings if name != BASELINE and SHUFFLED not in name]
     rivals = [BASELINE, *(name for name in pickings if SHUFFLED in name), EVEN]
-    own, apart = intervals(counted, rivals)
+    f1_ends, apart = intervals(counted, rivals)
     table: dict[str, dict[str, Any]] = {
         name: {key: round(x, 4) for key, x in figures(of.sum((0, 1))).items()} for name, of in counted.items()
     }
@@ -197,7 +197,7 @@ def tell(
             split=f"LibriSpeech test-other: {split}",
             seeds=seeds,
             intervals={
-                "Boundaries on test-other": {name: {"F1": ends} for name, ends in own.items()},
+                "Boundaries on test-other": {name: {"F1": ends} for name, ends in f1_ends.items()},
                 "Differences of F1": {
                     name: {f"against {rival}": ends for rival, ends in apart[name].items()} for name in scored
                 },
@@ -219,8 +219,8 @@ def answer(name: str, apart: dict[str, list[float]], table: dict[str, dict[str, 
         rival: "above" if low > 0 else "below" if high < 0 else "no different from"
         for rival, (low, high) in apart.items()
     }
-    own = f"{SIGNALS[0]}, {SHUFFLED} of {name.rpartition(' of ')[2]}"
-    change, shuffled = f"{words[BASELINE]} spectral change", f"{words[own]} shuffled scores"
+    control = f"{SIGNALS[0]}, {SHUFFLED} of {name.rpartition(' of ')[2]}"
+    change, shuffled = f"{words[BASELINE]} spectral change", f"{words[control]} shuffled scores"
     return f"{name[0].upper()}{name[1:]}: F1 {table[name]['F1']:.3f}, {change}, {shuffled}."
 
 

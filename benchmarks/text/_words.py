@@ -10,13 +10,12 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 from vqmem.data.base import Document
-from vqmem.recipes.compare.statistics import expanded_tail
 
 Columns = Float[np.ndarray, "item column"]
 
 
 def excerpts(documents: Sequence[Document], count: int, words: int) -> list[str]:
-    """``count`` stretches of so many whole words, from the middles of equal parts of each document.
+    """``count`` stretches of ``words`` words, from the middles of equal parts of each document.
 
     A document's first and last words, where title pages and tables of contents stand, are thus left out.
     """
@@ -67,8 +66,8 @@ def correlations(
 ) -> tuple[Float[np.ndarray, " column"], Float[np.ndarray, " column"]]:
     """Spearman's rank correlation of each column with the reference, and the partial one; nan where not defined.
 
-    The partial one is of what is left of the ranks when their least-squares fit on the ranks of ``given`` is taken away
-    from both. It is not defined for a column that the given ones explain whole, nor the plain one for a constant.
+    The partial one is of the residuals of the ranks after their least-squares fit on the ranks of ``given``. It is not
+    defined for a column that the given ones explain fully, nor the plain one for a constant.
     """
     ranks = rankdata(np.column_stack([reference, columns, given]), axis=0)
     ranks -= ranks.mean(0)
@@ -78,21 +77,8 @@ def correlations(
     return _with_first(ranks, ranks), _with_first(rest, ranks)
 
 
-def _with_first(ranks: Columns, whole: Columns) -> Float[np.ndarray, " column"]:
-    """Correlation of the first column with the others; nan where next to nothing of the whole is left."""
-    norms, full = np.linalg.norm(ranks, axis=0), np.linalg.norm(whole, axis=0)
-    norms[norms <= 1e-8 * np.maximum(full, 1)] = np.nan
+def _with_first(ranks: Columns, full: Columns) -> Float[np.ndarray, " column"]:
+    """Correlation of the first column with the others; nan where next to nothing of the full ranks is left."""
+    norms = np.linalg.norm(ranks, axis=0)
+    norms[norms <= 1e-8 * np.maximum(np.linalg.norm(full, axis=0), 1)] = np.nan
     return ranks[:, 1:].T @ ranks[:, 0] / (norms[1:] * norms[0])
-
-
-def draws(groups: int, resamples: int, seed: int = 0) -> Iterable[list[int]]:
-    """As many of the groups, drawn with replacement, again and again."""
-    rng = np.random.default_rng(seed)
-    for _ in range(resamples):
-        yield rng.integers(groups, size=groups).tolist()
-
-
-def interval(drawn: Float[np.ndarray, "draw ..."], groups: int) -> Float[np.ndarray, "2 ..."]:
-    """The expanded 95 % percentile interval of figures of resamples of so many groups."""
-    tail = expanded_tail(groups)
-    return np.quantile(drawn, [tail, 1 - tail], axis=0)

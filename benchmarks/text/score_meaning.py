@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from vqmem.benchmarks._results import ROOT, Chart, Result, Series, options, write_result
 from vqmem.benchmarks.kv.smollm2 import cached_surprisals
 from vqmem.benchmarks.text._scorers import SIZES, Field, train_field, training_seconds
-from vqmem.benchmarks.text._words import WordRarity, by_word, correlations, draws, excerpts, interval
+from vqmem.benchmarks.text._words import WordRarity, by_word, correlations, excerpts
 from vqmem.memory.scorer import SIGNALS, ScorerModel
-from vqmem.recipes.compare.statistics import paired_bootstrap
+from vqmem.recipes.compare.statistics import bootstrap_interval, paired_bootstrap
 from vqmem.recipes.engine.config import load, resolve_device
 from vqmem.recipes.lm.corpus import Passage
 from vqmem.recipes.lm.language_model import score_passages
@@ -34,12 +34,14 @@ from vqmem.registry import build
 
 PASSAGES, WORDS, RESAMPLES = 24, 400, 1000
 """Passages of so many words, and bootstrap resamples."""
+OURS = ("vq_lm", "surprise")
+"""The scorer and the signal that the others are compared with."""
 AGAINST = ("unigram rarity, tokens", "SmolLM2, words", "SmolLM2, words, partial")
 BY_SIZE = "Codebook sizes: correlation with"
 DIFFERENCES = "Difference from vq_lm surprise, paired"
 CURVE = "Rate and residual on dev, bits a token"
 BASELINES = ("length of the word", "rarity of the word")
-"""What the partial correlation is given, in the order of `Reading.given`."""
+"""What the partial correlation is given, in the order of `PassageReading.given`."""
 MEASURED = f"""\
 Spearman correlations on passages of {WORDS} words, from the middles of equal parts of the dev books; every model starts
 each passage with an empty context. *Unigram rarity*: -log p(token) counted on all of train, over tokens. *SmolLM2*: the
@@ -51,8 +53,8 @@ surprisal and `rarity` the unigram's. All scorers but `unigram` and `random` are
 same steps and widths; `vq_lm` has 64 codes."""
 
 
-class Reading(NamedTuple):
-    """What a passage gives: a row a token or a word, a column a signal; and what they are held against."""
+class PassageReading(NamedTuple):
+    """The signals of a passage, a row a token or a word, a column a signal; and what they are correlated with."""
 
     tokens: Float[np.ndarray, "token column"]
     rarity: Float[np.ndarray, " token"]
@@ -106,25 +108,24 @@ def measure(config: Config, field: Field, count: int, resamples: int) -> Result:
     """Correlations of every scorer and every codebook size on ``count`` passages; the curve on the dev passages."""
     models = field.scorers | {str(codes): model for codes, model in field.curve.items()}
     readings = read_dev(config, field, list(models.values()), count)
-    found, drawn = correlate(readings, resamples)
-    ends = interval(drawn, count)
-    figures = Figures()
     columns = [(name, signal) for name in models for signal in SIGNALS] + [(name, "") for name in BASELINES]
+    (found, apart), (ends, apart_ends) = correlate(readings, resamples, columns.index(OURS))
+    figures = Figures()
     for column, (name, signal) in enumerate(columns):
         for row, against in enumerate(AGAINST):
-            here = (found[row, column], ends[:, row, column].tolist())
+            here = (found[row, column], ends[row, column].tolist())
             if name not in map(str, field.curve):
                 figures.put("Scorers", f"{name} {signal}".strip(), against, *here)
             elif row:
                 figures.put(f"{BY_SIZE} {against}", name, signal, *here)
-    differences(figures, columns, found, drawn, count)
+    differences(figures, columns, apart, apart_ends)
     items = read_split(config, field.tokenizer, "dev", count=config.eval_passages)
     for codes, model in field.curve.items():
         rate_and_residual(figures, config, codes, model, items)
     return describe(config, figures, readings, resamples, items)
 
 
-def read_dev(config: Config, field: Field, models: Sequence[ScorerModel], count: int) -> list[Reading]:
+def read_dev(config: Config, field: Field, models: Sequence[ScorerModel], count: int) -> list[PassageReading]:
     """``count`` passages of the dev books, read by every model and by SmolLM2."""
     source = build("data", config.data)
     rarity_of_words = WordRarity(document.text for document in source.documents("train"))
@@ -139,7 +140,7 @@ def read_dev(config: Config, field: Field, models: Sequence[ScorerModel], count:
         nats = np.array([[nat] for _, _, nat in peer])
         surprisal = by_word(text, [(start, end) for start, end, _ in peer], nats)[:, 0]
         given = np.column_stack([[len(word) for word in text.split()], rarity_of_words(text)])
-        readings.append(Reading(tokens, rarity, by_word(text, places, tokens), surprisal, given))
+        readings.append(PassageReading(tokens, rarity, by_word(text, places, tokens), surprisal, given))
     return readings
 
 
@@ -151,37 +152,41 @@ def signals_of(model: ScorerModel, ids: Int[Tensor, " time"]) -> Float[np.ndarra
 
 
 def correlate(
-    readings: Sequence[Reading], resamples: int
-) -> tuple[Float[np.ndarray, "against column"], Float[np.ndarray, "draw against column"]]:
-    """Correlations over all passages, and over resamples of them. The last columns are the `BASELINES`."""
+    readings: Sequence[PassageReading], resamples: int, ours: int
+) -> tuple[Float[np.ndarray, "2 against column"], Float[np.ndarray, "2 against column end"]]:
+    """Correlations over all passages and their differences from those of column ``ours``; the intervals of both.
 
-    def once(picked: Sequence[int]) -> Float[np.ndarray, "against column"]:
+    The last columns are the `BASELINES`.
+    """
+
+    def once(picked: Sequence[int]) -> Float[np.ndarray, "2 against column"]:
         tokens, rarity, words, surprisal, given = (
             np.concatenate(parts) for parts in zip(*(readings[i] for i in picked), strict=True)
         )
         over_tokens, _ = correlations(tokens, rarity, rarity[:, None])
         plain, partial = correlations(np.column_stack([words, given]), surprisal, given)
-        return np.stack([np.append(over_tokens, [np.nan] * len(BASELINES)), plain, partial])
+        found = np.stack([np.append(over_tokens, [np.nan] * len(BASELINES)), plain, partial])
+        return np.stack([found, found - found[:, ours, None]])
 
-    return once(range(len(readings))), np.stack([once(picked) for picked in draws(len(readings), resamples)])
+    def each(drawn: Int[np.ndarray, "resample passage"]) -> Float[np.ndarray, "2 against column resample"]:
+        return np.stack([once(picked) for picked in drawn.tolist()], -1)
+
+    ends = bootstrap_interval(each, len(readings), resamples=resamples)
+    return once(range(len(readings))), np.moveaxis(ends, 0, -1)
 
 
 def differences(
     figures: Figures,
     columns: Sequence[tuple[str, str]],
-    found: Float[np.ndarray, "against column"],
-    drawn: Float[np.ndarray, "draw against column"],
-    groups: int,
+    apart: Float[np.ndarray, "against column"],
+    ends: Float[np.ndarray, "against column end"],
 ) -> None:
     """How much better the VQ-LM's other signals, the controls and the baselines go with SmolLM2's surprisal."""
-    ours = columns.index(("vq_lm", "surprise"))
     others = [("vq_lm", "rarity"), ("vq_lm", "gain"), ("lstm_lm", "surprise"), ("masked_lm", "surprise")]
     for name in (*others, ("unigram", "surprise"), ("random", "surprise"), *((name, "") for name in BASELINES)):
         column = columns.index(name)
         for row, against in enumerate(AGAINST[1:], 1):
-            ends = interval(drawn[:, row, column] - drawn[:, row, ours], groups).tolist()
-            value = found[row, column] - found[row, ours]
-            figures.put(DIFFERENCES, " ".join(name).strip(), against, value, ends)
+            figures.put(DIFFERENCES, " ".join(name).strip(), against, apart[row, column], ends[row, column].tolist())
 
 
 def rate_and_residual(
@@ -201,7 +206,7 @@ def rate_and_residual(
 
 
 def describe(
-    config: Config, figures: Figures, readings: Sequence[Reading], resamples: int, items: Sequence[Passage]
+    config: Config, figures: Figures, readings: Sequence[PassageReading], resamples: int, items: Sequence[Passage]
 ) -> Result:
     """The result with its charts and findings."""
     words, tokens = (
@@ -262,8 +267,8 @@ def findings(figures: Figures, config: Config) -> list[str]:
                 low, high = ends[against]
                 verdict = "better than" if high < 0 else "worse than" if low > 0 else "no different from"
                 verdicts[verdict].append(row)
-        said = "; ".join(f"{verdict} {', '.join(rows)}" for verdict, rows in verdicts.items() if rows)
-        notes.append(f"{against}: the VQ-LM's surprise is {said}.")
+        listed = "; ".join(f"{verdict} {', '.join(rows)}" for verdict, rows in verdicts.items() if rows)
+        notes.append(f"{against}: the VQ-LM's surprise is {listed}.")
     surprise = {codes: cells["surprise"] for codes, cells in figures.values[f"{BY_SIZE} {plain}"].items()}
     best, worst = max(surprise, key=lambda codes: surprise[codes]), min(surprise, key=lambda codes: surprise[codes])
     last = list(figures.values[CURVE])[-1]

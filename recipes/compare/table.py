@@ -19,9 +19,9 @@ METRICS = {
 def summarise(cells: Sequence[Mapping[str, Any]], baseline: str, measure: str = "byte") -> dict[str, Any]:
     """The ``rows`` and what they are made from, for `write_report`, from the lines of ``results.jsonl``.
 
-    Cells that differ in the seed alone become one row. Each row is compared with the baseline of its own budget and
-    way of training; figures that no passage has (no answers, no long gaps) are left out. ``measure`` is what the sizes
-    of tokens count.
+    Cells that differ in the seed alone become one row. Each row is compared with the baseline of the same budget
+    and way of training; figures that no passage has (no answers, no long gaps) are left out. ``measure`` is what the
+    sizes of tokens count.
     """
     grouped: dict[tuple[str, int, str], list[Mapping[str, Any]]] = {}
     for cell in cells:

@@ -55,6 +55,12 @@ def test_the_share_of_a_gap_is_of_sums(streams: ModuleType) -> None:
     assert (share, low, high) == pytest.approx((0.25, 0.25, 0.25))
 
 
+def test_few_passages_give_no_verdict_on_the_others(tables: ModuleType) -> None:
+    nats = {name: np.full(3, loss) for name, loss in (("ours", 2.0), ("fifo", 3.0), (tables.EVERYTHING, 1.0))}
+    found = tables.beaten(tables.Sums(nats, nats, np.ones(3), np.ones(3)), "ours")
+    assert found == {"too few passages": ["fifo"]}
+
+
 def test_chunks_through_a_cache_lose_what_the_whole_text_does(streams: ModuleType, tmp_path: Path) -> None:
     model = _tiny()
     ids = torch.randint(1, 30, (3, 160))

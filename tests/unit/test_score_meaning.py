@@ -68,15 +68,6 @@ def test_plain_and_partial_correlations(words: ModuleType) -> None:
     assert np.isnan(partial[3])
 
 
-def test_an_interval_covers_what_was_resampled(words: ModuleType) -> None:
-    groups = np.random.default_rng(1).normal(size=24)
-    means = np.array([groups[picked].mean() for picked in words.draws(24, 2000)])
-    low, high = words.interval(means, 24)
-    error = groups.std(ddof=1) / 24**0.5
-    assert low == pytest.approx(groups.mean() - 2.07 * error, abs=0.3 * error)
-    assert high == pytest.approx(groups.mean() + 2.07 * error, abs=0.3 * error)
-
-
 def test_word_rarity_knows_case_and_punctuation_apart_from_the_word(words: ModuleType) -> None:
     rarity = words.WordRarity(["the the The, whale"])
     the, whale, new, dash = rarity("THE! whale. harpoon --")
@@ -92,17 +83,20 @@ def test_correlations_of_readings_are_labelled_and_resampled_jointly(meaning: Mo
         surprisal, rarity = rng.normal(size=50), rng.normal(size=60)
         tokens = np.column_stack([rarity, rng.normal(size=60)])
         readings.append(
-            meaning.Reading(
+            meaning.PassageReading(
                 tokens, rarity, np.column_stack([surprisal, -surprisal]), surprisal, rng.normal(size=(50, 2))
             )
         )
-    found, drawn = meaning.correlate(readings, 20)
+    (found, apart), (ends, apart_ends) = meaning.correlate(readings, 20, ours=0)
     assert found.shape == (3, 4)
-    assert drawn.shape == (20, 3, 4)
+    assert ends.shape == (3, 4, 2)
     assert found[0, 0] == pytest.approx(1)
     assert found[1, :2] == pytest.approx([1, -1])
-    assert drawn[:, 2, 1] == pytest.approx(np.full(20, -1))
+    assert ends[2, 1] == pytest.approx([-1, -1])  # in every resample
+    assert apart[1, :2] == pytest.approx([0, -2])
+    assert apart_ends[1, 1] == pytest.approx([-2, -2])
     assert np.isnan(found[0, 2:]).all()
+    assert np.isnan(ends[0, 2:]).all()
 
 
 def test_the_unigram_is_counted_on_all_of_the_corpus(meaning: ModuleType) -> None:
