@@ -1,8 +1,7 @@
-"""The report of a comparison: one HTML file that tells a stranger what won, and whether it matters."""
+"""The report of a comparison: one HTML file that shows what won and whether the difference matters."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from ...artifacts import atomic_write
 from ..reporting.heatmap import SCRIPT as HEATMAP_SCRIPT
 from ..reporting.heatmap import STYLE as HEATMAP_STYLE
 from ..reporting.page import render, to_bytes
-from .findings import Finding, digits, findings, headline
+from .findings import digits, findings, headline
 
 HERE = Path(__file__).parent
 _BADGES = {
@@ -23,7 +22,7 @@ _BADGES = {
 
 
 def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
-    """Write ``summary`` as one self-contained HTML file, whole or not at all.
+    """Write ``summary`` as one self-contained HTML file, completely or not at all.
 
     Parts marked with ? may be missing or null, and so may any figure that could not be measured::
 
@@ -36,39 +35,34 @@ def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
          "scorer"?: {"rate": bits a token, "residual": bits a token, "codes": n, "codes_used": n, "dead_codes": n, ...},
          "passage"?: {"name", "tokens": [str], "signals"?: {signal: [nats]},
                       "held"?: {strategy: {"budget": slots, "segment": tokens,
-                                           "kept": [[indices of tokens held after segment 0], ...]}}}}
+                                           "kept": [[indices of tokens kept after segment 0], ...]}}}}
     """
     atomic_write(Path(path), to_bytes(report_page(summary)))
 
 
 def report_page(summary: Mapping[str, Any]) -> str:
     """The page itself, as text."""
+    from .charts import charts, library, points  # brings Altair, which is slow to import
+
     metrics = {name: {**spec, "digits": digits(summary, name)} for name, spec in summary["metrics"].items()}
+    found = findings(summary)
     return render(
         HERE / "report.html",
         title=summary["title"],
-        data={**summary, "metrics": metrics},
+        data={**summary, "metrics": metrics, "charts": charts(summary), "points": points(summary)},
         styles=[HEATMAP_STYLE, HERE / "report.css"],
-        scripts=[HEATMAP_SCRIPT, *(HERE / name for name in ("results.js", "charts.js", "held.js", "report.js"))],
-        headline="".join(f"<p>{html.escape(sentence)}</p>" for sentence in headline(summary)),
-        findings="".join(_group(summary, name) for name in summary["metrics"]),
-        baseline=html.escape(summary["baseline"]),
+        scripts=[
+            library(),
+            HEATMAP_SCRIPT,
+            *(HERE / name for name in ("results.js", "charts.js", "kept.js", "report.js")),
+        ],
+        headline=headline(summary),
+        findings={_heading(metrics[name]): [one for one in found if one.metric == name] for name in metrics},
+        badges=_BADGES,
+        baseline=summary["baseline"],
     )
 
 
-def _group(summary: Mapping[str, Any], metric: str) -> str:
-    cards = "".join(_card(finding) for finding in findings(summary) if finding.metric == metric)
-    spec = summary["metrics"][metric]
+def _heading(spec: Mapping[str, Any]) -> str:
     unit = f", {spec['unit']}" if spec.get("unit") else ""
-    label = html.escape(f"{spec['label']}{unit} ({spec['better']} is better)")
-    return f'<h3>{label}</h3><div class="cards">{cards}</div>' if cards else ""
-
-
-def _card(finding: Finding) -> str:
-    kind = finding.verdict.split()[0]
-    difference = f'<p class="difference">{html.escape(finding.difference)}</p>' if finding.difference else ""
-    return (
-        f'<article class="card {kind}"><p class="setting">{html.escape(finding.setting)}'
-        f'<span class="badge {kind}">{_BADGES[finding.verdict]}</span></p>'
-        f"<h4>{html.escape(finding.title)}</h4>{difference}<p>{html.escape(finding.text)}</p></article>"
-    )
+    return f"{spec['label']}{unit} ({spec['better']} is better)"
