@@ -1,6 +1,6 @@
-"""Figures are files: what a measurement says of itself in ``docs/results/NAME.json``, and how a benchmark prints.
+"""The format of ``docs/results/NAME.json``, one file a measurement, and how a benchmark prints its figures.
 
-`docs/results.md` is generated from these files by `results_page.py`, which knows of no measurement in particular.
+`results_page.py` generates `docs/results.md` from these files.
 """
 
 from __future__ import annotations
@@ -59,15 +59,14 @@ class Result:
     """One measurement. The fields are the keys of its file; those with a default say where and when it was made."""
 
     title: str
-    claim: str
-    """What it was to show."""
-    verdict: str
-    """Whether it did: a sentence that follows from the values."""
+    question: str
+    answer: str
+    """A sentence that follows from the values."""
     measured: str
     """What was measured, on what, how; a paragraph."""
     values: dict[str, Any]
     """Numbers, texts and nulls (not defined), nested to any depth: the last two levels are rows and columns of a table,
-    those above are the tables' headings."""
+    those above are the tables' headings. A heading that begins with "Dev" is folded: it was read to choose settings."""
     split: str
     """Of which data: split, documents, sizes."""
     seeds: list[int] = field(default_factory=list)
@@ -75,9 +74,16 @@ class Result:
     """``[low, high]`` at the same places as the values they belong to, where there are any."""
     interval_kind: str = ""
     """What the intervals are of: level, what was resampled, how often."""
+    effect: list[str] = field(default_factory=list)
+    """The keys that lead to the value which answers the question. Where it is empty, the page takes the
+    first figure that missed its goal, or else the first."""
     charts: list[Chart] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What is to be known besides, a sentence or two each; findings that speak against the claim first."""
+    """What a reader has to know, a sentence or two each; the findings that speak against us first."""
+    history: list[str] = field(default_factory=list)
+    """How settings were chosen, and how often the data was read before; folded on the page."""
+    topic: str = ""
+    """The page it stands on: the folder of its script in ``benchmarks/``."""
     command: str = ""
     seconds: float = 0.0
     date: str = ""
@@ -86,12 +92,15 @@ class Result:
 
 
 def write_result(name: str, result: Result, folder: Path = RESULTS) -> Path:
-    """Write ``folder/name.json``, with command, time, versions and machine filled in where ``result`` leaves them out.
+    """Write ``folder/name.json``.
+
+    Topic, command, time, versions and machine are filled in where ``result`` leaves them out.
 
     Raises `ValueError` for values that are not JSON: use None where a figure is not defined, never nan.
     """
     result = replace(
         result,
+        topic=result.topic or Path(sys.argv[0]).resolve().parent.name,
         command=result.command or command(),
         seconds=result.seconds or round(time.perf_counter() - STARTED, 1),
         date=result.date or datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -125,7 +134,7 @@ def command() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what the figures depend on."""
+    """Versions of what the figures depend on."""
     return {"vqmem": vqmem.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
@@ -144,7 +153,7 @@ def machine() -> dict[str, Any]:
 def figure(value: float, unit: str, goal: float | None, *, least: bool = True, **more: Any) -> dict[str, Any]:
     """One figure of a benchmark: ``goal`` is the least (or the most) that is ok; ``more`` are figures behind it.
 
-    Without a goal it is told, and judged by nobody.
+    Without a goal it is shown, and not judged.
     """
     judged = {} if goal is None else {"goal": goal, "ok": value >= goal if least else value <= goal}
     return {"value": value, "unit": unit, **judged, **more}
@@ -176,18 +185,21 @@ def present(
     flags: argparse.Namespace,
     *,
     title: str,
-    claim: str,
+    question: str,
     measured: str,
     notes: Sequence[str] = (),
+    history: Sequence[str] = (),
+    charts: Sequence[Chart] = (),
+    effect: Sequence[str] = (),
     split: str = "no data set",
     seeds: Sequence[int] = (),
     tables: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None,
     intervals: Mapping[str, Any] | None = None,
     interval_kind: str = "",
 ) -> None:
-    """Print a benchmark's figures as the flags say, and save them; the texts and intervals are those of `Result`.
+    """Print a benchmark's figures as the flags say, and save them as a `Result`, whose fields the keywords are.
 
-    ``tables`` are what is behind the figures: by heading, rows of columns.
+    ``tables`` are the figures behind the figures: by heading, rows of columns.
     """
     tables = tables or {}
     show(figures, flags)
@@ -201,21 +213,22 @@ def present(
             for key, one in judged.items()
             if not one["ok"]
         ]
-        verdict = (
-            f"{len(judged) - len(missed)} of {len(judged)} goals reached"
-            + f"; missed: {', '.join(missed)}" * bool(missed)
-            + "."
-        )
+        answer = f"{len(judged) - len(missed)} of {len(judged)} goals reached"
+        if missed:
+            answer += f"; missed: {', '.join(missed)}"
         result = Result(
-            title,
-            claim,
-            verdict,
-            measured,
-            values,
-            split,
-            list(seeds),
-            dict(intervals or {}),
-            interval_kind,
+            title=title,
+            question=question,
+            answer=f"{answer}.",
+            measured=measured,
+            values=values,
+            split=split,
+            seeds=list(seeds),
+            intervals=dict(intervals or {}),
+            interval_kind=interval_kind,
+            effect=list(effect),
+            charts=list(charts),
             notes=list(notes),
+            history=list(history),
         )
         write_result(name, result)

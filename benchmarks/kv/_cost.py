@@ -63,7 +63,7 @@ def decoding_figures(
     milliseconds = {f"{length}, ms": round(1e3 * spent, 1) for length, spent in seconds.items()}
     share, speed = most / (slot * (CAPACITY + CHUNK)), theirs / seconds[last]
     return {
-        "bytes": figure(round(share, 4), "of budget + chunk", 1.0, least=False, most=most, bookkeeping=known),
+        "bytes": figure(round(share, 4), "of capacity + chunk", 1.0, least=False, most=most, bookkeeping=known),
         "time a token": figure(round(100 * apart, 1), "% from the middle at most", 10.0, least=False, **milliseconds),
         f"tokens/s at {last}": figure(round(speed, 2), "x DynamicCache", 2.0, DynamicCache_ms=round(1e3 * theirs, 1)),
     }

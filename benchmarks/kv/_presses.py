@@ -180,9 +180,9 @@ def notes() -> list[str]:
         return ["kvpress was not installed where this was run: its presses are missing."]
     missing = "; ".join(f"{name} {why}" for name, why in REFUSED.items())
     return [
-        "Rows of kvpress let every layer and head keep slots of its own; our policies keep one set of tokens for all. "
+        "Rows of kvpress let every layer and head keep its slots; our policies keep one set of tokens for all. "
         "Presses have their defaults, but SnapKV's window of 32 (longer ones than a chunk are refused) and LagKV's lag "
         "of 32 (with 128 it keeps the newest where slots are few). Those that look ahead (ExpectedAttention, Cap) are "
-        f"told the true positions. {EAGER} reads with eager attention, and divides it by how many tokens of a whole "
+        f"told the true positions. {EAGER} reads with eager attention, and divides it by how many tokens of a full "
         f"prompt would have paid it. Its other scorer presses: {missing}."
     ]

@@ -161,28 +161,28 @@ def told(
     missed = [f"{key} ({one['value']:g}, goal {one['goal']:g})" for key, one in figures.items() if not one["ok"]]
     each = len(lengths) // len(TASKS)
     notes = [
-        "The time below is that of the last run, without what earlier runs had answered and kept.",
         f"{', '.join(LEFT_OUT)} are left out: they would need the attention of every token of the text.",
-        HISTORY,
     ]
     if CEILING in values[judged]:
         notes.append(
-            "Rows of kvpress let every layer and head keep slots of its own, with its defaults. "
+            "Rows of kvpress let every layer and head keep its slots, with its defaults. "
             f"{CEILING} is shown as a ceiling: it reads the text twice, shares the slots out over layers and heads, "
             "and guards its sinks alone."
         )
     return figures, Result(
         title="A needle, after most of the haystack is gone",
-        claim="With a quarter of the text kept, `scored` finds the needle at least 5 points more often than guarded "
-        "fifo, knorm, tova and StreamingLLM.",
-        verdict=f"{ours}: {len(figures) - len(missed)} of {len(figures)} goals reached"
+        question=(
+            "With a quarter of the text kept, does `scored` find the needle at least 5 points more often than guarded"
+            " fifo, knorm, tova and StreamingLLM?"
+        ),
+        answer=f"{ours}: {len(figures) - len(missed)} of {len(figures)} goals reached"
         + f"; missed: {', '.join(missed)}" * bool(missed)
         + ".",
         measured=(
             f"RULER's single-needle tasks, {each} quizzes each, texts of {min(lengths)} to {max(lengths)} tokens: "
-            "% of SmolLM2-135M-Instruct's greedy answers that contain the value. The text is read whole; then a share "
-            f"of its tokens is kept, {SINKS} sinks and the newest half of them guarded; then comes the question. Prose "
-            "is that of books, where RULER takes essays. The settings of `scored` are those of `kv_stream_nll`; that "
+            "% of SmolLM2-135M-Instruct's greedy answers that contain the value. The text is read in full; then a "
+            f"share of its tokens is kept, {SINKS} sinks and the newest half of them guarded; then comes the question. "
+            "Prose is that of books, where RULER takes essays. The settings of `scored` are those of `kv_stream_nll`; that "
             f"which is judged was chosen on {sum(len(found[ours]) for found in dev.values())} quizzes of dev."
         ),
         values=values,
@@ -191,7 +191,12 @@ def told(
         split=f"test, {len(lengths)} quizzes",
         seeds=[0],
         charts=[chart({name: rows for name, rows in values.items() if name != chosen}, ours)],
+        effect=[judged, NEWEST, f"all - {ours}"],
         notes=notes,
+        history=[
+            HISTORY,
+            "The time is that of the last run, without what earlier runs had answered and kept.",
+        ],
     )
 
 

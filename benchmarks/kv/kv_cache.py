@@ -101,12 +101,14 @@ def describe(
     missed = [f"{key} ({one['value']:g}, goal {one['goal']:g})" for key, one in figures.items() if not one["ok"]]
     against = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in beaten(found, ours).items())
     config, others = bench.scorers.config, {setting.name for setting in (*BASELINES, *PEERS)}
-    whole = [f"{', '.join(WHOLE)} of kvpress want a prompt read whole, and are not in this setting."] * bool(PEERS)
+    whole = [f"{', '.join(WHOLE)} of kvpress want a prompt in one pass, and are not in this setting."] * bool(PEERS)
     own = [(name, row) for name, row in tables[f"Test, {first} slots"][0].items() if name not in others]
     return Result(
         title="What a pretrained model's cache should keep",
-        claim="`scored` makes up for half of what long-gap tokens lose to a small cache, and beats every other policy.",
-        verdict=f"Chosen on dev: {ours}. {len(figures) - len(missed)} of {len(figures)} goals reached"
+        question=(
+            "Does `scored` make up for half of what long-gap tokens lose to a small cache, and beat every other policy?"
+        ),
+        answer=f"Chosen on dev: {ours}. {len(figures) - len(missed)} of {len(figures)} goals reached"
         + f"; missed: {', '.join(missed)}" * bool(missed)
         + ".",
         measured=(
@@ -130,8 +132,15 @@ def describe(
         split=f"test: {size.test} passages of 3 novels, {found.tokens.sum():.0f} scored tokens at {first} slots, "
         f"{found.far_tokens.sum():.0f} of them long-gap; dev: {size.dev} passages of 3 novels",
         seeds=[config.seed],
+        effect=[f"Test, {first} slots", ours, "gap closed, %"],
         notes=[
             f"On long-gap tokens of test, against {ours}, {against}.",
+            f"Every policy of ours keeps one set of tokens for all layers and heads; for {', '.join(LOOKING)} that is "
+            "not what their papers do.",
+            *notes(),
+            *whole,
+        ],
+        history=[
             f"{size.candidates} settings of `scored` were compared on dev; on test are the best of them, the best of "
             "the VQ-LM's, and the default: "
             + "; ".join(
@@ -139,11 +148,7 @@ def describe(
             )
             + ". The goals are judged for the best alone.",
             HISTORY,
-            "The time below is that of the last run, without what earlier runs had read and kept.",
-            f"Every policy of ours keeps one set of tokens for all layers and heads; for {', '.join(LOOKING)} that is "
-            "not what their papers do.",
-            *notes(),
-            *whole,
+            "The time is that of the last run, without what earlier runs had read and kept.",
         ],
     )
 
@@ -215,7 +220,10 @@ def main() -> None:
         costs(bench, flags.quick),
         flags,
         title="What a bounded cache costs",
-        claim="Bytes stay within the budget and one chunk, time a token does not grow, and the scorer costs little.",
+        question=(
+            "Do bytes stay within the capacity and one chunk, is the time a token constant, and does the scorer cost "
+            "little?"
+        ),
         measured=(
             f"SmolLM2-135M in {flags.dtype}, {CAPACITY} slots kept by `scored`; prompts are read {COST_CHUNK} tokens "
             "at a time. Seconds are those of the processor on one thread, for other programs ran beside it. Bytes are "

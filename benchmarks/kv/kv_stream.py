@@ -83,7 +83,7 @@ def main() -> None:
         figures,
         flags,
         title="Decoding in constant memory",
-        claim="A cache with a budget neither grows nor slows down however long the stream.",
+        question="Does a bounded cache keep its size and its speed however long the stream?",
         measured=f"A random Llama {SHAPE}, fp32, one thread, {count} tokens a policy, {CAPACITY} slots.",
     )
 

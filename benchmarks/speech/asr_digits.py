@@ -84,7 +84,9 @@ def main() -> None:
         figures,
         flags,
         title="Recognising spoken digits",
-        claim="CTC on waveforms gets 97 % of spoken digits right on the official split (speakers known).",
+        question=(
+            "Does CTC on waveforms get 97 % of spoken digits right on the official split, where the speakers are known?"
+        ),
         measured=(
             "FSDD, 3,000 recordings of six speakers; letters by greedy CTC, right where all letters are. Official: "
             "takes 0 to 4 are test, `vqmem asr digits`, from scratch, one seed. Left out: all 500 recordings of a "
@@ -95,12 +97,14 @@ def main() -> None:
         split="FSDD, test: 300 recordings of the official split, all 500 of each speaker left out",
         seeds=range(flags.seeds),
         tables=tables,
-        notes=[
+        history=[
             "Left out: the config from scratch and its 1,500 updates were chosen in a trial without theo and george, "
             "read on takes 10 to 29 of theo, where it had 83.5 % right, and 77.5 % from pretraining (1,500 updates of "
-            "8): the mean without theo is told, too. Takes 0 to 4 of the speakers had been read once before.",
-            "All runs take some three quarters of an hour of processor time to train; the time told is that of the "
+            "8): the mean without theo is shown, too. Takes 0 to 4 of the speakers had been read once before.",
+            "All runs take some three quarters of an hour of processor time to train; the time shown is that of the "
             "last start.",
+        ],
+        notes=[
             "Pretraining: the encoder of `vqmem speech_pretraining tiny`, 46 minutes of LibriSpeech.",
             "Equal steps: the same network with those weights and from scratch, official split, 600 updates of 8 "
             f"recordings, {flags.seeds} seed{'s' * (flags.seeds > 1)}; few, so that what it has learnt before is seen.",

@@ -60,7 +60,10 @@ def main() -> None:
         },
         flags,
         title="Transcribing half an hour" if sound else "Half an hour of units to text",
-        claim="30 minutes are transcribed at 5 times real time or more, in the memory that 5 minutes take.",
+        question=(
+            f"{'Waveforms' if sound else 'Units'}: are 30 minutes transcribed at 5 times real time or more, in the "
+            "memory that 5 minutes take?"
+        ),
         measured=(
             f"The run `{flags.run.name}` ({found[longest]['about']}) on utterances that are one recording of 1, 5 "
             "and 30 minutes, one thread, a process each. What it writes is not judged here."

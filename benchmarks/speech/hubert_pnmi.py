@@ -75,14 +75,16 @@ def main() -> None:
         "hubert_pnmi",
         figures,
         flags,
-        title="What the units of a tiny HuBERT tell of phones",
-        claim="Trained for 20 minutes on two cores, its best layer's 100 clusters reach a PNMI of 0.24 (MFCC: 0.181).",
+        title="What the units of a tiny HuBERT say about phones",
+        question=(
+            "Trained for 20 minutes on two cores, do 100 clusters of its best layer reach a PNMI of 0.24 (MFCC: 0.181)?"
+        ),
         measured=(
             "The config `tiny` of `vqmem speech_pretraining`, one iteration. LibriSpeech test-other, 10 speakers in "
             "the order of their numbers: clusters fitted on five and read on the other five, and the other way round, "
             "mean of both. Phones by a machine (hama 1.7), moved by 3 frames."
         ),
-        notes=[
+        history=[
             "The layer was chosen on held-out speakers of train-clean-100, before those of test-other were read. "
             f"There, with clusters fitted on 64 recordings of its other speakers, its PNMI is {there:.3f}.",
             "The minutes are those of training and of evaluations by layer during it and after it.",

@@ -93,7 +93,7 @@ def _ends(low: float | None, high: float | None, shown: Any) -> list[float] | No
     return None if low is None or high is None else [shown(low), shown(high)]
 
 
-def verdict(values: Mapping[str, Any], intervals: Mapping[str, Any], name: str, quarter: int) -> str:
+def answer(values: Mapping[str, Any], intervals: Mapping[str, Any], name: str, quarter: int) -> str:
     """What scored eviction costs at a quarter of the slots, and whether it is better than its rivals there."""
     even = 1.0 if name == "nll" else 0.0
     said, reached = [], []
@@ -138,19 +138,20 @@ def result(summary: Mapping[str, Any], figures: Mapping[str, Memories], notes: S
     drawn = ", ".join(config["trained"] or config["strategies"])
     return Result(
         title=summary["title"],
-        claim=(
-            f"Scored eviction at a quarter of the slots stays within {CLOSE - 1:.0%} perplexity of full memory, and is "
-            "better than fifo and random memory with intervals clear of 1."
+        question=(
+            f"{summary['title'].rpartition('? ')[2]}: does scored eviction at a quarter of the slots stay within "
+            f"{CLOSE - 1:.0%} perplexity of full memory, and is it better than fifo and random memory with intervals "
+            "clear of 1?"
         ),
-        verdict=" ".join(
-            verdict(values[HEADINGS[name]], intervals[HEADINGS[name]], name, full // QUARTER) for name in figures
+        answer=" ".join(
+            answer(values[HEADINGS[name]], intervals[HEADINGS[name]], name, full // QUARTER) for name in figures
         ),
         measured=(
             f"Transformers ({shape}) read passages of at most {lm['passage']} tokens in segments of {lm['segment']}; "
             f"with {full} slots nothing is forgotten: full memory. One model a seed, {lm['train']['steps']} updates of "
-            f"{lm['rows'] * lm['segment']} tokens, memory drawn anew every {lm['hold']} updates from all budgets and "
-            f"{drawn}; the others are measured with the same models. Perplexities are compared by their ratio, losses "
-            "on phrases by their difference."
+            f"{lm['rows'] * lm['segment']} tokens, memory drawn anew every {lm['hold']} updates from all capacities "
+            f"and {drawn}; the others are measured with the same models. Perplexities are compared by their ratio, "
+            "losses on phrases by their difference."
         ),
         values=values,
         split="{split}: {documents} passages, {tokens} tokens".format(**summary),
@@ -165,6 +166,7 @@ def result(summary: Mapping[str, Any], figures: Mapping[str, Memories], notes: S
             )
             if name in figures
         ],
+        effect=[HEADINGS["nll"], f"{SCORED[0]} @ {full // QUARTER}", "against full memory"],
         notes=list(notes),
         command=summary["command"],
         seconds=round(summary["seconds"]),
@@ -176,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="out of a comparison")
     parser.add_argument("--name", required=True, help="of the file in docs/results/")
-    parser.add_argument("--note", action="append", default=[], help="a finding to tell beside the figures")
+    parser.add_argument("--note", action="append", default=[], help="a finding that the figures do not show")
     flags = parser.parse_args()
     print(write_result(flags.name, result(*read(flags.folder), flags.note)))
 

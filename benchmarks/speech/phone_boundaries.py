@@ -176,11 +176,11 @@ def tell(
         "phone_boundaries",
         Result(
             title="Whether a score peaks where phones begin",
-            claim=(
-                "Peaks of a score find the beginnings of phones, within 20 ms, better than peaks of spectral change "
-                "and than the same scores shuffled."
+            question=(
+                "Do peaks of a score find the beginnings of phones, within 20 ms, better than peaks of spectral "
+                "change and than the same scores shuffled?"
             ),
-            verdict=" ".join(verdict(name, apart[name], table) for name in dict.fromkeys([best, *scored])),
+            answer=" ".join(answer(name, apart[name], table) for name in dict.fromkeys([best, *scored])),
             measured=(
                 f"VQ-LMs on units and on frames of MFCC, {steps} updates each, on LibriSpeech train-clean-100 less the "
                 "speakers whose number ends in 7; on those, prominence, distance and lag of peaks were chosen for each "
@@ -204,6 +204,7 @@ def tell(
             },
             interval_kind="95 %, bootstrap over clips, 10,000 times, paired for differences; counts summed over seeds",
             command=f"python benchmarks/speech/phone_boundaries.py --steps {steps} --save",
+            effect=["Differences of F1", best, f"against {BASELINE}"],
             notes=[
                 "The recogniser works on frames of 20 ms and is itself late by about three of them: an F1 near 1 is "
                 "out of reach for anybody, and a lag of a frame or two says nothing of a method.",
@@ -212,7 +213,7 @@ def tell(
     )
 
 
-def verdict(name: str, apart: dict[str, list[float]], table: dict[str, dict[str, Any]]) -> str:
+def answer(name: str, apart: dict[str, list[float]], table: dict[str, dict[str, Any]]) -> str:
     """A sentence on one method: how it stands to spectral change and to shuffled scores."""
     words = {
         rival: "above" if low > 0 else "below" if high < 0 else "no different from"

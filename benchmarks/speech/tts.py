@@ -6,7 +6,7 @@
 Trains the recipe's configs `kerstin` (German, 46 minutes of recordings) and `spoken` (text that Python carries, spoken
 by eSpeak NG), or takes them from the folder of runs. Whisper base then hears sentences of the test split, on which
 nothing was chosen but how many books of details `kerstin` has, as the result tells: the recordings; copies by
-Griffin-Lim of their mel spectrograms, which is the ceiling, and of what units and codes of details tell of those;
+Griffin-Lim of their mel spectrograms, which is the ceiling, and of what units and residual codes say about those;
 copies from units by learnt filters, without and with the letters; and the text spoken. `_whisper.py` says how to get
 the recogniser; without it, speed and memory alone are measured. Speed is seconds of speech a second of processor time,
 on one thread; memory is the most that a process of its own holds (resident set; needs Linux).
@@ -49,7 +49,7 @@ MINUTES = (1, 5, 40)
 
 A minute does not yet fill the pieces that are spoken side by side; the last two are compared, as in asr_long.py.
 """
-SPEED, MEMORY, ERRORS = "Times real time", "Most memory held", "What Whisper gets wrong"
+SPEED, MEMORY, ERRORS = "Times real time", "Peak memory", "What Whisper gets wrong"
 """Headings of the tables behind the figures."""
 SPEAK = (
     "import sys; from vqmem.benchmarks.speech._long import resident; from vqmem.cli import main; "
@@ -106,29 +106,32 @@ def main() -> None:
         figures,
         flags,
         title="How well a recogniser understands synthesised speech",
-        claim=(
-            "Copies from units and details add at most 2 points to the word error rate of recordings; of spoken text "
-            "at most 40 % of the characters are misheard in German and 20 % in the voice of eSpeak NG; speaking is "
-            "five times as fast as real time, in memory that does not grow."
+        question=(
+            "Do copies from units and residual codes add at most 2 points to the word error rate of recordings? Are "
+            "at most 40 % of the characters of spoken German text misheard, and 20 % in the voice of eSpeak NG? Is "
+            "speaking five times as fast as real time, in constant memory?"
         ),
         measured=(
             f"The configs {' and '.join(flags.voices)} of `vqmem tts`, on {flags.clips} sentences of each test split. "
             "Whisper base (CTranslate2, 8 bits, beam 5) hears the recordings; copies by Griffin-Lim of their mel "
-            "spectrograms, which is the ceiling of what follows, and of what their units and all or half of the codes "
-            "of details tell of those; copies from their units by learnt filters, without and with the letters; and "
-            "the text spoken. Up to 28 s of sentences are heard together. Case and punctuation do not count."
+            "spectrograms, which is the ceiling of what follows, and of what their units and all or half of the "
+            "residual codes say about those; copies from their units by learnt filters, without and with the letters; "
+            "and the text spoken. Up to 28 s of sentences are heard together. Case and punctuation do not count."
         ),
         split="test splits of the voices' recordings",
         seeds=[recipe.Config().seed],
+        effect=["kerstin, CER of text", "value"],
         notes=[
-            "The word error rate that copies add is that of copies from units and all their details, of whose rate the "
-            "units are a small part: see kbit/s. Copies from units alone lose far more; both are in the table.",
-            "kerstin had 16 books of details when 40 of its test sentences were read first, with 3.71 points (0.91 to "
-            "6.73) added: a miss. It has 32 since, which on dev bring the log mel error from 0.262 to 0.188 nats. So "
-            "its test split was read again after a choice that the first reading gave rise to; what half of the "
-            "details lose, on all sentences, is in the table.",
+            "The word error rate that copies add is that of copies from units and all their residual codes, of "
+            "whose rate the units are a small part: see kbit/s. Copies from units alone lose far more; both are in the table.",
             "Letters beside units help text more than copies: on 40 dev sentences the character error rate of text is "
             "15.6 % with them and 40.6 % without them for spoken, 40.0 and 43.3 % for kerstin.",
+        ],
+        history=[
+            "kerstin had 16 residual codebooks when 40 of its test sentences were read first, with 3.71 points (0.91 "
+            "to 6.73) added: a miss. It has 32 since, which on dev bring the log mel error from 0.262 to 0.188 nats. "
+            "So its test split was read again after a choice that the first reading gave rise to; what half of the "
+            "details lose, on all sentences, is in the table.",
         ],
         tables={heading: rows for heading, rows in tables.items() if rows},
         intervals=intervals,

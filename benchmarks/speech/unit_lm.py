@@ -66,15 +66,15 @@ def main() -> None:
         figures,
         flags,
         title="Language models of HuBERT units",
-        claim="Transformers with a bounded memory predict HuBERT units better than 4-grams (4.47 and 6.30).",
+        question="Do transformers with a bounded memory predict HuBERT units better than 4-grams (4.47 and 6.30)?",
         measured=(
             "Perplexity a token on the test chapters of LJSpeech, by the memory that was best on dev. Runs: the mean "
             "of the probabilities of two models that differ in their seed, a quarter of an hour on a core each."
         ),
         split="HuBERT units of LJSpeech, test (50 chapters)",
-        notes=[
+        history=[
             "The test split of runs was read three times: with one model with the settings of the one of frames, which "
-            "overfitted (5.66), with one of those told here (5.65), and by the mean of two. All were chosen on dev."
+            "overfitted (5.66), with one of those shown here (5.65), and by the mean of two. All were chosen on dev."
         ],
     )
 

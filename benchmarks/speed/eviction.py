@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import statistics
 
-from vqmem.benchmarks._results import figure, present
+from vqmem.benchmarks._results import Chart, Series, figure, present
 from vqmem.benchmarks.speed._training import Shape, Trainer, parse, take_turns
 from vqmem.memory.bank import Memory
 from vqmem.registry import build
@@ -50,13 +50,28 @@ def main() -> None:
             write, whole = (round(1e3 * statistics.median(x), 2) for x in zip(*pairs, strict=True))
             more = {"write_ms": write, "step_ms": whole, "threads": flags.threads}
             figures[f"{name}, {capacity} slots"] = figure(round(share, 2), "%", GOAL, least=False, **more)
+    series: dict[str, list[list[float]]] = {}
+    for key, one in figures.items():
+        name, _, slots = key.rpartition(", ")
+        series.setdefault(name, []).append([int(slots.split()[0]), one["value"]])
     present(
         "eviction",
         figures,
         flags,
         title="Eviction's share of the training step",
-        claim="Writing to the memory and evicting from it, in all layers, takes less than 5 % of a training step.",
+        question=(
+            "Does writing to the memory and evicting from it, in all layers, take less than 5 % of a training step?"
+        ),
         measured=f"{SHAPE}, fp32, {flags.threads} threads, random tokens and scores; medians over {rounds} steps each.",
+        charts=[
+            Chart(
+                "Writing and evicting, share of a training step",
+                "capacity, slots",
+                "%",
+                [Series(*item) for item in series.items()],
+                log_x=True,
+            )
+        ],
     )
 
 

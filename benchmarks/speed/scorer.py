@@ -52,10 +52,12 @@ def main() -> None:
         figures,
         flags,
         title="Scoring speed against SmolLM2-135M",
-        claim="Scoring a stream with the VQ-LM is at least 30 times as fast as taking SmolLM2-135M's surprisal of it.",
+        question=(
+            "Is scoring a stream with the VQ-LM at least 30 times as fast as taking SmolLM2-135M's surprisal of it?"
+        ),
         measured=(
-            f"{CHARACTERS} characters of Python's own documentation as one stream, {flags.threads} thread(s); best of "
-            f"{rounds - 1} turns a side. Tokens are each side's own."
+            f"{CHARACTERS} characters of Python's documentation as one stream, {flags.threads} thread(s); best of "
+            f"{rounds - 1} turns a side. Each side counts its tokens."
         ),
         notes=[
             "SmolLM2's 4-bit weights are read to the type named; an engine that computes in 4 bits would be faster."

@@ -148,13 +148,13 @@ def main() -> None:
         figures,
         flags,
         title="Speed of a training step",
-        claim=(
-            "A training step is at least 1.5 times as fast as compressive-transformer-pytorch's at equal shape, and "
-            "reaches at least 60 % of the machine's own matmul peak at width 512."
+        question=(
+            "Is a training step at least 1.5 times as fast as compressive-transformer-pytorch's at equal shape, and "
+            "does it reach at least 60 % of the machine's matmul peak at width 512?"
         ),
         measured=(
             f"Forward, backward and AdamW in fp32 on {flags.threads} threads; medians over {rounds} rounds in turns. "
-            f"Peer: {PEER_SHAPES} (shape, whole slots, pooled slots). Peak: {PEAK_SHAPE}, {PEAK_SLOTS} slots, fifo. "
+            f"Peer: {PEER_SHAPES} (shape, full slots, pooled slots). Peak: {PEAK_SHAPE}, {PEAK_SLOTS} slots, fifo. "
             "What is equal, what differs and what is counted stands at the head of the script."
         ),
         notes=[

@@ -25,7 +25,7 @@ NOTES = [
     "Training at batch 32: counted in matmuls the loop does 2.4 times our work (two cells a token against one, forward "
     "and backward), so a ratio of 3 asks for more than that out of the same matmuls. Blocks of 64 to 512 tokens, and "
     "memory kept by the allocator from step to step, changed little.",
-    "Scoring one stream: half of the time is torch's own fused LSTM, which must read the 1 MB of recurrent weights at "
+    "Scoring one stream: half of the time is torch's fused LSTM, which must read the 1 MB of recurrent weights at "
     "every step. Reading pieces of the stream side by side from guessed states was measured, not built: the packaged "
     "scorer forgets a wrong state only after 128 to 256 tokens (largest difference of its hidden state 2e-3 and 6e-7), "
     "so that two to three passes over the stream would eat what the wider product saves.",
@@ -110,12 +110,14 @@ def main() -> None:
         figures,
         flags,
         title="The VQ-LM's recurrence against a loop",
-        claim="The VQ-LM is at least 3 times as fast as a loop over LSTMCell at batch 32, and 10 times on one stream.",
+        question=(
+            "Is the VQ-LM at least 3 times as fast as a loop over LSTMCell at batch 32, and 10 times on one stream?"
+        ),
         measured=(
             f"{model.config.dim} wide embeddings, {model.config.hidden} wide LSTM, {model.config.codes} codes, "
             f"vocabulary of {model.config.vocab_size}, random weights; batch 32 is 32 rows of 128 tokens, one stream "
             f"2,048 tokens; fp32, {flags.threads} thread(s), best of {rounds} turns a side. `fused LSTM alone`: the "
-            "loop's time by that of torch's own nn.LSTM, which advances the state and does nothing else."
+            "loop's time by that of torch's nn.LSTM, which advances the state and does nothing else."
         ),
         notes=NOTES,
     )

@@ -16,7 +16,9 @@ from typing import Any
 from vqmem.benchmarks._results import Chart, Result, Series, write_result
 
 
-def result(summary: Mapping[str, Any], title: str, claim: str, notes: list[str]) -> Result:
+def result(
+    summary: Mapping[str, Any], title: str, question: str, answer: str, effect: list[str], notes: list[str]
+) -> Result:
     """The tables (one for each figure and way of training), their intervals, and a chart a figure."""
     values: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
@@ -42,8 +44,8 @@ def result(summary: Mapping[str, Any], title: str, claim: str, notes: list[str])
                     }
     return Result(
         title=title,
-        claim=claim,
-        verdict=verdict(values),
+        question=question,
+        answer=answer or counts(values),
         measured=_measured(summary),
         values=values,
         split="{split}: {documents} passages, {tokens} tokens, {bytes} bytes".format(**summary),
@@ -51,13 +53,14 @@ def result(summary: Mapping[str, Any], title: str, claim: str, notes: list[str])
         intervals=intervals,
         interval_kind="95 %, paired bootstrap over passages, 10,000 times; figures are averaged over the seeds first",
         charts=[_chart(summary, metric, spec) for metric, spec in summary["metrics"].items()],
-        notes=notes,
+        effect=effect,
+        notes=[counts(values), *notes] if answer else notes,
         command=summary["command"],
         seconds=round(summary["seconds"]),
     )
 
 
-def verdict(values: Mapping[str, Mapping[str, Any]]) -> str:
+def counts(values: Mapping[str, Mapping[str, Any]]) -> str:
     """At how many of its budgets each strategy is better or worse than the baseline, its interval clear of 0."""
     said = []
     for table, rows in values.items():
@@ -70,7 +73,7 @@ def verdict(values: Mapping[str, Mapping[str, Any]]) -> str:
             counts = [f"{word} at {verdicts.count(word)}" for word in ("better", "worse") if word in verdicts]
             told.append(f"{name} {' and '.join(counts) or 'no different at any'} of {len(verdicts)}")
         said += [f"{table}: {', '.join(told)}"] * bool(told)
-    return f"Against the baseline, at so many budgets: {'; '.join(said)}."
+    return f"Against the baseline, at so many capacities: {'; '.join(said)}."
 
 
 def _label(spec: Mapping[str, Any]) -> str:
@@ -83,15 +86,15 @@ def _measured(summary: Mapping[str, Any]) -> str:
     native = summary["config"]["native"]["train"]["steps"]
     gaps = (
         f"Long-gap tokens have a unigram surprisal of at least {summary['config']['rare']:g} nats and were last seen "
-        "further back than budget + segment. "
+        "further back than capacity + segment. "
         if "long_gap_nll" in summary["metrics"]
         else ""
     )
     return (
         f"Transformers ({shape}) read passages of {lm['passage']} tokens in segments of {lm['segment']}; what lies "
         f"further back is seen through the memory alone. `mixed`: one model a seed, {lm['train']['steps']} updates of "
-        f"{lm['rows'] * lm['segment']} tokens, strategy and budget drawn anew every {lm['hold']} updates; `native`: a "
-        f"model for one memory, {native} updates. {gaps}The scorer of the "
+        f"{lm['rows'] * lm['segment']} tokens, strategy and capacity drawn anew every {lm['hold']} updates; `native`: "
+        f"a model for one memory, {native} updates. {gaps}The scorer of the "
         f"first seed: rate {about['rate']:.2f} and residual {about['residual']:.2f} bits a token, "
         f"{about['codes_used']:.0f} codes used, {about['dead_codes']:.0f} dead."
     )
@@ -120,11 +123,14 @@ def main() -> None:
     parser.add_argument("summary", type=Path, help="summary.json of a comparison")
     parser.add_argument("--name", default="memories", help="of the file in docs/results/")
     parser.add_argument("--title", default="Which memory keeps what, and does it help?")
-    parser.add_argument("--claim", default="A memory kept by score beats one kept by age under the same budget.")
-    parser.add_argument("--note", action="append", default=[], help="a finding to tell beside the figures")
+    parser.add_argument("--question", default="Does a memory kept by score beat one kept by age at the same capacity?")
+    parser.add_argument("--answer", default="", help="a sentence; by default, counts of better and worse")
+    parser.add_argument("--effect", nargs=3, default=[], help="table, row and column of the figure in the index")
+    parser.add_argument("--note", action="append", default=[], help="a finding that the figures do not show")
     flags = parser.parse_args()
     summary = json.loads(flags.summary.read_text(encoding="utf-8"))
-    print(write_result(flags.name, result(summary, flags.title, flags.claim, flags.note)))
+    found = result(summary, flags.title, flags.question, flags.answer, flags.effect, flags.note)
+    print(write_result(flags.name, found))
 
 
 if __name__ == "__main__":

@@ -223,11 +223,14 @@ def describe(
             log_x=True,
         ),
     ]
-    verdict, *notes = findings(figures, config)
+    answer, *notes = findings(figures, config)
     return Result(
         title="What the score means",
-        claim="The VQ-LM's surprise goes with a far larger language model's surprisal, better than mere rarity does.",
-        verdict=verdict,
+        question=(
+            "Does the VQ-LM's surprise agree with a far larger language model's surprisal, better than mere rarity "
+            "does?"
+        ),
+        answer=answer,
         measured=MEASURED.replace("\n", " "),
         values=figures.values,
         intervals=figures.intervals,
@@ -235,12 +238,17 @@ def describe(
         split=f"dev, {len(readings)} passages, {words} words, {tokens} tokens; curve {len(items)} passages",
         seeds=[config.seed],
         charts=charts,
+        effect=[DIFFERENCES, "unigram surprise", AGAINST[1]],
         notes=notes,
+        history=[
+            "Passages began at the first word of each book in a first reading, and included a table of contents that "
+            "the LSTMs read badly; they were then moved. It had vq_lm at 0.668, unigram at 0.670 and lstm_lm at 0.678.",
+        ],
     )
 
 
 def findings(figures: Figures, config: Config) -> list[str]:
-    """What the figures say, for and against the claim, in words that follow from them alone; the verdict first."""
+    """What the figures say, in words that follow from them alone; the answer to the question first."""
     scorers, plain = figures.values["Scorers"], AGAINST[1]
     notes = [f"{row} {cells[plain]:.3f}" for row, cells in scorers.items() if cells[plain] is not None]
     order = "Spearman with SmolLM2 over words, in order: " + ", ".join(
@@ -265,11 +273,9 @@ def findings(figures: Figures, config: Config) -> list[str]:
         *notes,
         order,
         f"By codebook size, surprise goes best with SmolLM2's at size {best} ({surprise[best]:.3f}; size 1 is plain "
-        f"surprisal) and worst at size {worst} ({surprise[worst]:.3f}): what a code tells, the score no longer does.",
+        f"surprisal) and worst at size {worst} ({surprise[worst]:.3f}): what a code says, the score no longer does.",
         f"A code for each token ({last}) leaves {curve['residual']:.2f} bits; {curve['codes used']:.0f} are used.",
         "Sums over a word grow with its number of tokens, so that noise correlates over words too.",
-        "Passages began at the first word of each book in a first reading, and held a table of contents that the LSTMs "
-        "read badly; they were then moved. It had vq_lm at 0.668, unigram at 0.670 and lstm_lm at 0.678.",
         f"{config.scorer_train.steps} steps of {config.rows} x {config.segment} tokens a scorer: few, alike for all. "
         f"Training took {trained / 60:.0f} min by its logs, in the time below only where it was not done before.",
     ]

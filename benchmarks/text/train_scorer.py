@@ -48,7 +48,9 @@ def main() -> None:
         figures,
         flags,
         title="Training a scorer for a pretrained model's tokenizer",
-        claim="A scorer for SmolLM2's tokenizer trains on 10 million tokens in less than 30 minutes on two cores.",
+        question=(
+            "Does a scorer for SmolLM2's tokenizer train on 10 million tokens in less than 30 minutes on two cores?"
+        ),
         measured=(
             f"The config `scorer` on the training books, {flags.threads} thread(s), float32: wall time of the training "
             f"loop in a run of {SECONDS:g} s or so, scaled to {TOKENS:,} tokens. `full softmax`: without `cutoffs`."

@@ -27,8 +27,8 @@ def example(results: ModuleType, **changes: object) -> Any:
     series = results.Series("a < b", [[1, 0.5, 0.4, 0.6], [64, 0.75, 0.7, 0.8], [4096, 0.25, 0.2, 0.3]])
     fields = {
         "title": "A title",
-        "claim": "What it shows.",
-        "verdict": "It does.",
+        "question": "What does it show?",
+        "answer": "It does.",
         "measured": "How.",
         "split": "dev",
         "seeds": [0, 1],
@@ -36,7 +36,10 @@ def example(results: ModuleType, **changes: object) -> Any:
         "intervals": {"Scores": {"ours": {"rho": [0.1, 0.15]}}},
         "interval_kind": "95 % of something",
         "charts": [results.Chart("Curve & co", "codes", "bits", [series], log_x=True)],
+        "effect": ["Scores", "ours", "rho"],
         "notes": ["It is not so."],
+        "history": ["Chosen on dev."],
+        "topic": "kv",
     }
     return results.Result(**(fields | changes))
 
@@ -73,7 +76,7 @@ def test_benchmarks_print_and_save_figures(
     results: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = {"scoring": results.figure(2.0, "x", 3.0, ours=4), "bytes": results.figure(2, "MB", 3, least=False)}
-    about = {"title": "T", "claim": "C", "measured": "M"}
+    about = {"title": "T", "question": "Q", "measured": "M"}
     results.present("b", figures, argparse.Namespace(quick=False, json=True, save=False), **about)
     printed = json.loads(capsys.readouterr().out)
     assert printed["scoring"] == {"value": 2.0, "unit": "x", "goal": 3.0, "ok": False, "ours": 4}
@@ -87,7 +90,7 @@ def test_benchmarks_print_and_save_figures(
     results.present("b", figures, argparse.Namespace(quick=False, json=True, save=True), **about)
     [(name, saved)] = results_seen
     assert (name, saved.values) == ("b", figures)
-    assert saved.verdict == "1 of 2 goals reached; missed: scoring (2 x, goal 3)."
+    assert saved.answer == "1 of 2 goals reached; missed: scoring (2 x, goal 3)."
 
 
 def test_the_page_shows_tables_intervals_pictures_and_circumstances(
@@ -96,26 +99,57 @@ def test_the_page_shows_tables_intervals_pictures_and_circumstances(
     folder = tmp_path / "results"
     results.write_result("some_name", example(results), folder)
     assert page.main([], folder) == 0
-    text = (tmp_path / "results.md").read_text()
+    text = (folder / "kv.md").read_text()
     for part in (
+        "# The cache of a pretrained model",
         "## A title",
         "### Scores",
         "| ours | 0.123 [0.100, 0.150] | 12,000 |",
         "| theirs | n/a |  |",
         "| speed | 31.5 |",
-        "![Curve & co](results/some_name-1.svg)",
-        "To be shown: *What it shows.*",
-        "**Found:** It does.",
+        "![Curve & co](some_name-1.svg)",
+        "**Question:** What does it show?",
+        "**Answer:** It does.",
         "- It is not so.",
         "seeds 0, 1",
         "In brackets: 95 % of something.",
     ):
         assert part in text
-    anchor = re.search(r"\(#([^)]+)\)", text)
-    assert anchor
-    assert f'id="{anchor[1]}"' in text
-    for link in re.findall(r"\]\((results/[^)]+)\)", text):
-        assert (tmp_path / link).exists()
+    index = (tmp_path / "results.md").read_text()
+    assert "| [What does it show?](results/kv.md#some-name) | It does. | ours, rho: 0.123 [0.100, 0.150] |" in index
+    assert 'id="some-name"' in text
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (folder / link).exists(), link
+
+
+def test_what_was_read_to_choose_by_is_folded(results: ModuleType, page: ModuleType, tmp_path: Path) -> None:
+    values = {"Dev, to choose by": {"a": {"x": 1}}, "Test": {"a": {"x": 2}}}
+    results.write_result("one", example(results, values=values, intervals={}, effect=["Test", "a", "x"]), tmp_path)
+    text = page.generate(tmp_path)[tmp_path / "kv.md"]
+    folded = re.findall(r"<details>.*?</details>", text, re.DOTALL)
+    assert ["Dev, to choose by" in folded[0], "| a | 1 |" in folded[0], "Chosen on dev." in folded[1]] == [True] * 3
+    assert "### Test" in re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+
+
+def test_many_figures_behind_a_figure_have_a_table_of_their_own(page: ModuleType) -> None:
+    behind = {f"layer {layer}, {name}": layer for layer in range(9) for name in ("pnmi", "purity")}
+    shown = dict(page.tables({"best": {"value": 0.5, "unit": "%", "goal": 0.4, "ok": True, **behind}}, {}))
+    assert shown[""].splitlines()[2] == "| best | 0.500 | % | 0.400 | yes |"
+    assert shown["best"].splitlines()[0] == "|  | pnmi | purity |"
+    assert shown["best"].splitlines()[-1] == "| layer 8 | 8 | 8 |"
+
+
+def test_the_index_shows_what_was_missed_first(results: ModuleType, page: ModuleType) -> None:
+    figures = {"a": results.figure(2.0, "x", 1.0), "b": results.figure(2.5, "MB", 3.0)}
+    assert page.effect(example(results, values=figures, effect=[], intervals={})) == "b: 2.500 MB (goal 3)"
+    assert page.effect(example(results, values={"T": {"r": {"c": 1}}}, effect=[], intervals={})) == ""
+
+
+def test_the_readme_chart_has_points_where_a_policy_was_measured(results: ModuleType, page: ModuleType) -> None:
+    chart = page.capacity_chart(results.read_result(results.RESULTS / f"{page.README_RESULT}.json"))
+    places = {series.name: [point[0] for point in series.points] for series in chart.series}
+    assert places["newest"] == places["ours: reuse"] == [128, 256, 512]
+    assert places["ExpectedAttention"] == [128]
 
 
 def test_the_check_names_what_is_not_up_to_date(
@@ -125,9 +159,9 @@ def test_the_check_names_what_is_not_up_to_date(
     path = results.write_result("one", example(results), folder)
     page.main([], folder)
     assert page.main(["--check"], folder) == 0
-    results.write_result("one", example(results, title="Another"), folder)
+    results.write_result("one", example(results, question="Another?"), folder)
     assert page.main(["--check"], folder) == 1
-    assert "results.md" in capsys.readouterr().err
+    assert "kv.md, results.md" in capsys.readouterr().err
     path.unlink()
     assert page.main(["--check"], folder) == 1
     assert "one-1.svg" in capsys.readouterr().err

@@ -57,8 +57,8 @@ def test_figures_are_ratios_to_full_memory_and_the_verdict_follows(told, tmp_pat
     assert perplexity["transformer_xl @ 64"].keys() == {"value", "by seed"}
     assert phrases["gain @ 16"]["against full memory"] == pytest.approx(0.15)
     assert result.intervals[next(iter(result.values))]["rarity @ 16"]["against transformer_xl"] == pytest.approx([1, 1])
-    first, second = result.verdict.split(" At 16 slots, against full memory: ", 1)[1].split(" At 16 slots, ")
-    assert result.verdict.startswith("Reached by surprise. At 16 slots")
+    first, second = result.answer.split(" At 16 slots, against full memory: ", 1)[1].split(" At 16 slots, ")
+    assert result.answer.startswith("Reached by surprise. At 16 slots")
     assert "surprise +1.01% perplexity, better than transformer_xl, better than random" in first
     assert "rarity +22.14% perplexity, no different from transformer_xl, better than random" in first
     assert "gain +0.150 nats on phrases said again, better than transformer_xl" in second
