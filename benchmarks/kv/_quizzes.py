@@ -182,8 +182,8 @@ def told(
             f"RULER's single-needle tasks, {each} quizzes each, texts of {min(lengths)} to {max(lengths)} tokens: "
             "% of SmolLM2-135M-Instruct's greedy answers that contain the value. The text is read in full; then a "
             f"share of its tokens is kept, {SINKS} sinks and the newest half of them guarded; then comes the question. "
-            "Prose is that of books, where RULER takes essays. The settings of `scored` are those of `kv_stream_nll`; that "
-            f"which is judged was chosen on {sum(len(found[ours]) for found in dev.values())} quizzes of dev."
+            "Prose is that of books, where RULER takes essays. The settings of `scored` are those of `kv_stream_nll`; "
+            f"that which is judged was chosen on {sum(len(found[ours]) for found in dev.values())} quizzes of dev."
         ),
         values=values,
         intervals=intervals,

@@ -123,7 +123,8 @@ def main() -> None:
         effect=["kerstin, CER of text", "value"],
         notes=[
             "The word error rate that copies add is that of copies from units and all their residual codes, of "
-            "whose rate the units are a small part: see kbit/s. Copies from units alone lose far more; both are in the table.",
+            "whose rate the units are a small part: see kbit/s. Copies from units alone lose far more; both are in "
+            "the table.",
             "Letters beside units help text more than copies: on 40 dev sentences the character error rate of text is "
             "15.6 % with them and 40.6 % without them for spoken, 40.0 and 43.3 % for kerstin.",
         ],
