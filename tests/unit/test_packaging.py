@@ -86,6 +86,7 @@ def test_the_version_is_said_once_and_the_same():
     assert vqmem.__version__ == PROJECT["project"]["version"]
     changes = (ROOT / "CHANGELOG.md").read_text()
     assert f"## {vqmem.__version__}" in changes
+    assert f"\nversion: {vqmem.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_upper_bounds_have_their_reason_beside_them():
