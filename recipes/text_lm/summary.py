@@ -41,8 +41,7 @@ def format_summary(config: Config, figures: dict[str, Any]) -> str:
         policy = json.dumps(policy_of(load("scorers", kind)))
         lines += [
             "and in Python, for a model with this tokenizer,",
-            "  from vqmem import load_scorer",
-            "  from vqmem.memory.huggingface.cache import VQMemCache",
+            "  from vqmem import VQMemCache, load_scorer",
             f'  cache = VQMemCache(model, capacity=512, policy={policy}, scorer=load_scorer("{out}"))',
         ]
     if memories:
