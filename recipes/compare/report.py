@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from ...artifacts import atomic_write
 from ..reporting.heatmap import SCRIPT as HEATMAP_SCRIPT
 from ..reporting.heatmap import STYLE as HEATMAP_STYLE
 from ..reporting.page import render, to_bytes
-from .findings import Finding, digits, findings, headline
+from .findings import digits, findings, headline
 
 HERE = Path(__file__).parent
 _BADGES = {
@@ -44,31 +43,20 @@ def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
 def report_page(summary: Mapping[str, Any]) -> str:
     """The page itself, as text."""
     metrics = {name: {**spec, "digits": digits(summary, name)} for name, spec in summary["metrics"].items()}
+    found = findings(summary)
     return render(
         HERE / "report.html",
         title=summary["title"],
         data={**summary, "metrics": metrics},
         styles=[HEATMAP_STYLE, HERE / "report.css"],
         scripts=[HEATMAP_SCRIPT, *(HERE / name for name in ("results.js", "charts.js", "held.js", "report.js"))],
-        headline="".join(f"<p>{html.escape(sentence)}</p>" for sentence in headline(summary)),
-        findings="".join(_group(summary, name) for name in summary["metrics"]),
-        baseline=html.escape(summary["baseline"]),
+        headline=headline(summary),
+        findings={_heading(metrics[name]): [one for one in found if one.metric == name] for name in metrics},
+        badges=_BADGES,
+        baseline=summary["baseline"],
     )
 
 
-def _group(summary: Mapping[str, Any], metric: str) -> str:
-    cards = "".join(_card(finding) for finding in findings(summary) if finding.metric == metric)
-    spec = summary["metrics"][metric]
+def _heading(spec: Mapping[str, Any]) -> str:
     unit = f", {spec['unit']}" if spec.get("unit") else ""
-    label = html.escape(f"{spec['label']}{unit} ({spec['better']} is better)")
-    return f'<h3>{label}</h3><div class="cards">{cards}</div>' if cards else ""
-
-
-def _card(finding: Finding) -> str:
-    kind = finding.verdict.split()[0]
-    difference = f'<p class="difference">{html.escape(finding.difference)}</p>' if finding.difference else ""
-    return (
-        f'<article class="card {kind}"><p class="setting">{html.escape(finding.setting)}'
-        f'<span class="badge {kind}">{_BADGES[finding.verdict]}</span></p>'
-        f"<h4>{html.escape(finding.title)}</h4>{difference}<p>{html.escape(finding.text)}</p></article>"
-    )
+    return f"{spec['label']}{unit} ({spec['better']} is better)"

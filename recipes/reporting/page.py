@@ -4,56 +4,58 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
-import json
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
 from ...console import one_line
 
 HERE = Path(__file__).parent
+RECIPES = HERE.parent
+
+_ENVIRONMENT = Environment(loader=FileSystemLoader(RECIPES), autoescape=True, undefined=StrictUndefined)
+# As the data comes: the order of keys is the order of rows and legends, and JSON knows no NaN.
+_ENVIRONMENT.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
 
 
 def render(
-    template: Path, *, title: str, data: Any, styles: Sequence[Path], scripts: Sequence[Path], **slots: str
+    template: Path, *, title: str, data: Any, styles: Sequence[Path], scripts: Sequence[Path], **context: Any
 ) -> str:
-    """Fill ``{{name}}`` marks of a template with the title, the inlined styles, scripts and data, and ready HTML slots.
+    """Fill a Jinja template, which extends `page.html`, and inline all that it needs.
 
-    The template is the body of `page.html`. The shared `page.css` and `page.js` come first. The content security
-    policy allows these very scripts and styles by their hashes and nothing else, so that even a mistake in escaping
-    could neither run nor fetch anything.
+    The content security policy allows these very scripts and styles by their hashes and nothing else, so that even a
+    mistake in escaping could neither run nor fetch anything.
+
+    Args:
+        template: A file in a package of `recipes`.
+        title: The title of the page, in one line.
+        data: What the scripts read, as JSON; what is not finite becomes null.
+        styles: Style sheets, after the shared `page.css`.
+        scripts: Scripts, after the shared `page.js`.
+        **context: What the template itself names; text is escaped, `Markup` is not.
     """
-    style = "\n".join(path.read_text(encoding="utf-8") for path in (HERE / "page.css", *styles))
-    script = "\n".join(path.read_text(encoding="utf-8") for path in (HERE / "page.js", *scripts))
+    style = _read(HERE / "page.css", *styles)
+    script = _read(HERE / "page.js", *scripts)
     policy = (
         f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; img-src data:; "
         "media-src data:; base-uri 'none'; form-action 'none'"
     )
-    fields = {
-        "title": html.escape(one_line(title)),
-        "policy": policy,
-        "style": style,
-        "script": script,
-        "data": script_json(data),
-        **slots,
-    }
-    frame, body = (path.read_text(encoding="utf-8") for path in (HERE / "page.html", template))
-    # One pass, so that a mark inside the data stays text.
-    return re.sub(r"\{\{(\w+)\}\}", lambda mark: fields[mark[1]], frame.replace("{{body}}", body))
-
-
-def script_json(value: Any) -> str:
-    """JSON that is safe inside ``<script>``: ASCII only, no ``<``, ``>`` or ``&``; what is not finite becomes null."""
-    text = json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return _ENVIRONMENT.get_template(template.relative_to(RECIPES).as_posix()).render(
+        title=one_line(title), policy=policy, style=style, script=script, data=_finite(data), **context
+    )
 
 
 def to_bytes(page: str) -> bytes:
     """The page in UTF-8; lone surrogates, which UTF-8 cannot hold, become character references."""
     return page.encode("utf-8", errors="xmlcharrefreplace")
+
+
+def _read(*paths: Path) -> Markup:
+    return Markup("\n".join(path.read_text(encoding="utf-8") for path in paths))
 
 
 def _digest(content: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from markupsafe import Markup
 from rich.console import Console
 from rich.text import Text
 
@@ -171,6 +172,5 @@ def _page(clip: Clip, first: int, signal: str, model: str) -> str:
         "model": model,
     }
     styles, scripts = [STYLE, HERE / "sound.css"], [HERE / "sound.js"]
-    return render(
-        HERE / "sound.html", title=clip.name, data=data, styles=styles, scripts=scripts, plot=draw(clip, list(columns))
-    )
+    plot = Markup(draw(clip, list(columns)))
+    return render(HERE / "sound.html", title=clip.name, data=data, styles=styles, scripts=scripts, plot=plot)
