@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from vqmem.recipes.reporting.ticks import ticks
 
 
 @pytest.fixture
@@ -143,16 +144,17 @@ def test_any_chart_is_drawn_inside_its_frame(
 ) -> None:
     chart = importlib.import_module("vqmem.benchmarks.report._chart")
     root = ET.fromstring(chart.draw(results.Chart("t < u", "x", "y", [results.Series("s & r", points)], log_x)))
-    marks = [(float(c.get("cx", "nan")), float(c.get("cy", "nan"))) for c in root.findall(".//{*}circle")]
-    assert len(marks) == len(points)
-    assert all(chart.LEFT <= x <= chart.WIDTH - chart.RIGHT for x, _ in marks)
-    assert all(chart.TOP <= y <= chart.HEIGHT - chart.BOTTOM for _, y in marks)
+    marks = root.findall(".//{*}g[@class='mark-symbol role-mark layer_2_marks']/{*}path")
+    places = [tuple(map(float, re.findall(r"[-\d.]+", mark.get("transform", "")))) for mark in marks]
+    assert len(places) == len(points)
+    assert all(0 <= x <= chart.WIDTH and 0 <= y <= chart.HEIGHT for x, y in places)
+    shown = {text.text for text in root.findall(".//{*}text")}
+    assert {"t < u", "x", "y", "s & r"} <= shown
 
 
-def test_ticks_enclose_or_lie_between(page: ModuleType) -> None:
-    chart = importlib.import_module("vqmem.benchmarks.report._chart")
+def test_ticks_enclose_or_lie_between() -> None:
     for low, high in ((0.0, 1.0), (0.13, 0.87), (-3.0, 5000.0), (2.0, 2.0), (0.0, 0.0)):
-        outer, inner = chart.ticks(low, high), chart.ticks(low, high, inside=True)
+        outer, inner = ticks(low, high), ticks(low, high, inside=True)
         assert outer[0] - 1e-6 <= low <= high <= outer[-1] + 1e-6
         assert outer[0] < outer[-1]
         assert len(outer) <= 9
