@@ -1,94 +1,93 @@
-// Quality against slots and against bytes, as inline SVG that is drawn anew for the width there is.
+// The charts of quality against size: Vega draws what `charts.py` specifies, in the page's colours.
 const curves = { shown: new Set(strategies), difference: false };
-const plot = { left: 58, right: 14, top: 30, bottom: 26, height: 300 };
+const views = new Map();
 
-function niceTicks(low, high, count) {
-  const raw = (high - low) / count || 1, power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((candidate) => candidate >= raw);
-  const ticks = [];
-  for (let tick = Math.ceil(low / step); tick * step <= high + step * 1e-9; tick++) ticks.push(tick * step);
-  return { ticks, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
+// Colours of the style sheet as Vega reads them: resolved for a colour scheme, or for the page's own.
+function chartConfig(scheme, more) {
+  const probe = document.body.appendChild(element("i", { class: "mark" }));
+  if (scheme) probe.style.colorScheme = scheme;
+  const colour = (value) => {
+    probe.style.setProperty("--c", value);
+    return getComputedStyle(probe).color;
+  };
+  const [ink, soft, line, card] = ["--ink", "--soft", "--line", "--card"].map((name) => colour(`var(${name})`));
+  const config = {
+    background: card, font: "system-ui, sans-serif", view: { stroke: null }, point: { size: 4 },
+    range: { category: strategies.map((name) => colour(colourOf(name))), symbol: strategies.map(shapeOf) },
+    axis: { labelColor: soft, titleColor: soft, gridColor: line, domainColor: soft, tickColor: soft, labelFontSize: 12, titleFontSize: 12 },
+    title: { color: soft }, legend: { labelColor: ink, labelFontSize: 12, symbolSize: 4, symbolOpacity: 1, labelLimit: 300 }, ...more,
+  };
+  probe.remove();
+  return config;
 }
 
-// The points of one strategy. Whiskers are always the interval of the paired difference, which is the one that tells
-// strategies apart; around a value they are drawn at that value.
-function pointsOf(name, xOf) {
-  return data.rows
-    .filter((row) => row.strategy === name && row.train === chosen.train && finite(metricOf(row).value) && finite(xOf(row)))
-    .map((row) => {
-      const entry = metricOf(row), centre = curves.difference ? entry.difference : entry.value;
-      const whisker = finite(entry.difference_low) && entry.verdict !== "baseline";
-      const shift = centre - entry.difference;
-      return { row, entry, x: xOf(row), y: centre, low: whisker ? shift + entry.difference_low : centre, high: whisker ? shift + entry.difference_high : centre };
-    })
-    .filter((point) => finite(point.y) && point.x > 0)
-    .sort((a, b) => a.x - b.x);
+// Draws a chart with what is chosen now. The interpreter takes the place of `eval`, which the content security policy forbids.
+async function embed(root, id, config, more) {
+  const spec = { ...data.charts[id], datasets: { points: data.points }, ...more };
+  const tooltip = (_, event, item, value) => (value ? showPoint(event.target, item.datum) : tip.hide());
+  const { view } = await vegaEmbed(root, spec, { ast: true, renderer: "svg", actions: false, defaultStyle: false, logLevel: 1, config, tooltip });
+  return setSignals(view).runAsync();
 }
 
-function xTicks(xs, isBytes) {
-  const distinct = [...new Set(xs)].sort((a, b) => a - b);
-  if (!isBytes) return distinct;
-  const low = Math.ceil(Math.log2(distinct[0]) - 0.3), high = Math.floor(Math.log2(distinct.at(-1)) + 0.3);
-  const step = Math.max(1, Math.ceil((high - low + 1) / 5));
-  return Array.from({ length: Math.max(0, Math.floor((high - low) / step) + 1) }, (_, index) => 2 ** (low + index * step));
-}
-
-function drawChart(root, xOf, isBytes) {
-  const width = Math.max(260, root.clientWidth), { left, right, top, bottom, height } = plot;
-  const series = strategies.filter((name) => curves.shown.has(name)).map((name) => ({ name, points: pointsOf(name, xOf) })).filter(({ points }) => points.length);
-  const all = series.flatMap(({ points }) => points);
-  if (!all.length) return root.replaceChildren(element("p", { class: "soft" }, "Nothing to show: choose a strategy above."));
-  const logs = all.map((point) => Math.log2(point.x)), ys = all.flatMap((point) => [point.low, point.high, ...(curves.difference ? [0] : [])]);
-  const [x0, x1] = [Math.min(...logs) - 0.35, Math.max(...logs) + 0.35];
-  const pad = (Math.max(...ys) - Math.min(...ys)) * 0.08 || Math.abs(ys[0]) * 0.01 || 1;
-  const [y0, y1] = [Math.min(...ys) - pad, Math.max(...ys) + pad];
-  const px = (x) => left + ((Math.log2(x) - x0) / (x1 - x0)) * (width - left - right);
-  const py = (y) => height - bottom - ((y - y0) / (y1 - y0)) * (height - top - bottom);
-  const { ticks, digits } = niceTicks(y0, y1, 5);
+function setSignals(view) {
   const spec = data.metrics[chosen.metric];
-  const title = curves.difference ? `difference from ${data.baseline}` : unitOf(spec);
-  const drawing = svg("svg", { width, height, role: "group", "aria-label": `${title} ${isBytes ? "against bytes" : "against slots"}; the table above holds the same figures` },
-    ticks.map((tick) => [
-      svg("line", { class: "grid", x1: left, x2: width - right, y1: py(tick), y2: py(tick) }),
-      svg("text", { x: left - 8, y: py(tick) + 4, "text-anchor": "end" }, curves.difference ? signed(tick, digits) : format(tick, digits)),
-    ]),
-    curves.difference ? svg("line", { class: "zero", x1: left, x2: width - right, y1: py(0), y2: py(0) }) : null,
-    xTicks(all.map((point) => point.x), isBytes).map((tick) =>
-      svg("text", { x: px(tick), y: height - bottom + 18, "text-anchor": "middle" }, isBytes ? size(tick) : whole(tick))),
-    svg("text", { x: 0, y: 14 }, `${title} · ${spec.better === "lower" ? "↓ lower" : "↑ higher"} is better`));
-  series.forEach((one, index) => drawing.append(drawSeries(one, (index - (series.length - 1) / 2) * 5, px, py, spec.digits)));
-  root.replaceChildren(drawing);
+  const what = curves.difference ? `difference from ${data.baseline}` : unitOf(spec);
+  return view.signal("metric", chosen.metric).signal("train", chosen.train).signal("difference", curves.difference)
+    .signal("hidden", strategies.filter((name) => !curves.shown.has(name)))
+    .signal("y_title", escaped(`${what} · ${spec.better === "lower" ? "↓ lower" : "↑ higher"} is better`));
 }
 
-function drawSeries({ name, points }, shift, px, py, digits) {
-  const place = (point) => [px(point.x) + shift, py(point.y)];
-  const group = svg("g", { "data-strategy": name, class: "mark", "--c": colourOf(name) },
-    svg("polyline", {
-      points: points.map((point) => place(point).join(",")).join(" "), fill: "none", stroke: "currentColor", "stroke-width": 1.5, opacity: 0.6,
-      "stroke-dasharray": name === data.baseline ? "5 4" : null,
-    }));
-  for (const point of points) {
-    const [x, y] = place(point);
-    if (point.high > point.low) {
-      const path = `M${x - 3} ${py(point.low)}H${x + 3}M${x} ${py(point.low)}V${py(point.high)}M${x - 3} ${py(point.high)}H${x + 3}`;
-      group.append(svg("path", { d: path, stroke: "currentColor", "stroke-width": 1.5, fill: "none" }));
-    }
-    const told = [["slots", whole(point.row.budget)], ["memory a row", size(point.row.bytes_held)], ...comparison(point.entry, digits)];
-    const spot = svg("g", {
-      class: "point", tabindex: 0, role: "img", transform: `translate(${x} ${y})`,
-      "aria-label": `${name}, ${told.map((pair) => pair.join(" ")).join(", ")}`,
-      onpointerenter: () => tip.show(spot, name, told), onpointerleave: () => tip.hide(),
-      onfocus: () => tip.show(spot, name, told), onblur: () => tip.hide(),
-    }, svg("circle", { r: 11, fill: "transparent" }), mark(name));
-    group.append(spot);
+function showPoint(target, { row: index, strategy }) {
+  const row = data.rows[index];
+  tip.show(target, strategy, [
+    ["capacity", `${whole(row.budget)} slots`], ["memory a row", size(row.bytes_held)],
+    ...comparison(metricOf(row), data.metrics[chosen.metric].digits),
+  ]);
+}
+
+// Lays both charts anew, as another theme needs; `drawCharts` changes what they show.
+async function layCharts() {
+  for (const id of Object.keys(data.charts)) {
+    views.get(id)?.finalize();
+    views.set(id, await embed(`#${id}`, id, chartConfig(null, { legend: { disable: true } })));
   }
-  return group;
+  await drawCharts();
 }
 
-function drawCharts() {
-  drawChart(document.getElementById("by-slots"), (row) => row.budget, false);
-  drawChart(document.getElementById("by-bytes"), (row) => row.bytes_held, true);
+async function drawCharts() {
+  for (const view of views.values()) await setSignals(view).runAsync();
+  // So that the keyboard reaches every point.
+  for (const point of document.querySelectorAll(".chart .mark-symbol.role-mark path")) point.tabIndex = 0;
   document.getElementById("curve-note").textContent =
     `Whiskers: 95% interval of the paired difference from ${data.baseline}${curves.difference ? "" : ", drawn around the value"}. `
-    + "Points of different strategies are moved apart sideways a little so that none hides another.";
+    + "Points of different strategies are moved apart sideways a little so that none hides another. "
+    + "Drag to move; Ctrl and the wheel zoom; a double click shows all again.";
 }
+
+const download = (name, address) => element("a", { download: name, href: address }).click();
+
+// On paper: light, with a legend, and as wide on every screen.
+async function downloadImage(id, kind) {
+  const view = await embed(element("div"), id, chartConfig("light"), { width: 640 });
+  const address = async () => `data:image/svg+xml;charset=utf-8,${encodeURIComponent(await view.toSVG())}`;
+  download(`${id}.${kind}`, await (kind === "svg" ? address() : view.toImageURL("png", 2)));
+  view.finalize();
+}
+
+// Every point, whatever is chosen.
+function downloadTable() {
+  const columns = Object.keys(data.points[0]).filter((name) => !["row", "shift"].includes(name));
+  const quoted = (value) => (typeof value === "string" ? `"${value.replaceAll('"', '""')}"` : value ?? "");
+  const lines = [columns, ...data.points.map((point) => columns.map((column) => point[column]))];
+  download("comparison.csv", `data:text/csv;charset=utf-8,${encodeURIComponent(lines.map((line) => line.map(quoted).join(",")).join("\r\n"))}`);
+}
+
+for (const id of Object.keys(data.charts)) {
+  const button = (kind, onclick) => element("button", { "data-export": kind, onclick }, kind.toUpperCase());
+  document.getElementById(`${id}-export`).append(
+    button("svg", () => downloadImage(id, "svg")), button("png", () => downloadImage(id, "png")), button("csv", downloadTable));
+  document.getElementById(id).addEventListener("focusin", ({ target }) => target.__data__?.datum && showPoint(target, target.__data__.datum));
+  document.getElementById(id).addEventListener("focusout", () => tip.hide());
+}
+theme.addEventListener("click", layCharts);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", layCharts);

@@ -26,10 +26,9 @@
 
   at("curve-tools").append(choice("Show", [["value", "value"], ["difference", `difference from ${data.baseline}`]], "value", (what) => { curves.difference = what === "difference"; drawCharts(); }));
   strategyButtons(at("legend"), [...new Set(data.rows.map((row) => row.strategy))], curves.shown, drawCharts);
-  redraw();
-  let width = 0;
-  new ResizeObserver(() => { if (at("by-slots").clientWidth !== width) { width = at("by-slots").clientWidth; drawCharts(); } }).observe(at("by-slots"));
-  if (!data.rows.length) at("results").hidden = at("curves").hidden = true;
+  drawTable();
+  if (data.rows.length) layCharts();
+  else at("results").hidden = at("curves").hidden = true;
 
   const passage = data.passage;
   if (passage?.tokens?.length) {

@@ -42,14 +42,20 @@ def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
 
 def report_page(summary: Mapping[str, Any]) -> str:
     """The page itself, as text."""
+    from .charts import charts, library, points  # brings Altair, which is slow to import
+
     metrics = {name: {**spec, "digits": digits(summary, name)} for name, spec in summary["metrics"].items()}
     found = findings(summary)
     return render(
         HERE / "report.html",
         title=summary["title"],
-        data={**summary, "metrics": metrics},
+        data={**summary, "metrics": metrics, "charts": charts(summary), "points": points(summary)},
         styles=[HEATMAP_STYLE, HERE / "report.css"],
-        scripts=[HEATMAP_SCRIPT, *(HERE / name for name in ("results.js", "charts.js", "held.js", "report.js"))],
+        scripts=[
+            library(),
+            HEATMAP_SCRIPT,
+            *(HERE / name for name in ("results.js", "charts.js", "held.js", "report.js")),
+        ],
         headline=headline(summary),
         findings={_heading(metrics[name]): [one for one in found if one.metric == name] for name in metrics},
         badges=_BADGES,

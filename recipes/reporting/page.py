@@ -23,7 +23,7 @@ _ENVIRONMENT.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": 
 
 
 def render(
-    template: Path, *, title: str, data: Any, styles: Sequence[Path], scripts: Sequence[Path], **context: Any
+    template: Path, *, title: str, data: Any, styles: Sequence[Path], scripts: Sequence[Path | str], **context: Any
 ) -> str:
     """Fill a Jinja template, which extends `page.html`, and inline all that it needs.
 
@@ -35,7 +35,7 @@ def render(
         title: The title of the page, in one line.
         data: What the scripts read, as JSON; what is not finite becomes null.
         styles: Style sheets, after the shared `page.css`.
-        scripts: Scripts, after the shared `page.js`.
+        scripts: Scripts, after the shared `page.js`: files, or the text of libraries.
         **context: What the template itself names; text is escaped, `Markup` is not.
     """
     style = _read(HERE / "page.css", *styles)
@@ -54,8 +54,8 @@ def to_bytes(page: str) -> bytes:
     return page.encode("utf-8", errors="xmlcharrefreplace")
 
 
-def _read(*paths: Path) -> Markup:
-    return Markup("\n".join(path.read_text(encoding="utf-8") for path in paths))
+def _read(*parts: Path | str) -> Markup:
+    return Markup("\n".join(part if isinstance(part, str) else part.read_text(encoding="utf-8") for part in parts))
 
 
 def _digest(content: str) -> str:

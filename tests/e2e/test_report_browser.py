@@ -1,5 +1,10 @@
 """The report and the heat map, opened from disk in headless Chromium as a reader would open them."""
 
+import csv
+import io
+import xml.etree.ElementTree as ET
+from urllib.parse import unquote
+
 import numpy as np
 import pytest
 from rich.console import Console
@@ -171,9 +176,13 @@ def test_report_says_what_won(opened):
     assert texts(browser, ".card h4") == [title for _, title in cards]
 
 
-def test_slider_shows_exactly_what_each_memory_holds(opened):
+def wait(browser, condition):
     from selenium.webdriver.support.ui import WebDriverWait
 
+    WebDriverWait(browser, 20).until(condition)
+
+
+def test_slider_shows_exactly_what_each_memory_holds(opened):
     browser, data = opened
     held = data["passage"]["held"]
     steps = len(held["fifo"]["kept"])
@@ -187,7 +196,7 @@ def test_slider_shows_exactly_what_each_memory_holds(opened):
     assert held_on_screen(browser, "random") == held["random"]["kept"][2]
     before = held_on_screen(browser, "fifo")
     find(browser, "#play").click()
-    WebDriverWait(browser, 10).until(lambda page: held_on_screen(page, "fifo") != before)
+    wait(browser, lambda page: held_on_screen(page, "fifo") != before)
     find(browser, "#play").click()
 
 
@@ -199,10 +208,68 @@ def test_strategies_can_be_hidden(opened):
     browser.execute_script("arguments[0].click()", button)
     assert not panel.is_displayed()
     assert button.get_attribute("aria-pressed") == "false"
-    lines = "#by-slots g[data-strategy='random']"
-    assert len(find_all(browser, lines + " .point")) == 3
+    points = "#by-slots .mark-symbol path[aria-label='random']"
+    wait(browser, lambda page: len(find_all(page, points)) == 3)
     browser.execute_script("document.querySelector('#legend [data-strategy=random]').click()")
-    assert not find_all(browser, lines)
+    wait(browser, lambda page: not find_all(page, points))
+    assert len(find_all(browser, "#by-slots .mark-symbol.role-mark path")) == 3 * (len(STRATEGIES) - 1)
+
+
+def test_charts_have_titles_and_tell_figures_of_a_point(opened):
+    from selenium.webdriver import ActionChains
+
+    browser, data = opened
+    row = next(row for row in data["rows"] if (row["strategy"], row["budget"]) == ("scored gain", 64))
+    points = "#{} .mark-symbol path[aria-label='scored gain']"
+    for chart, title in (("by-slots", "capacity, slots"), ("by-bytes", "memory of a row")):
+        wait(browser, lambda page, chart=chart: len(find_all(page, points.format(chart))) == 3)
+        assert {title, "bits per byte · ↓ lower is better"} <= set(texts(browser, f"#{chart} text"))
+        point = find(browser, points.format(chart))
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", point)
+        ActionChains(browser).move_to_element(point).perform()
+        wait(browser, lambda page: f"{row['metrics']['bpb']['value']:.3f}" in find(page, "#tip").text)
+        browser.execute_script("tip.hide(); arguments[0].focus()", point)
+        assert "scored gain" in find(browser, "#tip").text
+        browser.execute_script("arguments[0].blur()", point)
+    browser.execute_script("document.querySelector('#curve-tools input[value=difference]').click()")
+    wait(browser, lambda page: "difference from fifo · ↓ lower is better" in texts(page, "#by-slots text"))
+
+
+def test_charts_can_be_enlarged(opened):
+    browser, _ = opened
+    ticks = "#by-slots .role-axis-label text"
+    wait(browser, lambda page: find_all(page, "#by-slots .mark-symbol path[aria-label='random']"))
+    before = texts(browser, ticks)
+    turn = """const plot = document.querySelector('#by-slots .role-frame .background');
+    const box = plot.getBoundingClientRect();
+    plot.dispatchEvent(new WheelEvent('wheel', {deltaY: -400, ctrlKey: arguments[0], bubbles: true, cancelable: true,
+        clientX: box.left + box.width / 2, clientY: box.top + box.height / 2}))"""
+    browser.execute_script(turn, False)  # the page scrolls
+    assert texts(browser, ticks) == before
+    browser.execute_script(turn, True)
+    wait(browser, lambda page: texts(page, ticks) != before)
+
+
+def test_charts_can_be_saved_with_their_figures(opened):
+    browser, data = opened
+    wait(browser, lambda page: find_all(page, "#by-slots .mark-symbol path[aria-label='random']"))
+    browser.execute_script(
+        "window.saved = {}; HTMLAnchorElement.prototype.click = function () { saved[this.download] = this.href }"
+    )
+    for kind in ("svg", "png", "csv"):
+        browser.execute_script(f"document.querySelector('#by-slots-export [data-export={kind}]').click()")
+    wait(browser, lambda page: page.execute_script("return Object.keys(saved).length") == 3)
+    saved = browser.execute_script("return saved")
+    assert saved["by-slots.png"].startswith("data:image/png;base64,")
+    picture = ET.fromstring(unquote(saved["by-slots.svg"].partition(",")[2]))
+    assert set(STRATEGIES) <= {text.text for text in picture.findall(".//{*}text")}
+    table = list(csv.DictReader(io.StringIO(unquote(saved["comparison.csv"].partition(",")[2]))))
+    shown = [(line["strategy"], int(line["capacity"]), line["metric"], float(line["value"])) for line in table]
+    assert shown == [
+        (row["strategy"], row["budget"], metric, entry["value"])
+        for row in data["rows"]
+        for metric, entry in row["metrics"].items()
+    ]
 
 
 def test_heat_map_follows_the_chosen_signal(opened):
