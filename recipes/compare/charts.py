@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ _BYTES = (
 _COMPARISON = ("value", "low", "high", "difference", "difference_low", "difference_high", "verdict")
 
 
+@functools.cache
 def library() -> str:
     """Vega, Vega-Lite and vega-embed as one script, in a block of its own so that its names stay there."""
     return f"{{\n{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}\n}}"
