@@ -11,7 +11,7 @@ from vqmem.benchmarks._results import Chart
 WIDTH, HEIGHT = 460, 300
 """Of the plot itself, without its axes and legend."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666", "#000000")
-"""Okabe and Ito's, which the colour-blind can tell apart."""
+"""Okabe and Ito's, which colour-blind readers can distinguish."""
 
 
 def draw(chart: Chart) -> str:
@@ -52,7 +52,7 @@ def line_chart(chart: Chart, ticks: list[float]) -> dict[str, Any]:
     intervals = base.transform_filter("isValid(datum.low)").mark_rule().encode(y="low:Q", y2="high:Q", strokeDash=solid)
     points = base.mark_circle(opacity=1, size=35).encode(strokeDash=solid)
     layers = alt.layer(base.mark_line(), intervals, points)
-    # The pictures stand in Markdown, whose own text describes them.
+    # The pictures stand in Markdown, whose text describes them.
     return (
         layers.configure(background="#ffffff", aria=False, padding=10)
         .configure_title(anchor="start", fontSize=15)

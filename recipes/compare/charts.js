@@ -2,7 +2,7 @@
 const curves = { shown: new Set(strategies), difference: false };
 const views = new Map();
 
-// Colours of the style sheet as Vega reads them: resolved for a colour scheme, or for the page's own.
+// Colours of the style sheet as Vega reads them: resolved for a colour scheme, or for that of the page.
 function chartConfig(scheme, more) {
   const probe = document.body.appendChild(element("i", { class: "mark" }));
   if (scheme) probe.style.colorScheme = scheme;
@@ -40,7 +40,7 @@ function setSignals(view) {
 function showPoint(target, { row: index, strategy }) {
   const row = data.rows[index];
   tip.show(target, strategy, [
-    ["capacity", `${whole(row.budget)} slots`], ["memory a row", size(row.bytes_held)],
+    ["capacity", `${integer(row.budget)} slots`], ["memory a row", size(row.bytes_held)],
     ...comparison(metricOf(row), data.metrics[chosen.metric].digits),
   ]);
 }

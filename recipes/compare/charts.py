@@ -21,7 +21,7 @@ _COMPARISON = ("value", "low", "high", "difference", "difference_low", "differen
 
 @functools.cache
 def library() -> str:
-    """Vega, Vega-Lite and vega-embed as one script, in a block of its own so that its names stay there."""
+    """Vega, Vega-Lite and vega-embed as one script, in a block, so that its names stay there."""
     return f"{{\n{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}\n}}"
 
 
@@ -67,7 +67,7 @@ def _chart(x: str, axis: alt.Axis, names: list[str]) -> dict[str, Any]:
         .transform_calculate(
             x=f"datum.{x} * datum.shift",
             y="difference ? datum.difference : datum.value",
-            # Always the interval of the paired difference, which tells strategies apart; around a value, at that value.
+            # Always the interval of the paired difference, which separates strategies; around a value, at that value.
             bottom="datum.y + datum.difference_low - datum.difference",
             top="datum.y + datum.difference_high - datum.difference",
             zero="0",

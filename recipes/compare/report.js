@@ -1,7 +1,7 @@
 // Puts the report together: choices, scorer, and how it was made.
 {
   const at = (id) => document.getElementById(id);
-  const count = (value, word) => (finite(value) ? `${whole(value)} ${word}` : null);
+  const count = (value, word) => (finite(value) ? `${integer(value)} ${word}` : null);
   const seeds = data.seeds ?? [];
 
   at("about").textContent = escaped([
@@ -17,10 +17,10 @@
     at("filters").append(choice("Metric", metricNames.map((name) => [name, data.metrics[name].label]), chosen.metric, (name) => { chosen.metric = name; redraw(); }));
   }
   if (trains.length > 1) at("filters").append(choice("Trained", trains.map((name) => [name, name]), chosen.train, (name) => { chosen.train = name; redraw(); }));
-  if (budgets.length > 1) {
-    at("filters").append(select("Budget", [["all", "all"], ...budgets.map((slots) => [slots, `${whole(slots)} slots`])], (slots) => { chosen.budget = slots; drawTable(); }));
+  if (capacities.length > 1) {
+    at("filters").append(select("Capacity", [["all", "all"], ...capacities.map((slots) => [slots, `${integer(slots)} slots`])], (slots) => { chosen.capacity = slots; drawTable(); }));
   }
-  at("table-note").textContent = "Small figures: 95% intervals over passages. The value's own interval is wide because passages differ; "
+  at("table-note").textContent = "Small figures: 95% intervals over passages. The interval of the value is wide because passages differ; "
     + `the interval against ${data.baseline} compares the same passages and is the one that decides.`
     + (seeds.length > 1 ? ` Seeds (${seeds.join(", ")}) are averaged within each passage.` : " One seed: how much a new training run would change this is unknown.");
 
@@ -32,7 +32,7 @@
 
   const passage = data.passage;
   if (passage?.tokens?.length) {
-    const memories = passage.held ? drawHeld(passage) : null;
+    const memories = passage.held ? drawKept(passage) : null;
     if (Object.keys(passage.signals ?? {}).length) {
       at("passage").hidden = false;
       at("passage-title").textContent = `A passage by score: ${escaped(passage.name)}`;
@@ -48,10 +48,10 @@
     at("scorer-tiles").append(
       ...(finite(rate) ? [tile(format(rate, 3), "rate: entropy of the codes, bits a token")] : []),
       ...(finite(residual) ? [tile(format(residual, 3), "residual: what the code leaves open, bits a token")] : []),
-      ...(finite(used) ? [tile(whole(used) + (finite(codes) ? ` of ${whole(codes)}` : ""), "codes used", usage)] : []),
-      ...(finite(dead) ? [tile(`${dead ? "⚠ " : ""}${whole(dead)}`, dead ? "dead codes: never chosen" : "dead codes")] : []),
+      ...(finite(used) ? [tile(integer(used) + (finite(codes) ? ` of ${integer(codes)}` : ""), "codes used", usage)] : []),
+      ...(finite(dead) ? [tile(`${dead ? "⚠ " : ""}${integer(dead)}`, dead ? "dead codes: never chosen" : "dead codes")] : []),
       ...Object.entries(more).filter(([, value]) => value != null && typeof value !== "object").map(([name, value]) =>
-        tile(finite(value) ? (Number.isInteger(value) ? whole(value) : format(value, digitsOf(value))) : String(value), name.replaceAll("_", " "))));
+        tile(finite(value) ? (Number.isInteger(value) ? integer(value) : format(value, digitsOf(value))) : String(value), name.replaceAll("_", " "))));
     at("scorer-note").textContent = "Rate and residual belong together: more codes raise the rate and lower the residual. "
       + "With as many codes as tokens nothing is left to score; with one code the score is plain surprisal.";
   }

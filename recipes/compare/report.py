@@ -1,4 +1,4 @@
-"""The report of a comparison: one HTML file that tells a stranger what won, and whether it matters."""
+"""The report of a comparison: one HTML file that shows what won and whether the difference matters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BADGES = {
 
 
 def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
-    """Write ``summary`` as one self-contained HTML file, whole or not at all.
+    """Write ``summary`` as one self-contained HTML file, completely or not at all.
 
     Parts marked with ? may be missing or null, and so may any figure that could not be measured::
 
@@ -35,7 +35,7 @@ def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
          "scorer"?: {"rate": bits a token, "residual": bits a token, "codes": n, "codes_used": n, "dead_codes": n, ...},
          "passage"?: {"name", "tokens": [str], "signals"?: {signal: [nats]},
                       "held"?: {strategy: {"budget": slots, "segment": tokens,
-                                           "kept": [[indices of tokens held after segment 0], ...]}}}}
+                                           "kept": [[indices of tokens kept after segment 0], ...]}}}}
     """
     atomic_write(Path(path), to_bytes(report_page(summary)))
 
@@ -54,7 +54,7 @@ def report_page(summary: Mapping[str, Any]) -> str:
         scripts=[
             library(),
             HEATMAP_SCRIPT,
-            *(HERE / name for name in ("results.js", "charts.js", "held.js", "report.js")),
+            *(HERE / name for name in ("results.js", "charts.js", "kept.js", "report.js")),
         ],
         headline=headline(summary),
         findings={_heading(metrics[name]): [one for one in found if one.metric == name] for name in metrics},

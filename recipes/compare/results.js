@@ -4,15 +4,15 @@ const others = strategies.filter((name) => name !== data.baseline);
 const colourOf = (name) => (name === data.baseline ? "var(--base)" : `var(--s${others.indexOf(name) % 8})`);
 const metricNames = Object.keys(data.metrics);
 const trains = [...new Set(data.rows.map((row) => row.train))];
-const budgets = [...new Set(data.rows.map((row) => row.budget))].sort((a, b) => a - b);
-const chosen = { metric: metricNames[0], train: trains[0], budget: "all" };
+const capacities = [...new Set(data.rows.map((row) => row.budget))].sort((a, b) => a - b);
+const chosen = { metric: metricNames[0], train: trains[0], capacity: "all" };
 const metricOf = (row) => row.metrics[chosen.metric] ?? {};
 const unitOf = (spec) => `${spec.label}${spec.unit ? `, ${spec.unit}` : ""}`;
 const verdicts = {
   better: "▲ better", worse: "▼ worse", "no difference": "= no difference", baseline: "● baseline", "too few passages": "? too few passages",
 };
 
-// A mark for a strategy: colour is never the only thing that tells strategies apart.
+// A mark for a strategy: colour is never the only difference between strategies.
 const shapes = ["M0-5A5 5 0 1 1 0 5A5 5 0 1 1 0-5Z", "M-4.5-4.5H4.5V4.5H-4.5Z", "M0-5.5L5 4H-5Z", "M0-6L6 0L0 6L-6 0Z",
   "M0 5.5L5-4H-5Z", "M-2-5.5H2V-2H5.5V2H2V5.5H-2V2H-5.5V-2H-2Z", "M-5.5 0L4-5V5Z", "M5.5 0L-4-5V5Z",
   "M-5-5H5L-5 5H5Z", "M-1.5-6H1.5V6H-1.5Z", "M-6-1.5H6V1.5H-6Z"];
@@ -42,7 +42,7 @@ const comparison = (entry, digits) => [
   ["verdict", entry.verdict ?? missing],
 ];
 
-// The interval of a difference on one scale for the whole table, with 0 marked.
+// The interval of a difference on the scale of the table, with 0 marked.
 function forest(entry, reach) {
   const at = (value) => 60 + (value / reach) * 54;
   const drawing = svg("svg", { width: 120, height: 18, viewBox: "0 0 120 18", "aria-hidden": "true" },
@@ -61,7 +61,7 @@ const columns = () => {
   const several = data.rows.some((row) => row.per_seed?.[chosen.metric]?.length > 1);
   return [
     { name: "Strategy", text: true, key: (row) => row.strategy, cell: (row) => [badgeMark(row.strategy), " ", row.strategy] },
-    { name: "Slots", key: (row) => row.budget, cell: (row) => whole(row.budget) },
+    { name: "Capacity", key: (row) => row.budget, cell: (row) => integer(row.budget) },
     { name: unitOf(spec), key: (row) => best * metricOf(row).value, cell: (row) => {
       const { value, low, high } = metricOf(row);
       return [format(value, digits), element("small", {}, finite(low) ? `${format(low, digits)} … ${format(high, digits)}` : missing)];
@@ -83,7 +83,7 @@ const columns = () => {
       return element("span", { title: values.map((value) => format(value, digits)).join(", ") },
         `${format(Math.min(...values), digits)} … ${format(Math.max(...values), digits)}`);
     } }] : []),
-    { name: "Tokens/s", key: (row) => row.tokens_per_second, cell: (row) => whole(row.tokens_per_second) },
+    { name: "Tokens/s", key: (row) => row.tokens_per_second, cell: (row) => integer(row.tokens_per_second) },
   ];
 };
 
@@ -94,7 +94,7 @@ function compareKeys(a, b) {
 }
 function drawTable() {
   const shown = data.rows.filter((row) => row.train === chosen.train && finite(metricOf(row).value)
-    && (chosen.budget === "all" || row.budget === Number(chosen.budget)));
+    && (chosen.capacity === "all" || row.budget === Number(chosen.capacity)));
   const reach = Math.max(1e-12, ...shown.flatMap((row) => [metricOf(row).difference_low, metricOf(row).difference_high]).filter(finite).map(Math.abs));
   const all = columns();
   const by = all.find((column) => column.name === sorting.column);
@@ -110,7 +110,7 @@ function drawTable() {
     document.querySelector(`#table [data-column="${CSS.escape(column.name)}"]`)?.focus();
   } }, column.name)));
   const body = rows.map((row, place) => element("tr", {
-    class: !by && place && rows[place - 1].budget !== row.budget ? "first" : null, "data-strategy": row.strategy, "data-budget": row.budget,
+    class: !by && place && rows[place - 1].budget !== row.budget ? "first" : null, "data-strategy": row.strategy, "data-capacity": row.budget,
   }, all.map((column, index) => element(index ? "td" : "th", { scope: index ? null : "row", class: column.text ? "text" : null }, column.cell(row, reach)))));
   document.getElementById("table").replaceChildren(element("thead", {}, element("tr", {}, head)), element("tbody", {}, body));
 }

@@ -2,10 +2,10 @@
 const signalHelp = {
   surprise: "what the scorer could not reconstruct although it knew the context before (nats)",
   rarity: "the same without any context: how rare the token is in general (nats)",
-  gain: "rarity minus surprise: how much the context told about the token (nats); below 0 it misled",
+  gain: "rarity minus surprise: how much the context says about the token (nats); below 0 it misled",
 };
 
-// Control characters get a visible symbol; a token without text of its own (a part of a character) gets a dot.
+// Control characters get a visible symbol; a token without text (a part of a character) gets a dot.
 function visible(text) {
   const shown = text.replace(/\r\n/g, "\n").replace(/\n/g, "\u23ce\n").replace(/\t/g, "\u21e5\t");
   return shown.replace(/[\u0000-\u0008\u000b-\u001f]/g, (char) => String.fromCharCode(0x2400 + char.charCodeAt(0)))
@@ -40,7 +40,7 @@ function scaleOf(values) {
   return { low: diverging ? -reach : low, high: diverging ? reach : high, diverging, strength };
 }
 
-// What pointing at a token, or stepping to it with the arrow keys, tells about it.
+// What pointing at a token, or stepping to it with the arrow keys, shows about it.
 function pointAt(area, spans, texts, pairs) {
   let at = -1;
   const show = (index) => {
@@ -77,7 +77,7 @@ const signalPairs = (signals, index) =>
 function heatMap(root, texts, signals, { details = {}, tall = false, onsignal = () => {} } = {}) {
   const area = element("div", {
     class: `tokens heat${tall ? " tall" : ""}`, tabindex: 0, role: "group",
-    "aria-label": "The text, coloured by score. Arrow keys step from token to token and tell its scores.",
+    "aria-label": "The text, coloured by score. Arrow keys step from token to token and show its scores.",
   });
   const spans = layTokens(area, texts);
   const scale = element("span", { class: "scale" });
@@ -100,8 +100,8 @@ function heatMap(root, texts, signals, { details = {}, tall = false, onsignal = 
   root.replaceChildren(element("div", { class: "tools" }, picker, names.length ? scale : null), help, area);
   pointAt(area, spans, texts, (index) => [
     ...signalPairs(signals, index),
-    ...Object.entries(details).map(([name, values]) => [name, whole(values[index])]),
-    ["token", whole(index)],
+    ...Object.entries(details).map(([name, values]) => [name, integer(values[index])]),
+    ["token", integer(index)],
   ]);
   if (names.length) paint(names[0]);
   return area;

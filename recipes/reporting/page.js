@@ -31,7 +31,7 @@ function signed(value, digits = 3) {
 }
 // As many digits as a figure needs to show three that matter.
 const digitsOf = (value) => (finite(value) && value ? Math.min(6, Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))))) : 2);
-const whole = (value) => (finite(value) ? Math.round(value).toLocaleString("en").replace(/,/g, "\u202f") : missing);
+const integer = (value) => (finite(value) ? Math.round(value).toLocaleString("en").replace(/,/g, "\u202f") : missing);
 function size(bytes) {
   if (!finite(bytes)) return missing;
   const power = bytes > 0 ? Math.min(3, Math.floor(Math.log2(bytes) / 10)) : 0;
@@ -61,9 +61,9 @@ const tip = {
   },
   place() {
     const target = this.target;
-    const [anchor, own] = [target.getClientRects()[0] ?? target.getBoundingClientRect(), this.node.getBoundingClientRect()];
-    const left = Math.min(Math.max(8, anchor.left + anchor.width / 2 - own.width / 2), innerWidth - own.width - 8);
-    const above = anchor.top - own.height - 8;
+    const [anchor, box] = [target.getClientRects()[0] ?? target.getBoundingClientRect(), this.node.getBoundingClientRect()];
+    const left = Math.min(Math.max(8, anchor.left + anchor.width / 2 - box.width / 2), innerWidth - box.width - 8);
+    const above = anchor.top - box.height - 8;
     this.node.style.left = `${left}px`;
     this.node.style.top = `${above < 8 ? anchor.bottom + 8 : above}px`;
   },

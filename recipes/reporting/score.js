@@ -1,13 +1,13 @@
-// The page of `vqmem score --html`: figures of the whole text, its heat map, and the tokens with the highest score.
+// The page of `vqmem score --html`: figures of the text, its heat map, and the tokens with the highest score.
 {
   const { tokens, signals, details } = data;
   const tile = (value, label) => element("div", { class: "tile" }, element("b", {}, value), element("span", {}, label));
   const mean = (values) => values.reduce((sum, value) => sum + (value ?? 0), 0) / values.length;
   document.getElementById("figures").append(
-    tile(whole(tokens.length), "tokens"),
+    tile(integer(tokens.length), "tokens"),
     ...Object.entries(signals).map(([name, values]) =>
       tile(format(mean(values)), `mean ${name}, nats a token (${format(mean(values) / Math.LN2, 2)} bits)`)),
-    ...(details.code ? [tile(whole(new Set(details.code).size), "different codes used")] : []));
+    ...(details.code ? [tile(integer(new Set(details.code).size), "different codes used")] : []));
 
   const top = document.getElementById("top");
   const title = document.getElementById("top-title");

@@ -1,8 +1,8 @@
-// The page of a scored recording: switches the curve, plays along with it, and tells of the place that is pointed at.
+// The page of a scored recording: switches the curve, plays along with it, and shows the scores of a place.
 const signalHelp = {
   surprise: "what the scorer could not reconstruct although it knew what came before",
   rarity: "the same without any context: how rare the sound is in general",
-  gain: "rarity minus surprise: how much the context told about the sound; below 0 it misled",
+  gain: "rarity minus surprise: how much the context says about the sound; below 0 it misled",
 };
 {
   const { signals, starts, ends, units, codes, plot, unit } = data;
@@ -15,9 +15,9 @@ const signalHelp = {
   audio.src = data.sound;
   at("about").textContent = `Seconds ${format(plot.start, 2)} to ${format(plot.start + plot.seconds, 2)}, scored by ${escaped(data.model)}.`;
   at("figures").append(
-    tile(whole(starts.length), `${kind}s`),
+    tile(integer(starts.length), `${kind}s`),
     ...Object.entries(signals).map(([name, values]) => tile(format(mean(values)), `mean ${name}, ${unit}`)),
-    ...(codes ? [tile(whole(new Set(codes.map(String)).size), "different codes used")] : []));
+    ...(codes ? [tile(integer(new Set(codes.map(String)).size), "different codes used")] : []));
 
   const choose = (name) => {
     for (const group of chart.querySelectorAll(".signal")) group.classList.toggle("off", group.dataset.signal !== name);
@@ -42,7 +42,7 @@ const signalHelp = {
   const mark = svg("rect", { class: "at", y: plot.top, height: plot.bottom - plot.top, width: 0 });
   picture.append(mark, cursor);
 
-  const tell = (index) => {
+  const showScores = (index) => {
     mark.setAttribute("x", x(starts[index]));
     mark.setAttribute("width", x(ends[index]) - x(starts[index]));
     tip.show(mark, units ? `unit ${units[index]}` : `frame ${data.first + index}`, [
@@ -79,13 +79,13 @@ const signalHelp = {
   audio.addEventListener("play", () => { if (!frame) step(); });
   for (const type of ["timeupdate", "seeking", "seeked", "pause", "ended"]) audio.addEventListener(type, place);
 
-  // Where a pointer is, in seconds; the picture may be shown at another size than its own.
+  // Where a pointer is, in seconds; the picture may be shown at another size.
   const pointed = (event) => {
     const box = picture.getBoundingClientRect();
     return plot.start + ((((event.clientX - box.left) / box.width) * plot.across - plot.left) / plot.width) * plot.seconds;
   };
   const inside = (second) => second >= plot.start && second <= plot.start + plot.seconds;
-  chart.addEventListener("pointermove", (event) => (inside(pointed(event)) ? tell(row(pointed(event))) : hide()));
+  chart.addEventListener("pointermove", (event) => (inside(pointed(event)) ? showScores(row(pointed(event))) : hide()));
   chart.addEventListener("pointerleave", hide);
   chart.addEventListener("blur", hide);
   chart.addEventListener("click", (event) => { if (inside(pointed(event))) go(pointed(event)); });
@@ -103,6 +103,6 @@ const signalHelp = {
     const target = Math.min(Math.max(next, 0), starts.length - 1);
     go(starts[target]);
     follow();
-    tell(target);
+    showScores(target);
   });
 }

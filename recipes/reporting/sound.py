@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 BANDS, RANGE = 80, 80.0
-"""Mel bands of a spectrogram, and how many dB below the loudest are still told apart."""
+"""Mel bands of a spectrogram, and how many dB below the loudest can be distinguished."""
 PITCH, PITCHES = (60.0, 500.0), 50
 """Hz between which a voice is looked for, and how often a second."""
 QUIET, SHORTEST = 30.0, 0.1

@@ -101,7 +101,7 @@ def show_recording(
 
 
 def _cut(scores: AudioScores, span: Span) -> tuple[int, AudioScores]:
-    """The scores of what lies in the span, in whole or in part, and the number of the first of them."""
+    """The scores of all that overlaps the span, and the number of the first of them."""
     inside = ((scores.ends > span.start) & (scores.starts < span.end)).nonzero().flatten()
     if not len(inside):
         raise ValueError(f"--span {span.start:g}:{span.end:g} holds no unit or frame; give a longer one")
@@ -131,7 +131,7 @@ def _print_colours(scores: AudioScores, signal: str) -> None:
         with console.capture() as coloured:
             console.print(line, soft_wrap=True)
         sys.stdout.write(coloured.get())
-    sys.stdout.flush()  # a broken pipe is to be found before the summary is told
+    sys.stdout.flush()  # a broken pipe must be noticed before the summary is printed
     means = ", ".join(
         f"{name} {mean:.2f}"
         for name, mean in zip(SIGNALS, scores.signals.mean(0).tolist(), strict=True)
@@ -142,12 +142,12 @@ def _print_colours(scores: AudioScores, signal: str) -> None:
 
 
 def _clip(audio: Audio, span: Span, scores: AudioScores) -> Clip:
-    held, at = [], 0
+    parts, position = [], 0
     for chunk in audio.stream():
-        start, end = (min(max(0, round(edge * RATE) - at), len(chunk)) for edge in span)
-        held.append(chunk[start:end])
-        at += len(chunk)
-    return Clip(Path(audio.name).name, torch.cat(held), RATE, span.start, scores)
+        start, end = (min(max(0, round(edge * RATE) - position), len(chunk)) for edge in span)
+        parts.append(chunk[start:end])
+        position += len(chunk)
+    return Clip(Path(audio.name).name, torch.cat(parts), RATE, span.start, scores)
 
 
 def _page(clip: Clip, first: int, signal: str, model: str) -> str:

@@ -50,7 +50,7 @@ def show(
     With a ``tokenizer`` the tokens are its own, whichever ``model`` scores them (see `load_scoring_for`). Recordings
     are shown by `show_recording`, which ``image`` and ``span`` are for.
     Raises `ValueError` in one line for whatever is wrong with the file, its encoding, the model, the signal or the
-    device, and for a text without tokens; a page is written whole or not at all.
+    device, and for a text without tokens; a page is written completely or not at all.
     """
     if signal is not None and signal not in SIGNALS:
         raise UnknownNameError("signal", signal, list(SIGNALS))
@@ -138,7 +138,7 @@ def _print_colours(chunks: Iterator[list[dict[str, Any]]], signal: str) -> None:
             if KEYS[name] in chunk[0]
         }
     sys.stdout.write("\n")
-    sys.stdout.flush()  # a broken pipe is to be found before the summary is told
+    sys.stdout.flush()  # a broken pipe must be noticed before the summary is printed
     means = ", ".join(f"{name} {total / count:.2f}" for name, total in totals.items())
     print(f"{count:,} tokens; nats a token: {means}; orange = high {signal}", file=sys.stderr)
 

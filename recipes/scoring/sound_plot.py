@@ -21,7 +21,7 @@ from .audio import AudioScores
 LEFT, RIGHT, CURVE, SPECTRUM = 58.0, 52.0, (30.0, 150.0), (168.0, 398.0)
 """Margins, and from where to where the curve and the spectrogram reach, in pixels."""
 HEIGHT, NARROWEST, A_SECOND = 448, 1000.0, 90.0
-"""Of the whole; width of the shortest recording, and of each second of a longer one."""
+"""Of the picture; width of the shortest recording, and of each second of a longer one."""
 STYLE = Path(__file__).with_suffix(".css")
 
 _LIGHT = ":root { --page: #ffffff; --ink: #16191d; --soft: #565f6b; --line: #dfe3e8; --accent: #0b62c4; }\n"
@@ -77,7 +77,7 @@ def draw(clip: Clip, signals: Sequence[str] = SIGNALS) -> str:
 
 
 def still(clip: Clip, signal: str) -> str:
-    """The picture as a file of its own, with the curve of one signal, on white."""
+    """The picture as a separate file, with the curve of one signal, on white."""
     first, rest = draw(clip, [signal]).split("\n", 1)
     style = f"<style>\n{_LIGHT}{STYLE.read_text(encoding='utf-8')}</style>"
     title = f"<title>{escape(one_line(clip.name))}</title>"
@@ -116,8 +116,8 @@ def _pauses(clip: Clip) -> list[str]:
 def _seconds(clip: Clip) -> list[str]:
     """The axis of time."""
     bottom, end, parts = SPECTRUM[1], clip.start + clip.seconds, []
-    whole = map(float, range(math.ceil(clip.start), int(end) + 1))
-    marks = ticks(clip.start, end, inside=True) if clip.seconds < 10 else whole
+    seconds = map(float, range(math.ceil(clip.start), int(end) + 1))
+    marks = ticks(clip.start, end, inside=True) if clip.seconds < 10 else seconds
     for mark in marks:
         parts.append(f'<path class="axis" d="M{clip.x(mark):.1f} {bottom:g}v5"/>')
         parts.append(_text(clip.x(mark), bottom + 19, f"{mark:g}", "middle"))
@@ -135,7 +135,7 @@ def _frequencies(clip: Clip) -> list[str]:
 
 
 def _pitch(clip: Clip) -> list[str]:
-    """The line of the pitch over the spectrogram, and its own axis on the right, which is logarithmic."""
+    """The line of the pitch over the spectrogram, and its axis on the right, which is logarithmic."""
     right, parts, line, joined = LEFT + clip.width, [], "", False
     for mark in _HERTZ:
         y = _pitch_place(mark)

@@ -2,7 +2,7 @@
 {
   const at = (id) => document.getElementById(id);
   const { vocoder, speaker, split, clips } = data.figures;
-  at("about").textContent = `${whole(clips)} recordings of the ${split} split · ${whole(data.units)} units · ${data.letters.length} characters`;
+  at("about").textContent = `${integer(clips)} recordings of the ${split} split · ${integer(data.units)} units · ${data.letters.length} characters`;
 
   const rows = [
     [speaker.perplexity, "perplexity of a step (a unit, or that a letter is done), from the text and what was said before"],

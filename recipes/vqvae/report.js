@@ -1,17 +1,17 @@
 // What a VQ-VAE does: figures by level, use of codes, players and spectrograms.
 {
   const at = (id) => document.getElementById(id);
-  at("about").textContent = `${whole(data.clips)} recordings (${whole(data.seconds)} s) of the ${data.split} split · ${whole(data.codes)} codes a level`;
+  at("about").textContent = `${integer(data.clips)} recordings (${integer(data.seconds)} s) of the ${data.split} split · ${integer(data.codes)} codes a level`;
 
   const columns = [
-    ["hop", (level) => whole(level.hop)],
-    ["codes a second", (level) => whole(level.codes_per_second)],
-    ["bits a second", (level) => whole(level.bits_per_second)],
+    ["hop", (level) => integer(level.hop)],
+    ["codes a second", (level) => integer(level.codes_per_second)],
+    ["bits a second", (level) => integer(level.bits_per_second)],
     ["STFT error", (level) => format(level.figures.stft_error)],
     ["convergence", (level) => format(level.figures.convergence)],
     ["log magnitude", (level) => format(level.figures.log_magnitude)],
     ["squared error", (level) => format(level.figures.mse)],
-    ["codes used", (level) => `${whole(level.figures.codes_used)} (${format(100 * level.figures.used, 1)} %)`],
+    ["codes used", (level) => `${integer(level.figures.codes_used)} (${format(100 * level.figures.used, 1)} %)`],
     ["perplexity", (level) => format(level.figures.perplexity, 1)],
   ];
   at("levels").append(

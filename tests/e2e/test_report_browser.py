@@ -37,7 +37,7 @@ STRATEGIES = {
 SEGMENT, BUDGET = 16, 24
 
 
-def held_sets(scores, rng):
+def kept_sets(scores, rng):
     """What three simple memories hold of a passage after each segment."""
     held = {name: [] for name in ("fifo", "random", "scored gain")}
     kept = {name: [] for name in held}
@@ -59,7 +59,7 @@ def passage(rng):
     rarity = rng.gamma(4, 1.2, len(tokens))
     surprise = rarity * rng.uniform(0.2, 1.1, len(tokens))
     signals = {"surprise": surprise.tolist(), "rarity": rarity.tolist(), "gain": (rarity - surprise).tolist()}
-    return {"name": "Moby-Dick", "tokens": tokens, "signals": signals, "held": held_sets(signals["gain"], rng)}
+    return {"name": "Moby-Dick", "tokens": tokens, "signals": signals, "held": kept_sets(signals["gain"], rng)}
 
 
 def rows(rng, seeds, documents):
@@ -136,9 +136,9 @@ def find(browser, selector):
     return browser.find_element("css selector", selector)
 
 
-def held_on_screen(browser, strategy):
+def kept_on_screen(browser, strategy):
     script = "return [...document.querySelectorAll(arguments[0])].map(e => Number(e.dataset.i))"
-    return browser.execute_script(script, f"#panels [data-strategy='{strategy}'] .tokens .held")
+    return browser.execute_script(script, f"#panels [data-strategy='{strategy}'] .tokens .kept")
 
 
 def move_slider(browser, step):
@@ -190,13 +190,13 @@ def test_slider_shows_exactly_what_each_memory_holds(opened):
         move_slider(browser, step)
         assert f"segment {step + 1} of {steps}" in find(browser, ".player output").text
         for strategy, memory in held.items():
-            assert held_on_screen(browser, strategy) == memory["kept"][step]
+            assert kept_on_screen(browser, strategy) == memory["kept"][step]
     slider = find(browser, "#time")
     slider.send_keys("\ue014")  # the right arrow key
-    assert held_on_screen(browser, "random") == held["random"]["kept"][2]
-    before = held_on_screen(browser, "fifo")
+    assert kept_on_screen(browser, "random") == held["random"]["kept"][2]
+    before = kept_on_screen(browser, "fifo")
     find(browser, "#play").click()
-    wait(browser, lambda page: held_on_screen(page, "fifo") != before)
+    wait(browser, lambda page: kept_on_screen(page, "fifo") != before)
     find(browser, "#play").click()
 
 
@@ -303,7 +303,7 @@ def test_table_sorts_and_filters(opened):
         assert texts(browser, "#table tbody th") == [row["strategy"] for row in order]
     assert find_all(browser, "th[aria-sort='descending']")
     browser.execute_script(
-        "const e = document.getElementById('by-budget'); e.value = '128'; e.dispatchEvent(new Event('change'))"
+        "const e = document.getElementById('by-capacity'); e.value = '128'; e.dispatchEvent(new Event('change'))"
     )
     assert len(texts(browser, "#table tbody tr")) == len(STRATEGIES)
     browser.execute_script("document.querySelector('#filters input[value=long_gap_nll]').click()")

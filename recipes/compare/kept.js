@@ -1,12 +1,12 @@
-// The slider over time: which tokens of the passage each memory holds once it has read so far. Returns null where there
-// are none, else `measure(signal)`, which chooses the signal whose mean the panels tell.
-function drawHeld({ tokens, signals = {}, held }) {
+// The slider over time: which tokens of the passage each memory keeps after each segment. Returns null where there are
+// none, else `measure(signal)`, which chooses the signal whose mean the panels show.
+function drawKept({ tokens, signals = {}, held }) {
   const names = Object.keys(held).filter((name) => held[name].kept?.length);
   if (!names.length) return null;
   const step = Math.min(...names.map((name) => held[name].segment));
   const steps = Math.max(...names.map((name) => Math.ceil((held[name].kept.length * held[name].segment) / step)));
   const shown = new Set(names);
-  const panels = names.map((name) => heldPanel(name, held[name], tokens, signals));
+  const panels = names.map((name) => memoryPanel(name, held[name], tokens, signals));
   const slider = element("input", { type: "range", id: "time", min: 0, max: steps - 1, value: 0, step: 1, "aria-label": "Segments read" });
   const output = element("output", { for: "time" });
   const play = element("button", { id: "play", "aria-pressed": "false" }, "▶ Play");
@@ -14,9 +14,9 @@ function drawHeld({ tokens, signals = {}, held }) {
   const show = (index) => {
     const read = Math.min((index + 1) * step, tokens.length);
     slider.value = index;
-    const told = `segment ${index + 1} of ${steps} · ${whole(read)} of ${whole(tokens.length)} tokens read`;
-    output.textContent = told;
-    slider.setAttribute("aria-valuetext", told);
+    const text = `segment ${index + 1} of ${steps} · ${integer(read)} of ${integer(tokens.length)} tokens read`;
+    output.textContent = text;
+    slider.setAttribute("aria-valuetext", text);
     panels.forEach((panel) => panel.show((index + 1) * step));
   };
   const stop = () => {
@@ -45,9 +45,9 @@ function drawHeld({ tokens, signals = {}, held }) {
   return { measure: (signal) => panels.forEach((panel) => panel.measure(signal)) };
 }
 
-// One memory: its text, the strip of held positions, and a line on what it holds. `show(read)` moves it in time.
-function heldPanel(name, { budget, segment, kept }, tokens, signals) {
-  const area = element("div", { class: "tokens", tabindex: 0, role: "group", "aria-label": `Tokens ${name} holds; arrow keys step through them` });
+// One memory: its text, the strip of kept positions, and a line that describes them. `show(read)` moves it in time.
+function memoryPanel(name, { budget, segment, kept }, tokens, signals) {
+  const area = element("div", { class: "tokens", tabindex: 0, role: "group", "aria-label": `Tokens that ${name} keeps; arrow keys step through them` });
   const spans = layTokens(area, tokens);
   const line = element("p", { class: "soft" });
   const path = svg("path", { stroke: "currentColor", "stroke-width": 1, fill: "none" });
@@ -58,8 +58,8 @@ function heldPanel(name, { budget, segment, kept }, tokens, signals) {
   const mean = (indices) => indices.reduce((sum, index) => sum + (signals[signal][index] ?? 0), 0) / indices.length;
   const describe = () => {
     const indices = [...now];
-    const parts = [`${whole(indices.length)} held, budget ${whole(budget)} slots`];
-    if (indices.length) parts.push(`oldest ${whole(read - Math.min(...indices))} tokens back`);
+    const parts = [`${integer(indices.length)} kept, capacity ${integer(budget)} slots`];
+    if (indices.length) parts.push(`oldest ${integer(read - Math.min(...indices))} tokens back`);
     if (indices.length && signal) parts.push(`mean ${signal} ${format(mean(indices), 2)} (of all read ${format(mean([...Array(read).keys()]), 2)})`);
     line.textContent = parts.join(" · ");
   };
@@ -69,7 +69,7 @@ function heldPanel(name, { budget, segment, kept }, tokens, signals) {
     read = Math.min((index + 1) * segment, tokens.length);
     now = new Set(indices);
     spans.forEach((span, token) => {
-      span.className = [now.has(token) && "held", token >= read - segment && token < read && "now", token >= read && "next"].filter(Boolean).join(" ");
+      span.className = [now.has(token) && "kept", token >= read - segment && token < read && "now", token >= read && "next"].filter(Boolean).join(" ");
     });
     path.setAttribute("d", indices.map((token) => `M${token + 0.5} 0V1`).join(""));
     describe();
@@ -77,16 +77,16 @@ function heldPanel(name, { budget, segment, kept }, tokens, signals) {
     if (newest && !node.hidden) area.scrollTop = newest.offsetTop + newest.offsetHeight - area.clientHeight * 0.8;
   };
   pointAt(area, spans, tokens, (token) => [
-    ...signalPairs(signals, token), ["token", whole(token)],
-    ["state", now.has(token) ? "held" : token < read ? "forgotten" : "not read yet"],
-    ["held after segments", spanOf(kept, token)],
+    ...signalPairs(signals, token), ["token", integer(token)],
+    ["state", now.has(token) ? "kept" : token < read ? "forgotten" : "not read yet"],
+    ["kept after segments", spanOf(kept, token)],
   ]);
   return { name, node, show, measure: (name) => { signal = name; describe(); } };
 }
 
-// The segments after which a token was held, counted from 1 as the slider does: "3–7".
+// The segments after which a token was kept, counted from 1 as the slider does: "3–7".
 function spanOf(kept, token) {
-  const held = kept.flatMap((indices, index) => (indices.includes(token) ? [index + 1] : []));
-  if (!held.length) return "none";
-  return held.length === 1 ? String(held[0]) : `${held[0]}–${held.at(-1)}`;
+  const segments = kept.flatMap((indices, index) => (indices.includes(token) ? [index + 1] : []));
+  if (!segments.length) return "none";
+  return segments.length === 1 ? String(segments[0]) : `${segments[0]}–${segments.at(-1)}`;
 }
