@@ -1,5 +1,5 @@
 # Everything happens in .venv; nothing outside this folder is touched.
-#   make demo    install, then compare six memories on text that every Python carries (a few minutes)
+#   make demo    install, then compare memories on text that every Python carries, and on facts asked for late (minutes)
 #   make test    install, then all tests        make lint   format, rules and types
 #   make bench   the speed claims               make clean  remove what was made, except runs/
 #   make test-compat    the cache for pretrained models, on the oldest transformers it supports and on the newest
@@ -24,7 +24,8 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/vqmem compare recipes/compare/configs/demo.yaml
+	$(BIN)/vqmem compare demo
+	$(BIN)/vqmem compare recall_demo
 
 # One thread a worker: torch would start one a core in each. Big machines gain nothing beyond eight workers.
 test: $(INSTALLED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,20 @@ from .recipe import Config
 
 
 def format_summary(config: Config, summary: dict[str, Any]) -> str:
-    """The table on the first metric, the headline, and where the report is."""
-    metric, spec = next(iter(summary["metrics"].items()))
+    """A table a metric, the headline, and where the report is."""
+    lines = [line for metric in summary["metrics"] for line in _table(summary, metric)]
+    return "\n".join([*lines, *headline(summary), f"report: {(Path(config.out) / 'report.html').resolve()}"])
+
+
+def _table(summary: dict[str, Any], metric: str) -> Iterator[str]:
     rows = [row for row in summary["rows"] if metric in row["metrics"]]
+    if not rows:
+        return
+    yield f"{summary['metrics'][metric]['label']} on {summary['documents']} passages of the {summary['split']} split:"
     width = max(len(row["strategy"]) for row in rows)
-    lines = [f"{spec['label']} on {summary['documents']} passages of the {summary['split']} split:"]
     for row in rows:
         entry = row["metrics"][metric]
-        told = entry["verdict"]
+        outcome = entry["verdict"]
         if None not in (low := entry.get("difference_low"), high := entry.get("difference_high")):
-            told = f"{entry['difference']:+.4f} [{low:+.4f}, {high:+.4f}]  {told}"
-        lines.append(
-            f"  {row['strategy']:{width}} {row['budget']:4d} slots {row['train']:6}  {entry['value']:.4f}  {told}"
-        )
-    return "\n".join([*lines, *headline(summary), f"report: {(Path(config.out) / 'report.html').resolve()}"])
+            outcome = f"{entry['difference']:+.4f} [{low:+.4f}, {high:+.4f}]  {outcome}"
+        yield f"  {row['strategy']:{width}} {row['budget']:4d} slots {row['train']:6}  {entry['value']:.4f}  {outcome}"

@@ -15,7 +15,6 @@ from torch import Tensor
 from ...console import one_line
 from ...memory.scorer import SIGNALS
 from ..reporting.sound import PITCH, PITCHES, mel, mel_place, pauses, picture, pitch
-from ..reporting.ticks import ticks
 from .audio import AudioScores
 
 LEFT, RIGHT, CURVE, SPECTRUM = 58.0, 52.0, (30.0, 150.0), (168.0, 398.0)
@@ -82,6 +81,17 @@ def still(clip: Clip, signal: str) -> str:
     style = f"<style>\n{_LIGHT}{STYLE.read_text(encoding='utf-8')}</style>"
     title = f"<title>{escape(one_line(clip.name))}</title>"
     return f'{first}\n{title}\n{style}\n<rect class="paper" width="100%" height="100%"/>\n{rest}\n'
+
+
+def ticks(low: float | int, high: float | int, inside: bool = False) -> list[float]:
+    """About five round numbers that enclose low and high, or lie between them."""
+    span = (high - low) or abs(high) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / 4))
+    step = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= span / 5)
+    first, last = (math.ceil, math.floor) if inside else (math.floor, math.ceil)
+    slack = -1e-9 if inside else 1e-9  # so that rounding does not cost or add a tick
+    start, stop = first(low / step + slack), last(high / step - slack)
+    return [round(i * step, 10) for i in range(start, max(stop, start + (not inside)) + 1)]
 
 
 def _signal(clip: Clip, name: str) -> list[str]:

@@ -186,16 +186,6 @@ def test_any_chart_is_drawn_inside_its_frame(
     assert {"t < u", "x", "y", "s & r"} <= shown
 
 
-def test_ticks_enclose_or_lie_between() -> None:
-    for low, high in ((0.0, 1.0), (0.13, 0.87), (-3.0, 5000.0), (2.0, 2.0), (0.0, 0.0)):
-        outer, inner = ticks(low, high), ticks(low, high, inside=True)
-        assert outer[0] - 1e-6 <= low <= high <= outer[-1] + 1e-6
-        assert outer[0] < outer[-1]
-        assert len(outer) <= 9
-        assert outer[0] > low - (outer[1] - outer[0])
-        assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in inner)
-
-
 def test_a_chart_of_nothing_is_refused(results: ModuleType, page: ModuleType) -> None:
     chart = importlib.import_module("vqmem.benchmarks.report._chart")
     with pytest.raises(ValueError, match="no points"):

@@ -14,6 +14,7 @@ from vqmem.data._audio import RATE, Audio, is_recording
 from vqmem.models.speech.frame_scorer import FOLDER, KIND, FrameScorer, is_frame_scorer, load_frame_scorer
 from vqmem.models.vq_lm import VQLMConfig
 from vqmem.recipes.scoring.audio import load_audio_scorer, score_audio
+from vqmem.recipes.scoring.sound_plot import ticks
 from vqmem.recipes.speech.units import load_units
 from vqmem.registry import build
 from vqmem.tokenizers_.base import load_tokenizer, save_tokenizer
@@ -156,3 +157,13 @@ def test_recordings_are_told_whatever_their_name(form, tmp_path):
     assert is_recording(tmp_path / "notes.txt")
     assert not is_recording(tmp_path)
     assert not is_recording("-")
+
+
+def test_ticks_enclose_or_lie_between() -> None:
+    for low, high in ((0.0, 1.0), (0.13, 0.87), (-3.0, 5000.0), (2.0, 2.0), (0.0, 0.0)):
+        outer, inner = ticks(low, high), ticks(low, high, inside=True)
+        assert outer[0] - 1e-6 <= low <= high <= outer[-1] + 1e-6
+        assert outer[0] < outer[-1]
+        assert len(outer) <= 9
+        assert outer[0] > low - (outer[1] - outer[0])
+        assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in inner)
