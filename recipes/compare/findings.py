@@ -63,7 +63,15 @@ def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
     if set(verdicts) == {"too few passages"}:
         return f"On {label}, there are too few passages to tell; give at least {FEWEST_PASSAGES}."
     wins = {name: sum(_is(row, name, metric, "better") for row in rows) for name in _names(rows)}
-    champion = max(wins, key=lambda name: (wins[name], -sum(_is(row, name, metric, "worse") for row in rows)))
+    sign = -1 if summary["metrics"][metric]["better"] == "lower" else 1
+
+    def rank(name: str) -> tuple[float, ...]:
+        """Wins, then few losses, then by how much."""
+        differences = [row["metrics"][metric]["difference"] for row in rows if row["strategy"] == name]
+        losses = sum(_is(row, name, metric, "worse") for row in rows)
+        return wins[name], -losses, sign * sum(difference or 0.0 for difference in differences)
+
+    champion = max(wins, key=rank)
     if not wins[champion]:
         lead = f"On {label}, no memory beats {baseline} anywhere."
     else:

@@ -399,3 +399,16 @@ def test_a_null_is_told_as_a_null():
     assert "no memory beats fifo" in headline(data)[0]
     assert {found.title for found in findings(data)} == {"no winner"}
     assert "too few passages" in headline(summary(documents=3))[0]
+
+
+def test_of_memories_that_win_as_often_the_one_that_wins_by_more_is_named():
+    rows = [
+        {"strategy": name, "budget": 64, "train": "mixed", "metrics": {"nll": {"difference": by, "verdict": verdict}}}
+        for name, by, verdict in (("fifo", 0.0, "baseline"), ("a", -0.1, "better"), ("b", -0.3, "better"))
+    ]
+    spec = {"label": "loss", "better": "lower"}
+    assert headline({"baseline": "fifo", "metrics": {"nll": spec}, "rows": rows})[0].startswith("On loss, b beats fifo")
+    for row in rows:
+        row["metrics"]["nll"]["difference"] *= -1
+    higher = {"baseline": "fifo", "metrics": {"nll": {**spec, "better": "higher"}}, "rows": rows}
+    assert headline(higher)[0].startswith("On loss, b beats fifo")

@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from vqmem.recipes.reporting.ticks import ticks
 
 
 @pytest.fixture
