@@ -65,7 +65,7 @@ def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
     wins = {name: sum(_is(row, name, metric, "better") for row in rows) for name in _names(rows)}
     sign = -1 if summary["metrics"][metric]["better"] == "lower" else 1
 
-    def rank(name: str) -> tuple[float, ...]:
+    def rank(name: str) -> tuple[int, int, float]:
         """Wins, then few losses, then by how much."""
         differences = [row["metrics"][metric]["difference"] for row in rows if row["strategy"] == name]
         losses = sum(_is(row, name, metric, "worse") for row in rows)

@@ -403,7 +403,12 @@ def test_a_null_is_told_as_a_null():
 
 def test_of_memories_that_win_as_often_the_one_that_wins_by_more_is_named():
     rows = [
-        {"strategy": name, "budget": 64, "train": "mixed", "metrics": {"nll": {"difference": by, "verdict": verdict}}}
+        {
+            "strategy": name,
+            "budget": 64,
+            "train": "mixed",
+            "metrics": {"nll": {"value": 1, "difference": by, "verdict": verdict}},
+        }
         for name, by, verdict in (("fifo", 0.0, "baseline"), ("a", -0.1, "better"), ("b", -0.3, "better"))
     ]
     spec = {"label": "loss", "better": "lower"}
