@@ -181,11 +181,11 @@ def test_dropping_agrees_with_lists(policy, seed):
         if turn == 3:
             policy = draw.choice(list(POLICIES))
             memory = any_memory(draw, policy, pooled=False)
-            state = memory.fit(state, torch.tensor(starts)).state
+            state = memory.evict_to_capacity(state, torch.tensor(starts)).state
             for row, start in zip(rows, starts, strict=True):
                 row.fit(memory, policy, start)
         mass = torch.tensor([[draw.random() for _ in range(state.read().count)] for _ in rows])
-        state = state.use(mass.view(BATCH, -1))
+        state = state.add_attention(mass.view(BATCH, -1))
         new = segment(draw, starts, draw.randint(1, 9), padding=True)
         state = write(memory, state, new).state
         for b, row in enumerate(rows):
@@ -207,7 +207,7 @@ def test_pooling_agrees_with_lists(policy, seed):
         if turn == 3:
             policy = draw.choice(list(POLICIES))
             memory = any_memory(draw, policy, pooled=True)
-            state = memory.fit(state, torch.tensor(starts)).state
+            state = memory.evict_to_capacity(state, torch.tensor(starts)).state
             for row, start in zip(rows, starts, strict=True):
                 row.fit(memory, policy, start)
             compare(state, rows)

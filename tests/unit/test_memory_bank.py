@@ -65,7 +65,7 @@ def test_the_state_round_trips_and_goes_on_the_same(parts):
 def test_use_adds_the_mass_of_each_slot_that_was_read():
     state = filled(Memory(12, compression=Pool("mean", 2, 0.5)))
     mass = torch.rand(BATCH, state.read().count)
-    used = state.use(mass).use(mass)
+    used = state.add_attention(mass).use(mass)
     torch.testing.assert_close(used.read().usage, state.read().usage + 2 * mass)
     assert torch.equal(used.pooled.usage, 2 * mass[:, : state.pooled.count])
     assert torch.equal(used.slots.positions, state.slots.positions)
@@ -100,7 +100,7 @@ def test_what_is_evicted_is_what_does_not_stay():
     for row in range(BATCH):
         kept, gone = written.state.slots.positions[row].tolist(), written.evicted.positions[row].tolist()
         assert sorted(kept + gone) == before[row].tolist()
-    assert written.squeezed.count == written.evicted.count // 2
+    assert written.compressed.count == written.evicted.count // 2
 
 
 def test_gradients_go_through_slots_that_stay():

@@ -3,7 +3,7 @@
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from vqmem.memory.slots import Growing, Slots, concatenate
+from vqmem.memory.slots import SlotBuffer, Slots, concatenate
 
 
 def slots(count: int, seed: int) -> Slots:
@@ -29,16 +29,16 @@ def same(ours: Slots, theirs: Slots) -> bool:
 def test_growing_from_any_of_those_before_is_putting_slots_behind(first, room, steps):
     """Each step grows from one that it names: often from one that others have grown from, and beyond the room."""
     start = slots(first, 0)
-    grown, wanted = [Growing.begin(start, room)], [start]
+    grown, wanted = [SlotBuffer.from_slots(start, room)], [start]
     for seed, (count, parent) in enumerate(steps, 1):
         new, parent = read(count, seed), parent % len(grown)
         grown.append(grown[parent].append(*new))
-        wanted.append(concatenate(wanted[parent], Slots.unjudged(*new)))
+        wanted.append(concatenate(wanted[parent], Slots.without_scores(*new)))
     assert all(same(ours.slots, theirs) for ours, theirs in zip(grown, wanted, strict=True))
 
 
 def test_where_there_is_room_what_was_there_is_not_copied():
-    begun = Growing.begin(slots(3, 0), 4)
+    begun = SlotBuffer.from_slots(slots(3, 0), 4)
     after = begun.append(*read(2, 1)).append(*read(2, 2))
     assert after.slots.payload[0].data_ptr() == begun.slots.payload[0].data_ptr()
     assert after.append(*read(1, 3)).slots.payload[0].data_ptr() != begun.slots.payload[0].data_ptr()
