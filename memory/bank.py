@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..registry import build
 from ..schema import shown
 from .compressor import Compression
-from .policy import ForwardStats, Guard, Policy, observe, select, as_integer
+from .policy import ForwardStats, Guard, Policy, as_integer, observe, select
 from .slots import Slots, concatenate
 from .standardiser import initial_moments, standardise
 

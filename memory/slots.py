@@ -129,7 +129,7 @@ class SlotBuffer:
     def append(
         self, payload: tuple[Tensor, ...], tokens: Int[Tensor, "batch new"], positions: Int[Tensor, "batch new"]
     ) -> SlotBuffer:
-        """Append slots of tokens that were just read (`Slots.without_scores`); copies all slots where no room is left."""
+        """Append slots of tokens that were just read (`Slots.without_scores`); copies all slots where it is full."""
         buffer, new = self.buffer, tokens.shape[1]
         stop = self.count + new
         if stop > buffer.count or self.filled[0] != self.count:  # full, or another buffer uses the room behind

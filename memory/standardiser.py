@@ -1,4 +1,4 @@
-"""A running standardiser: puts the scores of all scorers and modalities on one scale, so that a policy fits them all."""
+"""A running standardiser: puts the scores of all scorers and modalities on one scale."""
 
 from __future__ import annotations
 

@@ -101,7 +101,12 @@ class CallThrough(Cache):
     def __init__(self, cache: Any) -> None:
         super().__init__(layers=cache.layers)
         self.cache = cache
-        self.update, self.score_layer, self.finish, self.fail = cache.update, cache.score_layer, cache.finish, cache.fail
+        self.update, self.score_layer, self.finish, self.fail = (
+            cache.update,
+            cache.score_layer,
+            cache.finish,
+            cache.fail,
+        )
 
 
 class PressCache(DynamicCache):

@@ -21,7 +21,7 @@ from vqmem.memory.huggingface.arguments import require_match, resolve
 from vqmem.memory.huggingface.attention import AttentionRecorder, RecordingMask, mask_of
 from vqmem.memory.huggingface.hooks import attach
 from vqmem.memory.huggingface.hooks import score as score_tokens
-from vqmem.memory.policy import Guard, ForwardStats
+from vqmem.memory.policy import ForwardStats, Guard
 
 QUERIES = 64
 """Newest tokens whose attention is noted: enough for `tova` and `snapkv`, not for `h2o`."""

@@ -104,7 +104,7 @@ def _describe(evicted: Slots, payload: tuple[Tensor, ...], grouped: Tensor, rate
     return replace(
         evicted,
         payload=payload,
-        tokens=torch.full_expand_like(positions, -1),
+        tokens=torch.full_like(positions, -1),
         positions=positions,
         scores=scores,
         standard=standard,

@@ -1,4 +1,4 @@
-"""Keep tokens at random, drawn anew at every eviction (the control)."""
+"""Keep tokens at random, by a new draw at every eviction (the control)."""
 
 from __future__ import annotations
 

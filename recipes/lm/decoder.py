@@ -99,7 +99,9 @@ class Reader:
             valid = torch.ones_like(tokens, dtype=torch.bool)
             after = self._note(after, ForwardStats(positions, valid, output.weights, output.norms))
         elif output.usage is not None:
-            after = replace(after, memory=after.memory.add_attention(output.usage[:, : -reading.usage.shape[1] or None]))
+            after = replace(
+                after, memory=after.memory.add_attention(output.usage[:, : -reading.usage.shape[1] or None])
+            )
         return output.logits[:, -1], self._take_in(after)
 
     def _note(self, reading: Reading, stats: ForwardStats) -> Reading:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from vqmem import registry
 from vqmem.memory import naive
 from vqmem.memory.bank import Memory
-from vqmem.memory.policy import Observer, ForwardStats, observe
+from vqmem.memory.policy import ForwardStats, Observer, observe
 
 OBSERVERS = [
     name for name in registry.names("policies") if set(registry.load("policies", name)().requires) - {"scores"}
@@ -31,7 +31,9 @@ def a_pass(seed: int, rows: int, held: int, new: int, last: int | None = None) -
     weights = weights / weights.sum(2, keepdim=True).clamp(min=1e-9)
     positions = (held + valid.cumsum(1) - 1).clamp(min=0)
     last = new if last is None else min(new, last)
-    return usage, ForwardStats(positions, valid, weights[:, new - last :], torch.rand(rows, new, generator=generator) + 1)
+    return usage, ForwardStats(
+        positions, valid, weights[:, new - last :], torch.rand(rows, new, generator=generator) + 1
+    )
 
 
 @pytest.mark.parametrize("name", TOLD)

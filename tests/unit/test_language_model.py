@@ -132,7 +132,10 @@ def test_a_bias_on_scores_is_given_scores_under_any_policy():
 
 def test_a_strategy_may_have_a_dot_in_its_name():
     compressed = strategies({"rate.2": {"policy": "fifo", "compression": {"name": "pool", "rate": 2}}})
-    assert LanguageModel(TransformerConfig(40, layers=2, dim=16, heads=2), compressed).compressor(compressed[0]) is not None
+    assert (
+        LanguageModel(TransformerConfig(40, layers=2, dim=16, heads=2), compressed).compressor(compressed[0])
+        is not None
+    )
 
 
 def test_long_gaps_are_rare_tokens_last_seen_out_of_reach():
