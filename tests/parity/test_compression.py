@@ -60,7 +60,7 @@ def test_mean_and_max(how, seed, rate, count):
 @given(seed=st.integers(0, 10**6), rate=st.integers(2, 4), count=st.integers(1, 3))
 @settings(max_examples=15, deadline=None)
 def test_conv(seed, rate, count):
-    """A kernel of its own for each layer, as wide as its stride; invalid slots are zeros."""
+    """A kernel for each layer, as wide as its stride; invalid slots are zeros."""
     slots = some_slots(seed, rate * count)
     compression = Compression("conv", rate)
     learned = compression.build(LAYERS, DIM)
@@ -98,9 +98,9 @@ def test_most_used(seed, rate, count):
         assert pooled.tokens[b][here].tolist() == slots.tokens[b, best].tolist()
 
 
-@pytest.mark.parametrize(("capacity", "share", "room"), [(128, 0.5, 64), (10, 0.25, 2), (7, 0.9, 6), (1, 0.4, 0)])
-def test_share_is_of_the_capacity(capacity, share, room):
-    assert Compression(share=share).room(capacity) == room
+@pytest.mark.parametrize(("capacity", "share", "pooled"), [(128, 0.5, 64), (10, 0.25, 2), (7, 0.9, 6), (1, 0.4, 0)])
+def test_share_is_of_the_capacity(capacity, share, pooled):
+    assert Compression(share=share).compressed_capacity(capacity) == pooled
 
 
 @pytest.mark.parametrize("fields", [{"how": "median"}, {"rate": 1}, {"share": 0.0}, {"share": 1.0}])
@@ -181,5 +181,5 @@ def test_the_loss_is_zero_where_nothing_is_lost():
     model, evicted = make_model(), some_slots(5, 6)
     hidden = torch.randn(BATCH, 5, LAYERS, DIM)
     assert float(reconstruction_loss(model, hidden, evicted, evicted)) == 0.0
-    nothing = evicted.without_rows(torch.ones(BATCH, dtype=torch.bool))
+    nothing = evicted.invalidate(torch.ones(BATCH, dtype=torch.bool))
     assert float(reconstruction_loss(model, hidden, nothing, nothing.head(2))) == 0.0

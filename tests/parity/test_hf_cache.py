@@ -140,7 +140,7 @@ def standardised(seen: list[float], score: float) -> float:
 
 @pytest.mark.parametrize("chunks", CHUNKS)
 @pytest.mark.parametrize("policy", [name for name in POLICIES if name in naive.PRIORITIES and name != "random"])
-def test_what_is_kept_agrees_with_lists_that_see_dense_attention(policy, chunks):
+def test_kept_tokens_agree_with_lists_and_dense_attention(policy, chunks):
     """The attention and keys are those of a full pass in eager mode, without the cache."""
     fields = {"lru": {"top": 3}, "lfu": {"top": 3}, "snapkv": {"window": 5, "kernel": 3}, "oracle": {"text": TEXT}}
     model, eager = make_model("qwen2"), make_model("qwen2", attention="eager")

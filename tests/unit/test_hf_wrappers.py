@@ -178,7 +178,7 @@ def test_a_press_of_kvpress_on_the_model_is_refused(model, kind):
     assert torch.equal(generate(model, cache, ids()), generate(model, make_cache(model), ids()))
 
 
-def test_other_hooks_that_evict_are_noticed(model):
+def test_other_hooks_that_evict_are_detected(model):
     cache = make_cache(model)
 
     def evict(layer, args, kwargs, output):
