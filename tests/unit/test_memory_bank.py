@@ -58,7 +58,7 @@ def test_the_state_round_trips_and_continues_the_same(parts):
     assert len(copy.slots.payload) == parts
     smaller = Memory(5)
     now = torch.full((BATCH,), 24)
-    ours, theirs = smaller.fit(state, now).state, smaller.fit(copy, now).state
+    ours, theirs = smaller.evict_to_capacity(state, now).state, smaller.evict_to_capacity(copy, now).state
     assert torch.equal(ours.slots.payload[0], theirs.slots.payload[0])
 
 
