@@ -142,7 +142,8 @@ class Memory:
 
     def empty(self, payload: tuple[Tensor, ...], signals: int = 3) -> State:
         """The state without slots, for payloads of the shape and device of ``payload`` (``[batch, any, ...]``)."""
-        batch, device = payload[0].shape[0], payload[0].device
+        batch = payload[0].shape[0]
+        device = payload[0].device
         index = torch.zeros(batch, 0, dtype=torch.long, device=device)
         score = torch.zeros(batch, 0, signals, device=device)
         slots = Slots(tuple(x[:, :0] for x in payload), index, index, score, score, score[..., 0], index.bool())
@@ -226,7 +227,8 @@ class Memory:
 
         ``now`` is the position of each row's next token, ``compressor`` as for `write`.
         """
-        slots, pooled_capacity = state.slots, self.compression.compressed_capacity(self.capacity)
+        slots = state.slots
+        pooled_capacity = self.compression.compressed_capacity(self.capacity)
         overflow = max(0, slots.count - self.uncompressed_capacity)
         leave = min(slots.count, -(-overflow // self.compression.rate) * self.compression.rate)
         keep = select(slots, self.policy, slots.count - leave, now, self.guard)

@@ -130,7 +130,8 @@ class SlotBuffer:
         self, payload: tuple[Tensor, ...], tokens: Int[Tensor, "batch new"], positions: Int[Tensor, "batch new"]
     ) -> SlotBuffer:
         """Append slots of tokens that were just read (`Slots.without_scores`); copies all slots where it is full."""
-        buffer, new = self.buffer, tokens.shape[1]
+        buffer = self.buffer
+        new = tokens.shape[1]
         stop = self.count + new
         if stop > buffer.count or self.filled[0] != self.count:  # full, or another buffer uses the room behind
             return SlotBuffer.from_slots(self.slots, max(self.count, new)).append(payload, tokens, positions)

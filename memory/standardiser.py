@@ -37,7 +37,8 @@ def standardise(
     count = count0.unsqueeze(1) + counted.cumsum(1)
     # Deviations are summed about the carried mean, not about zero: nothing cancels when scores are far from zero.
     shifted = torch.where(counted > 0, x - mean0.unsqueeze(1), 0.0)
-    total, squares = shifted.cumsum(1), shifted.square().cumsum(1)
+    total = shifted.cumsum(1)
+    squares = shifted.square().cumsum(1)
     drift = total / count.clamp(min=1)
     spread = (spread0.unsqueeze(1) + squares - drift.square() * count).clamp(min=0)
     variance = (spread + PRIOR_COUNT * PRIOR_VARIANCE) / (count + PRIOR_COUNT)

@@ -78,7 +78,8 @@ def require_vocabulary(scorer: ScorerModel | None, model: Any) -> None:
     tokens, in released models by 5 % at most, in small ones by fewer than 128 ids. A scorer that lacks more ids than
     that, or has ids that the model lacks, is of another tokenizer.
     """
-    known, ids = getattr(scorer, "vocab_size", None), getattr(text_config(model), "vocab_size", None)
+    known = getattr(scorer, "vocab_size", None)
+    ids = getattr(text_config(model), "vocab_size", None)
     if known is None or ids is None:
         return
     padding = min(max(128, ids // 20), ids // 4)

@@ -21,7 +21,8 @@ class AttentionRecorder:
     """Records the attention weights of one forward pass, for its last ``queries`` tokens (None: all)."""
 
     def __init__(self, queries: int | None) -> None:
-        self.queries, self.layers = queries, 0
+        self.queries = queries
+        self.layers = 0
         self.total: Tensor | None = None
 
     @property
@@ -44,11 +45,13 @@ class AttentionRecorder:
             mask: Boolean or additive mask, ``[batch, 1, new, slots]``.
             scale: Factor of the logits; 1 / sqrt(width) if None.
         """
-        new, groups = mask.shape[2], key.shape[1]
+        new = mask.shape[2]
+        groups = key.shape[1]
         factor = query.shape[-1] ** -0.5 if scale is None else scale
         # Heads that share a key head are neighbours or, for a single token, on the query axis (`pack_gqa`).
         query = query.unflatten(1, (groups, -1)) if query.shape[2] == new else query.unflatten(2, (-1, new))
-        query, mask = query[..., self._start(new) :, :], mask[:, :, None, self._start(new) :]
+        query = query[..., self._start(new) :, :]
+        mask = mask[:, :, None, self._start(new) :]
         parts = []
         for q, m in zip(query.split(_BLOCK, 3), mask.split(_BLOCK, 3), strict=True):
             logits = (torch.einsum("bgnqd,bgkd->bgnqk", q, key) * factor).float()

@@ -83,13 +83,17 @@ class VQMemCache(Cache):
         self._rotation = Rotation(decoder) if positions == "compact" else None
         if recent is None:
             recent = max(0, as_integer("capacity", capacity) - as_integer("sinks", sinks)) // 2
-        self.model, self.scorer = model, resolve_scorer(scorer, getattr(model, "device", "cpu"))
+        self.model = model
+        self.scorer = resolve_scorer(scorer, getattr(model, "device", "cpu"))
         require_vocabulary(self.scorer, decoder)
         self.memory = Memory(capacity, resolve(policy, self.scorer), guard=Guard(sinks, recent))
         require_match(self.memory.policy, self.scorer)
-        self._decoder, self._attention = decoder, attention_layers(decoder)
+        self._decoder = decoder
+        self._attention = attention_layers(decoder)
         self._state: CacheState | None = None
-        self._failed, self._busy, self._thread = False, threading.Lock(), 0
+        self._failed = False
+        self._busy = threading.Lock()
+        self._thread = 0
         super().__init__(layers=[VQMemLayer(storage) for _ in range(layers)])
         scored = cast(LayerScorer, self.memory.policy).layers(decoder) if "layers" in self.memory.requires else ()
         self._detach = attach(decoder, self, scored)
@@ -186,7 +190,8 @@ class VQMemCache(Cache):
         recorder: AttentionRecorder | None,
     ) -> None:
         """Give a pass the mask that fits the slots, or none where attention needs none."""
-        given, seen = arguments.get("attention_mask"), self.get_seq_length()
+        given = arguments.get("attention_mask")
+        seen = self.get_seq_length()
         padded = not (valid.all() and slots.valid.all())
         # Until something is evicted, the slots are the columns of the caller's mask.
         fits = slots.count == seen and given is not None and given.shape[1] == seen + valid.shape[1]
@@ -211,7 +216,8 @@ class VQMemCache(Cache):
         """Check a pass that ``generate`` prepares. Raises `ValueError` unless the text continues what was read."""
         self._check_batch_size(input_ids)
         mask, embeds, new = (arguments.get(x) for x in ("attention_mask", "inputs_embeds", "next_sequence_length"))
-        length, seen = (input_ids if embeds is None else embeds).shape[1], self.get_seq_length()
+        length = (input_ids if embeds is None else embeds).shape[1]
+        seen = self.get_seq_length()
         if arguments.get("is_first_iteration") or not seen:
             self._thread = threading.get_ident()
         elif self._thread != threading.get_ident():
@@ -234,7 +240,8 @@ class VQMemCache(Cache):
             )
 
     def _initial_state(self, tokens: Int[Tensor, "batch new"]) -> CacheState:
-        none, zero = torch.zeros_like(tokens[:, :0]), torch.zeros_like(tokens[:, 0])
+        none = torch.zeros_like(tokens[:, :0])
+        zero = torch.zeros_like(tokens[:, 0])
         scorer = None if self.scorer is None else self.scorer.initial_state(len(tokens))
         return CacheState(self.memory.empty((none, none)), scorer, zero, zero, placement(self._decoder))
 
@@ -258,7 +265,8 @@ class VQMemCache(Cache):
         """Append new tokens without eviction. Returns the state and the positions of the new tokens."""
         positions = (state.seen[:, None] + valid.cumsum(1) - 1).clamp(min=0)
         scores, scorer = score(self.scorer, tokens, valid, state.scorer)
-        slots, count = state.memory.slots, state.memory.slots.count
+        slots = state.memory.slots
+        count = slots.count
         index = torch.arange(count + tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
         memory = replace(state.memory, slots=replace(slots, payload=(index[:, :count], slots.payload[1])))
         new = (index[:, count:], positions + state.shift[:, None])
@@ -288,7 +296,9 @@ class VQMemCache(Cache):
     def reset(self) -> None:
         """Forget all tokens: the cache is as new."""
         super().reset()
-        self._state, self._failed, self._busy = None, False, threading.Lock()
+        self._state = None
+        self._failed = False
+        self._busy = threading.Lock()
 
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last ``-tokens_to_remove`` tokens.
@@ -297,7 +307,8 @@ class VQMemCache(Cache):
         something was evicted, which cannot come back, and for policies that have already seen the attention of the
         tokens to forget.
         """
-        seen, state = self.get_seq_length(), self._state
+        seen = self.get_seq_length()
+        state = self._state
         count = max(0, seen + tokens_to_remove) if tokens_to_remove <= 0 else tokens_to_remove
         if state is None or count >= seen:
             return
@@ -319,9 +330,11 @@ class VQMemCache(Cache):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> VQMemCache:
         """A copy for the same model, for a prompt that several texts begin with."""
-        memory, guard = self.memory, self.memory.guard
+        memory = self.memory
+        guard = memory.guard
         options = (guard.sinks, guard.recent, "compact" if self._rotation else "kept", self.layers[0].storage)
         clone = VQMemCache(self.model, memory.capacity, memory.policy, self.scorer, *options)
-        clone._state, clone._failed = copy.deepcopy(self._state, memo), self._failed
+        clone._state = copy.deepcopy(self._state, memo)
+        clone._failed = self._failed
         clone.layers = copy.deepcopy(self.layers, memo)
         return clone

@@ -2,7 +2,7 @@
 
 `transformers` does not give a cache the token ids and the padding of a pass. Therefore a hook replaces the cache by a
 `ForwardPass` among the arguments of the call. The state of a pass belongs to that call alone, in any thread and within
-any other pass. Hooks do not change the model.
+any other pass. Hooks pass calls on and change no setting of the model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class _Hook:
     """A hook that calls ``function`` with the cache and its arguments, and has a weak reference to the cache."""
 
     def __init__(self, cache: Any, function: Callable[..., Any]) -> None:
-        self.cache, self.function = weakref.ref(cache), function
+        self.cache = weakref.ref(cache)
+        self.function = function
 
     def __call__(self, *args: Any) -> Any:
         cache = self.cache()

@@ -95,8 +95,8 @@ class VQMemPress(ScorerPress):
         with press(model):
             model(**inputs, past_key_values=cache)
 
-    All layers and heads get the same scores. The first ``sinks`` and the newest
-    ``recent`` tokens score above all others, padding below. Scores are not negative, so that wrappers can weigh them.
+    All layers and heads get the same scores. The first ``sinks`` and the newest ``recent`` tokens score above all
+    others, padding below. Scores of tokens are not negative, so that wrappers can weigh them.
 
     It scores full prompts, also in pieces (``ChunkPress``). It raises `ValueError` for passes after the prompt or with
     missing tokens: in ``DecodingPress``, ``BlockPress``, or after another press in a ``ComposedPress``.
@@ -121,7 +121,8 @@ class VQMemPress(ScorerPress):
         """Raise `ValueError` for a policy that cannot work here, a missing scorer, negative guards."""
         super().__post_init__()
         self._scorer = resolve_scorer(self.scorer)
-        self._guard, self._memory = Guard(self.sinks, self.recent), Memory(1, resolve(self.policy, self._scorer))
+        self._guard = Guard(self.sinks, self.recent)
+        self._memory = Memory(1, resolve(self.policy, self._scorer))
         require_match(self._memory.policy, self._scorer)
         if self._memory.observes:
             raise ValueError(
@@ -138,7 +139,8 @@ class VQMemPress(ScorerPress):
             self._scorer.to(model.device)
         if self._detach is not None:
             self._detach()
-        reference, decoder = weakref.ref(self), model.get_decoder()
+        reference = weakref.ref(self)
+        decoder = model.get_decoder()
         names = list(inspect.signature(decoder.forward).parameters)
 
         def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -196,7 +198,8 @@ class VQMemPress(ScorerPress):
         state = None if self._scorer is None else self._scorer.initial_state(len(tokens))
         scores, _ = score(self._scorer, tokens, valid, state)
         positions = (valid.cumsum(1) - 1).clamp(min=0)
-        memory, payload = self._memory, (tokens,)
+        memory = self._memory
+        payload = (tokens,)
         slots = memory.append(memory.empty(payload), payload, tokens, positions, scores, valid).slots
         now = valid.sum(1)
         importance = memory.policy.priority(slots, now)

@@ -22,7 +22,8 @@ class VQMemLayer(DynamicLayer):
 
     def __init__(self, storage: str) -> None:
         super().__init__()
-        self.storage, self.seen = storage, 0
+        self.storage = storage
+        self.seen = 0
 
     @property
     def count(self) -> int:
@@ -88,7 +89,8 @@ class VQMemLayer(DynamicLayer):
     def reset(self) -> None:
         """Drop all slots."""
         self.keys = self.values = None
-        self.is_initialized, self.seen = False, 0
+        self.is_initialized = False
+        self.seen = 0
 
     def truncate(self, count: int) -> None:
         """Keep the first ``count`` tokens alone. Only where nothing was evicted."""

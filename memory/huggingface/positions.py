@@ -40,7 +40,8 @@ class Rotation:
         try:
             three, back, four, seven = (torch.full((1, 1), n, device=key.device) for n in (3, -3, 4, 7))
             rotated = self(key, three)
-            same, further = self(rotated, back), self(rotated, four)
+            same = self(rotated, back)
+            further = self(rotated, four)
             return torch.allclose(same, key, atol=1e-4) and torch.allclose(further, self(key, seven), atol=1e-4)
         except (RuntimeError, TypeError, ValueError):  # a function of another form, or partly rotary keys
             return False

@@ -82,7 +82,11 @@ class ForwardPass(Cache):
         recorder: AttentionRecorder | None,
     ) -> None:
         super().__init__(layers=cache.layers)
-        self.cache, self.state, self.positions, self.valid, self.recorder = cache, state, positions, valid, recorder
+        self.cache = cache
+        self.state = state
+        self.positions = positions
+        self.valid = valid
+        self.recorder = recorder
         self.columns = cache.get_seq_length() + valid.shape[1]
         self.keep: Int[Tensor, "batch kept"] | None = None
         """The slots that stay, where the policy can choose before the pass: layers then evict during it."""
@@ -130,7 +134,8 @@ class ForwardPass(Cache):
     def choose_slots(self) -> None:
         """Set ``keep`` to the slots that stay."""
         memory = self.cache.memory.evict_to_capacity(self.state.memory, self.state.seen).state
-        self.state, self.keep = replace(self.state, memory=memory), memory.slots.payload[0]
+        self.state = replace(self.state, memory=memory)
+        self.keep = memory.slots.payload[0]
 
     def _observe(self) -> None:
         """Let the policy update the usage from the attention, keys or layers of the pass."""

@@ -32,7 +32,8 @@ class Policy:
 
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
         """Minus the tokens until the slot's token is next read, in float64, which keeps all distances distinct."""
-        places, length = _places(self.text).to(now.device), len(self.text)
+        places = _places(self.text).to(now.device)
+        length = len(self.text)
         here = slots.tokens * (length + 1) + now[:, None].clamp(max=length)
         index = torch.searchsorted(places, here)
         following = places[index.clamp(max=length)]
