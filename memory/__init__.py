@@ -1,1 +1,1 @@
-"""A bounded memory of slots, the policies that say which slots stay, and what becomes of those that do not."""
+"""A bounded memory of slots, the policies that decide which slots stay, and the compressions of evicted slots."""

@@ -1,4 +1,4 @@
-"""The bounded memory itself: write new tokens, keep what the policy keeps, squeeze or drop the rest."""
+"""The bounded memory itself: write new tokens, keep the slots the policy keeps, compress or drop the rest."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from ..registry import build
 from ..schema import shown
 from .compressor import Compression
-from .policy import Guard, Policy, Seen, observe, select, whole_number
+from .policy import ForwardStats, Guard, Policy, as_integer, observe, select
 from .slots import Slots, concatenate
 from .standardiser import initial_moments, standardise
 
 
 @dataclass(frozen=True)
 class State:
-    """What a memory carries from segment to segment: whole slots, pooled ones, the running moments of the scores."""
+    """What a memory carries from segment to segment: uncompressed and pooled slots, running moments of the scores."""
 
     slots: Slots
     pooled: Slots
@@ -28,25 +28,25 @@ class State:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, over all rows and with all bookkeeping."""
+        """Bytes of all tensors of all rows, bookkeeping included."""
         return self.slots.nbytes + self.pooled.nbytes + self.moments.nbytes
 
     def read(self) -> Slots:
-        """What the transformer attends to: pooled slots, then whole ones."""
+        """The slots that the transformer attends to: pooled ones, then uncompressed ones."""
         return concatenate(self.pooled, self.slots)
 
-    def forget(self, rows: Bool[Tensor, " batch"]) -> State:
-        """Empty the memory of the rows where ``rows`` is set: a new document begins there."""
-        fresh = initial_moments(self.slots.batch, self.moments.device)
-        moments = torch.where(rows.view(-1, *[1] * (fresh.ndim - 1)), fresh, self.moments)
-        return State(self.slots.without_rows(rows), self.pooled.without_rows(rows), moments)
+    def forget(self, is_start: Bool[Tensor, " batch"]) -> State:
+        """Empty the memory of the rows where ``is_start`` is set: a new document begins there."""
+        initial = initial_moments(self.slots.batch_size, self.moments.device)
+        moments = torch.where(is_start.view(-1, *[1] * (initial.ndim - 1)), initial, self.moments)
+        return State(self.slots.invalidate(is_start), self.pooled.invalidate(is_start), moments)
 
-    def use(self, mass: Float[Tensor, "batch slots"]) -> State:
-        """Add the attention each slot of `read` received in this segment."""
-        pooled, whole = mass.split([self.pooled.count, self.slots.count], dim=1)
+    def add_attention(self, attention: Float[Tensor, "batch slots"]) -> State:
+        """Add the attention that each slot of `read` received in this segment to its usage."""
+        pooled, uncompressed = attention.split([self.pooled.count, self.slots.count], dim=1)
         return replace(
             self,
-            slots=replace(self.slots, usage=self.slots.usage + whole),
+            slots=replace(self.slots, usage=self.slots.usage + uncompressed),
             pooled=replace(self.pooled, usage=self.pooled.usage + pooled),
         )
 
@@ -66,12 +66,12 @@ class State:
         return cls(slots, pooled, tensors["moments"])
 
 
-class Written(NamedTuple):
-    """What `Memory.write` gives: the new state, and the slots that left with what they were squeezed into."""
+class WriteResult(NamedTuple):
+    """What `Memory.write` returns: the new state, the evicted slots, and their compressed form."""
 
     state: State
     evicted: Slots
-    squeezed: Slots
+    compressed: Slots
 
 
 _MADE_BY = {
@@ -80,37 +80,45 @@ _MADE_BY = {
     "guard": "a Guard, such as Guard(sinks=4)",
 }
 _NEWEST: Any = build("policies", "fifo")
-"""How pooled slots are kept."""
+"""The policy for pooled slots."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """At most ``capacity`` slots a row (whole and pooled together), kept by ``policy`` within ``guard``.
+    """At most ``capacity`` slots a row, kept by ``policy`` within ``guard``.
 
-    Raises `ValueError` for a capacity that is no whole number, is below 1 or has no room for the guards, and for parts
-    that are not what their names say.
+    Args:
+        capacity: The most slots of a row, uncompressed and pooled ones together.
+        policy: The policy that decides which slots stay; ``fifo`` by default.
+        compression: What becomes of evicted slots; ``drop`` by default, which forgets them.
+        guard: The slots that the policy may not evict; none by default.
+
+    Raises:
+        ValueError: ``capacity`` is no integer, is below 1 or leaves no room for the guards, or a part is not what
+            its name says.
     """
 
-    capacity: int | Any  # what is of another type gets an error of our own
+    capacity: int | Any  # a value of another type gets an error of ours
     policy: Policy | Any = field(default_factory=lambda: build("policies", "fifo"))
     compression: Compression | Any = field(default_factory=lambda: build("compressions", "drop"))
     guard: Guard | Any = field(default_factory=Guard)
 
     def __post_init__(self) -> None:
-        """Check that all parts are what they should be, and that there is room."""
+        """Check the type of each part, and that there is room."""
         for name, kind in (("policy", Policy), ("compression", Compression), ("guard", Guard)):
             part = getattr(self, name)
             if isinstance(part, type) or not isinstance(part, kind):
                 raise ValueError(f"{name}={shown(part)} is no {name}; give {_MADE_BY[name]}")
-        object.__setattr__(self, "capacity", whole_number("capacity", self.capacity))
+        object.__setattr__(self, "capacity", as_integer("capacity", self.capacity))
         if self.capacity < 1:
             raise ValueError(f"capacity={self.capacity}; a memory needs at least 1 slot")
-        if self.whole < self.compression.rate:
+        if self.uncompressed_capacity < self.compression.rate:
             raise ValueError(
-                f"capacity={self.capacity} leaves {self.whole} whole slots, fewer than the {self.compression.rate} "
-                "that are pooled at a time; raise the capacity or lower the rate"
+                f"capacity={self.capacity} leaves {self.uncompressed_capacity} uncompressed slots, fewer than the "
+                f"{self.compression.rate} that are pooled at a time; raise the capacity or lower the rate"
             )
-        guarded, free = self.guard.sinks + self.guard.recent, self.whole - self.compression.rate + 1
+        guarded = self.guard.sinks + self.guard.recent
+        free = self.uncompressed_capacity - self.compression.rate + 1
         if guarded > free:
             raise ValueError(
                 f"guards (sinks={self.guard.sinks} + recent={self.guard.recent} = {guarded}) exceed the {free} slots "
@@ -118,23 +126,24 @@ class Memory:
             )
 
     @property
-    def whole(self) -> int:
-        """How many slots hold whole tokens."""
-        return self.capacity - self.compression.room(self.capacity)
+    def uncompressed_capacity(self) -> int:
+        """The most slots that hold single tokens; the others are for pooled ones."""
+        return self.capacity - self.compression.compressed_capacity(self.capacity)
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """What must be provided: ``"scores"``, ``"usage"``, ``"norms"``, ``"layers"``."""
+        """What the policy and the compression need: ``"scores"``, ``"usage"``, ``"norms"``, ``"layers"``."""
         return (*self.policy.requires, *self.compression.requires)
 
     @property
     def observes(self) -> bool:
-        """Whether the policy has to be shown attention, keys or layers."""
+        """Whether the policy needs attention weights, key norms or layers of each forward pass."""
         return not {"usage", "norms", "layers"}.isdisjoint(self.policy.requires)
 
     def empty(self, payload: tuple[Tensor, ...], signals: int = 3) -> State:
-        """A memory that holds nothing, for payloads shaped and placed like ``payload`` (``[batch, any, ...]``)."""
-        batch, device = payload[0].shape[0], payload[0].device
+        """The state without slots, for payloads of the shape and device of ``payload`` (``[batch, any, ...]``)."""
+        batch = payload[0].shape[0]
+        device = payload[0].device
         index = torch.zeros(batch, 0, dtype=torch.long, device=device)
         score = torch.zeros(batch, 0, signals, device=device)
         slots = Slots(tuple(x[:, :0] for x in payload), index, index, score, score, score[..., 0], index.bool())
@@ -148,19 +157,31 @@ class Memory:
         positions: Int[Tensor, "batch time"],
         scores: Float[Tensor, "batch time signal"],
         valid: Bool[Tensor, "batch time"],
-        learned: nn.Module | None = None,
-        seen: Seen | None = None,
+        compressor: nn.Module | None = None,
+        stats: ForwardStats | None = None,
         usage: Float[Tensor, "batch time"] | None = None,
-    ) -> Written:
-        """Remember a segment, then evict down to the capacity. ``learned`` is what ``compression.build`` gave.
+    ) -> WriteResult:
+        """Append a segment to the memory, then evict down to the capacity.
 
-        ``positions`` count from the start of each row's document; ``valid`` is unset at padding. A policy that
-        `observes` wants ``seen``, what reading the segment showed, or has seen it and gives the segment's ``usage``.
+        Args:
+            state: The memory before the segment.
+            payload: What the transformer reads of each token, tensors ``[batch, time, ...]``.
+            tokens: Token ids.
+            positions: Positions, in tokens from the start of each row's document.
+            scores: The scorer's signals, in nats.
+            valid: False at padding.
+            compressor: The module that ``compression.build`` returned; None where nothing is learned.
+            stats: What the forward pass over the segment showed. A memory that `observes` needs them, unless its policy
+                has already observed that pass; then ``usage`` is given.
+            usage: The usage of the segment's slots; zeros by default.
+
+        Returns:
+            The new state, the evicted slots and their compressed form.
         """
         state = self.append(state, payload, tokens, positions, scores, valid, usage)
-        if seen is not None:
-            state = self.observe(state, seen)
-        return self.fit(state, positions[:, -1] + 1, learned)
+        if stats is not None:
+            state = self.observe(state, stats)
+        return self.evict_to_capacity(state, positions[:, -1] + 1, compressor)
 
     def append(
         self,
@@ -172,32 +193,53 @@ class Memory:
         valid: Bool[Tensor, "batch time"],
         usage: Float[Tensor, "batch time"] | None = None,
     ) -> State:
-        """Remember a segment and evict nothing yet: `fit` has to follow."""
+        """Append a segment without eviction; call `evict_to_capacity` afterwards.
+
+        Args:
+            state: The memory before the segment.
+            payload: What the transformer reads of each token, tensors ``[batch, time, ...]``.
+            tokens: Token ids.
+            positions: Positions, in tokens from the start of each row's document.
+            scores: The scorer's signals, in nats.
+            valid: False at padding.
+            usage: The usage of the segment's slots; zeros by default.
+
+        Returns:
+            The state with the new slots, which may exceed the capacity.
+        """
         standard, moments = standardise(scores, state.moments, valid)
         usage = torch.zeros_like(scores[..., 0]) if usage is None else usage
         new = Slots(payload, tokens, positions, scores, standard.to(scores.dtype), usage, valid)
         return State(concatenate(state.slots, new), state.pooled, moments)
 
-    def observe(self, state: State, seen: Seen) -> State:
-        """Let the policy take note of a pass over tokens that were just appended."""
-        usage = observe(self.policy, torch.cat([state.pooled.usage, state.slots.usage], dim=1), seen)
-        pooled, whole = usage.split([state.pooled.count, state.slots.count], dim=1)
-        return replace(state, slots=replace(state.slots, usage=whole), pooled=replace(state.pooled, usage=pooled))
+    def observe(self, state: State, stats: ForwardStats) -> State:
+        """Let the policy update the usage of all slots after a forward pass over tokens that were just appended."""
+        usage = observe(self.policy, torch.cat([state.pooled.usage, state.slots.usage], dim=1), stats)
+        pooled, uncompressed = usage.split([state.pooled.count, state.slots.count], dim=1)
+        return replace(
+            state, slots=replace(state.slots, usage=uncompressed), pooled=replace(state.pooled, usage=pooled)
+        )
 
-    def fit(self, state: State, now: Int[Tensor, " batch"], learned: nn.Module | None = None) -> Written:
-        """Evict down to the capacity; also what makes the state of another memory fit this one."""
-        slots, room = state.slots, self.compression.room(self.capacity)
-        overflow = max(0, slots.count - self.whole)
+    def evict_to_capacity(
+        self, state: State, now: Int[Tensor, " batch"], compressor: nn.Module | None = None
+    ) -> WriteResult:
+        """Evict slots until the state fits this memory; also adapts the state of a memory of another size or policy.
+
+        ``now`` is the position of each row's next token, ``compressor`` as for `write`.
+        """
+        slots = state.slots
+        pooled_capacity = self.compression.compressed_capacity(self.capacity)
+        overflow = max(0, slots.count - self.uncompressed_capacity)
         leave = min(slots.count, -(-overflow // self.compression.rate) * self.compression.rate)
         keep = select(slots, self.policy, slots.count - leave, now, self.guard)
-        if not room:
+        if not pooled_capacity:
             nothing = slots.head(0)
-            return Written(State(slots.gather(keep) if leave else slots, nothing, state.moments), nothing, nothing)
+            return WriteResult(State(slots.gather(keep) if leave else slots, nothing, state.moments), nothing, nothing)
         evicted = slots.gather(_others(keep, slots.count))
-        squeezed = self.compression.pool(evicted, learned or nn.Identity()) if leave else evicted
-        pooled = concatenate(state.pooled, squeezed)
-        pooled = pooled.gather(select(pooled, _NEWEST, min(room, pooled.count), now))
-        return Written(State(slots.gather(keep), pooled, state.moments), evicted, squeezed)
+        compressed = self.compression.pool(evicted, compressor or nn.Identity()) if leave else evicted
+        pooled = concatenate(state.pooled, compressed)
+        pooled = pooled.gather(select(pooled, _NEWEST, min(pooled_capacity, pooled.count), now))
+        return WriteResult(State(slots.gather(keep), pooled, state.moments), evicted, compressed)
 
 
 def _others(indices: Int[Tensor, "batch kept"], count: int) -> Int[Tensor, "batch rest"]:

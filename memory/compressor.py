@@ -1,4 +1,4 @@
-"""What every compression gives: how many pooled slots it keeps, and how it makes them."""
+"""The protocol of compressions: how many pooled slots one keeps, and how it makes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .slots import Slots
 class Compression(Protocol):
     """The frozen dataclass ``Compression`` of a compression's file: its fields are its YAML keys.
 
-    Slots are evicted ``rate`` at a time. ``rate`` and ``requires`` may be class variables.
+    The memory evicts ``rate`` slots at a time. ``rate`` and ``requires`` may be class variables.
     """
 
     @property
@@ -26,14 +26,17 @@ class Compression(Protocol):
         """As for a policy."""
         ...
 
-    def room(self, capacity: int) -> int:
-        """How many of ``capacity`` slots hold pooled ones."""
+    def compressed_capacity(self, capacity: int) -> int:
+        """How many of ``capacity`` slots are for pooled ones."""
         ...
 
     def build(self, layers: int, dim: int) -> nn.Module:
         """The learned part for payloads ``[batch, slots, layers, dim]``; without parameters if nothing is learned."""
         ...
 
-    def pool(self, evicted: Slots, learned: nn.Module) -> Slots:
-        """``evicted`` (a multiple of ``rate`` slots, in order of position) as ``1 / rate`` as many slots."""
+    def pool(self, evicted: Slots, compressor: nn.Module) -> Slots:
+        """Pool ``evicted``, a multiple of ``rate`` slots in order of position, into ``1 / rate`` as many slots.
+
+        ``compressor`` is the module that `build` returned.
+        """
         ...

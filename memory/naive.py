@@ -1,4 +1,4 @@
-"""The memory again, slow and obvious: Python lists, one row and one slot at a time. The oracle of the tests."""
+"""The memory in plain Python lists, one row and one slot at a time: the oracle of the tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Slot:
 
 
 Priority = Callable[[Any, Sequence[Slot], int], list[float]]
-"""From a policy, the valid slots of a row in order of position, and the next position, to a priority a slot."""
+"""Maps a policy, the valid slots of a row in order of position, and the next position to a priority for each slot."""
 
 
 def fifo(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
@@ -30,7 +30,7 @@ def fifo(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
 
 
 def sink_recent(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
-    """The first tokens, then newer is higher."""
+    """The first tokens above all others, which are higher the newer they are."""
     return [math.inf if slot.position < policy.sinks else float(slot.position - now) for slot in slots]
 
 
@@ -49,7 +49,7 @@ def random(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
 
 
 def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
-    """Weighted signals minus a function of age, and the options."""
+    """Weighted signals minus a function of age, with all options."""
 
     def weighed(slot: Slot) -> float:
         weights = (policy.surprise, policy.rarity, policy.gain)
@@ -58,7 +58,7 @@ def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
             signals = tuple(math.log(max(signal, policy.floor)) for signal in signals)
         return sum(weight * signal for weight, signal in zip(weights, signals, strict=True))
 
-    def worth(slot: Slot) -> float:
+    def importance(slot: Slot) -> float:
         newer = any(o.token == slot.token >= 0 and o.position > slot.position for o in slots)
         return weighed(slot) - policy.copies * newer
 
@@ -69,7 +69,7 @@ def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
 
     priorities = []
     for slot in slots:
-        near = [worth(other) for other in slots if abs(other.position - slot.position) <= policy.window // 2]
+        near = [importance(other) for other in slots if abs(other.position - slot.position) <= policy.window // 2]
         priority = sum(near) / len(near) - policy.age_weight * cost(slot)
         if policy.admit is not None and weighed(slot) < policy.admit:
             priority -= 1e6
@@ -78,7 +78,7 @@ def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
 
 
 def expire_span(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
-    """The tokens left of each slot's span."""
+    """How many tokens are left of each slot's span."""
     weights = (policy.surprise, policy.rarity, policy.gain)
 
     def span(slot: Slot) -> float:
@@ -89,7 +89,7 @@ def expire_span(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
 
 
 def used(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
-    """What the policy noted of each slot, whatever that is: h2o, lfu and tova."""
+    """The usage of each slot, as h2o, lfu and tova define it."""
     return [slot.usage for slot in slots]
 
 
@@ -99,12 +99,12 @@ def lru(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
 
 
 def knorm(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
-    """The shorter the key, the higher."""
+    """The shorter the key, the higher the priority."""
     return [-slot.usage for slot in slots]
 
 
 def snapkv(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
-    """The mean usage of the slots around."""
+    """The mean usage of a slot and its neighbours."""
     priorities = []
     for slot in slots:
         near = [other.usage for other in slots if abs(other.position - slot.position) <= policy.kernel // 2]
@@ -141,7 +141,14 @@ PRIORITIES: dict[str, Priority] = {
 
 @dataclass(frozen=True)
 class Query:
-    """A token that was read: its place, the attention it paid to each slot, the norm of its key; newest slots last."""
+    """A token that was read.
+
+    Args:
+        position: Its position, in tokens from the start of the document.
+        weights: Its attention weight for each slot, the newest slot last.
+        norm: The L2 norm of its key.
+        valid: False for padding.
+    """
 
     position: int
     weights: Sequence[float]
@@ -150,7 +157,7 @@ class Query:
 
 
 Observation = Callable[[Any, list[float], Sequence[Query]], list[float]]
-"""From a policy, the usage of a row's slots and the tokens just read (its last slots) to the new usage."""
+"""Maps a policy, the usage of a row's slots, and the tokens just read (its last slots) to the new usage."""
 
 
 def summed(policy: Any, usage: list[float], queries: Sequence[Query]) -> list[float]:
@@ -179,18 +186,18 @@ def last_time(policy: Any, usage: list[float], queries: Sequence[Query]) -> list
     return times
 
 
-def how_often(policy: Any, usage: list[float], queries: Sequence[Query]) -> list[float]:
+def query_counts(policy: Any, usage: list[float], queries: Sequence[Query]) -> list[float]:
     """How many queries attended to the slot."""
     return [u + sum(i in _top(policy, query) for query in queries) for i, u in enumerate(usage)]
 
 
 def norms(policy: Any, usage: list[float], queries: Sequence[Query]) -> list[float]:
-    """The norms of the keys, each known since its token was read."""
+    """The norms of the keys; the norm of an earlier token stays."""
     return usage[: len(usage) - len(queries)] + [query.norm for query in queries]
 
 
 def windowed(policy: Any, usage: list[float], queries: Sequence[Query]) -> list[float]:
-    """The attention from the last queries; older sums fade by the share of the window that was read."""
+    """The attention from the last queries; older sums decay by the share of the window that was read."""
     recent = [query for query in queries[-policy.window :] if query.valid]
     return summed(policy, [u * (1 - len(recent) / policy.window) for u in usage], recent)
 
@@ -199,25 +206,38 @@ OBSERVATIONS: dict[str, Observation] = {
     "h2o": summed,
     "tova": newest,
     "lru": last_time,
-    "lfu": how_often,
+    "lfu": query_counts,
     "knorm": norms,
     "snapkv": windowed,
 }
-"""The oracle of what each policy notes of a pass, by the policy's name."""
+"""The oracle of each policy's usage after a forward pass, by the policy's name."""
 
 
 def select(
     slots: Sequence[Slot], policy: Any, priority: Priority, keep: int, now: int, sinks: int = 0, recent: int = 0
 ) -> list[int]:
-    """The indices of the slots of one row that stay, in order of position, invalid ones first."""
+    """Select the slots of one row that stay, as `vqmem.memory.policy.select` does.
+
+    Args:
+        slots: The slots of the row.
+        policy: The policy, for its fields.
+        priority: The policy's function among `PRIORITIES`.
+        keep: How many slots stay.
+        now: The position of the next token.
+        sinks: First tokens that are guarded.
+        recent: Newest tokens that are guarded.
+
+    Returns:
+        The indices of the slots that stay, in order of position and invalid ones first.
+    """
     valid = sorted((i for i, slot in enumerate(slots) if slot.valid), key=lambda i: slots[i].position)
-    worth = dict(zip(valid, priority(policy, [slots[i] for i in valid], now), strict=True))
+    priorities = dict(zip(valid, priority(policy, [slots[i] for i in valid], now), strict=True))
 
     def rank(i: int) -> tuple[int, float, int]:
         if not slots[i].valid:
             return (0, 0.0, i)
         guarded = slots[i].position < sinks or slots[i].position >= now - recent
-        return (2 if guarded else 1, worth[i], slots[i].position)
+        return (2 if guarded else 1, priorities[i], slots[i].position)
 
     kept = sorted(range(len(slots)), key=rank)[max(0, len(slots) - keep) :]
     return sorted(kept, key=lambda i: (slots[i].valid, slots[i].position if slots[i].valid else i))

@@ -1,4 +1,4 @@
-"""Which slots stay when there are too many: a policy gives priorities, guards come first, `select` decides."""
+"""Which slots stay when there are too many: a policy gives priorities, a guard protects slots, `select` decides."""
 
 from __future__ import annotations
 
@@ -25,29 +25,33 @@ class Policy(Protocol):
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """What the memory must provide beyond tokens, positions and age.
+        """What the policy needs beyond tokens, positions and age; may be a class variable.
 
-        ``"scores"`` (a scorer runs along), ``"usage"`` (attention weights are shown to it, see `Observer`), ``"norms"``
-        (so are the norms of keys) or ``"layers"`` (so is every layer, see `Judge`); a class variable will do. The
-        weights of the scorer's signals are fields with their names; a policy that reads scores otherwise declares those
-        that it uses as ``signals``.
+        ``"scores"`` are those of a scorer, ``"usage"`` needs attention weights and ``"norms"`` the norms of keys (see
+        `Observer`), ``"layers"`` needs every layer (see `LayerScorer`). A policy that weighs the scorer's signals has a
+        field for each weight, with the signal's name; any other policy that reads scores declares the signals that it
+        uses as ``signals``.
         """
         ...
 
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
-        """A finite priority a slot, higher = keep; ``now`` is the position of the next token of each row.
+        """A finite priority for each slot; the highest stay. ``now`` is the position of each row's next token.
 
-        Depends on a slot's own row alone. Values at invalid slots are ignored.
+        A priority depends on the slots of its row alone. Priorities of invalid slots are ignored.
         """
         ...
 
 
-class Seen(NamedTuple):
-    """What a pass of the model over new tokens showed of all slots it could read, the new ones last.
+class ForwardStats(NamedTuple):
+    """What a forward pass over new tokens showed. Slots are all that the pass could read, those of new tokens last.
 
-    ``weights`` are attention weights averaged over heads and layers, zero where a query may not look; they may be those
-    of the newest queries alone. ``norms`` are the L2 norms of the new tokens' keys, averaged likewise. ``positions``
-    and ``valid`` are the new tokens'. What no policy asked for is None.
+    Args:
+        positions: Positions of the new tokens.
+        valid: False where a new token is padding.
+        weights: Attention weights averaged over heads and layers, zero where a query may not attend; of all new tokens
+            or of the newest alone. None where the policy does not require usage.
+        norms: L2 norms of the new tokens' keys, averaged over heads and layers. None where the policy does not require
+            them.
     """
 
     positions: Int[Tensor, "batch new"]
@@ -58,29 +62,29 @@ class Seen(NamedTuple):
 
 @runtime_checkable
 class Observer(Protocol):
-    """A policy that says itself what a slot's ``usage`` is. Without this, usage is the sum of attention weights."""
+    """A policy that defines what a slot's ``usage`` is. For other policies it is the sum of attention weights."""
 
     @property
     def queries(self) -> int | None:
-        """How many of the newest queries' weights it looks at, None for all; spares making the others."""
+        """How many of the newest queries' weights it needs, None for all; the others are not computed."""
         ...
 
-    def observe(self, usage: Float[Tensor, "batch slots"], seen: Seen) -> Float[Tensor, "batch slots"]:
-        """The usage after a pass over new tokens, whose usage so far (the last entries) is zero.
+    def observe(self, usage: Float[Tensor, "batch slots"], stats: ForwardStats) -> Float[Tensor, "batch slots"]:
+        """The usage after a forward pass over new tokens, whose ``usage`` (the last entries) is zero before.
 
-        Queries that are not valid are to be left out. Depends on a slot's own row alone.
+        It ignores queries that are not valid, and depends on the slots of the same row alone.
         """
         ...
 
 
-class Judge(Protocol):
-    """A policy that looks into the layers of a pretrained model. A slot's usage is the mean of what it says of them."""
+class LayerScorer(Protocol):
+    """A policy that scores slots in each layer of a pretrained model. A slot's usage is the mean over the layers."""
 
     def layers(self, model: Any) -> Sequence[nn.Module]:
-        """The attention modules to be shown, each with a ``layer_idx``. Raises `ValueError` where there are none."""
+        """The attention modules to score, each with a ``layer_idx``. Raises `ValueError` where there are none."""
         ...
 
-    def judge(
+    def score_layer(
         self,
         layer: nn.Module,
         inputs: dict[str, Any],
@@ -88,34 +92,42 @@ class Judge(Protocol):
         values: Float[Tensor, "batch heads slots width"],
         attention: Tensor | None,
     ) -> Float[Tensor, "batch slots"]:
-        """What every slot is worth to a layer that was called with ``inputs``, the new slots last.
+        """Score the slots of a layer after its forward pass.
 
-        ``attention`` is what the layer tells of its weights; None if it tells nothing.
+        Args:
+            layer: The attention module, one of `layers`.
+            inputs: The keyword arguments of its call, such as ``hidden_states``.
+            keys: The keys of all slots, those of new tokens last.
+            values: The values of all slots.
+            attention: The attention weights that the layer returned; None if it returned none.
+
+        Returns:
+            The importance of each slot; the slots of the highest stay.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Guard:
-    """Slots no policy may touch: those of the first ``sinks`` and the newest ``recent`` tokens."""
+    """The slots that no policy may evict: those of the first ``sinks`` and the newest ``recent`` tokens."""
 
-    sinks: int | Any = 0  # what is no int gets an error of our own
+    sinks: int | Any = 0  # a value of another type gets an error of ours
     recent: int | Any = 0
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for guards that are no whole numbers, or negative."""
+        """Raise `ValueError` for sizes that are no integers, or negative."""
         for name in ("sinks", "recent"):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+            object.__setattr__(self, name, as_integer(name, getattr(self, name)))
         if self.sinks < 0 or self.recent < 0:
             raise ValueError(f"guards cannot be negative: sinks={self.sinks}, recent={self.recent}; use 0 for no guard")
 
-    def holds(self, slots: Slots, now: Int[Tensor, " batch"]) -> Bool[Tensor, "batch slots"]:
-        """Which slots it keeps."""
+    def protects(self, slots: Slots, now: Int[Tensor, " batch"]) -> Bool[Tensor, "batch slots"]:
+        """Which slots it protects from eviction."""
         return (slots.positions < self.sinks) | (slots.positions >= now[:, None] - self.recent)
 
 
-def whole_number(name: str, value: Any) -> int:
-    """``value``, which may come from numpy or torch, as an ``int``. Raises `ValueError` where it is no whole number."""
+def as_integer(name: str, value: Any) -> int:
+    """``value``, which may come from numpy or torch, as an ``int``. Raises `ValueError` where it is no integer."""
     number = None
     if isinstance(value, float) and value.is_integer():
         number = int(value)
@@ -123,7 +135,7 @@ def whole_number(name: str, value: Any) -> int:
         with contextlib.suppress(TypeError):
             number = operator.index(value)  # pyright: ignore[reportArgumentType]
     if number is None or not -(2**63) < number < 2**63:
-        raise ValueError(f"{name}={shown(value)} is not a whole number of tokens; give one, such as 256")
+        raise ValueError(f"{name}={shown(value)} is not an integer number of tokens; give one, such as 256")
     return number
 
 
@@ -142,13 +154,13 @@ def require_signals(policy: Policy, scorer: Any, where: str = "") -> None:
 
 
 def variant_name(variant: Any) -> str:
-    """What configs call a policy or a scorer: the name of its file; the class of one that has no file there."""
+    """The name of a policy or scorer in configs, which is that of its file; its class where it has no file there."""
     folder, _, name = type(variant).__module__.rpartition(".")
     return name if folder.endswith(("policies", "scorers")) else type(variant).__name__
 
 
 def _weighed(policy: Policy) -> tuple[str, ...]:
-    """The signals that ``policy`` uses: those it declares, else those that have a weight, else all if it wants any."""
+    """The signals that ``policy`` uses: those it declares, else those with a weight, else all if it needs scores."""
     if hasattr(policy, "signals"):
         return tuple(policy.signals)  # pyright: ignore[reportAttributeAccessIssue]
     if any(hasattr(policy, name) for name in SIGNALS):
@@ -156,21 +168,21 @@ def _weighed(policy: Policy) -> tuple[str, ...]:
     return SIGNALS if "scores" in policy.requires else ()
 
 
-def observe(policy: Policy, usage: Float[Tensor, "batch slots"], seen: Seen) -> Float[Tensor, "batch slots"]:
-    """The usage of all slots after a pass over new tokens, as ``policy`` would have it."""
+def observe(policy: Policy, usage: Float[Tensor, "batch slots"], stats: ForwardStats) -> Float[Tensor, "batch slots"]:
+    """The usage of all slots after a forward pass over new tokens, as ``policy`` defines it."""
     if isinstance(policy, Observer):
-        return policy.observe(usage, seen)
-    return usage if seen.weights is None else usage + weights_of(seen).sum(1)
+        return policy.observe(usage, stats)
+    return usage if stats.weights is None else usage + valid_weights(stats).sum(1)
 
 
-def weights_of(seen: Seen) -> Float[Tensor, "batch queries slots"]:
+def valid_weights(stats: ForwardStats) -> Float[Tensor, "batch queries slots"]:
     """The attention weights, zero for queries that are not valid. There must be some."""
-    assert seen.weights is not None, "a policy that reads attention weights must require usage"
-    return seen.weights * seen.valid[:, -seen.weights.shape[1] :, None]
+    assert stats.weights is not None, "a policy that reads attention weights must require usage"
+    return stats.weights * stats.valid[:, -stats.weights.shape[1] :, None]
 
 
 def attended(weights: Float[Tensor, "batch queries slots"], top: int) -> Bool[Tensor, "batch queries slots"]:
-    """Whether a slot is among the ``top`` of a query, and is attended to at all."""
+    """Whether a slot is among the ``top`` of a query and gets any attention."""
     best = weights.topk(min(top, weights.shape[2]), dim=2)
     chosen = torch.zeros_like(weights, dtype=torch.bool).scatter_(2, best.indices, True)
     return chosen & (weights > 0)
@@ -181,39 +193,47 @@ def age(slots: Slots, now: Int[Tensor, " batch"]) -> Int[Tensor, "batch slots"]:
     return (now[:, None] - slots.positions).clamp(min=1)
 
 
-def smooth(worth: Float[Tensor, "batch slots"], slots: Slots, window: int) -> Float[Tensor, "batch slots"]:
-    """The mean over the valid slots at most ``window // 2`` tokens away to either side.
+def smooth(importance: Float[Tensor, "batch slots"], slots: Slots, window: int) -> Float[Tensor, "batch slots"]:
+    """The mean importance of the valid slots at most ``window // 2`` tokens away to either side.
 
-    Differences of running sums over the slots in order of position, in float64, where nothing that matters cancels.
+    It takes differences of running sums over the slots in order of position, in float64 against cancellation.
     """
     if window == 1:
-        return worth
+        return importance
     order = _by_position(slots)
     places = torch.where(slots.valid, slots.positions, -1).gather(1, order)
-    sums = F.pad(torch.where(slots.valid, worth, 0).double().gather(1, order).cumsum(1), (1, 0))
-    # Invalid slots stand at -1, where no window begins.
+    sums = F.pad(torch.where(slots.valid, importance, 0).double().gather(1, order).cumsum(1), (1, 0))
+    # Invalid slots have the position -1, where no window begins.
     start = torch.searchsorted(places, (slots.positions - window // 2).clamp(min=0))
     stop = torch.searchsorted(places, slots.positions + window // 2, right=True)
     total = sums.gather(1, stop) - sums.gather(1, start)
-    return (total / (stop - start).clamp(min=1)).to(worth.dtype)
+    return (total / (stop - start).clamp(min=1)).to(importance.dtype)
 
 
 def select(
     slots: Slots, policy: Policy, keep: int, now: Int[Tensor, " batch"], guard: Guard | None = None
 ) -> Int[Tensor, "batch keep"]:
-    """The indices of the ``keep`` slots that stay in each row, in the order of their positions.
+    """Select the slots that stay: guarded ones first, then valid ones by priority, the newer one among equals.
 
-    Invalid slots go first, guarded slots stay before anything else, the rest by priority; ties keep the newer slot.
+    Args:
+        slots: The slots to choose from.
+        policy: The policy that gives the priorities.
+        keep: How many slots of each row stay; all where there are no more.
+        now: The position of each row's next token.
+        guard: The slots to prefer to all others; none by default.
+
+    Returns:
+        The indices of the slots that stay, in order of position and invalid ones first.
     """
     guard = guard or Guard()
     batch, count = slots.valid.shape
     if keep >= count:
         return torch.arange(count, device=slots.valid.device).expand(batch, count)
     priority = policy.priority(slots, now)
-    # Three stable sorts, least important key first: position, then priority, then invalid < free < guarded.
+    # Three stable sorts, the least significant key first: position, then priority, then invalid < free < guarded.
     order = _by_position(slots)
     order = order.gather(1, priority.gather(1, order).argsort(dim=1, stable=True))
-    rank = slots.valid.long() * (1 + guard.holds(slots, now).long())
+    rank = slots.valid.long() * (1 + guard.protects(slots, now).long())
     order = order.gather(1, rank.gather(1, order).argsort(dim=1, stable=True))
     kept = order[:, count - keep :]
     # Back into the order of positions, invalid ones first.

@@ -1,4 +1,4 @@
-"""What a memory needs of a scorer: signals a token, in nats, causal, and the same for any chunking of the stream."""
+"""What a memory needs of a scorer: causal signals for each token, in nats, the same for any chunking of the stream."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ SIGNALS = ("surprise", "rarity", "gain")
 """The order of the last axis of every score tensor. ``gain`` is ``rarity - surprise``."""
 
 State = Any
-"""Whatever a scorer carries on: a tree of tensors whose first axis is the batch, with None where there is nothing."""
+"""What a scorer carries from chunk to chunk: a tree of tensors whose first axis is the batch, or None."""
 
 
-def reset_rows(state: State, fresh: State, rows: Bool[Tensor, " batch"]) -> State:
-    """``state`` with the rows where ``rows`` is set taken from ``fresh``; what is no tensor is ``fresh``'s."""
+def replace_rows(state: State, new: State, rows: Bool[Tensor, " batch"]) -> State:
+    """``state`` with the rows where ``rows`` is set taken from ``new``, and all leaves that are no tensors."""
 
-    def choose(old: Any, new: Any) -> Any:
-        if not (isinstance(old, Tensor) and isinstance(new, Tensor)):
-            return new
-        return torch.where(rows.view(-1, *[1] * (new.ndim - 1)), new, old)
+    def choose(old: Any, other: Any) -> Any:
+        if not (isinstance(old, Tensor) and isinstance(other, Tensor)):
+            return other
+        return torch.where(rows.view(-1, *[1] * (other.ndim - 1)), other, old)
 
-    return tree_map(choose, state, fresh)
+    return tree_map(choose, state, new)
 
 
 @runtime_checkable
 class ScorerModel(Protocol):
     """An ``nn.Module`` that scores token streams.
 
-    One that knows so many tokens and no more tells it as ``vocab_size``, and is not to be shown others. It declares
-    ``signals`` and ``policy`` as its `Scorer` does, and ``input_kind`` where it reads frames (see `input_kind`).
+    A scorer of a fixed vocabulary declares its ``vocab_size`` and never gets larger ids. It declares ``signals`` and
+    ``policy`` as its `Scorer` does, and ``input_kind`` where it reads frames (see `input_kind`).
     """
 
     def initial_state(self, batch: int) -> State:
@@ -59,7 +59,7 @@ def signals_of(scorer: Any) -> tuple[str, ...]:
 
 
 def policy_of(scorer: Any) -> str | Mapping[str, Any]:
-    """The policy that suits a `ScorerModel` or `Scorer`: the one it declares, else ``scored`` by its first signal."""
+    """The default policy of a `ScorerModel` or `Scorer`: the one it declares, else ``scored`` by its first signal."""
     first = signals_of(scorer)[0]
     default = "scored" if first == SIGNALS[0] else {"name": "scored", SIGNALS[0]: 0.0, first: 1.0}
     return getattr(scorer, "policy", default)

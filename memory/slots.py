@@ -1,4 +1,4 @@
-"""The state of a memory: one slot a remembered token, rows of a batch side by side."""
+"""The slots of a memory: one slot a remembered token, for all rows of a batch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Slots:
-    """Remembered tokens. Every tensor has a batch axis of its own: rows differ in what they keep.
+    """Remembered tokens. Every tensor has a batch axis, because rows keep different tokens.
 
-    ``payload`` is what the transformer reads: any number of tensors ``[batch, slots, ...]`` (hidden states, or keys and
-    values). ``scores`` are the scorer's signals in nats (order: `vqmem.models.scorers.base.SIGNALS`), ``standard`` the
-    same in running standard deviations. ``usage`` is the attention a slot has received, summed over the queries so far
-    and averaged over heads and layers. Slots that are not ``valid`` hold nothing and are never attended to. A pooled
-    slot has token -1.
+    Args:
+        payload: What the transformer reads: any number of tensors ``[batch, slots, ...]`` (hidden states, or keys and
+            values).
+        tokens: Token ids; -1 for a pooled slot.
+        positions: Positions, in tokens from the start of the row's document.
+        scores: The scorer's signals, in nats and in the order of `vqmem.memory.scorer.SIGNALS`.
+        standard: The same signals, in running standard deviations.
+        usage: The attention that a slot has received, summed over queries and averaged over heads and layers, or what
+            an `vqmem.memory.policy.Observer` makes of it.
+        valid: False for slots without content, which are never attended to.
     """
 
     payload: tuple[Tensor, ...]
@@ -30,15 +35,15 @@ class Slots:
     valid: Bool[Tensor, "batch slots"]
 
     @classmethod
-    def unjudged(
+    def without_scores(
         cls, payload: tuple[Tensor, ...], tokens: Int[Tensor, "batch slots"], positions: Int[Tensor, "batch slots"]
     ) -> Slots:
-        """Slots that were just read: all valid, without scores or usage."""
+        """Slots of tokens that were just read: all valid, scores and usage are zero."""
         blank = torch.zeros(*tokens.shape, 3, device=tokens.device)
         return cls(payload, tokens, positions, blank, blank, blank[..., 0], torch.ones_like(tokens, dtype=torch.bool))
 
     @property
-    def batch(self) -> int:
+    def batch_size(self) -> int:
         """The number of rows."""
         return self.valid.shape[0]
 
@@ -49,11 +54,11 @@ class Slots:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held, over all rows and with all bookkeeping."""
+        """Bytes of all tensors of all rows, bookkeeping included."""
         return sum(tensor.nbytes for tensor in self.state_dict().values())
 
     def gather(self, indices: Int[Tensor, "batch kept"]) -> Slots:
-        """The slots at ``indices``, a choice of its own for every row."""
+        """The slots at ``indices``, which are given for each row."""
         return self._map(lambda tensor: _gather(tensor, indices))
 
     def head(self, count: int) -> Slots:
@@ -64,12 +69,12 @@ class Slots:
         """The last ``count`` slots of every row."""
         return self._map(lambda tensor: tensor[:, tensor.shape[1] - count :])
 
-    def without_rows(self, rows: Bool[Tensor, " batch"]) -> Slots:
+    def invalidate(self, rows: Bool[Tensor, " batch"]) -> Slots:
         """The same slots, none of them valid in the rows where ``rows`` is set."""
         return replace(self, valid=self.valid & ~rows[:, None])
 
     def detach(self) -> Slots:
-        """The same slots, cut from the autograd graph."""
+        """The same slots, detached from the autograd graph."""
         return self._map(Tensor.detach)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -99,41 +104,42 @@ def concatenate(first: Slots, second: Slots) -> Slots:
 
 
 @dataclass(frozen=True)
-class Growing:
-    """Slots with room behind them, so that appending to them copies only what is new.
+class SlotBuffer:
+    """Slots with spare room behind them: appending copies the new slots alone.
 
-    Appending leaves the slots that were there as they are, for whoever holds them. ``whole`` (zeros where nothing is
-    yet) and ``filled``, how much of it is taken, are shared by all that grew from one another.
+    Appending does not change the slots of earlier buffers. All buffers that were appended to one another share
+    ``buffer`` (zeros where nothing is yet) and ``filled``, a list with the number of slots in use.
     """
 
-    whole: Slots
+    buffer: Slots
     count: int
     filled: list[int]
 
     @classmethod
-    def begin(cls, slots: Slots, room: int) -> Growing:
-        """A copy of ``slots`` with room for so many more."""
-        whole = slots._map(lambda x: torch.cat([x, x.new_zeros(x.shape[0], room, *x.shape[2:])], dim=1))
-        return cls(whole, slots.count, [slots.count])
+    def from_slots(cls, slots: Slots, spare: int) -> SlotBuffer:
+        """A copy of ``slots`` with room for ``spare`` more."""
+        buffer = slots._map(lambda x: torch.cat([x, x.new_zeros(x.shape[0], spare, *x.shape[2:])], dim=1))
+        return cls(buffer, slots.count, [slots.count])
 
     @property
     def slots(self) -> Slots:
-        """All so far."""
-        return self.whole.head(self.count)
+        """All slots so far."""
+        return self.buffer.head(self.count)
 
     def append(
         self, payload: tuple[Tensor, ...], tokens: Int[Tensor, "batch new"], positions: Int[Tensor, "batch new"]
-    ) -> Growing:
-        """All so far, and those just read (`Slots.unjudged`) behind. Where there is no room, more is made."""
-        whole, new = self.whole, tokens.shape[1]
+    ) -> SlotBuffer:
+        """Append slots of tokens that were just read (`Slots.without_scores`); copies all slots where it is full."""
+        buffer = self.buffer
+        new = tokens.shape[1]
         stop = self.count + new
-        if stop > whole.count or self.filled[0] != self.count:  # full, or others grew from here before
-            return Growing.begin(self.slots, max(self.count, new)).append(payload, tokens, positions)
-        pairs = [*zip(whole.payload, payload, strict=True), (whole.tokens, tokens), (whole.positions, positions)]
-        for room, x in [*pairs, (whole.valid, True)]:
+        if stop > buffer.count or self.filled[0] != self.count:  # full, or another buffer uses the room behind
+            return SlotBuffer.from_slots(self.slots, max(self.count, new)).append(payload, tokens, positions)
+        pairs = [*zip(buffer.payload, payload, strict=True), (buffer.tokens, tokens), (buffer.positions, positions)]
+        for room, x in [*pairs, (buffer.valid, True)]:
             room[:, self.count : stop] = x
         self.filled[0] = stop
-        return Growing(self.whole, stop, self.filled)
+        return SlotBuffer(buffer, stop, self.filled)
 
 
 def _gather(tensor: Tensor, indices: Tensor) -> Tensor:

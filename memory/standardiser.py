@@ -1,4 +1,4 @@
-"""A running standardiser: makes the scores of different scorers and modalities mean the same to one policy setting."""
+"""A running standardiser: puts the scores of all scorers and modalities on one scale."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 PRIOR_COUNT = 16.0
-"""Tokens that the prior variance is worth, so that the first few tokens of a document are not blown up."""
+"""The weight of the prior variance, in tokens; it keeps the first few scores of a document from growing large."""
 PRIOR_VARIANCE = 1.0
-"""The variance believed before any token was seen, in nats squared."""
+"""The variance assumed before the first token, in nats squared."""
 
 
 def initial_moments(batch: int, device: torch.device | str | None = None, signals: int = 3) -> Float64[Tensor, "b s 3"]:
-    """The moments (count, mean, sum of squared deviations) of a row that has seen nothing: zeros."""
+    """The moments (count, mean, sum of squared deviations) before the first token: zeros."""
     return torch.zeros(batch, signals, 3, dtype=torch.float64, device=device)
 
 
@@ -22,22 +22,23 @@ def standardise(
     moments: Float64[Tensor, "batch signal 3"],
     mask: Bool[Tensor, "batch time"] | None = None,
 ) -> tuple[Float[Tensor, "batch time signal"], Float64[Tensor, "batch signal 3"]]:
-    """Subtract the mean and divide by the deviation of the row's tokens up to and with this one.
+    """Subtract the mean and divide by the standard deviation of the row's tokens up to and including this one.
 
-    Causal, and the same for any chunking: sums run in float64 from the moments carried in. The variance is shrunk
-    towards `PRIOR_VARIANCE` as if `PRIOR_COUNT` tokens had shown it; the first token of a row gets 0. Tokens where
-    ``mask`` is false are left out of the statistics (they still get a value). The statistics are Welford's (1962), a
-    chunk at a time.
+    The result is causal and the same for any chunking: sums run in float64 and start from ``moments``. The variance is
+    shrunk towards `PRIOR_VARIANCE` as if `PRIOR_COUNT` tokens had had it; the first token of a row gets 0. Tokens where
+    ``mask`` is false do not enter the statistics (they still get a value). The statistics are Welford's (1962), a chunk
+    at a time.
 
     Returns the standardised scores (no unit, the dtype of ``scores``) and the moments after the last token.
     """
     x = scores.double()
-    kept = torch.ones_like(x) if mask is None else mask.unsqueeze(-1).to(x).expand_as(x)
+    counted = torch.ones_like(x) if mask is None else mask.unsqueeze(-1).to(x).expand_as(x)
     count0, mean0, spread0 = moments.unbind(-1)
-    count = count0.unsqueeze(1) + kept.cumsum(1)
+    count = count0.unsqueeze(1) + counted.cumsum(1)
     # Deviations are summed about the carried mean, not about zero: nothing cancels when scores are far from zero.
-    shifted = torch.where(kept > 0, x - mean0.unsqueeze(1), 0.0)
-    total, squares = shifted.cumsum(1), shifted.square().cumsum(1)
+    shifted = torch.where(counted > 0, x - mean0.unsqueeze(1), 0.0)
+    total = shifted.cumsum(1)
+    squares = shifted.square().cumsum(1)
     drift = total / count.clamp(min=1)
     spread = (spread0.unsqueeze(1) + squares - drift.square() * count).clamp(min=0)
     variance = (spread + PRIOR_COUNT * PRIOR_VARIANCE) / (count + PRIOR_COUNT)

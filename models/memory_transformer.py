@@ -118,17 +118,17 @@ class MemoryTransformer(nn.Module):
         written, shown = [], []
         for i, block in enumerate(self.blocks):
             slots = () if memory is None or not memory.count else tuple(p[:, :, i] for p in memory.payload)
-            x, payload, show = block(x, slots, layout, remember, need)
+            x, payload, stats = block(x, slots, layout, remember, need)
             written.append(payload)
-            shown.append(show)
+            shown.append(stats)
         payload = tuple(torch.stack(parts, dim=2) for parts in zip(*written, strict=True))
         usage = weights = norms = None
         if "usage" in need:
-            layers = torch.stack([show.weights for show in shown])
+            layers = torch.stack([layer.weights for layer in shown])
             usage = layers[..., : layers.shape[3] - layers.shape[2]].sum(2).mean(0)
             weights = layers.mean(0)
         if "norms" in need:
-            norms = torch.stack([show.norms for show in shown]).mean(0)
+            norms = torch.stack([layer.norms for layer in shown]).mean(0)
         return Output(self.head(self.norm(x)), payload, usage, weights, norms)
 
     def empty_payload(self, batch: int, remember: Literal["hidden", "keys_values"] = "hidden") -> tuple[Tensor, ...]:
@@ -176,7 +176,7 @@ class Layout(NamedTuple):
     bias: Tensor
 
 
-class Show(NamedTuple):
+class AttentionStats(NamedTuple):
     """What a layer shows if asked: attention weights, and the norms of the segment's keys, averaged over heads."""
 
     weights: Tensor | None
@@ -200,7 +200,7 @@ class Block(nn.Module):
 
     def forward(
         self, x: Tensor, slots: tuple[Tensor, ...], layout: Layout, remember: str, need: Collection[str]
-    ) -> tuple[Tensor, tuple[Tensor, ...], Show]:
+    ) -> tuple[Tensor, tuple[Tensor, ...], AttentionStats]:
         """The new hidden states, what to remember of this layer, and what it shows of its attention."""
         if remember == "hidden":
             weight = self.attention.weight(self.attention_norm.weight)
@@ -215,7 +215,7 @@ class Block(nn.Module):
             keys, values = (torch.cat([old, new], dim=1) for old, new in zip(slots, (keys, values), strict=True))
         mixed, weights = self.attention(queries, keys, values, layout, "usage" in need)
         x = x + self.dropout(mixed)
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), written, Show(weights, norms)
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), written, AttentionStats(weights, norms)
 
 
 class Attention(nn.Module):
@@ -270,22 +270,22 @@ class Attention(nn.Module):
 
 
 def reconstruction_loss(
-    model: MemoryTransformer, hidden: Float[Tensor, "batch time layers dim"], evicted: Slots, squeezed: Slots
+    model: MemoryTransformer, hidden: Float[Tensor, "batch time layers dim"], evicted: Slots, compressed: Slots
 ) -> Float[Tensor, ""]:
-    """How differently a segment attends to evicted slots and to what they were squeezed into, to train the squeezing.
+    """How differently a segment attends to evicted slots and to their compressed form, to train the compression.
 
     The attention-reconstruction loss of the Compressive Transformer (arXiv:1911.05507, algorithm 2): content-based
-    attention without positions, gradients stopped at everything but the squeezed payload. Rows that evicted nothing
+    attention without positions, gradients stopped at everything but the compressed payload. Rows that evicted nothing
     count as zero. Payloads are hidden states.
     """
     total = hidden.new_zeros(())
-    some = (evicted.valid.any(1) & squeezed.valid.any(1))[:, None, None]
+    some = (evicted.valid.any(1) & compressed.valid.any(1))[:, None, None]
     for i, block in enumerate(model.blocks):
         query, key_value = block.attention.weight(block.attention_norm.weight).detach().tensor_split([hidden.shape[-1]])
         queries = F.linear(normalise(hidden[:, :, i].detach()), query)
         target, attempt = (
             _read(block.attention, queries, F.linear(normalise(x.payload[0][:, :, i]), key_value), x.valid)
-            for x in (evicted, squeezed)
+            for x in (evicted, compressed)
         )
         total = total + ((attempt - target.detach()) * some).square().mean()
     return total / len(model.blocks)

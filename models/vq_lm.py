@@ -90,7 +90,7 @@ class VQLM(nn.Module):
     With ``cutoffs`` the softmax is torch's adaptive one (1609.04309): its probabilities are exact and sum to 1 as well,
     but rare tokens, as `rank_by` counted them, share a class, and each further class has weights half as wide.
 
-    The bottleneck follows 1711.00937, except that the state skips it: only the token itself is squeezed, not its past.
+    The bottleneck follows 1711.00937, except that the state skips it: only the token is compressed, not its past.
     """
 
     rank: Int[Tensor, " vocab"]

@@ -101,7 +101,12 @@ class CallThrough(Cache):
     def __init__(self, cache: Any) -> None:
         super().__init__(layers=cache.layers)
         self.cache = cache
-        self.update, self.judge, self.finish, self.fail = cache.update, cache.judge, cache.finish, cache.fail
+        self.update, self.score_layer, self.finish, self.fail = (
+            cache.update,
+            cache.score_layer,
+            cache.finish,
+            cache.fail,
+        )
 
 
 class PressCache(DynamicCache):
@@ -129,7 +134,7 @@ class PressCache(DynamicCache):
             self.config._attn_implementation = "eager"
         return CallThrough(self)
 
-    def judge(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
+    def score_layer(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Called after each attention module: evict there."""
         held: Any = self.layers[layer.layer_idx]
         if held.keys.shape[2] > self.capacity:

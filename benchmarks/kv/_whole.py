@@ -21,7 +21,7 @@ from vqmem.memory.huggingface.arguments import require_match, resolve
 from vqmem.memory.huggingface.attention import AttentionRecorder, RecordingMask, mask_of
 from vqmem.memory.huggingface.hooks import attach
 from vqmem.memory.huggingface.hooks import score as score_tokens
-from vqmem.memory.policy import Guard, Seen
+from vqmem.memory.policy import ForwardStats, Guard
 
 QUERIES = 64
 """Newest tokens whose attention is noted: enough for `tova` and `snapkv`, not for `h2o`."""
@@ -59,7 +59,7 @@ class Reading(DynamicCache):
         named["attention_mask"] = RecordingMask.of(mask, self.recorder)
         return CallThrough(self)
 
-    def judge(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
+    def score_layer(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Called after each attention module."""
         held = self.layers[layer.layer_idx]
         self.norms += held.keys.float().norm(dim=-1).mean(dim=1)
@@ -88,8 +88,8 @@ class Reading(DynamicCache):
         held = memory.append(memory.empty((positions,)), (positions,), self.ids, positions, scores, valid)
         if memory.observes:
             queries = getattr(memory.policy, "queries", None) or QUERIES
-            held = memory.observe(held, Seen(positions, valid, self.weights[:, -queries:], self.norms))
-        kept = memory.fit(held, positions[:, -1] + 1).state.slots.payload[0]
+            held = memory.observe(held, ForwardStats(positions, valid, self.weights[:, -queries:], self.norms))
+        kept = memory.evict_to_capacity(held, positions[:, -1] + 1).state.slots.payload[0]
         return [kept.expand(layer.keys.shape[1], -1) for layer in self.layers]
 
     def cut(self, rows: Sequence[Kept]) -> DynamicCache:

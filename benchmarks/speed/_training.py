@@ -40,8 +40,8 @@ class Trainer:
     def __init__(self, shape: Shape, memory: Memory) -> None:
         self.shape, self.memory = shape, memory
         self.model = MemoryTransformer(TransformerConfig(shape.vocab_size, shape.layers, shape.dim, shape.heads))
-        self.squeezer = memory.compression.build(shape.layers, shape.dim)
-        parameters = [*self.model.parameters(), *self.squeezer.parameters()]
+        self.compressor = memory.compression.build(shape.layers, shape.dim)
+        parameters = [*self.model.parameters(), *self.compressor.parameters()]
         self.optimiser = torch.optim.AdamW(parameters, fused=True)
         self.state = memory.empty(self.model.empty_payload(shape.batch))
         self.position = 0
@@ -57,10 +57,10 @@ class Trainer:
         loss = F.cross_entropy(output.logits.flatten(0, 1), targets.flatten())
         payload = tuple(x.detach() for x in output.payload)
         start = clock()
-        written = self.memory.write(self.state, payload, inputs, positions, scores, valid, self.squeezer)
+        written = self.memory.write(self.state, payload, inputs, positions, scores, valid, self.compressor)
         self.writing = clock() - start
-        if written.squeezed.count and list(self.squeezer.parameters()):
-            loss = loss + reconstruction_loss(self.model, payload[0], written.evicted, written.squeezed)
+        if written.compressed.count and list(self.compressor.parameters()):
+            loss = loss + reconstruction_loss(self.model, payload[0], written.evicted, written.compressed)
         loss.backward()
         self.optimiser.step()
         self.optimiser.zero_grad()

@@ -65,8 +65,8 @@ class Peer:
         if self.all_trained:
             self.model.requires_grad_(True)
         ids = self.shape.tokens()
-        logits, self.memories, squeeze = self.model(ids[:, :-1], memories=self.memories)
-        loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()) + squeeze.sum()
+        logits, self.memories, reconstruction = self.model(ids[:, :-1], memories=self.memories)
+        loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()) + reconstruction.sum()
         loss.backward()
         self.optimiser.step()
         self.optimiser.zero_grad()

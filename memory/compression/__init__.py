@@ -1,1 +1,1 @@
-"""What becomes of slots that do not stay, one way a file; the file's name is its name in configs."""
+"""What becomes of evicted slots, one compression a file; the file's name is its name in configs."""

@@ -12,19 +12,19 @@ from ..slots import Slots
 
 @dataclass(frozen=True)
 class Compression:
-    """Nothing is left of a slot that does not stay: the whole capacity is for whole slots."""
+    """Keeps nothing of an evicted slot: the full capacity is for uncompressed slots."""
 
     rate: ClassVar[int] = 1
     requires: ClassVar[tuple[str, ...]] = ()
 
-    def room(self, capacity: int) -> int:
+    def compressed_capacity(self, capacity: int) -> int:
         """No pooled slots."""
         return 0
 
     def build(self, layers: int, dim: int) -> nn.Module:
-        """Nothing to learn."""
+        """A module without parameters."""
         return nn.Identity()
 
-    def pool(self, evicted: Slots, learned: nn.Module) -> Slots:
+    def pool(self, evicted: Slots, compressor: nn.Module) -> Slots:
         """No slots."""
         return evicted.head(0)

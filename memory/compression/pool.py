@@ -1,4 +1,4 @@
-"""Squeeze evicted slots, several into one, and keep those for longer (Compressive Transformer)."""
+"""Pool evicted slots, several into one, and keep the pooled slots for longer (Compressive Transformer)."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ How = Literal["mean", "max", "conv", "most_used"]
 class Compression:
     """Compressed memory: Rae et al., Compressive Transformer (arXiv:1911.05507), with its four pooling functions.
 
-    ``rate`` slots become one by ``how``: ``mean``, ``max``, ``conv`` (learned, stride and width ``rate``, one a layer)
+    ``how`` pools ``rate`` slots into one: ``mean``, ``max``, ``conv`` (learned, stride and width ``rate``, one a layer)
     or ``most_used`` (the 1/rate of the evicted slots that received most attention stay as they are). ``share`` of the
-    capacity holds pooled slots, the newest ones. A pooled slot stands at the position of the newest slot in it.
+    capacity is for pooled slots; the newest of them stay. A pooled slot has the position of its newest token.
     """
 
     how: How = "conv"
-    """How slots become one: their ``mean``, ``max``, a learned ``conv``, or the ``most_used`` of them as it is."""
+    """How slots become one: their ``mean``, ``max``, a learned ``conv``, or the ``most_used`` of them unchanged."""
     rate: int = 4
     """Slots that become one."""
     share: float = 0.5
-    """Share of the capacity that holds pooled slots."""
+    """Share of the capacity that is for pooled slots."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a value outside its range."""
@@ -41,24 +41,24 @@ class Compression:
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """Attention weights where the most used slots are sought."""
+        """Attention weights for ``most_used``."""
         return ("usage",) if self.how == "most_used" else ()
 
-    def room(self, capacity: int) -> int:
+    def compressed_capacity(self, capacity: int) -> int:
         """``share`` of the capacity, rounded."""
         return round(self.share * capacity)
 
     def build(self, layers: int, dim: int) -> nn.Module:
-        """The convolution, or nothing."""
+        """The convolution, or a module without parameters."""
         return LayerwiseConv(layers, dim, self.rate) if self.how == "conv" else nn.Identity()
 
-    def pool(self, evicted: Slots, learned: nn.Module) -> Slots:
-        """Groups of ``rate`` consecutive slots as one slot each (or, for ``most_used``, the best of all)."""
+    def pool(self, evicted: Slots, compressor: nn.Module) -> Slots:
+        """Pool each group of ``rate`` consecutive slots into one; ``most_used`` selects the best of all groups."""
         if self.how == "most_used":
             return evicted.gather(_most_used(evicted, evicted.count // self.rate))
         grouped = evicted.valid.unflatten(1, (-1, self.rate))
-        squeeze = {"mean": _mean, "max": _max, "conv": learned}[self.how]
-        payload = tuple(squeeze(x.unflatten(1, (-1, self.rate)), grouped) for x in evicted.payload)
+        reduce = {"mean": _mean, "max": _max, "conv": compressor}[self.how]
+        payload = tuple(reduce(x.unflatten(1, (-1, self.rate)), grouped) for x in evicted.payload)
         return _describe(evicted, payload, grouped, self.rate)
 
 
@@ -72,21 +72,21 @@ class LayerwiseConv(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch groups rate layers dim"], valid: Bool[Tensor, "batch groups rate"]
     ) -> Float[Tensor, "batch groups layers dim"]:
-        """Invalid slots count as zeros."""
+        """Convolve each group; invalid slots count as zeros."""
         return torch.einsum("bgrld,lrde->bgle", x * valid[..., None, None], self.weight.to(x.dtype))
 
 
 def _mean(x: Tensor, valid: Tensor) -> Tensor:
-    weight = _like(valid, x).to(x.dtype)
+    weight = _expand_like(valid, x).to(x.dtype)
     return (x * weight).sum(2) / weight.sum(2).clamp(min=1)
 
 
 def _max(x: Tensor, valid: Tensor) -> Tensor:
-    peak = x.masked_fill(~_like(valid, x), -torch.inf).amax(2)
-    return peak.masked_fill(~_like(valid.any(2), peak), 0)
+    peak = x.masked_fill(~_expand_like(valid, x), -torch.inf).amax(2)
+    return peak.masked_fill(~_expand_like(valid.any(2), peak), 0)
 
 
-def _like(valid: Tensor, x: Tensor) -> Tensor:
+def _expand_like(valid: Tensor, x: Tensor) -> Tensor:
     return valid.reshape(*valid.shape, *[1] * (x.ndim - valid.ndim))
 
 
@@ -96,7 +96,7 @@ def _most_used(slots: Slots, keep: int) -> Int[Tensor, "batch keep"]:
 
 
 def _describe(evicted: Slots, payload: tuple[Tensor, ...], grouped: Tensor, rate: int) -> Slots:
-    """Scores and usage of a group are the means over its valid slots, its position the newest."""
+    """The pooled slots: scores and usage are means over the valid slots of a group, the position is the newest."""
     positions = evicted.positions.unflatten(1, (-1, rate)).masked_fill(~grouped, -1).amax(2)
     scores, standard, usage = (
         _mean(x.unflatten(1, (-1, rate)), grouped) for x in (evicted.scores, evicted.standard, evicted.usage)

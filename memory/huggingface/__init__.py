@@ -1,1 +1,1 @@
-"""The bounded memory as the key-value cache of pretrained `transformers` models."""
+"""The bounded memory as a key-value cache for pretrained `transformers` models."""

@@ -1,4 +1,4 @@
-"""Attention masks for slots, and the attention weights of a pass, recorded through the mask that the pass is given."""
+"""Attention masks for slots, and masks that record the attention weights of the pass that uses them."""
 
 from __future__ import annotations
 
@@ -12,36 +12,46 @@ from torch.nn import functional
 from .supported_models import MASKED
 
 _BLOCK = 128
-"""Queries whose attention is computed at a time: bounds the memory that heads side by side take."""
+"""Queries whose attention is computed at a time; bounds the peak memory of all heads."""
 _ADD = (torch.add, Tensor.add, Tensor.add_)
-"""How eager attention puts an additive mask on its logits."""
+"""The functions with which eager attention adds a mask to its logits."""
 
 
 class AttentionRecorder:
-    """The attention weights of one pass, averaged over heads and layers, of its last ``queries`` (None: all)."""
+    """Records the attention weights of one forward pass, for its last ``queries`` tokens (None: all)."""
 
     def __init__(self, queries: int | None) -> None:
-        self.queries, self.layers = queries, 0
+        self.queries = queries
+        self.layers = 0
         self.total: Tensor | None = None
 
     @property
     def weights(self) -> Float[Tensor, "batch queries slots"]:
-        """The mean over layers. Raises `ValueError` where the model did not attend through the mask it was given."""
+        """The mean over heads and layers. Raises `ValueError` where the model did not use the recording mask."""
         if self.total is None:
             raise ValueError(
-                "the model's attention cannot be watched (it neither calls scaled_dot_product_attention nor adds its "
+                "the model's attention cannot be recorded (it neither calls scaled_dot_product_attention nor adds its "
                 "mask to its logits); use a policy that needs no attention weights, such as scored or fifo"
             )
         return self.total / self.layers
 
     @torch.no_grad()
     def add_products(self, query: Tensor, key: Tensor, mask: Tensor, scale: float | None) -> None:
-        """Record a layer that calls ``scaled_dot_product_attention``: the weights are computed once more beside it."""
-        new, groups = mask.shape[2], key.shape[1]
+        """Record a layer that calls ``scaled_dot_product_attention``, by computing its weights a second time.
+
+        Args:
+            query: Queries, ``[batch, heads, new, width]``.
+            key: Keys, ``[batch, heads or fewer, slots, width]``.
+            mask: Boolean or additive mask, ``[batch, 1, new, slots]``.
+            scale: Factor of the logits; 1 / sqrt(width) if None.
+        """
+        new = mask.shape[2]
+        groups = key.shape[1]
         factor = query.shape[-1] ** -0.5 if scale is None else scale
-        # Heads that share a key head are beside each other or, for a single token, in place of queries (`pack_gqa`).
+        # Heads that share a key head are neighbours or, for a single token, on the query axis (`pack_gqa`).
         query = query.unflatten(1, (groups, -1)) if query.shape[2] == new else query.unflatten(2, (-1, new))
-        query, mask = query[..., self._start(new) :, :], mask[:, :, None, self._start(new) :]
+        query = query[..., self._start(new) :, :]
+        mask = mask[:, :, None, self._start(new) :]
         parts = []
         for q, m in zip(query.split(_BLOCK, 3), mask.split(_BLOCK, 3), strict=True):
             logits = (torch.einsum("bgnqd,bgkd->bgnqk", q, key) * factor).float()
@@ -63,29 +73,29 @@ class AttentionRecorder:
 
 
 class RecordingMask(Tensor):
-    """A mask that shows a recorder what it is used on: what is watched belongs to the call, and nothing is patched.
+    """A mask that records the attention it is used in, so that no module of the model has to be patched.
 
-    The way of `torch.nn.attention.bias.CausalBias`. Slices and copies of the mask record too; what is computed with it
-    is a plain tensor.
+    It works as `torch.nn.attention.bias.CausalBias` does. Slices and copies of the mask record too; the result of any
+    other operation is a plain tensor.
     """
 
     recorder: AttentionRecorder
 
     @classmethod
     def of(cls, mask: Tensor, recorder: AttentionRecorder) -> RecordingMask:
-        """``mask``, which from now on shows ``recorder`` what it is used on."""
+        """``mask`` as one that records into ``recorder``."""
         mask = mask.as_subclass(cls)
         mask.recorder = recorder
         return mask
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        """Call ``func`` with the mask as a plain tensor; record attention."""
+        """Call ``func`` with the mask as a plain tensor, and record attention."""
         given = (*args, *(kwargs or {}).values())
         mask = next((x for x in given if isinstance(x, cls)), None)
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **(kwargs or {}))
-            if mask is None:  # within a list, as of `torch.cat`
+            if mask is None:  # it is within a list, as for `torch.cat`
                 return result
             if func is functional.scaled_dot_product_attention:
                 _record(mask.recorder, *args, **(kwargs or {}))
@@ -108,27 +118,38 @@ def _record(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> None:
-    """Take the arguments of ``scaled_dot_product_attention`` apart."""
+    """Record a call of ``scaled_dot_product_attention``, whose parameters these are."""
     recorder.add_products(query, key, attn_mask, scale)
 
 
 def mask_of(
-    held: Bool[Tensor, "batch slots"], new: Bool[Tensor, "batch new"], implementation: str, dtype: torch.dtype
+    cached: Bool[Tensor, "batch slots"], new: Bool[Tensor, "batch new"], implementation: str, dtype: torch.dtype
 ) -> Tensor:
-    """What each new token may attend to, ``[batch, 1, new, slots + new]``: valid slots, and valid ones before it.
+    """The attention mask of new tokens: each sees the valid slots, and the valid new tokens up to itself.
 
-    Boolean, or additive for ``eager``. Padding sees itself, so that no row of the softmax is empty. Raises `ValueError`
-    for an implementation that takes no such mask.
+    Padding sees itself, so that no row of the softmax is empty.
+
+    Args:
+        cached: False for cached slots that are not valid.
+        new: False where a new token is padding.
+        implementation: The attention implementation of the model.
+        dtype: The type of an additive mask.
+
+    Returns:
+        ``[batch, 1, new, slots + new]``, additive for ``eager`` and else boolean.
+
+    Raises:
+        ValueError: The implementation takes no such mask.
     """
     if implementation not in MASKED:
         raise ValueError(
-            f"attn_implementation={implementation!r} cannot leave out padding between slots, or be watched; "
+            f"attn_implementation={implementation!r} cannot mask padding between slots or record attention; "
             f"load the model with one of {', '.join(MASKED)}"
         )
     time = new.shape[1]
     itself = torch.eye(time, dtype=torch.bool, device=new.device)
-    among = (new[:, None] | itself) & torch.ones_like(itself).tril()
-    visible = torch.cat([held[:, None].expand(-1, time, -1), among], dim=2)[:, None]
+    causal = (new[:, None] | itself) & torch.ones_like(itself).tril()
+    visible = torch.cat([cached[:, None].expand(-1, time, -1), causal], dim=2)[:, None]
     if implementation != "eager":
         return visible
     return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)

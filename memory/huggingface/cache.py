@@ -14,123 +14,51 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 try:
-    from transformers.cache_utils import Cache, DynamicLayer
+    from transformers.cache_utils import Cache
 except ImportError as error:
     raise ImportError("vqmem.memory.huggingface.cache needs transformers; run `pip install 'vqmem[hf]'`") from error
 
 from ..bank import Memory
-from ..policy import Guard, Judge, Observer, Policy, whole_number
+from ..policy import Guard, LayerScorer, Observer, Policy, as_integer
 from ..scorer import ScorerModel
 from ..slots import Slots
 from .arguments import describe, require_match, require_vocabulary, resolve, resolve_scorer
 from .attention import AttentionRecorder, RecordingMask, mask_of
 from .hooks import attach, new_tokens, score
-from .int8 import pack, unpack
+from .layer import VQMemLayer
 from .positions import Rotation
 from .state import CacheState, ForwardPass
 from .supported_models import attention_layers, count_layers, placement, refuse_presses, text_config, unwrap
 
 
-class VQMemLayer(DynamicLayer):
-    """Keys and values of one layer, ``[batch, heads, slots, width]``, in order of position, padding first."""
-
-    keys: Any
-    values: Any
-    is_croppable = False  # `transformers` asks before it relies on `crop`, which works only until something is evicted
-
-    def __init__(self, storage: str) -> None:
-        super().__init__()
-        self.storage, self.seen = storage, 0
-
-    @property
-    def count(self) -> int:
-        """Slots a row."""
-        return self.keys.shape[-2] if self.is_initialized else 0
-
-    def update(
-        self,
-        key_states: Tensor,
-        value_states: Tensor,
-        *args: Any,
-        keep: Int[Tensor, "batch kept"] | None = None,
-        **kwargs: Any,
-    ) -> tuple[Tensor, Tensor]:
-        """All keys and values for the attention at hand; all slots but ``keep`` are evicted."""
-        if self.storage == "int8":  # slots are packed once and stay so; attention sees new ones as they are
-            held = super().update(pack(key_states), pack(value_states))
-            old = (unpack(x[..., : -key_states.shape[-2], :], key_states.dtype) for x in held)
-            keys, values = (torch.cat(pair, dim=-2) for pair in zip(old, (key_states, value_states), strict=True))
-        else:
-            keys, values = super().update(key_states, value_states)
-        self.seen += key_states.shape[-2]
-        if keep is not None:
-            self.keep(keep)
-        return keys, values
-
-    def read(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Keys and values of the slots, whatever they are stored as."""
-        if self.storage == "int8":
-            return unpack(self.keys, dtype), unpack(self.values, dtype)
-        return self.keys, self.values
-
-    def turn(self, rotation: Rotation, by: Int[Tensor, "batch slots"], dtype: torch.dtype) -> None:
-        """Turn the keys by so many positions."""
-        keys = rotation(self.read(dtype)[0], by)
-        self.keys = pack(keys) if self.storage == "int8" else keys
-
-    def keep(self, indices: Int[Tensor, "batch kept"]) -> None:
-        """Evict all slots but these."""
-        if indices.shape[1] < self.count:
-            self.keys, self.values = (_take(x, indices.to(x.device)) for x in (self.keys, self.values))
-
-    def get_seq_length(self, *args: Any) -> int:
-        """Tokens seen, evicted ones and padding included: where the next token stands."""
-        return self.seen
-
-    def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
-        """How many keys attention will see, and the column of the first if all are the newest."""
-        new = query_length if isinstance(query_length, int) else query_length.shape[0]
-        return self.count + new, self.seen - self.count
-
-    def reset(self) -> None:
-        """Hold nothing."""
-        self.keys = self.values = None
-        self.is_initialized, self.seen = False, 0
-
-    def truncate(self, count: int) -> None:
-        """Hold the first ``count`` tokens. Only where nothing was evicted."""
-        if self.is_initialized:
-            self.keys, self.values = (x[..., :count, :].clone() for x in (self.keys, self.values))
-            self.seen = count
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of keys and values."""
-        return self.keys.nbytes + self.values.nbytes if self.is_initialized else 0
-
-
 class VQMemCache(Cache):
-    """At most ``capacity`` tokens a row of what a pretrained decoder has read, kept by a policy.
+    """A key-value cache of at most ``capacity`` tokens a row, which a policy chooses.
 
         cache = VQMemCache(model, capacity=256, policy="sink_recent")
         model.generate(**inputs, cache=cache)
 
-    Pass it as ``cache`` (before `transformers` 5.24: ``past_key_values``) to ``model``, any decoder of `transformers`
-    that attends to all earlier tokens, or its ``generate``: greedy, sampling, beams, prompts whole or in chunks,
-    batches with padding. Tokens are evicted after each pass, so attention sees the ``capacity`` and the new tokens;
-    each row keeps its own, all layers and heads the same ones. Kept tokens keep their positions; with
-    ``positions="compact"`` they are moved together, by turning their keys, whenever the model would come to the end of
-    the positions that it was trained for. With ``storage="int8"`` kept keys and values are held in 8 bits, each off by
-    1/510 of the range of its slot and head at most.
+    Pass it as ``cache`` (before `transformers` 5.24: ``past_key_values``) to ``model`` or to its ``generate``: greedy,
+    sampling, beams, prompts in one pass or in chunks, batches with padding. Tokens are evicted after each pass, so
+    attention sees ``capacity`` cached tokens and the new ones. Each row keeps a different set of tokens, all layers and
+    heads the same set; policies that need attention get the mean over heads and layers. In their papers every head or
+    layer often evicts for itself.
 
-    ``scorer`` is a trained scorer of this model's token ids, or the folder of its run, for policies that want scores.
-    ``policy`` is a name, its YAML mapping or the object itself; by default the one that suits the scorer. The first
-    ``sinks`` and the newest ``recent`` tokens (default: half of the capacity that the sinks leave) stay whatever the
-    policy says. Policies that look at attention see the mean over heads and layers: where the papers let every head
-    or layer evict for itself, one set of tokens is kept here.
+    Args:
+        model: A decoder of `transformers` that attends to all earlier tokens.
+        capacity: The most tokens of a row that stay after a pass.
+        policy: The name of a policy, its YAML mapping or the object; the default policy of the scorer if None.
+        scorer: A trained scorer of this model's token ids, or the folder of its run; needed by policies that read
+            scores.
+        sinks: How many of the first tokens always stay.
+        recent: How many of the newest tokens always stay; half of the capacity that the sinks leave if None.
+        positions: ``kept`` leaves each token its position. ``compact`` moves the tokens together, by rotating their
+            keys, whenever new tokens would pass the positions that the model was trained for.
+        storage: ``full`` stores keys and values as the model computes them. ``int8`` stores them in 8 bits, with an
+            error of at most 1/510 of the range of their slot and head.
 
-    Raises `ValueError` for a model that cannot work, a capacity without room for the guards, a missing scorer, one
-    of another tokenizer or without the signals that the policy weighs.
+    Raises:
+        ValueError: The model cannot work with evicted slots, the capacity has no room for the guards, or the scorer is
+            missing, of another tokenizer or without the signals that the policy weighs.
     """
 
     layers: Any
@@ -138,7 +66,7 @@ class VQMemCache(Cache):
     def __init__(
         self,
         model: Any,
-        capacity: int | Any,  # what is of another type gets an error of our own
+        capacity: int | Any,  # a value of another type gets an error of ours
         policy: str | Mapping[str, Any] | Policy | Any | None = None,
         scorer: ScorerModel | str | PathLike[str] | Any | None = None,
         sinks: int | Any = 4,
@@ -154,21 +82,25 @@ class VQMemCache(Cache):
             raise ValueError(f"storage={storage!r}; use full or int8")
         self._rotation = Rotation(decoder) if positions == "compact" else None
         if recent is None:
-            recent = max(0, whole_number("capacity", capacity) - whole_number("sinks", sinks)) // 2
-        self.model, self.scorer = model, resolve_scorer(scorer, getattr(model, "device", "cpu"))
+            recent = max(0, as_integer("capacity", capacity) - as_integer("sinks", sinks)) // 2
+        self.model = model
+        self.scorer = resolve_scorer(scorer, getattr(model, "device", "cpu"))
         require_vocabulary(self.scorer, decoder)
         self.memory = Memory(capacity, resolve(policy, self.scorer), guard=Guard(sinks, recent))
         require_match(self.memory.policy, self.scorer)
-        self._decoder, self._attention = decoder, attention_layers(decoder)
+        self._decoder = decoder
+        self._attention = attention_layers(decoder)
         self._state: CacheState | None = None
-        self._failed, self._busy, self._thread = False, threading.Lock(), 0
+        self._failed = False
+        self._busy = threading.Lock()
+        self._thread = 0
         super().__init__(layers=[VQMemLayer(storage) for _ in range(layers)])
-        watched = cast(Judge, self.memory.policy).layers(decoder) if "layers" in self.memory.requires else ()
-        self._detach = attach(decoder, self, watched)
+        scored = cast(LayerScorer, self.memory.policy).layers(decoder) if "layers" in self.memory.requires else ()
+        self._detach = attach(decoder, self, scored)
 
     @property
     def positions(self) -> list[list[int]]:
-        """The positions, counted without padding, of the tokens that each row holds."""
+        """The positions, counted without padding, of the tokens that are cached for each row."""
         if self._state is None:
             return []
         slots = self._state.memory.slots
@@ -176,12 +108,12 @@ class VQMemCache(Cache):
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now: keys and values of all layers, and what is known of the slots."""
-        known = self._state.memory.nbytes if self._state else 0
-        return sum(layer.nbytes for layer in self.layers) + known
+        """Bytes in use now: keys and values of all layers, and the bookkeeping of the slots."""
+        bookkeeping = self._state.memory.nbytes if self._state else 0
+        return sum(layer.nbytes for layer in self.layers) + bookkeeping
 
     def __repr__(self) -> str:
-        """The model, how tokens are kept, and what is held now."""
+        """The model, how tokens are kept, and how many are cached now."""
         kept = max(map(len, self.positions), default=0)
         return (
             f"VQMemCache({type(self.model).__name__}, policy={describe(self.memory.policy)}, "
@@ -190,26 +122,26 @@ class VQMemCache(Cache):
         )
 
     def close(self) -> None:
-        """Take the hooks off the model. They also go with the cache itself."""
+        """Remove the hooks from the model. They also go when the cache is collected."""
         self._detach()
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Raises `ValueError`: passes of the model write, see `ForwardPass`."""
+        """Raises `ValueError`: only a `ForwardPass` writes into the layers."""
         raise ValueError(
             "this cache belongs to another model, or was closed; call the model that it was made for (its `model`)"
         )
 
     def begin(self, arguments: dict[str, Any]) -> ForwardPass:
-        """Called before a pass with its arguments, which become those to use; returns what stands for the cache.
+        """Prepare a forward pass: change its ``arguments`` in place, and return what takes the place of the cache.
 
         Raises `ValueError` where the cache and the pass do not fit, before anything has changed.
         """
         if not self._busy.acquire(blocking=False):
             raise ValueError(
-                "a pass of the model through this cache is under way or was interrupted; give each thread a cache of "
-                "its own, or call reset()"
+                "a pass of the model through this cache is under way or was interrupted; give each thread another "
+                "cache, or call reset()"
             )
         try:
             return self._begin(arguments)
@@ -224,32 +156,33 @@ class VQMemCache(Cache):
             )
         refuse_presses(self._attention)
         given = arguments.get("input_ids")
-        self._check_rows(arguments.get("inputs_embeds") if given is None else given)
+        self._check_batch_size(arguments.get("inputs_embeds") if given is None else given)
         tokens, valid = new_tokens(arguments, self.get_seq_length())
-        before = self._state or self._empty(tokens)
+        before = self._state or self._initial_state(tokens)
         if before.placement != placement(self._decoder):
             was, now = (" on ".join(map(str, x)) for x in (before.placement, placement(self._decoder)))
             raise ValueError(
                 f"the model was in {was} when it filled the cache and is in {now} now; move it back, or call reset()"
             )
-        state, turn = self._move_together(before, tokens.shape[1])
-        state, places = self._read(state, tokens, valid)
-        recorder, policy = None, self.memory.policy
+        state, distance = self._compact(before, tokens.shape[1])
+        state, positions = self._append(state, tokens, valid)
+        recorder = None
         if "usage" in self.memory.requires:
+            policy = self.memory.policy
             recorder = AttentionRecorder(policy.queries if isinstance(policy, Observer) else None)
-        run = ForwardPass(self, state, places, valid, recorder)
+        forward = ForwardPass(self, state, positions, valid, recorder)
         if not self.memory.observes:
-            run.choose()
-        self._mask(arguments, before.memory.slots, valid, recorder)
+            forward.choose_slots()
+        self._set_mask(arguments, before.memory.slots, valid, recorder)
         if arguments.get("position_ids") is None or self._rotation is not None:
-            # Without them a model would count padding, and what was moved together.
-            arguments["position_ids"] = places + state.shift[:, None]
-        if turn is not None:
+            # By default a model would count padding, and ignore that positions were compacted.
+            arguments["position_ids"] = positions + state.shift[:, None]
+        if distance is not None:
             for layer in self.layers:
-                layer.turn(self._rotation, turn, before.placement[0])
-        return run
+                layer.rotate(self._rotation, distance, before.placement[0])
+        return forward
 
-    def _mask(
+    def _set_mask(
         self,
         arguments: dict[str, Any],
         slots: Slots,
@@ -257,36 +190,39 @@ class VQMemCache(Cache):
         recorder: AttentionRecorder | None,
     ) -> None:
         """Give a pass the mask that fits the slots, or none where attention needs none."""
-        given, seen = arguments.get("attention_mask"), self.get_seq_length()
-        whole = bool(valid.all()) and bool(slots.valid.all())
-        columns = slots.count == seen and given is not None and given.shape[1] == seen + valid.shape[1]
-        if recorder is None and (whole or columns):
-            if not columns:
+        given = arguments.get("attention_mask")
+        seen = self.get_seq_length()
+        padded = not (valid.all() and slots.valid.all())
+        # Until something is evicted, the slots are the columns of the caller's mask.
+        fits = slots.count == seen and given is not None and given.shape[1] == seen + valid.shape[1]
+        if recorder is None and (fits or not padded):
+            if not fits:
                 arguments["attention_mask"] = None
-            return  # until something is evicted, slots are the columns of the mask given
+            return
         dtype, _ = placement(self._decoder)
         mask = mask_of(slots.valid, valid, text_config(self._decoder)._attn_implementation, dtype)
         arguments["attention_mask"] = mask if recorder is None else RecordingMask.of(mask, recorder)
 
     def end(self, state: CacheState | None) -> None:
-        """Called after a pass with what is known now, or with None where the pass did not end."""
+        """Finish a pass: take over its ``state``, or mark the cache as failed where it is None."""
         if state is None:
             self._failed = True
         else:
             self._state = state
-        if self._busy.locked():  # `reset` may have come between
+        if self._busy.locked():  # not after a `reset` in between
             self._busy.release()
 
     def check_generation(self, input_ids: Tensor, arguments: dict[str, Any]) -> None:
-        """Called where ``generate`` prepares a pass: raise `ValueError` unless the text goes on from what was read."""
-        self._check_rows(input_ids)
+        """Check a pass that ``generate`` prepares. Raises `ValueError` unless the text continues what was read."""
+        self._check_batch_size(input_ids)
         mask, embeds, new = (arguments.get(x) for x in ("attention_mask", "inputs_embeds", "next_sequence_length"))
-        length, seen = (input_ids if embeds is None else embeds).shape[1], self.get_seq_length()
+        length = (input_ids if embeds is None else embeds).shape[1]
+        seen = self.get_seq_length()
         if arguments.get("is_first_iteration") or not seen:
             self._thread = threading.get_ident()
         elif self._thread != threading.get_ident():
             self._failed = True  # the tokens of two texts are mixed
-            raise ValueError("two threads generate with one cache at once; give each a cache of its own")
+            raise ValueError("two threads generate with one cache at once; give each another cache")
         full = new == length - seen or (mask is not None and mask.shape[1] == length)
         if full and length <= seen:
             raise ValueError(
@@ -294,78 +230,85 @@ class VQMemCache(Cache):
                 "text; call reset() or make a new one"
             )
         if arguments.get("use_cache") is False:
-            raise ValueError("use_cache=False reads all tokens anew in every pass; leave it out, or the cache")
+            raise ValueError("use_cache=False reads all tokens again in every pass; leave out use_cache or the cache")
 
-    def _check_rows(self, tokens: Tensor | None) -> None:
+    def _check_batch_size(self, tokens: Tensor | None) -> None:
         if self._state is not None and tokens is not None and len(tokens) != len(self._state.seen):
             raise ValueError(
-                f"the cache holds {len(self._state.seen)} rows but the model was given {len(tokens)}; reset() it"
+                f"the cache has a batch size of {len(self._state.seen)} but the model was given one of {len(tokens)}; "
+                "call reset()"
             )
 
-    def _empty(self, tokens: Int[Tensor, "batch new"]) -> CacheState:
-        none, zero = torch.zeros_like(tokens[:, :0]), torch.zeros_like(tokens[:, 0])
+    def _initial_state(self, tokens: Int[Tensor, "batch new"]) -> CacheState:
+        none = torch.zeros_like(tokens[:, :0])
+        zero = torch.zeros_like(tokens[:, 0])
         scorer = None if self.scorer is None else self.scorer.initial_state(len(tokens))
         return CacheState(self.memory.empty((none, none)), scorer, zero, zero, placement(self._decoder))
 
-    def _move_together(self, state: CacheState, new: int) -> tuple[CacheState, Int[Tensor, "batch slots"] | None]:
-        """Give slots the positions from 0 on, without gaps, if new tokens would pass the limit of the model.
+    def _compact(self, state: CacheState, new: int) -> tuple[CacheState, Int[Tensor, "batch slots"] | None]:
+        """Give slots the positions from 0 on, without gaps, if ``new`` tokens would pass the limit of the model.
 
-        Returns by how much their keys have to be turned, too.
+        Returns the state and the distance by which the keys have to be rotated; None for no rotation.
         """
         slots = state.memory.slots
         limit = None if self._rotation is None else self._rotation.limit
         if limit is None or not slots.count or int((state.seen + state.shift).max()) + new <= limit:
             return state, None
-        places = (slots.valid.cumsum(1) - 1).clamp(min=0)
-        moved = replace(slots, payload=(slots.payload[0], places))
+        positions = (slots.valid.cumsum(1) - 1).clamp(min=0)
+        moved = replace(slots, payload=(slots.payload[0], positions))
         state = replace(state, memory=replace(state.memory, slots=moved), shift=slots.valid.sum(1) - state.seen)
-        return state, places - slots.payload[1]
+        return state, positions - slots.payload[1]
 
-    def _read(
+    def _append(
         self, state: CacheState, tokens: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"]
     ) -> tuple[CacheState, Int[Tensor, "batch new"]]:
-        """Append new tokens, evict nothing yet; returns their positions, too."""
+        """Append new tokens without eviction. Returns the state and the positions of the new tokens."""
         positions = (state.seen[:, None] + valid.cumsum(1) - 1).clamp(min=0)
         scores, scorer = score(self.scorer, tokens, valid, state.scorer)
-        slots, count = state.memory.slots, state.memory.slots.count
+        slots = state.memory.slots
+        count = slots.count
         index = torch.arange(count + tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
         memory = replace(state.memory, slots=replace(slots, payload=(index[:, :count], slots.payload[1])))
         new = (index[:, count:], positions + state.shift[:, None])
         memory = self.memory.append(memory, new, tokens, positions, scores, valid)
         return replace(state, memory=memory, scorer=scorer, seen=state.seen + valid.sum(1)), positions
 
-    def _rows(self, change: Callable[[Tensor], Tensor]) -> None:
+    def _map_batch(self, change: Callable[[Tensor], Tensor]) -> None:
         if self._state is not None:
-            self._state = self._state.rows(change)
+            self._state = self._state.map_batch(change)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Row i becomes what row ``beam_idx[i]`` is."""
+        """Replace row i by row ``beam_idx[i]``."""
         for layer in self.layers:
             layer.reorder_cache(beam_idx)
-        self._rows(lambda x: x.index_select(0, beam_idx.to(x.device)))
+        self._map_batch(lambda x: x.index_select(0, beam_idx.to(x.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Every row ``repeats`` times, side by side."""
+        """Repeat every row ``repeats`` times; its copies are neighbours."""
         super().batch_repeat_interleave(repeats)
-        self._rows(lambda x: x.repeat_interleave(repeats, dim=0))
+        self._map_batch(lambda x: x.repeat_interleave(repeats, dim=0))
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Only the rows at ``indices``."""
+        """Keep the rows at ``indices`` alone."""
         super().batch_select_indices(indices)
-        self._rows(lambda x: x[indices.to(x.device)])
+        self._map_batch(lambda x: x[indices.to(x.device)])
 
     def reset(self) -> None:
-        """Hold nothing, as if new."""
+        """Forget all tokens: the cache is as new."""
         super().reset()
-        self._state, self._failed, self._busy = None, False, threading.Lock()
+        self._state = None
+        self._failed = False
+        self._busy = threading.Lock()
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Forget the last ``-tokens_to_remove`` tokens; above 0, those after the first so many, as in transformers 5.2.
+        """Forget the last ``-tokens_to_remove`` tokens.
 
-        Raises `ValueError` once something was evicted, which cannot come back, and for policies that have already seen
-        the attention of the tokens to forget.
+        A positive number keeps the first so many tokens instead, as in transformers 5.2. Raises `ValueError` once
+        something was evicted, which cannot come back, and for policies that have already seen the attention of the
+        tokens to forget.
         """
-        seen, state = self.get_seq_length(), self._state
+        seen = self.get_seq_length()
+        state = self._state
         count = max(0, seen + tokens_to_remove) if tokens_to_remove <= 0 else tokens_to_remove
         if state is None or count >= seen:
             return
@@ -381,22 +324,17 @@ class VQMemCache(Cache):
             )
         for layer in self.layers:
             layer.truncate(count)
-        state, _ = self._read(self._empty(slots.tokens), slots.tokens[:, :count], slots.valid[:, :count])
+        state, _ = self._append(self._initial_state(slots.tokens), slots.tokens[:, :count], slots.valid[:, :count])
         kept = replace(state.memory.slots, usage=slots.usage[:, :count])
         self._state = replace(state, memory=replace(state.memory, slots=kept))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> VQMemCache:
-        """Another cache of the same model that holds the same, for a prompt that several texts begin with."""
-        memory, guard = self.memory, self.memory.guard
+        """A copy for the same model, for a prompt that several texts begin with."""
+        memory = self.memory
+        guard = memory.guard
         options = (guard.sinks, guard.recent, "compact" if self._rotation else "kept", self.layers[0].storage)
-        twin = VQMemCache(self.model, memory.capacity, memory.policy, self.scorer, *options)
-        twin._state, twin._failed = copy.deepcopy(self._state, memo), self._failed
-        twin.layers = copy.deepcopy(self.layers, memo)
-        return twin
-
-
-def _take(x: Tensor, indices: Int[Tensor, "batch kept"]) -> Tensor:
-    """The slots at ``indices`` of ``[batch, heads, slots, width]``, in memory of their own."""
-    if len(x) == 1:
-        return x.index_select(2, indices[0])
-    return x.take_along_dim(indices[:, None, :, None], dim=2)
+        clone = VQMemCache(self.model, memory.capacity, memory.policy, self.scorer, *options)
+        clone._state = copy.deepcopy(self._state, memo)
+        clone._failed = self._failed
+        clone.layers = copy.deepcopy(self.layers, memo)
+        return clone

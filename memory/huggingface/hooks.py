@@ -1,8 +1,8 @@
-"""Hooks by which a cache for `transformers` takes part in the calls of a model, and what a call tells of its tokens.
+"""Hooks that connect a cache for `transformers` to the forward passes of a model, and the tokens of such a pass.
 
-`transformers` does not tell a cache the token ids and the padding of a pass. So hooks put a pass in the cache's place
-among the arguments of the call: what is being read belongs to that call alone, in any thread and within any other pass.
-Hooks only forward, and nothing of the model is switched.
+`transformers` does not give a cache the token ids and the padding of a pass. Therefore a hook replaces the cache by a
+`ForwardPass` among the arguments of the call. The state of a pass belongs to that call alone, in any thread and within
+any other pass. Hooks pass calls on and change no setting of the model.
 """
 
 from __future__ import annotations
@@ -20,39 +20,40 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from ..scorer import SIGNALS, ScorerModel, reset_rows
+from ..scorer import SIGNALS, ScorerModel, replace_rows
 
 _PREPARE = "prepare_inputs_for_generation"
-_LOCK = threading.RLock()  # a cache may be collected, and its hooks go, while another is being attached
+_LOCK = threading.RLock()  # a cache may be collected and lose its hooks while another is being attached
 
 
 class _Hook:
-    """A function of a cache and of what torch gives a hook; knows the cache weakly."""
+    """A hook that calls ``function`` with the cache and its arguments, and has a weak reference to the cache."""
 
     def __init__(self, cache: Any, function: Callable[..., Any]) -> None:
-        self.cache, self.function = weakref.ref(cache), function
+        self.cache = weakref.ref(cache)
+        self.function = function
 
     def __call__(self, *args: Any) -> Any:
         cache = self.cache()
         return None if cache is None else self.function(cache, *args)
 
-    __call__._torchdynamo_disable = True  # pyright: ignore[reportFunctionMemberAccess] - a compiled model is traced alone
+    __call__._torchdynamo_disable = True  # pyright: ignore[reportFunctionMemberAccess] - the compiler traces the model alone
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """In copies of the model, pickled ones too, a function that does nothing and needs nothing of ours."""
+        """Become a function that does nothing, from the standard library, in copies and pickles of the model."""
         return getattr, (contextlib.nullcontext(), "__exit__")
 
 
 def attach(model: Any, cache: Any, layers: Sequence[nn.Module] = ()) -> Callable[[], Any]:
-    """Let ``cache`` take part in the calls of ``model`` that it is passed to; returns what ends that.
+    """Connect ``cache`` to the forward passes of ``model``; returns a function that disconnects it.
 
-    Before a call ``cache.begin(arguments)`` gives the pass, a `Cache` that stands in the place of ``cache`` in this
-    call; its ``cache`` is ``cache``, and its ``module`` is set here. After each of ``layers`` (attention modules) comes
-    its ``judge`` and after the call its ``finish``, or ``fail`` where the call did not reach its end. The hooks know
-    the cache weakly and go when it does; calls without it are left alone.
+    Before a pass ``cache.begin(arguments)`` returns the forward pass, a `Cache` that replaces ``cache`` in this call;
+    its ``cache`` is ``cache``, and its ``module`` is set here. Hooks call its ``score_layer`` after each of ``layers``
+    (attention modules) and its ``finish`` after the call, or ``fail`` where the call raised an error. The hooks have a
+    weak reference to the cache and go with it; calls without the cache do not change.
 
-    Wrappers, such as those of peft, call the ``forward`` of the model, or a module within: of those the outermost that
-    is called begins the pass.
+    Wrappers, such as those of peft, call the ``forward`` of the model or of a module within. The outermost of these
+    modules that is called begins the pass.
     """
     entries = {id(module): module for module in (model, model.base_model, model.get_decoder())}.values()
     with _LOCK:
@@ -62,7 +63,7 @@ def attach(model: Any, cache: Any, layers: Sequence[nn.Module] = ()) -> Callable
                 module.register_forward_hook(_Hook(cache, _after), with_kwargs=True, always_call=True)
                 for module in entries
             ),
-            *(layer.register_forward_hook(_Hook(cache, _beside), with_kwargs=True) for layer in layers),
+            *(layer.register_forward_hook(_Hook(cache, _after_layer), with_kwargs=True) for layer in layers),
         ]
         if not isinstance(vars(model).get(_PREPARE), _GenerationCheck):
             setattr(model, _PREPARE, _GenerationCheck(getattr(model, _PREPARE)))
@@ -73,56 +74,56 @@ def _detach(model: Callable[[], Any], handles: Sequence[Any]) -> None:
     with _LOCK:
         for handle in handles:
             handle.remove()
-        kept = model()
-        if kept is None or any(isinstance(hook, _Hook) for hook in kept._forward_pre_hooks.values()):
+        alive = model()
+        if alive is None or any(isinstance(hook, _Hook) for hook in alive._forward_pre_hooks.values()):
             return
-        if isinstance(vars(kept).get(_PREPARE), _GenerationCheck):
-            delattr(kept, _PREPARE)
+        if isinstance(vars(alive).get(_PREPARE), _GenerationCheck):
+            delattr(alive, _PREPARE)
 
 
 def _before(cache: Any, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if not any(value is cache for value in (*args, *kwargs.values())):
         return None
-    named = dict(zip(_names(type(module)), args, strict=False)) | kwargs
-    place = next(name for name, value in named.items() if value is cache)
-    named[place] = cache.begin(named)
-    named[place].module = module
-    return (), named
+    arguments = dict(zip(_parameters(type(module)), args, strict=False)) | kwargs
+    name = next(name for name, value in arguments.items() if value is cache)
+    arguments[name] = cache.begin(arguments)
+    arguments[name].module = module
+    return (), arguments
 
 
 def _after(cache: Any, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-    run = _pass(cache, kwargs)
-    if run is None or run.module is not module:
+    forward = _forward_pass(cache, kwargs)
+    if forward is None or forward.module is not module:
         return None
     if output is None:
-        return run.fail()
-    run.finish()
+        return forward.fail()
+    forward.finish()
     if isinstance(output, tuple):
-        return tuple(cache if value is run else value for value in output)
-    for name in [name for name, value in output.items() if value is run]:
+        return tuple(cache if value is forward else value for value in output)
+    for name in [name for name, value in output.items() if value is forward]:
         output[name] = cache
     return output
 
 
-def _beside(cache: Any, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-    run = _pass(cache, kwargs)
-    if run is not None:
-        run.judge(layer, kwargs, output[1])
+def _after_layer(cache: Any, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    forward = _forward_pass(cache, kwargs)
+    if forward is not None:
+        forward.score_layer(layer, kwargs, output[1])
 
 
-def _pass(cache: Any, kwargs: dict[str, Any]) -> Any:
-    """The pass through ``cache`` among the arguments of a call."""
+def _forward_pass(cache: Any, kwargs: dict[str, Any]) -> Any:
+    """The forward pass through ``cache`` among the arguments of a call; None if there is none."""
     return next((x for x in kwargs.values() if isinstance(x, Cache) and getattr(x, "cache", None) is cache), None)
 
 
 @functools.cache
-def _names(kind: type[nn.Module]) -> list[str]:
-    """The names of the arguments by place."""
+def _parameters(kind: type[nn.Module]) -> list[str]:
+    """The names of the parameters of ``forward``, in order."""
     return list(inspect.signature(kind.forward).parameters)[1:]
 
 
 class _GenerationCheck:
-    """What ``generate`` asks of a model before every pass, with a look at what becomes of a cache there."""
+    """The model's ``prepare_inputs_for_generation``, with checks of the cache before and after it."""
 
     def __init__(self, prepare: Callable[..., dict[str, Any]]) -> None:
         functools.update_wrapper(self, prepare)  # `generate` reads the signature
@@ -135,26 +136,29 @@ class _GenerationCheck:
         inputs = self.prepare(input_ids, *args, **kwargs)
         if cache is not None and not any(value is cache for value in inputs.values()):
             raise ValueError(
-                f"generate leaves the cache out of a pass over {input_ids.shape[1]} tokens, so that nothing would be "
-                "bounded (models with two sets of rotary factors do so where the text passes "
+                f"generate leaves the cache out of a pass over {input_ids.shape[1]} tokens, which would then be "
+                "unbounded (models with two sets of rotary factors do so where the text passes "
                 "original_max_position_embeddings); keep prompt and answer below that, or call the model yourself"
             )
         return inputs
 
     def __reduce__(self) -> Any:
-        """In copies of the model, pickled ones too, its method."""
+        """Become the plain method in copies and pickles of the model."""
         return self.prepare.__reduce__()
 
 
-def new_tokens(named: dict[str, Any], seen: int) -> tuple[Tensor, Bool[Tensor, "batch new"]]:
-    """Token ids of a pass (-1 where it was given embeddings) and which of them are no padding.
+def new_tokens(arguments: dict[str, Any], seen: int) -> tuple[Tensor, Bool[Tensor, "batch new"]]:
+    """The new tokens of a forward pass, ``seen`` tokens after the start: their ids, and False where they are padding.
 
-    Raises `ValueError` where there are none, and for a mask that does not say which: not 2-D, or of a wrong length.
+    Ids are -1 where the pass has embeddings instead. Raises `ValueError` where there are no tokens, and for a mask that
+    is not 2-D or has a wrong shape.
     """
-    ids, embeds, mask = (named.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
+    ids, embeds, mask = (arguments.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
     if ids is None:
         if embeds is None:
-            raise ValueError("the model was called without input_ids; the cache needs them, by name or first in place")
+            raise ValueError(
+                "the model was called without input_ids; the cache needs them, by name or as the first argument"
+            )
         ids = torch.full(embeds.shape[:2], -1, device=embeds.device)
     batch, time = ids.shape
     if not time:
@@ -163,7 +167,7 @@ def new_tokens(named: dict[str, Any], seen: int) -> tuple[Tensor, Bool[Tensor, "
         return ids, torch.ones_like(ids, dtype=torch.bool)
     if mask.ndim != 2 or mask.shape[0] != batch or mask.shape[1] not in (time, seen + time):
         raise ValueError(
-            f"attention_mask has the shape {list(mask.shape)}; give the cache a 2-D one of {batch} rows over all "
+            f"attention_mask has the shape {list(mask.shape)}; give the cache a 2-D one of batch size {batch} over all "
             f"{seen + time} tokens so far, or none where nothing is padding"
         )
     return ids, mask[:, -time:].to(ids.device).bool()
@@ -172,12 +176,22 @@ def new_tokens(named: dict[str, Any], seen: int) -> tuple[Tensor, Bool[Tensor, "
 def score(
     scorer: ScorerModel | None, tokens: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"], state: Any
 ) -> tuple[Float[Tensor, "batch new signal"], Any]:
-    """Scores of new tokens, zeros without a scorer. Padding gets zeros, and a row's scorer does not read it.
+    """Score new tokens. Padding gets zeros and does not change the scorer's state.
 
-    So do ids past the scorer's ``vocab_size``: a model whose embedding is padded may generate what its tokenizer, by
-    which the scorer was trained, does not have.
+    Ids of the scorer's ``vocab_size`` and above count as padding: a model with a padded embedding may generate ids that
+    the tokenizer, with which the scorer was trained, does not have.
 
-    Raises `ValueError` where a scorer has no token ids to read.
+    Args:
+        scorer: The scorer; None gives zeros.
+        tokens: Token ids, -1 where the pass has embeddings.
+        valid: False for padding.
+        state: The state of the scorer before these tokens.
+
+    Returns:
+        The scores in nats, and the scorer's state after the tokens.
+
+    Raises:
+        ValueError: There is a scorer, but there are no token ids.
     """
     if scorer is None:
         return torch.zeros(*tokens.shape, len(SIGNALS), device=tokens.device), None
@@ -193,5 +207,5 @@ def score(
         rows = real[:, 0]
         scores, after = scorer.score(ids, state)
         parts.append(scores * rows[:, None, None])
-        state = reset_rows(state, after, rows)
+        state = replace_rows(state, after, rows)
     return torch.cat(parts, dim=1), state

@@ -1,4 +1,4 @@
-"""Keys and values in 8 bits, each slot and head with a scale of its own, as one tensor that is cut like any other."""
+"""Keys and values in 8 bits, with a scale for each slot and head, in one tensor that is indexed like any other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TAIL = 8
 
 
 def pack(x: Float[Tensor, "batch heads slots width"]) -> UInt8[Tensor, "batch heads slots bytes"]:
-    """Codes from 0 to 255 between the lowest and the highest value of each slot and head, and what they mean."""
+    """Quantise each slot and head to 256 levels between its lowest and highest value; the scale follows the codes."""
     wide = x.detach().float()
     low, high = wide.aminmax(dim=-1, keepdim=True)
     step = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).tiny)
@@ -22,6 +22,6 @@ def pack(x: Float[Tensor, "batch heads slots width"]) -> UInt8[Tensor, "batch he
 def unpack(
     packed: UInt8[Tensor, "batch heads slots bytes"], dtype: torch.dtype
 ) -> Float[Tensor, "batch heads slots width"]:
-    """The values, off by half a step at most: 1/510 of the way from lowest to highest (and ``dtype``'s own)."""
+    """The values, with an error of at most half a step (1/510 of the range) and the rounding of ``dtype``."""
     low, step = packed[..., -_TAIL:].contiguous().view(torch.float32).unbind(-1)
     return (packed[..., :-_TAIL].float() * step[..., None] + low[..., None]).to(dtype)

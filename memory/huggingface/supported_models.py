@@ -1,4 +1,4 @@
-"""Which pretrained models a cache with evicted slots works for, and why the others are refused."""
+"""Which pretrained models a cache with evicted slots supports, and why it refuses the others."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 MASKED = ("sdpa", "eager")
-"""The attention implementations that take a mask of any form."""
+"""The attention implementations that take any mask."""
 
 
 def unwrap(model: Any) -> Any:
     """The `transformers` model within the wrappers of peft, ``torch.compile`` and data-parallel training.
 
-    Raises `ValueError` for a wrapper that puts tokens or a cache of its own into every pass (prompt learning).
+    Raises `ValueError` for a wrapper that adds tokens or another cache to every pass (prompt learning).
     """
     while isinstance(model, nn.Module):
         peft: Any = getattr(model, "active_peft_config", None)
         if peft is not None and peft.is_prompt_learning:
             raise ValueError(
-                f"{type(model).__name__} with {peft.peft_type.name} puts tokens or a cache of its own into every pass; "
+                f"{type(model).__name__} with {peft.peft_type.name} adds tokens or another cache to every pass; "
                 "use an adapter that changes weights, such as LoRA"
             )
         parts = dict(model.named_children())
@@ -36,7 +36,7 @@ def unwrap(model: Any) -> Any:
 
 
 def placement(model: Any) -> tuple[torch.dtype, torch.device]:
-    """The type and the device of the weights, by the first that are floating point."""
+    """The type and the device of the first floating-point weights."""
     return next((x.dtype, x.device) for x in model.parameters() if x.is_floating_point())
 
 
@@ -46,21 +46,21 @@ def attention_layers(model: Any) -> list[Any]:
 
 
 def refuse_presses(layers: Sequence[nn.Module]) -> None:
-    """Raise `ValueError` if a press of kvpress is on a model whose cache evicts already."""
+    """Raise `ValueError` if a press of kvpress is active on a model whose cache evicts already."""
     for hook in (hook for layer in layers for hook in layer._forward_hooks.values()):
         kinds = inspect.getmro(type(getattr(hook, "__self__", hook)))
         names = {getattr(hook, "__module__", None) or "", *(kind.__module__ for kind in kinds)}
         if any(name.split(".")[0] == "kvpress" for name in names):
             raise ValueError(
-                "a press of kvpress is on the model, which would evict from this cache besides its policy; leave the "
+                "a press of kvpress is on the model and would evict from this cache besides its policy; leave the "
                 "press's `with`, or give it to the cache: policy=PressPolicy(press)"
             )
 
 
 def count_layers(model: Any) -> int:
-    """How many layers of ``model`` (a `transformers` decoder) hold keys and values.
+    """How many layers of ``model`` (a `transformers` decoder) have keys and values.
 
-    Raises `ValueError`, naming the reason, for a model whose layers or positions do not allow slots to be left out.
+    Raises `ValueError`, with the reason, for a model whose layers or positions do not work with evicted slots.
     """
     name = type(model).__name__
     config = getattr(model, "config", None)
@@ -78,25 +78,23 @@ def text_config(model: Any) -> Any:
 
 
 def _reason(model: Any, config: Any, text: Any) -> str | None:
-    """Why ``model`` cannot work, None if it can."""
+    """Why the cache does not support ``model``; None if it does."""
     if config.is_encoder_decoder:
-        return "is an encoder-decoder, whose cache holds the encoder's keys too"
+        return "is an encoder-decoder, whose cache has the encoder's keys too"
     supports = getattr(model, "_supports_default_dynamic_cache", None)
     if supports is None:
         return "cannot generate (it has no head, or is no decoder)"
     if not supports():
-        return "carries a recurrent state or a cache of its own kind, which has no slots to evict"
+        return "carries a recurrent state or another kind of cache, which has no slots to evict"
     if _has_alibi(text):
         return "biases attention by distance between columns (ALiBi), which evicted slots would shift"
-    if "local" in getattr(
-        text, "attention_layers", ()
-    ):  # GPT-Neo, whose windows count columns out of the cache's sight
+    if "local" in getattr(text, "attention_layers", ()):  # GPT-Neo, whose windows count columns without the cache
         return "has layers with local attention, whose windows evicted slots would shift"
     kinds = {type(layer).__name__ for layer in DynamicCache(config=config).layers if type(layer) is not DynamicLayer}
     if kinds:
         return f"has layers that do not attend to all earlier tokens ({', '.join(sorted(kinds))})"
     if "position_ids" not in inspect.signature(model.forward).parameters:
-        return "takes no position_ids, so that new tokens cannot be told where they stand"
+        return "takes no position_ids, so that new tokens cannot get their positions"
     return None
 
 

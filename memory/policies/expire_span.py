@@ -1,4 +1,4 @@
-"""Keep each token for a span that its scores foretell (Expire-Span, with given weights)."""
+"""Keep each token for a span that its scores predict (Expire-Span, with given weights)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Policy:
     """priority = max_span · sigmoid(bias + w · signals) - age: Sukhbaatar et al., Expire-Span (arXiv:2105.06548).
 
     ``surprise``, ``rarity``, ``gain`` are the weights w, on running standard deviations. The paper's span has this form
-    but reads the token's hidden state, by weights that each layer learns through a mask that fades; here they are given
-    (fitted elsewhere, or set), one span serves all layers, and what goes at the capacity is what expires first or has
-    been expired for longest, not all that has expired.
+    but reads the token's hidden state, and each layer learns its weights through a soft mask. Here the weights are
+    given, one span serves all layers, and at the capacity the slot goes that expires first or expired longest ago; the
+    paper drops all expired slots.
     """
 
     surprise: float = 1.0
@@ -29,13 +29,13 @@ class Policy:
     gain: float = 0.0
     """Weight of the gain."""
     bias: float = 0.0
-    """What is added to the weighed signals: 0 gives an average token half of the longest span."""
+    """Added to the weighted signals: 0 gives an average token half of the longest span."""
     max_span: float = 1024.0
     """The longest span, in tokens."""
     requires: ClassVar[tuple[str, ...]] = ("scores",)
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` where no span could be."""
+        """Raise `ValueError` for a longest span of no tokens."""
         if self.max_span <= 0:
             raise ValueError(f"max_span={self.max_span}; a span must be above 0 tokens")
 

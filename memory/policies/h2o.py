@@ -1,4 +1,4 @@
-"""Keep what has received most attention so far (H2O, heavy hitters)."""
+"""Keep the tokens that have received most attention so far (H2O, heavy hitters)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..slots import Slots
 class Policy:
     """Accumulated attention: Zhang et al., H2O (arXiv:2306.14048).
 
-    The paper's half of newest tokens is the guard ``recent`` here, and one set of tokens serves all layers and heads,
-    where the paper lets every head keep its own.
+    The guard ``recent`` takes the place of the paper's half of newest tokens. One set of tokens serves all layers and
+    heads; in the paper every head keeps a different set.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("usage",)

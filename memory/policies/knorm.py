@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..policy import Seen
+from ..policy import ForwardStats
 from ..slots import Slots
 
 
@@ -17,19 +17,19 @@ from ..slots import Slots
 class Policy:
     """Low key norm goes with high attention: Devoto et al. (arXiv:2406.11430).
 
-    The norm is averaged over heads and layers, where the paper lets every head keep its own tokens.
+    The norm is averaged over heads and layers; in the paper every head keeps a different set of tokens.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("norms",)
     queries: ClassVar[int | None] = None
 
-    def observe(self, usage: Float[Tensor, "batch slots"], seen: Seen) -> Float[Tensor, "batch slots"]:
+    def observe(self, usage: Float[Tensor, "batch slots"], stats: ForwardStats) -> Float[Tensor, "batch slots"]:
         """The norm of each slot's key."""
-        if seen.norms is None:
+        if stats.norms is None:
             return usage
-        held = usage.shape[1] - seen.norms.shape[1]
-        return torch.cat([usage[:, :held], seen.norms.to(usage.dtype)], dim=1)
+        cached = usage.shape[1] - stats.norms.shape[1]
+        return torch.cat([usage[:, :cached], stats.norms.to(usage.dtype)], dim=1)
 
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
-        """Shorter is higher."""
+        """The shorter the key, the higher."""
         return -slots.usage

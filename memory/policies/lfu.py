@@ -1,4 +1,4 @@
-"""Keep what was attended to most often (Attendre's LFA)."""
+"""Keep the tokens that were attended to most often (Attendre's LFA)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..policy import Seen, attended, weights_of
+from ..policy import ForwardStats, attended, valid_weights
 from ..slots import Slots
 
 
@@ -16,8 +16,9 @@ from ..slots import Slots
 class Policy:
     """Least frequently attended goes first: Yang and Hua, Attendre (arXiv:2401.04881).
 
-    A query attends to the ``top`` slots (default 16) that receive most of its attention, averaged over heads and
-    layers; the paper, which retrieves the top slots of each head, uses those. Among equals the newer stays.
+    A query attends to the ``top`` slots that receive most of its attention, averaged over heads and layers; the paper
+    retrieves the top slots of each head and uses those. Among equals the newer
+    stays.
     """
 
     top: int = 16
@@ -26,13 +27,13 @@ class Policy:
     queries: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` where nothing would ever be attended to."""
+        """Raise `ValueError` where a query would attend to no slot."""
         if self.top < 1:
             raise ValueError(f"top={self.top}; a query must attend to at least 1 slot")
 
-    def observe(self, usage: Float[Tensor, "batch slots"], seen: Seen) -> Float[Tensor, "batch slots"]:
+    def observe(self, usage: Float[Tensor, "batch slots"], stats: ForwardStats) -> Float[Tensor, "batch slots"]:
         """How many queries attended to the slot."""
-        return usage + attended(weights_of(seen), self.top).sum(dim=1)
+        return usage + attended(valid_weights(stats), self.top).sum(dim=1)
 
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
         """The number of queries that attended to it."""

@@ -1,4 +1,4 @@
-"""Keep what was attended to last (Attendre's LRA)."""
+"""Keep the tokens that were attended to last (Attendre's LRA)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..policy import Seen, attended, weights_of
+from ..policy import ForwardStats, attended, valid_weights
 from ..slots import Slots
 
 
@@ -17,8 +17,9 @@ from ..slots import Slots
 class Policy:
     """Least recently attended goes first: Yang and Hua, Attendre (arXiv:2401.04881).
 
-    A query attends to the ``top`` slots (default 16) that receive most of its attention, averaged over heads and
-    layers; the paper, which retrieves the top slots of each head, uses those. Writing a slot counts as attending to it.
+    A query attends to the ``top`` slots that receive most of its attention, averaged over heads and layers; the paper
+    retrieves the top slots of each head and uses those. Writing a slot counts as
+    attending to it.
     """
 
     top: int = 16
@@ -27,14 +28,14 @@ class Policy:
     queries: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` where nothing would ever be attended to."""
+        """Raise `ValueError` where a query would attend to no slot."""
         if self.top < 1:
             raise ValueError(f"top={self.top}; a query must attend to at least 1 slot")
 
-    def observe(self, usage: Float[Tensor, "batch slots"], seen: Seen) -> Float[Tensor, "batch slots"]:
+    def observe(self, usage: Float[Tensor, "batch slots"], stats: ForwardStats) -> Float[Tensor, "batch slots"]:
         """The position after that of the last query that attended to the slot; 0 for none."""
-        weights = weights_of(seen)
-        after = seen.positions[:, -weights.shape[1] :, None] + 1
+        weights = valid_weights(stats)
+        after = stats.positions[:, -weights.shape[1] :, None] + 1
         times = torch.where(attended(weights, self.top), after, 0).amax(dim=1)
         return torch.maximum(usage, times.to(usage.dtype))
 

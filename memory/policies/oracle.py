@@ -1,4 +1,4 @@
-"""Keep what will come again soonest: looks ahead, so for analysis alone; recipes refuse it."""
+"""Keep the tokens that come again soonest: it looks ahead and is for analysis alone; recipes refuse it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from ..slots import Slots
 
 @dataclass(frozen=True)
 class Policy:
-    """Belady's optimal replacement (IBM Systems Journal 5, 1966), a token being used when it is read again.
+    """Belady's optimal replacement (IBM Systems Journal 5, 1966); a token is used when it is read again.
 
-    ``text`` is the whole document, token ids from position 0 on; every row reads this document. Tokens that never come
-    again go first, the older before the newer; without a text that is all of them. An upper bound for policies that
-    guess which tokens will recur, not one for attention, which uses tokens for more than that.
+    ``text`` is the full document, token ids from position 0 on; every row reads this document. Tokens that never come
+    again go first, the older before the newer; without a text that is all tokens. It is an upper bound for policies
+    that predict which tokens recur, not for attention, which uses tokens for more than that.
     """
 
     text: tuple[int, ...] = ()
-    """The token ids of the whole document."""
+    """The token ids of the full document."""
     requires: ClassVar[tuple[str, ...]] = ("future",)
 
     def __post_init__(self) -> None:
-        """Take ids from a list or a tensor too."""
+        """Convert ids from a list or a tensor."""
         object.__setattr__(self, "text", tuple(int(token) for token in self.text))
 
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
-        """Minus the tokens until the slot's token is next read, in float64, which tells all distances apart."""
-        places, length = _places(self.text).to(now.device), len(self.text)
+        """Minus the tokens until the slot's token is next read, in float64, which keeps all distances distinct."""
+        places = _places(self.text).to(now.device)
+        length = len(self.text)
         here = slots.tokens * (length + 1) + now[:, None].clamp(max=length)
         index = torch.searchsorted(places, here)
         following = places[index.clamp(max=length)]

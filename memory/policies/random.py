@@ -1,4 +1,4 @@
-"""Keep tokens at random, drawn anew at every eviction (the control)."""
+"""Keep tokens at random, by a new draw at every eviction (the control)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _MASK = (1 << 31) - 1
 
 @dataclass(frozen=True)
 class Policy:
-    """Uniformly random priorities from ``seed`` (default 0).
+    """Uniformly random priorities from ``seed``.
 
-    They are a hash of seed, position, token and time, not draws from a generator: the same stream is treated the same
-    in any batch, on any device and after any resumption.
+    They are a hash of seed, position, token and time, not draws from a generator: the same stream gets the same
+    priorities in any batch, on any device and after any resumption.
     """
 
     seed: int = 0
-    """Another seed, other priorities."""
+    """The seed of the priorities."""
     requires: ClassVar[tuple[str, ...]] = ()
 
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:

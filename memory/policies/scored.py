@@ -13,7 +13,7 @@ from ..policy import age, smooth
 from ..slots import Slots
 
 _LAST = 1e6
-"""More than any priority: what is subtracted from slots that go before all others."""
+"""More than any priority: subtracted from the priority of slots that go before all others."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Policy:
     ``surprise``, ``rarity``, ``gain`` are the weights w (default: surprise alone). ``scale`` is f: ``raw`` nats,
     ``log`` (of nats, floored at ``floor``; the sum is then a product of powers), or ``standardised`` (running standard
     deviations). ``age`` is g: ``log``, ``linear`` or ``half_life`` (1 - 2^(-age / half_life)); the latter two are in
-    units of ``half_life`` tokens. A token that a newer slot holds too is worth ``copies`` less. ``window`` (odd, in
-    tokens) averages what tokens are worth over neighbours, so that spans stay together. Tokens whose w · f is below
-    ``admit`` when written go before all others.
+    units of ``half_life`` tokens. The importance w · f falls by ``copies`` if a newer slot has the same token, and is
+    averaged over ``window`` neighbours (odd, in tokens), so that spans stay together. Tokens whose w · f is below
+    ``admit`` go before all others.
     """
 
     surprise: float = 1.0
@@ -35,7 +35,7 @@ class Policy:
     gain: float = 0.0
     """Weight of the gain."""
     scale: Literal["raw", "log", "standardised"] = "standardised"
-    """What is weighed: ``raw`` nats, their ``log``, or running standard deviations."""
+    """The scale of the signals: ``raw`` nats, their ``log``, or running standard deviations."""
     age: Literal["log", "linear", "half_life"] = "log"
     """How the penalty grows with the age in tokens."""
     age_weight: float = 1.0
@@ -45,11 +45,11 @@ class Policy:
     floor: float = 0.01
     """Least nats for ``log``."""
     window: int = 1
-    """Tokens, an odd number, over which what tokens are worth is averaged; 1 for none."""
+    """Tokens, an odd number, over which the importance is averaged; 1 for none."""
     admit: float | None = None
-    """Tokens whose weighed signals are below this go before all others; null admits all."""
+    """Tokens whose weighted signals are below this go before all others; null admits all."""
     copies: float = 0.0
-    """What is taken from tokens that a newer slot holds too; 100 lets them go before all others."""
+    """Subtracted from the importance of tokens that a newer slot has too; 100 lets them go before all others."""
     requires: ClassVar[tuple[str, ...]] = ("scores",)
 
     def __post_init__(self) -> None:
@@ -61,15 +61,15 @@ class Policy:
 
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
         """The formula above."""
-        weighed = self._weighed(slots)
-        worth = weighed - self.copies * _has_newer_copy(slots) if self.copies else weighed
-        priority = smooth(worth, slots, self.window) - self.age_weight * self._age(age(slots, now).float())
+        weighted = self._weighted(slots)
+        importance = weighted - self.copies * _has_newer_copy(slots) if self.copies else weighted
+        priority = smooth(importance, slots, self.window) - self.age_weight * self._age(age(slots, now).float())
         if self.admit is None:
             return priority
         # In float64, so that the order among those that go first is not rounded away.
-        return priority.double() - _LAST * (weighed < self.admit)
+        return priority.double() - _LAST * (weighted < self.admit)
 
-    def _weighed(self, slots: Slots) -> Float[Tensor, "batch slots"]:
+    def _weighted(self, slots: Slots) -> Float[Tensor, "batch slots"]:
         signals = slots.standard if self.scale == "standardised" else slots.scores
         if self.scale == "log":
             signals = signals.clamp(min=self.floor).log()
@@ -83,7 +83,7 @@ class Policy:
 
 
 def _has_newer_copy(slots: Slots) -> Bool[Tensor, "batch slots"]:
-    """Whether a valid slot further on has the same token, which pooled slots (-1) do not have."""
+    """Whether a valid slot further on has the same token; pooled slots (-1) have none."""
     tokens = torch.where(slots.valid, slots.tokens, -1)
     order = slots.positions.argsort(dim=1, stable=True)
     order = order.gather(1, tokens.gather(1, order).argsort(dim=1, stable=True))

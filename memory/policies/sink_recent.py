@@ -16,11 +16,11 @@ from ..slots import Slots
 class Policy:
     """Attention sinks and a recent window: Xiao et al., StreamingLLM (arXiv:2309.17453).
 
-    ``sinks`` (tokens, default 4) are kept at the start. Unlike the paper, tokens keep their true positions.
+    The first ``sinks`` tokens stay. Unlike in the paper, tokens keep their true positions.
     """
 
     sinks: int = 4
-    """Tokens that are kept at the start."""
+    """First tokens that stay."""
     requires: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Keep what the last few tokens attend to, and what stands beside it (SnapKV)."""
+"""Keep the tokens that the last few tokens attend to, and their neighbours (SnapKV)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..policy import Seen, smooth, weights_of
+from ..policy import ForwardStats, smooth, valid_weights
 from ..slots import Slots
 
 
@@ -16,17 +16,17 @@ from ..slots import Slots
 class Policy:
     """Attention from an observation window: Li et al., SnapKV (arXiv:2404.14469).
 
-    The attention of the last ``window`` tokens (default 32) is summed, then averaged over ``kernel`` neighbours (odd,
-    default 7; counted in tokens). The paper compresses a prompt once, for every head by itself, and keeps the window:
-    here one set of tokens serves all layers and heads, and the guard ``recent`` keeps the newest. When fewer than
-    ``window`` tokens are read at a time, as in decoding, the sum so far fades by their share of the window, for a slot
-    remembers one number and not which query paid it.
+    The attention of the last ``window`` tokens is summed, then averaged over ``kernel`` neighbours (odd, in tokens).
+    The paper compresses a prompt once, for every head by itself, and keeps the window. Here one set of tokens serves
+    all layers and heads, and the guard ``recent`` keeps the newest. When fewer than ``window`` tokens are read at a
+    time, as in decoding, the sum so far decays by their share of the window, because a slot stores one number and not
+    the attention of each query.
     """
 
     window: int = 32
     """Newest tokens whose attention decides."""
     kernel: int = 7
-    """Tokens, an odd number, over which that attention is averaged; 1 for none."""
+    """Tokens, an odd number, over which the attention is averaged; 1 for none."""
     requires: ClassVar[tuple[str, ...]] = ("usage",)
 
     def __post_init__(self) -> None:
@@ -38,15 +38,15 @@ class Policy:
 
     @property
     def queries(self) -> int | None:
-        """The window alone."""
+        """The size of the window."""
         return self.window
 
-    def observe(self, usage: Float[Tensor, "batch slots"], seen: Seen) -> Float[Tensor, "batch slots"]:
-        """The sum over the window."""
-        weights = weights_of(seen)[:, -self.window :]
-        read = seen.valid[:, -weights.shape[1] :].sum(dim=1, keepdim=True)
+    def observe(self, usage: Float[Tensor, "batch slots"], stats: ForwardStats) -> Float[Tensor, "batch slots"]:
+        """The attention summed over the window."""
+        weights = valid_weights(stats)[:, -self.window :]
+        read = stats.valid[:, -weights.shape[1] :].sum(dim=1, keepdim=True)
         return usage * (1 - read / self.window) + weights.sum(dim=1)
 
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
-        """The mean of that over neighbours."""
+        """The mean of the usage over neighbours."""
         return smooth(slots.usage, slots, self.kernel)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from ...memory.slots import Growing, Slots
+from ...memory.slots import SlotBuffer, Slots
 from ...schema import coerce
 from ..loss import Loss
 from ..memory_transformer import MemoryTransformer, TransformerConfig
@@ -208,7 +208,7 @@ class UnitSpeaker(nn.Module):
         last, unit = torch.full_like(lengths, self.start), torch.full_like(lengths, -1)
         symbols, none = torch.arange(self.units + 1, device=letters.device), letters[:, :0]
         payload = self.transformer.empty_payload(len(letters), "keys_values")
-        before, steps = Growing.begin(Slots.unjudged(payload, none, none), letters.shape[1]), []
+        before, steps = SlotBuffer.from_slots(Slots.without_scores(payload, none, none), letters.shape[1]), []
         while bool((place < lengths).any()):
             position = torch.full_like(lengths, len(steps))[:, None]
             frame = self.said(last[:, None]) + _at(context, place[:, None])

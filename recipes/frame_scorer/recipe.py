@@ -32,7 +32,7 @@ from ..engine.run_dir import claim, identity, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
 from ..lm.corpus import Batch, Passage, TrainingLoader, spread, sweep
-from ..lm.language_model import reset_rows
+from ..lm.language_model import replace_rows
 
 BESIDE = ("out", "device", "dtype", "eval_clips")
 """Keys that say where a run is made and what is shown of it, not what it is."""
@@ -141,7 +141,7 @@ class FrameScorerTask:
 
     def step(self, batch: Batch, state: State) -> tuple[Loss, State]:
         """One segment; rows whose passage begins start from the empty state."""
-        state = reset_rows(state, self.scorer.initial_state(self.rows), batch.fresh)
+        state = replace_rows(state, self.scorer.initial_state(self.rows), batch.fresh)
         loss, state = self.scorer.training_step(self.table[batch.tokens], state, batch.valid)
         return Loss(loss.value, loss.metrics | {"tokens": float(batch.valid.sum())}), state
 

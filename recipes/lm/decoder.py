@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from ...memory.bank import Memory
 from ...memory.bank import State as MemoryState
-from ...memory.policy import Seen
+from ...memory.policy import ForwardStats
 from ...memory.scorer import ScorerModel
-from ...memory.slots import Growing, Slots, concatenate
+from ...memory.slots import SlotBuffer, Slots, concatenate
 from .language_model import LanguageModel, Strategy
 
 Remember = Literal["hidden", "keys_values"]
@@ -22,10 +22,10 @@ Remember = Literal["hidden", "keys_values"]
 
 @dataclass(frozen=True)
 class Reading:
-    """What is carried from token to token: memory, the segment so far, not yet judged by it, and the scorer's state."""
+    """What is carried from token to token: memory, the segment in progress (no scores yet), and the scorer's state."""
 
     memory: MemoryState
-    seen: Growing
+    seen: SlotBuffer
     """What the next token can see: the slots of memory, then those of the segment."""
     usage: Float[Tensor, "batch segment"]
     """Of the segment's slots, for the policies that take note of what is attended to."""
@@ -59,7 +59,7 @@ class Reader:
         """Nothing read yet of so many streams that are read side by side."""
         empty = self.memory.empty(self.model.transformer.empty_payload(rows, self.remember))
         last = torch.full((rows,), -1, device=empty.slots.valid.device)
-        seen = Growing.begin(empty.slots, self.segment)
+        seen = SlotBuffer.from_slots(empty.slots, self.segment)
         return Reading(empty, seen, empty.slots.usage, self.scorer.initial_state(rows), 0, last)
 
     @torch.no_grad()
@@ -97,26 +97,28 @@ class Reader:
         )
         if self.memory.observes:
             valid = torch.ones_like(tokens, dtype=torch.bool)
-            after = self._note(after, Seen(positions, valid, output.weights, output.norms))
+            after = self._note(after, ForwardStats(positions, valid, output.weights, output.norms))
         elif output.usage is not None:
-            after = replace(after, memory=after.memory.use(output.usage[:, : -reading.usage.shape[1] or None]))
+            after = replace(
+                after, memory=after.memory.add_attention(output.usage[:, : -reading.usage.shape[1] or None])
+            )
         return output.logits[:, -1], self._take_in(after)
 
-    def _note(self, reading: Reading, seen: Seen) -> Reading:
+    def _note(self, reading: Reading, stats: ForwardStats) -> Reading:
         """Show the policy what reading the newest tokens of the segment showed of memory and segment."""
         held, count = reading.memory, reading.memory.slots.count
-        noted = self.memory.observe(replace(held, slots=concatenate(held.slots, reading.segment)), seen)
+        noted = self.memory.observe(replace(held, slots=concatenate(held.slots, reading.segment)), stats)
         usage = noted.slots.usage
         held = replace(held, slots=replace(held.slots, usage=usage[:, :count]), pooled=noted.pooled)
         return replace(reading, memory=held, usage=usage[:, count:])
 
     def _take_in(self, reading: Reading) -> Reading:
-        """Let the memory judge the segment, once it is full."""
+        """Write the segment to the memory once it is full."""
         if reading.usage.shape[1] < self.segment:
             return reading
         segment = reading.segment
         scores, scorer = self.scorer.score(segment.tokens, reading.scorer)
-        squeezer = self.model.squeezer(self.strategy)
+        compressor = self.model.compressor(self.strategy)
         written = self.memory.write(
             reading.memory,
             segment.payload,
@@ -124,10 +126,10 @@ class Reader:
             segment.positions,
             scores,
             segment.valid,
-            squeezer,
+            compressor,
             usage=segment.usage,
         )
-        seen = Growing.begin(written.state.read(), self.segment)
+        seen = SlotBuffer.from_slots(written.state.read(), self.segment)
         return replace(reading, memory=written.state, seen=seen, usage=segment.usage[:, :0], scorer=scorer)
 
 
@@ -144,5 +146,5 @@ def make_reader(
     Where the compression is one that was trained on hidden states, it remembers those.
     """
     if remember is None:
-        remember = "hidden" if memory.compression.room(memory.capacity) else "keys_values"
+        remember = "hidden" if memory.compression.compressed_capacity(memory.capacity) else "keys_values"
     return Reader(model, scorer, segment, strategy, memory, remember)

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...artifacts import load_model
-from ...memory.bank import Memory, Written
+from ...memory.bank import Memory, WriteResult
 from ...memory.bank import State as MemoryState
 from ...memory.compressor import Compression
-from ...memory.policy import Guard, Policy, Seen, require_signals
-from ...memory.scorer import SIGNALS, ScorerModel, reset_rows
+from ...memory.policy import ForwardStats, Guard, Policy, require_signals
+from ...memory.scorer import SIGNALS, ScorerModel, replace_rows
 from ...models.loss import Loss
 from ...models.memory_transformer import MemoryTransformer, Output, TransformerConfig, reconstruction_loss
 from ...registry import UnknownNameError, build
@@ -98,12 +98,12 @@ class LanguageModel(nn.Module):
         learned = [s.compression.build(config.layers, config.dim) for s in choices]
         self.places = {s.name: i for i, s in enumerate(choices) if list(learned[i].parameters())}
         # By number: a module's name may hold no dot, a strategy's may.
-        self.squeezers = nn.ModuleDict({str(i): learned[i] for i in self.places.values()})
+        self.compressors = nn.ModuleDict({str(i): learned[i] for i in self.places.values()})
 
-    def squeezer(self, strategy: Strategy) -> nn.Module | None:
+    def compressor(self, strategy: Strategy) -> nn.Module | None:
         """The learned part of ``strategy``, if it has one."""
         place = self.places.get(strategy.name)
-        return None if place is None else self.squeezers[str(place)]
+        return None if place is None else self.compressors[str(place)]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class LanguageModelTask:
         self.module: Any = module
         self.scorer, self.schedule, self.rows = scorer, schedule, rows
         self.unmarked, self.alter = unmarked, alter
-        # Under a mixed schedule every slot is scored: a later memory may judge what an earlier one wrote.
+        # Under a mixed schedule every slot is scored: a later memory may need the scores of an earlier one.
         self.scored = module.transformer.config.score_bias or any(
             "scores" in strategy.policy.requires for strategy in schedule.strategies
         )
@@ -152,9 +152,9 @@ class LanguageModelTask:
         strategy, memory = self.schedule.at(int(state.step))
         if self.alter is not None:
             batch = batch._replace(tokens=self.alter(batch.tokens))
-        learned = self.module.squeezer(strategy)
+        learned = self.module.compressor(strategy)
         scores, scorer = score_segment(self.scorer, batch, state.scorer, self.scored)
-        held = _detach(memory.fit(state.memory.forget(batch.fresh), batch.positions[:, 0], learned).state)
+        held = _detach(memory.evict_to_capacity(state.memory.forget(batch.fresh), batch.positions[:, 0], learned).state)
         output = self.module.transformer(
             batch.tokens,
             batch.positions,
@@ -167,10 +167,10 @@ class LanguageModelTask:
         loss = (losses * weights.flatten()).sum() / weights.sum().clamp(min=1)
         metrics = {"nll": loss.detach(), "tokens": batch.valid.sum()}
         written = write_segment(memory, held, output, batch, scores, learned)
-        if learned is not None and written.squeezed.count:
+        if learned is not None and written.compressed.count:
             hidden = output.payload[0].detach()
-            squeeze = reconstruction_loss(self.module.transformer, hidden, written.evicted, written.squeezed)
-            loss, metrics["reconstruction"] = loss + squeeze, squeeze.detach()
+            reconstruction = reconstruction_loss(self.module.transformer, hidden, written.evicted, written.compressed)
+            loss, metrics["reconstruction"] = loss + reconstruction, reconstruction.detach()
         return Loss(loss, {name: float(x) for name, x in metrics.items()}), TaskState(
             state.step + 1, scorer, _detach(written.state)
         )
@@ -178,14 +178,14 @@ class LanguageModelTask:
 
 def write_segment(
     memory: Memory, state: MemoryState, output: Output, batch: Batch, scores: Tensor, learned: nn.Module | None
-) -> Written:
+) -> WriteResult:
     """Remember what reading a segment gave, and show the policy the attention if it asks; gradients stop here."""
-    payload, seen = tuple(x.detach() for x in output.payload), None
+    payload, stats = tuple(x.detach() for x in output.payload), None
     if memory.observes:
-        seen = Seen(batch.positions, batch.valid, output.weights, output.norms)
+        stats = ForwardStats(batch.positions, batch.valid, output.weights, output.norms)
     elif output.usage is not None:
-        state = state.use(output.usage)
-    return memory.write(state, payload, batch.tokens, batch.positions, scores, batch.valid, learned, seen)
+        state = state.add_attention(output.usage)
+    return memory.write(state, payload, batch.tokens, batch.positions, scores, batch.valid, learned, stats)
 
 
 def score_segment(
@@ -194,7 +194,7 @@ def score_segment(
     """Scores of a segment, with the scorer's state emptied where a passage begins; zeros where nobody wants them."""
     if not wanted:
         return torch.zeros(*batch.tokens.shape, len(SIGNALS), device=batch.tokens.device), state
-    return scorer.score(batch.tokens, reset_rows(state, scorer.initial_state(len(batch.fresh)), batch.fresh))
+    return scorer.score(batch.tokens, replace_rows(state, scorer.initial_state(len(batch.fresh)), batch.fresh))
 
 
 def _detach(state: MemoryState) -> MemoryState:
@@ -268,7 +268,7 @@ def _read_segment(
     output = model.transformer(
         batch.tokens, batch.positions, state.read(), previous=batch.previous, need=memory.requires
     )
-    written = write_segment(memory, state, output, batch, scores, model.squeezer(strategy))
+    written = write_segment(memory, state, output, batch, scores, model.compressor(strategy))
     nll = F.cross_entropy(output.logits.transpose(1, 2).float(), batch.targets, reduction="none")
     return written.state, nll.cpu(), (output.logits.argmax(-1) == batch.targets).cpu()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ...memory.scorer import reset_rows
+from ...memory.scorer import replace_rows
 from ...models.loss import Loss
 from ...models.scorers.base import TrainableScorer
 from .corpus import Batch
@@ -26,6 +26,6 @@ class ScorerTask:
 
     def step(self, batch: Batch, state: Any) -> tuple[Loss, Any]:
         """One segment; rows whose passage begins start from the empty state."""
-        state = reset_rows(state, self.scorer.initial_state(self.rows), batch.fresh)
+        state = replace_rows(state, self.scorer.initial_state(self.rows), batch.fresh)
         loss, state = self.scorer.training_step(batch.tokens, state, batch.valid)
         return Loss(loss.value, loss.metrics | {"tokens": float(batch.valid.sum())}), state

@@ -1,4 +1,4 @@
-"""What every policy must do, for every policy found by listing the folder, against the oracle in Python lists."""
+"""The contract of policies, for every policy in the folder, against the oracle in Python lists."""
 
 import dataclasses
 
@@ -60,12 +60,12 @@ def as_rows(slots: Slots) -> list[list[naive.Slot]]:
             )
             for i in range(slots.count)
         ]
-        for b in range(slots.batch)
+        for b in range(slots.batch_size)
     ]
 
 
 def one_by_one(policy, row: list[naive.Slot], now: int) -> list[float]:
-    """Priorities of a policy without an oracle of its own, from nothing but the valid slots of one row."""
+    """Priorities of a policy without an oracle, from the valid slots of one row alone."""
     if not row:
         return []
     slots = Slots(
@@ -104,7 +104,7 @@ def test_selection_agrees_with_the_oracle(name, fields, seed, count, keep, sinks
 @pytest.mark.parametrize(("name", "fields"), CASES)
 @given(seed=st.integers(0, 10_000), count=st.integers(2, 12))
 @settings(max_examples=25, deadline=None)
-def test_rows_and_invalid_slots_do_not_matter_to_others(name, fields, seed, count):
+def test_priorities_do_not_depend_on_other_rows_or_invalid_slots(name, fields, seed, count):
     policy = registry.build("policies", {"name": name, **fields})
     slots = random_slots(seed, 4, count)
     now = slots.positions[:, -1] + 1
@@ -120,7 +120,7 @@ def test_rows_and_invalid_slots_do_not_matter_to_others(name, fields, seed, coun
 @pytest.mark.parametrize("name", POLICIES)
 @given(seed=st.integers(0, 10_000), count=st.integers(3, 16), sinks=st.integers(0, 2), recent=st.integers(0, 4))
 @settings(max_examples=25, deadline=None)
-def test_guards_hold_and_order_is_by_position(name, seed, count, sinks, recent):
+def test_guarded_slots_stay_and_order_is_by_position(name, seed, count, sinks, recent):
     policy = registry.build("policies", name)
     slots = random_slots(seed, 2, count)
     now = slots.positions[:, -1] + 1
@@ -128,9 +128,9 @@ def test_guards_hold_and_order_is_by_position(name, seed, count, sinks, recent):
     keep = max(1, int(guarded.sum(1).max()))
     kept = slots.gather(select(slots, policy, keep, now, Guard(sinks, recent)))
     for row in range(2):
-        held = kept.positions[row][kept.valid[row]]
-        assert held.tolist() == sorted(held.tolist())
-        assert set(slots.positions[row][guarded[row]].tolist()) <= set(held.tolist())
+        positions = kept.positions[row][kept.valid[row]]
+        assert positions.tolist() == sorted(positions.tolist())
+        assert set(slots.positions[row][guarded[row]].tolist()) <= set(positions.tolist())
         if not kept.valid[row].all():  # nothing valid leaves while something invalid stays
             assert kept.valid[row].sum() == slots.valid[row].sum()
 

@@ -60,7 +60,7 @@ def test_mean_and_max(how, seed, rate, count):
 @given(seed=st.integers(0, 10**6), rate=st.integers(2, 4), count=st.integers(1, 3))
 @settings(max_examples=15, deadline=None)
 def test_conv(seed, rate, count):
-    """A kernel of its own for each layer, as wide as its stride; invalid slots are zeros."""
+    """A kernel for each layer, as wide as its stride; invalid slots are zeros."""
     slots = some_slots(seed, rate * count)
     compression = Compression("conv", rate)
     learned = compression.build(LAYERS, DIM)
@@ -98,9 +98,9 @@ def test_most_used(seed, rate, count):
         assert pooled.tokens[b][here].tolist() == slots.tokens[b, best].tolist()
 
 
-@pytest.mark.parametrize(("capacity", "share", "room"), [(128, 0.5, 64), (10, 0.25, 2), (7, 0.9, 6), (1, 0.4, 0)])
-def test_share_is_of_the_capacity(capacity, share, room):
-    assert Compression(share=share).room(capacity) == room
+@pytest.mark.parametrize(("capacity", "share", "pooled"), [(128, 0.5, 64), (10, 0.25, 2), (7, 0.9, 6), (1, 0.4, 0)])
+def test_share_is_of_the_capacity(capacity, share, pooled):
+    assert Compression(share=share).compressed_capacity(capacity) == pooled
 
 
 @pytest.mark.parametrize("fields", [{"how": "median"}, {"rate": 1}, {"share": 0.0}, {"share": 1.0}])
@@ -121,7 +121,7 @@ def make_model() -> MemoryTransformer:
     return model
 
 
-def loop_loss(model: MemoryTransformer, hidden, evicted: Slots, squeezed: Slots) -> torch.Tensor:
+def loop_loss(model: MemoryTransformer, hidden, evicted: Slots, compressed: Slots) -> torch.Tensor:
     """Algorithm 2 of arXiv:1911.05507: for each layer, the squared difference of the attention over both."""
     width, total = DIM // HEADS, torch.zeros(())
     for layer, block in enumerate(model.blocks):
@@ -142,8 +142,8 @@ def loop_loss(model: MemoryTransformer, hidden, evicted: Slots, squeezed: Slots)
         squares = []
         for b in range(BATCH):
             for state in hidden[b, :, layer]:
-                if evicted.valid[b].any() and squeezed.valid[b].any():
-                    squares.append((attend(b, state, evicted) - attend(b, state, squeezed)).square().mean())
+                if evicted.valid[b].any() and compressed.valid[b].any():
+                    squares.append((attend(b, state, evicted) - attend(b, state, compressed)).square().mean())
                 else:
                     squares.append(torch.zeros(()))
         total = total + torch.stack(squares).mean()
@@ -155,10 +155,10 @@ def loop_loss(model: MemoryTransformer, hidden, evicted: Slots, squeezed: Slots)
 def test_the_loss_is_the_paper_s(seed, share):
     model, evicted = make_model(), some_slots(seed, 6, share)
     compression = Compression("mean", 3)
-    squeezed = compression.pool(evicted, compression.build(LAYERS, DIM))
+    compressed = compression.pool(evicted, compression.build(LAYERS, DIM))
     hidden = torch.randn(BATCH, 5, LAYERS, DIM, generator=torch.Generator().manual_seed(seed))
-    got = reconstruction_loss(model, hidden, evicted, squeezed)
-    torch.testing.assert_close(got, loop_loss(model, hidden, evicted, squeezed), atol=1e-5, rtol=1e-4)
+    got = reconstruction_loss(model, hidden, evicted, compressed)
+    torch.testing.assert_close(got, loop_loss(model, hidden, evicted, compressed), atol=1e-5, rtol=1e-4)
 
 
 def test_its_gradients_are_the_paper_s_and_reach_the_compression_alone():
@@ -167,9 +167,9 @@ def test_its_gradients_are_the_paper_s_and_reach_the_compression_alone():
     learned = compression.build(LAYERS, DIM)
     hidden = torch.randn(BATCH, 5, LAYERS, DIM, requires_grad=True)
     evicted.payload[0].requires_grad_()
-    squeezed = compression.pool(evicted.detach(), learned)
-    (wanted,) = torch.autograd.grad(loop_loss(model, hidden, evicted, squeezed), learned.weight, retain_graph=True)
-    reconstruction_loss(model, hidden, evicted, squeezed).backward()
+    compressed = compression.pool(evicted.detach(), learned)
+    (wanted,) = torch.autograd.grad(loop_loss(model, hidden, evicted, compressed), learned.weight, retain_graph=True)
+    reconstruction_loss(model, hidden, evicted, compressed).backward()
     torch.testing.assert_close(learned.weight.grad, wanted, atol=1e-6, rtol=1e-4)
     assert wanted.any()
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -181,5 +181,5 @@ def test_the_loss_is_zero_where_nothing_is_lost():
     model, evicted = make_model(), some_slots(5, 6)
     hidden = torch.randn(BATCH, 5, LAYERS, DIM)
     assert float(reconstruction_loss(model, hidden, evicted, evicted)) == 0.0
-    nothing = evicted.without_rows(torch.ones(BATCH, dtype=torch.bool))
+    nothing = evicted.invalidate(torch.ones(BATCH, dtype=torch.bool))
     assert float(reconstruction_loss(model, hidden, nothing, nothing.head(2))) == 0.0

@@ -1,4 +1,4 @@
-"""The cache against a dense pass: the same model over all tokens at once, under a mask that says who saw whom."""
+"""The cache against a dense pass: the same model over all tokens at once, with a mask of what each query saw."""
 
 import contextlib
 import inspect
@@ -24,16 +24,16 @@ CONFIGS = {
 }
 POLICIES = registry.names("policies")
 TEXT = [token % 7 + 1 for token in range(60)]
-"""What the policy that looks ahead is told will be read."""
+"""The text of the policy that looks ahead."""
 CHUNKS = {
-    "whole": [PROMPT, 2] + [1] * (LENGTH - PROMPT - 2),
+    "prefill": [PROMPT, 2] + [1] * (LENGTH - PROMPT - 2),
     "chunks": [7] * 5 + [5],
     "decode": [1] * LENGTH,
 }
 
 
 def make_model(name: str, seed: int = 0, attention: str = "sdpa"):
-    """A tiny random model whose attention is sharp enough to tell tokens apart."""
+    """A tiny random model whose attention is sharp enough to distinguish tokens."""
     torch.manual_seed(seed)
     config = CONFIGS[name]()
     config._attn_implementation = attention
@@ -71,8 +71,8 @@ def read(model, cache, ids, mask, chunks):
     logits, visible, start = [], torch.zeros(*ids.shape, ids.shape[1], dtype=torch.bool), 0
     for size in chunks:
         end = start + size
-        for row, held in enumerate(cache.positions):
-            visible[row, start:end, torch.tensor(held, dtype=torch.long) + first[row]] = True
+        for row, cached in enumerate(cache.positions):
+            visible[row, start:end, torch.tensor(cached, dtype=torch.long) + first[row]] = True
         visible[:, start:end, start:end] |= (
             torch.ones(size, size, dtype=torch.bool).tril() & mask[:, None, start:end].bool()
         )
@@ -103,7 +103,7 @@ def test_logits_equal_a_dense_pass_under_the_same_mask(model, policy, chunks):
 
 
 def lists(cache, ids, scores, weights, norms, mask, chunks) -> list[list[int]]:
-    """The positions that one row holds after each chunk, by the oracle in lists, from what a dense pass showed."""
+    """The positions that are cached for one row after each chunk, by the oracle in lists and from a dense pass."""
     policy, guard = cache.memory.policy, cache.memory.guard
     name = type(policy).__module__.split(".")[-1]
     observe = naive.OBSERVATIONS.get(name, lambda policy, usage, queries: usage)
@@ -140,26 +140,26 @@ def standardised(seen: list[float], score: float) -> float:
 
 @pytest.mark.parametrize("chunks", CHUNKS)
 @pytest.mark.parametrize("policy", [name for name in POLICIES if name in naive.PRIORITIES and name != "random"])
-def test_what_is_kept_agrees_with_lists_that_see_dense_attention(policy, chunks):
-    """The attention and keys are those of a whole pass in eager mode: nothing of the cache makes them."""
+def test_kept_tokens_agree_with_lists_and_dense_attention(policy, chunks):
+    """The attention and keys are those of a full pass in eager mode, without the cache."""
     fields = {"lru": {"top": 3}, "lfu": {"top": 3}, "snapkv": {"window": 5, "kernel": 3}, "oracle": {"text": TEXT}}
     model, eager = make_model("qwen2"), make_model("qwen2", attention="eager")
     ids, mask = ragged()
     kept, cache = [], make_cache(model, {"name": policy, **fields.get(policy, {})})
     with recorded(cache, kept):
         _, visible = read(model, cache, ids, mask, CHUNKS[chunks])
-    shown = dense(eager, ids, mask, visible, output_attentions=True)
-    weights = torch.stack(shown.attentions).mean((0, 2))
+    full = dense(eager, ids, mask, visible, output_attentions=True)
+    weights = torch.stack(full.attentions).mean((0, 2))
     norms = key_norms(eager, ids, mask, visible)
     for row in range(ROWS):
         scores = Noise(3).score(ids[row : row + 1, mask[row].bool()], torch.zeros(1, dtype=torch.long))[0][0]
         wanted = lists(cache, ids[row], scores, weights[row], norms[row], mask[row], CHUNKS[chunks])
-        assert [held[row] for held in kept] == wanted
+        assert [positions[row] for positions in kept] == wanted
 
 
 @contextlib.contextmanager
 def recorded(cache, kept: list):
-    """Note in ``kept`` what the cache holds after each pass of its model."""
+    """Append the cached positions to ``kept`` after each pass of the model."""
     handle = cache.model.register_forward_hook(lambda *_: kept.append(cache.positions))
     yield
     handle.remove()
@@ -167,8 +167,8 @@ def recorded(cache, kept: list):
 
 def key_norms(model, ids, mask, visible) -> torch.Tensor:
     """The mean over layers and heads of the norms of the keys that a dense pass makes, ``[row, column]``."""
-    held = transformers.DynamicCache()
+    cache = transformers.DynamicCache()
     with torch.no_grad():
         bias = torch.zeros(visible.shape).masked_fill(~(visible | torch.eye(LENGTH, dtype=torch.bool)), -1e30)[:, None]
-        model(ids, attention_mask=bias, position_ids=(mask.cumsum(1) - 1).clamp(min=0), **{CACHE: held})
-    return torch.stack([layer.keys.norm(dim=-1).mean(1) for layer in held.layers]).mean(0)
+        model(ids, attention_mask=bias, position_ids=(mask.cumsum(1) - 1).clamp(min=0), **{CACHE: cache})
+    return torch.stack([layer.keys.norm(dim=-1).mean(1) for layer in cache.layers]).mean(0)

@@ -1,4 +1,4 @@
-"""What `transformers` asks of its caches, where it applies to one that evicts; docs/kv-cache.md has the list."""
+"""What `transformers` requires of its caches, as far as it applies to one that evicts; see docs/kv-cache.md."""
 
 import copy
 import inspect
@@ -72,11 +72,11 @@ def test_more_padding_on_the_left_changes_nothing(model, policy, capacity):
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("capacity", [ROOMY, TIGHT])
-def test_generation_stops_and_goes_on_from_the_cache_it_returned(model, policy, capacity):
-    whole = generate(model, make_cache(model, policy, capacity), prompt(2), 12)
+def test_generation_continues_from_the_cache_it_returned(model, policy, capacity):
+    wanted = generate(model, make_cache(model, policy, capacity), prompt(2), 12)
     first = generate(model, make_cache(model, policy, capacity), prompt(2), 5, return_dict_in_generate=True)
     assert isinstance(getattr(first, CACHE), VQMemCache)
-    assert torch.equal(generate(model, getattr(first, CACHE), first.sequences, 7), whole)
+    assert torch.equal(generate(model, getattr(first, CACHE), first.sequences, 7), wanted)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -93,7 +93,7 @@ def test_copies_of_a_prompt_serve_several_questions(model, policy):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_beams_change_places(model, policy):
+def test_beams_are_reordered(model, policy):
     out = generate(
         model, make_cache(model, policy), prompt(2), num_beams=3, num_return_sequences=2, return_dict_in_generate=True
     )
@@ -102,8 +102,8 @@ def test_beams_change_places(model, policy):
     assert torch.equal(out.sequences, wanted)
 
 
-def test_what_a_cache_says_of_itself(model):
-    """Lengths are logical: tokens read, without a bound. What is held is `positions` and `nbytes`."""
+def test_lengths_and_sizes_of_the_cache(model):
+    """Lengths count all tokens read, without a bound; `positions` and `nbytes` are of the cached tokens."""
     cache = make_cache(model, "fifo", TIGHT)
     assert not cache.is_initialized
     assert not cache.is_compileable

@@ -1,4 +1,4 @@
-"""`generate` through the cache: as with `DynamicCache` while there is room, and rows that move keep all they had."""
+"""`generate` through the cache: equal to `DynamicCache` while there is room, and rows keep their state when moved."""
 
 import copy
 import inspect
@@ -66,14 +66,14 @@ def generate(model, cache, inputs, tokens: int = 12, **kwargs) -> torch.Tensor:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("policy", ["scored", "h2o", "knorm"])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_an_unfilled_budget_gives_the_tokens_of_dynamic_cache(name, policy, mode):
+def test_within_its_capacity_the_cache_gives_the_tokens_of_dynamic_cache(name, policy, mode):
     model, inputs = make_model(name), prompt()
     wanted = generate(model, transformers.DynamicCache(), inputs, **MODES[mode])
     assert torch.equal(generate(model, make_cache(model, policy, capacity=64), inputs, **MODES[mode]), wanted)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_generation_that_evicts_goes_on_as_single_passes_do(llama, policy):
+def test_generation_that_evicts_equals_single_passes(llama, policy):
     inputs = prompt()
     got = generate(llama, make_cache(llama, policy), inputs)
     ids, mask, cache = inputs["input_ids"], inputs["attention_mask"], make_cache(llama, policy)
@@ -86,8 +86,8 @@ def test_generation_that_evicts_goes_on_as_single_passes_do(llama, policy):
 
 
 @pytest.mark.parametrize("policy", ["scored", "h2o"])
-def test_beams_that_evict_have_the_score_they_are_given(llama, policy):
-    """Reading a beam's tokens alone, pass by pass as it was generated, gives its log-likelihood again."""
+def test_beams_that_evict_have_their_log_likelihood(llama, policy):
+    """Reading the tokens of a beam, pass by pass as they were generated, gives its log-likelihood."""
     inputs = prompt()
     out = generate(
         llama,
@@ -116,7 +116,7 @@ MOVES = {
 
 
 @torch.no_grad()
-def go_on(model, cache, rows: list[int], seed: int) -> tuple[torch.Tensor, list[list[int]]]:
+def continue_with(model, cache, rows: list[int], seed: int) -> tuple[torch.Tensor, list[list[int]]]:
     """Logits of twelve more tokens, which are the same for any rows."""
     ids = torch.randint(1, 50, (1, 12), generator=torch.Generator().manual_seed(seed)).expand(len(rows), -1)
     logits = [model(ids[:, i : i + 4], **{CACHE: cache}).logits for i in range(0, 12, 4)]
@@ -134,28 +134,28 @@ def after_prompt(model, policy: str, rows: list[int]) -> VQMemCache:
 @pytest.mark.parametrize("move", MOVES)
 @given(rows=st.lists(st.integers(0, 2), min_size=1, max_size=4), seed=st.integers(0, 99))
 @settings(max_examples=6, deadline=None)
-def test_rows_that_move_go_on_as_if_they_had_begun_there(llama, policy, move, rows, seed):
+def test_moved_rows_continue_as_if_they_had_started_there(llama, policy, move, rows, seed):
     cache = after_prompt(llama, policy, [0, 1, 2])
     MOVES[move](cache, rows)
-    logits, held = go_on(llama, cache, rows, seed)
-    wanted, kept = go_on(llama, after_prompt(llama, policy, rows), rows, seed)
+    logits, cached = continue_with(llama, cache, rows, seed)
+    wanted, kept = continue_with(llama, after_prompt(llama, policy, rows), rows, seed)
     torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=0)
-    assert held == kept
+    assert cached == kept
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_repeated_rows_and_copies_go_on_alike_and_reset_begins_anew(llama, policy):
+def test_repeated_rows_and_copies_continue_alike_and_reset_starts_again(llama, policy):
     cache = after_prompt(llama, policy, [0, 1, 2])
     twin = copy.deepcopy(cache)
     cache.batch_repeat_interleave(2)
     rows = [0, 0, 1, 1, 2, 2]
-    logits, held = go_on(llama, cache, rows, 1)
-    plain, kept = go_on(llama, twin, [0, 1, 2], 1)
+    logits, cached = continue_with(llama, cache, rows, 1)
+    plain, kept = continue_with(llama, twin, [0, 1, 2], 1)
     torch.testing.assert_close(logits, plain[rows], atol=1e-5, rtol=0)
-    assert held == [kept[row] for row in rows]
+    assert cached == [kept[row] for row in rows]
     cache.reset()
     assert cache.get_seq_length() == 0
     assert cache.nbytes == 0
-    fresh, begun = go_on(llama, cache, [0], 2), go_on(llama, make_cache(llama, policy), [0], 2)
-    assert torch.equal(fresh[0], begun[0])
-    assert fresh[1] == begun[1]
+    reset, new = continue_with(llama, cache, [0], 2), continue_with(llama, make_cache(llama, policy), [0], 2)
+    assert torch.equal(reset[0], new[0])
+    assert reset[1] == new[1]

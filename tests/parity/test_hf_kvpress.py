@@ -1,4 +1,4 @@
-"""kvpress and this cache with each other's scores: what one keeps the other keeps, and the logits are the same."""
+"""kvpress and this cache with each other's scores: both keep the same tokens, and the logits are the same."""
 
 import gc
 import inspect
@@ -53,25 +53,25 @@ def pressed(model, press, tokens, **kwargs):
 
 
 @torch.no_grad()
-def worth(model, press, tokens, **kwargs) -> torch.Tensor:
+def importance(model, press, tokens, **kwargs) -> torch.Tensor:
     with press(model):
         model(tokens, **{CACHE: transformers.DynamicCache()}, **kwargs)
-    return press._worth
+    return press._importance
 
 
 @torch.no_grad()
-def cached(model, cache, tokens):
+def read(model, cache, tokens):
     model(tokens, **{CACHE: cache})
     positions = cache.positions
     return positions, model(ids(3, len(tokens), 9), **{CACHE: cache}).logits
 
 
 def places(model, keys, tokens) -> list[list[list[int]]]:
-    """Which tokens the keys of each layer and head are those of, by comparing with an unpressed cache."""
-    whole = transformers.DynamicCache()
+    """The tokens that the keys of each layer and head belong to, by comparison with an unpressed cache."""
+    full = transformers.DynamicCache()
     with torch.no_grad():
-        model(tokens, **{CACHE: whole})
-    found = [torch.cdist(k[0], layer.keys[0]).argmin(-1) for k, layer in zip(keys, whole.layers, strict=True)]
+        model(tokens, **{CACHE: full})
+    found = [torch.cdist(k[0], layer.keys[0]).argmin(-1) for k, layer in zip(keys, full.layers, strict=True)]
     return [[sorted(head) for head in layer.tolist()] for layer in found]
 
 
@@ -79,7 +79,7 @@ def places(model, keys, tokens) -> list[list[list[int]]]:
 def test_our_press_keeps_what_our_cache_keeps(model, policy):
     press = VQMemPress(RATIO, policy=policy, scorer=Noise(3), sinks=2, recent=3)
     keys, logits = pressed(model, press, ids())
-    kept, wanted = cached(model, VQMemCache(model, KEPT, policy, Noise(3), sinks=2, recent=3), ids())
+    kept, wanted = read(model, VQMemCache(model, KEPT, policy, Noise(3), sinks=2, recent=3), ids())
     assert places(model, keys, ids()) == [[kept[0]] * 2] * 2
     torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=0)
 
@@ -94,14 +94,14 @@ def test_our_press_keeps_the_highest_priorities(model):
     assert places(model, keys, ids())[0][0] == sorted(sorted(range(LENGTH), key=lambda i: -wanted[i])[:KEPT])
 
 
-def test_padding_goes_first_and_rows_are_judged_alone(model):
+def test_padding_goes_first_and_rows_are_scored_alone(model):
     mask = torch.ones(2, LENGTH, dtype=torch.long)
     mask[0, :5] = 0
     press = VQMemPress(RATIO, policy=SCORED, scorer=Noise(3), sinks=2, recent=3)
-    together = worth(model, press, ids(rows=2), attention_mask=mask)
+    together = importance(model, press, ids(rows=2), attention_mask=mask)
     assert (together[0, :5] == -1).all()
     assert (together[mask.bool()] >= 0).all()
-    torch.testing.assert_close(worth(model, press, ids(rows=2)[:1, 5:])[0], together[0, 5:])
+    torch.testing.assert_close(importance(model, press, ids(rows=2)[:1, 5:])[0], together[0, 5:])
 
 
 WRAPPERS = {
@@ -122,15 +122,15 @@ def test_wrappers_of_kvpress_take_our_press(model, wrapper):
     assert logits.isfinite().all()
 
 
-def test_a_press_that_was_not_told_of_the_model_says_so(model):
+def test_a_press_that_does_not_know_the_model_is_an_error(model):
     with pytest.raises(ValueError, match=r"call its post_init_from_model\(model\) first"):
         pressed(model, kvpress.PerLayerCompressionPress(VQMemPress(RATIO, policy="fifo"), [0.5, 0.5]), ids())
 
 
-def test_pieces_of_a_prompt_have_their_own_scores(model):
+def test_pieces_of_a_prompt_get_different_scores(model):
     press = VQMemPress(RATIO, policy=SCORED, scorer=Noise(3), sinks=0)
     keys, _ = pressed(model, kvpress.ChunkPress(press, chunk_length=8), ids())
-    scores = worth(model, press, ids())[0]
+    scores = importance(model, press, ids())[0]
     best = [start + scores[start : start + 8].topk(4).indices for start in (0, 8, 16)]
     assert places(model, keys, ids()) == [[torch.cat(best).sort().values.tolist()] * 2] * 2
 
@@ -161,11 +161,11 @@ def test_the_pipeline_of_kvpress_takes_our_press(model, tokenizer_folder):
     pipeline = kvpress.KVPressTextGenerationPipeline(model=model, tokenizer=tokenizer)
     text, question = "the name of a function is bound in the class", {"question": "what", "max_new_tokens": 4}
     press = VQMemPress(RATIO, policy=SCORED, scorer=Noise(3))
-    read, plain = [], pipeline(text, **question)["answer"]
-    handle = model.model.register_forward_hook(lambda *_: read.append(press._worth))
+    scores, plain = [], pipeline(text, **question)["answer"]
+    handle = model.model.register_forward_hook(lambda *_: scores.append(press._importance))
     assert pipeline(text, **question, press=press)["answer"] != plain
     handle.remove()
-    assert read[0].shape == (1, tokenizer(f"a{text}", return_tensors="pt").input_ids.shape[1])
+    assert scores[0].shape == (1, tokenizer(f"a{text}", return_tensors="pt").input_ids.shape[1])
 
 
 def test_our_press_leaves_nothing_on_the_model_when_it_goes():
@@ -183,7 +183,7 @@ def test_our_press_leaves_nothing_on_the_model_when_it_goes():
     ("kwargs", "named"),
     [
         ({}, "policy scored needs scores"),
-        ({"policy": "h2o"}, "kvpress has presses of its own"),
+        ({"policy": "h2o"}, "use one of kvpress's presses"),
         ({"policy": "fifo", "sinks": -1}, "sinks=-1"),
     ],
 )
@@ -208,7 +208,7 @@ def test_their_press_in_our_cache_keeps_what_kvpress_keeps(press):
     model = llama(layers=1, heads=2, groups=1)
     keys, wanted = pressed(model, PRESSES[press](), ids())
     cache = VQMemCache(model, KEPT, PressPolicy(PRESSES[press]()), sinks=0, recent=0)
-    kept, logits = cached(model, cache, ids())
+    kept, logits = read(model, cache, ids())
     assert places(model, keys, ids()) == [kept]
     torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=0)
 
@@ -216,41 +216,41 @@ def test_their_press_in_our_cache_keeps_what_kvpress_keeps(press):
 def test_heads_and_layers_are_averaged(model):
     """By hand, from the keys of an unpressed cache; in chunks, slots are scored beside new tokens."""
     cache, tokens = VQMemCache(model, KEPT, PressPolicy(kvpress.KnormPress()), sinks=2, recent=3), ids(rows=2)
-    whole = transformers.DynamicCache()
+    full = transformers.DynamicCache()
     with torch.no_grad():
         for chunk in tokens.split(8, dim=1):
             model(chunk, **{CACHE: cache})
-        model(tokens, **{CACHE: whole})
-    first = whole.layers[0].keys.norm(dim=-1).mean(1)  # of layer 0, whose keys do not depend on what was kept
-    held = torch.tensor(cache.positions)
-    torch.testing.assert_close(cache.layers[0].keys.norm(dim=-1).mean(1), first.gather(1, held))
+        model(tokens, **{CACHE: full})
+    first = full.layers[0].keys.norm(dim=-1).mean(1)  # of layer 0, whose keys do not depend on what was kept
+    cached = torch.tensor(cache.positions)
+    torch.testing.assert_close(cache.layers[0].keys.norm(dim=-1).mean(1), first.gather(1, cached))
     both = torch.stack([layer.keys.norm(dim=-1).mean(1) for layer in cache.layers]).mean(0)
     torch.testing.assert_close(cache._state.memory.slots.usage, -both)
-    assert (held[:, :2] == torch.arange(2)).all()
-    assert (held[:, -3:] == torch.arange(LENGTH - 3, LENGTH)).all()
+    assert (cached[:, :2] == torch.arange(2)).all()
+    assert (cached[:, -3:] == torch.arange(LENGTH - 3, LENGTH)).all()
 
 
-def test_a_press_that_cannot_score_says_so_and_other_attention_is_refused(model):
+def test_a_press_that_cannot_score_is_an_error_and_other_attention_is_refused(model):
     cache = VQMemCache(model, KEPT, PressPolicy(kvpress.SnapKVPress(window_size=4)))
     with pytest.raises(ValueError, match="SnapKVPress cannot score a pass over 3 tokens"):
-        cached(model, cache, ids())
+        read(model, cache, ids())
     shape = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     other = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**shape, num_attention_heads=2))
     with pytest.raises(ValueError, match="no way into the attention of GPTNeoXForCausalLM"):
         VQMemCache(other, KEPT, PressPolicy(kvpress.KnormPress()))
 
 
-def test_attention_can_be_watched_where_kvpress_has_wrapped_it(model):
-    """kvpress gives dropout by place; it wraps what is registered when it is imported."""
+def test_attention_can_be_recorded_where_kvpress_has_wrapped_it(model):
+    """kvpress passes dropout by position; it wraps what is registered when it is imported."""
     from kvpress.attention_patch import attention_patch
 
     plain, wrapped = (VQMemCache(model, KEPT, "h2o") for _ in range(2))
-    kept, logits = cached(model, plain, ids())
+    kept, logits = read(model, plain, ids())
     functions, name = transformers.AttentionInterface._global_mapping, "sdpa"
     original = functions[name]
     functions[name] = attention_patch(original)
     try:
-        again, same = cached(model, wrapped, ids())
+        again, same = read(model, wrapped, ids())
     finally:
         functions[name] = original
     assert again == kept

@@ -1,4 +1,4 @@
-"""Positions moved together past the trained length: keys as if written there, and nothing else changes."""
+"""Compact positions past the trained length: keys are as if written there, and nothing else changes."""
 
 import inspect
 
@@ -67,22 +67,22 @@ def test_moving_without_gaps_changes_nothing(model, policy):
 
 @pytest.mark.parametrize("policy", ["scored", "h2o", "random"])
 def test_no_position_passes_the_limit_and_keys_are_as_if_written_there(model, policy):
-    """Each key, turned back by the position the cache gives it, is the key that its layer made before rotation."""
+    """Each key, rotated back by the position in the cache, is the key that its layer computed before rotation."""
     cache, used, raw = make_cache(model, policy, "compact"), [], []
     rotary = next(module for module in model.modules() if hasattr(module, "inv_freq"))
 
-    def note(_, args, kwargs):
+    def record(_, args, kwargs):
         if args[0].ndim == 3:  # hidden states of a pass; the cache gives keys
             used.append(kwargs["position_ids"] if len(args) == 1 else args[1])
 
-    handle = rotary.register_forward_pre_hook(note, with_kwargs=True)
+    handle = rotary.register_forward_pre_hook(record, with_kwargs=True)
     update = cache.layers[1].update
     cache.layers[1].update = lambda k, v, *args, **kwargs: (
-        raw.append(unturned(k, used)) or update(k, v, *args, **kwargs)
+        raw.append(unrotated(k, used)) or update(k, v, *args, **kwargs)
     )
 
-    def unturned(keys, used):
-        return turn(model, rotary, keys, -used[-1].expand(len(keys), -1))
+    def unrotated(keys, used):
+        return rotate(model, rotary, keys, -used[-1].expand(len(keys), -1))
 
     read(model, cache)
     handle.remove()
@@ -91,34 +91,34 @@ def test_no_position_passes_the_limit_and_keys_are_as_if_written_there(model, po
     raw, slots = torch.cat(raw, dim=2), cache._state.memory.slots
     for row in range(3):
         columns = slots.positions[row] + 4 * row
-        wanted = turn(model, rotary, raw[row : row + 1, :, columns], slots.payload[1][row : row + 1])
+        wanted = rotate(model, rotary, raw[row : row + 1, :, columns], slots.payload[1][row : row + 1])
         torch.testing.assert_close(cache.layers[1].keys[row : row + 1], wanted, atol=1e-4, rtol=1e-4)
         places = slots.payload[1][row].tolist()
         assert places == sorted(set(places))  # in order, no two at one place
 
 
-def turn(model, rotary, keys, by):
-    """Keys rotated by the model's angles, written out: halves against each other, the rest as it was."""
+def rotate(model, rotary, keys, by):
+    """Keys rotated by the model's angles, written out: halves against each other, the rest unchanged."""
     angles = by[:, None, :, None].float() * rotary.inv_freq
     cos, sin, half = angles.cos(), angles.sin(), rotary.inv_freq.numel()
     a, b, rest = keys[..., :half], keys[..., half : 2 * half], keys[..., 2 * half :]
     return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
 
 
-def test_models_whose_keys_cannot_be_turned_are_refused():
+def test_models_whose_keys_cannot_be_rotated_are_refused():
     absolute = make_model(
         transformers.GPT2Config(vocab_size=50, n_embd=32, n_layer=1, n_head=2, bos_token_id=1, eos_token_id=1)
     )
-    with pytest.raises(ValueError, match="cannot turn the keys of GPT2LMHeadModel"):
+    with pytest.raises(ValueError, match="cannot rotate the keys of GPT2LMHeadModel"):
         make_cache(absolute, "fifo", "compact")
     rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
-    with pytest.raises(ValueError, match="cannot turn the keys of LlamaForCausalLM"):
+    with pytest.raises(ValueError, match="cannot rotate the keys of LlamaForCausalLM"):
         make_cache(make_model(transformers.LlamaConfig(**SHAPE, rope_parameters=rope)), "fifo", "compact")
     with pytest.raises(ValueError, match="positions='moved'; use kept or compact"):
         make_cache(absolute, "fifo", "moved")
 
 
-def test_generation_goes_on_past_the_limit(model):
+def test_generation_continues_past_the_limit(model):
     ids = text()[0][:1, :10]
     out = model.generate(ids, **{CACHE: make_cache(model, "scored", "compact")}, max_new_tokens=60, do_sample=False)
     assert out.shape[1] >= 11

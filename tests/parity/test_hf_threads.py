@@ -1,4 +1,4 @@
-"""Passes at once: caches of one model in several threads, plain passes beside them, and passes within others."""
+"""Concurrent passes: caches of one model in several threads, passes without a cache, and passes within others."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -42,7 +42,7 @@ def make_cache(model, policy) -> VQMemCache:
 
 
 def generated(model, number: int) -> torch.Tensor:
-    """The ``number``th text, through a cache of its own."""
+    """The ``number``th text, through a new cache."""
     kind = KINDS[number % len(KINDS)]
     cache = transformers.DynamicCache() if kind is None else make_cache(model, kind)
     return model.generate(ids(8 + number % 7, number), past_key_values=cache, max_new_tokens=4, do_sample=False)
@@ -63,8 +63,8 @@ def read(model, cache, *chunks: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("outer", ["fifo", "h2o"])
 @pytest.mark.parametrize("inner", [*KINDS, "no cache"])
-def test_a_pass_within_another_gives_what_each_gives_alone(model, outer, inner):
-    """The inner pass begins and ends while the outer one is between two layers."""
+def test_a_pass_within_another_gives_the_logits_of_each_alone(model, outer, inner):
+    """The inner pass starts and ends while the outer one is between two layers."""
 
     def other():
         return (
@@ -116,7 +116,7 @@ def test_a_pass_through_a_cache_within_a_pass_through_it_is_refused(model):
     cache = make_cache(model, "fifo")
 
     def again(*_):
-        with pytest.raises(ValueError, match=r"under way or was interrupted; give each thread a cache of its own"):
+        with pytest.raises(ValueError, match=r"under way or was interrupted; give each thread another cache"):
             read(model, cache, ids(3))
 
     handle = model.model.layers[0].register_forward_pre_hook(again)
@@ -126,7 +126,7 @@ def test_a_pass_through_a_cache_within_a_pass_through_it_is_refused(model):
 
 
 def test_one_cache_in_two_threads_at_once_is_an_error_in_one_of_them(model):
-    cache, said = make_cache(model, "fifo"), []
+    cache, messages = make_cache(model, "fifo"), []
     begun, refused = threading.Event(), threading.Event()
 
     def second():
@@ -134,7 +134,7 @@ def test_one_cache_in_two_threads_at_once_is_an_error_in_one_of_them(model):
         try:
             read(model, cache, ids(12, 1))
         except ValueError as error:
-            said.append(str(error))
+            messages.append(str(error))
         refused.set()
 
     def wait(*_):
@@ -148,12 +148,12 @@ def test_one_cache_in_two_threads_at_once_is_an_error_in_one_of_them(model):
     thread.join()
     handle.remove()
     assert torch.equal(logits, read(model, make_cache(model, "fifo"), ids(12)))
-    assert len(said) == 1
-    assert "give each thread a cache of its own" in said[0]
+    assert len(messages) == 1
+    assert "give each thread another cache" in messages[0]
 
 
 def test_texts_of_two_threads_are_not_mixed_between_passes(model):
-    """The second prompt is longer than what was read and would go on from it, with the first text's tokens before."""
+    """The second prompt is longer than what was read and would continue the first text."""
     cache = make_cache(model, "fifo")
 
     class Between(transformers.StoppingCriteria):
@@ -173,8 +173,8 @@ def test_texts_of_two_threads_are_not_mixed_between_passes(model):
         read(model, cache, ids(3))
 
 
-def test_an_interrupted_pass_says_so_until_reset(model):
-    """Torch calls no hook after what is no `Exception`, as when a user stops a notebook."""
+def test_an_interrupted_pass_is_an_error_until_reset(model):
+    """Torch calls no hook after a `KeyboardInterrupt`, as when a user stops a notebook."""
     cache = make_cache(model, "h2o")
 
     def stop(*_):

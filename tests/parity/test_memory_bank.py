@@ -28,7 +28,7 @@ POLICIES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A slot and what it carries."""
+    """A slot and its payload."""
 
     slot: naive.Slot
     payload: float
@@ -38,7 +38,7 @@ class Entry:
 class Row:
     """The memory of one row."""
 
-    whole: list[Entry] = field(default_factory=list)
+    uncompressed: list[Entry] = field(default_factory=list)
     pooled: list[Entry] = field(default_factory=list)
     seen: list[list[float]] = field(default_factory=lambda: [[], [], []])
 
@@ -48,13 +48,15 @@ class Row:
                 for past, score in zip(self.seen, entry.slot.scores, strict=True):
                     past.append(score)
             standard = tuple(map(standardised, self.seen, entry.slot.scores))
-            self.whole.append(Entry(replace(entry.slot, standard=standard), entry.payload))
-        self.fit(memory, policy, entries[-1].slot.position + 1)
+            self.uncompressed.append(Entry(replace(entry.slot, standard=standard), entry.payload))
+        self.evict_to_capacity(memory, policy, entries[-1].slot.position + 1)
 
-    def fit(self, memory: Memory, policy: str, now: int) -> None:
+    def evict_to_capacity(self, memory: Memory, policy: str, now: int) -> None:
         rate = memory.compression.rate
-        leave = min(len(self.whole), -(-max(0, len(self.whole) - memory.whole) // rate) * rate)
-        slots = [entry.slot for entry in self.whole]
+        leave = min(
+            len(self.uncompressed), -(-max(0, len(self.uncompressed) - memory.uncompressed_capacity) // rate) * rate
+        )
+        slots = [entry.slot for entry in self.uncompressed]
         keep = naive.select(
             slots,
             memory.policy,
@@ -64,30 +66,32 @@ class Row:
             memory.guard.sinks,
             memory.guard.recent,
         )
-        evicted = [entry for i, entry in enumerate(self.whole) if i not in keep]
-        self.whole = [self.whole[i] for i in keep] if leave else self.whole
-        room = memory.capacity - memory.whole
+        evicted = [entry for i, entry in enumerate(self.uncompressed) if i not in keep]
+        self.uncompressed = [self.uncompressed[i] for i in keep] if leave else self.uncompressed
+        pooled_capacity = memory.capacity - memory.uncompressed_capacity
         self.pooled += [mean(evicted[i : i + rate]) for i in range(0, len(evicted), rate)]
-        if len(self.pooled) > room:  # the newest stay, by the position of their newest token
+        if len(self.pooled) > pooled_capacity:  # the newest stay, by the position of their newest token
             slots = [entry.slot for entry in self.pooled]
-            self.pooled = [self.pooled[i] for i in naive.select(slots, Fifo(), naive.fifo, room, now)]
+            self.pooled = [self.pooled[i] for i in naive.select(slots, Fifo(), naive.fifo, pooled_capacity, now)]
 
     def forget(self) -> None:
-        for part in (self.whole, self.pooled):
+        for part in (self.uncompressed, self.pooled):
             part[:] = [Entry(replace(entry.slot, valid=False), entry.payload) for entry in part]
         self.seen = [[], [], []]
 
-    def use(self, mass: list[float]) -> None:
-        entries = self.pooled + self.whole
-        used = [Entry(replace(e.slot, usage=e.slot.usage + m), e.payload) for e, m in zip(entries, mass, strict=True)]
-        self.pooled, self.whole = used[: len(self.pooled)], used[len(self.pooled) :]
+    def add_attention(self, attention: list[float]) -> None:
+        entries = self.pooled + self.uncompressed
+        used = [
+            Entry(replace(e.slot, usage=e.slot.usage + a), e.payload) for e, a in zip(entries, attention, strict=True)
+        ]
+        self.pooled, self.uncompressed = used[: len(self.pooled)], used[len(self.pooled) :]
 
 
 def standardised(seen: list[float], score: float) -> float:
     """By the mean and the variance so far, the latter as if 16 tokens with variance 1 had come before."""
     average = sum(seen) / max(1, len(seen))
-    spread = sum((x - average) ** 2 for x in seen)
-    return (score - average) / ((spread + 16) / (len(seen) + 16)) ** 0.5
+    deviations = sum((x - average) ** 2 for x in seen)
+    return (score - average) / ((deviations + 16) / (len(seen) + 16)) ** 0.5
 
 
 def mean(group: list[Entry]) -> Entry:
@@ -108,7 +112,7 @@ def compare(state: State, rows: list[Row]) -> None:
     for part in ("slots", "pooled"):
         slots = getattr(state, part)
         for b, row in enumerate(rows):
-            entries = row.whole if part == "slots" else row.pooled
+            entries = row.uncompressed if part == "slots" else row.pooled
             assert slots.count == len(entries)
             entries = [entry for entry in entries if entry.slot.valid]
             here = slots.valid[b]
@@ -167,29 +171,29 @@ def any_memory(draw: random.Random, policy: str, pooled: bool) -> Memory:
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=10, deadline=None)
 def test_dropping_agrees_with_lists(policy, seed):
-    """Padding, documents that end in some rows, usage, and a memory of another size and policy halfway."""
+    """With padding, documents that end in some rows, usage, and a memory of another size and policy halfway."""
     draw = random.Random(seed)
     memory = any_memory(draw, policy, pooled=False)
     state, rows, starts = empty(memory), [Row() for _ in range(BATCH)], [0] * BATCH
     for turn in range(6):
-        fresh = [draw.random() < 0.2 for _ in rows]
-        state = state.forget(torch.tensor(fresh))
+        is_start = [draw.random() < 0.2 for _ in rows]
+        state = state.forget(torch.tensor(is_start))
         for b in range(BATCH):
-            if fresh[b]:
+            if is_start[b]:
                 rows[b].forget()
                 starts[b] = 0
         if turn == 3:
             policy = draw.choice(list(POLICIES))
             memory = any_memory(draw, policy, pooled=False)
-            state = memory.fit(state, torch.tensor(starts)).state
+            state = memory.evict_to_capacity(state, torch.tensor(starts)).state
             for row, start in zip(rows, starts, strict=True):
-                row.fit(memory, policy, start)
-        mass = torch.tensor([[draw.random() for _ in range(state.read().count)] for _ in rows])
-        state = state.use(mass.view(BATCH, -1))
+                row.evict_to_capacity(memory, policy, start)
+        attention = torch.tensor([[draw.random() for _ in range(state.read().count)] for _ in rows])
+        state = state.add_attention(attention.view(BATCH, -1))
         new = segment(draw, starts, draw.randint(1, 9), padding=True)
         state = write(memory, state, new).state
         for b, row in enumerate(rows):
-            row.use(mass[b].tolist() if mass.numel() else [])
+            row.add_attention(attention[b].tolist() if attention.numel() else [])
             row.write(memory, policy, new[b])
             starts[b] += len(new[b])
         compare(state, rows)
@@ -199,7 +203,7 @@ def test_dropping_agrees_with_lists(policy, seed):
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=10, deadline=None)
 def test_pooling_agrees_with_lists(policy, seed):
-    """Whole and pooled slots, and a memory of another size, policy and compression halfway."""
+    """Uncompressed and pooled slots, and a memory of another size, policy and compression halfway."""
     draw = random.Random(seed)
     memory = any_memory(draw, policy, pooled=True)
     state, rows, starts = empty(memory), [Row() for _ in range(BATCH)], [0] * BATCH
@@ -207,9 +211,9 @@ def test_pooling_agrees_with_lists(policy, seed):
         if turn == 3:
             policy = draw.choice(list(POLICIES))
             memory = any_memory(draw, policy, pooled=True)
-            state = memory.fit(state, torch.tensor(starts)).state
+            state = memory.evict_to_capacity(state, torch.tensor(starts)).state
             for row, start in zip(rows, starts, strict=True):
-                row.fit(memory, policy, start)
+                row.evict_to_capacity(memory, policy, start)
             compare(state, rows)
         new = segment(draw, starts, draw.randint(1, 9), padding=False)
         state = write(memory, state, new).state
@@ -221,30 +225,30 @@ def test_pooling_agrees_with_lists(policy, seed):
 
 @given(seed=st.integers(0, 10**6), policy=st.sampled_from(list(POLICIES)))
 @settings(max_examples=20, deadline=None)
-def test_capacity_and_guards_hold_whatever_comes(seed, policy):
+def test_capacity_and_guards_are_never_violated(seed, policy):
     """With padding, ends of documents and pooling, where grouping leaves no unique answer to compare with."""
     draw = random.Random(seed)
     memory = any_memory(draw, policy, pooled=True)
     state, starts = empty(memory), [0] * BATCH
     alive: list[dict[int, float]] = [{} for _ in range(BATCH)]
     for _ in range(8):
-        fresh = [draw.random() < 0.2 for _ in range(BATCH)]
-        state = state.forget(torch.tensor(fresh))
-        starts = [0 if new else start for new, start in zip(fresh, starts, strict=True)]
-        alive = [{} if new else old for new, old in zip(fresh, alive, strict=True)]
+        is_start = [draw.random() < 0.2 for _ in range(BATCH)]
+        state = state.forget(torch.tensor(is_start))
+        starts = [0 if new else start for new, start in zip(is_start, starts, strict=True)]
+        alive = [{} if new else old for new, old in zip(is_start, alive, strict=True)]
         new = segment(draw, starts, draw.randint(1, 9), padding=True)
         state = write(memory, state, new).state
         read = state.read()
         assert read.count <= memory.capacity
-        assert state.slots.count <= memory.whole
+        assert state.slots.count <= memory.uncompressed_capacity
         for b in range(BATCH):
             alive[b] |= {e.slot.position: e.payload for e in new[b] if e.slot.valid}
             starts[b] += len(new[b])
-            held = state.slots.positions[b][state.slots.valid[b]].tolist()
-            assert held == sorted(set(held))
-            assert set(held) <= set(alive[b])
+            cached = state.slots.positions[b][state.slots.valid[b]].tolist()
+            assert cached == sorted(set(cached))
+            assert set(cached) <= set(alive[b])
             sinks, recent = memory.guard.sinks, memory.guard.recent
-            assert {p for p in alive[b] if p < sinks or p >= starts[b] - recent} <= set(held)
+            assert {p for p in alive[b] if p < sinks or p >= starts[b] - recent} <= set(cached)
             assert set(read.positions[b][read.valid[b]].tolist()) <= set(alive[b])
             assert read.payload[0][b].isfinite().all()
             assert not state.pooled.valid[b].any() or state.pooled.payload[0][b].abs().max() <= 2

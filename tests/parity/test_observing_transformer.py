@@ -1,4 +1,4 @@
-"""Policies that look at attention, in the trained memory: what they are shown, and what they keep, against lists."""
+"""Policies that need attention, in the trained memory: their statistics and the slots they keep, against lists."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ def make_model() -> MemoryTransformer:
 
 
 def segment(ids: torch.Tensor, positions: torch.Tensor) -> Batch:
-    """All of it real."""
+    """A batch without padding."""
     real = torch.ones_like(ids, dtype=torch.bool)
     return Batch(ids, ids, positions, real, real.long(), ~real, ids[:, 0], ~real[:, 0])
 
@@ -56,7 +56,7 @@ def test_weights_and_norms_are_those_of_the_heads_and_layers():
 
 @pytest.mark.parametrize("name", OBSERVERS)
 @torch.no_grad()
-def test_what_is_kept_agrees_with_lists(name):
+def test_kept_slots_agree_with_lists(name):
     policy = registry.build("policies", {"name": name, **FIELDS.get(name, {})})
     model, strategy = make_model(), Strategy(name, policy, Drop())
     memory = strategy.memory(CAPACITY, GUARD)
@@ -66,11 +66,11 @@ def test_what_is_kept_agrees_with_lists(name):
         positions = (turn * SEGMENT + torch.arange(SEGMENT)).expand(ROWS, -1)
         batch = segment(ids, positions)
         output = model(ids, positions, state.read(), need=memory.requires)
-        held = state.slots.count
+        cached = state.slots.count
         state = write_segment(memory, state, output, batch, torch.zeros(ROWS, SEGMENT, 3), None).state
         for row, slots in enumerate(rows):
             slots += [naive.Slot(int(ids[row, t]), turn * SEGMENT + t) for t in range(SEGMENT)]
-            none = [0.0] * (held + SEGMENT)
+            none = [0.0] * (cached + SEGMENT)
             queries = [
                 naive.Query(
                     turn * SEGMENT + t,

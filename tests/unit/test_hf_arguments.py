@@ -1,4 +1,4 @@
-"""What a cache takes and refuses when it is made, what it says of itself, and by which names a model takes it."""
+"""The arguments of a cache, its representation, and the names by which a model takes it."""
 
 import inspect
 import json
@@ -47,7 +47,7 @@ def refusal(make, *args, **kwargs) -> str:
     return str(refused.value)
 
 
-NO_NUMBERS = {
+NOT_INTEGERS = {
     "0.25": 0.25,
     "300.7": 300.7,
     "'256'": "256",
@@ -63,15 +63,15 @@ NO_NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("value", NO_NUMBERS.values(), ids=NO_NUMBERS)
-def test_sizes_that_are_no_whole_numbers_are_refused_wherever_they_are_given(model, value):
-    told = " is not a whole number of tokens; give one, such as 256"
-    assert refusal(VQMemCache, model, value, "fifo").endswith(told)
+@pytest.mark.parametrize("value", NOT_INTEGERS.values(), ids=NOT_INTEGERS)
+def test_sizes_that_are_no_integers_are_refused(model, value):
+    message = " is not an integer number of tokens; give one, such as 256"
+    assert refusal(VQMemCache, model, value, "fifo").endswith(message)
     assert refusal(Memory, value).startswith("capacity=")
     for name in ("sinks", "recent"):
         if value is not None or name == "sinks":  # without one, `recent` is half of what is left
             assert refusal(VQMemCache, model, 64, "fifo", **{name: value}).startswith(f"{name}=")
-        assert refusal(Guard, **{name: value}).endswith(told)
+        assert refusal(Guard, **{name: value}).endswith(message)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_sizes_out_of_range_are_refused(model, kwargs, named):
 
 
 @pytest.mark.parametrize("value", [16, 16.0, np.int64(16), np.uint8(16), np.float64(16), torch.tensor(16)])
-def test_whole_numbers_are_taken_from_wherever_they_come(model, value):
+def test_integers_of_any_library_are_taken(model, value):
     memory = VQMemCache(model, value, "fifo", sinks=value / 4 if isinstance(value, float) else 4).memory
     assert (memory.capacity, memory.guard) == (16, Guard(4, 6))
     assert type(memory.capacity) is type(memory.guard.sinks) is int
@@ -110,7 +110,7 @@ def test_whole_numbers_are_taken_from_wherever_they_come(model, value):
         ({"name": 3}, "policy {'name': 3} has no name"),
         ({"name": "scored", "weigth": 1}, "unknown key 'scored.weigth'"),
         ({"name": "scored", "window": "a"}, "scored.window = 'a' is not a whole number"),
-        ("oracle", "policy oracle looks ahead, to show in an analysis what no policy can do better"),
+        ("oracle", "policy oracle looks ahead and gives an upper bound for analyses"),
         (Oracle(), "policy oracle looks ahead"),
     ],
 )
@@ -175,8 +175,8 @@ def test_a_scorer_of_another_vocabulary_is_refused(model, monkeypatch, known, id
     if fits:
         assert VQMemCache(model, 64, scorer=scorer(vocab_size=known)).scorer.vocab_size == known
     else:
-        told = f"the scorer knows {known:,} token ids and LlamaForCausalLM has {ids:,}"
-        assert refusal(VQMemCache, model, 64, scorer=scorer(vocab_size=known)).startswith(told)
+        message = f"the scorer knows {known:,} token ids and LlamaForCausalLM has {ids:,}"
+        assert refusal(VQMemCache, model, 64, scorer=scorer(vocab_size=known)).startswith(message)
 
 
 def test_the_folder_of_a_run_is_its_scorer(model, tmp_path, monkeypatch):
@@ -196,7 +196,7 @@ def test_the_folder_of_a_run_is_its_scorer(model, tmp_path, monkeypatch):
     assert "is damaged or was edited" in refusal(VQMemCache, model, 64, scorer=run)
 
 
-def test_the_run_of_a_frame_scorer_is_told_from_one_of_tokens(model, tmp_path):
+def test_the_run_of_a_frame_scorer_is_refused(model, tmp_path):
     frames = FrameScorer("log_mel", FRAMES)
     save_model(tmp_path / "model", "frame_scorer", frames.fields(), frames)
     (tmp_path / "config.yaml").write_text(dump(FrameConfig()))
@@ -204,10 +204,10 @@ def test_the_run_of_a_frame_scorer_is_told_from_one_of_tokens(model, tmp_path):
     assert "is no scorer, but " in refusal(VQMemCache, model, 64, scorer=tmp_path)
 
 
-def test_it_says_what_it_is_and_holds(model):
+def test_the_representation_has_policy_sizes_and_tokens(model):
     cache = VQMemCache(model, 16, scorer=scorer("reuse"))
-    kept_by = "policy=scored(surprise=0.0, gain=1.0, scale='raw'), capacity=16, sinks=4, recent=6"
-    assert repr(cache) == f"VQMemCache(LlamaForCausalLM, {kept_by}: 0 tokens read, 0 kept, 0 bytes)"
+    settings = "policy=scored(surprise=0.0, gain=1.0, scale='raw'), capacity=16, sinks=4, recent=6"
+    assert repr(cache) == f"VQMemCache(LlamaForCausalLM, {settings}: 0 tokens read, 0 kept, 0 bytes)"
     with torch.no_grad():
         model(torch.arange(40)[None], **{min(NAMES): cache})
     assert repr(cache).endswith(f"recent=6: 40 tokens read, 16 kept, {cache.nbytes:,} bytes)")
@@ -218,7 +218,7 @@ def test_it_says_what_it_is_and_holds(model):
 
 @torch.no_grad()
 @pytest.mark.parametrize("policy", ["fifo", "h2o"])
-def test_a_model_takes_it_by_the_old_name_by_the_new_one_and_by_place(model, policy):
+def test_a_model_takes_it_by_the_old_name_by_the_new_one_and_by_position(model, policy):
     """The new name without a warning; the old one works wherever `transformers` knows it."""
     ids, logits, texts = torch.arange(1, 25)[None], [], []
     for name in ("past_key_values", *NAMES):

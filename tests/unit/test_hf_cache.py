@@ -1,4 +1,4 @@
-"""The cache's edges: what it refuses, what it holds, and what it leaves behind."""
+"""The cache's edges: what it refuses, what it stores, and what it leaves on the model."""
 
 import copy
 import dataclasses
@@ -86,9 +86,9 @@ REASONS = {
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_models_that_cannot_work_are_refused_with_the_reason(what):
-    with pytest.raises(ValueError, match=REASONS[what]) as told:
+    with pytest.raises(ValueError, match=REASONS[what]) as error:
         VQMemCache(REFUSED[what](), 8, "fifo")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_what_is_no_model_is_refused(model):
@@ -121,7 +121,7 @@ def test_by_default_half_of_what_the_sinks_leave_is_recent(model):
 
 
 @pytest.mark.parametrize("policy", ["fifo", "scored", "h2o", "knorm"])
-def test_bytes_stay_within_the_budget_and_one_chunk(model, policy):
+def test_bytes_stay_within_the_capacity_and_one_chunk(model, policy):
     """At every moment: storages are counted inside the pass too, after each layer."""
     cache, most = VQMemCache(model, 16, policy, Noise(0)), []
     handles = [layer.register_forward_hook(lambda *_: most.append(stored(cache))) for layer in model.model.layers]
@@ -130,8 +130,8 @@ def test_bytes_stay_within_the_budget_and_one_chunk(model, policy):
         read(model, cache, ids(3, 5, start))
         assert stored(cache) <= 16 * a_token
     assert max(most) <= (16 + 5) * a_token
-    held = cache.nbytes - 16 * a_token
-    assert held < 3 * 16 * 64 + 300  # what is known of a slot, and the moments
+    bookkeeping = cache.nbytes - 16 * a_token
+    assert bookkeeping < 3 * 16 * 64 + 300  # of each slot, and the moments
     for handle in handles:
         handle.remove()
 
@@ -155,22 +155,22 @@ def test_a_long_prompt_is_evicted_layer_by_layer_where_the_policy_allows(model):
 
 def test_crop_goes_back_until_something_is_evicted(model):
     tokens = ids(2, 9)
-    cache, whole = (VQMemCache(model, 10, "scored", Noise(0)) for _ in range(2))
+    cache, short = (VQMemCache(model, 10, "scored", Noise(0)) for _ in range(2))
     read(model, cache, tokens)
     cache.crop(-3)
     assert cache.get_seq_length() == 6
     cache.crop(0)
     cache.crop(6)
-    read(model, whole, tokens[:, :6])
+    read(model, short, tokens[:, :6])
     more = ids(2, 8, 1)
-    torch.testing.assert_close(read(model, cache, more), read(model, whole, more), atol=1e-5, rtol=0)
-    assert cache.positions == whole.positions
+    torch.testing.assert_close(read(model, cache, more), read(model, short, more), atol=1e-5, rtol=0)
+    assert cache.positions == short.positions
     with pytest.raises(ValueError, match=r"crop\(-1\) cannot go back: 4 tokens were evicted"):
         cache.crop(-1)
-    watched = VQMemCache(model, 10, "h2o")
-    read(model, watched, tokens)
+    observed = VQMemCache(model, 10, "h2o")
+    read(model, observed, tokens)
     with pytest.raises(ValueError, match="attention that the policy has seen"):
-        watched.crop(-1)
+        observed.crop(-1)
 
 
 def test_other_models_and_other_rows_are_refused(model):
@@ -178,7 +178,7 @@ def test_other_models_and_other_rows_are_refused(model):
     with pytest.raises(ValueError, match="belongs to another model"):
         read(llama(), cache, ids())
     read(model, cache, ids(2))
-    with pytest.raises(ValueError, match="holds 2 rows but the model was given 3"):
+    with pytest.raises(ValueError, match="batch size of 2 but the model was given one of 3"):
         read(model, cache, ids(3))
 
 
@@ -188,7 +188,7 @@ def test_masks_that_do_not_fit_are_refused(model, shape):
         read(model, VQMemCache(model, 10, "fifo"), ids(), attention_mask=torch.ones(shape))
 
 
-def test_embeddings_will_do_unless_scores_are_wanted(model):
+def test_embeddings_are_taken_unless_the_policy_needs_scores(model):
     tokens = ids()
     embeds = model.get_input_embeddings()(tokens).detach()
     plain, given = VQMemCache(model, 10, "fifo"), VQMemCache(model, 10, "fifo")
@@ -200,7 +200,7 @@ def test_embeddings_will_do_unless_scores_are_wanted(model):
         model(inputs_embeds=embeds, **{CACHE: VQMemCache(model, 10, "scored", Noise(0))})
 
 
-def test_a_pass_that_fails_spoils_the_cache_until_reset(model):
+def test_a_failed_pass_is_an_error_until_reset(model):
     cache = VQMemCache(model, 10, "h2o")
     read(model, cache, ids())
     implementation = model.config._attn_implementation
@@ -267,14 +267,14 @@ def test_eager_attention_gives_the_same(policy):
 
 @dataclasses.dataclass(frozen=True)
 class ShortKeys:
-    """A policy that does in the layers what `knorm` has done for it."""
+    """`knorm` as a policy that scores each layer itself."""
 
     requires: ClassVar = ("layers",)
 
     def layers(self, model):
         return [layer.self_attn for layer in model.model.layers]
 
-    def judge(self, layer, inputs, keys, values, attention):
+    def score_layer(self, layer, inputs, keys, values, attention):
         assert inputs["hidden_states"].shape[1] <= keys.shape[2]
         return -keys.norm(dim=-1).mean(1)
 
@@ -283,8 +283,8 @@ class ShortKeys:
 
 
 @pytest.mark.parametrize("name", registry.names("scorers"))
-def test_ids_that_the_scorer_does_not_know_are_not_shown_to_it(model, name):
-    """As with a padded embedding: they count for nothing, and those after them are scored as if they were not there."""
+def test_ids_that_the_scorer_does_not_know_are_kept_from_it(model, name):
+    """As with a padded embedding: they get zeros, and the tokens after them are scored as if they were not there."""
     torch.manual_seed(0)
     scorer, tokens = registry.build("scorers", name).build(40), ids() % 40
     known = VQMemCache(model, 20, "scored", scorer)
@@ -298,7 +298,7 @@ def test_ids_that_the_scorer_does_not_know_are_not_shown_to_it(model, name):
     assert scores.any()
 
 
-def test_a_policy_may_look_into_the_layers(model):
+def test_a_policy_may_score_layers(model):
     inside, outside = VQMemCache(model, 10, ShortKeys()), VQMemCache(model, 10, "knorm")
     for start in range(4):
         torch.testing.assert_close(read(model, inside, ids(2, 6, start)), read(model, outside, ids(2, 6, start)))
@@ -307,11 +307,11 @@ def test_a_policy_may_look_into_the_layers(model):
     read(model, inside, ids(2, 6, 9))
     read(model, twin, ids(2, 6, 9))
     assert twin.positions == inside.positions
-    held = [layer.self_attn._forward_hooks for layer in model.model.layers]
-    assert all(held)
+    hooks = [layer.self_attn._forward_hooks for layer in model.model.layers]
+    assert all(hooks)
     inside.close()
     twin.close()
-    assert not any(held)
+    assert not any(hooks)
 
 
 def test_the_trained_memory_refuses_a_policy_that_looks_into_layers():
@@ -329,5 +329,5 @@ def test_only_the_cache_imports_transformers():
 
 def test_without_transformers_the_extra_is_named():
     code = "import sys; sys.modules['transformers'] = None; import vqmem.memory.huggingface.cache"
-    told = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True).stderr
-    assert "vqmem.memory.huggingface.cache needs transformers; run `pip install 'vqmem[hf]'`" in told
+    message = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True).stderr
+    assert "vqmem.memory.huggingface.cache needs transformers; run `pip install 'vqmem[hf]'`" in message

@@ -1,4 +1,4 @@
-"""Slots in 8 bits: within the stated bound however long they are held, and cut, moved and copied like any others."""
+"""Slots in 8 bits: within the stated bound however long they are cached, and cut, moved and copied like others."""
 
 import copy
 import inspect
@@ -42,7 +42,7 @@ def read(model, cache, seeds, rows: int = 2) -> torch.Tensor:
 
 
 def reach(x: torch.Tensor) -> torch.Tensor:
-    """The largest error allowed of each slot and head."""
+    """The largest error that each slot and head may have."""
     low, high = x.float().aminmax(dim=-1, keepdim=True)
     return (high - low) * BOUND + 1e-6 * x.float().abs().amax(-1, keepdim=True) + 1e-30
 
@@ -61,18 +61,18 @@ def test_values_come_back_within_the_bound(seed, scale, shift, half):
 
 
 @pytest.mark.parametrize("policy", ["scored", "fifo", "knorm"])
-def test_keys_do_not_drift_however_long_they_are_held(model, policy):
-    """In layer 0, whose keys depend on the tokens alone, against a cache that holds them whole."""
-    cache, whole = make_cache(model, policy), make_cache(model, policy, "full")
+def test_keys_do_not_drift_however_long_they_are_cached(model, policy):
+    """In layer 0, whose keys depend on the tokens alone, against a cache in full precision."""
+    cache, full = make_cache(model, policy), make_cache(model, policy, "full")
     for seed in range(6):
-        torch.testing.assert_close(read(model, cache, [seed]), read(model, whole, [seed]), atol=0.05, rtol=0)
+        torch.testing.assert_close(read(model, cache, [seed]), read(model, full, [seed]), atol=0.05, rtol=0)
         if policy != "knorm":  # sees the keys of layer 1 too, which what was read has changed
-            assert cache.positions == whole.positions
-            held, true = cache.layers[0].read(torch.float32), (whole.layers[0].keys, whole.layers[0].values)
-            assert all(((x - y).abs() <= reach(y)).all() for x, y in zip(held, true, strict=True))
+            assert cache.positions == full.positions
+            stored, exact = cache.layers[0].read(torch.float32), (full.layers[0].keys, full.layers[0].values)
+            assert all(((x - y).abs() <= reach(y)).all() for x, y in zip(stored, exact, strict=True))
 
 
-def test_new_tokens_see_each_other_whole(model):
+def test_new_tokens_see_each_other_in_full_precision(model):
     assert torch.equal(read(model, make_cache(model), [0]), read(model, make_cache(model, storage="full"), [0]))
 
 
@@ -85,7 +85,7 @@ def test_bytes_are_a_byte_a_number_and_eight_a_slot_and_head(model):
 
 
 @pytest.mark.parametrize("policy", ["scored", "h2o"])
-def test_rows_move_and_are_copied_with_all_they_had(model, policy):
+def test_rows_are_moved_and_copied_with_their_state(model, policy):
     cache = make_cache(model, policy)
     read(model, cache, range(3))
     twin = copy.deepcopy(cache)
@@ -100,17 +100,17 @@ def test_rows_move_and_are_copied_with_all_they_had(model, policy):
     assert torch.equal(read(model, cache, [0]), read(model, make_cache(model, policy), [0]))
 
 
-def test_going_back_and_moving_together_work(model):
+def test_crop_and_compact_positions_work(model):
     cache, short = make_cache(model), make_cache(model)
     read(model, cache, [0])
     cache.crop(-2)
     with torch.no_grad():
         model(ids()[:, :4], **{CACHE: short})
     torch.testing.assert_close(read(model, cache, [1]), read(model, short, [1]), atol=1e-5, rtol=0)
-    compact, whole = (make_cache(model, "fifo", storage, positions="compact") for storage in ("int8", "full"))
-    near = read(model, compact, range(12)) - read(model, whole, range(12))  # 72 tokens, past the limit of 40
+    compact, full = (make_cache(model, "fifo", storage, positions="compact") for storage in ("int8", "full"))
+    near = read(model, compact, range(12)) - read(model, full, range(12))  # 72 tokens, past the limit of 40
     assert near.abs().max() < 0.05
-    assert compact.positions == whole.positions
+    assert compact.positions == full.positions
 
 
 def test_other_storages_are_named(model):

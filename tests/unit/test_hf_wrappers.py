@@ -1,4 +1,4 @@
-"""The cache within what users put around a model: wrappers, copies, presses; and what a used cache is asked for."""
+"""The cache with wrappers, copies and presses of a model, and a cache that was used before."""
 
 import copy
 import io
@@ -21,7 +21,7 @@ CONFIGS = {
     "opt": lambda: transformers.OPTConfig(**SHAPE, ffn_dim=48, num_attention_heads=4, word_embed_proj_dim=32),
     "gptj": lambda: transformers.GPTJConfig(vocab_size=50, n_embd=32, n_layer=2, n_head=4, rotary_dim=4),
 }
-WATCHING = ["h2o", "tova", "snapkv", "lru"]
+OBSERVERS = ["h2o", "tova", "snapkv", "lru"]
 
 
 def make_model(name: str = "llama", attention: str = "sdpa"):
@@ -88,7 +88,7 @@ COMPILED = {
 
 
 def check_wrapped(wrap, name: str, policy: str) -> None:
-    """A wrapped model gives what it gives unwrapped, in ``generate`` and when it is called."""
+    """A wrapped model gives the same as without the wrapper, in ``generate`` and when it is called."""
     plain = make_model(name)
     wanted = generate(plain, make_cache(plain, policy), ids())
     wrapped = wrap(make_model())
@@ -98,12 +98,12 @@ def check_wrapped(wrap, name: str, policy: str) -> None:
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("policy", ["fifo", "h2o"])
-def test_wrapped_models_give_what_they_give_unwrapped(wrapper, policy):
+def test_wrapped_models_give_the_same_as_unwrapped(wrapper, policy):
     check_wrapped(WRAPPERS[wrapper], "opt" if "OPT" in wrapper else "llama", policy)
 
 
-def test_compiled_models_give_what_they_give_uncompiled():
-    """In a process of its own, where shapes are not checked: the compiler would trace the checks, for minutes."""
+def test_compiled_models_give_the_same_as_uncompiled():
+    """In another process, where shapes are not checked: the compiler would trace the checks, for minutes."""
     cases = [("torch.compile", "fifo"), ("torch.compile", "h2o"), ("model.compile", "h2o")]
     code = f"import runpy; m = runpy.run_path({__file__!r})\n"
     code += "\n".join(f"m['check_wrapped'](m['COMPILED'][{wrap!r}], 'llama', {policy!r})" for wrap, policy in cases)
@@ -112,12 +112,12 @@ def test_compiled_models_give_what_they_give_uncompiled():
 
 @pytest.mark.parametrize("kind", ["PrefixTuning", "PromptTuning", "PTuning"])
 def test_prompt_learning_is_refused_by_name(model, kind):
-    """It takes away the checks that ``generate`` meets, or brings a cache of its own."""
+    """It removes the checks within ``generate``, or adds another cache."""
     peft = pytest.importorskip("peft", reason="peft is not installed")
     config = {"PTuning": "PromptEncoder"}.get(kind, kind)
     settings = getattr(peft, f"{config}Config")(num_virtual_tokens=3, task_type="CAUSAL_LM")
     tuned = peft.get_peft_model(model, settings)
-    with pytest.raises(ValueError, match=f"with {settings.peft_type.name} puts tokens or a cache of its own into"):
+    with pytest.raises(ValueError, match=f"with {settings.peft_type.name} adds tokens or another cache to"):
         make_cache(tuned)
 
 
@@ -139,10 +139,10 @@ def test_copies_of_a_model_with_a_live_cache_work_and_carry_none(model, copied, 
     assert cache.positions == before
     with pytest.raises(ValueError, match="belongs to another model"):
         read(twin, make_cache(model, policy), ids())
-    assert b"vqmem" not in pickle.dumps(twin)  # nor is anything of ours needed to load it
+    assert b"vqmem" not in pickle.dumps(twin)  # it also loads without this package
 
 
-def test_a_closed_cache_says_so_and_generation_is_the_models_again(model):
+def test_a_closed_cache_is_an_error_and_leaves_generation_to_the_model(model):
     cache, other = make_cache(model), make_cache(model)
     cache.close()
     with pytest.raises(ValueError, match="or was closed"):
@@ -178,7 +178,7 @@ def test_a_press_of_kvpress_on_the_model_is_refused(model, kind):
     assert torch.equal(generate(model, cache, ids()), generate(model, make_cache(model), ids()))
 
 
-def test_other_hooks_that_evict_are_noticed(model):
+def test_other_hooks_that_evict_are_detected(model):
     cache = make_cache(model)
 
     def evict(layer, args, kwargs, output):
@@ -201,11 +201,11 @@ def test_a_prompt_no_longer_than_what_was_read_is_refused(model, length):
     assert torch.equal(generate(model, cache, ids()), generate(model, make_cache(model), ids()))
 
 
-def test_another_batch_size_names_the_rows(model):
+def test_another_batch_size_is_named(model):
     cache = make_cache(model)
     read(model, cache, ids(2))
     for call in (read, generate):
-        with pytest.raises(ValueError, match="holds 2 rows but the model was given 3"):
+        with pytest.raises(ValueError, match="batch size of 2 but the model was given one of 3"):
             call(model, cache, ids(3, 24), attention_mask=torch.ones(3, 24, dtype=torch.long))
     assert read(model, cache, ids(2, 3)).logits.shape == (2, 3, 50)
 
@@ -223,13 +223,13 @@ def test_a_model_moved_to_another_type_or_device_is_refused_until_it_is_back(mod
 
 
 def test_a_cache_that_nothing_is_written_into_is_an_error(model):
-    """Gradient checkpointing takes it away from the layers, `use_cache=False` from what generate goes on with."""
+    """Gradient checkpointing takes it from the layers, `use_cache=False` from the later passes of generate."""
     model.train()
     model.gradient_checkpointing_enable()
     with pytest.raises(ValueError, match="LlamaForCausalLM read 20 tokens and wrote none of them into the cache"):
         model(ids(), past_key_values=make_cache(model))
     model.eval()
-    with pytest.raises(ValueError, match="use_cache=False reads all tokens anew"):
+    with pytest.raises(ValueError, match="use_cache=False reads all tokens again"):
         generate(model, make_cache(model), ids(), use_cache=False)
     with pytest.raises(ValueError, match="given no tokens beyond the 0"):
         read(model, make_cache(model), ids(length=0))
@@ -257,13 +257,13 @@ def test_generation_that_drops_the_cache_is_an_error(kind, length):
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gptj"])
-@pytest.mark.parametrize("policy", ["fifo", "knorm", *WATCHING])
+@pytest.mark.parametrize("policy", ["fifo", "knorm", *OBSERVERS])
 def test_eager_attention_is_returned_under_every_policy(name, policy):
     model = make_model(name, "eager")
     plain = model(ids(), past_key_values=transformers.DynamicCache(), output_attentions=True).attentions
-    shown = model(ids(), past_key_values=make_cache(model, policy), output_attentions=True).attentions
-    assert len(shown) == 2
-    for got, wanted in zip(shown, plain, strict=True):
+    cached = model(ids(), past_key_values=make_cache(model, policy), output_attentions=True).attentions
+    assert len(cached) == 2
+    for got, wanted in zip(cached, plain, strict=True):
         torch.testing.assert_close(got, wanted, atol=1e-6, rtol=0)
         assert type(got) is torch.Tensor
 
@@ -271,11 +271,11 @@ def test_eager_attention_is_returned_under_every_policy(name, policy):
 @pytest.mark.parametrize("policy", ["fifo", "h2o"])
 def test_with_sdpa_attention_is_returned_as_without_the_cache(model, policy):
     plain = model(ids(), past_key_values=transformers.DynamicCache(), output_attentions=True).attentions
-    shown = model(ids(), past_key_values=make_cache(model, policy), output_attentions=True).attentions
-    assert [type(x) for x in shown or ()] == [type(x) for x in plain or ()]
+    cached = model(ids(), past_key_values=make_cache(model, policy), output_attentions=True).attentions
+    assert [type(x) for x in cached or ()] == [type(x) for x in plain or ()]
 
 
-@pytest.mark.parametrize("policy", ["fifo", "sink_recent", "random", "knorm", *WATCHING])
+@pytest.mark.parametrize("policy", ["fifo", "sink_recent", "random", "knorm", *OBSERVERS])
 @pytest.mark.parametrize("beams", [{"num_beams": 3}, {"num_beams": 2, "do_sample": True, "num_return_sequences": 2}])
 def test_beams_need_no_scorer(model, policy, beams):
     torch.manual_seed(1)

@@ -21,7 +21,7 @@ from vqmem.registry import build
 CHOICES = strategies(
     {
         "fifo": {"policy": "fifo"},
-        "squeezed": {"policy": "fifo", "compression": {"name": "pool", "rate": 2}},
+        "compressed": {"policy": "fifo", "compression": {"name": "pool", "rate": 2}},
         "used": {"policy": "fifo", "compression": {"name": "pool", "how": "most_used", "rate": 2}},
         "scored": {"policy": "scored"},
     }
@@ -119,7 +119,7 @@ def test_mixed_training_keeps_within_every_budget():
         loss.value.backward()
         assert state.memory.read().count <= schedule.at(step)[1].capacity
         assert not state.memory.read().payload[0].requires_grad
-    assert model.squeezer(CHOICES[1]).weight.grad.abs().sum() > 0
+    assert model.compressor(CHOICES[1]).weight.grad.abs().sum() > 0
 
 
 def test_a_bias_on_scores_is_given_scores_under_any_policy():
@@ -131,8 +131,11 @@ def test_a_bias_on_scores_is_given_scores_under_any_policy():
 
 
 def test_a_strategy_may_have_a_dot_in_its_name():
-    squeezed = strategies({"rate.2": {"policy": "fifo", "compression": {"name": "pool", "rate": 2}}})
-    assert LanguageModel(TransformerConfig(40, layers=2, dim=16, heads=2), squeezed).squeezer(squeezed[0]) is not None
+    compressed = strategies({"rate.2": {"policy": "fifo", "compression": {"name": "pool", "rate": 2}}})
+    assert (
+        LanguageModel(TransformerConfig(40, layers=2, dim=16, heads=2), compressed).compressor(compressed[0])
+        is not None
+    )
 
 
 def test_long_gaps_are_rare_tokens_last_seen_out_of_reach():

@@ -1,4 +1,4 @@
-"""The memory's edges: what it refuses, what it counts, and how its state travels."""
+"""The memory's edges: what it refuses, what it counts, and how its state is saved."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_guards_that_do_not_fit_are_refused():
     Memory(8, guard=Guard(4, 4))
     with pytest.raises(ValueError, match=r"sinks=5 \+ recent=4 = 9\) exceed the 8 slots that capacity=8 leaves"):
         Memory(8, guard=Guard(5, 4))
-    # Half of 16 slots are pooled ones, and 4 leave at a time: 5 are sure to stay whole.
+    # Half of 16 slots are pooled ones, and 4 leave at a time: 5 are sure to stay uncompressed.
     Memory(16, compression=Pool(rate=4), guard=Guard(1, 4))
     with pytest.raises(ValueError, match=r"= 6\) exceed the 5 slots"):
         Memory(16, compression=Pool(rate=4), guard=Guard(2, 4))
@@ -42,13 +42,13 @@ def test_guards_that_do_not_fit_are_refused():
         Guard(-1)
 
 
-def test_what_a_memory_requires_is_its_policys_and_its_compressions():
+def test_a_memory_requires_what_its_policy_and_its_compression_require():
     assert Memory(8).requires == ()
     assert set(Memory(8, Scored(), Pool("most_used")).requires) == {"scores", "usage"}
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_the_state_round_trips_and_goes_on_the_same(parts):
+def test_the_state_round_trips_and_continues_the_same(parts):
     memory = Memory(12, compression=Pool("mean", 2, 0.5))
     state = filled(memory, parts=parts)
     copy = State.from_state_dict({name: x.clone() for name, x in state.state_dict().items()})
@@ -58,16 +58,16 @@ def test_the_state_round_trips_and_goes_on_the_same(parts):
     assert len(copy.slots.payload) == parts
     smaller = Memory(5)
     now = torch.full((BATCH,), 24)
-    ours, theirs = smaller.fit(state, now).state, smaller.fit(copy, now).state
+    ours, theirs = smaller.evict_to_capacity(state, now).state, smaller.evict_to_capacity(copy, now).state
     assert torch.equal(ours.slots.payload[0], theirs.slots.payload[0])
 
 
-def test_use_adds_the_mass_of_each_slot_that_was_read():
+def test_attention_is_added_to_each_slot_that_was_read():
     state = filled(Memory(12, compression=Pool("mean", 2, 0.5)))
-    mass = torch.rand(BATCH, state.read().count)
-    used = state.use(mass).use(mass)
-    torch.testing.assert_close(used.read().usage, state.read().usage + 2 * mass)
-    assert torch.equal(used.pooled.usage, 2 * mass[:, : state.pooled.count])
+    attention = torch.rand(BATCH, state.read().count)
+    used = state.add_attention(attention).add_attention(attention)
+    torch.testing.assert_close(used.read().usage, state.read().usage + 2 * attention)
+    assert torch.equal(used.pooled.usage, 2 * attention[:, : state.pooled.count])
     assert torch.equal(used.slots.positions, state.slots.positions)
 
 
@@ -80,7 +80,7 @@ def test_forgetting_empties_the_rows_named_and_their_moments():
     assert torch.equal(after.moments[1], state.moments[1])
 
 
-def test_bytes_are_those_of_every_tensor_and_bounded_by_the_capacity():
+def test_bytes_count_every_tensor_and_are_bounded_by_the_capacity():
     memory = Memory(12, compression=Pool("mean", 2, 0.5))
     state, later = filled(memory), filled(memory, time=80)
     assert state.nbytes == sum(x.element_size() * x.numel() for x in state.state_dict().values())
@@ -91,7 +91,7 @@ def test_bytes_are_those_of_every_tensor_and_bounded_by_the_capacity():
     assert storage == later.slots.nbytes  # nothing evicted is kept alive by a view
 
 
-def test_what_is_evicted_is_what_does_not_stay():
+def test_slots_are_either_kept_or_evicted():
     memory = Memory(12, Scored(), Pool("mean", 2, 0.5))
     state = filled(memory, time=8)
     ids, positions = torch.zeros(BATCH, 6, dtype=torch.long), (8 + torch.arange(6)).expand(BATCH, -1)
@@ -100,7 +100,7 @@ def test_what_is_evicted_is_what_does_not_stay():
     for row in range(BATCH):
         kept, gone = written.state.slots.positions[row].tolist(), written.evicted.positions[row].tolist()
         assert sorted(kept + gone) == before[row].tolist()
-    assert written.squeezed.count == written.evicted.count // 2
+    assert written.compressed.count == written.evicted.count // 2
 
 
 def test_gradients_go_through_slots_that_stay():

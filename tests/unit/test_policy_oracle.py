@@ -1,4 +1,4 @@
-"""The policy that looks ahead: what it keeps, against lists, and that no recipe takes it."""
+"""The policy that looks ahead, against lists, and its refusal by recipes."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from vqmem.recipes.lm.language_model import strategies
     recent=st.integers(0, 3),
 )
 @settings(max_examples=150, deadline=None)
-def test_it_keeps_what_comes_again_soonest(text, read, keep, sinks, recent):
+def test_it_keeps_the_tokens_that_come_again_soonest(text, read, keep, sinks, recent):
     read = min(read, len(text))
     policy, tokens = Policy(tuple(text)), torch.tensor(text[:read])[None]
     zeros = torch.zeros(1, read, 3)

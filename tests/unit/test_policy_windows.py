@@ -1,4 +1,4 @@
-"""Priorities that look at neighbours or copies: equal to lists whatever the slots, in memory that grows with them."""
+"""Priorities from neighbours or copies: equal to lists for any slots, and computed in linear memory."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from vqmem import registry
 from vqmem.memory import naive
 from vqmem.memory.slots import Slots
 
-LOOKING_AROUND = [
+WITH_NEIGHBOURS = [
     {"name": "scored", "window": 3},
     {"name": "scored", "window": 25, "scale": "raw", "gain": -2.0},
     {"name": "scored", "copies": 100.0, "window": 3},
@@ -43,12 +43,12 @@ def by_lists(policy, row: list[tuple], now: int, name: str) -> list[float]:
     return naive.PRIORITIES[name](policy, slots, now)
 
 
-@pytest.mark.parametrize("spec", LOOKING_AROUND, ids=str)
+@pytest.mark.parametrize("spec", WITH_NEIGHBOURS, ids=str)
 @given(rows=ROWS.filter(bool))
 @settings(max_examples=40, deadline=None)
-def test_priorities_are_those_of_lists(spec, rows):
+def test_priorities_equal_those_of_lists(spec, rows):
     policy, now = registry.build("policies", spec), 999
-    if "window" not in spec and "kernel" not in spec:  # a slot then stands for itself, whatever is at its position
+    if "window" not in spec and "kernel" not in spec:  # each slot then has another position
         rows = [[(slot[0], 16 * slot[1] + i, *slot[2:]) for i, slot in enumerate(row)] for row in rows]
     slots = to_slots(rows)
     got = policy.priority(slots, torch.full((len(rows),), now))
@@ -59,11 +59,11 @@ def test_priorities_are_those_of_lists(spec, rows):
 
 def test_a_large_value_far_away_does_not_blur_small_ones():
     """Running sums in single precision would lose 0.001 beside 100,000."""
-    worth = torch.full((1, 100), 1e-3)
-    worth[:, :5] = 1e5
-    slots = Slots((), *[torch.arange(100)[None]] * 2, *[torch.zeros(1, 100, 3)] * 2, worth, worth > 0)
+    importance = torch.full((1, 100), 1e-3)
+    importance[:, :5] = 1e5
+    slots = Slots((), *[torch.arange(100)[None]] * 2, *[torch.zeros(1, 100, 3)] * 2, importance, importance > 0)
     policy = registry.build("policies", {"name": "snapkv", "kernel": 3})
-    torch.testing.assert_close(policy.priority(slots, torch.tensor([100]))[:, 6:], worth[:, 6:], atol=0, rtol=1e-6)
+    torch.testing.assert_close(policy.priority(slots, torch.tensor([100]))[:, 6:], importance[:, 6:], atol=0, rtol=1e-6)
 
 
 def test_memory_does_not_grow_with_the_square_of_the_slots():
@@ -77,7 +77,7 @@ tokens, scores = torch.arange(count)[None] % 999, torch.rand(1, count, 3)
 slots = Slots((), tokens, torch.arange(count)[None], scores, scores, scores[..., 0], tokens >= 0)
 specs = [*registry.names("policies"), {"name": "scored", "window": 25, "copies": 2.0, "admit": 0.5}]
 used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-registry.build("policies", "scored").priority(slots, torch.tensor([count]))  # loads what is loaded on first use
+registry.build("policies", "scored").priority(slots, torch.tensor([count]))  # the first call loads modules
 before = used()
 for spec in specs:
     registry.build("policies", spec).priority(slots, torch.tensor([count]))

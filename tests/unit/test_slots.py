@@ -1,9 +1,9 @@
-"""Slots that grow at their end: the same as putting them one behind the other, however they branch."""
+"""The buffer of slots: appending equals concatenation, however the buffers branch."""
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from vqmem.memory.slots import Growing, Slots, concatenate
+from vqmem.memory.slots import SlotBuffer, Slots, concatenate
 
 
 def slots(count: int, seed: int) -> Slots:
@@ -21,24 +21,24 @@ def read(count: int, seed: int) -> tuple[tuple[torch.Tensor, ...], torch.Tensor,
 
 
 def same(ours: Slots, theirs: Slots) -> bool:
-    """Whether they hold the same."""
+    """Whether all tensors are equal."""
     return all(torch.equal(x, theirs.state_dict()[name]) for name, x in ours.state_dict().items())
 
 
 @given(st.integers(0, 5), st.integers(0, 9), st.lists(st.tuples(st.integers(0, 4), st.integers(0, 99)), max_size=12))
-def test_growing_from_any_of_those_before_is_putting_slots_behind(first, room, steps):
-    """Each step grows from one that it names: often from one that others have grown from, and beyond the room."""
+def test_appending_to_any_earlier_buffer_equals_concatenation(first, spare, steps):
+    """Each step appends to the buffer that it names: often to one that was appended to before, and beyond its room."""
     start = slots(first, 0)
-    grown, wanted = [Growing.begin(start, room)], [start]
+    buffers, wanted = [SlotBuffer.from_slots(start, spare)], [start]
     for seed, (count, parent) in enumerate(steps, 1):
-        new, parent = read(count, seed), parent % len(grown)
-        grown.append(grown[parent].append(*new))
-        wanted.append(concatenate(wanted[parent], Slots.unjudged(*new)))
-    assert all(same(ours.slots, theirs) for ours, theirs in zip(grown, wanted, strict=True))
+        new, parent = read(count, seed), parent % len(buffers)
+        buffers.append(buffers[parent].append(*new))
+        wanted.append(concatenate(wanted[parent], Slots.without_scores(*new)))
+    assert all(same(ours.slots, theirs) for ours, theirs in zip(buffers, wanted, strict=True))
 
 
-def test_where_there_is_room_what_was_there_is_not_copied():
-    begun = Growing.begin(slots(3, 0), 4)
-    after = begun.append(*read(2, 1)).append(*read(2, 2))
-    assert after.slots.payload[0].data_ptr() == begun.slots.payload[0].data_ptr()
-    assert after.append(*read(1, 3)).slots.payload[0].data_ptr() != begun.slots.payload[0].data_ptr()
+def test_earlier_slots_are_not_copied_while_there_is_room():
+    first = SlotBuffer.from_slots(slots(3, 0), 4)
+    after = first.append(*read(2, 1)).append(*read(2, 2))
+    assert after.slots.payload[0].data_ptr() == first.slots.payload[0].data_ptr()
+    assert after.append(*read(1, 3)).slots.payload[0].data_ptr() != first.slots.payload[0].data_ptr()
