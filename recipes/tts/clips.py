@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...data._reading import Skipping, UnreadableError
-from ...data.base import Document, Split
+from ...data.base import Document, Split, take_evenly
 from ...models.speech.pitch import track
 from ...models.speech.unit_speaker import Sentence, Sentences, Spoken, UnitSpeaker
 from ...models.speech.unit_vocoder import FRAME, HOP, RATE, REACH, Crop, beside
 from ...tokenizers_.hubert_units import UnitTokenizer
 from ..engine.data_record import documents
 from ..engine.progress import progress
-from ..lm.corpus import epoch_order, spread
+from ..lm.corpus import epoch_order
 from .alignment import Aligner, Pair
 from .text import alphabet, plain, spell
 
@@ -68,7 +68,7 @@ def read_clips(
     """
     given, total = documents(data, split, out), None
     if seconds is None:  # else what lies behind them should not even be listed: the source may be streamed
-        given = spread(list(given), count)
+        given = take_evenly(list(given), count)
         total = len(given)
     clips, skipping, left = [], Skipping(), float("inf") if seconds is None else seconds
     for document in progress(given, total, f"recordings of {split}"):
@@ -77,7 +77,7 @@ def read_clips(
             left -= len(clips[-1].waveform) / RATE
         if left <= 0:
             break
-    skipping.tell()
+    skipping.report()
     if not clips:
         raise ValueError(f"the split {split} of {data!r} has no recordings; give data that has some")
     return clips

@@ -84,7 +84,7 @@ class Config(RunConfig):
         """Raise `ValueError` for sizes that cannot be, and for what the front-end refuses."""
         super().__post_init__()
         front_end = build("front-ends", self.units)
-        if getattr(front_end, "reads", "text") != "audio" or front_end.deduplicate:
+        if getattr(front_end, "input_kind", "text") != "audio" or front_end.deduplicate:
             raise ValueError(f"units = {self.units!r} must be of hubert_units, a unit a frame: without deduplicate")
         read_aloud("", self.language)
         self.require_at_least(1, "rows", "vocoder_rows", "crop", "eval_clips")

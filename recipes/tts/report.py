@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...artifacts import atomic_write
+from ...data.base import take_evenly
 from ...models.speech.unit_vocoder import RATE, griffin_lim, log_mel
-from ..lm.corpus import spread
 from ..reporting.page import HERE as PAGES
 from ..reporting.page import render, to_bytes
 from ..reporting.sound import mel, picture, sound
@@ -29,7 +29,7 @@ def write_report(
     path: Path, voice: Voice, figures: Mapping[str, Any], clips: Sequence[Clip], samples: int, config: Mapping[str, Any]
 ) -> None:
     """Write one self-contained HTML file: ``figures``, and ``samples`` of the ``clips`` with players."""
-    shown = spread([clip for clip in clips if plain(clip.text)], samples) if samples else []
+    shown = take_evenly([clip for clip in clips if plain(clip.text)], samples) if samples else []
     data = {
         "figures": figures,
         "units": voice.tokenizer.vocab_size,

@@ -44,7 +44,7 @@ def test_messages_of_errors_and_lists_are_safe(capsys, tmp_path):
         with skipping:
             if reason:
                 raise UnreadableError(reason)
-    skipping.tell()
+    skipping.report()
     out, told = capsys.readouterr()
     assert out == ""
     assert not UNSAFE.search(told)

@@ -150,7 +150,7 @@ def test_a_long_job_goes_on_and_says_what_it_skipped(tmp_path, capsys):
     for path in (spoiled(tmp_path, "nan"), tmp_path / "good.wav", spoiled(tmp_path, "missing")):
         with skipping:
             lengths.append(len(read_audio(path)))
-    skipping.tell()
+    skipping.report()
     assert lengths == [3 * RATE]
     first, *others = capsys.readouterr().err.splitlines()
     assert first == "skipped 2 of 3:"
@@ -163,6 +163,6 @@ def test_a_job_in_which_nothing_can_be_read_fails(tmp_path):
         with skipping:
             read_audio(tmp_path / name)
     with pytest.raises(UnreadableError, match="none of the 3 can be used; see above"):
-        skipping.tell()
+        skipping.report()
     with pytest.raises(KeyError), skipping:
         raise KeyError("what is no fault of a document")
