@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from safetensors.torch import load as parse_safetensors
@@ -30,6 +30,7 @@ from torch.overrides import TorchFunctionMode
 
 from ._version import __version__
 
+T = TypeVar("T")
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 FRONT_END = "front_end.json"
@@ -290,7 +291,7 @@ def load_model(
 ) -> nn.Module:
     """Rebuild the model in ``folder``, in eval mode.
 
-    A module that renames its parameters lists the old names in ``renamed_weights``: old prefix -> new prefix.
+    A module whose parameters had other names in earlier versions lists them in ``renamed_weights``: old -> new prefix.
 
     Args:
         folder: the folder that `save_model` wrote.
@@ -315,7 +316,7 @@ def load_model(
     except Exception as error:  # whatever a sealed file may hold
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
         raise ValueError(f"{folder / CONFIG} does not describe a {config['kind']} ({reason}); make it again") from error
-    tensors = _renamed(tensors, module)
+    tensors = rename_keys(tensors, getattr(module, "renamed_weights", {}))
     source = f"{folder} ({config['kind']})"
     _compare(module, tensors, source)
     if not real:
@@ -392,11 +393,14 @@ def _compare(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> N
         raise ValueError(f"the weights of {source} are of another architecture than {type(module).__name__}: {reasons}")
 
 
-def _renamed(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """``tensors`` with today's names, where ``module`` lists old ones in ``renamed_weights``."""
-    prefixes: Mapping[str, str] = getattr(module, "renamed_weights", {})
-    heads = {name: name.partition(".") for name in tensors}
-    return {f"{prefixes.get(head, head)}{dot}{rest}": tensors[name] for name, (head, dot, rest) in heads.items()}
+def rename_keys(values: Mapping[str, T], renamed: Mapping[str, str]) -> dict[str, T]:
+    """``values`` with new names for the keys, or for the parts of keys before the first dot, that ``renamed`` has.
+
+    >>> rename_keys({"said.weight": 1, "head": 2}, {"said": "unit_embed"})
+    {'unit_embed.weight': 1, 'head': 2}
+    """
+    parts = {key: key.partition(".") for key in values}
+    return {f"{renamed.get(head, head)}{dot}{rest}": values[key] for key, (head, dot, rest) in parts.items()}
 
 
 def full_tensor(tensor: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class VQVAEConfig:
         return tuple(math.prod(level) for level in self.strides)
 
 
-class Rebuilt(NamedTuple):
+class LevelOutput(NamedTuple):
     """What one level makes of a batch."""
 
     waveform: Float[Tensor, "batch time"]
@@ -187,7 +187,12 @@ class VQVAE(nn.Module):
         """
         chosen = self._level(level)
         return _overlapping(
-            lambda part: self.encode(part, level), parts, chosen.sees, max(1, chunk // chosen.hop), chosen.hop, 1
+            lambda part: self.encode(part, level),
+            parts,
+            chosen.encoder_context,
+            max(1, chunk // chosen.hop),
+            chosen.hop,
+            1,
         )
 
     def decode_stream(
@@ -196,7 +201,12 @@ class VQVAE(nn.Module):
         """As `decode`, of codes that come in parts; whole hops."""
         chosen = self._level(level)
         return _overlapping(
-            lambda part: self.decode(part, level), parts, chosen.heard, max(1, chunk // chosen.hop), 1, chosen.hop
+            lambda part: self.decode(part, level),
+            parts,
+            chosen.decoder_context,
+            max(1, chunk // chosen.hop),
+            1,
+            chosen.hop,
         )
 
     @property
@@ -239,9 +249,9 @@ class _Level(nn.Module):
         self.quantiser = Quantiser(self._codebook, torch.randn(config.codes, config.dim))
         # How many codes' time before and behind its own a code sees, and a hop of sound hears.
         first, last = _reach(self.encoder, 0, 0)
-        self.sees = -(first // self.hop), last // self.hop
+        self.encoder_context = -(first // self.hop), last // self.hop
         first, last = _reach(self.decoder, 0, self.hop - 1)
-        self.heard = -first, last
+        self.decoder_context = -first, last
 
     def seed(self, waveform: Float[Tensor, "batch time"]) -> None:
         """Start the codebook anew as k-means of how ``waveform`` is encoded."""
@@ -249,13 +259,13 @@ class _Level(nn.Module):
             rows = self.encoder(waveform[:, None]).transpose(1, 2).flatten(0, 1)
         self.quantiser = Quantiser(self._codebook, rows).to(rows.device)
 
-    def forward(self, waveform: Float[Tensor, "batch time"]) -> Rebuilt:
+    def forward(self, waveform: Float[Tensor, "batch time"]) -> LevelOutput:
         """Through the codes and back; ``waveform`` is padded to whole hops and what is made cut again."""
         encoded = self.encoder(_padded(waveform, self.hop)[:, None]).transpose(1, 2)
         quantised, codes, commitment = self.quantiser(encoded.flatten(0, 1))
         made = self.decoder(quantised.unflatten(0, encoded.shape[:2]).transpose(1, 2))[:, 0]
         # Under autocast convolutions answer in half precision, of which there are no spectra.
-        return Rebuilt(made[:, : waveform.shape[1]].to(waveform.dtype), codes.view(encoded.shape[:2]), commitment)
+        return LevelOutput(made[:, : waveform.shape[1]].to(waveform.dtype), codes.view(encoded.shape[:2]), commitment)
 
     def encode(self, waveform: Float[Tensor, "batch time"]) -> Int[Tensor, "batch codes"]:
         """Codes of whole hops."""

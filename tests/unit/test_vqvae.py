@@ -56,13 +56,13 @@ def test_streams_equal_the_whole(model: VQVAE, level: int, length: int, chunk: i
 @settings(deadline=None, max_examples=40)
 def test_a_code_sees_as_far_as_is_said_and_no_farther(model: VQVAE, level: int, code: int) -> None:
     part, hop = model.levels[level], model.config.hops[level]
-    left, right = part.sees
+    left, right = part.encoder_context
     waveform = torch.randn(1, 1, 61 * hop, dtype=torch.float64, requires_grad=True)
     part.encoder(waveform)[0, :, code].sum().backward()
     assert waveform.grad is not None
     seen = waveform.grad[0, 0].nonzero()[:, 0] // hop
     assert code - left <= int(seen.min()) <= int(seen.max()) <= code + right
-    left, right = part.heard
+    left, right = part.decoder_context
     vectors = torch.randn(1, 3, 61, dtype=torch.float64, requires_grad=True)
     part.decoder(vectors)[0, 0, code * hop : (code + 1) * hop].sum().backward()
     assert vectors.grad is not None
@@ -75,7 +75,10 @@ def test_a_code_sees_as_far_as_is_said_and_no_farther(model: VQVAE, level: int, 
 def test_what_is_said_to_be_seen_is_no_more_than_needed(model: VQVAE, level: int) -> None:
     """Not every path is alive behind a ReLU, so that all inputs are taken together."""
     part, hop = model.levels[level], model.config.hops[level]
-    for module, context, unit, made in ((part.encoder, part.sees, hop, 1), (part.decoder, part.heard, 1, hop)):
+    for module, context, unit, made in (
+        (part.encoder, part.encoder_context, hop, 1),
+        (part.decoder, part.decoder_context, 1, hop),
+    ):
         width = 1 if unit == hop else 3
         x = torch.randn(40, width, 61 * unit, dtype=torch.float64, requires_grad=True)
         module(x)[:, :, 30 * made : 31 * made].square().sum().backward()
@@ -95,7 +98,7 @@ def test_memory_of_a_stream_is_bounded() -> None:
     codes = list(model.encode_stream((torch.randn(1, 500, dtype=torch.float64) for _ in range(40)), 1, chunk=300))
     handle.remove()
     assert sum(part.shape[1] for part in codes) == -(-20000 // 6)
-    assert longest <= 300 + 6 * sum(model.levels[1].sees)
+    assert longest <= 300 + 6 * sum(model.levels[1].encoder_context)
 
 
 def test_training_lowers_the_loss_and_tells_each_level() -> None:
