@@ -20,8 +20,8 @@ class QuantiserConfig:
     """The kind and size of a quantiser."""
 
     kind: Kind = "vq"
-    """``vq`` one codebook; ``residual`` each stage quantises the residual of the last; ``product`` one codebook per slice of
-    the vector; ``fsq`` a fixed grid, rounded (2309.15505)."""
+    """``vq`` one codebook; ``residual`` each stage quantises the residual of the last; ``product`` one codebook per
+    slice of the vector; ``fsq`` a fixed grid, rounded (2309.15505)."""
     codes: int = 64
     """Codes of each codebook; `fsq` has the product of its ``levels`` instead."""
     groups: int = 2

@@ -17,8 +17,8 @@ class Scorer:
     hidden: int = 256
     """Width of the LSTM."""
     quantiser: Kind = "vq"
-    """``vq`` one codebook; ``residual`` each stage quantises the residual of the last; ``product`` one codebook per slice of
-    the vector; ``fsq`` a fixed grid, rounded."""
+    """``vq`` one codebook; ``residual`` each stage quantises the residual of the last; ``product`` one codebook per
+    slice of the vector; ``fsq`` a fixed grid, rounded."""
     codes: int = 64
     """Codes of each codebook; ``fsq`` has the product of its ``levels`` instead."""
     groups: int = 2
