@@ -211,7 +211,18 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, slots: tuple[Tensor, ...], layout: Layout, remember: str, need: Collection[str]
     ) -> tuple[Tensor, tuple[Tensor, ...], Show]:
-        """The new hidden states, the payload of this layer, and the statistics of its attention."""
+        """Apply the block to a segment.
+
+        Args:
+            x: hidden states ``[batch, time, dim]``.
+            slots: the payload of this layer from memory; empty without memory.
+            layout: rotations and mask.
+            remember: the kind of payload, ``hidden`` or ``keys_values``.
+            need: ``"usage"`` and ``"norms"`` request statistics of attention.
+
+        Returns:
+            The new hidden states, the payload of this layer, and the statistics of its attention.
+        """
         if remember == "hidden":
             weight = self.attention.weight(self.attention_norm.weight)
             queries, keys, values = F.linear(normalise(x), weight).chunk(3, dim=-1)
@@ -264,7 +275,18 @@ class Attention(nn.Module):
     def forward(
         self, queries: Tensor, keys: Tensor, values: Tensor, layout: Layout, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Attended values ``[batch, time, dim]`` and the weights ``[batch, time, keys]``, averaged over heads."""
+        """Attend to the keys.
+
+        Args:
+            queries: ``[batch, time, dim]``, at the last positions of the keys.
+            keys: ``[batch, keys, dim]``, not rotated yet.
+            values: ``[batch, keys, dim]``.
+            layout: rotations and mask.
+            need_weights: whether to return the weights, which is slower.
+
+        Returns:
+            Attended values ``[batch, time, dim]``, and the weights ``[batch, time, keys]`` averaged over heads, or None.
+        """
         time, width = queries.shape[1], queries.shape[2] // self.heads
         q = _rotate(self.split(queries), layout.turns[:, -time:]).transpose(1, 2)
         k = _rotate(self.split(keys), layout.turns).transpose(1, 2)
