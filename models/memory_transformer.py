@@ -285,7 +285,7 @@ class Attention(nn.Module):
             need_weights: whether to return the weights, which is slower.
 
         Returns:
-            Attended values ``[batch, time, dim]``, and the weights ``[batch, time, keys]`` averaged over heads, or None.
+            Attended values ``[batch, time, dim]``, and weights ``[batch, time, keys]`` averaged over heads, or None.
         """
         time, width = queries.shape[1], queries.shape[2] // self.heads
         q = _rotate(self.split(queries), layout.turns[:, -time:]).transpose(1, 2)

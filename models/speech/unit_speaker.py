@@ -154,13 +154,18 @@ class UnitSpeaker(nn.Module):
 
     def batch(self, sentences: Sequence[SpokenSentence]) -> SentenceBatch:
         """Make a batch of sentences. Longer durations are cut to `SpeakerConfig.longest`."""
-        made = [to_steps(sentence.spoken, len(sentence.letters), self.advance_id) for sentence in sentences]
-        columns = [*zip(*made, strict=True), [torch.ones_like(steps, dtype=torch.bool) for steps, _ in made]]
         spoken = [sentence.spoken for sentence in sentences]
-        durations = [one.frames.clamp(max=self.config.longest).long() for one in spoken]
-        columns += [[one.units for one in spoken], durations, [one.owners for one in spoken]]
-        letters = pad_sequence([sentence.letters for sentence in sentences], batch_first=True, padding_value=-1)
-        return SentenceBatch(letters, *(pad_sequence(list(column), batch_first=True) for column in columns))
+        made = (to_steps(sentence.spoken, len(sentence.letters), self.advance_id) for sentence in sentences)
+        steps, place = zip(*made, strict=True)
+        return SentenceBatch(
+            letters=_padded([sentence.letters for sentence in sentences], -1),
+            steps=_padded(steps),
+            place=_padded(place),
+            real=_padded([torch.ones_like(row, dtype=torch.bool) for row in steps]),
+            units=_padded([runs.units for runs in spoken]),
+            frames=_padded([runs.frames.clamp(max=self.config.longest).long() for runs in spoken]),
+            owners=_padded([runs.owners for runs in spoken]),
+        )
 
     def training_step(self, batch: SentenceBatch) -> Loss:
         """The sum of the mean negative log-likelihoods of steps and of durations, in nats.
@@ -231,7 +236,7 @@ class UnitSpeaker(nn.Module):
         Returns:
             The units of each sentence.
         """
-        letters = pad_sequence(list(texts), batch_first=True, padding_value=-1)
+        letters = _padded(texts, -1)
         context, lengths = self.context(letters), (letters >= 0).sum(1)
         place = unit_count = torch.zeros_like(lengths)
         last, unit = torch.full_like(lengths, self.start_id), torch.full_like(lengths, -1)
@@ -266,6 +271,10 @@ class UnitSpeaker(nn.Module):
 
 _MAX_UNITS = 16
 """Maximum number of units of a letter: twice as many as in speech, pauses included."""
+
+
+def _padded(rows: Sequence[Tensor], value: int = 0) -> Tensor:
+    return pad_sequence(list(rows), batch_first=True, padding_value=value)
 
 
 def _at(context: Float[Tensor, "batch letters dim"], place: Int[Tensor, "batch steps"]) -> Tensor:

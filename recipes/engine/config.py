@@ -61,8 +61,9 @@ def load(schema: type[T], path: str | Path | None, overrides: Iterable[str] = ()
 
 def from_dict(schema: type[T], values: Mapping[str, Any]) -> T:
     """An instance of ``schema`` from a plain mapping, such as one that `as_dict` made. Raises as `load` does."""
-    for old in flat(values).keys() & RENAMED_KEYS.keys():
-        raise ValueError(f"the config key {old} is called {RENAMED_KEYS[old]} now; rename it")
+    for key in flat(values):
+        if key in RENAMED_KEYS:
+            raise ValueError(f"the config key {key} is called {RENAMED_KEYS[key]} now; rename it")
     return coerce(schema, dict(values), "")
 
 
