@@ -1,8 +1,8 @@
 """Model folders on disk: ``model.safetensors`` beside ``config.json``, written atomically and checked when read.
 
-Nothing here is ever unpickled. ``config.json`` carries the kind of model, the fields that rebuild it, the SHA-256 of
-the weights and, as ``own_sha256``, that of its own other keys, so that a damaged file and a file of another
-architecture are told apart and named.
+Nothing here is ever unpickled. ``config.json`` holds the kind of model, the fields that rebuild it, the SHA-256 of the
+weights and, as ``own_sha256``, the SHA-256 of its other keys. Errors therefore distinguish a damaged file from a file
+of another architecture.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from safetensors.torch import load as parse_safetensors
@@ -30,18 +30,19 @@ from torch.overrides import TorchFunctionMode
 
 from ._version import __version__
 
+T = TypeVar("T")
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 FRONT_END = "front_end.json"
-"""What makes a folder that of a saved front-end."""
+"""The file that every folder of a saved front-end has."""
 SEAL = "own_sha256"
-"""The key of a sealed JSON file that holds the SHA-256 of all the others."""
+"""The key of a sealed JSON file whose value is the SHA-256 of all other keys."""
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
     """Write ``content`` to ``path`` so that a reader sees the old file or the new one, never half of one.
 
-    Raises ``OSError`` as `told_of` does.
+    Raises ``OSError`` as `naming_path` does.
     """
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
@@ -51,13 +52,12 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, and to seek in, that becomes ``path`` at the end; where writing fails, nothing is left of it.
 
-    A link stays, and its target is replaced; a file that is replaced keeps its owner and permissions. What is no
-    regular file (a device, a pipe, /dev/stdout) stays too: what was written is copied into it at the end. So is a file
-    in a folder that cannot be written.
+    A link stays, and its target is replaced. The new file keeps the owner and permissions of the old one. If ``path``
+    is no regular file (a device, a pipe, /dev/stdout), or its folder cannot be written, the content is copied into it.
 
-    Raises ``OSError`` as `told_of` does.
+    Raises ``OSError`` as `naming_path` does.
     """
-    with told_of(path):
+    with naming_path(path):
         old = _status(path)
         if old is not None and _stays(path, old):
             with tempfile.TemporaryFile() as file:
@@ -80,13 +80,13 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether ``path`` is there and no file or folder: standard output, a pipe or a device."""
+    """Whether ``path`` is standard output, a pipe or a device."""
     old = _status(path)
     return old is not None and (_descriptor(path) is not None or not (path.is_file() or path.is_dir()))
 
 
 def _status(path: Path) -> os.stat_result | None:
-    """What ``path`` leads to, through all links; None for what is not there yet."""
+    """The status of ``path`` behind all links; None if it does not exist."""
     try:
         return path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -94,7 +94,7 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _stays(path: Path, old: os.stat_result) -> bool:
-    """Whether what is at ``path`` cannot be replaced, but can be written. Raises ``OSError`` where it cannot be."""
+    """Whether ``path`` has to be written in place. Raises ``OSError`` if it cannot be written at all."""
     if stat.S_ISDIR(old.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not os.access(path, os.W_OK):
@@ -115,7 +115,7 @@ def _descriptor(path: Path) -> int | None:
 
 
 def _open_in_place(path: Path) -> BinaryIO:
-    """``path`` itself, open for writing. An open file is written where it stands: opening it anew would empty it."""
+    """Open ``path`` for writing. An open file is continued at its position: opening it again would truncate it."""
     number = _descriptor(path)
     if number is None:
         return path.open("wb")
@@ -135,12 +135,12 @@ def _set_access(path: str, old: os.stat_result | None) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to ``path`` in a single write, so that the lines of several processes stay whole.
+    """Append a line to ``path`` in a single write, so that lines of several processes do not mix.
 
-    After half a line, which a process that was killed may have left, a new one is begun. Raises ``OSError`` as
-    `told_of` does; half a line may then be left.
+    If the file ends within a line, because a process was killed, a new line is started first. Raises ``OSError`` as
+    `naming_path` does; the file may then end within a line.
     """
-    with told_of(path), path.open("a+b", buffering=0) as file:
+    with naming_path(path), path.open("a+b", buffering=0) as file:
         torn = file.tell() > 0 and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n"
         data = ("\n" * torn + line + "\n").encode()
         if file.write(data) < len(data):
@@ -148,14 +148,14 @@ def append_line(path: Path, line: str) -> None:
 
 
 @contextlib.contextmanager
-def told_of(path: Path) -> Iterator[None]:
-    """Around writing ``path``: an ``OSError`` says in one line that it is ``path`` which cannot be written, and why.
+def naming_path(path: Path) -> Iterator[None]:
+    """Wrap the writing of ``path``: an ``OSError`` then names ``path`` and the reason in one line.
 
-    What the operating system names is a temporary file beside it, or a folder on the way to it.
+    The operating system would name a temporary file beside it, or one of its parent folders.
     """
     try:
         yield
-    except BrokenPipeError:  # the reader of a pipe has had enough
+    except BrokenPipeError:  # the reader of a pipe has closed it
         raise
     except OSError as error:
         reason = error.strerror or str(error)
@@ -168,7 +168,14 @@ def told_of(path: Path) -> Iterator[None]:
 
 
 def missing_file(what: str, path: Path, pattern: str = "*", otherwise: str = "") -> ValueError:
-    """The error for a ``path`` that is not there: names the nearest file that is, and what to do ``otherwise``."""
+    """Make the error for a ``path`` that does not exist.
+
+    Args:
+        what: what the message calls the file.
+        path: the missing file or folder.
+        pattern: glob of the files that may be suggested instead.
+        otherwise: what to do if no file has a similar name.
+    """
     folder = next((parent for parent in path.parents if parent.is_dir()), Path("."))
     present = sorted(entry.name for entry in folder.glob(pattern) if not entry.name.startswith("."))
     wanted = path.relative_to(folder).parts[0] if path.is_relative_to(folder) else path.name
@@ -210,15 +217,15 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
 
 
 def seal(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON-able ``values`` with their own SHA-256 among them, which `read_sealed` checks."""
+    """Add to JSON-able ``values`` their SHA-256, which `read_sealed` checks."""
     plain = json.loads(json.dumps(dict(values)))  # as they will be read: tuples are lists, keys are strings
     return plain | {SEAL: _own_sha256(plain)}
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """Read the JSON of values that `seal` made. Raises ``ValueError`` in one line where they are not what was written.
+    """Read the JSON of values that `seal` made. Raises ``ValueError`` in one line if the file has changed.
 
-    Without its sum a file is refused too: were it let pass, damage to the sum's own key would switch the check off.
+    A file without the sum is refused too: otherwise damage to that key would switch the check off.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -239,13 +246,18 @@ def _own_sha256(values: Mapping[str, Any]) -> str:
 def save_model(folder: Path, kind: str, fields: Mapping[str, Any], module: nn.Module) -> None:
     """Save ``module`` so that `load_model` can rebuild it.
 
-    ``kind`` names the architecture (``"scorers/vq_lm"``), ``fields`` are the JSON-able values it is rebuilt from. Tied
-    weights are stored once, under the first of their names; ``config.json`` says which name stands for which.
+    Tied weights are stored once, under the first of their names; ``config.json`` maps the other names to it.
+
+    Args:
+        folder: where ``config.json`` and ``model.safetensors`` are written.
+        kind: the architecture, such as ``"scorers/vq_lm"``.
+        fields: the JSON-able values from which the module is rebuilt.
+        module: the module whose weights and buffers are saved.
     """
-    tensors, tied = _untie({name: whole(tensor) for name, tensor in module.state_dict(keep_vars=True).items()})
+    tensors, tied = _untie({name: full_tensor(tensor) for name, tensor in module.state_dict(keep_vars=True).items()})
     config = {"kind": kind, "fields": dict(fields), "version": __version__, "tied": tied}
     text = json.dumps(config)  # fail on what JSON cannot hold before anything is written
-    (folder / CONFIG).unlink(missing_ok=True)  # without it the folder counts as not finished
+    (folder / CONFIG).unlink(missing_ok=True)  # a folder without it is unfinished
     config = seal(json.loads(text) | {"sha256": write_tensors(folder / WEIGHTS, tensors)})
     atomic_write(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
@@ -253,8 +265,8 @@ def save_model(folder: Path, kind: str, fields: Mapping[str, Any], module: nn.Mo
 def read_config(folder: Path, kind: str | None = None) -> dict[str, Any]:
     """The ``config.json`` of a model folder: keys ``kind``, ``fields``, ``version``, ``tied``, ``sha256`` and its seal.
 
-    Raises ``ValueError`` when it is missing (naming the nearest), is damaged, edited or not a model's, or is of another
-    ``kind`` than the one wanted (of which ``scorers`` means any below it).
+    Raises ``ValueError`` if it is missing, damaged, edited, not the config of a model, or of another ``kind``. The kind
+    ``scorers`` includes every kind that begins with ``scorers/``.
     """
     if not folder.is_dir():
         raise missing_file("model folder", folder)
@@ -277,11 +289,22 @@ def load_model(
     kind: str | None = None,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """Rebuild the model in ``folder`` on ``device``, in eval mode: ``builder(fields)`` makes it, the weights fill it.
+    """Rebuild the model in ``folder``, in eval mode.
 
-    Raises ``ValueError`` with one line when anything is missing, damaged, of another ``kind`` than wanted, when the
-    fields are not those of the kind, or when the weights do not fit what ``builder`` made (naming missing, unexpected
-    and mis-shaped weights).
+    A module whose parameters had other names in earlier versions lists them in ``renamed_weights``: old -> new prefix.
+
+    Args:
+        folder: the folder that `save_model` wrote.
+        builder: makes the untrained module from the ``fields`` of the config.
+        kind: the kind that the folder must have; None = any.
+        device: where the model is put.
+
+    Returns:
+        The module with its weights.
+
+    Raises:
+        ValueError: in one line, if a file is missing or damaged, the kind is another, the fields are not those of the
+            kind, or the weights do not fit (with the names of missing, unexpected and mis-shaped weights).
     """
     config = read_config(folder, kind)
     tensors = read_tensors(folder / WEIGHTS, config["sha256"])
@@ -293,6 +316,7 @@ def load_model(
     except Exception as error:  # whatever a sealed file may hold
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
         raise ValueError(f"{folder / CONFIG} does not describe a {config['kind']} ({reason}); make it again") from error
+    tensors = rename_keys(tensors, getattr(module, "renamed_weights", {}))
     source = f"{folder} ({config['kind']})"
     _compare(module, tensors, source)
     if not real:
@@ -304,10 +328,10 @@ def load_model(
 def _sketch(
     builder: Callable[[dict[str, Any]], nn.Module], fields: dict[str, Any], weights: Mapping[str, Tensor]
 ) -> tuple[nn.Module, bool]:
-    """What ``builder`` makes, to compare its shapes, in hardly more memory than ``weights``; and whether it is real.
+    """Build the module to compare its shapes, in hardly more memory than ``weights``; and say whether it is real.
 
-    It is made without any memory at first. That fails where the builder computes with its tensors; then the first ones
-    are real.
+    All tensors are on the device ``meta`` at first. If that fails, because the builder computes with its tensors, the
+    first tensors are real.
     """
     for room in (0, (1 << 28) + 4 * sum(tensor.nbytes for tensor in weights.values())):
         mode = _Bounded(room, 1000 + 100 * len(weights))
@@ -326,7 +350,7 @@ _FACTORIES |= {torch.rand, torch.randn, torch.randint, torch.randperm, torch.emp
 
 
 class _Bounded(TorchFunctionMode):
-    """A mode in which new tensors after the first ``room`` bytes are on the device ``meta``, and take no memory.
+    """A mode that puts new tensors after the first ``room`` bytes on the device ``meta``, where they take no memory.
 
     Raises ``RuntimeError`` at ``count`` tensors.
     """
@@ -353,37 +377,47 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
 
 
 def _compare(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    own = module.state_dict()
+    wanted = module.state_dict()
     shapes = [
-        f"{name} {list(tensors[name].shape)} for {list(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
+        f"{name} {list(tensors[name].shape)} for {list(wanted[name].shape)}"
+        for name in wanted
+        if name in tensors and tensors[name].shape != wanted[name].shape
     ]
     faults = {
-        "missing": [name for name in own if name not in tensors],
-        "unexpected": sorted(tensors.keys() - own.keys()),
+        "missing": [name for name in wanted if name not in tensors],
+        "unexpected": sorted(tensors.keys() - wanted.keys()),
         "of another shape": shapes,
     }
     if any(faults.values()):
-        told = "; ".join(f"{what}: {_few(found)}" for what, found in faults.items() if found)
-        raise ValueError(f"the weights of {source} are of another architecture than {type(module).__name__}: {told}")
+        reasons = "; ".join(f"{fault}: {_few(names)}" for fault, names in faults.items() if names)
+        raise ValueError(f"the weights of {source} are of another architecture than {type(module).__name__}: {reasons}")
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """``tensor``, gathered where it is sharded over processes (all of them call this together)."""
+def rename_keys(values: Mapping[str, T], renamed: Mapping[str, str]) -> dict[str, T]:
+    """``values`` with new names for the keys, or for the parts of keys before the first dot, that ``renamed`` has.
+
+    >>> rename_keys({"said.weight": 1, "head": 2}, {"said": "unit_embed"})
+    {'unit_embed.weight': 1, 'head': 2}
+    """
+    parts = {key: key.partition(".") for key in values}
+    return {f"{renamed.get(head, head)}{dot}{rest}": values[key] for key, (head, dot, rest) in parts.items()}
+
+
+def full_tensor(tensor: Tensor) -> Tensor:
+    """``tensor``, gathered if it is sharded over processes, which must all call this together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _untie(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Keep one name for each distinct tensor; the second value maps every other name to the one kept."""
+    """Keep one name for each distinct tensor; the second value maps every other name to it."""
     first: dict[tuple[Any, ...], str] = {}
     tied: dict[str, str] = {}
     for name, tensor in tensors.items():
-        where = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if tensor.numel() and where in first:
-            tied[name] = first[where]
+        storage = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and storage in first:
+            tied[name] = first[storage]
         else:
-            first[where] = name
+            first[storage] = name
     return {name: tensor for name, tensor in tensors.items() if name not in tied}, tied
 
 

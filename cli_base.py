@@ -1,4 +1,4 @@
-"""What all subcommands of `vqmem` share: how words of the command line are read, and streams that nothing fails on."""
+"""Shared by all subcommands of `vqmem`: the parser of the command line, and streams that never raise."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import NoReturn
 from .schema import expand
 
 DEVICE = "auto, cpu, cuda, cuda:N or mps (default cpu)"
-"""What options for the device say of themselves."""
+"""Help of options for the device."""
 RECORDINGS = "recordings: wav, flac, ogg, mp3; any rate, any length"
-"""What arguments for recordings say of themselves."""
+"""Help of arguments for recordings."""
 _LITERAL = "\0"
-"""Marks a word that is no option; words of a command line cannot have this character."""
+"""Marks a word that is not an option. No word of a command line can contain this character."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Command:
     run: Callable[[argparse.Namespace], None]
     epilog: str
     more: Callable[[], str] = str
-    """What help says at its end and is slow to find out."""
+    """The end of the help, which takes long to compute."""
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with its errors raised like all others instead of printed with the usage."""
+    """An `ArgumentParser` that raises its errors instead of printing them with the usage."""
 
     def __init__(self, prog: str, description: str, epilog: str) -> None:
         layout = argparse.RawDescriptionHelpFormatter
@@ -47,9 +47,9 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message.replace(_LITERAL, '')}; see `{self.prog} --help`")
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:
-        """The arguments. Options may stand anywhere before ``--``; what comes after it is none, whatever it looks like.
+        """Parse the arguments. Options may stand anywhere before ``--``; no word after ``--`` is an option.
 
-        argparse itself forgets ``--`` where options and other arguments are mixed.
+        argparse ignores ``--`` if options and other arguments are mixed.
         """
         end = words.index("--") if "--" in words else len(words)
         return self.parse_intermixed_args([*words[:end], *(_LITERAL + word for word in words[end + 1 :])])
@@ -63,7 +63,7 @@ def _word(text: str) -> str:
 
 
 def file_name(text: str) -> str:
-    """A file to read, or ``-``, as it is to be called in messages."""
+    """Parse a file to read, or ``-``, as messages call it."""
     try:
         return expand(_word(text))
     except ValueError as error:
@@ -71,19 +71,19 @@ def file_name(text: str) -> str:
 
 
 def file_path(text: str) -> Path:
-    """A file or folder to read."""
+    """Parse a file or folder to read."""
     return Path(file_name(text))
 
 
 def output_folder(text: str) -> Path:
-    """A folder to write."""
+    """Parse a folder to write."""
     if _word(text) == "-":
         raise argparse.ArgumentTypeError("a folder cannot go to standard output; give a path")
     return file_path(text)
 
 
 def output_file(text: str) -> Path:
-    """A file to write; ``-`` is standard output."""
+    """Parse a file to write; ``-`` is standard output."""
     return Path("/dev/stdout") if _word(text) == "-" else file_path(text)
 
 
@@ -91,10 +91,10 @@ def output_file(text: str) -> Path:
 
 
 def prepare_streams() -> None:
-    """Let no command fail on the streams of the process.
+    """Make sure that no command fails because of the streams of the process.
 
-    Those that are closed become the null device. Characters that a stream cannot encode are written as ``\\uXXXX``,
-    which JSON reads back. Messages on standard error that nobody reads any more are lost, and the work goes on.
+    Closed streams become the null device. Characters that a stream cannot encode are written as ``\\uXXXX``, which JSON
+    reads back. If nobody reads standard error any more, its messages are lost and the command continues.
     """
     for number in range(3):
         try:
@@ -111,7 +111,7 @@ def prepare_streams() -> None:
 
 
 def discard_stdout() -> None:
-    """Write what is left of standard output, and all that follows, to nowhere, so that Python does not fail at exit."""
+    """Discard the rest of standard output, so that Python does not fail at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -119,7 +119,7 @@ def discard_stdout() -> None:
 
 
 class _Messages(io.FileIO):
-    """Standard error, as long as it can be written."""
+    """Standard error that ignores failed writes."""
 
     def write(self, data: bytes) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         try:

@@ -1,4 +1,4 @@
-"""What is printed for people: no text, file name or model can command the terminal or turn the direction of a line."""
+"""Print text safely: escape control sequences and characters that change the direction of a line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BREAKS = re.compile("[\t\n\u2028\u2029]")
 
 
 def visible(text: str) -> str:
-    r"""``text`` with all that a terminal would obey as escapes, in the notation of JSON; lines and tabs stay.
+    r"""Escape everything in ``text`` that controls a terminal, in the notation of JSON; lines and tabs stay.
 
     >>> visible("a\x1b]0;title\x07")
     'a\\u001b]0;title\\u0007'
@@ -21,9 +21,9 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""``text`` as `visible` shows it, with line breaks and tabs as escapes too: a file name, a field, a line of JSON.
+    r"""Escape ``text`` as `visible` does, and line breaks and tabs too: for file names, fields and lines of JSON.
 
-    Of a line that `json.dumps` wrote the value stays the same.
+    A line that `json.dumps` wrote keeps its value.
     """
     return _BREAKS.sub(_escape, visible(text))
 

@@ -1,4 +1,4 @@
-"""What a folder is that was given in place of another: each recipe says by ``RUN_IS`` what its runs are used for."""
+"""Explain what kind of folder was given in place of another. ``RUN_IS`` of a recipe says what its runs are for."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"),
     *(".m4a", ".mp4", ".aac", ".webm", ".wma"),
 )
-"""Which files are taken for recordings by their names."""
+"""Endings of the names of recordings."""
 
 _PARTS = ("front_end", "scorer", "model")
-"""Folders of which a run has at least one, also where it has no ``config.yaml``, as the packaged models."""
+"""A run has at least one of these folders, even the packaged models, which have no ``config.yaml``."""
 
 
 @contextlib.contextmanager
 def loading(folder: Path, wanted: str, *recipes: str) -> Iterator[None]:
-    """Around loading ``wanted`` ("voice") from ``folder``, a run of one of the ``recipes``.
+    """Wrap the loading of ``wanted`` ("voice") from ``folder``, a run of one of the ``recipes``.
 
-    Where that fails with a ``ValueError`` and the folder is something else, the error says what it is, and which
-    command uses it; where there is no folder, which command makes one.
+    If loading raises ``ValueError`` and the folder is something else, the error says what the folder is and which
+    command uses it. If there is no folder, the error names the command that makes one.
     """
     try:
         yield
@@ -47,7 +47,7 @@ def loading(folder: Path, wanted: str, *recipes: str) -> Iterator[None]:
 
 
 def _recipe_of(folder: Path) -> str | None:
-    """The recipe that has most of the keys of the folder's ``config.yaml``, and few others."""
+    """The recipe whose keys are most like those of the folder's ``config.yaml``; None if none is similar."""
     try:
         keys = set(yaml.safe_load((folder / "config.yaml").read_bytes()))
     except (OSError, TypeError, yaml.YAMLError):
@@ -63,8 +63,8 @@ def _recipe_of(folder: Path) -> str | None:
 
 def _what_is(path: Path, recipe: str | None) -> str:
     if recipe is not None:
-        said = getattr(registry.load("recipes", recipe), "RUN_IS", f"a run of `vqmem {recipe}`")
-        return said.format(folder=shlex.quote(str(path)))
+        description = getattr(registry.load("recipes", recipe), "RUN_IS", f"a run of `vqmem {recipe}`")
+        return description.format(folder=shlex.quote(str(path)))
     if path.is_file():
         return "a file; give a folder"
     if (path / FRONT_END).is_file():

@@ -1,7 +1,7 @@
-"""Find the variants: every policy, scorer, front-end, compression, data source and recipe is one file, named by itself.
+"""Find the variants: each policy, scorer, front-end, compression, data source and recipe is one file, its name.
 
-A variant is listed by reading its folder and described by the first line of its docstring, without importing it; it is
-imported only when it is loaded. Packages outside register under the entry-point group ``vqmem.<kind>``.
+Variants are listed by reading their folder and described by the first line of their docstring. They are imported only
+when they are loaded. Packages outside register under the entry-point group ``vqmem.<kind>``.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ ROOT = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Kind:
-    """A folder of variants and the name of the class each of its files defines."""
+    """A folder of variants, and the name of the class that each of its files defines."""
 
     folder: str
     symbol: str
     leaf: str = ""
-    """The module that makes a sub-package of the folder a variant; empty where a variant is itself a module."""
+    """The module that a sub-package must have to be a variant; empty if a variant is itself a module."""
 
 
 KINDS = {
@@ -52,9 +52,11 @@ def names(kind: str) -> list[str]:
 
 
 def load(kind: str, name: str) -> Any:
-    """The class (or, for a recipe, the module) that variant ``name`` defines.
+    """Import the class (or, for a recipe, the module) that variant ``name`` defines.
 
-    Raises `UnknownNameError`, and ``ValueError`` naming the file or package of a variant that is broken.
+    Raises:
+        UnknownNameError: there is no such variant.
+        ValueError: the variant is broken; the message names its file or package.
     """
     if name not in names(kind):
         raise UnknownNameError(_singular(kind), name, names(kind))
@@ -68,7 +70,7 @@ def load(kind: str, name: str) -> Any:
             found = importlib.import_module(f"{__package__}.{spec.folder.replace('/', '.')}.{name}{leaf}")
             found = found if kind == "recipes" else getattr(found, spec.symbol)
         schema = found.Config if kind == "recipes" else found
-    except (Exception, SystemExit) as error:  # whatever a file may do when it is imported
+    except (Exception, SystemExit) as error:  # importing a file may raise anything
         raise ValueError(f"{_singular(kind)} {name!r} is broken: {where}: {_reason(error)}") from error
     if not dataclasses.is_dataclass(schema):
         raise ValueError(f"{_singular(kind)} {name!r} is broken: {where}: its {spec.symbol} is no dataclass")
@@ -89,7 +91,7 @@ def describe(kind: str, name: str) -> str:
 
 
 def fault(kind: str, name: str) -> str:
-    """What is wrong with variant ``name``, as far as its source says without being imported; empty for nothing."""
+    """What the source of variant ``name`` shows to be wrong, without importing it; empty if nothing."""
     spec = _kind(kind)
     if name in _entry_points(kind):
         return ""
@@ -108,7 +110,7 @@ def fault(kind: str, name: str) -> str:
 
 
 def _binds(node: ast.AST) -> str | None:
-    """The name that a piece of source gives to something."""
+    """The name that a node of the syntax tree binds."""
     if isinstance(node, ast.alias):
         return node.asname or node.name
     if isinstance(node, ast.Name):

@@ -1,8 +1,8 @@
 """Read any recording as mono float32 samples at one rate, all at once or streamed in bounded memory.
 
-Files are decoded to their end (`_decoding`), their channels are averaged (`_mixing`), and soxr's streaming resampler
-carries its filter's state over block borders: nothing clicks there, and the samples do not depend on how they are asked
-for.
+`_decoding` decodes files to their end, `_mixing` averages their channels, and soxr resamples them as a stream. The
+resampler keeps the state of its filter from block to block, so that the samples do not depend on the size of the
+chunks.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from ._mixing import mixed
 from ._reading import SilentError, UnreadableError, existing
 
 RATE = 16_000
-"""Samples a second of everything behind the loader, unless asked otherwise."""
+"""Default samples a second."""
 CHUNK = 20.0
-"""Seconds of a chunk, unless asked otherwise."""
+"""Default seconds of a chunk."""
 
 
 @dataclass(frozen=True)
 class Audio:
-    """A recording, or a part of one, which is opened only when its samples are asked for.
+    """A recording, or a part of one. The file is opened when its samples are read.
 
     Args:
-        name: its path; what messages call it.
-        data: the bytes of the encoded file, where they are in memory (data sets carry them so).
-        part: where in the file it begins and ends, as shares of its length.
-        place: where it is listed, such as ``line 7 of 'manifest.tsv'``; messages name it where the file is missing.
-        heard: is called, while samples are read, with how many seconds that were.
-        warned: what was said on standard error of this recording, so that it is said once.
+        name: its path; messages call it by this name.
+        data: the bytes of the encoded file, if a data set has them in memory; None = read the file.
+        part: start and end within the file, as shares of its length.
+        place: where it is listed, such as ``line 7 of 'manifest.tsv'``; part of the message if the file is missing.
+        on_progress: is called with the seconds read so far after each block.
+        warned: the warnings already printed, so that each is printed once.
     """
 
     name: str
     data: bytes | None = field(default=None, repr=False)
     part: tuple[float, float] = (0.0, 1.0)
     place: str = field(default="", compare=False)
-    heard: Callable[[float], None] = field(default=lambda second: None, repr=False, compare=False)
+    on_progress: Callable[[float], None] = field(default=lambda second: None, repr=False, compare=False)
     warned: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def read(self, rate: int = RATE) -> Float[Tensor, " samples"]:
@@ -60,37 +60,37 @@ class Audio:
         return torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *self._resampled(rate)]))
 
     def stream(self, seconds: float = CHUNK, rate: int = RATE) -> Iterator[Float[Tensor, " samples"]]:
-        """The samples in chunks of ``seconds`` (the last one may be shorter), which concatenate to `read`.
+        """Yield the samples in chunks of ``seconds`` (the last may be shorter), which concatenate to `read`.
 
-        Channels are averaged; where they cancel each other out, one is taken (see `_mixing.mixed`). Memory is bounded
-        by the chunk and 10 seconds, however long the recording. What its header says of its length is not relied on:
-        it is decoded to its end, and a line on standard error says where the header expects more.
+        Channels are averaged; if they cancel each other out, one of them is used (see `_mixing.mixed`). Memory is
+        bounded by the chunk and 10 seconds, for recordings of any length. The file is decoded to its end, whatever its
+        header says of its length. If the header says more, a line on standard error reports it.
 
         Raises:
-            UnreadableError: in one line, for a file that is missing, not audio, damaged or without samples, one that
-                ends before an exact header says (wav, flac), and one that is silent (every sample is 0) or holds NaN;
-                all but the first two when reading comes to it.
+            UnreadableError: in one line. At once: the file is missing or not audio. While reading: it is damaged, has
+                no samples, is shorter than its exact header says (wav, flac), is silent (every sample is 0), or
+                contains NaN.
         """
         size = round(seconds * rate)
         if size < 1:
             raise ValueError(f"chunks of {seconds} seconds hold no sample; give a longer time")
-        held: list[np.ndarray] = []
+        pending: list[np.ndarray] = []
         for block in self._resampled(rate):
-            held.append(block)
-            while sum(map(len, held)) >= size:
-                whole = np.concatenate(held)
-                yield torch.from_numpy(whole[:size].copy())
-                held = [whole[size:]]
-        if rest := sum(map(len, held)):
-            yield torch.from_numpy(np.concatenate(held)[:rest])
+            pending.append(block)
+            while sum(map(len, pending)) >= size:
+                joined = np.concatenate(pending)
+                yield torch.from_numpy(joined[:size].copy())
+                pending = [joined[size:]]
+        if rest := sum(map(len, pending)):
+            yield torch.from_numpy(np.concatenate(pending)[:rest])
 
     def seconds(self) -> float:
-        """How long it is: by its header where that is exact, else by decoding it. Raises as `stream` does."""
+        """Its length in seconds: from an exact header, else by decoding it. Raises as `stream` does."""
         with self._opened() as file:
             return (self.part[1] - self.part[0]) * file.seconds()
 
     def estimated_seconds(self) -> float:
-        """About how long it is, at once; 0 where only decoding tells. Raises as `stream` does."""
+        """Estimate its length in seconds without decoding; 0 if the header says nothing. Raises as `stream` does."""
         with self._opened() as file:
             return (self.part[1] - self.part[0]) * file.estimated_seconds()
 
@@ -108,7 +108,7 @@ class Audio:
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
     def _checked(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Each block's rate and samples, of one channel; where there is something that cannot be used, an error."""
+        """Yield each block's rate and its samples of one channel. Raises `UnreadableError` for unusable samples."""
         count, seconds, silent = 0, 0.0, True
         with self._opened() as file:
             for rate, block in mixed(self._of_part(file), lambda line: self._warn(f"{self.name!r}: {line}")):
@@ -118,7 +118,7 @@ class Audio:
                         f"{self.name!r} has a sample that is NaN or infinite at {worst:.3f} s; make it again"
                     )
                 count, seconds, silent = count + len(block), seconds + len(block) / rate, silent and not block.any()
-                self.heard(seconds)
+                self.on_progress(seconds)
                 yield rate, block
         if not count:
             raise UnreadableError(f"{self.name!r} holds no samples; give a recording with sound in it")
@@ -126,7 +126,7 @@ class Audio:
             raise SilentError(f"{self.name!r} is silent: all of its {count} samples are 0; record it again")
 
     def _of_part(self, file: Uncompressed | Compressed) -> Iterator[tuple[int, Frames]]:
-        """The blocks of the part. What ends with the file is read to its end, so that a cut is noticed."""
+        """Yield the blocks of the part. A part that ends with the file is read to its end, to detect a cut."""
         if self.part == (0.0, 1.0):
             yield from file.blocks()
             return
@@ -153,9 +153,9 @@ class Audio:
 
 
 def is_recording(path: str | Path) -> bool:
-    """Whether a file is to be taken for a recording: by its name, or since it can be opened as one whatever its name.
+    """Whether a file is a recording: its name says so, or it can be opened as one.
 
-    A pipe is none, as nothing may be read of it before it is read.
+    A pipe is never one, because testing it would consume its first bytes.
     """
     import soundfile
 
@@ -167,7 +167,7 @@ def is_recording(path: str | Path) -> bool:
     encoded: Any = os.fsencode(path)  # soundfile cannot encode a name that is not UTF-8
     try:
         with path.open("rb") as file:
-            if file.read(2) == codecs.BOM_UTF16_LE:  # which could be the frame of an MP3, and is tried aloud as one
+            if file.read(2) == codecs.BOM_UTF16_LE:  # it could be a frame of MP3, and the decoder prints errors
                 return False
         with soundfile.SoundFile(encoded):
             return True
@@ -176,10 +176,10 @@ def is_recording(path: str | Path) -> bool:
 
 
 def read_audio(path: str | Path, rate: int = RATE) -> Float[Tensor, " samples"]:
-    """All samples of the file ``path``; see `Audio.read`."""
+    """Read all samples of the file ``path``; see `Audio.read`."""
     return Audio(str(path)).read(rate)
 
 
 def stream_audio(path: str | Path, seconds: float = CHUNK, rate: int = RATE) -> Iterator[Float[Tensor, " samples"]]:
-    """The samples of the file ``path`` in chunks; see `Audio.stream`."""
+    """Yield the samples of the file ``path`` in chunks; see `Audio.stream`."""
     return Audio(str(path)).stream(seconds, rate)

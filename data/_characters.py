@@ -1,4 +1,4 @@
-"""One character for what is written in several ways, and none for what is not seen."""
+"""Unify characters that can be written in several ways, and remove invisible ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _SIGNS = str.maketrans(
     | dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033", '"')
     | dict.fromkeys("\u2010\u2011", "-")
 )
-"""Quotation marks, accents and a prime that are written for the apostrophe; quotation marks; hyphens."""
+"""Quotation marks, accents and a prime that stand for the apostrophe; quotation marks; hyphens."""
 
-_UNSEEN = re.compile(
+_INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0001-\U000e01ef"
     + "".join(chr(code) for code in range(0x10000) if unicodedata.category(chr(code)) == "Cf")
     + "]"
@@ -21,22 +21,22 @@ _UNSEEN = re.compile(
 
 
 def compose(text: str) -> str:
-    """``text`` in composed characters (NFC) without those that are not seen, so that neither splits a word."""
-    return unicodedata.normalize("NFC", _UNSEEN.sub("", text))
+    """Compose the characters of ``text`` (NFC) and remove invisible ones, so that neither splits a word."""
+    return unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
 
 
 def unify(text: str) -> str:
-    r"""``text`` as `compose` makes it, in compatible characters (NFKC), with plain apostrophes, quotes and hyphens.
+    r"""Compose ``text`` (see `compose`) in compatible characters (NFKC), with plain apostrophes, quotes and hyphens.
 
     >>> unify("Do\u00adnau, \u2018cafe\u0301\u2019, \ufb01ve, built\u2011in")
     "Donau, 'caf\u00e9', five, built-in"
     """
-    text = compose(text).translate(_SIGNS)  # before NFKC, which makes a space and a mark of an accent
+    text = compose(text).translate(_SIGNS)  # before NFKC, which splits an accent into a space and a mark
     return unicodedata.normalize("NFKC", text).translate(_SIGNS)
 
 
 def separates(character: str) -> bool:
-    """Whether a character that is left out stood between words, and is no part of one as letters and marks are.
+    """Whether a character stands between words, while letters, marks and digits are parts of a word.
 
     >>> [separates(c) for c in "/-.a3'"]
     [True, True, True, False, False, False]

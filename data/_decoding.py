@@ -1,9 +1,8 @@
 """Decode a recording to its last sample, whatever its header says of its length.
 
-Uncompressed formats (wav, aiff, au, caf, w64, …) are decoded by `soundfile`: their headers are exact, and parts of them
-are found by seeking. Everything else (flac, mp3, ogg, opus, m4a, webm, …), and wav files whose header was never
-completed, are decoded by FFmpeg (PyAV), packet after packet to the end of the file; where there is a header, it is only
-compared with what was there.
+`soundfile` decodes uncompressed formats (wav, aiff, au, caf, w64, …): their headers are exact, and it can seek in them.
+FFmpeg (PyAV) decodes everything else (flac, mp3, ogg, opus, m4a, webm, …) and wav files with an incomplete header,
+packet by packet to the end of the file. A header is only compared with the decoded length.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ Frames = Float[np.ndarray, "frames channels"]
 """Samples, in -1 … 1."""
 
 BLOCK = 1 << 16
-"""Frames that are decoded at once; resampled values depend on it in their last bits."""
+"""Frames decoded at once; the last bits of resampled values depend on it."""
 
-_FFMPEG = "mp3,flac,ogg,wav,w64,caf,mov,matroska,aac,asf,amr,wv,tta,ape,ac3"  # none that opens other files or addresses
-_OPEN_SIZE = 0x7EFF0000  # files that FFmpeg, sox or arecord wrote to pipes say that they have this many bytes or more
-_SLACK = 0.02  # seconds that may be missing from a file whose header is exact: a unit
-_LOOSE = 0.2  # and from others, whose headers may count the encoder's padding
+_FFMPEG = "mp3,flac,ogg,wav,w64,caf,mov,matroska,aac,asf,amr,wv,tta,ape,ac3"  # none opens other files or addresses
+_OPEN_SIZE = 0x7EFF0000  # minimum size in the header of files that FFmpeg, sox or arecord wrote to pipes
+_SLACK = 0.02  # seconds that a file with an exact header may lack: one unit
+_LOOSE = 0.2  # seconds that other files may lack, because their headers may count the encoder's padding
 
 
 @contextlib.contextmanager
 def opened(name: str, data: bytes | None, warn: Callable[[str], None]) -> Iterator[Uncompressed | Compressed]:
-    """The file ``name``, or the bytes ``data`` of one, ready to be decoded.
+    """Open the file ``name``, or its bytes ``data``, for decoding.
 
     Args:
-        name: its path; what messages call it.
-        data: the bytes of the encoded file, where they are in memory.
-        warn: takes a line for each thing that is odd, but no reason to refuse the file.
+        name: its path; messages call it by this name.
+        data: the bytes of the encoded file, if they are in memory; None = read the file.
+        warn: is called with a line about each oddity that is no reason to refuse the file.
 
     Raises:
         UnreadableError: in one line, for a file that is missing, no regular file, or not audio.
@@ -73,19 +72,19 @@ class Uncompressed:
             raise cut_off(name, self.seconds(), expected)
 
     def frames(self) -> int:
-        """How many there are."""
+        """Number of frames."""
         return self.file.frames
 
     def seconds(self) -> float:
-        """How long it is."""
+        """Length in seconds."""
         return self.file.frames / self.file.samplerate
 
     def estimated_seconds(self) -> float:
-        """How long it is."""
+        """Length in seconds."""
         return self.seconds()
 
     def blocks(self, first: int = 0) -> Iterator[tuple[int, Frames]]:
-        """The rate and the samples of one block after another, from frame ``first`` on."""
+        """Yield the rate and the samples of each block, from frame ``first`` on."""
         import soundfile
 
         self.file.seek(first)
@@ -106,21 +105,21 @@ class Compressed:
         self.name, self.file, self.warn, self.reason = name, file, warn, reason
 
     def frames(self) -> int:
-        """How many there are, which only decoding tells."""
+        """Number of frames, by decoding the file."""
         return sum(frame.samples for frame in self._decoded())
 
     def seconds(self) -> float:
-        """How long it is, which only decoding tells."""
+        """Length in seconds, by decoding the file."""
         runs = itertools.groupby(self._decoded(), key=lambda frame: frame.sample_rate)
         return sum((sum(frame.samples for frame in run) / rate for rate, run in runs), 0.0)
 
     def estimated_seconds(self) -> float:
-        """How long FFmpeg takes it to be by its header, or by its size; 0 where there is nothing to go by."""
+        """Length in seconds that FFmpeg estimates from the header or the size; 0 if it cannot."""
         with self._open(_links(self.file)[0][0]) as container:
             return (container.duration or 0) / 1e6
 
     def blocks(self, first: int = 0) -> Iterator[tuple[int, Frames]]:
-        """The rate and the samples of one block after another, from frame ``first`` on."""
+        """Yield the rate and the samples of each block, from frame ``first`` on."""
         import av
 
         for (rate, *_), run in itertools.groupby(self._decoded(), key=_kind):
@@ -136,7 +135,7 @@ class Compressed:
                 yield rate, _samples(block)
 
     def _decoded(self) -> Iterator[Any]:
-        """What the codec gives, one of its frames after another."""
+        """Yield the frames of the codec."""
         before, (links, is_cut) = 0.0, _links(self.file)
         for link in links:
             try:
@@ -158,7 +157,7 @@ class Compressed:
 
         stream = container.streams.best("audio")
         is_flac = container.format.name == "flac"
-        if is_flac:  # a frame with a wrong checksum is left out, which the time of the next one shows
+        if is_flac:  # the decoder drops a frame with a wrong checksum, and the time of the next one shows it
             stream.codec_context.options = {"err_detect": "crccheck+explode"}
         seconds, expected, due = 0.0, None, None
         for packet in self._packets(container, stream):
@@ -168,7 +167,7 @@ class Compressed:
             except FFmpegError as error:
                 if is_flac:
                     raise cut_off(self.name, before + seconds, before + expected, error.strerror or "") from error
-                continue  # tags and pictures between joined files are no frames; decoders go on behind them
+                continue  # tags and pictures between joined files are not frames; decoders continue after them
             for frame in decoded:
                 start = frame.pts or 0
                 if is_flac and due is not None and start > due:
@@ -210,7 +209,7 @@ class Compressed:
 
 
 class _Slice:
-    """A stretch of a file, as a file. It has no name, as FFmpeg would guess the format by it."""
+    """A part of a file, as a file. It has no name, because FFmpeg would guess the format from it."""
 
     def __init__(self, file: io.RawIOBase | io.BytesIO, start: int, end: int) -> None:
         self.file, self.start, self.end, self.at = file, start, end, start
@@ -234,7 +233,14 @@ class _Slice:
 
 
 def cut_off(name: str, at: float, expected: float | None, reason: str = "") -> UnreadableError:
-    """The error for a file that ends, or cannot be decoded any further, ``at`` seconds from its beginning."""
+    """Make the error for a file that is cut off or damaged.
+
+    Args:
+        name: what the message calls the file.
+        at: seconds after which decoding stopped.
+        expected: seconds according to its header; None = unknown.
+        reason: the message of the decoder.
+    """
     length = f" of {expected:.2f}" if expected and expected > at else ""
     reason = reason.removeprefix("Error : ").strip(". ")
     return UnreadableError(
@@ -256,9 +262,9 @@ def _file(name: str, data: bytes | None) -> io.RawIOBase | io.BytesIO:
 
 
 def _is_compressed(file: io.RawIOBase | io.BytesIO) -> bool:
-    """Whether it begins as flac, ogg or mp3 do, of which `soundfile` reads as much as their headers say."""
+    """Whether the file is flac, ogg or mp3, which `soundfile` reads only as far as their headers say."""
     head = file.read(10)
-    if head.startswith(b"ID3"):  # a tag, whose length has seven bits a byte
+    if head.startswith(b"ID3"):  # the length of a tag has seven bits a byte
         file.seek(
             sum((byte & 127) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=False)), os.SEEK_CUR
         )
@@ -268,22 +274,22 @@ def _is_compressed(file: io.RawIOBase | io.BytesIO) -> bool:
 
 
 def _is_guessed(file: Any) -> bool:
-    """Whether an open `soundfile` may end before the file does: compressed, or a wav file that was never completed."""
+    """Whether `soundfile` may stop before the end: a compressed file, or a wav file with an incomplete header."""
     kind = file.format + file.subtype
     return any(name in kind for name in ("FLAC", "OGG", "MPEG")) or ("WAV" in kind and not file.frames)
 
 
 def _expected_seconds(file: Any) -> float:
-    """How long a header says that its file is. libsndfile notes that in its log, and reads what is there."""
+    """Length in seconds according to the header, from the log of libsndfile, which reads what is there."""
     sizes = re.findall(
         r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", file.extra_info, re.M
     )
-    shares = [int(said) / int(there) for said, there in sizes if int(said) < _OPEN_SIZE and int(there)]
+    shares = [int(stated) / int(found) for stated, found in sizes if int(stated) < _OPEN_SIZE and int(found)]
     return file.frames / file.samplerate * max([1.0, *shares])
 
 
 def _expected(container: Any, packet: Any, link: _Slice) -> float:
-    """How many seconds a file should have by its header; 0 where that only guesses or does not say."""
+    """Length in seconds according to the header; 0 if it only guesses or says nothing."""
     stream, kind = packet.stream, container.format.name
     if kind in ("aac", "amr"):
         return 0.0
@@ -296,23 +302,26 @@ def _expected(container: Any, packet: Any, link: _Slice) -> float:
 
 
 def _counted_by_xing(link: _Slice, first: int) -> int:
-    """How many frames an mp3 says that it has, in what comes before its ``first`` one; 0 where it does not say."""
-    head = link.peek(max(0, first - 2881), first)  # no frame is longer
+    """Number of frames according to the header before the ``first`` frame of an mp3; 0 if it says nothing."""
+    head = link.peek(max(0, first - 2881), first)  # no frame of mp3 is longer
     found = re.search(rb"(?:Xing|Info)\0\0\0[\1\3\5\7\x09\x0b\x0d\x0f](.{4})|VBRI.{10}(.{4})", head, re.S)
     return int.from_bytes(found[1] or found[2], "big") if found else 0
 
 
 def _share_by_caf(link: _Slice) -> float:
-    """How many times as many bytes a caf says that it has, of which FFmpeg counts those that are there."""
+    """Bytes according to the header of a caf, as a multiple of those that are there, which FFmpeg counts."""
     found = re.search(rb"data(.{8})", link.peek(0, BLOCK), re.S)
-    size, there = (int.from_bytes(found[1], "big", signed=True), link.end - found.end()) if found else (0, 0)
-    return size / there if size > there > 0 else 1.0
+    if not found:
+        return 1.0
+    stated = int.from_bytes(found[1], "big", signed=True)
+    present = link.end - found.end()
+    return stated / present if stated > present > 0 else 1.0
 
 
 def _links(file: io.RawIOBase | io.BytesIO) -> tuple[list[_Slice], bool]:
-    """What to decode one after another, and whether the last page of an Ogg is cut.
+    """Split the file into parts to decode in turn, and find out whether the last page of an Ogg is cut.
 
-    That is the file, or the links of a chained Ogg, each of which has headers and a rate.
+    The parts are the file itself, or the links of a chained Ogg, each with its headers and rate.
     """
     starts, at, in_headers = [0], 0, True
     file.seek(0)
@@ -328,14 +337,14 @@ def _links(file: io.RawIOBase | io.BytesIO) -> tuple[list[_Slice], bool]:
 
 
 def _end(file: io.RawIOBase | io.BytesIO) -> int:
-    """Where the tags begin that programs put behind the sound (ID3v1, APEv2); decoders take them for damage."""
+    """Start of the tags behind the sound (ID3v1, APEv2), which decoders would report as damage."""
     end = file.seek(0, os.SEEK_END)
     while True:
         file.seek(max(0, end - 128))
         tail = file.read(min(128, end))
         if tail.startswith(b"TAG"):
             size = 128
-        elif tail[-32:].startswith(b"APETAGEX"):  # its footer: the size without a header, and whether there is one
+        elif tail[-32:].startswith(b"APETAGEX"):  # this footer gives the size without the header, if there is one
             size = int.from_bytes(tail[-20:-16], "little") + (32 if tail[-9] & 128 else 0)
         else:
             return end

@@ -1,7 +1,7 @@
 """Speak one text with the eSpeak NG engine: text on standard input, 16-bit samples on standard output.
 
-A program of its own, run anew for every text (40 ms), because the engine keeps state between texts that no call resets:
-what it says would depend on what it said before. It imports nothing but the standard library, to start quickly.
+A separate program, started for every text (40 ms), because the engine keeps state between texts that no call resets:
+its output would depend on the texts before. It imports only the standard library, to start quickly.
 
     python _espeak.py LIBRARY DATA VOICE SPEED < text > samples
 """
@@ -12,17 +12,31 @@ import ctypes
 import sys
 
 UNKNOWN_VOICE = 3
-"""Exit code where the engine has no such voice."""
+"""Exit code if the engine has no such voice."""
 
 _RETRIEVE, _UTF8, _RATE = 1, 1, 1  # AUDIO_OUTPUT_RETRIEVAL, espeakCHARS_UTF8, espeakRATE (speak_lib.h)
 
 
 def speak(library: str, data: str, voice: str, speed: int, text: bytes) -> bytes | None:
-    """Samples at the engine's own rate (22,050 Hz); None where there is no such voice. Raises `OSError`."""
+    """Speak one text.
+
+    Args:
+        library: path of the shared library of eSpeak NG.
+        data: path of its data folder.
+        voice: name of the voice, such as ``en-us+f3``.
+        speed: words a minute.
+        text: the text in UTF-8.
+
+    Returns:
+        16-bit samples at 22,050 Hz; None if there is no such voice.
+
+    Raises:
+        OSError: the engine does not start.
+    """
     engine = ctypes.CDLL(library)
     if engine.espeak_Initialize(_RETRIEVE, 0, data.encode(), 0) < 0:
         raise OSError(f"eSpeak NG does not start with the data in {data!r}")
-    engine.espeak_ng_SetRandSeed(ctypes.c_long(1))  # else it is the time of day, which breathy voices let one hear
+    engine.espeak_ng_SetRandSeed(ctypes.c_long(1))  # the default is the time of day, which is audible in breathy voices
     blocks: list[bytes] = []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)

@@ -11,20 +11,19 @@ from jaxtyping import Float
 
 from ._decoding import Frames
 
-_JUDGED = 10.0  # seconds, from the first sound on, by which it is decided whether channels cancel
-_CANCELLED = 0.2  # of the energy that the average of unrelated channels has; that of opposite ones is 0
-_EVERY = 8  # frames of which one is enough to compare energies
+_WINDOW = 10.0  # seconds from the first sound on that decide whether channels cancel
+_CANCELLED = 0.2  # share of the energy that the average of unrelated channels has; opposite channels have 0
+_EVERY = 8  # one of so many frames is enough to compare energies
 
 
 def mixed(
     blocks: Iterable[tuple[int, Frames]], warn: Callable[[str], None]
 ) -> Iterator[tuple[int, Float[np.ndarray, " frames"]]]:
-    """Each block's rate, and the average over its channels.
+    """Yield each block's rate, and the average over its channels.
 
-    Where a channel is wired the wrong way round, the average is silence or what little differs between the channels. If
-    its energy is below a fifth of that of unrelated channels (for stereo: a correlation below -0.8) in some 10 seconds
-    from the first sound on, the loudest channel is taken instead, to the end of the recording, and ``warn`` is given a
-    line. Channels that cancel later on only give the line.
+    If one channel is inverted, the average is nearly silent. When its energy in the first 10 seconds of sound is below
+    a fifth of that of unrelated channels (for stereo: a correlation below -0.8), the loudest channel replaces the
+    average for the rest of the recording, and ``warn`` receives a line. Channels that cancel later only cause the line.
     """
     for (rate, channels), run in itertools.groupby(blocks, key=lambda block: (block[0], block[1].shape[1])):
         samples = (block for _, block in run)
@@ -35,21 +34,21 @@ def mixed(
 def _averaged(
     blocks: Iterator[Frames], rate: int, warn: Callable[[str], None]
 ) -> Iterator[Float[np.ndarray, " frames"]]:
-    energies, judged = _Energies(), []
+    energies, window = _Energies(), []
     for block in blocks:
-        if not judged and not block.any():
+        if not window and not block.any():
             yield block[:, 0]
             continue
-        judged.append(block)
+        window.append(block)
         energies.add(block)
-        if sum(map(len, judged)) >= _JUDGED * rate:
+        if sum(map(len, window)) >= _WINDOW * rate:
             break
     if energies.cancel():
         channel = int(energies.channels.argmax())
         warn(f"its channels cancel each other out, so that channel {channel + 1} alone is read")
-        yield from (block[:, channel].copy() for block in itertools.chain(judged, blocks))
+        yield from (block[:, channel].copy() for block in itertools.chain(window, blocks))
         return
-    yield from map(_average, judged)
+    yield from map(_average, window)
     for block in blocks:
         energies.add(block)
         yield _average(block)
@@ -58,11 +57,11 @@ def _averaged(
 
 
 def _average(block: Frames) -> Float[np.ndarray, " frames"]:
-    return functools.reduce(np.add, block.T) / np.float32(block.shape[1])  # faster than `mean` along rows so short
+    return functools.reduce(np.add, block.T) / np.float32(block.shape[1])  # faster than `mean` over so few channels
 
 
 class _Energies:
-    """Of the average, and of each channel, in some of the frames."""
+    """Energy of the average and of each channel, summed over some of the frames."""
 
     def __init__(self) -> None:
         self.average, self.channels = 0.0, np.zeros(1)
@@ -73,5 +72,5 @@ class _Energies:
         self.channels = self.channels + np.square(some).sum(axis=1)
 
     def cancel(self) -> bool:
-        """Whether the average has far less than it would have if the channels had nothing to do with each other."""
+        """Whether the average has far less energy than that of unrelated channels."""
         return bool(self.average < _CANCELLED * self.channels.mean() / len(self.channels))

@@ -1,4 +1,4 @@
-"""Read text files so that whatever is wrong with one is said in a line: missing, empty, binary, another encoding."""
+"""Read text files; one line reports whatever is wrong: the file is missing, empty, binary or in another encoding."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _JUNK = {"__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "@eaDir", "$RECY
 
 
 class UnreadableError(ValueError):
-    """One document cannot be used, whatever may be said of the others; the message is one line."""
+    """One document cannot be used, while others may be; the message is one line."""
 
 
 class SilentError(UnreadableError):
@@ -26,13 +26,13 @@ class SilentError(UnreadableError):
 
 
 class Skipping:
-    """Around each document of a long job: it goes on past an unreadable one, and says at its end which.
+    """Wrap each document of a long job, which then continues after an unreadable one and lists it at the end.
 
     >>> skipping = Skipping()
     >>> for document in documents:  # doctest: +SKIP
     ...     with skipping:
     ...         use(document)
-    >>> skipping.tell()
+    >>> skipping.report()
     """
 
     def __init__(self) -> None:
@@ -49,8 +49,8 @@ class Skipping:
             self.reasons.append(str(error))
         return isinstance(error, UnreadableError)
 
-    def tell(self) -> None:
-        """List on standard error what was skipped. Raises `UnreadableError` where nothing else was there."""
+    def report(self) -> None:
+        """List the skipped documents on standard error. Raises `UnreadableError` if all were skipped."""
         if self.tried == 1 and self.reasons:
             raise UnreadableError(self.reasons[0])
         if self.reasons:
@@ -64,9 +64,9 @@ class Skipping:
 
 
 def read_text(path: str | Path, encoding: str = "utf-8", option: str = "") -> str:
-    """The whole text of a file, or of standard input for ``-``; a leading byte order mark is dropped.
+    """Read the text of a file, or of standard input for ``-``, without a leading byte order mark.
 
-    ``option`` is what messages call the place where another encoding can be given; empty where there is none.
+    ``option`` is the name, in messages, of the option that sets another encoding; empty if there is none.
 
     Raises:
         ValueError: in one line, what is wrong with the file and what to do about it.
@@ -84,7 +84,20 @@ def read_text(path: str | Path, encoding: str = "utf-8", option: str = "") -> st
 
 
 def decode(data: bytes, name: str, encoding: str = "utf-8", option: str = "") -> str:
-    """Decode ``data``; ``name`` is what messages call it. Raises `ValueError` as `read_text` does."""
+    """Decode the text of a file.
+
+    Args:
+        data: the bytes of the file.
+        name: what messages call it.
+        encoding: as Python names it.
+        option: as for `read_text`.
+
+    Returns:
+        The text without a leading byte order mark.
+
+    Raises:
+        ValueError: as for `read_text`.
+    """
     try:
         text = data.decode(encoding).removeprefix("\ufeff")
     except LookupError as error:
@@ -103,12 +116,12 @@ def decode(data: bytes, name: str, encoding: str = "utf-8", option: str = "") ->
 
 
 def existing(path: str | Path) -> Path:
-    """``path``, if it exists.
+    """Return ``path`` if it exists.
 
-    Raises `UnreadableError` with the nearest name in its deepest existing folder, or with what a dangling link names.
+    Otherwise raises `UnreadableError` with the nearest name in its deepest existing folder, or the target of the link.
     """
     path = Path(expand(str(path)))
-    if os.path.exists(path):  # which takes a name that is too long for one that is not there
+    if os.path.exists(path):  # `exists` is false for a name that is too long
         return path
     if path.is_symlink():
         raise UnreadableError(f"{str(path)!r} is a link to {os.readlink(path)!r}, which is not there; mend the link")
@@ -118,10 +131,9 @@ def existing(path: str | Path) -> Path:
 def files_below(folder: Path, pattern: str = "*") -> list[Path]:
     """The regular files below ``folder`` that match ``pattern``, in the order of their names.
 
-    Left out is what systems and tools put beside the user's files: hidden files and folders (``._x.wav`` of macOS,
-    ``.ipynb_checkpoints``, ``.git``), ``__MACOSX``, ``Thumbs.db`` and the like. So are pipes and sockets. Links to
-    folders are not followed; a link that leads nowhere is listed, so that whoever reads it says so. ``folder``
-    itself may have any name.
+    The list leaves out what systems and tools put beside the user's files: hidden files and folders (``._x.wav`` of
+    macOS, ``.ipynb_checkpoints``, ``.git``), ``__MACOSX``, ``Thumbs.db`` and the like, and pipes and sockets. Links to
+    folders are not followed. A dangling link is listed, so that reading it reports it. ``folder`` may have any name.
     """
     return sorted(
         path
@@ -131,7 +143,7 @@ def files_below(folder: Path, pattern: str = "*") -> list[Path]:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether a listed path is a regular file, or a link that leads nowhere."""
+    """Whether a path is a regular file or a dangling link."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
@@ -139,10 +151,10 @@ def _is_file(path: Path) -> bool:
 
 
 def local_path(name: str) -> Path | None:
-    """The absolute path of ``name`` where it means a file or folder here; None where it is a name on the hub.
+    """The absolute path of ``name`` if it is a local file or folder; None if it is a name on the hub.
 
-    It means one where there is one, and also where it is no possible name on the hub or begins with a folder that is
-    here: then a misspelt path is refused, and not asked for on the hub. Raises as `existing` does.
+    It is local if it exists, if it cannot be a name on the hub, or if it begins with a local folder: a misspelt path is
+    then refused and not looked up on the hub. Raises as `existing` does.
     """
     path = Path(name).expanduser()
     on_hub = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) and (path.parent == Path(".") or not path.parent.is_dir())
@@ -150,7 +162,7 @@ def local_path(name: str) -> Path | None:
 
 
 def did_you_mean(path: str | Path) -> str:
-    """A question that names what is nearest to a ``path`` that is not there; empty if nothing is near."""
+    """A question that suggests the nearest name to a missing ``path``; empty if none is near."""
     missing = Path(expand(str(path)))
     while not os.path.exists(missing.parent):
         missing = missing.parent
@@ -161,7 +173,7 @@ def did_you_mean(path: str | Path) -> str:
 def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
-    except OSError:  # not a folder, or not ours to list: there is no hint to give
+    except OSError:  # not a folder, or not readable: there is no hint to give
         return []
 
 

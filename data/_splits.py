@@ -1,4 +1,4 @@
-"""Which split falls to whom where nobody has said so: by a hash of a name, or by the place in a document."""
+"""Assign names to splits by a hash, if the data does not say which split they belong to."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
 def share(names: list[str], split: Split) -> set[str]:
-    """Those of ``names`` that fall to ``split``.
+    """The ``names`` that belong to ``split``.
 
-    Ordered by their hashes, the first tenth is ``test``, the next tenth ``dev`` and the rest ``train``; each of the
-    first two gets one at least. Adding names may move others.
+    In the order of their hashes, the first tenth is ``test``, the next tenth ``dev`` and the rest ``train``; ``test``
+    and ``dev`` have at least one each. Adding names may move others.
     """
     ranked = sorted(set(names), key=lambda name: hashlib.sha256(name.encode(errors="surrogateescape")).digest())
     tenth = max(1, len(ranked) // 10)

@@ -1,7 +1,8 @@
 """Read tables strictly, row by row: csv, tsv, JSON, lines of text and parquet, compressed or not.
 
-Cells stay as they are written, only ``\\n``, ``\\r\\n`` and ``\\r`` end a line, and a row that does not fit is an error
-that names its line. `csv` and `json` of the standard library do this; the readers of pandas and Arrow guess types.
+Cells stay as they are written, only ``\\n``, ``\\r\\n`` and ``\\r`` end a line, and a row that does not fit raises an
+error that names its line. `csv` and `json` of the standard library do this; the readers of pandas and Arrow guess
+types.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ from typing import Any
 
 from ._reading import existing
 
-_NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # the latter are bytes that do not fit the encoding, by surrogateescape
-_BLANK = " \t\r\n"  # what JSON passes over
-_LONGEST = 1 << 27  # characters of a cell in csv and tsv; more are taken for a quote that nothing closes
+_NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # surrogateescape maps bytes outside the encoding to these surrogates
+_BLANK = " \t\r\n"  # JSON ignores these
+_LONGEST = 1 << 27  # characters of a cell in csv and tsv; a longer cell is an unclosed quote
 _KINDS = {list: "lists", dict: "objects", bytes: "bytes", bool: "true or false", float: "numbers with a fraction"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table, and where it stands there, such as ``line 7 of 'rows.csv'``."""
+    """A row of a table, and its place in it, such as ``line 7 of 'rows.csv'``."""
 
     place: str
     cells: dict[str, Any]
 
     def text(self, column: str) -> str:
-        """The text of a cell, as written; empty where it is missing.
+        """The text of a cell, as written; empty if the cell is missing.
 
         Raises:
-            ValueError: the cell holds neither text nor an integer.
+            ValueError: the cell is neither text nor an integer.
         """
         cell = self.cells.get(column) if column else None
         if cell is None or type(cell) is int:
@@ -48,25 +49,28 @@ class Row:
 
 
 def table_format(path: str | Path) -> str:
-    """The format of a file by the end of its name, such as ``.csv`` for ``A.CSV.gz``; empty if it is no table."""
+    """The format that the name of a file ends in, such as ``.csv`` for ``A.CSV.gz``; empty if it is no table."""
     return _split_name(str(path))[0]
 
 
 def read_rows(path: str | Path, what: str, encoding: str = "", form: str = "") -> Iterator[Row]:
-    """Stream the rows of a table. Blank lines of csv, tsv and JSON lines are no rows.
+    """Stream the rows of a table. Blank lines of csv, tsv and JSON lines are not rows.
 
-    csv has commas and quotes; tsv has tabs, and quotes in it are text; the first line of both names the columns. A file
-    of JSON has an object a line, or is one array of objects (which is read in one go). Each line of a text file is a
-    row with the column ``text``.
+    csv has commas and quotes; tsv has tabs, and quotes in it are text; the first line of both names the columns. A JSON
+    file has an object per line, or is one array of objects (which is read at once). Each line of a text file is a row
+    with the column ``text``.
 
     Args:
         path: a local file, or a URL that fsspec opens.
         what: what messages call the table, as in "manifest".
-        encoding: of all but parquet, as Python names it; empty = utf-8, and messages offer no other.
+        encoding: encoding of all formats but parquet, as Python names it; empty = utf-8, and messages suggest no other.
         form: one of the suffixes in `_READERS`; empty = that of the name.
 
+    Yields:
+        The rows in their order.
+
     Raises:
-        ValueError: in one line, what is wrong with the file and on which of its lines.
+        ValueError: in one line, what is wrong with the file and in which of its lines.
     """
     named, compression = _split_name(str(path))
     name = str(path) if "://" in str(path) else str(existing(path))
@@ -76,13 +80,13 @@ def read_rows(path: str | Path, what: str, encoding: str = "", form: str = "") -
         with _open(name, compression) as file:
             for place, cells in _READERS[form or named](file, encoding):
                 yield Row(f"{place} of {Path(name).name!r}", cells)
-    except Exception as error:  # those of half a dozen file formats and as many compressions
+    except Exception as error:  # each file format and compression has its error types
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(f"cannot read {what} {name!r}: {reason}") from error
 
 
 def _split_name(name: str) -> tuple[str, str | None]:
-    """The format and the compression that a name ends in."""
+    """Split off the format and the compression that a name ends in."""
     from fsspec.utils import infer_compression  # slow to import: only when it is used
 
     compression = infer_compression(name)
@@ -97,11 +101,11 @@ def _open(name: str, compression: str | None) -> Any:
 
     if "://" in name:
         return fsspec.open(name, "rb", compression=compression)
-    return fsspec.core.OpenFile(LocalFileSystem(), name, "rb", compression)  # which takes no character for a pattern
+    return fsspec.core.OpenFile(LocalFileSystem(), name, "rb", compression)  # it takes no character for a pattern
 
 
 def _lines(file: Any, encoding: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines with their ends. Raises `ValueError` for what is not text in ``encoding``."""
+    """Yield numbered lines with their ends. Raises `ValueError` for bytes that are not text in ``encoding``."""
     hint = "give its `encoding`, such as latin-1 or utf-16" if encoding else "save it as utf-8"
     encoding = encoding or "utf-8"
     try:
@@ -119,7 +123,7 @@ _Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
 def _separated(delimiter: str, quotes: bool, hint: str) -> Callable[[Any, str], _Rows]:
-    """A reader of tables with ``delimiter`` between cells, in ``quotes`` or not; ``hint`` says how a text has one."""
+    """Make a reader of tables with ``delimiter`` between cells; ``hint`` says how a cell can contain one."""
 
     def read(file: Any, encoding: str) -> _Rows:
         csv.field_size_limit(_LONGEST)
@@ -144,7 +148,7 @@ def _separated(delimiter: str, quotes: bool, hint: str) -> Callable[[Any, str], 
 
 
 def _header(cells: list[str], delimiter: str) -> list[str]:
-    names = [" ".join(cell.split()) for cell in cells]  # spreadsheets break long ones over lines
+    names = [" ".join(cell.split()) for cell in cells]  # spreadsheets break long names over lines
     for name in names:
         if name and names.count(name) > 1:
             raise ValueError(f"its first line names the column {name!r} twice; rename one")
@@ -184,7 +188,7 @@ def _parse(text: str, line: int) -> Any:
         if "\\u" in text:
             json.dumps(parsed, ensure_ascii=False).encode()
         return parsed
-    except UnicodeEncodeError as error:  # JSON can write half of a pair of surrogates
+    except UnicodeEncodeError as error:  # JSON can encode half of a pair of surrogates
         raise ValueError(f"line {line} holds {error.object[error.start]!r}, which is no valid Unicode") from error
     except json.JSONDecodeError as error:
         line += error.lineno - 1

@@ -1,4 +1,4 @@
-"""Local recordings: one, a folder of them, or those that a manifest lists; each a document."""
+"""Local recordings: one, a folder of them, or those that a manifest lists; each is a document."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ _PARTS = {"train": (0.0, 0.8), "dev": (0.8, 0.9), "test": (0.9, 1.0)}
 
 @dataclass(frozen=True)
 class Source:
-    """Recordings and, where a manifest tells them, speakers and transcripts. They are opened when they are read.
+    """Recordings, with their speakers and transcripts if a manifest lists them. They are opened when they are read.
 
-    A manifest is a table: .tsv with tabs between the columns (quotes are text), .csv with commas, or .jsonl, and what
-    else the data source hub reads, with the names of the columns in the first line. ``path`` is the one it must have
-    (relative to the manifest, each path once); ``text``, ``speaker`` and ``split`` (train, dev or test) mean what they
-    say, others serve to choose.
+    A manifest is a table whose first line names the columns: .tsv with tabs between the columns (quotes are text), .csv
+    with commas, .jsonl, or any other format that the data source hub reads. It needs the column ``path`` (relative to
+    the manifest, each path once). ``text``, ``speaker`` and ``split`` (train, dev or test) have a meaning; ``where``
+    may use any other column.
 
-    Recordings are split in the first of these ways that fits:
+    Recordings are split in the first of these ways that applies:
 
-    1. ``splits`` says how; or the manifest has a column ``split``; or the folder has subfolders train, dev and test;
-    2. there are ten recordings or more, or a manifest, or ``by`` is given: ordered by a hash, the first tenth is
-       ``test``, the next tenth ``dev``, the rest ``train``;
-    3. the first 80 % of the seconds of each recording are ``train``, the next 10 % ``dev``, the last 10 % ``test``.
+    1. by ``splits``, by the column ``split`` of the manifest, or by the subfolders train, dev and test;
+    2. by a hash, if there are ten recordings or more, a manifest, or ``by``: the first tenth is ``test``, the next
+       tenth ``dev``, the rest ``train``;
+    3. by time: the first 80 % of each recording are ``train``, the next 10 % ``dev``, the last 10 % ``test``.
 
-    Hidden files and folders, and what macOS and Windows leave beside files, are no part of a folder.
+    Hidden files and folders, and the files that macOS and Windows leave, do not count.
 
     Args:
-        path: a recording, a folder, or a manifest; a folder's ``manifest.tsv`` (or .csv, or .jsonl) is used if it is
-            there.
+        path: a recording, a folder, or a manifest; a folder's ``manifest.tsv`` (or .csv, or .jsonl) is used if it
+            exists.
         where: column -> pattern, or a list of patterns of which one must fit, as in {path: "fsdd/*", speaker: [a, b]}.
         splits: split -> patterns, as in ``where``; rows that fit none are left out.
-        by: column by which to split; with speaker, whoever is heard in one split is heard in no other.
-        encoding: of the manifest, as Python names it.
+        by: column by which to split; with ``speaker``, no speaker occurs in two splits.
+        encoding: encoding of the manifest, as Python names it.
     """
 
     path: PathText = ""
@@ -56,7 +56,7 @@ class Source:
     encoding: str = "utf-8"
 
     def documents(self, split: Split) -> Iterator[Document]:
-        """The recordings of ``split``. Raises `ValueError` for what is missing, and patterns that nothing fits."""
+        """The recordings of ``split``. Raises `ValueError` for missing files, and patterns that nothing fits."""
         if not self.path:
             raise ValueError("data source audio_files has no path; give `path: FILE_OR_FOLDER_OR_MANIFEST`")
         for name in self.splits:
@@ -81,16 +81,16 @@ class Source:
             yield from (_part(_document(row, folder), split) for row in chosen)
 
     def _share(self, rows: list[Row], split: Split, named: bool) -> list[Row]:
-        """The rows of ``split``; ``named`` says that a column names it."""
+        """The rows of ``split``; ``named``: whether a column names it."""
         if self.splits:
             wanted = self.splits.get(split)
             return [] if wanted is None else [row for row in rows if _fits(row, wanted)]
         if named and not self.by:
             for row in rows:
-                if row.place and row.text("split") not in SPLITS:  # a folder can have others beside these
+                if row.place and row.text("split") not in SPLITS:  # a folder may have other subfolders
                     raise ValueError(
                         f"{row.place}: split {row.text('split')!r} is not {', '.join(SPLITS)}; correct it, leave such "
-                        "rows out with `where`, or say with `splits` what is what"
+                        "rows out with `where`, or assign them with `splits`"
                     )
             return [row for row in rows if row.text("split") == split]
         by = self.by or "path"
@@ -107,14 +107,14 @@ class Source:
 
 
 def _manifest(root: Path) -> Path | None:
-    """The table that ``root`` is, or that lies in it, if there is one."""
+    """The manifest that ``root`` is or contains; None if there is none."""
     if not root.is_dir():
         return root if table_format(root) not in ("", ".txt") else None
     return next((root / name for name in _MANIFESTS if (root / name).is_file()), None)
 
 
 def _listed(manifest: Path, encoding: str) -> list[Row]:
-    """The rows of a manifest, each with a path that no other has."""
+    """The rows of a manifest, each with another path."""
     rows: dict[str, Row] = {}
     for row in read_rows(manifest, "manifest", encoding):
         path = row.text("path")
@@ -132,7 +132,7 @@ def _listed(manifest: Path, encoding: str) -> list[Row]:
 
 
 def _check_files(rows: list[Row], folder: Path, manifest: Path) -> None:
-    """Refuse a manifest of which no recording is there; where some are missing, it is said as they are read."""
+    """Refuse a manifest none of whose recordings exists; single missing ones are reported when they are read."""
     if not any(os.path.exists(folder / row.text("path")) for row in rows):
         path = rows[0].text("path")
         hint = "write / for \\" if "\\" in path else f"paths are relative to {str(folder)!r}"
@@ -140,7 +140,7 @@ def _check_files(rows: list[Row], folder: Path, manifest: Path) -> None:
 
 
 def _found(root: Path) -> list[dict[str, str]]:
-    """The recordings of a folder as rows; subfolders train, dev and test, if there are any, tell the split."""
+    """The recordings of a folder as rows; subfolders train, dev and test, if there are any, are the splits."""
     if root.is_file():
         return [{"path": root.name}]
     files = [path.relative_to(root) for path in files_below(root) if path.suffix.lower() in AUDIO_SUFFIXES]
@@ -162,7 +162,7 @@ def _fits(row: Row, patterns: dict[str, Any]) -> bool:
 
 
 def _pattern(column: str, item: Any) -> str:
-    if isinstance(item, bool) or not isinstance(item, (str, int)):  # YAML takes no for false and 1.50 for a number
+    if isinstance(item, bool) or not isinstance(item, (str, int)):  # YAML reads no as false and 1.50 as a number
         raise ValueError(f"pattern {item!r} for column {column} is no text; write it in quotes")
     return str(item)
 
@@ -175,6 +175,6 @@ def _document(row: Row, folder: Path) -> Document:
 
 
 def _part(document: Document, split: Split) -> Document:
-    """The stretch of a recording that is ``split``'s, named after both."""
+    """The part of a recording that belongs to ``split``, named after both."""
     assert document.audio is not None
     return Document(f"{document.name}/{split}", audio=replace(document.audio, part=_PARTS[split]))

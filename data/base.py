@@ -1,25 +1,27 @@
-"""What every data source yields: documents, in a fixed order, for one of three splits."""
+"""The documents that every data source yields, in a fixed order, for one of three splits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from ._audio import Audio
 
-Reads = Literal["text", "audio", "units"]
-"""What of a document a front-end reads: the name of the field."""
+InputKind = Literal["text", "audio", "units"]
+"""The field of a document that a front-end reads."""
+
+T = TypeVar("T")
 
 Split = Literal["train", "dev", "test"]
 
 
 @dataclass(frozen=True)
 class Document:
-    """One document: a text, a recording (with what is said in it, where that is known), or units made of one elsewhere.
+    """One document: a text, a recording (with its transcript, if it is known), or speech units.
 
-    Memory is emptied between documents. ``spans`` marks ranges that a task measures on their own (the answers of a
-    recall task), in characters of a text and seconds of speech; empty for prose.
+    Memory is emptied between documents. ``spans`` marks ranges that a task measures separately (the answers of a recall
+    task), in characters of a text or seconds of speech; it is empty for prose.
     """
 
     name: str
@@ -29,13 +31,13 @@ class Document:
     units: tuple[int, ...] = ()
     speaker: str = ""
 
-    def content(self, reads: Reads) -> Any:
-        """What a front-end that ``reads`` it is given. Raises `ValueError` where this document does not have it."""
-        found = getattr(self, reads)
-        nothing = self.audio is None and not self.units  # then it is a text, which may be empty
-        if not found and not (reads == "text" and nothing):
+    def content(self, kind: InputKind) -> Any:
+        """The field that a front-end reads. Raises `ValueError` if this document does not have it."""
+        found = getattr(self, kind)
+        is_text = self.audio is None and not self.units  # a text may be empty
+        if not found and not (kind == "text" and is_text):
             raise ValueError(
-                f"the front-end reads {reads}, which document {self.name!r} has not; "
+                f"the front-end reads {kind}, which document {self.name!r} does not have; "
                 "give another data source or front-end"
             )
         return found
@@ -48,3 +50,10 @@ class Source(Protocol):
     def documents(self, split: Split) -> Iterator[Document]:
         """Stream the documents of ``split``, the same ones in the same order every time."""
         ...
+
+
+def take_evenly(items: Sequence[T], count: int | None) -> list[T]:
+    """At most ``count`` of the items, at even distances, so that every part is represented; None = all."""
+    if count is None or count >= len(items):
+        return list(items)
+    return [items[index * len(items) // count] for index in range(count)]

@@ -18,19 +18,19 @@ from ._reading import did_you_mean, existing, files_below, local_path
 from ._tables import Row, read_rows, table_format
 from .base import Document, Split
 
-_LOOK = 1000  # rows among which a column must turn up: those of JSON may each have other keys
+_LOOK = 1000  # a column must occur in so many rows: each row of JSON may have other keys
 
 
 @dataclass(frozen=True)
 class Source:
-    """Rows of a data set, each a document named ``split/row``; rows with an empty or missing text are passed over.
+    """Rows of a data set, each a document named ``split/row``; rows with an empty or missing text are skipped.
 
-    Texts are taken as they are written: in csv and tsv 007, null and NA are texts. An integer of JSON or parquet is its
-    digits; a column of anything else (lists, objects, bytes, true or false, fractions) is refused.
+    Texts are read as they are written: in csv and tsv 007, null and NA are texts. An integer of JSON or parquet becomes
+    its digits; a column of anything else (lists, objects, bytes, true or false, fractions) is refused.
 
-    With ``audio`` the rows are recordings, such as those of LibriSpeech or Common Voice, and ``text`` is what was said,
-    which rows may lack, as they may ``speaker``. The recordings are decoded here, not by `datasets`, which would need
-    torchcodec and FFmpeg.
+    With ``audio`` the rows are recordings, such as those of LibriSpeech or Common Voice, and ``text`` is the
+    transcript. Rows may lack ``text`` and ``speaker``. This module decodes the recordings, not `datasets`, which would
+    need torchcodec and FFmpeg.
 
     A data set that has only the split named by ``train`` is split by row: of every ten, eight are ``train``, the ninth
     is ``dev`` and the tenth ``test``.
@@ -40,14 +40,14 @@ class Source:
             behind.
         subset: configuration of the data set (the second argument of `datasets.load_dataset`); empty = its default.
         revision: branch, tag or commit of a data set on the hub; empty = its newest.
-        text: column that holds the text.
-        audio: column that holds the recordings: encoded files, or paths relative to the data set; empty = text alone.
-        speaker: column that says who speaks, if there is one.
+        text: column of the text.
+        audio: column of the recordings: encoded files, or paths relative to the data set; empty = text only.
+        speaker: column of the speaker's name, if there is one.
         train: name of the split to train on.
         dev: name of the split to choose on.
         test: name of the split to report on.
-        limit: most documents to take of each split; 0 = all.
-        encoding: of tables other than parquet, as Python names it.
+        limit: maximum number of documents of each split; 0 = all.
+        encoding: encoding of tables other than parquet, as Python names it.
     """
 
     path: PathText = ""
@@ -63,7 +63,7 @@ class Source:
     encoding: str = "utf-8"
 
     def documents(self, split: Split) -> Iterator[Document]:
-        """Stream the documents of ``split``. Raises `ValueError` for a data set, split or column that is not there."""
+        """Stream the documents of ``split``. Raises `ValueError` for a missing data set, split or column."""
         if not self.path:
             raise ValueError("data source hub has no path; give `path: NAME_ON_THE_HUB_OR_FOLDER`")
         splits = self._splits()
@@ -86,7 +86,7 @@ class Source:
             raise ValueError(f"data set {self.path!r} has no {what} for {split}; name another split or larger data")
 
     def _with_columns(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """``rows``, once the columns that they must have were found. Raises `UnknownNameError` for a missing one."""
+        """Yield ``rows`` after checking their columns. Raises `UnknownNameError` for a missing one."""
         optional = [column for column in (self.text, self.speaker) if column not in (Source.text, Source.speaker, "")]
         missing = {self.audio or self.text, *optional}
         seen: list[Row] = []
@@ -99,7 +99,7 @@ class Source:
         yield from itertools.chain(seen, rows)
 
     def _document(self, name: str, row: Row) -> Document | None:
-        """What a row holds, or None where that is nothing."""
+        """The document of a row; None if the row is empty."""
         if not self.audio:
             text = row.text(self.text)
             return Document(name, text) if text else None
@@ -117,7 +117,7 @@ class Source:
         if os.path.exists(path) and not os.path.isdir(path):
             return {"train": self._tables([str(path)])}
         for file in files_below(path) if path.is_dir() else ():
-            existing(file)  # `datasets` passes over links that lead nowhere
+            existing(file)  # `datasets` ignores dangling links
         with _opening(path):
             builder = _builder(path, self.subset, self.revision)
         kind, files = type(builder).__module__.rpartition(".")[2], builder.config.data_files
@@ -133,24 +133,24 @@ class Source:
         return itertools.chain.from_iterable(read_rows(path, "data set", self.encoding) for path in paths)
 
     def _listed(self, paths: list[str]) -> Iterator[Row]:
-        """The recordings that the metadata among ``paths`` list; their column is called ``audio``."""
-        there = set(paths)
+        """Yield the recordings that the metadata among ``paths`` lists, in the column ``audio``."""
+        present = set(paths)
         for table in _metadata(paths):
             for row in self._tables([table]):
                 name = row.text("file_name")
                 path = f"{table.rpartition('/')[0]}/{name}"
-                if path not in there:
+                if path not in present:
                     raise ValueError(f"{row.place}: file_name {name!r} is no recording of {self.path!r}; correct it")
                 yield Row(row.place, {"audio": path} | row.cells)
 
 
 def _metadata(paths: list[str]) -> list[str]:
-    """The tables in a folder of recordings that say what is in them, as `datasets` names them."""
+    """The tables that describe a folder of recordings, as `datasets` names them."""
     return [path for path in paths if Path(path).stem == "metadata" and table_format(path)]
 
 
 def _recording(cell: Any, root: Path, name: str, place: str) -> Audio:
-    """The recording in a cell: a path, or what `datasets` makes of one (a path, or the bytes of the file)."""
+    """The recording in a cell: a path, or a dict of `datasets` with a path or the bytes of the file."""
     cell = {"path": cell} if isinstance(cell, str) else cell
     if not isinstance(cell, dict) or not (cell.get("path") or cell.get("bytes")):
         raise ValueError(
@@ -158,7 +158,7 @@ def _recording(cell: Any, root: Path, name: str, place: str) -> Audio:
         )
     path, data = cell.get("path") or "", cell.get("bytes")
     if not data and "://" in path:
-        import fsspec  # that of `datasets`, which streams from the hub through it
+        import fsspec  # `datasets` streams from the hub through it
 
         with fsspec.open(path) as file:
             data = file.read()  # pyright: ignore[reportAttributeAccessIssue]
@@ -168,7 +168,7 @@ def _recording(cell: Any, root: Path, name: str, place: str) -> Audio:
 
 
 def _builder(path: Path, subset: str, revision: str) -> Any:
-    """What `datasets` makes of a local folder, or of a name on the hub."""
+    """The builder of `datasets` for a local folder or a name on the hub."""
     import datasets  # slow to import: only when it is used
 
     name = (
@@ -177,17 +177,17 @@ def _builder(path: Path, subset: str, revision: str) -> Any:
     if os.path.exists(path) and glob.has_magic(name):
         raise ValueError("it would take *, ? and [ in the name of a folder for patterns; rename the folder")
     builder = datasets.load_dataset_builder(name, subset or None, revision=revision or None)
-    if not os.path.exists(path) and builder.repo_id is None:  # such as csv: it would read the working directory
+    if not os.path.exists(path) and builder.repo_id is None:  # csv, for example: it would read the working directory
         raise ValueError(f"{name} is a format and no data set")
     return builder
 
 
 @contextmanager
 def _opening(path: Path) -> Iterator[None]:
-    """Say in a line what keeps a data set from being opened."""
+    """Report errors of opening a data set in one line."""
     try:
         yield
-    except Exception as error:  # its own errors, those of the hub's client and of half a dozen file formats
+    except Exception as error:  # `datasets`, the client of the hub and each file format have their error types
         hint = "" if os.path.exists(path) else did_you_mean(path)
         if isinstance(error, UnicodeError):
             hint = "it or a file in it has a name that is not UTF-8; rename that"
@@ -197,10 +197,10 @@ def _opening(path: Path) -> Iterator[None]:
 
 
 def _streamed(rows: Any, path: str) -> Iterator[Row]:
-    """The rows of a split that `datasets` streams, with whatever breaks on the way said in a line."""
+    """Yield the rows of a split that `datasets` streams; one line reports any error."""
     number = 0
     try:
-        for table in rows.with_format("arrow"):  # tables of Arrow hold encoded recordings as they are
+        for table in rows.with_format("arrow"):  # tables of Arrow keep recordings encoded
             for cells in table.to_pylist():
                 yield Row(f"row {number} of data set {path!r}", cells)
                 number += 1

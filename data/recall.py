@@ -1,34 +1,35 @@
-"""Synthetic recall: facts stated early and asked for late, beyond the reach of a memory that keeps the newest.
+"""Synthetic recall: facts stated early and queried late, out of reach for a memory that keeps the newest tokens.
 
-A document states ``facts`` facts, each a key and a value, then goes on with at least ``gap`` characters of filler, then
-asks for every fact in random order. ``spans`` marks the value in each question: whoever predicts it must have kept the
-fact. After that the facts are asked again in another order; these answers lie a few characters back and are not marked.
+A document states ``facts`` facts, each a key and a value, continues with at least ``gap`` characters of filler, and
+then asks for every fact in random order. ``spans`` marks the value in each question: only a model that has kept the
+fact predicts it. The document then asks for the facts again in another order; these answers are a few characters back
+and are not marked.
 
-Dev and test documents are all of this form. Training documents have only a part of the filler (and junk), a random one
-that is more often small than large: looking back is learnt much sooner where facts are dense than where one character
-in fifty matters.
+All dev and test documents have this form. Training documents have a random share of the filler (and junk), more often
+small than large: models learn to look back much sooner from dense facts than from documents where one character in
+fifty matters.
 
-Three tasks say when keeping surprising tokens is right and when it is wrong:
+Three tasks show when keeping surprising tokens is right and when it is wrong:
 
 ``surprising_needed``
-    Each key (A to L) has three possible values of its own: a, b or c for A, d, e or f for B, … 7, 8 or 9 for L. ``@e;``
-    states B's, ``?Be;`` asks for it. Which keys, which values and when is random; filler is one pattern over and over,
-    which costs next to nothing to predict. What must be kept is what surprises: a memory by surprise should win.
+    Each key (A to L) has three possible values: a, b or c for A, d, e or f for B, … 7, 8 or 9 for L. ``@e;`` states the
+    value of B, ``?Be;`` asks for it. Keys, values and places are random. The filler repeats one pattern, which costs
+    next to nothing to predict. The tokens to keep are surprising: a memory by surprise should win.
 
     ``[<(=)>][<(=)>]@e;[<(=)>] … [<(=)>]@8;[<(=)>] … [<(=)>]?L8;?Be;``
 
 ``predictable_needed``
-    Filler is random characters, each as surprising as can be. The facts come in the order of their keys, and a value is
-    ``y`` or ``n`` said again and again: at most one bit, then none. What must be kept is the least surprising of all: a
+    Filler is random characters with the highest possible surprise. The facts come in the order of their keys, and a
+    value is ``y`` or ``n``, repeated: at most one bit, then none. The tokens to keep are the least surprising of all: a
     memory by surprise should lose even to a random one. (A memory by `gain` may win: within the noise the fact's
-    characters are rare, and the context foretells them.)
+    characters are rare, and the context predicts them.)
 
     ``.0rcxgz @Ayyyy;@Bnnnn;$wi7%gx … ?Bn;?Ay;``
 
 ``surprising_useless``
-    As ``surprising_needed``, but among the facts and all through the gap stand eight times as many ``#e;``, just as
-    random, of keys that are never asked for. A memory that keeps whatever surprises spends its slots on them; one that
-    learnt what the marker means does not.
+    As ``surprising_needed``, but with eight times as many ``#e;`` among the facts and in the gap, equally random, for
+    keys that no question asks for. A memory that keeps all surprising tokens spends its slots on them; one that has
+    learnt the meaning of the marker does not.
 """
 
 from __future__ import annotations
@@ -47,22 +48,22 @@ TASKS = ("surprising_needed", "predictable_needed", "surprising_useless")
 _KEYS = string.ascii_uppercase[:12]
 _VALUES = {key: (string.ascii_lowercase + string.digits)[3 * i : 3 * i + 3] for i, key in enumerate(_KEYS)}
 _NOISE = "".join(sorted({*map(chr, range(0x21, 0x7F))} - set("@?;#yn" + string.ascii_uppercase)))
-_WORD = 7  # noise comes in words of this length: a marker may only follow a space, so that it does not surprise much
-_JUNK = 8  # facts that are never asked for, for each one that is
+_WORD = 7  # length of the words of noise: a marker can only follow a space, so that it is not very surprising
+_JUNK = 8  # facts without a question for each fact with one
 
 
 @dataclass(frozen=True)
 class Source:
-    """Recall documents: each a function of its task, seed, split and index alone.
+    """Recall documents, each a function of its task, seed, split and index.
 
     Args:
         task: surprising_needed | predictable_needed | surprising_useless.
         train_documents: documents of the split train.
         held_out_documents: documents of each of the splits dev and test.
-        length: characters of a document, or a few more; what is left over becomes filler among the facts.
+        length: characters of a document, or a few more; filler among the facts takes up the rest.
         facts: facts of a document, 1 to 8.
-        gap: least number of characters between the last fact and the first question, in dev and test.
-        seed: of the generator.
+        gap: minimum number of characters between the last fact and the first question, in dev and test.
+        seed: seed of the generator.
     """
 
     task: str = "surprising_needed"
@@ -74,7 +75,7 @@ class Source:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse tasks that are not there and documents that do not fit."""
+        """Refuse unknown tasks and documents that do not fit."""
         if self.task not in TASKS:
             raise UnknownNameError("recall task", self.task, list(TASKS))
         if not 1 <= self.facts <= 8:
@@ -105,13 +106,13 @@ class Source:
         gap = round(stretch * self.gap)
         room = round(stretch * (self.length - self.gap - sum(map(len, questions))))
         filler = _noise if noise else _pattern
-        before = _spread(statements, room, filler, rng) + _spread(junk[1::2], gap, filler, rng)
+        before = _with_filler(statements, room, filler, rng) + _with_filler(junk[1::2], gap, filler, rng)
         spans = tuple((at, at + 1) for at in range(len(before) + 2, len(before) + 2 + 4 * self.facts, 4))
         return Document(f"{self.task}/{self.seed}/{split}/{index}", before + "".join(questions), spans)
 
 
-def _spread(items: list[str], length: int, filler: Callable[[random.Random], str], rng: random.Random) -> str:
-    """``items`` in order, at random places in filler that fills the text up to ``length`` or over and ends it."""
+def _with_filler(items: list[str], length: int, filler: Callable[[random.Random], str], rng: random.Random) -> str:
+    """Put ``items`` in order at random places in filler, which extends the text to ``length`` or more."""
     size = len(filler(random.Random(0)))
     units = max(1, -(-(length - sum(map(len, items))) // size))
     places = sorted(rng.choices(range(units), k=len(items)))

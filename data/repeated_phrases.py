@@ -1,4 +1,4 @@
-"""Units of speech in which phrases come again, copied, beyond the reach of a memory that keeps the newest."""
+"""Units of speech with copied phrases, whose first occurrence is out of reach for a memory that keeps the newest."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _A_SECOND = 50
 """Units a second."""
 
 
-class Run(NamedTuple):
-    """A unit and how often it is said in a row."""
+class UnitRun(NamedTuple):
+    """A unit and its number of consecutive frames."""
 
     unit: int
     frames: int
@@ -24,33 +24,32 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """Streams made of the documents of another source of units, whose splits they keep.
+    """Streams made of the documents of another source of units, with the same splits.
 
-    All lengths count runs of one unit: tokens of a front-end that deduplicates. Speech goes on from document to
-    document of that source; where two pieces meet, a run is left out rather than joined to its like.
+    All lengths count runs of one unit, which are the tokens of a front-end that deduplicates. Speech continues from
+    document to document of that source. If two adjacent runs have the same unit, one of them is left out.
 
-    A document of dev and test is one stretch of speech in which ``phrases`` excerpts are said a second time, after at
-    least ``gap`` runs, whatever the phrase, and half a phrase of new speech or more. ``spans`` marks the second
-    occurrence but for its first ``cue`` runs, which tell what is coming: whoever foretells the rest must still hold the
-    first. Nothing says at the first occurrence that it will be needed, and where it stands tells little: all places are
-    drawn evenly, since a memory that keeps the oldest would win where phrases were said near the beginning. Document i
-    begins in the i-th document of the source, so that they overlap little.
+    A document of dev and test is speech that repeats ``phrases`` excerpts, each after at least ``gap`` runs and after
+    half a phrase of new speech. ``spans`` marks the second occurrence except for its first ``cue`` runs, which announce
+    it: only a model that still keeps the first occurrence predicts the rest. Nothing marks the first occurrence, and
+    all places are drawn uniformly, because a memory that keeps the oldest tokens would win if phrases stood near the
+    beginning. Document i begins in the i-th document of the source, so that documents overlap little.
 
-    Documents of train are up to as long, more often short than long. Throughout them, excerpts of what was said stand
-    in new speech, densely in most documents and rarely in others, from any distance but near more often than far: a
-    model learns to look back where that mostly pays, and hardly at all where one token in six comes again.
+    Documents of train have at most this length, and short ones are more frequent. They mix excerpts of earlier speech
+    with new speech, densely in most documents and rarely in others, from any distance, but near more often than far: a
+    model learns to look back if that mostly pays, and hardly at all if one token in six is a repetition.
 
     Args:
         source: a source of units: its name, or ``name`` and its keys.
         train_documents: documents of the split train.
         held_out_documents: documents of each of the splits dev and test.
         length: runs of a document.
-        phrases: excerpts that come again in a document of dev and test.
-        phrase: runs of an excerpt, a quarter more or less.
-        cue: first runs of a second occurrence that are not marked.
-        gap: least number of runs between the two occurrences, in dev, test and what is not dense.
-        dense: share of the training documents in which excerpts come again throughout.
-        seed: of what is drawn.
+        phrases: repeated excerpts in a document of dev and test.
+        phrase: runs of an excerpt, plus or minus a quarter.
+        cue: first runs of a second occurrence, which are not marked.
+        gap: minimum number of runs between the two occurrences in dev, test and training documents that are not dense.
+        dense: share of the training documents with excerpts throughout.
+        seed: seed of the generator.
     """
 
     source: str | dict[str, Any] = field(default_factory=lambda: {"name": "unit_files"})
@@ -85,9 +84,9 @@ class Source:
             )
 
     def documents(self, split: Split) -> Iterator[Document]:
-        """Generate the documents of ``split``. Raises `ValueError` where the source has too little speech in it."""
+        """Generate the documents of ``split``. Raises `ValueError` if the source has too little speech."""
         chapters = [
-            [Run(unit, len(list(same))) for unit, same in groupby(document.content("units"))]
+            [UnitRun(unit, len(list(same))) for unit, same in groupby(document.content("units"))]
             for document in build("data", self.source).documents(split)
         ]
         if (runs := sum(map(len, chapters))) < 2 * self.length:
@@ -107,12 +106,12 @@ class Source:
             units = tuple(chain.from_iterable([run.unit] * run.frames for run in runs))
             yield Document(f"repeated/{self.seed}/{split}/{index}", spans=spans, units=units)
 
-    def _once(self, speech: _Speech, rng: random.Random) -> tuple[list[Run], list[tuple[int, int]]]:
-        """Excerpts that come again once, at places drawn evenly; and where they do."""
-        runs: list[Run] = []
+    def _once(self, speech: _Speech, rng: random.Random) -> tuple[list[UnitRun], list[tuple[int, int]]]:
+        """Repeat excerpts once, at places drawn uniformly; also return the marked ranges."""
+        runs: list[UnitRun] = []
         marked = []
         for second, first, size in self._places(rng):
-            # The excerpt's first unit is not known before all that lies between has been said.
+            # The first unit of the excerpt is not known before all speech up to it exists.
             runs += speech.take(second - 1 - len(runs), runs)
             excerpt = runs[first : first + size]
             runs += [*speech.take(1, runs, excerpt[0].unit), *excerpt]
@@ -120,9 +119,9 @@ class Source:
         return runs + speech.take(self.length - len(runs), runs), marked
 
     def _places(self, rng: random.Random) -> list[tuple[int, int, int]]:
-        """Where excerpts are said again, where at first, and how long they are, in the order of the first of these.
+        """Second place, first place and size of each excerpt, in the order of the second place.
 
-        No occurrence touches another, and half a phrase lies between them: drawn anew until it is so.
+        At least half a phrase lies between any two occurrences; places are drawn until this holds.
         """
         between = self.phrase // 2
         while True:
@@ -132,15 +131,15 @@ class Source:
                 size = self._size(rng)
                 first = rng.randint(0, self.length - self.gap - 2 * size)
                 second = rng.randint(first + size + self.gap, self.length - size)
-                own = [(at - between, at + size) for at in (first, second)]
-                if own[1][0] >= first + size and all(a[1] <= b[0] or b[1] <= a[0] for a in own for b in taken):
+                spans = [(at - between, at + size) for at in (first, second)]
+                if spans[1][0] >= first + size and all(a[1] <= b[0] or b[1] <= a[0] for a in spans for b in taken):
                     places.append((second, first, size))
-                    taken += own
+                    taken += spans
                 if len(places) == self.phrases:
                     return sorted(places)
 
-    def _dense(self, speech: _Speech, rng: random.Random) -> tuple[list[Run], list[tuple[int, int]]]:
-        """Speech and excerpts of what was said by turns; the logarithm of their distance is uniform."""
+    def _dense(self, speech: _Speech, rng: random.Random) -> tuple[list[UnitRun], list[tuple[int, int]]]:
+        """Alternate new speech and excerpts of earlier speech; the logarithm of their distance is uniform."""
         near = self.phrase // 3
         length = max(3 * self.phrase, round(rng.random() ** 2 * self.length))
         between = round(near * (length / near) ** rng.random() ** 4)
@@ -158,21 +157,21 @@ class Source:
 
 
 class _Speech:
-    """The speech of all chapters, from a random place in one of them on, then that of the others in random order."""
+    """The speech of all chapters: one of them from a random place on, then the others in random order."""
 
-    def __init__(self, chapters: Sequence[Sequence[Run]], first: int, rng: random.Random) -> None:
-        own = chapters[first % len(chapters)]
-        others = [chapter for chapter in chapters if chapter is not own]
-        start = rng.randrange(len(own))
-        self.runs = chain(own[start:], *rng.sample(others, len(others)), own[:start])
+    def __init__(self, chapters: Sequence[Sequence[UnitRun]], first: int, rng: random.Random) -> None:
+        chapter = chapters[first % len(chapters)]
+        others = [other for other in chapters if other is not chapter]
+        start = rng.randrange(len(chapter))
+        self.runs = chain(chapter[start:], *rng.sample(others, len(others)), chapter[:start])
 
-    def take(self, count: int, said: Sequence[Run], following: int | None = None) -> list[Run]:
-        """The next runs, to stand between ``said`` and a run of the unit ``following``; none is like its neighbour."""
-        taken: list[Run] = []
-        before = said[-1].unit if said else None
+    def take(self, count: int, before: Sequence[UnitRun], following: int | None = None) -> list[UnitRun]:
+        """The next ``count`` runs, for the place between ``before`` and the unit ``following``; neighbours differ."""
+        taken: list[UnitRun] = []
+        last = before[-1].unit if before else None
         while len(taken) < count:
             run = next(self.runs)
-            if run.unit != before and (len(taken) < count - 1 or run.unit != following):
+            if run.unit != last and (len(taken) < count - 1 or run.unit != following):
                 taken.append(run)
-                before = run.unit
+                last = run.unit
         return taken

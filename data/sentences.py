@@ -1,4 +1,4 @@
-"""Sentences of four words from a small vocabulary: for small models of speech, which learn them in minutes."""
+"""Sentences of four words from a small vocabulary, which small models of speech learn in minutes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ._splits import share
-from .base import Document, Split
+from .base import Document, Split, take_evenly
 
 WORDS = (
     ("two", "three", "four", "five", "six", "seven", "eight", "nine"),
@@ -15,17 +15,17 @@ WORDS = (
     ("birds", "horses", "rabbits", "dogs", "fishes", "monkeys", "lions", "cows"),
     ("sing", "jump", "sleep", "run", "hide", "laugh"),
 )
-"""What may stand at each place of a sentence."""
+"""The words for each place of a sentence."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Every combination of the words once, 2,304 sentences; a hash says which split one falls to.
+    """Every combination of the words once, 2,304 sentences; a hash assigns each to a split.
 
-    Held-out sentences have the same words as those of training, in combinations that are not among them.
+    Held-out sentences have the same words as those of training, in other combinations.
 
     Args:
-        limit: most sentences of each split, taken evenly; 0 = all.
+        limit: maximum number of sentences of each split, taken evenly; 0 = all.
     """
 
     limit: int = 0
@@ -40,7 +40,5 @@ class Source:
         sentences = [" ".join(words) for words in itertools.product(*WORDS)]
         mine = share(sentences, split)
         chosen = [sentence for sentence in sentences if sentence in mine]
-        wanted = min(self.limit or len(chosen), len(chosen))
-        for index in range(wanted):
-            sentence = chosen[index * len(chosen) // wanted]
+        for sentence in take_evenly(chosen, self.limit or None):
             yield Document(sentence.replace(" ", "-"), sentence)

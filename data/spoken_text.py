@@ -1,4 +1,4 @@
-"""A text source spoken aloud by eSpeak NG in several voices and at several speeds; needs no download."""
+"""A text source that eSpeak NG speaks in several voices and at several speeds; needs no download."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from ..schema import PathText
 from . import _espeak
 from ._audio import Audio
 from ._characters import compose, separates, unify
-from .base import Document, Split
+from .base import Document, Split, take_evenly
 
 RATE = 22_050
-"""Samples a second, as the engine speaks."""
+"""Samples a second of the engine."""
 
 
 @dataclass(frozen=True)
 class Source:
     """Pieces of the documents of a text source, each a recording with its text; the splits are those of the text.
 
-    Who speaks a piece, and how fast, is a function of the seed and its name: the same keys give the same samples to the
-    bit, in any order and on any day. Recordings are kept on disk and made only once. Needs the extra ``speech``.
+    Voice and speed of a piece depend only on the seed and its name: the same keys give the same samples to the bit. The
+    recordings are cached on disk. Needs the extra ``speech``.
 
     Args:
         text: a text source: its name, or ``name`` and its keys.
-        voices: of eSpeak NG: a language, and after + a variant, as in en-us+f3.
+        voices: voices of eSpeak NG: a language, and after + a variant, as in en-us+f3.
         speeds: words a minute, 80 to 450.
-        chars: longest piece, cut at the ends of sentences where they are near enough; 0 = documents stay whole.
-        limit: most pieces of each split, taken evenly; 0 = all.
-        plain: whether all but letters, digits and marks of sentences is left out of the text: the engine reads a
-            ``*`` aloud, and a transcript has no word for it.
-        seed: of the choice of voices and speeds.
+        chars: maximum characters of a piece, cut at the ends of sentences if they are near enough; 0 = do not cut.
+        limit: maximum number of pieces of each split, taken evenly; 0 = all.
+        plain: whether to remove everything but letters, digits and punctuation from the text: the engine reads a ``*``
+            aloud, and a transcript has no word for it.
+        seed: seed of the choice of voices and speeds.
         cache: folder for the recordings; empty = ``vqmem/spoken`` in the user's cache.
     """
 
@@ -65,7 +65,7 @@ class Source:
     cache: PathText = ""
 
     def __post_init__(self) -> None:
-        """Refuse what the engine cannot do."""
+        """Refuse values that the engine does not support."""
         if not self.voices or not self.speeds:
             raise ValueError("spoken_text needs one voice and one speed at least; give voices: [en-us], speeds: [160]")
         for speed in self.speeds:
@@ -76,24 +76,22 @@ class Source:
                 raise ValueError(f"spoken_text {name} {value} is negative; give 0 for no limit")
 
     def documents(self, split: Split) -> Iterator[Document]:
-        """Speak the pieces of ``split``, or find them in the cache. Raises `ValueError` for an unknown voice."""
+        """Speak the pieces of ``split``, or read them from the cache. Raises `ValueError` for an unknown voice."""
         pieces = [piece for document in build("data", self.text).documents(split) for piece in self._pieces(document)]
-        wanted = min(self.limit or len(pieces), len(pieces))
-        for index in range(wanted):
-            name, text = pieces[index * len(pieces) // wanted]
+        for name, text in take_evenly(pieces, self.limit or None):
             draw = random.Random(f"{self.seed} {name}")
             voice, speed = draw.choice(self.voices), draw.choice(self.speeds)
             audio = Audio(str(self._spoken(compose(text), voice, speed)))
             yield Document(name, text, audio=audio, speaker=voice)
 
     def _pieces(self, document: Document) -> list[tuple[str, str]]:
-        """Named pieces that have something to say."""
+        """The pieces that have a letter or digit, with their names."""
         text = plain(document.text) if self.plain else document.text
         pieces = [piece for piece in cut(text, self.chars) if any(map(str.isalnum, piece))]
         return [(f"{document.name}/{index}", piece) for index, piece in enumerate(pieces)]
 
     def _spoken(self, text: str, voice: str, speed: int) -> Path:
-        """The file of a recording, which is made whole or not at all, and again where it is damaged."""
+        """The file of a recording, which is written atomically, and again if it is damaged."""
         folder = Path(self.cache) if self.cache else _user_cache()
         key = hashlib.sha256(f"{_engine()[2]}\n{voice}\n{speed}\n{text}".encode()).hexdigest()
         path = folder / key[:2] / f"{key[:24]}.flac"
@@ -103,11 +101,11 @@ class Source:
 
 
 def speak(text: str, voice: str = "en-us", speed: int = 160) -> np.ndarray:
-    """16-bit samples at `RATE` of ``text``. Raises `ValueError` where the engine or the voice is missing."""
+    """Speak ``text``; return 16-bit samples at `RATE`. Raises `ValueError` if the engine or the voice is missing."""
     library, data, _ = _engine()
     language, _, variant = voice.partition("+")
     variants = sorted(path.name for path in Path(data, "voices", "!v").iterdir())
-    if variant and variant not in variants:  # the engine would speak without it
+    if variant and variant not in variants:  # the engine would ignore it
         raise UnknownNameError("variant of an eSpeak voice", variant, variants)
     command = [sys.executable, "-I", "-S", _espeak.__file__, library, data, voice, str(speed)]
     done = subprocess.run(command, input=text.encode(), capture_output=True)
@@ -121,33 +119,33 @@ def speak(text: str, voice: str = "en-us", speed: int = 160) -> np.ndarray:
 
 
 def cut(text: str, chars: int) -> list[str]:
-    """``text`` with single spaces, in pieces of at most ``chars`` characters, of whole sentences or at least words."""
+    """Cut ``text`` into pieces of at most ``chars`` characters, after sentences or else words; unify spaces."""
     words = " ".join(text.split())
     if not chars:
         return [words]
-    pieces, held = [], ""
+    pieces, piece = [], ""
     for sentence in re.split(r"(?<=[.!?:;]) ", words):
-        if held and len(held) + 1 + len(sentence) > chars:
-            pieces.append(held)
-            held = ""
-        held = f"{held} {sentence}" if held else sentence
-        while len(held) > chars:
-            place = held.rfind(" ", 1, chars + 1)
+        if piece and len(piece) + 1 + len(sentence) > chars:
+            pieces.append(piece)
+            piece = ""
+        piece = f"{piece} {sentence}" if piece else sentence
+        while len(piece) > chars:
+            place = piece.rfind(" ", 1, chars + 1)
             place = place if place > 0 else chars
-            pieces.append(held[:place])
-            held = held[place:].lstrip()
-    return [*pieces, held] if held else pieces
+            pieces.append(piece[:place])
+            piece = piece[place:].lstrip()
+    return [*pieces, piece] if piece else pieces
 
 
 def plain(text: str) -> str:
-    """``text`` without what is neither a word, nor inside of one (don't, built-in), nor a mark of sentences."""
+    """Remove from ``text`` everything but words (don't and built-in are words) and punctuation."""
     text = "".join(" " if separates(c) and c not in ".,;:!?-" else c for c in unify(text.replace("\u2026", " ")))
     text = re.sub(r"(?<!\w)['-]|['-](?!\w)", " ", text)
     return re.sub(r"\s*([.,;:!?])(?:\s*[.,;:!?])*", r"\1", " ".join(text.split()))
 
 
 def _engine() -> tuple[str, str, str]:
-    """The engine's library, its data and its version."""
+    """The paths of the engine's library and data, and its version."""
     try:
         import espeakng_loader
     except ImportError as error:
@@ -161,7 +159,7 @@ def _user_cache() -> Path:
 
 
 def _intact(path: Path) -> bool:
-    """Whether a recording is there and is what was written: FLAC carries the MD5 of its samples."""
+    """Whether a recording exists undamaged: FLAC contains the MD5 of its samples."""
     import soundfile
 
     try:
@@ -173,7 +171,7 @@ def _intact(path: Path) -> bool:
 
 
 def _write(path: Path, samples: np.ndarray) -> None:
-    """Write a recording beside its place and rename it, so that a reader sees all of it or nothing."""
+    """Write a recording to a temporary file and rename it, so that readers never see a part of it."""
     import soundfile
 
     path.parent.mkdir(parents=True, exist_ok=True)

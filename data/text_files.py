@@ -1,4 +1,4 @@
-"""Local text files: one, or a folder of them, each a document."""
+"""Local text files: one, or a folder of them; each is a document."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .base import Document, Split
 
 @dataclass(frozen=True)
 class Source:
-    """Text files, split in the first of three ways that fits:
+    """Text files, split in the first of these ways that applies:
 
-    1. the folder has subfolders ``train``, ``dev`` and ``test``: they are the splits;
-    2. it has at least ten files: they are ordered by a hash of their names; the first tenth is ``test``, the next tenth
-       ``dev`` and the rest ``train`` (adding files may move others: make subfolders to fix the splits);
-    3. fewer files, or a lone one: the first 80 % of the characters of each are ``train``, the next 10 % ``dev``, the
-       last 10 % ``test``, cut after a line (or after a word, where there is no line end nearby).
+    1. by the subfolders ``train``, ``dev`` and ``test``;
+    2. by a hash of their names, if there are at least ten files: the first tenth is ``test``, the next tenth ``dev``
+       and the rest ``train`` (adding files may move others; subfolders fix the splits);
+    3. by length: the first 80 % of the characters of each file are ``train``, the next 10 % ``dev``, the last 10 %
+       ``test``, cut after a line (or after a word, if no line end is near).
 
-    Files are read one at a time, in the order of their names. Hidden files and folders, and what macOS and Windows
-    leave beside files, are no part of a folder.
+    Files are read one at a time, in the order of their names. Hidden files and folders, and the files that macOS and
+    Windows leave, do not count.
 
     Args:
         path: a file or a folder.
-        pattern: which files of a folder to read, subfolders included.
-        encoding: of the files, as Python names it.
+        pattern: glob of the files of a folder to read, subfolders included.
+        encoding: encoding of the files, as Python names it.
     """
 
     path: PathText = ""
@@ -36,7 +36,7 @@ class Source:
     encoding: str = "utf-8"
 
     def documents(self, split: Split) -> Iterator[Document]:
-        """Stream the documents of ``split``. Raises `ValueError` for what is missing, empty or not text."""
+        """Stream the documents of ``split``. Raises `ValueError` for files that are missing, empty or not text."""
         if not self.path:
             raise ValueError("data source text_files has no path; give `path: FILE_OR_FOLDER`")
         root = existing(self.path)
@@ -63,14 +63,14 @@ class Source:
 
 
 def _share(files: list[Path], root: Path, split: Split) -> list[Path]:
-    """The files that fall to ``split``, in the order of their names."""
+    """The files of ``split``, in the order of their names."""
     names = {path.relative_to(root).as_posix(): path for path in files}
     mine = share(list(names), split)
     return [path for name, path in names.items() if name in mine]
 
 
 def _part(document: Document, split: Split) -> Document:
-    """The piece of a document that is ``split``'s, named after both."""
+    """The part of a document that belongs to ``split``, named after both."""
     text = document.text
     dev, test = (_line_end(text, len(text) * tenths // 10) for tenths in (8, 9))
     piece = {"train": text[:dev], "dev": text[dev:test], "test": text[test:]}[split]
@@ -82,7 +82,7 @@ def _part(document: Document, split: Split) -> Document:
 
 def _line_end(text: str, place: int, reach: int = 2000) -> int:
     """The place after the first line end from ``place`` on, or else after the first space, or else ``place``."""
-    reach = min(reach, len(text) // 20)  # so that the pieces stay apart and nearly as long as they should be
+    reach = min(reach, len(text) // 20)  # keeps the parts disjoint and near their length
     for mark in ("\n", " "):
         found = text.find(mark, place, place + reach)
         if found >= 0:

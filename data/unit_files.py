@@ -1,4 +1,4 @@
-"""Units of speech that were made elsewhere: files of JSON lines, gzipped or not, each line an utterance."""
+"""Units of speech from files of JSON lines, gzipped or not; each line is an utterance."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .base import Document, Split
 
 @dataclass(frozen=True)
 class Source:
-    """A line is an object with the keys ``id``, ``units`` (whole numbers, 50 a second) and, if it is known, ``text``.
+    """A line is an object with the keys ``id``, ``units`` (integers, 50 a second) and, if it is known, ``text``.
 
-    Utterances whose ids begin alike (see ``joint``) are one document, in the order of their lines: a chapter is then
-    one long stream. A split without a file of its own is a part of the file of train: a tenth of its documents, chosen
-    by a hash.
+    Utterances whose ids have the same beginning (see ``joint``) form one document, in the order of their lines: a
+    chapter is then one long stream. A split without a file takes a tenth of the documents of train, chosen by a hash.
 
     Args:
         path: a folder, or one file for all splits.
         train: file of the folder to train on.
         dev: file of the folder to choose on; empty = a part of train.
         test: file of the folder to report on; empty = a part of train.
-        joint: what stands before the last of these in the id names the document; empty = each utterance is one.
-        by: documents whose names are alike up to the last of these fall to the same split; empty = each for itself.
+        joint: separator; the id up to its last occurrence is the name of the document; empty = one utterance each.
+        by: separator; documents with the same name up to its last occurrence are in the same split; empty = split by
+            the full name.
     """
 
     path: PathText = ""
@@ -43,15 +43,15 @@ class Source:
         if not self.path:
             raise ValueError("data source unit_files has no path; give `path: FILE_OR_FOLDER`")
         root = existing(self.path)
-        own = {"train": self.train, "dev": self.dev, "test": self.test} if root.is_dir() else {"train": root.name}
+        files = {"train": self.train, "dev": self.dev, "test": self.test} if root.is_dir() else {"train": root.name}
         folder = root if root.is_dir() else root.parent
-        if split != "train" and own.get(split):
-            yield from self._read(existing(folder / own[split])).values()
+        if split != "train" and files.get(split):
+            yield from self._read(existing(folder / files[split])).values()
             return
-        documents = self._read(existing(folder / own["train"]))
+        documents = self._read(existing(folder / files["train"]))
         groups = {name: _before(self.by, name) for name in documents}
         others: tuple[Split, ...] = ("dev", "test")
-        parts = {part: share(list(groups.values()), part) for part in others if not own.get(part)}
+        parts = {part: share(list(groups.values()), part) for part in others if not files.get(part)}
         mine = set(groups.values()).difference(*parts.values()) if split == "train" else parts[split]
         yield from (document for name, document in documents.items() if groups[name] in mine)
 
@@ -77,10 +77,10 @@ class Source:
         if not any(units.values()):
             raise ValueError(f"{str(path)!r} has no units; give a file of JSON lines with the keys id and units")
         return {
-            name: Document(name, " ".join(texts[name]).strip(), units=tuple(own)) for name, own in units.items() if own
+            name: Document(name, " ".join(texts[name]).strip(), units=tuple(ids)) for name, ids in units.items() if ids
         }
 
 
 def _before(separator: str, name: str) -> str:
-    """What stands before the last ``separator``; the whole name where there is none."""
+    """The part of ``name`` before the last ``separator``; ``name`` if there is none."""
     return (name.rpartition(separator)[0] or name) if separator else name

@@ -1,4 +1,4 @@
-"""What a training step gives: a loss, and figures to log."""
+"""The result of a training step: a loss, and metrics to log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Loss:
-    """What a training step gives: a scalar to minimise, in nats a token, and figures to log."""
+    """A scalar to minimise, in nats a token, and metrics to log."""
 
     value: Float[Tensor, ""]
     metrics: dict[str, float] = field(default_factory=dict)

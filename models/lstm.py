@@ -1,7 +1,7 @@
-"""One LSTM layer with a twin: at each step a second input goes through the same cell from the same state.
+"""An LSTM layer with a twin: each step also applies the cell to a second input, from the same state.
 
-Several times faster than a loop over `nn.LSTMCell`. Tensors are time-major, so that a step is one contiguous block.
-Gates are in torch's order: input, forget, cell, output, together four times as wide as the hidden state.
+This is several times faster than a loop over `nn.LSTMCell`. Tensors are time-major, so that a step is one contiguous
+block. Gates are in torch's order: input, forget, cell, output, together four times as wide as the hidden state.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 BLOCK = 256
-"""Tokens whose gates are worked on together: few enough to stay in a core's cache, enough to make calls worth while."""
+"""Tokens whose gates are computed together: few enough for the cache of a core, enough to amortise the calls."""
 FUSED_BELOW = 16
-"""Rows below which torch's fused LSTM and a second product for the gates beat a loop over steps on a CPU."""
+"""Batch size below which torch's fused LSTM and a second product for the gates beat a loop over steps on a CPU."""
 
 
 def empty_state(lstm: nn.LSTM, batch: int) -> tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]:
-    """Zeros: nothing was seen."""
+    """The state before the first token: zeros."""
     weight = lstm.all_weights[0][0]
-    # Not `new_zeros`: where the weight is sharded over processes, this is not.
+    # Not `new_zeros`: the weight may be sharded over processes, the state is not.
     zeros = torch.zeros(batch, lstm.hidden_size, dtype=weight.dtype, device=weight.device)
     return zeros, zeros.clone()
 
@@ -31,10 +31,10 @@ def empty_state(lstm: nn.LSTM, batch: int) -> tuple[Float[Tensor, "batch hidden"
 def run_lstm(
     lstm: nn.LSTM, inputs: Tensor, state: tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]
 ) -> tuple[Tensor, tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]]:
-    """The hidden state after each input, which is laid out as ``lstm`` wants it, and the state after the last one.
+    """The hidden state after each input, in the layout of ``lstm``, and the state after the last one.
 
-    In the precision of the weights under autocast too: not every CPU has an LSTM of a lower one, and a recurrence adds
-    up its errors.
+    It runs in the precision of the weights even under autocast: not every CPU has an LSTM of lower precision, and
+    errors add up in a recurrence.
     """
     with torch.autocast(inputs.device.type, enabled=False):
         dtype = lstm.all_weights[0][0].dtype
@@ -54,13 +54,22 @@ def run_twin_lstm(
     Float[Tensor, "rows hidden"],
     tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]],
 ]:
-    """Advance ``state`` on ``rows[index]``, and at each step see where ``twins[index]`` would have led instead.
+    """Advance ``state`` on ``rows[index]``, and compute at each step the result of ``twins[index]`` in its place.
 
-    Inputs come as a table and places in it, since whatever depends on the input alone is worked out once a row.
+    The inputs are a table and indices into it, because the parts that depend on the input alone are computed once per
+    row. The function is differentiable in the weights of ``lstm``, the tables and the state. It runs in the precision
+    of the weights, as `run_lstm` does.
 
-    Returns the hidden state after each twin step, the hidden state after a twin step from the zero state for each row,
-    and the state after the last step. Differentiable in the weights of ``lstm``, the tables and the state. Works in the
-    precision of the weights, as `run_lstm` does.
+    Args:
+        lstm: one layer.
+        rows: table of distinct inputs.
+        twins: the second input for each row.
+        index: the row of each token.
+        state: hidden and cell state before the first token.
+
+    Returns:
+        The hidden state after each twin step, the hidden state after a twin step from the zero state for each row, and
+        the state after the last step.
     """
     with torch.autocast(rows.device.type, enabled=False):
         dtype = lstm.all_weights[0][0].dtype
@@ -71,7 +80,7 @@ def _run(
     lstm: nn.LSTM, rows: Tensor, twins: Tensor, index: Tensor, state: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     weight, recurrent, *biases = lstm.all_weights[0]
-    # tanh x = 2 sigmoid(2x) - 1: with the cell gate's rows doubled one sigmoid, which is far faster, serves all gates.
+    # tanh x = 2 sigmoid(2x) - 1: with the rows of the cell gate doubled, one sigmoid, which is far faster, serves all.
     double = torch.ones_like(biases[0])
     double[2 * lstm.hidden_size : 3 * lstm.hidden_size] = 2
     weight, bias = weight * double.unsqueeze(1), (biases[0] + biases[1]) * double
@@ -88,7 +97,7 @@ def _run(
 
 
 class _TwinLSTM(torch.autograd.Function):
-    """The recurrence and its twin, with back-propagation through time by hand: autograd would note 20 nodes a step."""
+    """The recurrence and its twin, with manual back-propagation through time: autograd would record 20 nodes a step."""
 
     @staticmethod
     def forward(
@@ -104,10 +113,10 @@ class _TwinLSTM(torch.autograd.Function):
         (steps, batch), width = index.shape, hidden.shape[1]
         blocks = _blocks(steps, batch)
         keep = any(ctx.needs_input_grad)
-        # Gates are the bulk of the memory, and fresh memory is slow: without gradients one block's room is used again.
-        room = steps if keep or not blocks else blocks[0].stop
-        active, twin = (inputs.new_empty(room, batch, 4 * width) for _ in range(2))
-        rebuilt_cell = inputs.new_empty(room, batch, width)
+        # Gates are most of the memory, and new memory is slow: without gradients all blocks share one buffer.
+        length = steps if keep or not blocks else blocks[0].stop
+        active, twin = (inputs.new_empty(length, batch, 4 * width) for _ in range(2))
+        rebuilt_cell = inputs.new_empty(length, batch, width)
         rebuilt, cells = inputs.new_empty(steps, batch, width), inputs.new_empty(steps + 1, batch, width)
         hiddens = torch.empty_like(cells) if known is None else known
         hiddens[0], cells[0] = hidden, cell
@@ -118,7 +127,7 @@ class _TwinLSTM(torch.autograd.Function):
             gates, on = twin[here], active[here]
             torch.index_select(inputs, 0, places, out=gates.flatten(0, 1))
             advance(gates, on, weight.t(), hiddens[with_last], cells[with_last])
-            # The twin's gates differ by the input's part alone.
+            # The gates of the twin differ only in the part of the input.
             gates.add_(shift.index_select(0, places).view_as(gates)).sigmoid_()
             _step(gates.chunk(4, -1), cells[part], rebuilt_cell[here], rebuilt[part])
         ctx.save_for_backward(*((active, twin, hiddens, cells, rebuilt_cell, index, weight) if keep else ()))
@@ -151,20 +160,20 @@ class _TwinLSTM(torch.autograd.Function):
 
 
 def _blocks(steps: int, batch: int) -> list[slice]:
-    """The steps, cut into blocks of about `BLOCK` tokens."""
+    """Cut the steps into blocks of about `BLOCK` tokens."""
     size = max(1, BLOCK // batch)
     return [slice(start, min(start + size, steps)) for start in range(0, steps, size)]
 
 
 def _step(on: tuple[Tensor, ...], cell: Tensor, cell_out: Tensor, hidden_out: Tensor) -> None:
-    """One cell step from the sigmoids of gates, written into the last two."""
+    """One cell step from the sigmoids of the gates, written to ``cell_out`` and ``hidden_out``."""
     enter, forget, new, out = on
     torch.mul(forget, cell, out=cell_out).addcmul_(enter, new, value=2).sub_(enter)
     torch.mul(cell_out, 2, out=hidden_out).sigmoid_().mul_(2).sub_(1).mul_(out)
 
 
 def _advance(gates: Tensor, active: Tensor, weight: Tensor, hiddens: Tensor, cells: Tensor) -> None:
-    """Run a block step by step; ``gates`` holds the input's part and gets the state's."""
+    """Run a block step by step; ``gates`` has the part of the input, and this adds the part of the state."""
     parts = zip(*(part.unbind() for part in active.chunk(4, -1)), strict=True)
     h, c = hiddens.unbind(), cells.unbind()
     for t, (gate, on, four) in enumerate(zip(gates.unbind(), active.unbind(), parts, strict=True)):
@@ -174,7 +183,7 @@ def _advance(gates: Tensor, active: Tensor, weight: Tensor, hiddens: Tensor, cel
 
 
 def _advance_knowing(gates: Tensor, active: Tensor, weight: Tensor, hiddens: Tensor, cells: Tensor) -> None:
-    """The same with hidden states known: all gates by one product, and cells by a linear recurrence."""
+    """As `_advance` with known hidden states: all gates by one product, and cells by a linear recurrence."""
     gates.flatten(0, 1).addmm_(hiddens[:-1].flatten(0, 1), weight)
     enter, forget, new, _ = torch.sigmoid(gates, out=active).chunk(4, -1)
     torch.mul(enter, new, out=cells[1:]).mul_(2).sub_(enter)
@@ -182,39 +191,39 @@ def _advance_knowing(gates: Tensor, active: Tensor, weight: Tensor, hiddens: Ten
 
 
 def _scan(forget: Tensor, cells: Tensor) -> None:
-    """The recurrence c[t + 1] += forget[t] * c[t], in place: runs of steps side by side, then one run after the other.
+    """The recurrence c[t + 1] += forget[t] * c[t], in place: first within all runs at once, then from run to run.
 
-    That is about 3 sqrt(n) calls for n steps instead of n, each of which costs more than its arithmetic in few rows.
+    This needs about 3 sqrt(n) calls for n steps instead of n; for small batches a call costs more than its arithmetic.
     """
     length = max(1, math.isqrt(len(forget)))
-    whole = len(forget) // length * length
-    kept = forget[:whole].unflatten(0, (-1, length)).contiguous()  # of a run's entry state, after each of its steps
-    runs = cells[1 : whole + 1].unflatten(0, (-1, length))
-    k, c = kept.unbind(1), runs.unbind(1)
+    full = len(forget) // length * length  # steps in runs of equal length
+    decays = forget[:full].unflatten(0, (-1, length)).contiguous()  # factor of a run's first state, after each step
+    runs = cells[1 : full + 1].unflatten(0, (-1, length))
+    d, c = decays.unbind(1), runs.unbind(1)
     for t in range(1, length):
-        c[t].addcmul_(k[t], c[t - 1])
-        k[t].mul_(k[t - 1])
-    for start, run in zip(range(0, whole, length), zip(runs.unbind(), kept.unbind(), strict=True), strict=True):
-        run[0].addcmul_(run[1], cells[start])
-    for t in range(whole, len(forget)):
+        c[t].addcmul_(d[t], c[t - 1])
+        d[t].mul_(d[t - 1])
+    for index, (run, decay) in enumerate(zip(runs.unbind(), decays.unbind(), strict=True)):
+        run.addcmul_(decay, cells[index * length])
+    for t in range(full, len(forget)):
         cells[t + 1].addcmul_(forget[t], cells[t])
 
 
 def _slopes(active: Tensor, cell: Tensor, cell_after: Tensor) -> tuple[Tensor, Tensor]:
-    """What a step's gradients are multiplied by, which the forward pass alone decides.
+    """The factors of a step's gradients, which depend only on the forward pass.
 
     Returns the slope, in each gate, of the cell (first three gates) or the hidden state (the output gate), and the
     slope of the hidden state in the cell.
     """
     enter, _, new, leave = active.chunk(4, -1)
-    seen = torch.mul(cell_after, 2).sigmoid_().mul_(2).sub_(1)
+    squashed = torch.mul(cell_after, 2).sigmoid_().mul_(2).sub_(1)
     slopes = torch.addcmul(active, active, active, value=-1)
     by = slopes.chunk(4, -1)
     by[0].mul_(new.mul(2).sub_(1))
     by[1].mul_(cell)
     by[2].mul_(enter.mul(2))
-    by[3].mul_(seen)
-    return slopes, torch.addcmul(leave, leave, seen.square_(), value=-1)
+    by[3].mul_(squashed)
+    return slopes, torch.addcmul(leave, leave, squashed.square_(), value=-1)
 
 
 def _retreat(
@@ -227,7 +236,21 @@ def _retreat(
     d_hidden: Tensor,
     d_cell: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Back through a block step by step, adding to ``d_gates``; returns the gradient of the state before it."""
+    """Back-propagate through a block step by step.
+
+    Args:
+        d_gates: gradient of the gates (of the twin); the gradient of the step is added.
+        slopes: the first result of `_slopes`.
+        to_cell: the second result of `_slopes`.
+        active: sigmoids of the gates.
+        d_cells: gradient of the cell before each step, from the twin.
+        weight: recurrent weights.
+        d_hidden: gradient of the hidden state after the block.
+        d_cell: gradient of the cell after the block.
+
+    Returns:
+        The gradients of the hidden state and the cell before the block.
+    """
     width = d_hidden.shape[1]
     fours, slopes = d_gates.unflatten(-1, (4, width)), slopes.unflatten(-1, (4, width))
     lists = (d_gates, fours[:, :, :3], fours[:, :, 3], slopes[:, :, :3], slopes[:, :, 3], to_cell, d_cells)

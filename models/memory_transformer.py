@@ -19,10 +19,10 @@ from .norm import RMSNorm, normalise
 class TransformerConfig:
     """Shape of a `MemoryTransformer`.
 
-    ``frame_dim`` replaces token ids by frames of that size as input. ``shift`` adds a projection of the token before to
-    each token's embedding: one layer then suffices to continue a sequence as it went on earlier (an induction head,
-    arXiv:2209.11895), and a slot tells what came before it even where that was forgotten. Small models learn to use
-    their memory from far less text that way.
+    ``frame_dim`` replaces token ids by frames of that size as input. ``shift`` adds a projection of the previous token
+    to each token's embedding: one layer is then enough to continue a sequence as it continued before (an induction
+    head, arXiv:2209.11895), and a slot identifies the token before it even if that was evicted. Small models thereby
+    learn to use their memory from far less text.
     """
 
     vocab_size: int
@@ -37,7 +37,7 @@ class TransformerConfig:
     frame_dim: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for sizes that cannot be, heads that do not divide the width, and frames to be shifted."""
+        """Raise `ValueError` for impossible sizes, heads that do not divide the width, and ``shift`` with frames."""
         for name in ("vocab_size", "layers", "dim", "heads", "expansion"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is too small; give 1 or more")
@@ -50,10 +50,11 @@ class TransformerConfig:
 
 
 class Output(NamedTuple):
-    """``payload`` is what a memory should write for this segment; ``usage`` the attention each slot read received.
+    """The output for one segment. Fields that were not requested are None.
 
-    ``weights`` are the attention of each token to the slots and the segment, averaged over heads and layers; ``norms``
-    those of the segment's keys, averaged likewise. What was not needed is None.
+    ``payload`` is the payload of this segment for the memory; ``usage`` is the attention that each slot received.
+    ``weights`` is the attention of each token to the slots and the segment, averaged over heads and layers; ``norms``
+    are the norms of the segment's keys, with the same average.
     """
 
     logits: Float[Tensor, "batch time vocab"]
@@ -66,10 +67,10 @@ class Output(NamedTuple):
 class MemoryTransformer(nn.Module):
     """Decoder-only, pre-norm, rotary positions, recurrent over segments like Transformer-XL (arXiv:1901.02860).
 
-    Differs from it in the positions (rotary and true: a kept token keeps its distance) and in what may be in the
-    memory: any slots, not just the newest. One kept set a row serves all layers. The memory's payload is either
-    ``hidden`` states, from which keys and values are made anew with gradients into the projections (training), or
-    ``keys_values`` (decoding); both give the same logits.
+    It differs in the positions (rotary and true: a kept token keeps its distance) and in the memory, which may have any
+    slots, not only the newest. All layers share the same slots. The memory's payload is either ``hidden`` states, from
+    which keys and values are computed with gradients into the projections (training), or ``keys_values`` (decoding);
+    both give the same logits.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -101,12 +102,21 @@ class MemoryTransformer(nn.Module):
         remember: Literal["hidden", "keys_values"] = "hidden",
         need: Collection[str] = (),
     ) -> Output:
-        """Logits of the token after each input. ``positions`` count from the start of each row's document.
+        """Predict the token after each input.
 
-        ``memory`` holds payloads of the kind ``remember``, written by earlier calls; None where there are none yet.
-        ``previous`` is the token before the segment for models with ``shift``, -1 (or None) where there is none.
-        ``need`` is what the memory requires: ``"usage"`` and ``"norms"`` make what else is in the output. Raises
-        `ValueError` for ``"layers"``, which only a pretrained model's cache shows.
+        Args:
+            inputs: token ids, or frames.
+            positions: positions from the start of each row's document.
+            memory: slots with payloads of the kind ``remember`` from earlier calls; None = no memory.
+            previous: the token before the segment, for models with ``shift``; -1 or None = none.
+            remember: the kind of payload to return.
+            need: what the memory requires: ``"usage"`` and ``"norms"`` request these outputs.
+
+        Returns:
+            Logits, payload and the requested statistics of attention.
+
+        Raises:
+            ValueError: ``need`` has ``"layers"``, which only the cache of a pretrained model provides.
         """
         if "layers" in need:
             raise ValueError(
@@ -132,9 +142,9 @@ class MemoryTransformer(nn.Module):
         return Output(self.head(self.norm(x)), payload, usage, weights, norms)
 
     def empty_payload(self, batch: int, remember: Literal["hidden", "keys_values"] = "hidden") -> tuple[Tensor, ...]:
-        """Payload tensors of no slots, to make an empty memory from."""
+        """Payload tensors without slots, for an empty memory."""
         parts = 1 if remember == "hidden" else 2
-        like = self.norm.weight  # not `new_zeros`: where the weight is sharded over processes, the payload is not
+        like = self.norm.weight  # not `new_zeros`: the weight may be sharded over processes, the payload is not
         x = torch.zeros(batch, 0, self.config.layers, self.config.dim, dtype=like.dtype, device=like.device)
         return (x,) * parts
 
@@ -148,7 +158,7 @@ class MemoryTransformer(nn.Module):
         return x + self.shift(torch.cat([first, x[:, :-1]], dim=1))
 
     def _layout(self, positions: Tensor, memory: Slots | None) -> Layout:
-        """Angles are taken relative to the segment's end, in integers, so that streams of any length stay exact."""
+        """Angles and mask. Positions are relative to the segment's end, so that streams of any length stay exact."""
         end, time = positions[:, -1:] + 1, positions.shape[1]
         slots = 0 if memory is None else memory.count
         if memory is not None:
@@ -170,14 +180,14 @@ class MemoryTransformer(nn.Module):
 
 
 class Layout(NamedTuple):
-    """Where keys stand (complex ``[batch, keys, 1, width / 2]``) and what each query may see (additive)."""
+    """Rotations of the keys (complex ``[batch, keys, 1, width / 2]``), and the additive attention mask."""
 
     turns: Tensor
     bias: Tensor
 
 
 class AttentionStats(NamedTuple):
-    """What a layer shows if asked: attention weights, and the norms of the segment's keys, averaged over heads."""
+    """Attention weights and norms of the segment's keys, averaged over heads; None if not requested."""
 
     weights: Tensor | None
     norms: Tensor | None
@@ -201,7 +211,18 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, slots: tuple[Tensor, ...], layout: Layout, remember: str, need: Collection[str]
     ) -> tuple[Tensor, tuple[Tensor, ...], AttentionStats]:
-        """The new hidden states, what to remember of this layer, and what it shows of its attention."""
+        """Apply the block to a segment.
+
+        Args:
+            x: hidden states ``[batch, time, dim]``.
+            slots: the payload of this layer from memory; empty without memory.
+            layout: rotations and mask.
+            remember: the kind of payload, ``hidden`` or ``keys_values``.
+            need: ``"usage"`` and ``"norms"`` request statistics of attention.
+
+        Returns:
+            The new hidden states, the payload of this layer, and the statistics of its attention.
+        """
         if remember == "hidden":
             weight = self.attention.weight(self.attention_norm.weight)
             queries, keys, values = F.linear(normalise(x), weight).chunk(3, dim=-1)
@@ -219,7 +240,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention in which queries are the last of the keys' places."""
+    """Multi-head attention whose queries are at the last positions of the keys."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -232,29 +253,40 @@ class Attention(nn.Module):
         """The projection of normalised hidden states to queries, keys (neither rotated yet) and values.
 
         The norm's ``gain`` is multiplied into the weights, not into the states: the remembered states, which take no
-        gradient, then need no backward matmul. The halves of queries and keys that are rotated against each other
-        become neighbours, for `_rotate`; attention, a dot product, is the same in any order.
+        gradient, then need no backward matmul. `_rotate` needs the two halves of queries and keys as pairs of
+        neighbours; attention, a dot product, is the same in any order.
         """
         key, value = self.key_value.weight.chunk(2)
         return torch.cat([self._paired(self.query.weight.mT).mT, self._paired(key.mT).mT, value]) * gain
 
     def project(self, x: Float[Tensor, "batch time dim"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values as by `weight`, of states that have the gain: less work for a few tokens."""
+        """Queries, keys and values as by `weight`, from states with the gain: less work for few tokens."""
         key, value = self.key_value(x).chunk(2, dim=-1)
         return self._paired(self.query(x)), self._paired(key), value
 
     def _paired(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
-        """The halves of each head as pairs of neighbours."""
+        """Reorder the halves of each head to pairs of neighbours."""
         return x.unflatten(-1, (self.heads, 2, -1)).mT.flatten(-3)
 
     def split(self, x: Float[Tensor, "batch keys dim"]) -> Float[Tensor, "batch keys heads width"]:
-        """Each head's part."""
+        """Split the last axis into heads."""
         return x.unflatten(-1, (self.heads, -1))
 
     def forward(
         self, queries: Tensor, keys: Tensor, values: Tensor, layout: Layout, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Attended values ``[batch, time, dim]`` and the weights ``[batch, time, keys]``, averaged over heads."""
+        """Attend to the keys.
+
+        Args:
+            queries: ``[batch, time, dim]``, at the last positions of the keys.
+            keys: ``[batch, keys, dim]``, not rotated yet.
+            values: ``[batch, keys, dim]``.
+            layout: rotations and mask.
+            need_weights: whether to return the weights, which is slower.
+
+        Returns:
+            Attended values ``[batch, time, dim]``, and weights ``[batch, time, keys]`` averaged over heads, or None.
+        """
         time, width = queries.shape[1], queries.shape[2] // self.heads
         q = _rotate(self.split(queries), layout.turns[:, -time:]).transpose(1, 2)
         k = _rotate(self.split(keys), layout.turns).transpose(1, 2)
@@ -292,9 +324,9 @@ def reconstruction_loss(
 
 
 def _read(attention: Attention, queries: Tensor, keys_values: Tensor, valid: Tensor) -> Float[Tensor, "batch time dim"]:
-    """Attention over valid slots alone, without positions."""
+    """Attention over valid slots, without positions."""
     q, k, v = (attention.split(x).transpose(1, 2) for x in (queries, *keys_values.chunk(2, dim=-1)))
-    mask = (valid | ~valid.any(1, keepdim=True))[:, None, None]  # a row without slots must not give NaN
+    mask = (valid | ~valid.any(1, keepdim=True))[:, None, None]  # avoids NaN in a row without slots
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
@@ -305,7 +337,7 @@ def _rotate(x: Float[Tensor, "batch keys heads width"], turns: Complex[Tensor, "
 
 
 def _initialise(module: nn.Module) -> None:
-    """Unit variance in, unit variance out: at small widths, a fixed 0.02 would leave attention flat for long."""
+    """Keep unit variance: at small widths, a fixed 0.02 would leave attention flat for long."""
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=module.in_features**-0.5)
         if module.bias is not None:

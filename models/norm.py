@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation in few passes over memory, where PyTorch's is a chain of operations on a CPU."""
+"""Root-mean-square normalisation in few passes over memory; PyTorch's is a chain of operations on a CPU."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
-        """Normalised and scaled."""
+        """Normalise and scale."""
         if torch.is_grad_enabled():
             return normalise(x) * self.weight
-        return F.rms_norm(x, self.weight.shape, self.weight)  # a token at a time, calls are what takes time
+        return F.rms_norm(x, self.weight.shape, self.weight)  # token by token, calls take most of the time
 
 
 def normalise(x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
-    """``x`` divided by the root of its mean square (plus the dtype's epsilon) over the last axis."""
+    """Divide ``x`` by the root of its mean square (plus the dtype's epsilon) over the last axis."""
     return _Normalise.apply(x)
 
 

@@ -1,4 +1,4 @@
-"""The quantisers of `vector-quantize-pytorch` behind one call, and what is to be known of how codes are used."""
+"""The quantisers of `vector-quantize-pytorch` behind one interface, and statistics of code usage."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Kind = Literal["vq", "residual", "product", "fsq"]
 
 @dataclass(frozen=True)
 class QuantiserConfig:
-    """How embeddings are quantised."""
+    """The kind and size of a quantiser."""
 
     kind: Kind = "vq"
-    """``vq`` one codebook; ``residual`` each stage codes what the last left; ``product`` one codebook for each slice of
-    the vector; ``fsq`` a fixed grid, rounded (2309.15505)."""
+    """``vq`` one codebook; ``residual`` each stage quantises the residual of the last; ``product`` one codebook per
+    slice of the vector; ``fsq`` a fixed grid, rounded (2309.15505)."""
     codes: int = 64
-    """Codes a codebook; `fsq` has the product of its ``levels`` instead."""
+    """Codes of each codebook; `fsq` has the product of its ``levels`` instead."""
     groups: int = 2
     """Stages of ``residual``, slices of ``product``."""
     levels: tuple[int, ...] = (4, 4, 4)
     """Levels of each dimension of ``fsq``, 3 or more each."""
     decay: float = 0.95
-    """Of the moving average that codes follow, a training step."""
+    """Decay per training step of the moving average that codes follow."""
     dead_below: float = 0.05
-    """A code whose moving average of tokens a training step is below this is put on a token of the batch; 0 never."""
+    """A code with fewer tokens a training step (moving average) is moved to a token of the batch; 0 = never."""
     commitment: float = 0.25
     """Weight of the commitment loss: the mean squared distance of an embedding to its code."""
 
@@ -45,11 +45,11 @@ class QuantiserConfig:
 
 
 class Quantiser(nn.Module):
-    """Vectors to their quantised copies and code ids. Codebooks start as k-means of the vectors given at the start.
+    """Quantises vectors and returns the codes. k-means on the ``start`` vectors initialises the codebooks.
 
-    In training mode every call moves the codebooks towards the vectors it saw (moving averages, 1711.00937 appendix
-    A.1) and revives dead codes; gradients pass straight through. In evaluation mode nothing changes. Processes that
-    train together (`reduce.joint_step`) move their codebooks towards the vectors of all and keep them equal.
+    In training mode every call moves the codebooks towards its vectors (moving averages, 1711.00937 appendix A.1) and
+    revives dead codes; gradients pass straight through. In evaluation mode nothing changes. Processes that train
+    together (`reduce.joint_step`) move their codebooks towards the vectors of all processes and keep them equal.
     """
 
     def __init__(self, config: QuantiserConfig, start: Float[Tensor, "rows dim"]) -> None:
@@ -57,12 +57,12 @@ class Quantiser(nn.Module):
         self.config = config
         self.inner = _inner(config, start.shape[-1])
         if isinstance(self.inner, FSQ) and isinstance(self.inner.project_in, nn.Linear):
-            # Vectors spread over the grid from the start: tanh of small numbers would all round to one code.
+            # Spread the vectors over the grid: tanh of small numbers would round to one code.
             with torch.no_grad():
                 self.inner.project_in.weight.div_(self.inner.project_in(start).std(0).unsqueeze(1) + 1e-6)
         elif not isinstance(self.inner, FSQ) and not start.is_meta:
-            # k-means draws distinct rows: a table smaller than the codebook is repeated rather than refused. It runs
-            # here and not on the first batch, so that scoring with an untrained model changes nothing either.
+            # k-means draws distinct rows, so that a table smaller than the codebook is repeated. It runs here and not
+            # on the first batch, so that scoring with an untrained model changes nothing.
             rows = start.repeat(-(-config.codes // start.shape[0]), 1)
             with torch.no_grad():
                 self.inner.eval()(rows.unsqueeze(0))
@@ -79,37 +79,38 @@ class Quantiser(nn.Module):
     def forward(
         self, x: Float[Tensor, "rows dim"]
     ) -> tuple[Float[Tensor, "rows dim"], Int[Tensor, "rows groups"], Float[Tensor, ""]]:
-        """Quantised vectors, code ids, and the commitment loss (weighted; 0 out of training and for ``fsq``)."""
+        """Quantised vectors, code ids, and the weighted commitment loss (0 in evaluation mode and for ``fsq``)."""
         quantised, codes, *losses = self.inner(x.unsqueeze(0))
         if self.training:
-            copy_from_first(self.inner.buffers())  # dead codes were put on vectors that each process drew
-        # The library works in float32 and answers in it now and then.
-        quantised, loss = quantised.squeeze(0).to(x.dtype), losses[0].sum().to(x.dtype) if losses else x.new_zeros(())
+            copy_from_first(self.inner.buffers())  # each process moved dead codes to vectors of its batch
+        # The library sometimes returns float32 for other types.
+        quantised = quantised.squeeze(0).to(x.dtype)
+        loss = losses[0].sum().to(x.dtype) if losses else x.new_zeros(())
         if self.config.kind != "fsq":
-            # Straight through here and not in the library, whose residual stages would each pass the gradient once.
+            # Straight-through here and not in the library, whose residual stages would each pass the gradient once.
             quantised = x + (quantised - x).detach()
         return quantised, codes.reshape(x.shape[0], -1).long(), loss
 
     @torch.no_grad()
     def look(self, x: Float[Tensor, "rows dim"]) -> tuple[Float[Tensor, "rows dim"], Int[Tensor, "rows groups"]]:
-        """Quantised vectors and code ids; changes nothing, in training mode either."""
+        """Quantised vectors and code ids; changes nothing, even in training mode."""
         training = self.training
         quantised, codes, _ = self.eval()(x)
         self.train(training)
         return quantised, codes
 
     def vectors(self, codes: Int[Tensor, "batch codes"]) -> Float[Tensor, "batch codes dim"]:
-        """What codes stand for, where there is one a vector (``vq`` and ``fsq``)."""
+        """The vectors of codes, for kinds with one code a vector (``vq`` and ``fsq``)."""
         return self.inner.get_output_from_indices(codes)  # pyright: ignore[reportCallIssue]
 
 
 def usage(codes: Int[Tensor, "rows groups"], sizes: tuple[int, ...]) -> dict[str, float]:
-    """How codes are used by these tokens: ``rate``, ``codes_used`` and ``dead_codes``.
+    """Statistics of code usage: ``rate``, ``codes_used`` and ``dead_codes``.
 
-    ``rate`` is the entropy of the code (or tuple of codes) in bits a token; the other two count the codes, over all
-    codebooks, that some or none of these tokens have.
+    ``rate`` is the entropy of the code (or tuple of codes) in bits a token. The others are the numbers of codes, over
+    all codebooks, that occur and that do not occur.
     """
-    # One number for each tuple of codes, renumbered at each step so that no product of sizes can overflow.
+    # One number for each tuple of codes, renumbered at each step so that products of sizes do not overflow.
     joint = torch.zeros_like(codes[:, 0])
     for group in codes.unbind(1):
         joint = torch.unique(joint * (int(group.max()) + 1) + group, return_inverse=True)[1]
@@ -129,7 +130,7 @@ def _inner(config: QuantiserConfig, dim: int) -> nn.Module:
         "threshold_ema_dead_code": config.dead_below,
         "commitment_weight": config.commitment,
         "rotation_trick": False,
-        # The library's own collectives run wherever a codebook is built, loaded or called, by one process or by all.
+        # The library's collectives would run whenever a process builds, loads or calls a codebook, even alone.
         "sync_codebook": False,
         "sync_kmeans": False,
     }

@@ -1,8 +1,7 @@
-"""What a module counts in its buffers while several processes train it: the same in all of them.
+"""Keep the buffers of a module (counts, codebooks) equal while several processes train it.
 
-Gradients are averaged by the training loop; a codebook that follows moving averages, or a table of counts, is not a
-parameter. Outside of `joint_step` nothing here communicates: a model that one process builds, loads or evaluates by
-itself waits for no other.
+The training loop averages gradients, but codebooks with moving averages and tables of counts are not parameters.
+Outside of `joint_step` nothing here communicates, so that one process can build, load or evaluate a model alone.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _JOINT = ContextVar("joint", default=False)
 
 @contextlib.contextmanager
 def joint_step() -> Iterator[None]:
-    """Around a training step that all processes take together."""
+    """Wrap a training step that all processes take together."""
     token = _JOINT.set(dist.is_initialized())
     try:
         yield

@@ -1,4 +1,4 @@
-"""The VQ-LM: an LSTM that reconstructs each token from a quantised copy of it and the state of the step before."""
+"""The VQ-LM: an LSTM that reconstructs each token from its quantised embedding and the previous state."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ State = tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]
 Tokens = Int[Tensor, "batch time"] | Float[Tensor, "batch time frame"]
 
 CHUNK = 4096
-"""Tokens scored at once: bounds the memory of gates and logits, whatever the length of the stream."""
+"""Tokens scored at once, which bounds the memory of gates and logits for streams of any length."""
 
 
 @dataclass(frozen=True)
 class VQLMConfig:
-    """The shape of a `VQLM` and how it is trained."""
+    """The shape of a `VQLM` and settings of its training."""
 
     vocab_size: int = 256
     """Tokens of the vocabulary; unused with ``frame_dim``."""
     dim: int = 128
-    """Width of the embedding, which is what is quantised."""
+    """Width of the embedding that is quantised."""
     hidden: int = 256
     """Width of the LSTM."""
     quantiser: Kind = "vq"
@@ -39,16 +39,16 @@ class VQLMConfig:
     decay: float = 0.95
     dead_below: float = 0.05
     commitment: float = 0.25
-    """These six are those of `QuantiserConfig`."""
+    """These six keys are those of `QuantiserConfig`."""
     state_dropout: float = 0.1
-    """Share of tokens that are reconstructed without the state in training, which calibrates ``rarity``."""
+    """Share of tokens that training reconstructs without the state, which calibrates ``rarity``."""
     tie: bool = True
     """Whether the softmax uses the embedding as its weights."""
     frame_dim: int | None = None
-    """Width of continuous frames, scored under a Gaussian; none for token ids."""
+    """Width of continuous frames, scored under a Gaussian; None = token ids."""
     cutoffs: tuple[int, ...] = ()
-    """Ranks of frequency at which the vocabulary is cut into classes, for a softmax that is fast where it is large (and
-    never tied). Those past the vocabulary do not count; without any the softmax is full."""
+    """Frequency ranks that cut the vocabulary into the classes of an adaptive softmax, which is fast for large
+    vocabularies (and never tied). Ranks beyond the vocabulary are ignored; without any the softmax is full."""
 
     def __post_init__(self) -> None:
         if min(self.vocab_size, self.dim, self.hidden, self.frame_dim or 1) < 1:
@@ -69,7 +69,7 @@ class VQLMConfig:
 
     @property
     def quantisation(self) -> QuantiserConfig:
-        """The part that is the quantiser's."""
+        """The settings of the quantiser."""
         return QuantiserConfig(
             self.quantiser, self.codes, self.groups, tuple(self.levels), self.decay, self.dead_below, self.commitment
         )
@@ -82,19 +82,19 @@ class VQLM(nn.Module):
         ĥ_t, ĉ_t = F(Q(e_t), h_{t-1}, c_{t-1})      the reconstruction
         surprise = -log p(x_t | ĥ_t)                rarity: the same with h and c set to zero
 
-    F is one LSTM cell, Q the quantiser. Token ids are predicted by a softmax, frames by a Gaussian of learnt diagonal
-    variance (nats a dimension; another variance for ``rarity``, which knows less). With one code, surprise is the
-    surprisal of a plain language model; with as many codes as tokens it falls to 0. The state of a row is a row of
-    ``h`` and of ``c``; zeros start a new document.
+    F is one LSTM cell, Q the quantiser. A softmax predicts token ids, a Gaussian with learnt diagonal variance predicts
+    frames (nats a dimension; ``rarity`` has another variance, because it has less information). With one code, surprise
+    is the surprisal of a plain language model; with as many codes as tokens it falls to 0. The state of a batch item is
+    its row of ``h`` and ``c``; zeros start a new document.
 
-    With ``cutoffs`` the softmax is torch's adaptive one (1609.04309): its probabilities are exact and sum to 1 as well,
-    but rare tokens, as `rank_by` counted them, share a class, and each further class has weights half as wide.
+    With ``cutoffs`` the softmax is torch's adaptive one (1609.04309): its probabilities are exact and sum to 1, but
+    rare tokens (see `rank_by`) share a class, and each further class has weights half as wide.
 
     The bottleneck follows 1711.00937, except that the state skips it: only the token is compressed, not its past.
     """
 
     rank: Int[Tensor, " vocab"]
-    """Only with ``cutoffs``: the place of each token in the order of frequency. Until `rank_by`, its id."""
+    """Only with ``cutoffs``: the frequency rank of each token; its id before `rank_by`."""
 
     def __init__(self, config: VQLMConfig) -> None:
         super().__init__()
@@ -125,25 +125,25 @@ class VQLM(nn.Module):
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens it knows."""
+        """Number of tokens of the vocabulary."""
         return self.config.vocab_size
 
     @property
     def input_kind(self) -> Literal["tokens", "frames"]:
-        """What it reads."""
+        """The kind of its input."""
         return "tokens" if self.config.frame_dim is None else "frames"
 
     def initial_state(self, batch: int) -> State:
-        """Zeros: nothing was seen."""
+        """The state of a new document: zeros."""
         return empty_state(self.lstm, batch)
 
     @torch.no_grad()
     def rank_by(self, counts: Int[Tensor, " vocab"]) -> None:
-        """Order the tokens in the classes of the softmax by how often each was counted; to be done before training.
+        """Assign the tokens to the classes of the softmax by their counts; call it before training.
 
-        Ties are in the order of ids, and so are the rarest tenth of those counted, among those that were not: a class
-        of which training sees no token would lose all its probability. Without this call the order is that of the ids,
-        which the merges of a BPE have by roughly falling frequency. Does nothing for a full softmax.
+        Ties are in the order of ids. So are the rarest tenth of the tokens with a count, together with those without: a
+        class without any training token would lose all its probability. Without this call the order is that of the ids,
+        which falls roughly with frequency for a BPE. Does nothing for a full softmax.
         """
         if self.softmax is not None:
             frequent = int(counts.count_nonzero()) * 9 // 10
@@ -155,7 +155,7 @@ class VQLM(nn.Module):
     def score(self, tokens: Tokens, state: State) -> tuple[Float[Tensor, "batch time signal"], State]:
         """Surprise, rarity and gain of each token, in nats (frames: nats a dimension), and the state after the last.
 
-        The codebook does not change, whether the module is in training mode or not.
+        The codebook does not change, even in training mode.
         """
         parts = [self.head.weight.new_zeros(tokens.shape[0], 0, 3)]
         for part in tokens.split(max(1, CHUNK // tokens.shape[0]), 1) if tokens.numel() else ():
@@ -167,18 +167,18 @@ class VQLM(nn.Module):
         return torch.cat(parts, 1), state
 
     def training_step(self, tokens: Tokens, state: State, mask: Bool[Tensor, "batch time"]) -> tuple[Loss, State]:
-        """Mean score of the tokens in the mask plus the commitment loss, and the state to go on from, detached.
+        """Mean score of the tokens in the mask plus the commitment loss, and the state after the last token, detached.
 
         Codebooks move towards the tokens in the mask. Metrics: ``surprise`` and ``rarity`` in nats, ``residual`` (the
         surprise in bits), ``rate`` in bits, ``codes_used`` and ``dead_codes`` of this batch, ``commitment``. Raises
-        ValueError where the mask is empty.
+        ValueError if the mask is empty.
         """
         if not mask.any():
             raise ValueError("the mask of this batch leaves no token to train on; skip the batch")
         rows, _, index = self._rows(tokens)
         seen = index[mask]
         quantised, codes, commitment = self.quantiser(rows.index_select(0, seen))
-        # All copies of a row have one code, so any copy stands for it; what rows outside the mask take does not count.
+        # All copies of a row have the same code, so that any copy will do; rows outside the mask do not count.
         copy = seen.new_zeros(rows.shape[0]).scatter_(0, seen, torch.arange(len(seen), device=seen.device))
         rebuilt, blank, state = run_twin_lstm(self.lstm, rows, quantised.index_select(0, copy), index.t(), state)
         dropped = mask & (torch.rand(mask.shape, device=mask.device) < self.config.state_dropout)
@@ -187,7 +187,7 @@ class VQLM(nn.Module):
             rare = self._nll(blank.index_select(0, index[dropped]), tokens[dropped], blank=True)
             nll = nll.masked_scatter(dropped, rare)
         metrics = usage(codes, self.quantiser.sizes) | {"commitment": float(commitment.detach())}
-        # A figure of which this batch has no token is left out rather than logged as not-a-number.
+        # A metric without tokens in this batch is left out instead of logged as not-a-number.
         if (kept := mask & ~dropped).any():
             metrics["surprise"] = float(nll.detach()[kept].mean())
             metrics["residual"] = metrics["surprise"] / math.log(2)
@@ -203,10 +203,10 @@ class VQLM(nn.Module):
         return codes.squeeze(-1) if self.config.quantiser in ("vq", "fsq") else codes
 
     def report(self, tokens: Tokens, mask: Bool[Tensor, "batch time"] | None = None) -> dict[str, float]:
-        """What the bottleneck does to these documents, a row each from an empty state: for evaluation.
+        """Evaluate documents, one a row, each from an empty state.
 
         Mean ``surprise``, ``rarity`` and ``gain`` in nats; ``rate`` (entropy of the codes) and ``residual`` (surprise)
-        in bits a token, to be read together; ``codes_used`` and ``dead_codes``: codes that some or no tokens have.
+        in bits a token, to be read together; ``codes_used`` and ``dead_codes``: codes that occur and that do not.
         """
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if mask is None else mask
         if not mask.any():
@@ -218,9 +218,9 @@ class VQLM(nn.Module):
         return means | usage(codes, self.quantiser.sizes)
 
     def _rows(self, tokens: Tokens) -> tuple[Float[Tensor, "rows dim"], Tensor, Int[Tensor, "batch time"]]:
-        """The distinct embeddings of these tokens, what each stands for, and which one each token has.
+        """The distinct embeddings of these tokens, their targets, and the index of each token among them.
 
-        Quantising, projecting to gates and scoring without state are done once for each distinct token.
+        Quantisation, projection to gates and scores without state are computed once for each distinct token.
         """
         if self.config.frame_dim is None:
             ids, index = torch.unique(tokens, return_inverse=True)
@@ -230,10 +230,10 @@ class VQLM(nn.Module):
         return self.embed(frames), frames, index
 
     def _nll(self, hidden: Float[Tensor, "*n hidden"], targets: Tensor, *, blank: bool = False) -> Float[Tensor, "*n"]:
-        """-log p(target | hidden) in nats, or nats a dimension for frames; ``blank`` where the state was zero."""
+        """-log p(target | hidden) in nats, or nats a dimension for frames; ``blank``: the state was zero."""
         out = self.head(hidden)
         if self.softmax is not None:
-            # Not under autocast: torch's module mixes the types of its parts.
+            # Not under autocast: torch's module mixes types.
             with torch.autocast(out.device.type, enabled=False):
                 flat = out.flatten(0, -2).to(self.head.weight.dtype)
                 return -self.softmax(flat, self.rank[targets].flatten()).output.view(targets.shape)

@@ -1,4 +1,4 @@
-"""What a front-end of codes needs of the model that makes them (`models/codecs`)."""
+"""The protocol of the models in `models/codecs`, which front-ends of codes use."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor
 
 @runtime_checkable
 class Codec(Protocol):
-    """An ``nn.Module`` with levels of codes, each a hop of so many samples."""
+    """An ``nn.Module`` with one or more levels of codes; each level has its hop in samples."""
 
     kind: str
     config: Any
-    """With ``hops`` (samples a code, by level), ``rate`` (samples a second) and ``codes`` (how many there are)."""
+    """Has ``hops`` (samples a code, by level), ``rate`` (samples a second) and ``codes`` (size of a codebook)."""
 
     def fields(self) -> dict[str, Any]:
-        """What the model is rebuilt from, JSON-able; the weights are apart."""
+        """JSON-able values from which the model is rebuilt, without the weights."""
         ...
 
     def encode_stream(self, parts: Iterable[Float[Tensor, "batch _"]], level: int) -> Iterator[Int[Tensor, "batch _"]]:
-        """Codes of one level for a waveform that comes in parts."""
+        """Encode a waveform that comes in parts to codes of one level."""
         ...
 
     def decode_stream(self, parts: Iterable[Int[Tensor, "batch _"]], level: int) -> Iterator[Float[Tensor, "batch _"]]:
-        """The waveform for codes of one level that come in parts."""
+        """Decode codes of one level that come in parts to a waveform."""
         ...

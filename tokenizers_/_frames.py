@@ -1,4 +1,4 @@
-"""Frames of speech, 50 a second, from samples that come in chunks: what the front-ends for speech share."""
+"""Make frames of speech, 50 a second, from samples that come in chunks; shared by the front-ends for speech."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ..data._audio import RATE
 from ..data._reading import UnreadableError
 
 HOP = 320
-"""Samples from a frame to the next: 20 ms at 16 kHz."""
+"""Samples from one frame to the next: 20 ms at 16 kHz."""
 SPAN = 400
-"""Samples that a frame is made of at least: 25 ms."""
+"""Minimum samples of a frame: 25 ms at 16 kHz."""
 FRAMES_A_SECOND = RATE // HOP
 
 
 @runtime_checkable
 class Extractor(Protocol):
-    """Makes frames of samples at 16 kHz. Frame ``i`` belongs to the samples from ``i * HOP`` on.
+    """Makes frames from samples at 16 kHz. Frame ``i`` begins at sample ``i * HOP``.
 
-    A long recording is read in windows of ``window`` frames, with ``context`` more on either side which are computed
-    and thrown away. That is exact where a frame depends on no more than its context; where it depends on all it sees,
-    as with attention, it is part of what the features are.
+    Long recordings are read in windows of ``window`` frames with ``context`` more frames on either side, which are
+    computed and discarded. The result is exact if a frame depends on its context only. If it depends on all input, as
+    with attention, the windows are part of the definition of the features.
     """
 
     dim: int
@@ -42,29 +42,34 @@ class Features(Protocol):
     """The frozen dataclass ``Features`` of a file in ``models/features``: its fields are its YAML keys."""
 
     def build(self) -> Extractor:
-        """Make or load the extractor. Raises `ValueError` for weights that are not there."""
+        """Make or load the extractor. Raises `ValueError` for missing weights."""
         ...
 
 
 def stream_frames(
     chunks: Iterable[Float[Tensor, " _"]], extractor: Extractor, name: str
 ) -> Iterator[Float[Tensor, "frames dim"]]:
-    """The frames of a recording, a window at a time, in bounded memory; the same ones however it is cut into chunks.
+    """Yield the frames of a recording, a window at a time, in bounded memory. The size of the chunks does not matter.
 
-    Raises `UnreadableError`, calling the recording ``name``, where it is too short for a single frame.
+    Raises `UnreadableError` with the ``name`` of the recording if it is too short for a single frame.
     """
     window, context = extractor.window, extractor.context
-    held, first, done, samples = torch.zeros(0), 0, 0, 0  # first: number of the frame that `held` begins with
+    pending = torch.zeros(0)
+    first = 0  # number of the frame that `pending` begins with
+    done = 0
+    samples = 0
     for chunk in chunks:
-        held, samples = torch.cat([held, chunk]), samples + len(chunk)
-        while len(held) >= (size := (done + window + context - first - 1) * HOP + SPAN):
-            yield extractor(held[:size])[done - first :][:window]
+        pending = torch.cat([pending, chunk])
+        samples += len(chunk)
+        while len(pending) >= (size := (done + window + context - first - 1) * HOP + SPAN):
+            yield extractor(pending[:size])[done - first :][:window]
             done += window
             start = max(0, done - context)
-            held, first = held[(start - first) * HOP :], start
+            pending = pending[(start - first) * HOP :]
+            first = start
     if samples < SPAN:
         raise UnreadableError(
             f"{name!r} is too short for speech units: {samples} samples at 16 kHz, a frame needs {SPAN} (25 ms)"
         )
-    if len(held) >= (done - first) * HOP + SPAN:
-        yield extractor(held)[done - first :]
+    if len(pending) >= (done - first) * HOP + SPAN:
+        yield extractor(pending)[done - first :]

@@ -1,4 +1,4 @@
-"""Features that need a model which lies elsewhere: noted with its SHA-256, so that another one is never used for it."""
+"""Record the model that features come from with its SHA-256, so that no other model is used in its place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._frames import Extractor
 
 
 def weights_sha256(module: nn.Module, *more: Any) -> str:
-    """SHA-256 of the names and values of all that ``module`` saves, and of the repr of what else counts."""
+    """SHA-256 of the state dict of ``module``, and of the repr of the values in ``more``."""
     digest = hashlib.sha256(repr(more).encode())
     for name, tensor in sorted(module.state_dict().items()):
         values = tensor.detach().cpu().contiguous()
@@ -26,10 +26,10 @@ def weights_sha256(module: nn.Module, *more: Any) -> str:
 
 
 def pin(extractor: Extractor, folder: Path) -> dict[str, Any] | None:
-    """JSON to keep in ``folder``, from which `unpin` makes the extractor; None where it needs no model.
+    """The JSON record in ``folder`` from which `unpin` makes the extractor; None if it needs no model.
 
-    A model in a folder is noted by its absolute path and by the one from ``folder``: it is found from any working
-    directory, and also where both were moved or copied together.
+    The record has the absolute path of the model and its path relative to ``folder``: `unpin` finds the model from any
+    working directory, and after both were moved or copied together.
     """
     source = getattr(extractor, "source", None)
     if source is None:
@@ -41,9 +41,9 @@ def pin(extractor: Extractor, folder: Path) -> dict[str, Any] | None:
 
 
 def unpin(note: Mapping[str, Any], folder: Path) -> Extractor:
-    """The extractor of which `pin` made ``note``.
+    """Make the extractor from the record ``note`` of `pin`.
 
-    Raises `ValueError` in one line where its model is missing, damaged, or another than it was.
+    Raises `ValueError` in one line if its model is missing, damaged, or another one.
     """
     features, place = note["features"], note["place"]
     candidates = [features]

@@ -1,4 +1,4 @@
-"""What the text front-ends share: where each byte's character lies, and safe places to cut a very long text."""
+"""Shared by the text front-ends: character offsets of bytes, and safe places to cut very long texts."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor
 from .base import Stream
 
 PIECE = 1 << 16
-"""Characters handed to a tokenizer at once, so that a 50 MB line costs no more memory at a time than a page does."""
+"""Characters that a tokenizer gets at once, so that a line of 50 MB needs no more memory than a page."""
 
-# One space or newline between two characters that are surely not white space, in Python and in Rust alike: every
-# pre-tokenizer in use (GPT-2's and its descendants) starts a new word at it, so that cutting before it changes nothing.
+# One space or newline between two characters that are no white space in Python or in Rust. All pre-tokenizers in use
+# (GPT-2's and its descendants) start a new word there, so that cutting before it changes nothing.
 _WORD_START = re.compile(r"(?<=[!-~\w])[ \n](?=[!-~\w])")
 
 
 def cut(text: str, limit: int = PIECE) -> Iterator[str]:
-    """Pieces of at most ``limit`` characters which concatenate to ``text``, cut before the last word that fits.
+    """Yield pieces of at most ``limit`` characters which concatenate to ``text``, cut before the last word that fits.
 
-    Where ``limit`` characters hold no safe place (base64, scripts without spaces), the cut is at ``limit`` exactly. It
-    depends on the text alone, so that tokens stay deterministic; the word that is cut there becomes two.
+    If ``limit`` characters contain no safe place (base64, scripts without spaces), the cut is at ``limit`` exactly and
+    splits the word in two. The cut depends only on the text, so that tokens are deterministic.
     """
     start = 0
     while len(text) - start > limit:
@@ -42,9 +42,9 @@ def cut(text: str, limit: int = PIECE) -> Iterator[str]:
 
 
 def stream_of(text: str, ids: Int[Tensor, " time"], sizes: Int[Tensor, " time"]) -> Stream:
-    """The stream of tokens which are consecutive runs of ``sizes`` UTF-8 bytes of ``text``.
+    """The stream of tokens that consist of ``sizes`` consecutive UTF-8 bytes of ``text``.
 
-    A token's span covers every character it holds a byte of: tokens that share a character share its offsets.
+    The span of a token covers every character of which it has a byte: tokens that share a character share its offsets.
     """
     data = np.frombuffer(text.encode(), dtype=np.uint8)
     character = np.cumsum((data & 0xC0) != 0x80, dtype=np.int32) - 1  # continuation bytes are 10xxxxxx

@@ -1,4 +1,4 @@
-"""What the front-ends for units share: their streams, in seconds."""
+"""Shared by the front-ends for units: their streams, in seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .base import Stream
 def stream_of(
     ids: Int[Tensor, " frames"], deduplicate: bool, frames: Float[Tensor, "frames dim"] | None = None
 ) -> Stream:
-    """The stream of units that follow one another every 20 ms; with ``deduplicate`` a run of one unit is one token."""
+    """The stream of units, one every 20 ms; with ``deduplicate`` a run of one unit is one token."""
     sizes = torch.ones_like(ids)
     if deduplicate:
         ids, run, sizes = torch.unique_consecutive(ids, return_inverse=True, return_counts=True)
@@ -25,5 +25,5 @@ def stream_of(
 
 
 def written(ids: list[int]) -> str:
-    """Units as text: their numbers with spaces between them."""
+    """Format units as text: their numbers with spaces between them."""
     return " ".join(map(str, ids))

@@ -1,4 +1,4 @@
-"""What every front-end gives: a `Stream` of tokens, whatever they were made from."""
+"""The protocol of front-ends: each turns a document into a `Stream` of tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..artifacts import FRONT_END
-from ..data.base import Reads
+from ..data.base import InputKind
 from ..registry import build
 
 
@@ -22,8 +22,8 @@ from ..registry import build
 class Stream:
     """Tokens in order, and where each came from.
 
-    ``starts`` and ``ends`` are character offsets for text and seconds for speech. ``sizes`` says how much of the source
-    each token stands for (UTF-8 bytes for text, frames for speech), so that losses can be given per byte or per frame.
+    ``starts`` and ``ends`` are character offsets for text and seconds for speech. ``sizes`` is how much of the source
+    each token covers (UTF-8 bytes for text, frames for speech), so that losses can be given per byte or per frame.
     """
 
     ids: Int[Tensor, " time"]
@@ -37,7 +37,7 @@ class Stream:
         return self.ids.shape[0]
 
     def slice(self, start: int, stop: int) -> Stream:
-        """The tokens ``start`` to ``stop``; offsets still point into the whole source."""
+        """The tokens ``start`` to ``stop``, with unchanged offsets."""
         frames = None if self.frames is None else self.frames[start:stop]
         part = slice(start, stop)
         return Stream(self.ids[part], self.starts[part], self.ends[part], self.sizes[part], frames)
@@ -45,25 +45,25 @@ class Stream:
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """A front-end that has been fitted, and can be saved beside a model.
+    """A fitted front-end, which can be saved beside a model.
 
-    One that does not read text says in ``reads`` which field of a document it does read (see `reads_of`), and in
-    ``measure`` what its ``sizes`` count (see `measure_of`). One whose tokens can be heard says so in ``makes`` (see
-    `makes_of`).
+    Front-ends that do not read text have the class attributes ``input_kind`` (the field of a document that they read)
+    and ``size_unit`` (the unit of their ``sizes``). Front-ends that decode to sound have ``output_kind = "audio"``. See
+    the functions `input_kind`, `unit_of_size` and `output_kind`.
     """
 
     vocab_size: int
 
     def encode(self, text: Any) -> Stream:
-        """A document's content to tokens; for text, concatenating the source slices gives the text back."""
+        """Encode the content of a document; the source slices of text tokens concatenate to the text."""
         ...
 
     def decode(self, ids: list[int]) -> Any:
-        """Tokens to text, with U+FFFD where the ids do not spell valid UTF-8; units are written as their numbers."""
+        """Decode tokens to text, with U+FFFD for invalid UTF-8; units become their numbers."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write what `load_tokenizer` needs into ``folder``."""
+        """Write the files that `load_tokenizer` reads into ``folder``."""
         ...
 
 
@@ -72,33 +72,33 @@ class FrontEnd(Protocol):
     """The frozen dataclass ``FrontEnd`` of a front-end's file: its fields are its YAML keys."""
 
     def fit(self, texts: Iterable[Any]) -> Tokenizer:
-        """Learn whatever there is to learn (merges, codes) from the contents of training documents, read once."""
+        """Learn merges, codes and so on from the contents of the training documents, read once."""
         ...
 
     def load(self, folder: Path) -> Tokenizer:
-        """Read what `Tokenizer.save` wrote."""
+        """Read the files of `Tokenizer.save`."""
         ...
 
 
-def reads_of(front_end: FrontEnd | Tokenizer) -> Reads:
-    """Which field of a document it reads: text, unless its class says otherwise."""
-    return getattr(front_end, "reads", "text")
+def input_kind(front_end: FrontEnd | Tokenizer) -> InputKind:
+    """The field of a document that a front-end reads: ``input_kind`` of its class; default text."""
+    return getattr(front_end, "input_kind", "text")
 
 
-def makes_of(front_end: FrontEnd | Tokenizer) -> str:
-    """What its ``decode`` gives: text, unless its class says ``audio``: samples, ``rate`` of them a second."""
-    return getattr(front_end, "makes", "text")
+def output_kind(front_end: FrontEnd | Tokenizer) -> str:
+    """What its ``decode`` returns: ``output_kind`` of its class; ``audio`` is samples at its ``rate``; default text."""
+    return getattr(front_end, "output_kind", "text")
 
 
-def measure_of(front_end: FrontEnd | Tokenizer) -> str:
-    """What the ``sizes`` of its streams count: bytes, unless its class says otherwise."""
-    return getattr(front_end, "measure", "byte")
+def unit_of_size(front_end: FrontEnd | Tokenizer) -> str:
+    """The unit of the ``sizes`` of its streams: ``size_unit`` of its class; default byte."""
+    return getattr(front_end, "size_unit", "byte")
 
 
 def save_tokenizer(tokenizer: Tokenizer, spec: str | dict[str, Any], folder: Path) -> None:
     """Write a fitted front-end and its YAML form ``spec`` into ``folder`` (made if need be), for `load_tokenizer`.
 
-    ``front_end.json``, written last, makes the folder whole: it holds the SHA-256 of every other file.
+    ``front_end.json`` is written last and has the SHA-256 of every other file: with it the folder is complete.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def save_tokenizer(tokenizer: Tokenizer, spec: str | dict[str, Any], folder: Pat
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Read what `save_tokenizer` wrote. Raises `ValueError` when the folder holds no front-end or a damaged one."""
+    """Read what `save_tokenizer` wrote. Raises `ValueError` if the folder has no front-end or a damaged one."""
     path = Path(folder) / FRONT_END
     if not path.is_file():
         raise ValueError(f"no {FRONT_END} in {str(folder)!r}; give the folder of a saved run")

@@ -15,8 +15,8 @@ from ._text import cut, stream_of
 from .base import Stream
 
 _FILE = "tokenizer.json"
-_WORD = 1 << 10  # longest run without a safe cut that is learnt from as one word; merging costs its length a merge
-_BATCH = 32  # pieces encoded at once, by as many threads as there are cores
+_WORD = 1 << 10  # maximum length of a word to learn from: a merge takes time in proportion to it
+_BATCH = 32  # pieces encoded at once, in as many threads as there are cores
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,15 @@ class FrontEnd:
     """Byte-pair encoding (Sennrich et al., 1508.07909) over bytes with GPT-2's word splitting, as in GPT-2.
 
     Args:
-        vocab_size: ids, at least 256 (the bytes); a small corpus may yield fewer.
-        train_bytes: learn the merges from the first so many bytes of the training texts; 0 = from all of them.
+        vocab_size: number of ids, at least 256 (the bytes); a small corpus may yield fewer.
+        train_bytes: how many bytes of the training texts to learn the merges from, the first ones; 0 = all.
     """
 
     vocab_size: int = 4096
     train_bytes: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse sizes that cannot be."""
+        """Refuse impossible sizes."""
         if self.vocab_size < 256:
             raise ValueError(f"bpe vocab_size {self.vocab_size} cannot hold the 256 bytes; give 256 or more")
         if self.train_bytes < 0:
@@ -48,12 +48,12 @@ class FrontEnd:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        # All at once: what goes wrong while reading would not come out of `tokenizers` as it went in.
+        # A list, because `tokenizers` would change the errors of an iterator.
         tokenizer.train_from_iterator(_limited(list(texts), self.train_bytes), trainer)
         return BPETokenizer(tokenizer)
 
     def load(self, folder: Path) -> BPETokenizer:
-        """Read ``tokenizer.json``. Raises `ValueError` when it is missing or damaged."""
+        """Read ``tokenizer.json``. Raises `ValueError` if it is missing or damaged."""
         path = Path(folder) / _FILE
         if not path.is_file():
             raise ValueError(f"no {_FILE} in {str(folder)!r}; was the run saved with the bpe front-end?")
@@ -64,7 +64,7 @@ class FrontEnd:
 
 
 class BPETokenizer:
-    """A trained byte-level BPE. A character cut across tokens lends its offsets to each of them."""
+    """A trained byte-level BPE. Tokens that share a character share its offsets."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Tabulate the bytes of every token of a byte-level ``tokenizer``."""
@@ -76,7 +76,7 @@ class BPETokenizer:
         self._sizes = np.array([len(data) for data in self._bytes], dtype=np.int32)
 
     def encode(self, text: str) -> Stream:
-        """Tokens of ``text``, encoded in pieces cut where a word starts anyway (see `cut`), in bounded memory."""
+        """Tokens of ``text``, encoded in bounded memory, in pieces that begin with a word (see `cut`)."""
         pieces = cut(text)
         parts = [np.zeros(0, dtype=np.int64)]
         while batch := list(itertools.islice(pieces, _BATCH)):
@@ -102,7 +102,7 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 def _limited(texts: Iterable[str], limit: int) -> Iterator[str]:
-    """The texts in pieces, up to ``limit`` bytes when it is not 0."""
+    """Yield the texts in pieces, up to ``limit`` bytes; 0 = all."""
     used = 0
     for text in texts:
         for piece in cut(text, _WORD):

@@ -1,4 +1,4 @@
-"""One token a UTF-8 byte: 256 ids, nothing to learn, every text in every language."""
+"""One token per UTF-8 byte: 256 ids, no training, any language."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FrontEnd:
 
 
 class ByteTokenizer:
-    """Bytes as ids. All bytes of a character carry the offsets of that character, so that spans are never empty."""
+    """Bytes as ids. All bytes of a character have the offsets of that character, so that spans are never empty."""
 
     vocab_size = 256
 
@@ -37,7 +37,7 @@ class ByteTokenizer:
         return stream_of(text, torch.from_numpy(data.astype(np.int64)), torch.ones(len(data), dtype=torch.int32))
 
     def decode(self, ids: list[int]) -> str:
-        """The text that the bytes spell, with U+FFFD where they are not valid UTF-8."""
+        """The text of the bytes, with U+FFFD for invalid UTF-8."""
         return bytes(ids).decode(errors="replace")
 
     def save(self, folder: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..artifacts import FRONT_END, atomic_write, missing_file, read_sealed, seal
 from ..data._audio import Audio
 from ..data._reading import Skipping
-from ..data.base import Reads
+from ..data.base import InputKind
 from ..registry import ROOT, build
 from ..schema import PathText
 from ._frames import Extractor, stream_frames
@@ -26,7 +26,7 @@ from ._units import stream_of, written
 from .base import Stream, load_tokenizer
 
 PACKAGED = ROOT / "models" / "pretrained" / "units"
-"""The units that come with the package; ``README.md`` in it says what they were fitted on, and by which command."""
+"""The packaged units; ``README.md`` in the folder names their training data and command."""
 
 _FILE = "kmeans.safetensors"
 _ENCODER = "encoder.json"
@@ -34,16 +34,16 @@ _ENCODER = "encoder.json"
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """Hsu et al., 2106.07447: MFCC clusters first, then those of a layer of a model that was trained on them.
+    """Hsu et al., 2106.07447: clusters of MFCC first, then of a layer of a model that was trained on those.
 
     Args:
-        features: what is clustered: a name, or ``name`` and its keys (`vqmem list features`).
-        clusters: how many units there are.
-        seed: of the choice of frames and of the clustering.
-        fit_frames: fit on so many frames at most, drawn evenly from all (50 a second).
+        features: the features to cluster: a name, or ``name`` and its keys (`vqmem list features`).
+        clusters: number of units.
+        seed: seed of the choice of frames and of the clustering.
+        fit_frames: maximum number of frames to fit on, drawn evenly from all (50 a second).
         deduplicate: whether a run of one unit is one token, whose size is its length in frames.
-        frames: whether streams carry the features too; of a run, their mean.
-        fitted: a run of `vqmem fit-units` whose clusters are taken as they are, or ``packaged``; none are fitted then.
+        frames: whether streams contain the features too (of a run, their mean).
+        fitted: a run of `vqmem fit-units` whose clusters are used, or ``packaged``; empty = fit new clusters.
     """
 
     features: str | dict[str, Any] = "mfcc39"
@@ -53,11 +53,11 @@ class FrontEnd:
     deduplicate: bool = False
     frames: bool = False
     fitted: PathText = ""
-    measure: ClassVar[str] = "frame"
-    reads: ClassVar[Reads] = "audio"
+    size_unit: ClassVar[str] = "frame"
+    input_kind: ClassVar[InputKind] = "audio"
 
     def __post_init__(self) -> None:
-        """Refuse numbers that cannot be."""
+        """Refuse impossible numbers."""
         if self.clusters < 1:
             raise ValueError(f"hubert_units clusters {self.clusters} is too small; give 1 or more")
         if self.fit_frames < self.clusters:
@@ -66,22 +66,22 @@ class FrontEnd:
             )
 
     def fit(self, texts: Iterable[Audio]) -> UnitTokenizer:
-        """Cluster the frames of training recordings; those that cannot be read are passed over and listed at the end.
+        """Cluster the frames of training recordings; unreadable ones are skipped and listed at the end.
 
-        The same recordings and seed give the same clusters. Raises `ValueError` for fewer frames than clusters, and
-        where ``fitted`` has no clusters, or other ones than these keys say.
+        The same recordings and seed give the same clusters. Raises `ValueError` for fewer frames than clusters, and if
+        ``fitted`` has no clusters, or was made with other keys.
         """
         if self.fitted:
-            return self._taken()
+            return self._load_fitted()
         extractor = self._extractor()
-        frames = _drawn(texts, extractor, self.fit_frames, self.seed)
+        frames = _draw_frames(texts, extractor, self.fit_frames, self.seed)
         if len(frames) < self.clusters:
             have = f"{len(frames)} frames of 20 ms"
             raise ValueError(f"{have} are fewer than {self.clusters} clusters; give more speech or fewer clusters")
         return UnitTokenizer(extractor, cluster(frames, self.clusters, self.seed), self.deduplicate, self.frames)
 
     def load(self, folder: Path) -> UnitTokenizer:
-        """Read the clusters in ``folder`` and the model they belong to. Raises `ValueError` where one is not there."""
+        """Read the clusters in ``folder`` and the model of their features. Raises `ValueError` if one is missing."""
         path = Path(folder) / _FILE
         if not path.is_file():
             raise ValueError(f"no {_FILE} in {str(folder)!r}; was the run saved with the hubert_units front-end?")
@@ -98,30 +98,32 @@ class FrontEnd:
             )
         return UnitTokenizer(extractor, centroids, self.deduplicate, self.frames)
 
-    def _taken(self) -> UnitTokenizer:
-        """The clusters of ``fitted``: what ``features`` and ``clusters`` say, since those keys are saved with them."""
+    def _load_fitted(self) -> UnitTokenizer:
+        """The clusters of ``fitted``, whose ``features`` and ``clusters`` must equal these keys."""
         run = PACKAGED if self.fitted == "packaged" else Path(self.fitted)
         if not run.is_dir():
             raise missing_file("hubert_units fitted (the folder of a finished `vqmem fit-units`)", run)
-        own = load_tokenizer(run / "front_end")
-        if not isinstance(own, UnitTokenizer):
+        fitted = load_tokenizer(run / "front_end")
+        if not isinstance(fitted, UnitTokenizer):
             raise ValueError(f"fitted = {self.fitted!r} has no units; give the folder of a finished `vqmem fit-units`")
         made = json.loads((run / "front_end" / FRONT_END).read_text(encoding="utf-8"))["fields"]
         for key in ("features", "clusters"):
             if made[key] != getattr(self, key):
-                told = f"{key} = {made[key]!r}, not {getattr(self, key)!r}"
-                raise ValueError(f"the units of fitted = {self.fitted!r} were made with {told}; say so, or take others")
-        return UnitTokenizer(own.extractor, own.centroids, self.deduplicate, self.frames)
+                difference = f"{key} = {made[key]!r}, not {getattr(self, key)!r}"
+                raise ValueError(
+                    f"the units of fitted = {self.fitted!r} were made with {difference}; say so, or take others"
+                )
+        return UnitTokenizer(fitted.extractor, fitted.centroids, self.deduplicate, self.frames)
 
     def _extractor(self) -> Extractor:
         return build("features", self.features).build()
 
 
 class UnitTokenizer:
-    """Fitted clusters. Its streams count time in seconds and size in frames of 20 ms."""
+    """Fitted clusters. Times of its streams are in seconds, sizes in frames of 20 ms."""
 
-    reads: ClassVar[Reads] = "audio"
-    measure = "frame"
+    input_kind: ClassVar[InputKind] = "audio"
+    size_unit = "frame"
 
     def __init__(
         self, extractor: Extractor, centroids: Float[Tensor, "clusters dim"], deduplicate: bool, frames: bool
@@ -135,18 +137,19 @@ class UnitTokenizer:
         return self.encode_chunks(text.stream(), text.name)
 
     def encode_chunks(self, chunks: Iterable[Float[Tensor, " _"]], name: str = "the recording") -> Stream:
-        """The units of samples at 16 kHz that come in chunks of any size, which do not change them.
+        """The units of samples at 16 kHz that come in chunks of any size, which does not change the units.
 
-        Raises `UnreadableError` where there are too few samples for a frame (25 ms).
+        Raises `UnreadableError` if there are too few samples for a frame (25 ms).
         """
         ids, kept = [], []
         for frames in stream_frames(chunks, self.extractor, name):
             ids.append(self.nearest(frames))
-            kept += [frames] * self.frames
+            if self.frames:
+                kept.append(frames)
         return stream_of(torch.cat(ids), self.deduplicate, torch.cat(kept) if kept else None)
 
     def nearest(self, frames: Float[Tensor, "frames dim"]) -> Int[Tensor, " frames"]:
-        """The cluster whose centre is nearest to each frame."""
+        """The cluster with the nearest centre for each frame."""
         return (self.centroids.square().sum(1) - 2 * frames @ self.centroids.T).argmin(1)
 
     def decode(self, ids: list[int]) -> str:
@@ -154,14 +157,14 @@ class UnitTokenizer:
         return written(ids)
 
     def save(self, folder: Path) -> None:
-        """Write the centres of the clusters, and where the model of their features is, with its SHA-256."""
+        """Write the centres of the clusters, and the place and SHA-256 of the model of their features."""
         if note := pin(self.extractor, folder):
             atomic_write(Path(folder) / _ENCODER, json.dumps(seal(note), indent=2) + "\n")
         (Path(folder) / _FILE).write_bytes(save({"centroids": self.centroids.contiguous()}))
 
 
 def cluster(frames: Float[Tensor, "frames dim"], clusters: int, seed: int) -> Float[Tensor, "clusters dim"]:
-    """Centres by scikit-learn's mini-batch k-means with the settings of HuBERT's recipe."""
+    """Find centres by scikit-learn's mini-batch k-means with the settings of HuBERT's recipe."""
     from sklearn.cluster import MiniBatchKMeans
 
     settings = {"max_iter": 100, "batch_size": 10_000, "tol": 0.0, "max_no_improvement": 100, "n_init": 20}
@@ -169,17 +172,21 @@ def cluster(frames: Float[Tensor, "frames dim"], clusters: int, seed: int) -> Fl
     return torch.from_numpy(means.cluster_centers_).float()
 
 
-def _drawn(recordings: Iterable[Audio], extractor: Extractor, limit: int, seed: int) -> Float[Tensor, "frames dim"]:
-    """At most ``limit`` frames, drawn evenly from all in one pass: those with the smallest random keys."""
+def _draw_frames(
+    recordings: Iterable[Audio], extractor: Extractor, limit: int, seed: int
+) -> Float[Tensor, "frames dim"]:
+    """Draw at most ``limit`` frames uniformly in one pass: those with the smallest random keys."""
     generator = torch.Generator().manual_seed(seed)
-    keys, held, skipping = torch.zeros(0, dtype=torch.float64), torch.zeros(0, extractor.dim), Skipping()
+    keys = torch.zeros(0, dtype=torch.float64)
+    frames = torch.zeros(0, extractor.dim)
+    skipping = Skipping()
     for recording in recordings:
         with skipping:
             new = torch.cat(list(stream_frames(recording.stream(), extractor, recording.name)))
             keys = torch.cat([keys, torch.rand(len(new), dtype=torch.float64, generator=generator)])
-            held = torch.cat([held, new])
+            frames = torch.cat([frames, new])
             if len(keys) > limit:
                 smallest = keys.topk(limit, largest=False).indices.sort().values
-                keys, held = keys[smallest], held[smallest]
-    skipping.tell()
-    return held
+                keys, frames = keys[smallest], frames[smallest]
+    skipping.report()
+    return frames

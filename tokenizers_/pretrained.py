@@ -17,21 +17,21 @@ from ..schema import PathText
 from ._text import cut
 from .base import Stream
 
-_PIECE = 1 << 20  # characters; far longer than a book's chapter, so that few texts are cut at all
+_PIECE = 1 << 20  # characters; longer than a chapter of a book, so that few texts are cut
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """A tokenizer as its model's makers trained it; nothing is learnt here and no special tokens are added.
+    """A pretrained tokenizer, unchanged and without special tokens.
 
     Args:
-        path: folder or hub name, as `AutoTokenizer.from_pretrained` takes it.
+        path: folder or hub name, as for `AutoTokenizer.from_pretrained`.
     """
 
     path: PathText = ""
 
     def fit(self, texts: Iterable[str]) -> PretrainedTokenizer:
-        """Load the tokenizer; ``texts`` are not read. Raises `ValueError` where there is none or it has no offsets."""
+        """Load the tokenizer; ``texts`` are not read. Raises `ValueError` if there is none or it has no offsets."""
         if not self.path:
             raise ValueError("front-end pretrained has no path; give `path: FOLDER_OR_HUB_NAME`")
         return PretrainedTokenizer(_read(self.path))
@@ -42,20 +42,21 @@ class FrontEnd:
 
 
 class PretrainedTokenizer:
-    """Whatever the tokenizer leaves out (spaces, most often) is counted to the token that follows it.
+    """A fast tokenizer of `transformers`, with spans that always tile the text.
 
-    So spans always tile the text and sizes sum to its bytes, even for tokenizers that lose case or spaces and cannot
-    `decode` the very same text. Of tokens that share a character, the first has its bytes and the others are empty.
+    Characters that the tokenizer leaves out (mostly spaces) belong to the next token. Sizes therefore sum to the bytes
+    of the text, even for tokenizers that lose case or spaces and do not `decode` the same text. If several tokens share
+    a character, the first has its bytes and the others are empty.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         """Wrap a fast tokenizer of `transformers`."""
         self._tokenizer = tokenizer
-        # Not its length: there are tokenizers whose ids have gaps.
+        # Not its length: the ids of some tokenizers have gaps.
         self.vocab_size = max(tokenizer.get_vocab().values()) + 1
 
     def encode(self, text: str) -> Stream:
-        """Tokens of ``text``; none where the tokenizer finds none, as in blank text.
+        """Tokens of ``text``; there may be none, as for blank text.
 
         A text of more than 2^20 characters is encoded in pieces, cut before a word (see `cut`).
         """
@@ -79,13 +80,13 @@ class PretrainedTokenizer:
         return self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def sha256(self) -> str:
-        """Of all that says which ids a text has, wherever the tokenizer was loaded from and whatever it is called."""
+        """SHA-256 of everything that determines the ids of a text, independent of the tokenizer's name and place."""
         parts = json.loads(self._tokenizer.backend_tokenizer.to_str())
         kept = {name: parts[name] for name in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Copy the tokenizer's own files."""
+        """Copy the files of the tokenizer."""
         self._tokenizer.save_pretrained(str(folder))
 
 
@@ -108,7 +109,7 @@ def _read(path: str) -> Any:
 
 
 def _utf8_lengths(text: str) -> np.ndarray:
-    """How many UTF-8 bytes each character takes."""
+    """The number of UTF-8 bytes of each character."""
     data = np.frombuffer(text.encode(), dtype=np.uint8)
     starts = np.flatnonzero((data & 0xC0) != 0x80)
     return np.diff(starts, append=len(data))

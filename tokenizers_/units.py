@@ -1,4 +1,4 @@
-"""Units of speech that were made elsewhere, 50 a second, as they are."""
+"""Units of speech from a file, 50 a second, unchanged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from ..data.base import Reads
+from ..data.base import InputKind
 from ._units import stream_of, written
 from .base import Stream
 
@@ -22,29 +22,29 @@ class FrontEnd:
     """The id is the unit.
 
     Args:
-        vocab_size: how many different units there are; 0 = one more than the largest of the training documents.
+        vocab_size: number of units; 0 = one more than the largest of the training documents.
         deduplicate: whether a run of one unit is one token, whose size is its length in frames.
     """
 
     vocab_size: int = 0
     deduplicate: bool = False
-    measure: ClassVar[str] = "frame"
-    reads: ClassVar[Reads] = "units"
+    size_unit: ClassVar[str] = "frame"
+    input_kind: ClassVar[InputKind] = "units"
 
     def __post_init__(self) -> None:
-        """Refuse a size that cannot be."""
+        """Refuse a negative size."""
         if self.vocab_size < 0:
             raise ValueError(f"units vocab_size {self.vocab_size} is negative; give 0 to count them")
 
     def fit(self, texts: Iterable[tuple[int, ...]]) -> GivenUnits:
-        """Count the units, if that was not said. Raises `ValueError` where there are none."""
+        """Count the units if ``vocab_size`` is 0. Raises `ValueError` if there are none."""
         size = self.vocab_size or 1 + max((max(units) for units in texts if units), default=-1)
         if not size:
             raise ValueError("there are no units to count; give documents with units, or say `vocab_size`")
         return GivenUnits(size, self.deduplicate)
 
     def load(self, folder: Path) -> GivenUnits:
-        """Read how many units there are. Raises `ValueError` where that is missing or damaged."""
+        """Read the number of units. Raises `ValueError` if the file is missing or damaged."""
         path = Path(folder) / _FILE
         try:
             return GivenUnits(int(json.loads(path.read_text(encoding="utf-8"))["vocab_size"]), self.deduplicate)
@@ -55,16 +55,16 @@ class FrontEnd:
 
 
 class GivenUnits:
-    """Streams count time in seconds and size in frames of 20 ms."""
+    """Units with times in seconds and sizes in frames of 20 ms."""
 
-    reads: ClassVar[Reads] = "units"
-    measure = "frame"
+    input_kind: ClassVar[InputKind] = "units"
+    size_unit = "frame"
 
     def __init__(self, vocab_size: int, deduplicate: bool) -> None:
         self.vocab_size, self.deduplicate = vocab_size, deduplicate
 
     def encode(self, text: tuple[int, ...]) -> Stream:
-        """The units with their times. Raises `ValueError` for one that training has not counted."""
+        """The units with their times. Raises `ValueError` for a unit outside the vocabulary."""
         if text and max(text) >= self.vocab_size:
             raise ValueError(f"unit {max(text)} is not among the {self.vocab_size} there are; say `vocab_size`")
         return stream_of(torch.tensor(text, dtype=torch.long), self.deduplicate)
@@ -74,5 +74,5 @@ class GivenUnits:
         return written(ids)
 
     def save(self, folder: Path) -> None:
-        """Write how many units there are."""
+        """Write the number of units."""
         (Path(folder) / _FILE).write_text(json.dumps({"vocab_size": self.vocab_size}) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Speech as the codes of a trained VQ-VAE: so many a second, each with its times, and back to a waveform."""
+"""Speech as the codes of a trained VQ-VAE, at a fixed rate, and back to a waveform."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..artifacts import save_model
 from ..data._audio import Audio
-from ..data.base import Reads
+from ..data.base import InputKind
 from ..registry import build
 from ..schema import PathText
 from ._codec import Codec
@@ -22,21 +22,21 @@ from .base import Stream
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """Codes of one level of a VQ-VAE that `vqmem vqvae` has trained; nothing is learnt here.
+    """Codes of one level of a VQ-VAE that `vqmem vqvae` has trained.
 
     Args:
         path: folder of the finished run.
-        level: which of its levels, from 0; -1 = the last, which has the fewest codes a second as the recipe ships it.
+        level: index of the level; -1 = the last, which has the fewest codes a second with the recipe's defaults.
     """
 
     path: PathText = ""
     level: int = -1
-    reads: ClassVar[Reads] = "audio"
-    measure: ClassVar[str] = "sample"
-    makes: ClassVar[str] = "audio"
+    input_kind: ClassVar[InputKind] = "audio"
+    size_unit: ClassVar[str] = "sample"
+    output_kind: ClassVar[str] = "audio"
 
     def fit(self, texts: Iterable[Audio]) -> VQVAECodes:
-        """Load the VQ-VAE; the recordings are not read. Raises `ValueError` where there is none, or no such level."""
+        """Load the VQ-VAE; the recordings are not read. Raises `ValueError` if it or the level is missing."""
         if not self.path:
             raise ValueError("front-end vqvae_codes has no path; give `path: FOLDER` of a finished `vqmem vqvae`")
         return VQVAECodes(build("codecs", "vqvae").load(Path(self.path) / "model"), self.level)
@@ -47,14 +47,14 @@ class FrontEnd:
 
 
 class VQVAECodes:
-    """A VQ-VAE as a front-end. Ids are the codes of one level, sizes count samples."""
+    """A VQ-VAE as a front-end. Ids are the codes of one level, sizes are in samples."""
 
-    reads: ClassVar[Reads] = "audio"
-    measure: ClassVar[str] = "sample"
-    makes: ClassVar[str] = "audio"
+    input_kind: ClassVar[InputKind] = "audio"
+    size_unit: ClassVar[str] = "sample"
+    output_kind: ClassVar[str] = "audio"
 
     def __init__(self, model: Codec, level: int = -1) -> None:
-        """Use one level of ``model``. Raises `ValueError` where it has no such level."""
+        """Use one level of ``model``. Raises `ValueError` if there is no such level."""
         count = len(model.config.hops)
         if not -count <= level < count:
             raise ValueError(f"vqvae_codes level {level} is not there; the VQ-VAE has {count}, give 0 to {count - 1}")
@@ -63,9 +63,9 @@ class VQVAECodes:
         self.vocab_size = model.config.codes
 
     def encode(self, text: Audio | Float[Tensor, " time"]) -> Stream:
-        """The codes of a recording (or of samples at `rate`), times in seconds; the last one may end with the sound.
+        """The codes of a recording (or of samples at `rate`), with times in seconds; the last ends with the sound.
 
-        Of a recording, only a chunk is held, however long it is; the codes do not depend on the chunks.
+        Only a chunk of the recording is in memory at a time; the codes do not depend on the chunks.
         """
         parts = [text] if isinstance(text, Tensor) else text.stream(rate=self.rate)
         counted = _Counted(parts)
@@ -76,18 +76,18 @@ class VQVAECodes:
         return Stream(codes, seconds[:-1].float(), seconds[1:].float(), edges.diff().int())
 
     def decode(self, ids: Sequence[int]) -> Float[Tensor, " time"]:
-        """The waveform that codes stand for, at `rate` samples a second; a hop a code."""
+        """Decode codes to a waveform at `rate` samples a second, a hop per code."""
         codes = torch.tensor(ids, dtype=torch.long).view(1, -1)
         parts = self.model.decode_stream([codes], self.level) if codes.numel() else ()
         return torch.cat([torch.zeros(0), *(part[0] for part in parts)])
 
     def save(self, folder: Path) -> None:
-        """Write the whole VQ-VAE as a model folder."""
+        """Write the VQ-VAE as a model folder."""
         save_model(Path(folder), self.model.kind, self.model.fields(), cast(nn.Module, self.model))
 
 
 class _Counted:
-    """Parts of a recording as batches of one, and how many samples they had."""
+    """Yields the parts of a recording as batches of one, and counts their samples."""
 
     def __init__(self, parts: Iterable[Float[Tensor, " _"]]) -> None:
         self.parts, self.total = parts, 0

@@ -26,13 +26,13 @@ from vqmem.artifacts import atomic_write
 from vqmem.benchmarks._results import figure, options, present
 from vqmem.benchmarks.speech._errors import added
 from vqmem.benchmarks.speech._long import SPLIT, UNITS
+from vqmem.data.base import take_evenly
 from vqmem.recipes.asr.base import Utterance, Way
 from vqmem.recipes.asr.error_rates import Pair, error_rates
 from vqmem.recipes.asr.recipe import Config, Run, fit, recognise
 from vqmem.recipes.asr.units.recogniser import Recogniser
 from vqmem.recipes.asr.utterances import read, recordings
 from vqmem.recipes.engine.config import load, resolve_device
-from vqmem.recipes.lm.corpus import spread
 from vqmem.registry import ROOT
 
 GOAL = 20.0
@@ -65,8 +65,8 @@ def main() -> None:
     utterances, _ = read(run.config.data, "test", run.recogniser, Path(run.config.out) / "utterances")
     test = recordings(utterances, run.config.joint)
     ways = run.transcriber.ways | guarded(run)
-    whole = {way: read_with(way, ways[way], spread(test, 1 if flags.quick else None)) for way in (FIRST, CTC)}
-    few = spread(test, 1 if flags.quick else flags.chapters)
+    whole = {way: read_with(way, ways[way], take_evenly(test, 1 if flags.quick else None)) for way in (FIRST, CTC)}
+    few = take_evenly(test, 1 if flags.quick else flags.chapters)
     names = {utterance.name for recording in few for utterance in recording}
     some = {way: [pair for pair in pairs if pair.name in names] for way, pairs in whole.items()}
     some |= {way: read_with(way, own, few) for way, own in ways.items() if way not in whole}

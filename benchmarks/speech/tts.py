@@ -205,10 +205,10 @@ def heard(
     units = math.log2(voice.tokenizer.vocab_size) * RATE / FRAME / 1000
     table["its units"]["kbit/s"] = round(units, 2)
     detailed = "its units"
-    if voice.details is not None:
-        books = voice.details.config.books
-        detailed = f"its units and {books} details"
-        table[detailed]["kbit/s"] = round(units + voice.details.rate(books), 2)
+    if voice.rvq is not None:
+        num_quantizers = voice.rvq.config.num_quantizers
+        detailed = f"its units and {num_quantizers} RVQ codes"
+        table[detailed]["kbit/s"] = round(units + voice.rvq.rate(num_quantizers), 2)
     recordings, copies = ([[pair] for pair in told[version]] for version in ("recording", detailed))
     return table, {key: round(x, 2) for key, x in added(recordings, copies).items()}
 

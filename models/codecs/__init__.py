@@ -1,1 +1,1 @@
-"""Models that turn a waveform into codes and back, one a file."""
+"""Models that encode a waveform to codes and decode it, one per file."""

@@ -1,4 +1,4 @@
-"""The VQ-VAE that `vqmem vqvae` trains: codes of several rates, and back to a waveform."""
+"""The VQ-VAE that `vqmem vqvae` trains: codes at several rates, and back to a waveform."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..speech.vqvae import VQVAE
 
 @dataclass(frozen=True)
 class Codec:
-    """Loads what the recipe saved."""
+    """Loads a trained VQ-VAE."""
 
     def load(self, folder: Path) -> VQVAE:
-        """The model in ``folder``. Raises `ValueError` where it is missing, damaged or of another kind."""
+        """The model in ``folder``. Raises `ValueError` if it is missing, damaged or of another kind."""
         model = load_model(folder, VQVAE.from_fields, kind=VQVAE.kind)
         assert isinstance(model, VQVAE)
         return model

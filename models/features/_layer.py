@@ -1,4 +1,4 @@
-"""A layer of a pretrained model as features: what every model that attends to a window of the recording shares."""
+"""A layer of a pretrained model as features, read in windows of the recording."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 Layer = Callable[[Tensor], Tensor]
-"""A batch of one waveform to the frames of a layer."""
+"""Maps a batch of one waveform to the frames of a layer."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """The model behind features: ``sha256`` is of all that they depend on besides their keys."""
+class ModelSource:
+    """The model behind features; ``sha256`` covers everything that they depend on besides their keys."""
 
     features: dict[str, Any]
-    """As in YAML; a folder is absolute."""
+    """The keys as in YAML, with absolute paths."""
     place: str
-    """The key of these that names a folder; empty where none does."""
+    """The key that names a folder; empty if none does."""
     sha256: str
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Windows of 20 s, each read with one second more on either side, which is all that attention sees."""
+    """Reads windows of 20 s with one more second on either side; attention sees nothing else."""
 
     run: Layer
     dim: int
     device: torch.device
     window: int = 1000
     context: int = 50
-    source: Source | None = None
+    source: ModelSource | None = None
 
     @torch.no_grad()
     def __call__(self, samples: Float[Tensor, " samples"]) -> Float[Tensor, "frames dim"]:

@@ -1,4 +1,4 @@
-"""A layer of our own HuBERT, as `vqmem speech_pretraining` trains it."""
+"""A layer of a HuBERT that `vqmem speech_pretraining` has trained."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ...schema import PathText, coerce
 from ...tokenizers_._frames import HOP, SPAN
 from ..speech import hubert
 from ..speech.hubert import KIND, HubertConfig
-from ._layer import Encoder, Source
+from ._layer import Encoder, ModelSource
 
 
 @dataclass(frozen=True)
 class Features:
-    """Weights of a finished run; nothing is learnt here.
+    """Weights of a finished run.
 
     Args:
-        folder: the run's.
-        layer: which layer's output, counted from 1.
+        folder: folder of the run.
+        layer: layer whose output is used, counted from 1.
         device: cpu, cuda, cuda:N or mps.
     """
 
@@ -35,43 +35,43 @@ class Features:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        """Refuse layers that cannot be."""
+        """Refuse impossible layers."""
         if self.layer < 1:
             raise ValueError(f"hubert layer {self.layer} is not there; layers are counted from 1")
 
     def build(self) -> Encoder:
-        """Load the model. Raises `ValueError` where it is missing, damaged, or has fewer layers or other frames."""
+        """Load the model. Raises `ValueError` if it is missing, damaged, or has fewer layers or other frames."""
         folder = Path(self.folder).expanduser()
         if not folder.is_dir():
             raise missing_file("folder (that of a finished `vqmem speech_pretraining`)", folder)
         model, config = load(folder / "model", self.device)
         if self.layer > config.encoder_num_layers:
-            told = f"{config.encoder_num_layers} layers, not {self.layer}; give 1 to {config.encoder_num_layers}"
-            raise ValueError(f"the model of {self.folder!r} has {told}")
+            layers = config.encoder_num_layers
+            raise ValueError(f"the model of {self.folder!r} has {layers} layers, not {self.layer}; give 1 to {layers}")
         more = config.field - SPAN
         if config.hop != HOP or abs(more) >= HOP:
-            told = f"{config.field} samples every {config.hop}, not about {SPAN} every {HOP}"
-            raise ValueError(f"a frame of the model of {self.folder!r} is {told}; give another model")
+            frame = f"{config.field} samples every {config.hop}, not about {SPAN} every {HOP}"
+            raise ValueError(f"a frame of the model of {self.folder!r} is {frame}; give another model")
         device, index = torch.device(self.device), self.layer - 1
 
         def run(wave: Tensor) -> Tensor:
-            # Silence at the end, or less of it, so that there are as many frames as there would be of `SPAN` samples.
+            # Pad or cut the end, so that there are as many frames as with frames of `SPAN` samples.
             return hubert.encode(model, F.pad(wave, (0, more))).layers[index]
 
         about = read_config(folder / "model")
         sha256 = hashlib.sha256(json.dumps([about["fields"], about["sha256"]], sort_keys=True).encode()).hexdigest()
         features = {"name": "hubert", **asdict(self), "folder": str(folder.resolve())}
-        source = Source(features, "folder", sha256)
+        source = ModelSource(features, "folder", sha256)
         return Encoder(run, config.encoder_embed_dim, device, source=source)
 
 
 def settings(folder: Path) -> HubertConfig:
-    """Those of the model in ``folder``, without its weights. Raises `ValueError` where it is missing or damaged."""
+    """The settings of the model in ``folder``. Raises `ValueError` if it is missing or damaged."""
     return coerce(HubertConfig, read_config(folder, KIND)["fields"].get("config"), "config")
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> tuple[Any, HubertConfig]:
-    """The model in ``folder``, in eval mode, and its settings. Raises `ValueError` where it is missing or damaged."""
+    """The model in ``folder``, in eval mode, and its settings. Raises `ValueError` if it is missing or damaged."""
     config = settings(folder)
 
     def make(fields: dict[str, Any]) -> Any:

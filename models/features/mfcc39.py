@@ -1,4 +1,4 @@
-"""13 mel-frequency cepstral coefficients with their deltas and delta-deltas: what HuBERT begins with."""
+"""13 mel-frequency cepstral coefficients with deltas and delta-deltas, as in HuBERT's first iteration."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ...data._audio import RATE
 class Features:
     """Kaldi's MFCC (25 ms windows every 10 ms, 23 mel bands, no energy) and deltas, as in HuBERT's recipe.
 
-    Of the 100 frames a second every other one is kept, so that they lie where those of HuBERT's encoder lie. The keys
-    depart from that recipe: units of frames made even tell more of phones and less of speaker, channel and loudness.
+    Every other of the 100 frames a second is kept, at the times of the frames of HuBERT's encoder. The keys depart from
+    that recipe: units of normalised frames depend more on phones and less on speaker, channel and loudness.
 
     Args:
-        normalise: whether to bring each number to mean 0 and deviation 1 over the recording (windows of 20 s of it).
-        average: how many frames of 20 ms, an odd number, a frame is then the mean of.
+        normalise: whether to scale each number to mean 0 and deviation 1 over the recording (in windows of 20 s).
+        average: number of frames of 20 ms (odd) whose mean is then a frame; 1 = no average.
     """
 
     normalise: bool = False
     average: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse a mean that has no middle."""
+        """Refuse an even number of frames."""
         if self.average < 1 or self.average % 2 == 0:
             raise ValueError(f"mfcc39 average {self.average} has no middle; give an odd number, 1 or more")
 
@@ -38,7 +38,7 @@ class Features:
 
 
 class MFCC:
-    """39 numbers a frame. Deltas of deltas see 4 frames of 10 ms on either side, which is the context."""
+    """39 numbers a frame. Delta-deltas depend on 4 frames of 10 ms on either side, which is the context."""
 
     dim, window = 39, 1000
 

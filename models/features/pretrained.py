@@ -16,16 +16,16 @@ from ...registry import UnknownNameError
 from ...schema import PathText
 from ...tokenizers_._frames import HOP
 from ...tokenizers_._pinned import weights_sha256
-from ._layer import Encoder, Layer, Source
+from ._layer import Encoder, Layer, ModelSource
 
 
 @dataclass(frozen=True)
 class Features:
-    """Weights as their makers trained them; nothing is learnt here.
+    """Pretrained weights, unchanged.
 
     Args:
-        path: a pipeline of torchaudio, such as HUBERT_BASE, or a folder or hub name, as `AutoModel` takes it.
-        layer: which layer's output, counted from 1.
+        path: a pipeline of torchaudio, such as HUBERT_BASE, or a folder or hub name, as for `AutoModel`.
+        layer: layer whose output is used, counted from 1.
         device: cpu, cuda, cuda:N or mps.
     """
 
@@ -34,12 +34,12 @@ class Features:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        """Refuse layers that cannot be."""
+        """Refuse impossible layers."""
         if self.layer < 1:
             raise ValueError(f"pretrained layer {self.layer} is not there; layers are counted from 1")
 
     def build(self) -> Encoder:
-        """Load the model. Raises `ValueError` where it is not there, is another kind of model, or has fewer layers."""
+        """Load the model. Raises `ValueError` if it is missing, of another kind, or has fewer layers."""
         device, place = torch.device(self.device), ""
         if self.path.isupper() and self.path.isidentifier():
             path = self.path
@@ -49,11 +49,11 @@ class Features:
             path, place = (self.path, "") if folder is None else (str(folder), "path")
             layer, dim, sha256 = _transformers(path, self.layer, device)
         features = {"name": "pretrained", **asdict(self), "path": path}
-        return Encoder(layer, dim, device, source=Source(features, place, sha256))
+        return Encoder(layer, dim, device, source=ModelSource(features, place, sha256))
 
 
 def _pipeline(name: str, layer: int, device: torch.device) -> tuple[Layer, int, str]:
-    """The layer, its width, and the SHA-256 of what it depends on."""
+    """The layer, its width, and the SHA-256 of the weights."""
     import torchaudio
 
     bundles = [key for key in dir(torchaudio.pipelines) if hasattr(getattr(torchaudio.pipelines, key), "get_model")]
@@ -61,7 +61,7 @@ def _pipeline(name: str, layer: int, device: torch.device) -> tuple[Layer, int, 
         raise UnknownNameError("pipeline of torchaudio", name, bundles)
     bundle = getattr(torchaudio.pipelines, name)
     try:
-        # Their files are pickles; this reads nothing of them but tensors.
+        # These files are pickles; `weights_only` reads only tensors.
         model = bundle.get_model(dl_kwargs={"weights_only": True, "map_location": "cpu"})
     except OSError as error:
         raise ValueError(f"cannot download the weights of {name} ({error}); give `path: FOLDER`") from error
@@ -93,7 +93,7 @@ def _transformers(path: str, layer: int, device: torch.device) -> tuple[Layer, i
     _check(layer, model.config.num_hidden_layers, path)
     try:
         normal = bool(AutoFeatureExtractor.from_pretrained(path).do_normalize)
-    except (OSError, ValueError, AttributeError):  # without its file: as the model's own configuration implies
+    except (OSError, ValueError, AttributeError):  # without its file, the configuration of the model decides
         normal = model.config.feat_extract_norm == "layer"
     sha256, model = weights_sha256(model, normal), model.to(device).eval()
 

@@ -1,4 +1,4 @@
-"""What a scorer that can be trained gives beside what a memory needs of it (`memory.scorer`)."""
+"""The protocol of scorers that can be trained, beyond what a memory needs (`memory.scorer`)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..loss import Loss
 
 @runtime_checkable
 class TrainableScorer(ScorerModel, Protocol):
-    """What ``Scorer.build`` of a scorer's file returns."""
+    """The model that ``Scorer.build`` of a scorer's file returns."""
 
     def training_step(
         self, tokens: Int[Tensor, "batch time"], state: State, mask: Bool[Tensor, "batch time"]
     ) -> tuple[Loss, State]:
-        """The loss over the tokens where ``mask`` is set, and the state after the last token, detached."""
+        """The loss over the tokens in ``mask``, and the state after the last token, detached."""
         ...
 
 
@@ -26,11 +26,11 @@ class TrainableScorer(ScorerModel, Protocol):
 class Scorer(Protocol):
     """The frozen dataclass ``Scorer`` of a scorer's file: its fields are its YAML keys.
 
-    Class variables may declare more. ``signals`` names those of `SIGNALS` that mean what they are called, the most
-    useful first; the default is all. A policy that weighs another is refused. ``policy`` is the policy, as in YAML,
+    Class variables may declare more. ``signals`` are the names in `SIGNALS` whose meaning it supports, the most useful
+    first; the default is all. A policy that weighs another signal is refused. ``policy`` is the policy, as in YAML,
     that suits its signals; see `policy_of`.
     """
 
     def build(self, vocab_size: int) -> TrainableScorer:
-        """A fresh, untrained model; its weights depend on torch's global seed alone."""
+        """A new, untrained model; its weights depend only on torch's global seed."""
         ...

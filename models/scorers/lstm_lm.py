@@ -1,4 +1,4 @@
-"""Surprisal of a plain LSTM language model, -log p(x_t | x_<t): what the VQ-LM is compared with."""
+"""Surprisal of a plain LSTM language model, -log p(x_t | x_<t): the baseline of the VQ-LM."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Scorer:
 class LSTMLM(nn.Module):
     """Predicts each token from the state before it; zeros are the state of a new document.
 
-    ``surprise`` is -log p(x_t | x_<t) in nats. ``rarity`` is the unigram's, from the tokens counted in training: the
-    state of a new document tells what stands at a beginning, not what is rare.
+    ``surprise`` is -log p(x_t | x_<t) in nats. ``rarity`` is that of a unigram model of the training tokens, because
+    the state of a new document predicts beginnings, not frequencies.
     """
 
     def __init__(self, vocab_size: int, dim: int, hidden: int) -> None:
@@ -51,11 +51,11 @@ class LSTMLM(nn.Module):
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens it knows."""
+        """Number of tokens of the vocabulary."""
         return self.unigram.vocab_size
 
     def initial_state(self, batch: int) -> State:
-        """Zeros: nothing was seen."""
+        """The state of a new document: zeros."""
         return empty_state(self.lstm, batch)
 
     @torch.no_grad()
@@ -73,7 +73,7 @@ class LSTMLM(nn.Module):
     def training_step(
         self, tokens: Int[Tensor, "batch time"], state: State, mask: Bool[Tensor, "batch time"]
     ) -> tuple[Loss, State]:
-        """Mean surprisal of the tokens in the mask, which are counted too."""
+        """Mean surprisal of the tokens in the mask; the unigram model counts them too."""
         surprise, (h, c) = self._surprise(tokens, state)
         counted, _ = self.unigram.training_step(tokens, self.unigram.initial_state(tokens.shape[0]), mask)
         loss = (surprise * mask).sum() / mask.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""A masked language model, causal: what the VQ-LM is not. A token is guessed from the past, itself hidden by a mask."""
+"""A causal masked language model, for comparison with the VQ-LM: it predicts a masked token from the past."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ State = tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]
 
 @dataclass(frozen=True)
 class Scorer:
-    """An LSTM that reads corrupted text and must say what stood there (shares as in BERT, 1810.04805)."""
+    """An LSTM that reads corrupted text and predicts the original tokens (shares as in BERT, 1810.04805)."""
 
     dim: int = 128
     """Width of the embedding."""
     hidden: int = 256
     """Width of the LSTM."""
     corrupt: float = 0.15
-    """Share of tokens that are corrupted, and predicted, in training."""
+    """Share of tokens that training corrupts and predicts."""
     replace: float = 0.1
-    """Share of the corrupted tokens that become a random token; as many stay as they are; the rest are masked."""
+    """Share of corrupted tokens that become a random token; the same share stays unchanged; the rest are masked."""
 
     def __post_init__(self) -> None:
         if not 0 < self.corrupt <= 1 or not 0 <= self.replace <= 0.5:
@@ -46,12 +46,12 @@ class Scorer:
 class MaskedLM(nn.Module):
     """Repairs corrupted text; a token is as surprising as it is hard to repair.
 
-    Training: a share of the tokens is corrupted, the LSTM reads the corrupted text, and from the state *after* each
-    corrupted token must say which token stood there. Scoring: the state runs on the true text, and the surprise of a
-    token is -log p(x_t | the state after the mask in its place). It sees the past alone, causal as every scorer here
-    is; BERT's other half, the future, is what a memory cannot have.
+    Training: the LSTM reads text with a share of corrupted tokens and predicts each original token from the state
+        *after*
+    the corrupted one. Scoring: the state runs on the true text, and the surprise of a token is -log p(x_t | the state
+    after the mask in its place). It is causal, as every scorer here: unlike BERT, a memory has no future tokens.
 
-    ``rarity`` is that of the unigram, from tokens counted in training. Zeros are the state of a new document.
+    ``rarity`` is that of a unigram model of the training tokens. Zeros are the state of a new document.
     """
 
     def __init__(self, vocab_size: int, config: Scorer) -> None:
@@ -67,7 +67,7 @@ class MaskedLM(nn.Module):
         self.unigram = Unigram(vocab_size, smoothing=1.0)
 
     def initial_state(self, batch: int) -> State:
-        """Zeros: nothing was seen."""
+        """The state of a new document: zeros."""
         return empty_state(self.lstm, batch)
 
     @torch.no_grad()
@@ -88,7 +88,7 @@ class MaskedLM(nn.Module):
     def training_step(
         self, tokens: Int[Tensor, "batch time"], state: State, mask: Bool[Tensor, "batch time"]
     ) -> tuple[Loss, State]:
-        """Mean surprise of the corrupted tokens in the mask; all tokens in the mask are counted."""
+        """Mean surprise of the corrupted tokens in the mask; the unigram model counts all tokens in the mask."""
         chance = torch.rand(tokens.shape, device=tokens.device)
         wrong = chance < self.config.corrupt
         share = chance / self.config.corrupt

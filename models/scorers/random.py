@@ -1,4 +1,4 @@
-"""Noise that knows nothing of the text, the same for any chunking: what a score must beat to mean anything."""
+"""Noise that is independent of the text, the same for any chunking: the baseline that a useful score must beat."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Scorer:
     """Exponential noise, mean 1 nat, by a hash of seed, place and token."""
 
     seed: int = 0
-    """Another seed, other noise."""
+    """Seed of the noise."""
 
     def build(self, vocab_size: int) -> Noise:
-        """Nothing to train; ``vocab_size`` changes nothing."""
+        """Make the noise; ``vocab_size`` has no effect."""
         return Noise(self.seed)
 
 
@@ -31,11 +31,11 @@ class Noise(nn.Module):
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.seed = seed
-        # Carries the device, as parameters do elsewhere.
+        # A buffer that has the device, as there are no parameters.
         self.register_buffer("place", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def initial_state(self, batch: int) -> Int[Tensor, " batch"]:
-        """No token yet."""
+        """Zero tokens."""
         return self.place.new_zeros(batch)
 
     @torch.no_grad()
@@ -52,7 +52,7 @@ class Noise(nn.Module):
     def training_step(
         self, tokens: Int[Tensor, "batch time"], state: Int[Tensor, " batch"], mask: Bool[Tensor, "batch time"]
     ) -> tuple[Loss, Int[Tensor, " batch"]]:
-        """Learns nothing; the loss is 0 and has no gradient."""
+        """Return a loss of 0 without gradient: there is nothing to learn."""
         return Loss(torch.zeros((), device=tokens.device)), state + tokens.shape[1]
 
 
@@ -64,7 +64,7 @@ def _hash(x: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
 
 
 def _shift(x: Int[Tensor, "*n"], bits: int) -> Int[Tensor, "*n"]:
-    """Right shift without the sign, which int64 would drag along."""
+    """Logical right shift: int64 would shift in the sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 

@@ -1,4 +1,4 @@
-"""How likely a token is to come again soon, learnt from text: what a cache would want to know of it."""
+"""The probability that a token occurs again soon, learnt from text: what a cache needs to know."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from ..lstm import empty_state, run_lstm
 from .unigram import Unigram
 
 GAPS, COUNTS = 16, 8
-"""Classes of how long ago a token was last seen (never, then powers of 2), and of how often (0, 1, … or more)."""
+"""Classes of the distance to the last occurrence (none, then powers of 2), and of the number of occurrences."""
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """An LSTM that foretells whether the token just read comes again within ``horizon`` tokens."""
+    """An LSTM that predicts whether the current token occurs again within ``horizon`` tokens."""
 
     dim: int = 64
     """Width of the embedding."""
     hidden: int = 128
     """Width of the LSTM."""
     horizon: int = 1024
-    """Tokens within which it counts that a token comes again. Training segments must be longer, the more the better:
-    a token teaches only where its horizon ends within the segment. Of shorter ones half is the horizon."""
+    """Number of following tokens in which a token may occur again. Training segments should be much longer: only tokens
+    whose horizon ends within the segment are used. In shorter segments the horizon is half of the segment."""
     dropout: float = 0.1
-    """Share of tokens that are shown as unknown ones in training, so that unknown ones are known to occur."""
+    """Share of tokens that training replaces by unknown ones, so that the model learns to handle them."""
     signals: ClassVar[tuple[str, ...]] = ("gain", "rarity")
-    """Not the surprise: in its place stands what is low for tokens that come again."""
+    """Not the surprise, whose place has a value that is low for tokens that occur again."""
     policy: ClassVar[Mapping[str, Any]] = {"name": "scored", "surprise": 0.0, "gain": 1.0, "scale": "raw"}
-    """What to keep by these signals: what is much likelier to come again than its frequency says."""
+    """The policy for these signals: keep tokens that are much likelier to occur again than their frequency predicts."""
 
     def __post_init__(self) -> None:
         if self.horizon < 1 or not 0 <= self.dropout < 1:
@@ -47,8 +47,8 @@ class Scorer:
 
 
 class State(NamedTuple):
-    """What was seen of each row: the LSTM's state, the tokens so far, and of each token of the vocabulary where it was
-    last (from 1 on; 0 never) and how often."""
+    """State of each row: that of the LSTM, the number of tokens so far, and for each token of the vocabulary the place
+    of its last occurrence (from 1 on; 0 = none) and its count."""
 
     h: Float[Tensor, "batch hidden"]
     c: Float[Tensor, "batch hidden"]
@@ -58,15 +58,15 @@ class State(NamedTuple):
 
 
 class Reuse(nn.Module):
-    """The probability that a token comes again, from what it is, when and how often it was seen, and an LSTM.
+    """Predicts whether a token occurs again, from the token, its earlier occurrences in the document, and an LSTM.
 
-    ``surprise`` is -log p(x_t comes again within the horizon | x_≤t) in nats: the surprise if it does. ``rarity`` is
-    the unigram's, from the tokens counted in training. Their difference ``gain`` is how much likelier the token is to
-    come again than its frequency says: high for the names and terms of this very document.
+    ``surprise`` is -log p(x_t occurs again within the horizon | x_≤t) in nats: the surprise if it does. ``rarity`` is
+    that of a unigram model of the training tokens. Their difference ``gain`` says how much likelier the token is to
+    occur again than its frequency predicts; it is high for the names and terms of a document.
 
-    A cache wants to keep what is used again soonest (Belady, 1966), and a learner can foretell that from the past
-    (Song et al., Learning Relaxed Belady, NSDI 2020). That words seen once come again far more often than their
-    frequency says, and rare ones most of all, is Church's finding (Empirical Estimates of Adaptation, COLING 2000).
+    A cache should keep what is used again soonest (Belady, 1966), and a model can predict that from the past (Song et
+    al., Learning Relaxed Belady, NSDI 2020). Church found that words that occurred once occur again far more often than
+    their frequency predicts, above all rare ones (Empirical Estimates of Adaptation, COLING 2000).
     """
 
     signals = Scorer.signals
@@ -76,7 +76,7 @@ class Reuse(nn.Module):
         super().__init__()
         self.horizon, self.dropout = spec.horizon, spec.dropout
         self.embed = nn.Embedding(vocab_size, spec.dim)
-        nn.init.zeros_(self.embed.weight)  # a token that training never met is an unknown one
+        nn.init.zeros_(self.embed.weight)  # a token that training never saw equals an unknown one
         self.gaps, self.counts = nn.Embedding(GAPS, 16), nn.Embedding(COUNTS, 16)
         width = spec.dim + 32
         self.lstm = nn.LSTM(width, spec.hidden, batch_first=True)
@@ -85,11 +85,11 @@ class Reuse(nn.Module):
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens it knows."""
+        """Number of tokens of the vocabulary."""
         return self.unigram.vocab_size
 
     def initial_state(self, batch: int) -> State:
-        """Zeros: nothing was seen."""
+        """The state of a new document: zeros."""
         seen = torch.zeros(batch, self.embed.num_embeddings, dtype=torch.int32, device=self.embed.weight.device)
         return State(*empty_state(self.lstm, batch), seen[:, 0].long(), seen, seen.clone())
 
@@ -97,7 +97,7 @@ class Reuse(nn.Module):
     def score(
         self, tokens: Int[Tensor, "batch time"], state: tuple[Tensor, ...]
     ) -> tuple[Float[Tensor, "batch time signal"], tuple[Tensor, ...]]:
-        """-log p(comes again), unigram rarity and their difference, in nats."""
+        """-log p(occurs again), unigram rarity and their difference, in nats."""
         if not tokens.numel():
             return self.embed.weight.new_zeros(*tokens.shape, 3), state
         again, state = self._again(tokens, State(*state), known=None)
@@ -106,10 +106,10 @@ class Reuse(nn.Module):
 
     @torch.no_grad()
     def report(self, tokens: Int[Tensor, "batch time"], mask: Bool[Tensor, "batch time"]) -> dict[str, float]:
-        """How well it foretells, on documents that begin in each row, for tokens whose horizon ends in them.
+        """Evaluate the predictions on documents, one a row, for tokens whose horizon ends within the document.
 
-        ``cross_entropy`` of whether they come again, ``base`` that of knowing only how many do (both nats a token,
-        unweighted), and ``again``, the share that does.
+        ``cross_entropy`` of whether they occur again, ``base``: the same for a constant prediction (both in nats a
+        token, unweighted), and ``again``: the share that occurs again.
         """
         time = tokens.shape[1]
         horizon = self._horizon(time)
@@ -127,9 +127,9 @@ class Reuse(nn.Module):
     def training_step(
         self, tokens: Int[Tensor, "batch time"], state: tuple[Tensor, ...], mask: Bool[Tensor, "batch time"]
     ) -> tuple[Loss, State]:
-        """The binary cross-entropy of the tokens in the mask whose horizon ends in the segment, weighed by rarity.
+        """The binary cross-entropy of the tokens in the mask whose horizon ends in the segment, weighted by rarity.
 
-        Rarity is what it costs to have forgotten a token that does come again.
+        Rarity is the cost of having evicted a token that occurs again.
         """
         counted, _ = self.unigram.training_step(tokens, self.unigram.initial_state(len(tokens)), mask)
         known = torch.rand(tokens.shape, device=tokens.device) >= self.dropout
@@ -148,13 +148,13 @@ class Reuse(nn.Module):
         return Loss(loss, metrics), State(after.h.detach(), after.c.detach(), *after[2:])
 
     def _horizon(self, time: int) -> int:
-        """The horizon in a segment of so many tokens."""
+        """The horizon in a segment of ``time`` tokens."""
         return min(self.horizon, max(1, time // 2))
 
     def _again(
         self, tokens: Int[Tensor, "batch time"], state: State, known: Bool[Tensor, "batch time"] | None
     ) -> tuple[Float[Tensor, "batch time"], State]:
-        """Log odds that each token comes again."""
+        """Log odds that each token occurs again."""
         gap, count, seen = look_back(tokens, state)
         embedded = self.embed(tokens)
         if known is not None:
@@ -169,7 +169,7 @@ class Reuse(nn.Module):
 def look_back(
     tokens: Int[Tensor, "batch time"], state: State
 ) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"], tuple[Tensor, Tensor]]:
-    """How many tokens ago each was last seen (0: never) and how often before; and where and how often all were."""
+    """The distance of each token to its last occurrence (0: none) and its count before; and the new last and counts."""
     places = state.time[:, None] + torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
     order, same = _by_token(tokens)
     within = torch.arange(tokens.shape[1], device=tokens.device).expand_as(order)
@@ -179,7 +179,7 @@ def look_back(
     before = torch.empty_like(order).scatter_(1, order, before)
     last = torch.where(before > 0, before, state.last.gather(1, tokens))
     count = rank + state.counts.gather(1, tokens)
-    # Places grow, so the greatest is the last; scatter alone would keep any of several.
+    # The greatest place is the last; `scatter` would keep any of several.
     seen = state.last.scatter_reduce(1, tokens, places.to(state.last), "amax")
     counts = state.counts.scatter_add(1, tokens, torch.ones_like(tokens, dtype=state.counts.dtype))
     return torch.where(last > 0, places - last, 0), count, (seen, counts)
@@ -188,7 +188,7 @@ def look_back(
 def comes_again(
     tokens: Int[Tensor, "batch time"], mask: Bool[Tensor, "batch time"], horizon: int
 ) -> Bool[Tensor, "batch time"]:
-    """Whether each token comes again, in the mask, within the next ``horizon`` tokens of the segment."""
+    """Whether each token occurs again, in the mask, within the next ``horizon`` tokens of the segment."""
     hidden = torch.where(mask, tokens, -1)
     order, same = _by_token(hidden)
     ahead = (order.roll(-1, 1) - order <= horizon) & same.roll(-1, 1)
@@ -196,7 +196,7 @@ def comes_again(
 
 
 def _by_token(tokens: Int[Tensor, "batch time"]) -> tuple[Int[Tensor, "batch time"], Bool[Tensor, "batch time"]]:
-    """Places in the order of their tokens, equal ones as they came; and whether the one before is of the same token."""
+    """Places sorted by token (stable), and whether the place before has the same token."""
     order = tokens.argsort(dim=1, stable=True)
     ordered = tokens.gather(1, order)
     same = torch.cat([torch.zeros_like(ordered[:, :1], dtype=torch.bool), ordered[:, 1:] == ordered[:, :-1]], 1)

@@ -1,4 +1,4 @@
-"""How rare a token is in the training data, whatever stands around it: -log p(x) from counts."""
+"""The rarity of a token in the training data, independent of its context: -log p(x) from counts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..reduce import sum_over_processes
 
 @dataclass(frozen=True)
 class Scorer:
-    """Token frequencies, add-``smoothing`` smoothed."""
+    """Token frequencies with additive smoothing."""
 
     smoothing: float = 1.0
     """Added to the count of every token of the vocabulary."""
@@ -24,12 +24,12 @@ class Scorer:
             raise ValueError(f"smoothing must be above 0, or unseen tokens are infinitely rare; got {self.smoothing}")
 
     def build(self, vocab_size: int) -> Unigram:
-        """No token counted yet."""
+        """A model with zero counts."""
         return Unigram(vocab_size, self.smoothing)
 
 
 class Unigram(nn.Module):
-    """Counts, kept in a buffer. ``surprise`` and ``rarity`` are both -log p(x), ``gain`` is 0; the state is empty."""
+    """Counts in a buffer. ``surprise`` and ``rarity`` are both -log p(x), ``gain`` is 0; the state is empty."""
 
     counts: Tensor
 
@@ -40,11 +40,11 @@ class Unigram(nn.Module):
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens it knows."""
+        """Number of tokens of the vocabulary."""
         return self.counts.numel()
 
     def initial_state(self, batch: int) -> Float[Tensor, "batch 0"]:
-        """Nothing is carried."""
+        """An empty state."""
         return self.counts.new_zeros(batch, 0)
 
     @torch.no_grad()
@@ -59,7 +59,7 @@ class Unigram(nn.Module):
     def training_step(
         self, tokens: Int[Tensor, "batch time"], state: Float[Tensor, "batch 0"], mask: Bool[Tensor, "batch time"]
     ) -> tuple[Loss, Float[Tensor, "batch 0"]]:
-        """Counts the tokens in the mask. The loss is theirs before they were counted, and has no gradient."""
+        """Count the tokens in the mask. The loss is from the counts before, and has no gradient."""
         seen = tokens[mask]
         surprise = self.rarity(seen).sum() / max(1, seen.numel())
         counted = torch.bincount(seen, minlength=self.counts.numel())
@@ -68,7 +68,7 @@ class Unigram(nn.Module):
         return Loss(surprise, {"surprise": float(surprise), "rarity": float(surprise)}), state
 
     def rarity(self, tokens: Int[Tensor, "*tokens"] | None = None) -> Float[Tensor, "*tokens"]:
-        """-log p of the tokens, or of all of the vocabulary in their order, in nats."""
+        """-log p of the tokens, or of the vocabulary in the order of ids, in nats."""
         smoothed = self.counts + self.smoothing
         asked = smoothed if tokens is None else smoothed[tokens]
         return (smoothed.sum().log() - asked.log()).to(torch.get_default_dtype())

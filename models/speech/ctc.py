@@ -1,4 +1,4 @@
-"""Connectionist temporal classification (Graves et al., ICML 2006): what all networks trained by it share."""
+"""Connectionist temporal classification (Graves et al., ICML 2006): loss and conventions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 BLANK = 0
-"""The class that writes nothing; letter ``i`` is class ``i + 1``."""
+"""The blank class; letter ``i`` is class ``i + 1``."""
 
 
 def ctc_loss(
@@ -16,9 +16,16 @@ def ctc_loss(
     letters: Int[Tensor, "batch letters"],
     lengths: Int[Tensor, " batch"],
 ) -> Float[Tensor, ""]:
-    """Negative log-likelihood in nats a letter of ``letters``, whose ids count from 0, padded.
+    """Negative log-likelihood in nats a letter. An utterance whose letters do not fit into its times counts as zero.
 
-    ``counts`` are the valid times. An utterance whose letters do not fit into its times counts as zero.
+    Args:
+        log_probs: log-probabilities of the classes.
+        counts: valid times of each utterance.
+        letters: padded letters, whose ids count from 0.
+        lengths: number of letters of each utterance.
+
+    Returns:
+        The mean over all letters of the batch.
     """
     targets = letters + 1
     total = F.ctc_loss(
@@ -28,5 +35,5 @@ def ctc_loss(
 
 
 def fits(letters: Int[Tensor, " letters"], times: int) -> bool:
-    """Whether ``letters`` can be written in ``times`` times: each takes one, and one more lies between two alike."""
+    """Whether ``letters`` fit into ``times`` times: one each, and one more between two equal letters."""
     return len(letters) + int((letters[1:] == letters[:-1]).sum()) <= times

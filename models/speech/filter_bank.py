@@ -1,4 +1,4 @@
-"""Band-pass filters on the mel scale as the weights that a first convolution over waveforms begins with."""
+"""Band-pass filters on the mel scale: initial weights of a first convolution over waveforms."""
 
 from __future__ import annotations
 
@@ -10,16 +10,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LOWEST = 60.0
-"""Hz below which voices have nothing."""
+"""Lowest frequency in Hz; voices have no energy below."""
 EMPHASIS = 0.97
-"""Share of each sample that is taken from the next, as mel front-ends do: else what is low hides what is high."""
+"""Pre-emphasis coefficient, as in mel front-ends: without it, low frequencies mask high ones."""
 
 
 def filter_bank(channels: int, kernel: int, top: float, rate: int) -> Float[Tensor, "channels kernel"]:
-    """Pairs of a cosine and a sine under one Gaussian, up to ``top`` Hz, of one norm but for the emphasis of high ones.
+    """Gabor filters (Zeghidour et al., 1711.01161): pairs of a cosine and a sine under one Gaussian.
 
-    They are Gabor filters (Zeghidour et al., 1711.01161), as far apart as triangular mel filters are and as wide, where
-    ``kernel`` samples at ``rate`` are long enough for it. Of an odd number of channels the last has no partner.
+    They have the distances and widths of triangular mel filters, if the kernel is long enough. All have the same norm
+    before pre-emphasis.
+
+    Args:
+        channels: number of filters; the last of an odd number has no sine.
+        kernel: length of a filter in samples.
+        top: highest frequency in Hz.
+        rate: samples a second.
+
+    Returns:
+        The weights.
     """
     from librosa import mel_frequencies
 
@@ -28,8 +37,8 @@ def filter_bank(channels: int, kernel: int, top: float, rate: int) -> Float[Tens
     seconds = (torch.arange(kernel) - (kernel - 1) / 2) / rate
     filters = []
     for low, centre, high in zip(edges, edges[1:], edges[2:], strict=False):
-        spread = min(1.2 / (math.pi * (high - low)), kernel / (4 * rate))
-        window, phase = torch.exp(-0.5 * (seconds / spread) ** 2), 2 * math.pi * centre * seconds
+        width = min(1.2 / (math.pi * (high - low)), kernel / (4 * rate))
+        window, phase = torch.exp(-0.5 * (seconds / width) ** 2), 2 * math.pi * centre * seconds
         filters += [window * phase.cos(), window * phase.sin()]
     bank = F.normalize(torch.stack(filters[:channels]), dim=1)
     return bank - EMPHASIS * F.pad(bank[:, 1:], (0, 1))

@@ -1,4 +1,4 @@
-"""The VQ-LM on continuous frames of speech: its frame head, with the features that it was trained on."""
+"""The VQ-LM on continuous frames of speech, together with the features that it was trained on."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ..loss import Loss
 from ..vq_lm import VQLM, State, VQLMConfig
 
 KIND = "frame_scorer"
-"""What model folders call it."""
+"""The kind in the config of its model folders."""
 FOLDER = "model"
-"""Where in a run it is."""
+"""Its folder in a run."""
 
 
 class FrameScorer(nn.Module):
-    """A `VQLM` that is shown frames with mean and deviation of the training frames taken out, dimension by dimension.
+    """A `VQLM` on frames that are standardised by mean and deviation of the training frames in each dimension.
 
-    Scores are nats a dimension of such frames: a Gaussian that knows nothing but these two comes to 1.42 on average. It
-    keeps the contract of a scorer (`ScorerModel`), with frames for tokens: causal, and the same for any chunking.
+    Scores are in nats a dimension of such frames; a Gaussian with only these two parameters has 1.42 on average. It
+    satisfies the contract of a scorer (`ScorerModel`) with frames for tokens: causal, and the same for any chunking.
     """
 
     input_kind: ClassVar[Literal["tokens", "frames"]] = "frames"
@@ -36,7 +36,7 @@ class FrameScorer(nn.Module):
     deviation: Float[Tensor, " dim"]
 
     folder: Path
-    """Where it was loaded from."""
+    """The folder that it was loaded from."""
 
     def __init__(
         self, features: str | dict[str, Any], config: VQLMConfig, encoder: dict[str, Any] | None = None
@@ -49,32 +49,32 @@ class FrameScorer(nn.Module):
 
     @staticmethod
     def from_fields(fields: dict[str, Any]) -> FrameScorer:
-        """What `fields` describes, untrained."""
+        """An untrained model from its `fields`."""
         return FrameScorer(fields["features"], coerce(VQLMConfig, fields["config"], ""), fields.get("encoder"))
 
     def fields(self) -> dict[str, Any]:
-        """What it is rebuilt from."""
+        """JSON-able values from which it is rebuilt, without the weights."""
         return {"features": self.features, "config": asdict(self.lm.config), "encoder": self.encoder}
 
     def extractor(self) -> Extractor:
-        """What makes its frames of a recording. Raises `ValueError` where its model is missing or another."""
+        """The extractor of its frames. Raises `ValueError` if the model behind it is missing or another one."""
         made = unpin(self.encoder, self.folder) if self.encoder else build("features", self.features).build()
         if made.dim != len(self.mean):
             raise ValueError(
-                f"the frame scorer is of frames of {len(self.mean)} numbers, and the features {self.features!r} have "
+                f"the frame scorer needs frames of {len(self.mean)} numbers, and the features {self.features!r} have "
                 f"{made.dim}; put back the model that it was trained on"
             )
         return made
 
     @torch.no_grad()
     def standardise_by(self, frames: Float[Tensor, "frames dim"]) -> None:
-        """Take mean and deviation from training frames, before training. A dimension that is constant is not scaled."""
+        """Set mean and deviation from training frames, before training. Constant dimensions are not scaled."""
         deviation, mean = torch.std_mean(frames.double(), 0, correction=0)
         self.mean.copy_(mean)
         self.deviation.copy_(deviation.where(deviation > 1e-6, torch.ones_like(deviation)))
 
     def initial_state(self, batch: int) -> State:
-        """Zeros: nothing was heard."""
+        """The state of a new recording: zeros."""
         return self.lm.initial_state(batch)
 
     def score(
@@ -102,13 +102,13 @@ class FrameScorer(nn.Module):
 
 
 def is_frame_scorer(run: Path) -> bool:
-    """Whether the folder of a run holds a frame scorer. Raises `ValueError` where the model's config is damaged."""
+    """Whether the folder of a run has a frame scorer. Raises `ValueError` if the model's config is damaged."""
     folder = Path(run) / FOLDER
     return (folder / CONFIG).is_file() and read_config(folder)["kind"] == KIND
 
 
 def load_frame_scorer(run: Path, device: torch.device | str = "cpu") -> FrameScorer:
-    """That of a finished run, in eval mode. Raises `ValueError` where it is missing or damaged."""
+    """Load the frame scorer of a finished run, in eval mode. Raises `ValueError` if it is missing or damaged."""
     model = load_model(Path(run) / FOLDER, FrameScorer.from_fields, kind=KIND, device=device)
     assert isinstance(model, FrameScorer)
     model.folder = Path(run) / FOLDER

@@ -1,14 +1,14 @@
-"""HuBERT: a transformer over convolutional features learns to name the k-means units of the speech that it cannot see.
+"""HuBERT: a transformer over convolutional features learns to predict the k-means units of masked speech.
 
 Hsu et al., "HuBERT: Self-Supervised Speech Representation Learning by Masked Prediction of Hidden Units" (2106.07447).
 The network and the names of its settings are torchaudio's (`torchaudio.models.hubert_pretrain_model`), whose weights
-fit here unchanged. What differs from it:
+can be loaded unchanged. The differences:
 
-- the mask is an argument, so that a step depends on its batch alone and evaluations share one mask;
-- logits are given for every frame and class, K of them; torchaudio repeats the right class in front of the others and
-  masks its second place, which gives the same softmax;
-- padding never reaches a valid frame: where ``extractor_mode`` is ``group_norm``, statistics are of valid samples only,
-  and so is the feature penalty.
+- the mask is an argument, so that a step depends only on its batch, and evaluations share one mask;
+- there are K logits for each frame, one per class; torchaudio repeats the right class in front of the others and masks
+  its second place, which gives the same softmax;
+- padding never affects a valid frame: with ``extractor_mode`` ``group_norm``, statistics are of valid samples only, and
+  so is the feature penalty.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from torch.nn import functional as F
 
 BASE_CONVOLUTIONS = ((512, 10, 5), *[(512, 3, 2)] * 4, *[(512, 2, 2)] * 2)
 KIND = "hubert"
-"""What `config.json` beside saved weights calls them."""
+"""The kind in the config of its model folders."""
 TEMPERATURE = 0.1
-"""The cosine between frame and class is divided by it (equation 3)."""
+"""Divides the cosine between frame and class (equation 3)."""
 
 
 @dataclass(frozen=True)
 class HubertConfig:
-    """torchaudio's names; the defaults are `torchaudio.models.hubert_pretrain_base`."""
+    """Settings with torchaudio's names; the defaults are `torchaudio.models.hubert_pretrain_base`."""
 
     extractor_mode: Literal["group_norm", "layer_norm"] = "group_norm"
     """``group_norm`` normalises each channel over time, in the first layer only; ``layer_norm`` each step, in all."""
     extractor_conv_layer_config: tuple[tuple[int, int, int], ...] = BASE_CONVOLUTIONS
-    """Channels, kernel and stride of each convolution; the product of the strides is the samples a frame."""
+    """Channels, kernel and stride of each convolution; the product of the strides is the hop in samples."""
     extractor_conv_bias: bool = False
     """Whether convolutions have a bias."""
     encoder_embed_dim: int = 768
@@ -43,9 +43,9 @@ class HubertConfig:
     encoder_projection_dropout: float = 0.1
     """Dropout between features and transformer."""
     encoder_pos_conv_kernel: int = 128
-    """Frames that the convolution which tells positions sees."""
+    """Kernel, in frames, of the convolution that encodes positions."""
     encoder_pos_conv_groups: int = 16
-    """Its groups."""
+    """Groups of that convolution."""
     encoder_num_layers: int = 12
     """Transformer layers."""
     encoder_num_heads: int = 12
@@ -61,15 +61,15 @@ class HubertConfig:
     encoder_layer_norm_first: bool = False
     """Whether a layer normalises its input rather than its output."""
     encoder_layer_drop: float = 0.05
-    """Share of layers that are skipped in training."""
+    """Probability that training skips a layer."""
     mask_prob: float = 0.8
-    """Spans a clip, times their length, as a share of its frames; since spans overlap, fewer frames are masked."""
+    """Total length of the masked spans of a clip, as a share of its frames; spans overlap, so that fewer are masked."""
     mask_length: int = 10
     """Frames a span."""
     final_dim: int = 256
-    """Width in which frames are compared with classes."""
+    """Width of the space in which frames are compared with classes."""
     feature_grad_mult: float | None = 0.1
-    """Factor of the gradient that reaches the convolutions; null is 1."""
+    """Factor of the gradient of the convolutions; null = 1."""
 
     def __post_init__(self) -> None:
         sizes = [size for layer in self.extractor_conv_layer_config for size in layer]
@@ -93,23 +93,23 @@ class HubertConfig:
 
     @property
     def field(self) -> int:
-        """Samples that a frame sees, and so the shortest clip there can be."""
-        seen = 1
+        """Receptive field of a frame in samples, which is the minimum length of a clip."""
+        field = 1
         for _, kernel, stride in reversed(self.extractor_conv_layer_config):
-            seen = (seen - 1) * stride + kernel
-        return seen
+            field = (field - 1) * stride + kernel
+        return field
 
     def frames(self, samples: int) -> int:
-        """Frames that ``samples`` give; none below `field`."""
+        """Number of frames of ``samples`` samples; 0 below `field`."""
         return max(0, (samples - self.field) // self.hop + 1)
 
     def samples(self, frames: int) -> int:
-        """Samples that ``frames`` frames see, at least one."""
+        """Number of samples of ``frames`` frames, at least one frame."""
         return self.field + (frames - 1) * self.hop
 
 
 def build(config: HubertConfig, num_classes: int) -> nn.Module:
-    """A fresh `torchaudio.models.HuBERTPretrainModel`; its weights depend on torch's global seed alone."""
+    """A new `torchaudio.models.HuBERTPretrainModel`; its weights depend only on torch's global seed."""
     from torchaudio.models import hubert_pretrain_model
 
     settings: dict[str, Any] = asdict(config)
@@ -133,10 +133,10 @@ def build(config: HubertConfig, num_classes: int) -> nn.Module:
 
 
 class Encoding(NamedTuple):
-    """What the network makes of waveforms. ``valid`` marks the frames that are not padding."""
+    """The output for a batch of waveforms. ``valid`` marks the frames that are not padding."""
 
     layers: list[Float[Tensor, "batch frames dim"]]
-    """The output of each transformer layer, the lowest first; the last is what predicts."""
+    """The output of each transformer layer, from the lowest to the last, which predicts the units."""
     valid: Bool[Tensor, "batch frames"]
     penalty: Float[Tensor, ""]
     """Mean square of the convolutional features."""
@@ -148,10 +148,19 @@ def encode(
     lengths: Int[Tensor, " batch"] | None = None,
     mask: Bool[Tensor, "batch frames"] | None = None,
 ) -> Encoding:
-    """Run ``model``, as `build` makes it, over padded 16 kHz waveforms of ``lengths`` samples (None: no padding).
+    """Run the network over a batch of waveforms.
 
-    Frames where ``mask`` is set are replaced by the mask embedding before the transformer. Raises `ValueError` for a
-    waveform that is too short for a single frame.
+    Args:
+        model: as `build` makes it.
+        waveforms: padded waveforms at 16 kHz.
+        lengths: samples of each waveform; None = no padding.
+        mask: frames that the mask embedding replaces before the transformer; None = no mask.
+
+    Returns:
+        The output of all layers.
+
+    Raises:
+        ValueError: a waveform is too short for a single frame.
     """
     x, counts = _features(model, waveforms, lengths)
     if counts is None:
@@ -168,12 +177,12 @@ def encode(
         x = x * valid[..., None]
     if mask is not None:
         x = torch.where(mask[..., None], model.mask_generator.mask_embedding.to(x.dtype), x)
-    seen = valid[:, None, None, :].expand(-1, 1, x.shape[1], -1) if padded else None
-    return Encoding(_layers(encoder.transformer, x, seen), valid, penalty)
+    attention_mask = valid[:, None, None, :].expand(-1, 1, x.shape[1], -1) if padded else None
+    return Encoding(_layers(encoder.transformer, x, attention_mask), valid, penalty)
 
 
 def logits(model: Any, hidden: Float[Tensor, "*frames dim"]) -> Float[Tensor, "*frames classes"]:
-    """The cosine of each frame with each class over `TEMPERATURE`, of the last layer's output (equation 3)."""
+    """The cosine of the last layer's output with each class, divided by `TEMPERATURE` (equation 3)."""
     head = model.logit_generator
     frames = F.normalize(head.final_proj(hidden).float(), dim=-1)
     return frames @ F.normalize(head.label_embeddings.float(), dim=-1).T / TEMPERATURE
@@ -185,10 +194,19 @@ def masked_loss(
     penalty: Float[Tensor, ""],
     feature_weight: float = 10.0,
 ) -> Float[Tensor, ""]:
-    """Mean negative log-likelihood in nats of the ``units`` of masked frames, plus the weighted feature penalty.
+    """Mean negative log-likelihood in nats of the units of masked frames, plus the weighted feature penalty.
 
-    torchaudio's recipe (``examples/hubert/loss/hubert_loss.py``, unmasked weight 0) divided by the masked frames; the
-    weight of the penalty is its default, and fairseq's.
+    This is torchaudio's recipe (``examples/hubert/loss/hubert_loss.py``, unmasked weight 0) divided by the masked
+    frames.
+
+    Args:
+        scores: logits of the masked frames.
+        units: their units.
+        penalty: mean square of the convolutional features.
+        feature_weight: weight of the penalty; the default is that of torchaudio and fairseq.
+
+    Returns:
+        The loss.
     """
     return F.cross_entropy(scores, units) + feature_weight * penalty
 
@@ -196,11 +214,20 @@ def masked_loss(
 def span_mask(
     counts: list[int], prob: float, length: int, generator: torch.Generator | None = None
 ) -> Bool[Tensor, "batch frames"]:
-    """Which frames to hide of clips of ``counts`` frames: ``prob * count / length`` spans, at least 2, anywhere.
+    """Draw the frames to mask: ``prob * count / length`` spans in each clip, at least 2, at random places.
 
     The number of spans is rounded up or down at random. Spans overlap, so that about ``1 - exp(-prob)`` of all frames
-    are hidden. A clip shorter than two spans gets shorter ones, and something always stays to be seen but of a clip
-    of one frame. fairseq and torchaudio besides take spans' frames away until every clip of a batch has as many.
+    are masked. Clips shorter than two spans have shorter spans, so that some frames stay unmasked (except in clips of
+    one frame). fairseq and torchaudio also unmask frames until all clips of a batch have the same number.
+
+    Args:
+        counts: frames of each clip.
+        prob: total length of the spans, as a share of the frames.
+        length: frames of a span.
+        generator: draws the spans; None = torch's global one.
+
+    Returns:
+        True for masked frames.
     """
     mask = torch.zeros(len(counts), max(counts), dtype=torch.bool)
     for row, count in enumerate(counts):
@@ -215,7 +242,7 @@ def span_mask(
 
 
 def _features(model: Any, waveforms: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The convolutions' output, batch x frames x channels, and how many frames of it are valid."""
+    """The output of the convolutions, batch x frames x channels, and the number of valid frames."""
     x = waveforms[:, None]
     for layer in model.wav2vec2.feature_extractor.conv_layers:
         if lengths is not None and isinstance(layer.layer_norm, nn.GroupNorm):
@@ -235,7 +262,7 @@ def _convolved(lengths: Tensor, layer: Any) -> Tensor:
 
 
 def _group_norm(x: Float[Tensor, "batch channels time"], lengths: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """``norm``, which has a channel a group, with the statistics of each row's first ``lengths`` steps."""
+    """Apply ``norm``, which has one channel a group, with the statistics of the first ``lengths`` steps of each row."""
     valid = (torch.arange(x.shape[-1], device=x.device) < lengths[:, None])[:, None]
     count = lengths.clamp(min=1)[:, None, None]
     centred = x - (x * valid).sum(-1, keepdim=True) / count
@@ -243,8 +270,8 @@ def _group_norm(x: Float[Tensor, "batch channels time"], lengths: Tensor, norm: 
     return centred * (variance + norm.eps).rsqrt() * norm.weight[:, None] + norm.bias[:, None]
 
 
-def _layers(transformer: Any, x: Tensor, seen: Tensor | None) -> list[Tensor]:
-    """Every layer's output. In training a layer is skipped with its probability and gives what it was given."""
+def _layers(transformer: Any, x: Tensor, attention_mask: Tensor | None) -> list[Tensor]:
+    """The output of every layer. Training skips layers at random; the output is then the input."""
     x = x + transformer.pos_conv_embed(x)
     if transformer.layer_norm_first:
         x = transformer.layer_norm(x)
@@ -252,7 +279,7 @@ def _layers(transformer: Any, x: Tensor, seen: Tensor | None) -> list[Tensor]:
     outputs = []
     for layer in transformer.layers:
         if not (transformer.training and torch.rand(()).item() < transformer.layer_drop):
-            x, _ = layer(x, seen)
+            x, _ = layer(x, attention_mask)
         outputs.append(x)
     if not transformer.layer_norm_first:
         outputs[-1] = transformer.layer_norm(outputs[-1])

@@ -1,4 +1,4 @@
-"""A HuBERT-style encoder that writes letters: fine-tuned from a pretrained one, or trained from scratch."""
+"""A HuBERT-style encoder that predicts letters: fine-tuned from a pretrained one, or trained from scratch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .hubert import HubertConfig
 
 
 class HubertCTC(nn.Module):
-    """The last layer of the encoder, normalised, and a linear layer on it (fine-tuning of 2106.07447, § III-C)."""
+    """A linear layer on the normalised last layer of the encoder (fine-tuning of 2106.07447, § III-C)."""
 
     def __init__(self, config: HubertConfig, letters: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
         self.encoder: Any = hubert.build(config, 1)
-        self.encoder.logit_generator = None  # it names units, of which there are none here
+        self.encoder.logit_generator = None  # only pretraining predicts units
         width = config.encoder_embed_dim
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Dropout(dropout), nn.Linear(width, letters + 1))
 
@@ -28,11 +28,11 @@ class HubertCTC(nn.Module):
         lengths: Int[Tensor, " batch"] | None = None,
         mask: Bool[Tensor, "batch frames"] | None = None,
     ) -> tuple[Float[Tensor, "batch frames classes"], Int[Tensor, " batch"]]:
-        """Log-probabilities of the classes by frame, and how many frames are no padding; see `hubert.encode`."""
+        """Log-probabilities of the classes by frame, and the number of valid frames; see `hubert.encode`."""
         encoding = hubert.encode(self.encoder, waveforms, lengths, mask)
         return self.head(encoding.layers[-1]).float().log_softmax(-1), encoding.valid.sum(1)
 
     def start_from(self, pretrained: nn.Module) -> None:
-        """Copy the weights of a model that `vqmem speech_pretraining` trained with the same settings."""
+        """Copy the weights of a model that `vqmem speech_pretraining` has trained with the same settings."""
         weights = pretrained.state_dict()
         self.encoder.load_state_dict({k: x for k, x in weights.items() if not k.startswith("logit_generator.")})

@@ -1,4 +1,4 @@
-"""Pitch of speech, and excitation that has it: what a source-filter synthesiser measures and makes."""
+"""Pitch of speech, and excitation with a given pitch, for a source-filter synthesiser."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LOWEST, HIGHEST = 60.0, 400.0
-"""Hz between which a voice is looked for."""
+"""Range of the pitch in Hz."""
 WINDOW = 1024
-"""Samples that a pitch is measured over."""
+"""Samples of a window for the pitch."""
 PERIODIC, QUIET = 0.5, 1e-3
-"""Voiced is what correlates so much with itself a period later, and has at least this share of the largest power."""
+"""Thresholds of voiced frames: normalised autocorrelation, and share of the maximum power."""
 
 
 def track(
     waveform: Float[Tensor, " samples"], rate: int, hop: int
 ) -> tuple[Float[Tensor, " frames"], Bool[Tensor, " frames"]]:
-    """The pitch in Hz around every ``hop``-th sample, and where there is one; in between the pitch is interpolated.
+    """The pitch in Hz around every ``hop``-th sample, interpolated between voiced frames, and which frames are voiced.
 
-    The shortest lag whose normalised autocorrelation is nearly the greatest, smoothed by a median over five frames.
-    As many frames as hops that have begun; 0 Hz throughout where nothing is voiced.
+    The period is the shortest lag whose normalised autocorrelation is nearly the maximum, smoothed by a median over
+    five frames. There is a frame for every hop that has begun. All frames are 0 Hz if none is voiced.
     """
     count = -(-len(waveform) // hop)
     padded = F.pad(waveform, (WINDOW // 2, WINDOW // 2 + hop))
@@ -37,7 +37,7 @@ def track(
     head, tail = energy[:, WINDOW - lags], energy[:, -1:] - energy[:, lags]
     likeness = products / (head * tail).clamp(min=1e-12).sqrt()
     best = likeness.amax(1)
-    # The first lag that is a peak and nearly the best: twice and three times the period fit as well.
+    # The first lag that is a peak and nearly the best, because multiples of the period fit as well.
     peak = F.max_pool1d(likeness[:, None], 9, 1, 4)[:, 0] == likeness
     lag = (peak & (likeness >= 0.9 * best[:, None])).int().argmax(1) + shortest
     power = energy[:, -1]
@@ -49,7 +49,7 @@ def track(
 
 
 def _interpolated(hz: Float[Tensor, " frames"], known: Bool[Tensor, " frames"]) -> Float[Tensor, " frames"]:
-    """Straight lines, of the logarithm, over what is not ``known``; level at the ends."""
+    """Interpolate the logarithm linearly between ``known`` frames, constant beyond the ends."""
     import numpy as np
 
     if not known.any():
@@ -59,12 +59,12 @@ def _interpolated(hz: Float[Tensor, " frames"], known: Bool[Tensor, " frames"]) 
 
 
 def pulses(hz: Float[Tensor, "batch frames"], rate: int, hop: int) -> Float[Tensor, "batch samples"]:
-    """A train of pulses of that pitch: every harmonic below half the ``rate``, all as strong, of mean square 1.
+    """A pulse train with the pitch ``hz``: all harmonics below half the ``rate``, equally strong, with mean square 1.
 
-    ``hop`` samples a frame. The sum of K cosines has a closed form (Dirichlet's kernel), so that it costs the same for
-    any K. Frames of 0 Hz are silent.
+    A frame has ``hop`` samples. The sum of K cosines has a closed form (Dirichlet's kernel), so that its cost does not
+    depend on K. Frames of 0 Hz are silent.
     """
-    exact = (hz.cpu() if hz.device.type == "mps" else hz).double()  # which has no double precision
+    exact = (hz.cpu() if hz.device.type == "mps" else hz).double()  # mps has no double precision
     along = F.interpolate(exact[:, None], scale_factor=hop, mode="linear")[:, 0]
     harmonics = torch.where(along > 0, (rate / 2 / along.clamp(min=1.0)).floor(), 0.0)
     half = torch.remainder((along / rate).cumsum(1), 1.0) * math.pi

@@ -1,4 +1,4 @@
-"""The residual convolutions that synthesis is made of."""
+"""Residual convolutions for speech synthesis."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch.nn import functional as F
 from ..norm import RMSNorm
 
 
-def spread(features: Float[Tensor, "rows dim"], width: int) -> Float[Tensor, "rows width"]:
-    """Standardised ``features`` turned at random into ``width`` numbers of variance 1: embeddings to begin with."""
+def random_projection(features: Float[Tensor, "rows dim"], width: int) -> Float[Tensor, "rows width"]:
+    """Initial embeddings: project standardised ``features`` randomly to ``width`` numbers of variance 1."""
     standard = (features - features.mean(0)) / features.std(0, correction=0).clamp(min=1e-6)
     return standard @ torch.randn(standard.shape[1], width) / standard.shape[1] ** 0.5
 
 
 ROUND = 64
-"""Lengths that are spoken are rounded up to this: oneDNN keeps what it made ready for every length it ever met."""
+"""Inference rounds lengths up to a multiple of this, because oneDNN caches memory for every length it meets."""
 
 
 class Residuals(nn.ModuleList):
-    """One residual convolution after the other, each with a dilation of its own."""
+    """A stack of residual convolutions, one for each dilation."""
 
     def __init__(self, width: int, dilations: Iterable[int], dropout: float = 0.0) -> None:
         super().__init__(_Residual(width, dilation, dropout) for dilation in dilations)
@@ -31,14 +31,14 @@ class Residuals(nn.ModuleList):
     def forward(
         self, x: Float[Tensor, "batch time width"], real: Bool[Tensor, "batch time"] | None = None
     ) -> Float[Tensor, "batch time width"]:
-        """As long as the input. Beyond its ends, and where it is not ``real``, convolutions see zeros."""
+        """Apply all layers and keep the length. Convolutions see zeros beyond the ends and where ``real`` is false."""
         for layer in self:
             x = layer(x, real)
         return x
 
 
 class _Residual(nn.Module):
-    """Adds to its input what a dilated convolution over three places, and a layer at each place, make of it."""
+    """A residual block: a dilated convolution over three places, and a linear layer at each place."""
 
     def __init__(self, width: int, dilation: int, dropout: float) -> None:
         super().__init__()
@@ -49,6 +49,6 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor, real: Tensor | None) -> Tensor:
         normed = self.norm(x) if real is None else self.norm(x) * real[..., None]
-        spare = 0 if self.training else -x.shape[1] % ROUND
-        wide = self.wide(F.pad(normed.transpose(1, 2), (0, spare)))[..., : x.shape[1]].transpose(1, 2)
+        padding = 0 if self.training else -x.shape[1] % ROUND
+        wide = self.wide(F.pad(normed.transpose(1, 2), (0, padding)))[..., : x.shape[1]].transpose(1, 2)
         return x + self.dropout(self.mix(F.gelu(wide)))

@@ -1,4 +1,4 @@
-"""How far apart two waveforms sound: distances of their short-time spectra at several resolutions."""
+"""Perceptual distances of waveforms: distances of their short-time spectra at several resolutions."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 FFTS = (1024, 512, 256)
-"""Window lengths in samples, which are those of the transforms too; windows are a quarter of their length apart."""
+"""Lengths of windows and transforms in samples; the hop is a quarter of the length."""
 PART = 1 << 19
-"""Samples of which spectra are taken at once where their sums alone count: bounds memory."""
+"""Samples whose spectra are computed at once for sums, which bounds memory."""
 FLOOR = 1e-3
-"""Magnitudes below this are alike for the logarithm: 60 dB below the standard deviation of the data set."""
+"""Floor of magnitudes before the logarithm: 60 dB below the standard deviation of the data set."""
 
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """What the losses of a data set are divided by, so that one setting serves loud and faint recordings alike.
+    """Divisors of the losses of a data set, so that the same settings suit loud and faint recordings.
 
-    As in Jukebox (2005.00341), which divides squared error and spectral distance each by what they would be if nothing
-    were rebuilt.
+    Jukebox (2005.00341) also divides the squared error and the spectral distance by their values for silence.
     """
 
     variance: float = 1.0
     """Mean square of the samples."""
     spectral: tuple[float, ...] = (1.0,) * len(FFTS)
-    """Root mean square of the magnitudes, one a resolution, of samples of unit variance."""
+    """Root mean square of the magnitudes at each resolution, for samples of unit variance."""
 
     def __post_init__(self) -> None:
         if len(self.spectral) != len(FFTS):
@@ -45,14 +44,14 @@ class Bandwidth:
 
 @torch.no_grad()
 def bandwidth(waveforms: Iterable[Float[Tensor, " _"]]) -> Bandwidth:
-    """The bandwidth of a data set, weighting every sample alike. Raises `ValueError` where all of it is silent."""
+    """Measure the bandwidth of a data set, with equal weight for all samples. Raises `ValueError` if it is silent."""
     energy, count = 0.0, 0
     spectral = torch.zeros(len(FFTS), 2, dtype=torch.float64)
-    for waveform in (part.double() for whole in waveforms for part in whole.split(PART)):
-        energy += float(waveform.square().sum())
-        count += waveform.shape[0]
+    for part in (part.double() for waveform in waveforms for part in waveform.split(PART)):
+        energy += float(part.square().sum())
+        count += part.shape[0]
         for row, fft in zip(spectral, FFTS, strict=True):
-            squares = magnitudes(waveform[None], fft).square()
+            squares = magnitudes(part[None], fft).square()
             row += torch.stack([squares.sum(), squares.new_tensor(squares.numel())])
     variance = energy / max(1, count)
     roots = (spectral[:, 0] / spectral[:, 1].clamp(min=1) / (variance or 1.0)).sqrt()
@@ -60,7 +59,7 @@ def bandwidth(waveforms: Iterable[Float[Tensor, " _"]]) -> Bandwidth:
 
 
 def magnitudes(x: Float[Tensor, "batch time"], fft: int) -> Float[Tensor, "batch bins frames"]:
-    """Magnitudes under a Hann window, padded by silence, such that white noise of variance 1 has mean square 1."""
+    """Magnitudes under a Hann window, padded with zeros; white noise of variance 1 has mean square 1."""
     window = torch.hann_window(fft, dtype=x.dtype, device=x.device)
     spectrum = torch.stft(x, fft, fft // 4, window=window, pad_mode="constant", return_complex=True)
     return spectrum.abs() / window.square().sum().sqrt()
@@ -68,7 +67,7 @@ def magnitudes(x: Float[Tensor, "batch time"], fft: int) -> Float[Tensor, "batch
 
 @dataclass(frozen=True)
 class Distance:
-    """Of two spectra, a row and resolution each. Sums over clips give figures of a whole set; see `summary`."""
+    """Distances of two spectra for each row and resolution. Their sums over clips give the figures of `summary`."""
 
     residual: Float[Tensor, "batch scale"]
     """Sum of squared differences of magnitudes."""
@@ -81,7 +80,7 @@ class Distance:
 
 
 def distance(target: Float[Tensor, "batch time"], made: Float[Tensor, "batch time"]) -> Distance:
-    """Distances of waveforms in units of the data set's standard deviation, for each of `FFTS`."""
+    """Distances of waveforms, in units of the data set's standard deviation, for each of `FFTS`."""
     parts = []
     for fft in FFTS:
         wanted, given = magnitudes(target, fft), magnitudes(made, fft)
@@ -93,11 +92,11 @@ def distance(target: Float[Tensor, "batch time"], made: Float[Tensor, "batch tim
 
 
 def loss(found: Distance, size: Bandwidth) -> Float[Tensor, ""]:
-    """What is minimised: magnitudes' distance over the data set's bandwidth plus that of their logarithms.
+    """The spectral loss: distance of magnitudes over the data set's bandwidth plus distance of their logarithms.
 
-    The first is Jukebox's multi-scale loss (2005.00341, section 3.2): the norm of the difference, divided by what the
-    norm of the data is on average; the second, of Arik et al. (1808.06719), keeps faint sounds from being left out.
-    Means over rows and resolutions.
+    The first is Jukebox's multi-scale loss (2005.00341, section 3.2): the norm of the difference, divided by the mean
+    norm of the data. The second, of Arik et al. (1808.06719), preserves faint sounds. Both are means over rows and
+    resolutions.
     """
     norms = found.bins.sqrt() * found.bins.new_tensor(size.spectral)
     # The root of 0 has no gradient.
@@ -106,7 +105,7 @@ def loss(found: Distance, size: Bandwidth) -> Float[Tensor, ""]:
 
 
 def summary(found: Iterable[Distance]) -> dict[str, float]:
-    """Figures of a set of clips, taken as one long recording; means over resolutions.
+    """Figures of a set of clips as one long recording; means over resolutions.
 
     ``convergence``: the norm of the difference of magnitudes over that of the magnitudes, 0 for a perfect copy and 1
     for silence. ``log_magnitude``: mean absolute difference of natural logarithms. ``stft_error``: their sum, as in

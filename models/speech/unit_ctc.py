@@ -1,4 +1,4 @@
-"""A small bidirectional network that writes letters for units of speech, by connectionist temporal classification."""
+"""A small bidirectional network that predicts letters from units of speech by CTC."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SLOTS = 2
-"""Places for letters a unit: a run of one unit may be said for two letters, and one that is doubled needs three."""
+"""CTC times of a unit: a run of one unit may stand for two letters, and a double letter needs three times."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class UnitCTCConfig:
     """The size of the network."""
 
     dim: int = 256
-    """Width of embeddings, and of both directions of an LSTM layer together."""
+    """Width of embeddings, and of the two directions of an LSTM layer together."""
     layers: int = 2
-    """LSTM layers, each of one LSTM forwards and one backwards."""
+    """Number of LSTM layers, each with a forward and a backward LSTM."""
     dropout: float = 0.3
-    """Share of inputs of each layer that are dropped in training."""
+    """Dropout probability of the inputs of each layer."""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for sizes that cannot be."""
+        """Raise `ValueError` for impossible sizes."""
         if self.dim < 2 or self.dim % 2 or self.layers < 1 or not 0 <= self.dropout < 1:
             raise ValueError(
                 f"dim={self.dim} must be even and at least 2, layers={self.layers} at least 1, dropout={self.dropout} "
@@ -37,7 +37,7 @@ class UnitCTC(nn.Module):
     """Embedding, a convolution over three units, LSTMs in both directions, and `SLOTS` distributions a unit.
 
     Graves et al., "Connectionist Temporal Classification" (ICML 2006), on discrete input. The backward LSTMs read each
-    row from its own end, so that padding is behind everything; packed sequences do the same ten times slower.
+    row from its last unit, so that padding comes last; packed sequences do the same ten times slower.
     """
 
     def __init__(self, config: UnitCTCConfig, units: int, letters: int) -> None:
@@ -54,7 +54,7 @@ class UnitCTC(nn.Module):
     def forward(
         self, units: Int[Tensor, "batch time"], lengths: Int[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch slots classes"], Int[Tensor, " batch"]]:
-        """Log-probabilities of the classes at `SLOTS` places a unit, and how many of them are no padding."""
+        """Log-probabilities of the classes at `SLOTS` times a unit, and the number of valid times."""
         places = torch.arange(units.shape[1], device=units.device).expand_as(units)
         real = places < lengths[:, None]
         turned = torch.where(real, lengths[:, None] - 1 - places, places)[..., None]

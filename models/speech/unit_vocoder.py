@@ -1,4 +1,4 @@
-"""A vocoder of speech units: convolutions make spectra and pitch of them, and filters or Griffin-Lim make sound."""
+"""A vocoder of speech units: convolutions predict spectra and pitch, then filters or Griffin-Lim synthesise sound."""
 
 from __future__ import annotations
 
@@ -10,56 +10,57 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...artifacts import rename_keys
 from ...schema import coerce
 from ..loss import Loss
 from .pitch import pulses
-from .residual import Residuals, spread
+from .residual import Residuals, random_projection
 from .spectral import Bandwidth, distance, loss
 
 RATE, FRAME, HOP = 16_000, 320, 160
-"""Samples a second, samples of a unit's frame, and samples from a spectrum to the next."""
+"""Samples a second, samples of a unit, and samples from one spectrum to the next."""
 BANDS = 80
-"""Mel bands (Slaney's)."""
+"""Mel bands (Slaney's scale)."""
 WINDOW, FFT = 640, 1024
-"""Samples of a spectrum's window, and of its transform."""
+"""Samples of the window and of the transform of a spectrum."""
 FILTER = 512
-"""Samples of the windows in which excitation is filtered."""
+"""Samples of the windows in which the excitation is filtered."""
 UPDATES = 50
-"""Of the magnitudes of a spectrum that are found for its mel bands."""
+"""Iterations that find the magnitudes of a spectrum from its mel bands."""
 REACH = 3
-"""Letters on either side of the one being spoken that are told."""
+"""Letters of context on either side of the current one."""
 QUIETEST = 1e-3
-"""Magnitudes below this are alike in logarithms."""
+"""Floor of magnitudes before the logarithm."""
 
 Wave = Literal["harmonic", "griffin_lim"]
 
 
 @dataclass(frozen=True)
 class VocoderConfig:
-    """The shape of a `UnitVocoder`, and how it makes sound."""
+    """The shape of a `UnitVocoder`, and the kind of synthesis."""
 
     width: int = 256
     """Channels."""
     dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
-    """Of each residual convolution over three frames of 20 ms: together, how far it looks around."""
+    """Dilations of the residual convolutions over three frames of 20 ms; their sum is the context on either side."""
     wave: Wave = "harmonic"
-    """``harmonic``: pulses and noise through learnt filters; ``griffin_lim``: phases found for the mel spectrogram."""
+    """``harmonic``: pulses and noise through learnt filters; ``griffin_lim``: Griffin-Lim on the mel spectrogram."""
     iterations: int = 32
-    """Of Griffin-Lim."""
-    untold: float = 0.5
-    """Share of training crops that are learnt from units alone; the others from the letters that are spoken, too."""
+    """Iterations of Griffin-Lim."""
+    unit_only_prob: float = 0.5
+    """Probability that a training crop has units only; the other crops have the spoken letters too."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.iterations < 1:
             raise ValueError(f"width = {self.width} and iterations = {self.iterations} must be 1 or more")
         if not self.dilations or min(self.dilations) < 1:
             raise ValueError(f"dilations = {list(self.dilations)} must be at least one number, each 1 or more")
-        if not 0 <= self.untold <= 1:
-            raise ValueError(f"untold = {self.untold} must be from 0 to 1")
+        if not 0 <= self.unit_only_prob <= 1:
+            raise ValueError(f"unit_only_prob = {self.unit_only_prob} must be from 0 to 1")
 
 
-class Sound(NamedTuple):
-    """What units sound like, a column every `HOP` samples, in units of the data's standard deviation."""
+class VocoderOutput(NamedTuple):
+    """The output of the network, a column every `HOP` samples, in units of the data's standard deviation."""
 
     mel: Float[Tensor, "batch frames band"]
     """Natural logarithms of magnitudes."""
@@ -73,11 +74,11 @@ class Sound(NamedTuple):
     """Log magnitudes of the filter for noise."""
 
 
-class Crop(NamedTuple):
-    """What the vocoder learns from: stretches of recordings, their units, the letters spoken, and the pitch."""
+class VocoderBatch(NamedTuple):
+    """A training batch: crops of recordings with their units, letters, and pitch in Hz."""
 
     units: Int[Tensor, "batch units"]
-    beside: Int[Tensor, "batch units window"]
+    letter_windows: Int[Tensor, "batch units window"]
     waveform: Float[Tensor, "batch samples"]
     hz: Float[Tensor, "batch frames"]
     voiced: Bool[Tensor, "batch frames"]
@@ -86,24 +87,26 @@ class Crop(NamedTuple):
 class UnitVocoder(nn.Module):
     """Units, one every 20 ms, to a waveform of 320 samples each.
 
-    One network foretells the mel spectrogram, pitch and voicing, and the filters of a harmonic-plus-noise synthesiser
+    One network predicts the mel spectrogram, pitch and voicing, and the filters of a harmonic-plus-noise synthesiser
     (DDSP, 2001.04643; neural source-filter, 1904.12088): pulses of the pitch and white noise, each through a filter
-    that changes every 10 ms. The filters are learnt by the multi-scale spectral loss on waveforms that have the
-    recording's own pitch. Unlike GSLM's vocoders (2102.01192) it needs no adversary, and learns in minutes.
+    that changes every 10 ms. The multi-scale spectral loss trains the filters on waveforms with the pitch of the
+    recording. Unlike GSLM's vocoders (2102.01192) it needs no adversary, and learns in minutes.
 
-    Units lose much of what was said. Where the text is known, each unit comes with the letter it belongs to and those
-    around it (`beside`), which tell what units do not; without them, it is a vocoder of units alone.
+    Units lose much of the speech. If the text is known, each unit has a window of letters (`letter_windows`), which
+    restore some of it; without letters, this is a vocoder of units alone.
 
     Args:
         config: the shape.
-        units: how many there are.
-        letters: how many there are in the alphabet.
-        size: the bandwidth of the data set, as `spectral.bandwidth` measures it.
-        hz: the mean pitch of the data set.
+        units: number of units.
+        letters: size of the alphabet.
+        size: the bandwidth of the data set (see `spectral.bandwidth`).
+        hz: the mean pitch of the data set, in Hz.
     """
 
     kind: ClassVar[str] = "unit_vocoder"
-    """What its model folders say that they hold."""
+    """The kind in the config of its model folders."""
+    renamed_weights: ClassVar[dict[str, str]] = {"around": "context_encoder"}
+    """Names in model folders of version 0.1, and today's."""
     bins: Tensor
     window: Tensor
 
@@ -112,8 +115,8 @@ class UnitVocoder(nn.Module):
         self.config, self.units, self.size, self.hz = config, units, size, hz
         self.embed = nn.Embedding(units, config.width)
         self.letters = nn.Embedding(1 + letters * (2 * REACH + 1), config.width, padding_idx=0)
-        nn.init.zeros_(self.letters.weight)  # so that letters change nothing until what they tell is learnt
-        self.around = Residuals(config.width, config.dilations)
+        nn.init.zeros_(self.letters.weight)  # letters have no effect before training
+        self.context_encoder = Residuals(config.width, config.dilations)
         self.halve = nn.Linear(config.width, 2 * config.width)  # a frame is two columns
         self.columns = Residuals(config.width, (1, 2))
         self.heads = nn.Linear(config.width, 3 * BANDS + 2)
@@ -123,87 +126,104 @@ class UnitVocoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The device of the weights."""
         return self.embed.weight.device
 
     def fields(self) -> dict[str, Any]:
-        """What `from_fields` rebuilds it from, JSON-able; the weights are apart."""
+        """JSON-able values from which `from_fields` rebuilds it, without the weights."""
         about = {"units": self.units, "letters": (self.letters.num_embeddings - 1) // (2 * REACH + 1), "hz": self.hz}
         return {"shape": asdict(self.config), "bandwidth": asdict(self.size), **about}
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> UnitVocoder:
-        """A fresh model of the shape that ``fields`` tell. Raises `ValueError` for fields that are not a shape."""
-        shape, size = coerce(VocoderConfig, fields["shape"], "shape"), coerce(Bandwidth, fields["bandwidth"], "")
+        """A new model of the shape in ``fields``. Raises `ValueError` for fields that are not a shape."""
+        shape = coerce(VocoderConfig, rename_keys(fields["shape"], {"untold": "unit_only_prob"}), "shape")
+        size = coerce(Bandwidth, fields["bandwidth"], "")
         return cls(shape, fields["units"], fields["letters"], size, fields["hz"])
 
     @torch.no_grad()
-    def begin_with(self, features: Float[Tensor, "units dim"]) -> None:
-        """Start from units that lie where their ``features`` do, so that it is known which ones sound alike."""
-        self.embed.weight.copy_(spread(features, self.config.width))
+    def init_embeddings(self, features: Float[Tensor, "units dim"]) -> None:
+        """Initialise the embeddings of units by their ``features``, so that units that sound alike are near."""
+        self.embed.weight.copy_(random_projection(features, self.config.width))
 
-    def forward(self, units: Int[Tensor, "batch units"], beside: Int[Tensor, "batch units window"] | None) -> Sound:
-        """Two columns a unit."""
+    def forward(
+        self, units: Int[Tensor, "batch units"], letters: Int[Tensor, "batch units window"] | None
+    ) -> VocoderOutput:
+        """Predict two columns a unit; ``letters`` are windows from `letter_windows`."""
         x = self.embed(units)
-        if beside is not None:
-            x = x + self.letters(beside).sum(2)
-        x = self.halve(self.around(x)).unflatten(-1, (2, -1)).flatten(1, 2)
+        if letters is not None:
+            x = x + self.letters(letters).sum(2)
+        x = self.halve(self.context_encoder(x)).unflatten(-1, (2, -1)).flatten(1, 2)
         x = self.heads(self.columns(x))
         mel, harmonic, noise, pitch, voiced = x.split([BANDS, BANDS, BANDS, 1, 1], dim=-1)
-        return Sound(mel, pitch[..., 0], voiced[..., 0], harmonic, noise)
+        return VocoderOutput(mel, pitch[..., 0], voiced[..., 0], harmonic, noise)
 
-    def training_step(self, crop: Crop) -> Loss:
-        """The losses of filters, mel spectrogram, pitch and voicing, added up.
+    def training_step(self, crop: VocoderBatch) -> Loss:
+        """The sum of the losses of filters, mel spectrogram, pitch and voicing.
 
-        Metrics: ``spectral``, ``mel`` (mean absolute difference, nats), ``octaves`` (of pitch, where voiced),
-        ``voicing`` (share of columns that are told right).
+        Metrics: ``spectral``, ``mel`` (mean absolute difference, nats), ``octaves`` (error of the pitch, where voiced),
+        ``voicing`` (share of columns with the right voicing).
         """
-        told = torch.rand(len(crop.units), 1, 1, device=crop.units.device) >= self.config.untold if self.training else 1
-        sound, target = self(crop.units, crop.beside * told), crop.waveform / self.size.scale
-        real, octaves = crop.voiced.float(), (crop.hz.clamp(min=1.0) / self.hz).log2()
+        letters = crop.letter_windows
+        if self.training:
+            letters = letters * (torch.rand(len(letters), 1, 1, device=letters.device) >= self.config.unit_only_prob)
+        sound = self(crop.units, letters)
+        target = crop.waveform / self.size.scale
+        real = crop.voiced.float()
+        octaves = (crop.hz.clamp(min=1.0) / self.hz).log2()
         made = self._harmonic(sound, crop.hz, real)
         spectral = loss(distance(target, made), self.size)
         mel = (sound.mel - log_mel(target)).abs().mean()
         pitch = ((sound.pitch - octaves).abs() * real).sum() / real.sum().clamp(min=1)
         voicing = F.binary_cross_entropy_with_logits(sound.voiced, real)
-        right = ((sound.voiced > 0) == crop.voiced).float().mean()
-        figures = {"spectral": spectral, "mel": mel, "octaves": pitch, "voicing": right}
+        accuracy = ((sound.voiced > 0) == crop.voiced).float().mean()
+        figures = {"spectral": spectral, "mel": mel, "octaves": pitch, "voicing": accuracy}
         return Loss(spectral + mel + pitch + voicing, {name: float(x.detach()) for name, x in figures.items()})
 
     @torch.no_grad()
     def speak(
         self,
         units: Int[Tensor, "batch units"],
-        beside: Int[Tensor, "batch units window"] | None = None,
+        letters: Int[Tensor, "batch units window"] | None = None,
         wave: Wave | None = None,
-        details: Float[Tensor, "batch frames band"] | None = None,
+        mel_residual: Float[Tensor, "batch frames band"] | None = None,
     ) -> Float[Tensor, "batch samples"]:
-        """The waveforms of units, `FRAME` samples each; ``wave`` instead of what the config says.
+        """Synthesise units. The same units give the same samples.
 
-        ``details`` are what the mel spectrogram lacks (see `lacking`); sound is then made of it by Griffin-Lim.
-        The same units give the same samples. Raises `ValueError` for units that are not there.
+        Args:
+            units: the units, one every 20 ms.
+            letters: their windows of letters (see `letter_windows`); None = units alone.
+            wave: the kind of synthesis; None = that of the config.
+            mel_residual: is added to the mel spectrogram (see the method `mel_residual`), which Griffin-Lim then
+                synthesises whatever ``wave`` is.
+
+        Returns:
+            Waveforms at 16 kHz, `FRAME` samples a unit.
+
+        Raises:
+            ValueError: a unit is out of range.
         """
         if units.numel() and not 0 <= int(units.min()) <= int(units.max()) < self.units:
             raise ValueError(f"units are from 0 to {self.units - 1}, got {int(units.min())} to {int(units.max())}")
         if not units.shape[1]:
             return self.window.new_zeros(units.shape)
-        sound = self(units, beside)
-        if details is not None or (wave or self.config.wave) == "griffin_lim":
-            mel = sound.mel if details is None else sound.mel + details
+        sound = self(units, letters)
+        if mel_residual is not None or (wave or self.config.wave) == "griffin_lim":
+            mel = sound.mel if mel_residual is None else sound.mel + mel_residual
             return griffin_lim(mel, self.config.iterations) * self.size.scale
         return self._harmonic(sound, self.hz * 2**sound.pitch, (sound.voiced > 0).float()) * self.size.scale
 
     @torch.no_grad()
-    def lacking(
+    def mel_residual(
         self, units: Int[Tensor, "batch units"], waveform: Float[Tensor, "batch samples"]
     ) -> Float[Tensor, "batch frames band"]:
-        """What the log mel spectrogram of a recording has beyond that of its units."""
+        """The log mel spectrogram of a recording minus the one predicted from its units."""
         return log_mel(waveform / self.size.scale) - self(units, None).mel
 
-    def _harmonic(self, sound: Sound, hz: Tensor, voiced: Tensor) -> Float[Tensor, "batch samples"]:
-        """Pulses and noise, filtered and added."""
+    def _harmonic(self, sound: VocoderOutput, hz: Tensor, voiced: Tensor) -> Float[Tensor, "batch samples"]:
+        """Filter pulses and noise, and add them."""
         source = pulses(hz, RATE, HOP)
-        # The same for the same length, that of all crops of training, too: speech is to be reproducible.
+        # The noise depends on the length only, so that speech is reproducible.
         noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(source.shape[1])).to(source)
         filters = [(x @ self.bins.T).exp().transpose(1, 2) for x in (sound.harmonic, sound.noise)]
         spectra = [self._spectrum(x)[..., : filters[0].shape[-1]] for x in (source, noise)]
@@ -215,17 +235,25 @@ class UnitVocoder(nn.Module):
         return torch.stft(x, FILTER, HOP, window=self.window, pad_mode="constant", return_complex=True)
 
 
-def beside(letters: Int[Tensor, " letters"], owners: Int[Tensor, " units"], count: int) -> Int[Tensor, "units window"]:
-    """For each unit the letter it belongs to and `REACH` on either side, numbered by place too; 0 beyond the text.
+def letter_windows(
+    letters: Int[Tensor, " letters"], owners: Int[Tensor, " units"], count: int
+) -> Int[Tensor, "units window"]:
+    """The letter of each unit and `REACH` letters on either side, with other ids at each place; 0 beyond the text.
 
-    ``count`` is the size of the alphabet.
+    Args:
+        letters: the text.
+        owners: the index of the letter of each unit.
+        count: the size of the alphabet.
+
+    Returns:
+        Ids for `UnitVocoder`.
     """
-    around = F.pad(letters + 1, (REACH, REACH)).unfold(0, 2 * REACH + 1, 1)[owners]
-    return torch.where(around > 0, around + count * torch.arange(2 * REACH + 1, device=letters.device), 0)
+    windows = F.pad(letters + 1, (REACH, REACH)).unfold(0, 2 * REACH + 1, 1)[owners]
+    return torch.where(windows > 0, windows + count * torch.arange(2 * REACH + 1, device=letters.device), 0)
 
 
 def log_mel(waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch frames band"]:
-    """Natural logarithms of the magnitudes of mel bands, a column for every whole `HOP`."""
+    """Natural logarithms of the magnitudes of mel bands, a column for every complete `HOP`."""
     spectrum = torch.stft(
         waveform,
         FFT,
@@ -240,11 +268,11 @@ def log_mel(waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch fr
 
 
 def griffin_lim(mel: Float[Tensor, "batch frames band"], iterations: int) -> Float[Tensor, "batch samples"]:
-    """A waveform whose `log_mel` is nearly ``mel``: phases by torchaudio's Griffin-Lim (Perraudin et al., 2013)."""
+    """A waveform whose `log_mel` is close to ``mel``, by torchaudio's Griffin-Lim (Perraudin et al., 2013)."""
     from torchaudio.functional import griffinlim
 
     magnitudes = _magnitudes(mel.exp().transpose(1, 2))
-    # Columns are centred on samples, and torchaudio mirrors the ends: half a window more must be there.
+    # Columns are centred on samples, and torchaudio mirrors the ends, which needs half a window more.
     magnitudes = torch.cat([magnitudes, *[magnitudes[..., -1:]] * (FFT // HOP)], dim=-1)
     length, window = (magnitudes.shape[-1] - 1) * HOP, torch.hann_window(WINDOW).to(mel)
     made = griffinlim(magnitudes, window, FFT, HOP, WINDOW, 1.0, iterations, 0.99, length, rand_init=False)
@@ -252,7 +280,7 @@ def griffin_lim(mel: Float[Tensor, "batch frames band"], iterations: int) -> Flo
 
 
 def _magnitudes(bands: Float[Tensor, "batch band frames"]) -> Float[Tensor, "batch bins frames"]:
-    """Magnitudes, none negative, that have nearly these mel ``bands`` (Lee and Seung's updates, from a level start)."""
+    """Non-negative magnitudes whose mel bands are close to ``bands`` (Lee and Seung's updates from a flat start)."""
     basis = _mel_basis().to(bands)
     magnitudes, wanted = (basis / basis.sum(0)) @ bands, basis @ bands
     for _ in range(UPDATES):
@@ -267,16 +295,17 @@ def _mel_basis() -> Float[Tensor, "bins band"]:
 
 
 def _mel_centres() -> Float[Tensor, " band"]:
-    """Hz of each band's middle."""
+    """Centre of each band in Hz."""
     basis = _mel_basis()
     return (basis.T @ torch.linspace(0, RATE / 2, FFT // 2 + 1)) / basis.sum(0)
 
 
 def _interpolation(centres: Float[Tensor, " band"], bins: Float[Tensor, " bins"]) -> Float[Tensor, "bins band"]:
-    """The matrix that takes values at ``centres`` to those at ``bins``, by straight lines; level at the ends."""
+    """The matrix of linear interpolation from ``centres`` to ``bins``, constant beyond the ends."""
     right = torch.searchsorted(centres, bins).clamp(1, len(centres) - 1)
     share = ((bins - centres[right - 1]) / (centres[right] - centres[right - 1])).clamp(0, 1)
     matrix = torch.zeros(len(bins), len(centres))
     rows = torch.arange(len(bins))
-    matrix[rows, right - 1], matrix[rows, right] = 1 - share, share
+    matrix[rows, right - 1] = 1 - share
+    matrix[rows, right] = share
     return matrix

@@ -18,35 +18,35 @@ from ..quantiser import Quantiser, QuantiserConfig, usage
 from .spectral import Bandwidth, Distance, distance, loss, summary
 
 CHUNK = 1 << 18
-"""Samples coded or decoded at once when a stream is: bounds memory, whatever its length."""
+"""Samples of a stream encoded or decoded at once, which bounds memory."""
 
 
 @dataclass(frozen=True)
 class VQVAEConfig:
-    """The shape of a `VQVAE` and how its codebooks are trained."""
+    """The shape of a `VQVAE` and settings of its training."""
 
     strides: tuple[tuple[int, ...], ...] = ((2,) * 3, (2,) * 5, (2,) * 7)
-    """For each level, by how much each stage of its encoder shortens; their product is the level's hop in samples."""
+    """The strides of the stages of each level's encoder; their product is the level's hop in samples."""
     width: int = 32
     """Channels of every convolution."""
     depth: int = 4
-    """Residual blocks of a stage."""
+    """Residual blocks of each stage."""
     growth: int = 3
-    """Each residual block of a stage is dilated so many times as much as the one before."""
+    """Ratio of the dilation of a residual block to that of the block before it."""
     dim: int = 64
     """Width of a code."""
     codes: int = 512
     """Codes of a level."""
     decay: float = 0.9
-    """Of the moving averages that codes follow, a training step."""
+    """Decay per training step of the moving averages that codes follow."""
     dead_below: float = 0.1
-    """A code that a training step gives fewer vectors than this share of an even use is put on one of them; 0 never."""
+    """A code with less than this share of the uniform usage in a training step is moved to a vector; 0 = never."""
     step_samples: int = 65536
-    """Samples of a training step (rows times crop), which say what an even use is."""
+    """Samples of a training step (batch size times crop), which define the uniform usage."""
     commitment: float = 0.25
     """Weight of the commitment loss: the mean squared distance of an encoding to its code."""
     spectral: float = 1.0
-    """Weight of the spectral loss; that of the squared error is 1."""
+    """Weight of the spectral loss; the squared error has weight 1."""
     rate: int = 16000
     """Samples a second of the recordings."""
 
@@ -66,12 +66,12 @@ class VQVAEConfig:
 
     @property
     def hops(self) -> tuple[int, ...]:
-        """Samples a code of each level stands for."""
+        """Samples of a code at each level."""
         return tuple(math.prod(level) for level in self.strides)
 
 
-class Rebuilt(NamedTuple):
-    """What one level makes of a batch."""
+class LevelOutput(NamedTuple):
+    """The output of one level for a batch."""
 
     waveform: Float[Tensor, "batch time"]
     codes: Int[Tensor, "batch codes"]
@@ -79,22 +79,22 @@ class Rebuilt(NamedTuple):
 
 
 class VQVAE(nn.Module):
-    """Waveforms to codes and back, at several levels that know nothing of each other (2005.00341, section 3).
+    """Encodes waveforms to codes and back, at several independent levels (2005.00341, section 3).
 
     Each level is a VQ-VAE (1711.00937) of one-dimensional convolutions. The loss is the squared error over the variance
-    of the data set, the multi-scale spectral loss (`spectral.loss`) and the commitment loss. Codebooks are moving
-    averages of what is encoded to them; codes that are hardly used are put on encodings of the batch at random.
+    of the data set, the multi-scale spectral loss (`spectral.loss`) and the commitment loss. Codes are moving averages
+    of their encodings; rarely used codes are moved to random encodings of the batch.
 
-    Unlike Jukebox: waveforms are divided by the standard deviation of the data set on their way in and multiplied on
-    their way out; the spectral loss has logarithms of magnitudes too; windows are for 16 kHz.
+    Unlike Jukebox, waveforms are divided by the standard deviation of the data set at the input and multiplied at the
+    output, the spectral loss includes logarithms of magnitudes, and windows are for 16 kHz.
 
     Args:
         config: the shape.
-        size: the bandwidth of the data set, as `spectral.bandwidth` measures it.
+        size: the bandwidth of the data set (see `spectral.bandwidth`).
     """
 
     kind: ClassVar[str] = "vqvae"
-    """What its model folders say that they hold."""
+    """The kind in the config of its model folders."""
 
     def __init__(self, config: VQVAEConfig, size: Bandwidth) -> None:
         super().__init__()
@@ -102,25 +102,25 @@ class VQVAE(nn.Module):
         self.levels = nn.ModuleList(_Level(config, strides) for strides in config.strides)
 
     def fields(self) -> dict[str, Any]:
-        """What `from_fields` rebuilds it from, JSON-able; the weights are apart."""
+        """JSON-able values from which `from_fields` rebuilds it, without the weights."""
         return {"shape": asdict(self.config), "bandwidth": asdict(self.size)}
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> VQVAE:
-        """A fresh model of the shape that ``fields`` tell. Raises `ValueError` for fields that are not a shape."""
+        """A new model of the shape in ``fields``. Raises `ValueError` for fields that are not a shape."""
         return cls(coerce(VQVAEConfig, fields["shape"], "shape"), coerce(Bandwidth, fields["bandwidth"], "bandwidth"))
 
     @torch.no_grad()
     def seed_codebooks(self, waveform: Float[Tensor, "batch time"]) -> None:
-        """Start every codebook as k-means of how these waveforms are encoded now; to be done before training."""
+        """Initialise every codebook by k-means of the encodings of these waveforms; call it before training."""
         for level in self._levels:
             level.seed(_padded(waveform, level.hop) / self.size.scale)
 
     def training_step(self, waveform: Float[Tensor, "batch time"]) -> Loss:
-        """The sum of the levels' losses; codebooks move if the module is in training mode.
+        """The sum of the levels' losses; in training mode the codebooks move.
 
-        Metrics, each with ``hop{H}/`` before it: ``mse`` (over the variance), ``spectral`` (the loss), ``commitment``
-        (weighted) and ``perplexity``, ``codes_used`` of this batch.
+        Metrics, each with the prefix ``hop{H}/``: ``mse`` (over the variance), ``spectral`` (the loss), ``commitment``
+        (weighted), and ``perplexity`` and ``codes_used`` of this batch.
         """
         total, metrics = waveform.new_zeros(()), {}
         target = waveform / self.size.scale
@@ -130,16 +130,16 @@ class VQVAE(nn.Module):
             spectral = loss(distance(target, made.waveform), self.size)
             total = total + squares + self.config.spectral * spectral + made.commitment
             figures = {"mse": squares, "spectral": spectral, "commitment": made.commitment}
-            told = {name: float(value.detach()) for name, value in figures.items()} | self._usage([made.codes])
-            metrics |= {f"hop{level.hop}/{name}": value for name, value in told.items()}
+            found = {name: float(value.detach()) for name, value in figures.items()} | self._usage([made.codes])
+            metrics |= {f"hop{level.hop}/{name}": value for name, value in found.items()}
         return Loss(total, metrics)
 
     @torch.no_grad()
     def report(self, waveforms: Iterable[Float[Tensor, " _"]]) -> dict[str, float]:
-        """Figures of recordings of any length that were not trained on; codebooks do not move.
+        """Evaluate held-out recordings of any length; codebooks do not move.
 
-        For each level, with ``hop{H}/`` before: ``mse`` (over the variance of the training data), those of
-        `spectral.summary`, ``perplexity``, ``codes_used`` and ``used``, the share of codes that are.
+        For each level, with the prefix ``hop{H}/``: ``mse`` (over the variance of the training data), the figures of
+        `spectral.summary`, ``perplexity``, ``codes_used`` and ``used``, the share of used codes.
         """
         clips = [waveform for waveform in waveforms if waveform.shape[0]]
         figures = {}
@@ -152,14 +152,14 @@ class VQVAE(nn.Module):
                 error += float((target - made).double().square().sum())
                 distances.append(_on_cpu(distance(target, made)))
                 codes.append(code.cpu())
-            told = {"mse": error / max(1, sum(map(len, clips)))} | summary(distances) | self._usage(codes)
-            told["used"] = told["codes_used"] / self.config.codes
-            figures |= {f"hop{level.hop}/{name}": value for name, value in told.items()}
+            found = {"mse": error / max(1, sum(map(len, clips)))} | summary(distances) | self._usage(codes)
+            found["used"] = found["codes_used"] / self.config.codes
+            figures |= {f"hop{level.hop}/{name}": value for name, value in found.items()}
         return figures
 
     @torch.no_grad()
     def encode(self, waveform: Float[Tensor, "batch time"], level: int) -> Int[Tensor, "batch codes"]:
-        """The codes of waveforms of any length at a level: one for each hop that has begun."""
+        """Encode waveforms of any length at a level: a code for each hop that has begun."""
         chosen = self._level(level)
         return chosen.encode(_padded(waveform, chosen.hop) / self.size.scale)
 
@@ -167,9 +167,9 @@ class VQVAE(nn.Module):
     def decode(
         self, codes: Int[Tensor, "batch codes"], level: int, length: int | None = None
     ) -> Float[Tensor, "batch time"]:
-        """The waveforms that codes of a level stand for, cut to ``length`` samples; a hop a code without it.
+        """Decode codes of a level, a hop per code, and cut the waveforms to ``length`` samples.
 
-        Raises `ValueError` for codes that the codebook has not.
+        Raises `ValueError` for codes out of range.
         """
         chosen = self._level(level)
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.config.codes:
@@ -181,22 +181,32 @@ class VQVAE(nn.Module):
     def encode_stream(
         self, parts: Iterable[Float[Tensor, "batch _"]], level: int, chunk: int = CHUNK
     ) -> Iterator[Int[Tensor, "batch _"]]:
-        """As `encode`, of a waveform that comes in parts, in memory that depends on ``chunk`` (samples) alone.
+        """As `encode`, for a waveform that comes in parts, in memory that depends only on ``chunk`` (samples).
 
-        Neighbouring chunks overlap by what a code sees, so that the codes are those of the whole.
+        Adjacent chunks overlap by the receptive field of a code, so that the codes are the same as those of `encode`.
         """
         chosen = self._level(level)
         return _overlapping(
-            lambda part: self.encode(part, level), parts, chosen.sees, max(1, chunk // chosen.hop), chosen.hop, 1
+            lambda part: self.encode(part, level),
+            parts,
+            chosen.encoder_context,
+            max(1, chunk // chosen.hop),
+            chosen.hop,
+            1,
         )
 
     def decode_stream(
         self, parts: Iterable[Int[Tensor, "batch _"]], level: int, chunk: int = CHUNK
     ) -> Iterator[Float[Tensor, "batch _"]]:
-        """As `decode`, of codes that come in parts; whole hops."""
+        """As `decode`, for codes that come in parts, a hop per code."""
         chosen = self._level(level)
         return _overlapping(
-            lambda part: self.decode(part, level), parts, chosen.heard, max(1, chunk // chosen.hop), 1, chosen.hop
+            lambda part: self.decode(part, level),
+            parts,
+            chosen.decoder_context,
+            max(1, chunk // chosen.hop),
+            1,
+            chosen.hop,
         )
 
     @property
@@ -214,7 +224,7 @@ class VQVAE(nn.Module):
 
 
 class _Level(nn.Module):
-    """Encoder, codebook and decoder of one hop, for waveforms of variance 1."""
+    """Encoder, codebook and decoder of one level, for waveforms of variance 1."""
 
     def __init__(self, config: VQVAEConfig, strides: tuple[int, ...]) -> None:
         super().__init__()
@@ -223,49 +233,49 @@ class _Level(nn.Module):
         down: list[nn.Module] = []
         up: list[nn.Module] = [_Conv(config.dim, width)]
         for i, stride in enumerate(strides):
-            down += [_Shorten(width if i else 1, width, stride), *(_Residual(width, d) for d in dilations)]
+            down += [_Downsample(width if i else 1, width, stride), *(_Residual(width, d) for d in dilations)]
         for stride in reversed(strides):
-            up += [*(_Residual(width, d) for d in reversed(dilations)), _Lengthen(width, width, stride)]
+            up += [*(_Residual(width, d) for d in reversed(dilations)), _Upsample(width, width, stride)]
         self.encoder = nn.Sequential(*down, _Conv(width, config.dim))
         self.decoder = nn.Sequential(*up, _Conv(width, 1))
-        even = config.step_samples / self.hop / config.codes
+        uniform = config.step_samples / self.hop / config.codes
         self._codebook = QuantiserConfig(
             "vq",
             config.codes,
             decay=config.decay,
-            dead_below=config.dead_below * even,
+            dead_below=config.dead_below * uniform,
             commitment=config.commitment,
         )
         self.quantiser = Quantiser(self._codebook, torch.randn(config.codes, config.dim))
-        # How many codes' time before and behind its own a code sees, and a hop of sound hears.
+        # Codes before and after: the receptive field of a code, and the context of a decoded hop.
         first, last = _reach(self.encoder, 0, 0)
-        self.sees = -(first // self.hop), last // self.hop
+        self.encoder_context = -(first // self.hop), last // self.hop
         first, last = _reach(self.decoder, 0, self.hop - 1)
-        self.heard = -first, last
+        self.decoder_context = -first, last
 
     def seed(self, waveform: Float[Tensor, "batch time"]) -> None:
-        """Start the codebook anew as k-means of how ``waveform`` is encoded."""
+        """Initialise the codebook by k-means of the encodings of ``waveform``."""
         with torch.no_grad():
             rows = self.encoder(waveform[:, None]).transpose(1, 2).flatten(0, 1)
         self.quantiser = Quantiser(self._codebook, rows).to(rows.device)
 
-    def forward(self, waveform: Float[Tensor, "batch time"]) -> Rebuilt:
-        """Through the codes and back; ``waveform`` is padded to whole hops and what is made cut again."""
+    def forward(self, waveform: Float[Tensor, "batch time"]) -> LevelOutput:
+        """Encode and decode; ``waveform`` is padded to complete hops, and the output is cut."""
         encoded = self.encoder(_padded(waveform, self.hop)[:, None]).transpose(1, 2)
         quantised, codes, commitment = self.quantiser(encoded.flatten(0, 1))
         made = self.decoder(quantised.unflatten(0, encoded.shape[:2]).transpose(1, 2))[:, 0]
-        # Under autocast convolutions answer in half precision, of which there are no spectra.
-        return Rebuilt(made[:, : waveform.shape[1]].to(waveform.dtype), codes.view(encoded.shape[:2]), commitment)
+        # Under autocast the output has half precision, for which there are no spectra.
+        return LevelOutput(made[:, : waveform.shape[1]].to(waveform.dtype), codes.view(encoded.shape[:2]), commitment)
 
     def encode(self, waveform: Float[Tensor, "batch time"]) -> Int[Tensor, "batch codes"]:
-        """Codes of whole hops."""
+        """Encode complete hops."""
         if not waveform.shape[1]:
             return torch.zeros(waveform.shape, dtype=torch.long, device=waveform.device)
         encoded = self.encoder(waveform[:, None]).transpose(1, 2)
         return self.quantiser.look(encoded.flatten(0, 1))[1].view(encoded.shape[:2])
 
     def decode(self, codes: Int[Tensor, "batch codes"]) -> Float[Tensor, "batch time"]:
-        """A hop a code."""
+        """Decode to a hop per code."""
         dtype = next(self.parameters()).dtype
         if not codes.shape[1]:
             return codes.new_zeros(codes.shape, dtype=dtype)
@@ -277,7 +287,7 @@ class _Level(nn.Module):
 
 class _Reaching(Protocol):
     def reach(self, first: int, last: int) -> tuple[int, int]:
-        """The first and last place of the input that places ``first`` to ``last`` of the output depend on."""
+        """The first and last input place on which the output places ``first`` to ``last`` depend."""
         ...
 
 
@@ -292,7 +302,7 @@ class _Conv(nn.Conv1d):
 
 
 class _Residual(nn.Module):
-    """Adds to its input what a dilated convolution makes of it."""
+    """A residual block with a dilated convolution."""
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
@@ -305,8 +315,8 @@ class _Residual(nn.Module):
         return self.wide.reach(first, last)
 
 
-class _Shorten(nn.Conv1d):
-    """One place for every ``stride``, which sees twice as many."""
+class _Downsample(nn.Conv1d):
+    """A convolution with a stride, whose kernel is twice as long."""
 
     def __init__(self, into: int, out: int, stride: int) -> None:
         super().__init__(into, out, 2 * stride, stride)
@@ -320,8 +330,8 @@ class _Shorten(nn.Conv1d):
         return first * stride - self.before, last * stride - self.before + 2 * stride - 1
 
 
-class _Lengthen(nn.ConvTranspose1d):
-    """``stride`` places for every one: the transpose of `_Shorten`."""
+class _Upsample(nn.ConvTranspose1d):
+    """The transpose of `_Downsample`: ``stride`` places for each."""
 
     def __init__(self, into: int, out: int, stride: int) -> None:
         super().__init__(into, out, 2 * stride, stride)
@@ -336,7 +346,7 @@ class _Lengthen(nn.ConvTranspose1d):
 
 
 def _reach(layers: nn.Sequential, first: int, last: int) -> tuple[int, int]:
-    """The first and last place of the input that places ``first`` to ``last`` of the output depend on."""
+    """The first and last input place on which the output places ``first`` to ``last`` depend."""
     for layer in reversed(layers):
         first, last = cast("_Reaching", layer).reach(first, last)
     return first, last
@@ -348,26 +358,35 @@ def _reach(layers: nn.Sequential, first: int, last: int) -> tuple[int, int]:
 def _overlapping(
     run: Callable[[Tensor], Tensor], parts: Iterable[Tensor], context: tuple[int, int], chunk: int, unit: int, made: int
 ) -> Iterator[Tensor]:
-    """``run`` on a stream in windows of ``chunk`` units with ``context`` units before and behind, which are cut off.
+    """Apply ``run`` to a stream in overlapping windows. Windows at the ends have no context, but the usual padding.
 
-    A unit is ``unit`` places of the input and ``made`` of the output. At the ends of the stream windows have no
-    context, so that padding is where it is when the whole is run.
+    Args:
+        run: the encoder or decoder.
+        parts: the stream.
+        context: units before and after each window, whose output is discarded.
+        chunk: units of a window.
+        unit: input places of a unit.
+        made: output places of a unit.
+
+    Yields:
+        The output of each window.
     """
     left, right = context
-    held, before = None, 0
+    pending, before = None, 0
     for part in parts:
-        held = part if held is None else torch.cat([held, part], 1)
-        while held.shape[1] >= (before + chunk + right) * unit:
-            out = run(held[:, : (before + chunk + right) * unit])
+        pending = part if pending is None else torch.cat([pending, part], 1)
+        while pending.shape[1] >= (before + chunk + right) * unit:
+            out = run(pending[:, : (before + chunk + right) * unit])
             yield out[:, before * made : (before + chunk) * made]
             done = max(0, before + chunk - left)
-            held, before = held[:, done * unit :].clone(), before + chunk - done
-    if held is not None and held.shape[1] > before * unit:
-        yield run(held)[:, before * made :]
+            pending = pending[:, done * unit :].clone()
+            before = before + chunk - done
+    if pending is not None and pending.shape[1] > before * unit:
+        yield run(pending)[:, before * made :]
 
 
 def _padded(waveform: Float[Tensor, "batch time"], hop: int) -> Float[Tensor, "batch longer"]:
-    """Followed by silence up to whole hops."""
+    """Pad with zeros to complete hops."""
     return F.pad(waveform, (0, -waveform.shape[1] % hop))
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
-from ...data.base import Reads
+from ...data.base import InputKind
 from ...schema import PathText
 from ..engine.task import TrainConfig
 from ..speech.text_normalisation import Alphabet
@@ -101,7 +101,7 @@ class Job:
 class Recogniser(Protocol):
     """The frozen dataclass ``Recogniser`` of a file in ``recognisers/``: its fields are its YAML keys."""
 
-    reads: Reads
+    reads: InputKind
     """Which field of a document it reads."""
 
     def length(self, content: Any) -> int:

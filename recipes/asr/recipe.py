@@ -13,7 +13,7 @@ import torch
 
 from ...artifacts import atomic_write, file_sha256, read_sealed, seal
 from ...data._reading import existing
-from ...data.base import Split
+from ...data.base import Split, take_evenly
 from ...folders import loading
 from ...registry import build
 from ...schema import PathText
@@ -24,7 +24,7 @@ from ..engine.progress import progress
 from ..engine.run_config import RunConfig
 from ..engine.run_dir import claim, identity
 from ..engine.task import TrainConfig
-from ..lm.corpus import require, spread
+from ..lm.corpus import require
 from ..speech.text_normalisation import Alphabet, told
 from .base import Decoding, Job, Letter, Recogniser, Transcriber, Utterance, Way
 from .error_rates import Pair, error_rates, part, worst
@@ -205,7 +205,7 @@ def recognise(way: Way, chosen: Sequence[Sequence[Utterance]], what: str = "") -
 
 
 def _chosen(config: Config, utterances: Sequence[Utterance]) -> list[list[Utterance]]:
-    return spread(recordings(utterances, config.joint), config.eval_recordings)
+    return take_evenly(recordings(utterances, config.joint), config.eval_recordings)
 
 
 def _alphabet(config: Config, utterances: Sequence[Utterance]) -> Alphabet:

@@ -41,7 +41,7 @@ def show(files: Sequence[str], folder: Path, *, as_json: bool, beam: int | None,
                 lines = list(_objects(found, name) if as_json else _lines(segments(found), name))
                 sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
-    skipping.tell()
+    skipping.report()
     if skipping.reasons:
         raise UnreadableError(f"{len(skipping.reasons)} of {len(files)} recordings could not be read; see above")
 
@@ -65,7 +65,7 @@ def _heard(way: Way, file: str, bar: Bar) -> list[Word]:
         bar.update(before + int(second))
 
     try:
-        found = list(words(letter for _, letter in way([[Audio(file, heard=follow)]])))
+        found = list(words(letter for _, letter in way([[Audio(file, on_progress=follow)]])))
     except SilentError:  # every sample is 0: nothing is heard in it either
         found = []
     return found or [Word("", 0.0, end)]

@@ -63,7 +63,7 @@ def _measure(documents: Sequence[Document], split: Split, recogniser: Recogniser
             if not normalise(document.text):
                 raise UnreadableError(f"{document.name!r} comes without text; give one in the column `text`")
             lengths[number] = recogniser.length(document.content(reads))
-    skipping.tell()
+    skipping.report()
     names = [document.name for document in documents]
     about = seal({"documents": names, "lengths": lengths, "skipped": skipping.reasons})
     atomic_write(index, json.dumps(about, indent=1, ensure_ascii=False) + "\n")

@@ -20,7 +20,7 @@ from ...data.base import Split
 from ...memory.scorer import SIGNALS, signals_of
 from ...registry import UnknownNameError, build
 from ...schema import PathText
-from ...tokenizers_.base import makes_of, measure_of
+from ...tokenizers_.base import output_kind, unit_of_size
 from ..engine.config import as_dict, digest, dump, resolve_device
 from ..engine.distributed import on_main_process
 from ..engine.progress import Bar
@@ -168,7 +168,7 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
             figures = figures if "rate" in figures else {}  # the page tells of a bottleneck
     known = _known(config)
     rows = [known[_key(config, cell)] for cell in _all_cells(config)]
-    counted = measure_of(build("front-ends", config.lm.front_end))
+    counted = unit_of_size(build("front-ends", config.lm.front_end))
     summary = summarise(rows, config.baseline, counted) | {
         "title": config.title,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -266,7 +266,7 @@ def _passage(config: Config, run: text_lm.Run, bench: Bench) -> dict[str, Any]:
     item = Passage(item.name, item.ids[:shown], item.sizes[:shown], item.marked[:shown])
     signals = bench.scores[middle][:shown].cpu()
     given = signals_of(run.scorer)
-    written = makes_of(run.tokenizer) == "text"
+    written = output_kind(run.tokenizer) == "text"
     held = {}
     for strategy in strategies(config.strategies):
         kept = trace(run.model, strategy, min(config.budgets), config.lm, item, signals)

@@ -29,6 +29,12 @@ T = TypeVar("T")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Float16 is not among them: it would want its loss scaled."""
+RENAMED_KEYS = {
+    "details.books": "rvq.num_quantizers",
+    "details.codes": "rvq.codes",
+    "vocoder.untold": "vocoder.unit_only_prob",
+}
+"""Dotted keys of earlier versions, and their names now."""
 PLACEHOLDER = "MY_FOLDER"
 """What shipped configs say in place of a path that is the user's."""
 
@@ -55,6 +61,9 @@ def load(schema: type[T], path: str | Path | None, overrides: Iterable[str] = ()
 
 def from_dict(schema: type[T], values: Mapping[str, Any]) -> T:
     """An instance of ``schema`` from a plain mapping, such as one that `as_dict` made. Raises as `load` does."""
+    for key in flat(values):
+        if key in RENAMED_KEYS:
+            raise ValueError(f"the config key {key} is called {RENAMED_KEYS[key]} now; rename it")
     return coerce(schema, dict(values), "")
 
 

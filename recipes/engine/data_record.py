@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ...artifacts import file_sha256, told_of
+from ...artifacts import file_sha256, naming_path
 from ...data._audio import Audio
 from ...data.base import Document, Split
 from ...registry import build
@@ -34,7 +34,7 @@ def documents(data: str | dict[str, Any], split: Split, out: str | Path | None) 
         yield from source
         return
     path = Path(out) / RECORD.format(split)
-    with told_of(path):
+    with naming_path(path):
         path.touch()
     with path.open("r+b") as file:
         count = 0

@@ -214,7 +214,7 @@ class Replica:
         """
         if self.spare is not None:
             self.spare.load_state_dict(
-                {name: artifacts.whole(tensor) for name, tensor in self.module.state_dict().items()}
+                {name: artifacts.full_tensor(tensor) for name, tensor in self.module.state_dict().items()}
             )
             self.task.module = self.module = self.spare.to(next(self.module.parameters()).device)
         for buffer in self.module.buffers() if dist.is_initialized() else ():

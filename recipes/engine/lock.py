@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ...artifacts import told_of
+from ...artifacts import naming_path
 from .distributed import on_main_process, ranks
 
 LOCK = ".lock"
@@ -37,7 +37,7 @@ def _lock(folder: Path) -> Iterator[None]:
         yield
         return
     made = [part for part in (folder, *folder.parents) if not part.exists()]
-    with told_of(folder):
+    with naming_path(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock = FileLock(folder / LOCK, timeout=0).acquire()

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...artifacts import whole
+from ...artifacts import full_tensor
 from . import checkpoint
 from .best import PREFIX, Best, better_of, buffers, describe_best
 from .config import as_dict, autocast, flat, lasting, refuse_changes, resolve_device, resolve_dtype
@@ -209,7 +209,7 @@ def _update(session: _Session, run: _Run) -> None:
         add(run.window, {"loss": loss, **metrics}, metrics.get("tokens", 1.0))
     if learns:
         norm = nn.utils.clip_grad_norm_(replica.module.parameters(), config.clip)
-        add(run.window, {"gradient_norm": _finite("gradient norm", whole(norm), session, run)}, 1.0)
+        add(run.window, {"gradient_norm": _finite("gradient norm", full_tensor(norm), session, run)}, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(run.step, config)
         optimizer.step()

@@ -81,7 +81,7 @@ def evaluate(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
             stream = tokenizer.encode(document.content("audio"))
             counts += torch.bincount(stream.ids, stream.sizes, minlength=tokenizer.vocab_size).long()
             runs += len(stream.ids.unique_consecutive())
-    skipping.tell()
+    skipping.report()
     total = int(counts.sum())
     if not total:
         raise ValueError(f"the split dev of {config.data!r} has no recording; give data that has some")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...artifacts import atomic_write
 from ...data._reading import Skipping
-from ...data.base import Split
+from ...data.base import Split, take_evenly
 from ...models.loss import Loss
 from ...models.scorers.vq_lm import Scorer
 from ...models.speech.frame_scorer import FOLDER, KIND, FrameScorer, load_frame_scorer
@@ -31,7 +31,7 @@ from ..engine.run_config import RunConfig
 from ..engine.run_dir import claim, identity, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
-from ..lm.corpus import Batch, Passage, TrainingLoader, spread, sweep
+from ..lm.corpus import Batch, Passage, TrainingLoader, sweep
 from ..lm.language_model import replace_rows
 
 BESIDE = ("out", "device", "dtype", "eval_clips")
@@ -90,7 +90,7 @@ def run(config: Config) -> dict[str, Any]:
         claim(config, BESIDE)
         extractor = build("features", config.features).build()
         dev = read_frames(config, extractor, "dev")
-        dev = dev._replace(passages=spread(dev.passages, config.eval_clips))
+        dev = dev._replace(passages=take_evenly(dev.passages, config.eval_clips))
         return _evaluated(config, fit(config, extractor, dev), dev)
 
 
@@ -165,7 +165,7 @@ def read_frames(config: Config, extractor: Extractor, split: Split, seconds: flo
             count += len(made)
         if limit is not None and count >= limit:
             break
-    skipping.tell()
+    skipping.report()
     if not passages:
         raise ValueError(f"the split {split} of {config.data!r} has no recordings; give data that has some")
     return Frames(torch.cat(parts), passages)

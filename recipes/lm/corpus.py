@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -15,9 +15,7 @@ from torch import Tensor
 from ...data._reading import Skipping
 from ...data.base import Document, Split
 from ...registry import build
-from ...tokenizers_.base import Tokenizer, reads_of
-
-T = TypeVar("T")
+from ...tokenizers_.base import Tokenizer, input_kind
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def passages(
             room = None if room is None else room - sum(len(passage.ids) for passage in added)
         if room is not None and room <= 0:
             break
-    skipping.tell()
+    skipping.report()
     if not cut:
         raise ValueError("no document has two tokens or more, so there is nothing to predict; give longer documents")
     return cut
@@ -79,7 +77,7 @@ def passages(
 
 def _passages_of(document: Document, tokenizer: Tokenizer, length: int, room: int | None) -> list[Passage]:
     """The passages of one document, up to the one that fills ``room`` tokens."""
-    content = document.content(reads_of(tokenizer))
+    content = document.content(input_kind(tokenizer))
     if room is not None and isinstance(content, str):
         # A line of 50 MB is not tokenised for its first thousand tokens; on average none are longer than 32 characters.
         content = content[: 32 * room]
@@ -99,13 +97,6 @@ def require(data: str | dict[str, Any], split: Split, content: str = "documents"
     """Raise `ValueError` where a split of a data source has no document: before a run writes anything."""
     if next(iter(build("data", data).documents(split)), None) is None:
         raise ValueError(f"the split {split} of the data has no {content} ({data!r}); give data that has some")
-
-
-def spread(items: Sequence[T], count: int | None) -> list[T]:
-    """At most ``count`` of the passages, or whatever they are, at even distances so that every part is represented."""
-    if count is None or count >= len(items):
-        return list(items)
-    return [items[i * len(items) // count] for i in range(count)]
 
 
 @lru_cache(maxsize=4)

@@ -11,7 +11,7 @@ from ...artifacts import read_config
 from ...folders import loading
 from ...memory.scorer import load_scorer
 from ...registry import ROOT
-from ...tokenizers_.base import Tokenizer, load_tokenizer, reads_of
+from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer
 
 PACKAGED = ROOT / "models" / "pretrained" / "english"
 """The scorer that comes with the package; ``README.md`` in it says what it was trained on, and by which command."""
@@ -45,5 +45,5 @@ def load_scoring(folder: Path | None = None, device: torch.device | str = "cpu")
 
 def require_text(tokenizer: Tokenizer) -> None:
     """Raise `ValueError` where the front-end of a run reads something else than text."""
-    if reads_of(tokenizer) != "text":
-        raise ValueError(f"this run reads {reads_of(tokenizer)}, not text; give one that was trained on text")
+    if input_kind(tokenizer) != "text":
+        raise ValueError(f"this run reads {input_kind(tokenizer)}, not text; give one that was trained on text")

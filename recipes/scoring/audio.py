@@ -17,7 +17,7 @@ from ...memory.scorer import SIGNALS, signals_of
 from ...models.speech.frame_scorer import FrameScorer, is_frame_scorer, load_frame_scorer
 from ...registry import ROOT
 from ...tokenizers_._frames import FRAMES_A_SECOND, Extractor, stream_frames
-from ...tokenizers_.base import reads_of
+from ...tokenizers_.base import input_kind
 from ..lm.text_scorer import Scoring, load_scoring
 
 PACKAGED = ROOT / "models" / "pretrained" / "speech"
@@ -67,7 +67,7 @@ def load_audio_scorer(folder: Path | None = None, device: torch.device | str = "
             scorer = load_frame_scorer(folder, device)
             return partial(_score_frames, scorer, scorer.extractor(), device)
         scoring = load_scoring(folder, device)
-    if (reads := reads_of(scoring.tokenizer)) != "audio":
+    if (reads := input_kind(scoring.tokenizer)) != "audio":
         raise ValueError(f"the run {str(folder)!r} reads {reads}, not recordings; give one that was trained on them")
     return partial(_score_units, scoring)
 

@@ -84,7 +84,7 @@ def show_recording(
         )
     scorer = load_audio_scorer(model, device)
     with Bar("score", int(total), quiet=total < SLOW) as bar:
-        scores = scorer(replace(audio, heard=lambda second: bar.update(int(second))))
+        scores = scorer(replace(audio, on_progress=lambda second: bar.update(int(second))))
     first, scores = _cut(scores, span)
     signal = choose_signal(signal, scores.given)
     if html is not None:

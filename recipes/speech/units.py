@@ -49,7 +49,7 @@ def show_units(files: Sequence[str], model: Path | None, *, deduplicate: bool, a
     sys.stdout.flush()
     for line in clipped:
         print(one_line(f"{line}; its units may be wrong"), file=sys.stderr)
-    skipping.tell()
+    skipping.report()
 
 
 def load_units(folder: Path | None = None) -> UnitTokenizer:

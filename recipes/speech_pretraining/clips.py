@@ -134,7 +134,7 @@ def _make_units(
     for number, document in enumerate(progress(documents, len(documents), f"units of {split}")):
         with skipping:
             units[str(number)] = _units(document, targets, config).to(torch.int16)
-    skipping.tell()
+    skipping.report()
     sha256 = write_tensors(cache / f"{split}.safetensors", units)
     names = [document.name for document in documents]
     index = seal({"sha256": sha256, "documents": names, "skipped": skipping.reasons})

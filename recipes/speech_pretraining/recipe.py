@@ -20,7 +20,7 @@ from ...models.speech import hubert
 from ...models.speech.hubert import KIND, HubertConfig
 from ...registry import build
 from ...schema import PathText
-from ...tokenizers_.base import Tokenizer, load_tokenizer, reads_of, save_tokenizer
+from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer, save_tokenizer
 from ..engine.config import resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
@@ -159,7 +159,7 @@ def fit_targets(config: Config) -> Tokenizer:
     folder = Path(config.out) / "targets"
     if not (folder / FRONT_END).is_file():
         front_end, given = build("front-ends", config.targets), documents(config.data, "train", config.out)
-        fitted = front_end.fit(document.content(reads_of(front_end)) for document in given)
+        fitted = front_end.fit(document.content(input_kind(front_end)) for document in given)
         save_tokenizer(fitted, config.targets, folder)
     return load_tokenizer(folder)
 

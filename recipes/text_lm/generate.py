@@ -18,7 +18,7 @@ from ...artifacts import atomic_write, is_stream
 from ...console import one_line, visible
 from ...data._audio import Audio
 from ...registry import UnknownNameError
-from ...tokenizers_.base import Tokenizer, makes_of
+from ...tokenizers_.base import Tokenizer, output_kind
 from ..engine.config import resolve_device
 from ..engine.progress import progress
 from ..lm.decoder import Reader, Remember, make_reader
@@ -79,7 +79,7 @@ def show(folder: Path, prompt: str, sampling: Sampling, out: Path | None, device
     speech has no ``out`` or one on text has one.
     """
     run = load_run(folder, resolve_device(device))
-    if makes_of(run.tokenizer) == "audio":
+    if output_kind(run.tokenizer) == "audio":
         if out is None:
             raise ValueError(f"{folder} is a run on speech, which is written to a file; give -o out.wav")
         write_speech(run, prompt, out, sampling, **memory)

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import torch
 
 from ...artifacts import CONFIG, FRONT_END, WEIGHTS, atomic_write, missing_file, read_config
-from ...data.base import Split
+from ...data.base import Split, take_evenly
 from ...folders import loading
 from ...memory.policy import Guard
 from ...memory.scorer import ScorerModel, load_scorer
 from ...models.memory_transformer import TransformerConfig
 from ...registry import build
 from ...schema import PathText
-from ...tokenizers_.base import Tokenizer, load_tokenizer, measure_of, reads_of, save_tokenizer
+from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer, save_tokenizer, unit_of_size
 from ..engine.config import load, resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
@@ -31,7 +31,7 @@ from ..engine.run_config import RunConfig
 from ..engine.run_dir import claim, identity, is_trained
 from ..engine.task import Task, TrainConfig
 from ..engine.trainer import seed_all, train
-from ..lm.corpus import Passage, TrainingLoader, passages, require, spread, sweep
+from ..lm.corpus import Passage, TrainingLoader, passages, require, sweep
 from ..lm.language_model import (
     LanguageModel,
     LanguageModelTask,
@@ -187,7 +187,7 @@ def fit_front_end(config: Config) -> Tokenizer:
     given = documents(config.data, "train", config.out)
     # Not every front-end looks at them: data that is not there is told before a front-end is kept.
     first = list(islice(given, 1))
-    tokenizer = front_end.fit(document.content(reads_of(front_end)) for document in chain(first, given))
+    tokenizer = front_end.fit(document.content(input_kind(front_end)) for document in chain(first, given))
     save_tokenizer(tokenizer, config.front_end, folder)
     return tokenizer
 
@@ -196,7 +196,7 @@ def read_split(
     config: Config, tokenizer: Tokenizer, split: Split, *, limit: int | None = None, count: int | None = None
 ) -> list[Passage]:
     """The passages of a split: of the first ``limit`` tokens, ``count`` of them taken evenly."""
-    return spread(passages(documents(config.data, split, config.out), tokenizer, config.passage, limit), count)
+    return take_evenly(passages(documents(config.data, split, config.out), tokenizer, config.passage, limit), count)
 
 
 def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) -> Any:
@@ -249,7 +249,7 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
 
     def figures() -> dict[str, float]:
         """Dev figures of the first strategy at the largest budget."""
-        measure = measure_of(tokenizer)
+        measure = unit_of_size(tokenizer)
         return _figures(config, task.module, choices[0], max(config.budgets), dev, scores, measure)
 
     _train(config, config.train, task, corpus, folder, "language model", figures, "nll")
@@ -266,7 +266,7 @@ def evaluate(run: Run, split: Split = "dev") -> dict[str, Any]:
     memories = {}
     for strategy in strategies(config.strategies):
         for budget in config.budgets:
-            figures = _figures(config, model, strategy, budget, items, scores, measure_of(tokenizer))
+            figures = _figures(config, model, strategy, budget, items, scores, unit_of_size(tokenizer))
             memories[f"{strategy.name}@{budget}"] = figures
     return {"split": split, "scorer": scorer_report(config, scorer, items), "memories": memories}
 

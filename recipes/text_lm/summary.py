@@ -8,7 +8,7 @@ from typing import Any
 
 from ...memory.scorer import SIGNALS, policy_of
 from ...registry import build, load
-from ...tokenizers_.base import makes_of, reads_of
+from ...tokenizers_.base import input_kind, output_kind
 from .recipe import Config
 
 
@@ -30,11 +30,11 @@ def format_summary(config: Config, figures: dict[str, Any]) -> str:
         )
     out = Path(config.out)
     lines.append(f"saved in {out}/")
-    if reads_of(front_end) != "units":
+    if input_kind(front_end) != "units":
         lines += ["now try", f"  vqmem score FILE --model {out}"]
-    if makes_of(front_end) == "audio" and memories:
+    if output_kind(front_end) == "audio" and memories:
         lines.append(f"  vqmem generate {out} --prompt FILE -o out.wav")
-    if reads_of(front_end) != "text":
+    if input_kind(front_end) != "text":
         return "\n".join(lines)
     if not memories and isinstance(config.front_end, dict) and config.front_end["name"] == "pretrained":
         kind = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]

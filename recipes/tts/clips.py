@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...data._reading import Skipping, UnreadableError
-from ...data.base import Document, Split
+from ...data.base import Document, Split, take_evenly
 from ...models.speech.pitch import track
-from ...models.speech.unit_speaker import Sentence, Sentences, Spoken, UnitSpeaker
-from ...models.speech.unit_vocoder import FRAME, HOP, RATE, REACH, Crop, beside
+from ...models.speech.unit_speaker import SentenceBatch, SpokenSentence, UnitRuns, UnitSpeaker
+from ...models.speech.unit_vocoder import FRAME, HOP, RATE, REACH, VocoderBatch, letter_windows
 from ...tokenizers_.hubert_units import UnitTokenizer
 from ..engine.data_record import documents
 from ..engine.progress import progress
-from ..lm.corpus import epoch_order, spread
+from ..lm.corpus import epoch_order
 from .alignment import Aligner, Pair
 from .text import alphabet, plain, spell
 
@@ -34,7 +34,8 @@ PAIRS = 1 << 28
 class Clip(NamedTuple):
     """A recording at 16 kHz, as long as its units say; ``text`` is empty where it is not known.
 
-    ``beside`` are the letters of each unit, as `unit_vocoder.beside` numbers them; 0 where nothing is known of them.
+    ``letter_windows`` are the letters of each unit, as `unit_vocoder.letter_windows` numbers them; 0 where nothing is
+    known of them.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Clip(NamedTuple):
     units: Int[Tensor, " frames"]
     hz: Float[Tensor, " columns"]
     voiced: Bool[Tensor, " columns"]
-    beside: Int[Tensor, "frames window"]
+    letter_windows: Int[Tensor, "frames window"]
 
     @property
     def runs(self) -> tuple[Int[Tensor, " runs"], Int[Tensor, " runs"]]:
@@ -68,7 +69,7 @@ def read_clips(
     """
     given, total = documents(data, split, out), None
     if seconds is None:  # else what lies behind them should not even be listed: the source may be streamed
-        given = spread(list(given), count)
+        given = take_evenly(list(given), count)
         total = len(given)
     clips, skipping, left = [], Skipping(), float("inf") if seconds is None else seconds
     for document in progress(given, total, f"recordings of {split}"):
@@ -77,7 +78,7 @@ def read_clips(
             left -= len(clips[-1].waveform) / RATE
         if left <= 0:
             break
-    skipping.tell()
+    skipping.report()
     if not clips:
         raise ValueError(f"the split {split} of {data!r} has no recordings; give data that has some")
     return clips
@@ -105,7 +106,7 @@ def align(clips: Sequence[Clip], units: int) -> tuple[str, Aligner]:
     return letters, Aligner.fit([_pair(clip, letters) for clip in told], len(letters), units)
 
 
-def aligned(clips: Sequence[Clip], letters: str, aligner: Aligner) -> tuple[list[Clip], list[Sentence]]:
+def aligned(clips: Sequence[Clip], letters: str, aligner: Aligner) -> tuple[list[Clip], list[SpokenSentence]]:
     """The clips with the letters of their units, and their texts as letters with the units of each.
 
     Clips without a text stay as they are and give no sentence.
@@ -114,10 +115,10 @@ def aligned(clips: Sequence[Clip], letters: str, aligner: Aligner) -> tuple[list
     pairs = [_pair(clips[number], letters) for number in told]
     known, read = list(clips), []
     for number, of, owners in zip(told, pairs, aligner.owners(pairs), strict=True):
-        spoken = Spoken(*known[number].runs, owners)
+        spoken = UnitRuns(*known[number].runs, owners)
         frames = owners.repeat_interleave(spoken.frames)
-        known[number] = known[number]._replace(beside=beside(of.letters, frames, len(letters)))
-        read.append(Sentence(of.letters, spoken))
+        known[number] = known[number]._replace(letter_windows=letter_windows(of.letters, frames, len(letters)))
+        read.append(SpokenSentence(of.letters, spoken))
     return known, read
 
 
@@ -136,13 +137,13 @@ class Crops:
         self.places = [max(1, len(clip.units) - frames + 1) for clip in clips]
         self.ends = list(accumulate(self.places))
 
-    def next(self) -> Crop:
+    def next(self) -> VocoderBatch:
         """The next batch."""
         draw = random.Random(f"{self.seed}:{self.rank}:{self.drawn}")
         self.drawn += 1
         chosen = draw.choices(range(len(self.clips)), cum_weights=self.ends, k=self.rows)
         rows = [self._cut(self.clips[clip], draw.randrange(self.places[clip])) for clip in chosen]
-        return Crop(*(torch.stack(column) for column in zip(*rows, strict=True)))
+        return VocoderBatch(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
     def _cut(self, clip: Clip, start: int) -> tuple[Tensor, ...]:
         def part(x: Tensor, size: int) -> Tensor:
@@ -152,7 +153,13 @@ class Crops:
         units = clip.units[start : start + self.frames]
         units = torch.cat([units, units[-1:].expand(self.frames - len(units))])
         two = FRAME // HOP
-        return units, part(clip.beside, 1), part(clip.waveform, FRAME), part(clip.hz, two), part(clip.voiced, two)
+        return (
+            units,
+            part(clip.letter_windows, 1),
+            part(clip.waveform, FRAME),
+            part(clip.hz, two),
+            part(clip.voiced, two),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were drawn."""
@@ -170,13 +177,13 @@ class Readings:
     """
 
     def __init__(
-        self, model: UnitSpeaker, items: Sequence[Sentence], rows: int, seed: int, rank: int = 0, world: int = 1
+        self, model: UnitSpeaker, items: Sequence[SpokenSentence], rows: int, seed: int, rank: int = 0, world: int = 1
     ) -> None:
         ranked = sorted(range(len(items)), key=lambda i: len(items[i].letters) + len(items[i].spoken.units))
         self.groups = [ranked[first : first + rows] for first in range(0, len(ranked), rows)]
         self.model, self.items, self.seed, self.rank, self.world, self.drawn = model, items, seed, rank, world, 0
 
-    def next(self) -> Sentences:
+    def next(self) -> SentenceBatch:
         """The next batch."""
         epoch, index = divmod(self.drawn * self.world + self.rank, len(self.groups))
         self.drawn += 1
@@ -192,7 +199,7 @@ class Readings:
         self.drawn = state["drawn"]
 
 
-def batches(model: UnitSpeaker, items: Sequence[Sentence], rows: int) -> Iterator[Sentences]:
+def batches(model: UnitSpeaker, items: Sequence[SpokenSentence], rows: int) -> Iterator[SentenceBatch]:
     """Every sentence once."""
     for first in range(0, len(items), rows):
         yield model.batch(items[first : first + rows])

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...models.speech.details import Details
-from ...models.speech.unit_speaker import Sentence, UnitSpeaker
+from ...models.speech.mel_rvq import MelRVQ
+from ...models.speech.unit_speaker import SpokenSentence, UnitSpeaker
 from ...models.speech.unit_vocoder import UnitVocoder, Wave, log_mel
 from .clips import Clip, batches
 from .voice import Voice
@@ -21,14 +21,14 @@ ROWS = 8
 """Sentences evaluated side by side."""
 
 
-def evaluate(voice: Voice, clips: Sequence[Clip], held_out: Sequence[Sentence]) -> dict[str, Any]:
+def evaluate(voice: Voice, clips: Sequence[Clip], held_out: Sequence[SpokenSentence]) -> dict[str, Any]:
     """The figures of both models."""
-    copies = vocoder_figures(voice.vocoder, clips, voice.details)
+    copies = vocoder_figures(voice.vocoder, clips, voice.rvq)
     return {"vocoder": copies, "speaker": speaker_figures(voice.speaker, held_out)}
 
 
 @torch.no_grad()
-def speaker_figures(model: UnitSpeaker, held_out: Sequence[Sentence]) -> dict[str, float]:
+def speaker_figures(model: UnitSpeaker, held_out: Sequence[SpokenSentence]) -> dict[str, float]:
     """Of units foretold from those before them and the text; empty where no held-out recording has a text.
 
     ``perplexity`` and ``accuracy`` of steps (a unit, or that a letter is done), ``duration_error`` in frames of 20 ms,
@@ -53,43 +53,45 @@ def speaker_figures(model: UnitSpeaker, held_out: Sequence[Sentence]) -> dict[st
 
 
 @torch.no_grad()
-def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip], details: Details | None = None) -> dict[str, float]:
+def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip], rvq: MelRVQ | None = None) -> dict[str, float]:
     """Mean absolute differences of log mel magnitudes (nats) between recordings and their copies from units.
 
-    ``harmonic_mel_error`` and ``griffin_lim_mel_error`` by the two ways of making sound, from units alone;
-    ``told_mel_error``, where letters are told too; ``detailed_mel_error``, from units and details by Griffin-Lim;
-    ``mean_mel_error`` where every column is the mean of the recording's: what a vocoder that heard no unit could reach.
+    ``harmonic_mel_error`` and ``griffin_lim_mel_error``: the two kinds of synthesis from units alone.
+    ``mel_error_with_text``: harmonic synthesis from units and letters. ``rvq_mel_error``: Griffin-Lim from units and
+    the codes of the residual. ``mean_mel_error``: every column is the mean of the recording, as without any unit.
     """
     sums: defaultdict[str, float] = defaultdict(float)
     columns = 0
     device = model.device
     for clip in clips:
-        units, around = clip.units.to(device), clip.beside.to(device)
+        units, around = clip.units.to(device), clip.letter_windows.to(device)
         made = {
-            "harmonic": copy(model, units, wave="harmonic"),
-            "griffin_lim": copy(model, units, wave="griffin_lim"),
-            "told": copy(model, units, around, wave="harmonic"),
+            "harmonic_mel_error": copy(model, units, wave="harmonic"),
+            "griffin_lim_mel_error": copy(model, units, wave="griffin_lim"),
+            "mel_error_with_text": copy(model, units, around, wave="harmonic"),
         }
-        if details is not None:
-            made["detailed"] = detailed(model, details, clip)
+        if rvq is not None:
+            made["rvq_mel_error"] = rvq_copy(model, rvq, clip)
         target = log_mel(clip.waveform[None] / model.size.scale)
         mels = {name: log_mel(x[None] / model.size.scale) for name, x in made.items()}
-        mels["mean"] = target.mean(1, keepdim=True)
+        mels["mean_mel_error"] = target.mean(1, keepdim=True)
         for name, mel in mels.items():
             sums[name] += float((mel - target).abs().mean(2).sum())
         columns += target.shape[1]
-    return {f"{name}_mel_error": total / columns for name, total in sums.items()}
+    return {name: total / columns for name, total in sums.items()}
 
 
-def lacking(model: UnitVocoder, clip: Clip) -> Float[Tensor, "columns band"]:
+def mel_residual(model: UnitVocoder, clip: Clip) -> Float[Tensor, "columns band"]:
     """What the log mel spectrogram of a recording has beyond that of its units."""
-    return model.lacking(clip.units[None].to(model.device), clip.waveform[None].to(model.device))[0]
+    return model.mel_residual(clip.units[None].to(model.device), clip.waveform[None].to(model.device))[0]
 
 
-def detailed(model: UnitVocoder, details: Details, clip: Clip, books: int | None = None) -> Float[Tensor, " samples"]:
-    """A copy of a recording from its units and the codes of their details: all of them, or the first ``books``."""
-    told = details.decode(details.encode(lacking(model, clip))[:, :books])
-    return model.speak(clip.units[None].to(model.device), details=told[None])[0].cpu()
+def rvq_copy(
+    model: UnitVocoder, rvq: MelRVQ, clip: Clip, num_quantizers: int | None = None
+) -> Float[Tensor, " samples"]:
+    """A copy of a recording from its units and the RVQ codes of its residual: all, or the first ``num_quantizers``."""
+    residual = rvq.decode(rvq.encode(mel_residual(model, clip))[:, :num_quantizers])
+    return model.speak(clip.units[None].to(model.device), mel_residual=residual[None])[0].cpu()
 
 
 def copy(

@@ -13,9 +13,9 @@ from torch import nn
 
 from ...artifacts import CONFIG, FRONT_END, atomic_write
 from ...models.loss import Loss
-from ...models.speech.details import Details, DetailsConfig, rows
+from ...models.speech.mel_rvq import MelRVQ, MelRVQConfig, by_unit
 from ...models.speech.spectral import bandwidth
-from ...models.speech.unit_speaker import Sentence, SpeakerConfig, UnitSpeaker
+from ...models.speech.unit_speaker import SpeakerConfig, SpokenSentence, UnitSpeaker
 from ...models.speech.unit_vocoder import UnitVocoder, VocoderConfig
 from ...registry import build
 from ...schema import PathText
@@ -31,15 +31,15 @@ from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
 from ..lm.corpus import require
 from .clips import Clip, Crops, Readings, align, aligned, read_clips
-from .evaluate import evaluate, lacking, speaker_figures, vocoder_figures
+from .evaluate import evaluate, mel_residual, speaker_figures, vocoder_figures
 from .reading import read_aloud
 from .report import write_report
 from .voice import Voice, load_part, part_of
 
 BESIDE = ("out", "device", "dtype", "eval_clips", "samples", "language")
 """Keys that say where a run is made and what is shown of it, not what it is."""
-DETAILED = 16_000
-"""Units, about, that codebooks of details are found on: those of recordings drawn from the training split."""
+RVQ_UNITS = 16_000
+"""Approximate number of units that fit the codebooks of the RVQ, from random recordings of the training split."""
 RUN_IS = "a voice: `vqmem speak TEXT -o out.wav --run {folder}` uses it"
 """What a run is, and which command uses it."""
 
@@ -72,7 +72,7 @@ class Config(RunConfig):
     vocoder_train: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=1500, weight_decay=0.01, eval_every=500)
     )
-    details: DetailsConfig = field(default_factory=DetailsConfig)
+    rvq: MelRVQConfig = field(default_factory=MelRVQConfig)
     rows: int = 16
     """Sentences of a training step of the speaker, in each process."""
     speaker: SpeakerConfig = field(default_factory=SpeakerConfig)
@@ -84,7 +84,7 @@ class Config(RunConfig):
         """Raise `ValueError` for sizes that cannot be, and for what the front-end refuses."""
         super().__post_init__()
         front_end = build("front-ends", self.units)
-        if getattr(front_end, "reads", "text") != "audio" or front_end.deduplicate:
+        if getattr(front_end, "input_kind", "text") != "audio" or front_end.deduplicate:
             raise ValueError(f"units = {self.units!r} must be of hubert_units, a unit a frame: without deduplicate")
         read_aloud("", self.language)
         self.require_at_least(1, "rows", "vocoder_rows", "crop", "eval_clips")
@@ -123,14 +123,14 @@ def run(config: Config) -> dict[str, Any]:
         (clips, read), (dev, held_out) = (aligned(of, letters, aligner) for of in (clips, dev))
         vocoder = fit_vocoder(config, tokenizer, letters, clips, dev)
         with main_process_first():
-            details = fit_details(config, vocoder, clips)
+            rvq = fit_rvq(config, vocoder, clips)
         speaker = fit_speaker(config, tokenizer, letters, read, held_out)
-        voice = Voice(tokenizer, speaker, vocoder, details, config.language)
+        voice = Voice(tokenizer, speaker, vocoder, rvq, config.language)
         return _evaluated(config, voice, dev, held_out)
 
 
 @on_main_process
-def _evaluated(config: Config, voice: Voice, dev: Sequence[Clip], held_out: Sequence[Sentence]) -> dict[str, Any]:
+def _evaluated(config: Config, voice: Voice, dev: Sequence[Clip], held_out: Sequence[SpokenSentence]) -> dict[str, Any]:
     figures = {"split": "dev", "clips": len(dev), **evaluate(voice, dev, held_out)}
     out = Path(config.out)
     atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
@@ -155,7 +155,7 @@ def fit_vocoder(
 ) -> UnitVocoder:
     """The vocoder, trained and saved in ``vocoder/`` (or loaded, where that has been done)."""
     folder, device = Path(config.out) / "vocoder", resolve_device(config.device)
-    if is_trained(folder, config.vocoder_train.steps, needed_by=Path(config.out) / part_of(Details)):
+    if is_trained(folder, config.vocoder_train.steps, needed_by=Path(config.out) / part_of(MelRVQ)):
         return load_part(folder, UnitVocoder, device)
     heard = torch.cat([clip.hz[clip.voiced] for clip in clips])
     if not len(heard):
@@ -164,46 +164,46 @@ def fit_vocoder(
     seed_all(config.seed)
     hz = float(heard.log().mean().exp())
     model = UnitVocoder(config.vocoder, tokenizer.vocab_size, len(letters), size, hz)
-    model.begin_with(tokenizer.centroids)
+    model.init_embeddings(tokenizer.centroids)
     model = model.to(device)
     loader = Crops(clips, config.vocoder_rows, config.crop, config.seed, ranks()[0])
     # Spectra want full precision.
     settings = replace(config.vocoder_train, seed=config.seed, device=config.device, dtype="float32")
-    return _fitted(config, model, loader, settings, lambda: vocoder_figures(model, dev), "told_mel_error")
+    return _fitted(config, model, loader, settings, lambda: vocoder_figures(model, dev), "mel_error_with_text")
 
 
-def fit_details(config: Config, vocoder: UnitVocoder, clips: Sequence[Clip]) -> Details | None:
-    """The codebooks of what the vocoder's spectra lack, saved in ``details/`` (or loaded); None for no books."""
-    folder = Path(config.out) / part_of(Details)
-    if not config.details.books:
+def fit_rvq(config: Config, vocoder: UnitVocoder, clips: Sequence[Clip]) -> MelRVQ | None:
+    """The codebooks of the vocoder's mel residuals, saved in ``rvq/`` (or loaded); None without quantizers."""
+    folder = Path(config.out) / part_of(MelRVQ)
+    if not config.rvq.num_quantizers:
         return None
     if not (folder / CONFIG).is_file():
         seed_all(config.seed)
         start: list[torch.Tensor] = []
         for number in torch.randperm(len(clips)).tolist():
-            start.append(rows(lacking(vocoder, clips[number])).cpu())
-            if sum(map(len, start)) >= DETAILED:
+            start.append(by_unit(mel_residual(vocoder, clips[number])).cpu())
+            if sum(map(len, start)) >= RVQ_UNITS:
                 break
-        details = Details(config.details, torch.cat(start))
-        save_model(folder, details.kind, details.fields(), details)
-    return load_part(folder, Details, resolve_device(config.device))
+        rvq = MelRVQ(config.rvq, torch.cat(start))
+        save_model(folder, rvq.kind, rvq.fields(), rvq)
+    return load_part(folder, MelRVQ, resolve_device(config.device))
 
 
 def fit_speaker(
     config: Config,
     tokenizer: UnitTokenizer,
     letters: str,
-    read: Sequence[Sentence],
-    held_out: Sequence[Sentence],
+    read: Sequence[SpokenSentence],
+    held_out: Sequence[SpokenSentence],
 ) -> UnitSpeaker:
     """The speaker, trained and saved in ``speaker/`` (or loaded, where that has been done)."""
     folder, device = Path(config.out) / "speaker", resolve_device(config.device)
     if is_trained(folder, config.speaker_train.steps):
         return load_part(folder, UnitSpeaker, device)
     seed_all(config.seed)
-    taught = max(len(sentence.letters) - 2 for sentence in read)  # without the edges
-    model = UnitSpeaker(config.speaker, letters, tokenizer.vocab_size, taught)
-    model.begin_with(tokenizer.centroids)
+    max_train_letters = max(len(sentence.letters) - 2 for sentence in read)  # without the edges
+    model = UnitSpeaker(config.speaker, letters, tokenizer.vocab_size, max_train_letters)
+    model.init_embeddings(tokenizer.centroids)
     model = model.to(device)
     loader = Readings(model, read, config.rows, config.seed, *ranks())
     settings = replace(config.speaker_train, seed=config.seed, device=config.device, dtype=config.dtype)

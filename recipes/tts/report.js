@@ -10,8 +10,8 @@
     [speaker.duration_error, "frames of 20 ms by which durations are wrong, on average"],
     [vocoder.harmonic_mel_error, "log mel error of copies from units, pulses and noise through learnt filters (nats)"],
     [vocoder.griffin_lim_mel_error, "the same by Griffin-Lim"],
-    [vocoder.told_mel_error, "the same by filters, where the vocoder is told the letters too, as it is for text"],
-    [vocoder.detailed_mel_error, "the same by Griffin-Lim from units and details"],
+    [vocoder.mel_error_with_text, "the same by filters, from units and letters, as for text"],
+    [vocoder.rvq_mel_error, "the same by Griffin-Lim from units and RVQ codes"],
     [vocoder.mean_mel_error, "the same where nothing is known but each recording's mean spectrum"],
   ];
   at("figures").append(element("tbody", {}, rows.filter(([value]) => value !== undefined).map(([value, meaning]) =>

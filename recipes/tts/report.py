@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...artifacts import atomic_write
+from ...data.base import take_evenly
 from ...models.speech.unit_vocoder import RATE, griffin_lim, log_mel
-from ..lm.corpus import spread
 from ..reporting.page import HERE as PAGES
 from ..reporting.page import render, to_bytes
 from ..reporting.sound import mel, picture, sound
 from .clips import Clip
-from .evaluate import copy, detailed
+from .evaluate import copy, rvq_copy
 from .speak import Manner, pieces, speak
 from .text import plain
 from .voice import Voice
@@ -29,7 +29,7 @@ def write_report(
     path: Path, voice: Voice, figures: Mapping[str, Any], clips: Sequence[Clip], samples: int, config: Mapping[str, Any]
 ) -> None:
     """Write one self-contained HTML file: ``figures``, and ``samples`` of the ``clips`` with players."""
-    shown = spread([clip for clip in clips if plain(clip.text)], samples) if samples else []
+    shown = take_evenly([clip for clip in clips if plain(clip.text)], samples) if samples else []
     data = {
         "figures": figures,
         "units": voice.tokenizer.vocab_size,
@@ -51,15 +51,16 @@ def write_report(
 
 def versions(voice: Voice, clip: Clip) -> dict[str, Float[Tensor, " _"]]:
     """A recording, copies from ever less of it, and its text spoken, where any of it can be."""
-    model, details = voice.vocoder, voice.details
-    units, around = clip.units.to(model.device), clip.beside.to(model.device)
-    scale, books = model.size.scale, details.config.books if details else 0
+    model, rvq = voice.vocoder, voice.rvq
+    units, around = clip.units.to(model.device), clip.letter_windows.to(model.device)
+    scale = model.size.scale
+    num_quantizers = rvq.config.num_quantizers if rvq else 0
     exact = griffin_lim(log_mel(clip.waveform[None] / scale), model.config.iterations)[0] * scale
-    shown = dict.fromkeys(number for number in (books, books // 2) if number)
+    shown = dict.fromkeys(number for number in (num_quantizers, num_quantizers // 2) if number)
     return {
         "recording": clip.waveform,
         "its mel spectrogram": exact,
-        **{f"its units and {number} details": detailed(model, details, clip, number) for number in shown if details},
+        **{f"its units and {number} RVQ codes": rvq_copy(model, rvq, clip, number) for number in shown if rvq},
         "its units": copy(model, units),
         "its units and letters": copy(model, units, around),
         **({"its text": torch.cat(list(speak(voice, clip.text, Manner())))} if pieces(voice, clip.text) else {}),

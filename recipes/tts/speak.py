@@ -16,7 +16,7 @@ from torch import Tensor
 from ...artifacts import atomic_file, is_stream
 from ...console import one_line
 from ...data.spoken_text import cut
-from ...models.speech.unit_vocoder import RATE, beside
+from ...models.speech.unit_vocoder import RATE, letter_windows
 from ...registry import UnknownNameError
 from ..engine.config import resolve_device
 from ..engine.progress import Bar
@@ -65,7 +65,7 @@ def speak(voice: Voice, text: str, manner: Manner) -> Iterator[Float[Tensor, " _
 
 def pieces(voice: Voice, text: str) -> list[Int[Tensor, " letters"]]:
     """The letters of a text, read aloud, in pieces that can be spoken: those without a letter or digit are not."""
-    most = min(PIECE, voice.speaker.taught or PIECE)
+    most = min(PIECE, voice.speaker.max_train_letters or PIECE)
     spelt = [spell(piece, voice.speaker.alphabet)[0] for piece in cut(read_aloud(text, voice.language), most)]
     return [letters for letters in spelt if any(voice.speaker.alphabet[i].isalnum() for i in letters.tolist())]
 
@@ -76,7 +76,7 @@ def _spoken(voice: Voice, said: list[Tensor], manner: Manner) -> Iterator[Float[
         group = [letters.to(device) for letters in said[first : first + ROWS]]
         for letters, spoken in zip(group, voice.speaker.speak(group, manner.temperature, generator), strict=True):
             units, owners = (x.repeat_interleave(spoken.frames) for x in (spoken.units, spoken.owners))
-            around = beside(letters, owners, len(voice.speaker.alphabet))
+            around = letter_windows(letters, owners, len(voice.speaker.alphabet))
             yield voice.vocoder.speak(units[None], around[None])[0].cpu()
 
 

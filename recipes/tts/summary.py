@@ -16,8 +16,8 @@ def format_summary(config: Config, figures: dict[str, Any]) -> str:
         f"  copies from units: log mel error {vocoder['harmonic_mel_error']:.3f}, by Griffin-Lim "
         f"{vocoder['griffin_lim_mel_error']:.3f} (the mean spectrum: {vocoder['mean_mel_error']:.3f})",
     ]
-    if "detailed_mel_error" in vocoder:
-        lines.append(f"  copies from units and details: log mel error {vocoder['detailed_mel_error']:.3f}")
+    if "rvq_mel_error" in vocoder:
+        lines.append(f"  copies from units and RVQ codes: log mel error {vocoder['rvq_mel_error']:.3f}")
     if speaker:
         lines.append(
             f"  text to units: perplexity {speaker['perplexity']:.2f}, {100 * speaker['accuracy']:.0f} % of steps "

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import yaml
 
 from ...artifacts import load_model
 from ...folders import loading
-from ...models.speech.details import Details
+from ...models.speech.mel_rvq import MelRVQ
 from ...models.speech.unit_speaker import UnitSpeaker
 from ...models.speech.unit_vocoder import UnitVocoder
 from ...tokenizers_.hubert_units import UnitTokenizer
@@ -18,7 +18,7 @@ from ..speech.units import load_units
 
 
 class Voice(NamedTuple):
-    """What makes units, what says them, what makes sound of them, and what copies of recordings are told besides.
+    """The tokenizer of units, the speaker, the vocoder, and the residual quantiser for copies of recordings.
 
     ``language`` is that in which numbers and abbreviations are read (see `read_aloud`).
     """
@@ -26,16 +26,23 @@ class Voice(NamedTuple):
     tokenizer: UnitTokenizer
     speaker: UnitSpeaker
     vocoder: UnitVocoder
-    details: Details | None = None
+    rvq: MelRVQ | None = None
     language: str = "en"
 
 
 def load_voice(run: Path, device: torch.device | str = "cpu") -> Voice:
     """The models of a finished run, in eval mode. Raises `ValueError` where one is missing or damaged."""
-    kinds = [UnitSpeaker, UnitVocoder, *([Details] if (run / part_of(Details)).is_dir() else [])]
     with loading(run, "voice", "tts"):
-        parts = [load_part(run / part_of(kind), kind, device) for kind in kinds]
-        return Voice(load_units(run), *parts)._replace(language=_language(run))
+        speaker, vocoder = (load_part(run / part_of(kind), kind, device) for kind in (UnitSpeaker, UnitVocoder))
+        return Voice(load_units(run), speaker, vocoder, _load_rvq(run, device), _language(run))
+
+
+def _load_rvq(run: Path, device: torch.device | str) -> MelRVQ | None:
+    """The residual quantiser of a run; None if it has none. Runs of version 0.1 call its folder ``details``."""
+    if (folder := run / "details").is_dir():
+        return cast(MelRVQ, load_model(folder, MelRVQ.from_fields, kind="unit_details", device=device))
+    folder = run / part_of(MelRVQ)
+    return load_part(folder, MelRVQ, device) if folder.is_dir() else None
 
 
 def _language(run: Path) -> str:

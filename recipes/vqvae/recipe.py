@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...artifacts import atomic_write, load_model
 from ...data._reading import Skipping
-from ...data.base import Split
+from ...data.base import Split, take_evenly
 from ...models.loss import Loss
 from ...models.speech.spectral import bandwidth
 from ...models.speech.vqvae import VQVAE, VQVAEConfig
@@ -29,7 +29,6 @@ from ..engine.run_config import RunConfig
 from ..engine.run_dir import claim, identity, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
-from ..lm.corpus import spread
 from .report import Sample, write_report
 
 BESIDE = ("out", "device", "dtype", "eval_clips", "eval_seconds", "samples")
@@ -86,7 +85,7 @@ def _evaluated(config: Config, model: VQVAE, clips: Sequence[tuple[str, Float[Te
     out, heard = Path(config.out), [clip for _, clip in clips]
     figures: dict[str, Any] = {"split": "dev", "clips": len(clips), "levels": _by_level(_report(model, heard))}
     atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
-    shown = [Sample(name, clip) for name, clip in spread(clips, config.samples)] if config.samples else []
+    shown = [Sample(name, clip) for name, clip in take_evenly(clips, config.samples)] if config.samples else []
     write_report(out / "report.html", model, figures, heard, shown, as_dict(config))
     return figures
 
@@ -184,20 +183,20 @@ def read(config: Config, split: Split, seconds: float) -> Iterator[Float[Tensor,
             yield clip
         if left <= 0:
             break
-    skipping.tell()
+    skipping.report()
     if not found:
         raise ValueError(f"the split {split} of {config.data!r} has no recordings; give data that has some")
 
 
 def held_out(config: Config, split: Split) -> list[tuple[str, Float[Tensor, " _"]]]:
     """Named starts of recordings to evaluate on, taken evenly. Raises as `read` does."""
-    chosen = spread(list(documents(config.data, split, config.out)), config.eval_clips)
+    chosen = take_evenly(list(documents(config.data, split, config.out)), config.eval_clips)
     skipping, clips = Skipping(), []
     for document in chosen:
         with skipping:
             parts = document.content("audio").stream(config.eval_seconds, config.model.rate)
             clips.append((document.name, next(parts)))
-    skipping.tell()
+    skipping.report()
     if not clips:
         raise ValueError(f"the split {split} of {config.data!r} has no recordings; give data that has some")
     return clips

@@ -20,13 +20,13 @@ from vqmem.data.base import Document
 from vqmem.models.speech.spectral import Bandwidth
 from vqmem.models.speech.vqvae import VQVAE, VQVAEConfig
 from vqmem.registry import build, load, names
-from vqmem.tokenizers_.base import Stream, load_tokenizer, makes_of, measure_of, reads_of, save_tokenizer
+from vqmem.tokenizers_.base import Stream, input_kind, load_tokenizer, output_kind, save_tokenizer, unit_of_size
 
 CORPUS = [
     "the quick brown fox jumps over the lazy dog\n" * 5,
     "à la carte, naïve 語学 😀😀 don't\t12 345",
 ]
-TEXT = [name for name in names("front-ends") if reads_of(load("front-ends", name)()) == "text"]
+TEXT = [name for name in names("front-ends") if input_kind(load("front-ends", name)()) == "text"]
 OTHERS = [name for name in names("front-ends") if name not in TEXT]
 LOSSLESS = ["bpe", "bytes"]  # what a pretrained tokenizer decodes to is its makers' affair
 
@@ -132,7 +132,7 @@ def small(name: str, **keys: object) -> dict:
 
 
 def contents(name: str) -> list:
-    return [document.content(reads_of(load("front-ends", name)())) for document in speech()]
+    return [document.content(input_kind(load("front-ends", name)())) for document in speech()]
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -140,15 +140,17 @@ def test_streams_of_speech_tile_time(name: str, tmp_path: Path) -> None:
     first, second = contents(name)
     tokenizer = build("front-ends", small(name)).fit(iter([first, second]))
     stream = tokenizer.encode(second)
-    assert reads_of(tokenizer) == reads_of(load("front-ends", name)())
-    assert measure_of(tokenizer) == measure_of(load("front-ends", name)()) != "byte"
-    assert makes_of(tokenizer) == makes_of(load("front-ends", name)())
+    assert input_kind(tokenizer) == input_kind(load("front-ends", name)())
+    assert unit_of_size(tokenizer) == unit_of_size(load("front-ends", name)()) != "byte"
+    assert output_kind(tokenizer) == output_kind(load("front-ends", name)())
     assert len(stream) > 0
     assert 0 <= stream.ids.min() <= stream.ids.max() < tokenizer.vocab_size
     assert stream.starts[0] == 0
     assert torch.equal(stream.starts[1:], stream.ends[:-1])
     assert (stream.sizes > 0).all()
-    assert isinstance(tokenizer.decode(stream.ids.tolist()), {"text": str, "audio": torch.Tensor}[makes_of(tokenizer)])
+    assert isinstance(
+        tokenizer.decode(stream.ids.tolist()), {"text": str, "audio": torch.Tensor}[output_kind(tokenizer)]
+    )
     again = build("front-ends", small(name)).fit(iter([first, second]))
     assert same(again.encode(second), stream)
     save_tokenizer(tokenizer, small(name), tmp_path / "saved")

@@ -94,12 +94,12 @@ class TestEveryScorer:
     def test_any_chunking_is_the_whole(self, name, cuts):
         model = make(name, trained=True)
         state = model.initial_state(3)
-        whole, last = model.score(text(), state)
+        full, last = model.score(text(), state)
         parts = []
         for part in text().tensor_split(sorted(cuts), 1):
             scores, state = model.score(part, state)
             parts.append(scores)
-        close(torch.cat(parts, 1), whole)
+        close(torch.cat(parts, 1), full)
         close(leaves(state), leaves(last))
 
     def test_rows_are_independent(self, name):
@@ -174,7 +174,7 @@ class TestEveryScorer:
 
     def test_a_longer_stream_than_is_scored_at_once(self, name, monkeypatch):
         model = make(name, trained=True)
-        whole, _ = model.score(text(), model.initial_state(3))
+        full, _ = model.score(text(), model.initial_state(3))
         for module in ("models.vq_lm", "models.scorers.lstm_lm", "models.scorers.masked_lm"):
             monkeypatch.setattr(f"vqmem.{module}.CHUNK", 8)
-        close(model.score(text(), model.initial_state(3))[0], whole)
+        close(model.score(text(), model.initial_state(3))[0], full)

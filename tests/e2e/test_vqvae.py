@@ -21,7 +21,7 @@ from vqmem.recipes.text_lm import recipe as text_lm
 from vqmem.recipes.text_lm.summary import format_summary
 from vqmem.recipes.vqvae.recipe import Config, Crops, VQVAETask, load_vqvae, run
 from vqmem.registry import build
-from vqmem.tokenizers_.base import load_tokenizer, makes_of, reads_of, save_tokenizer
+from vqmem.tokenizers_.base import input_kind, load_tokenizer, output_kind, save_tokenizer
 
 RATE = 16000
 
@@ -118,7 +118,7 @@ def test_front_end_gives_codes_with_times_and_a_waveform_back(trained: Path, rec
     spec = {"name": "vqvae_codes", "path": str(trained), "level": 1}
     front_end = build("front-ends", spec)
     tokenizer = front_end.fit([])
-    assert (reads_of(front_end), reads_of(tokenizer), makes_of(tokenizer)) == ("audio", "audio", "audio")
+    assert (input_kind(front_end), input_kind(tokenizer), output_kind(tokenizer)) == ("audio", "audio", "audio")
     audio = Audio(str(recordings / "3.wav"))
     samples = audio.read()
     stream = tokenizer.encode(audio)

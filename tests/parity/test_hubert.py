@@ -68,7 +68,7 @@ def setting(mode, first, lengths, seed=0):
     return config, model, waveforms, lengths, units, hubert.span_mask(counts, 0.8, 10, generator)
 
 
-# torchaudio's group norm counts padding, so that mode is held against it without padding.
+# torchaudio's group norm counts padding, so that mode is compared with it without padding.
 @pytest.mark.parametrize(
     ("mode", "lengths"), [("layer_norm", [SAMPLES, SAMPLES - 3100, 6000]), ("group_norm", [SAMPLES, SAMPLES])]
 )
@@ -161,15 +161,15 @@ def test_transformers_loads_the_export_and_agrees(mode, first, tmp_path):
     export(model, config, tmp_path / "there")  # again, over the old one
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
     theirs = HubertModel.from_pretrained(tmp_path / "there").eval()
-    own = hubert.encode(model.eval(), waveforms, lengths)
+    ours = hubert.encode(model.eval(), waveforms, lengths)
     for row, length in enumerate(lengths.tolist()):
         count = config.frames(length)
         with torch.no_grad():
             found = theirs(waveforms[row : row + 1, :length], output_hidden_states=True)
         # Whether the last hidden state comes before or after the last norm depends on the release.
-        for mine, other in zip(own.layers[:-1], found.hidden_states[1:-1], strict=True):
+        for mine, other in zip(ours.layers[:-1], found.hidden_states[1:-1], strict=True):
             torch.testing.assert_close(mine[row, :count], other[0], atol=2e-5, rtol=0)
-        torch.testing.assert_close(own.layers[-1][row, :count], found.last_hidden_state[0], atol=2e-5, rtol=0)
+        torch.testing.assert_close(ours.layers[-1][row, :count], found.last_hidden_state[0], atol=2e-5, rtol=0)
     reader = AutoFeatureExtractor.from_pretrained(tmp_path / "there")
     assert torch.equal(
         reader(waveforms[0].numpy(), sampling_rate=16000, return_tensors="pt").input_values[0], waveforms[0]

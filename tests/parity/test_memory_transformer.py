@@ -158,7 +158,7 @@ def test_usage_is_the_attention_received():
     torch.testing.assert_close(plain.logits, counted.logits, atol=1e-5, rtol=1e-5)
     assert counted.usage.shape == (BATCH, 8)
     assert (counted.usage > 0).all()
-    assert (counted.usage.sum(1) < 8).all()  # each of 8 queries attends to the segment too
+    assert (counted.usage.sum(1) < 8).all()  # each of 8 queries gives less than all its attention to the memory
 
 
 def test_the_score_bias_reaches_each_head():
@@ -179,7 +179,7 @@ def test_the_score_bias_reaches_each_head():
 @pytest.mark.parametrize("lengths", [[8, 8, 8], [5, 1, 18]])
 def test_the_shift_crosses_segments_but_not_documents(lengths):
     model, ids = make(dataclasses.replace(CONFIG, shift=True)), tokens()
-    unsegmented = model(ids, torch.arange(TIME).expand(BATCH, -1)).logits
+    full = model(ids, torch.arange(TIME).expand(BATCH, -1)).logits
     memory, start = Memory(1000), 0
     state, parts = memory.empty(model.empty_payload(BATCH)), []
     for length in lengths:
@@ -189,7 +189,7 @@ def test_the_shift_crosses_segments_but_not_documents(lengths):
         state = memory.write(state, output.payload, part, here, torch.zeros(*part.shape, 3), part >= 0).state
         parts.append(output.logits)
         start += length
-    torch.testing.assert_close(torch.cat(parts, 1), unsegmented, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.cat(parts, 1), full, atol=1e-5, rtol=1e-5)
 
 
 def test_frames_go_in_and_ids_come_out():

@@ -66,7 +66,7 @@ def oracle(model: VQLM, tokens: torch.Tensor, state, straight_through: bool = Fa
     scores = []
     for t in range(tokens.shape[1]):
         e = model.embed(tokens[:, t])
-        if model.config.quantiser == "fsq":  # has no codebook that moves, and trains projections of its own
+        if model.config.quantiser == "fsq":  # has no moving codebook, and trains its projections
             q = model.quantiser(e)[0]
         else:
             q = model.quantiser.look(e)[0]
@@ -135,12 +135,12 @@ def test_dropped_state_trains_the_rarity():
 def test_any_chunking_is_the_whole(cuts, rows, changes):
     model = small(**changes)
     tokens, state = batch(model, rows, 40), model.initial_state(rows)
-    whole, last = model.score(tokens, state)
+    full, last = model.score(tokens, state)
     parts = []
     for part in tokens.tensor_split(sorted(cuts), 1):
         scores, state = model.score(part, state)
         parts.append(scores)
-    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cat(parts, 1), full, rtol=0, atol=1e-5)
     torch.testing.assert_close(state, last, rtol=0, atol=1e-5)
 
 
@@ -159,10 +159,10 @@ def test_no_score_looks_ahead(place, token, changes):
 def test_a_stream_longer_than_a_chunk_is_scored_in_bounded_pieces(monkeypatch):
     model = small()
     tokens = batch(model, 2, 50)
-    whole, _ = model.score(tokens, model.initial_state(2))
+    full, _ = model.score(tokens, model.initial_state(2))
     monkeypatch.setattr("vqmem.models.vq_lm.CHUNK", 8)
     pieces, _ = model.score(tokens, model.initial_state(2))
-    torch.testing.assert_close(pieces, whole, rtol=0, atol=1e-10)
+    torch.testing.assert_close(pieces, full, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("rows", [2, FUSED_BELOW + 1])

@@ -138,13 +138,13 @@ def test_spectral_loss_and_bandwidth_against_the_definition(short_windows: tuple
 def test_summary_takes_clips_as_one_recording(short_windows: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     clips = [(torch.randn(1, n), torch.randn(1, n)) for n in (40, 71)]
-    told = spectral.summary([spectral.distance(a, b) for a, b in clips])
+    figures = spectral.summary([spectral.distance(a, b) for a, b in clips])
     convergence, logs = [], []
     for fft in short_windows:
         wanted, given = ([flat(slow_magnitudes(x[0].tolist(), fft)) for x in side] for side in zip(*clips, strict=True))
         one, other = (Tensor([value for clip in side for value in clip]) for side in (wanted, given))
         convergence.append(float((one - other).norm() / one.norm()))
         logs.append(float((one.clamp(min=spectral.FLOOR).log() - other.clamp(min=spectral.FLOOR).log()).abs().mean()))
-    assert told["convergence"] == pytest.approx(sum(convergence) / 3, rel=1e-4)
-    assert told["log_magnitude"] == pytest.approx(sum(logs) / 3, rel=1e-4)
-    assert told["stft_error"] == pytest.approx(told["convergence"] + told["log_magnitude"])
+    assert figures["convergence"] == pytest.approx(sum(convergence) / 3, rel=1e-4)
+    assert figures["log_magnitude"] == pytest.approx(sum(logs) / 3, rel=1e-4)
+    assert figures["stft_error"] == pytest.approx(figures["convergence"] + figures["log_magnitude"])

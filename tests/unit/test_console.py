@@ -44,11 +44,11 @@ def test_messages_of_errors_and_lists_are_safe(capsys, tmp_path):
         with skipping:
             if reason:
                 raise UnreadableError(reason)
-    skipping.tell()
-    out, told = capsys.readouterr()
+    skipping.report()
+    out, errors = capsys.readouterr()
     assert out == ""
-    assert not UNSAFE.search(told)
-    assert told.count("[red]x[/red]") == 3
+    assert not UNSAFE.search(errors)
+    assert errors.count("[red]x[/red]") == 3
 
 
 def test_a_bar_shows_names_as_they_are(capsys, monkeypatch):

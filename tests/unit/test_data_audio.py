@@ -1,4 +1,4 @@
-"""Recordings in any format, rate and shape become the same samples, streamed or whole, or a line that says why not."""
+"""Recordings in any format, rate and shape become the same samples, streamed or at once, or one line says why not."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def test_streaming_equals_resampling_in_one_go(rate, tmp_path):
     """Noise, so that a click at any border of blocks (65,536 frames) would show."""
     noise = np.random.default_rng(0).standard_normal(5 * rate).astype(np.float32) * 0.1
     soundfile.write(tmp_path / "noise.wav", noise, rate, subtype="FLOAT")
-    whole = soxr.resample(noise, rate, RATE)
+    full = soxr.resample(noise, rate, RATE)
     samples = read_audio(tmp_path / "noise.wav").numpy()
-    assert len(samples) == len(whole)
-    assert np.abs(samples - whole).max() < 1e-4
+    assert len(samples) == len(full)
+    assert np.abs(samples - full).max() < 1e-4
 
 
 @given(seconds=st.floats(0.01, 4.0), rate=st.sampled_from([8_000, 16_000, 22_050]))
@@ -115,7 +115,7 @@ def spoiled(folder: Path, what: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("what", "told"),
+    ("what", "match"),
     [
         ("nan", r"has a sample that is NaN or infinite at 0\.250 s"),
         ("text", r"is not audio that can be read here \(Format not recognised\); give wav"),
@@ -127,9 +127,9 @@ def spoiled(folder: Path, what: str) -> Path:
         ("zeros", r"is silent: all of its 8000 samples are 0"),
     ],
 )
-def test_what_is_wrong_is_one_line(what, told, tmp_path):
+def test_what_is_wrong_is_one_line(what, match, tmp_path):
     path = spoiled(tmp_path, what)
-    with pytest.raises(UnreadableError, match=told) as caught:
+    with pytest.raises(UnreadableError, match=match) as caught:
         read_audio(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -150,7 +150,7 @@ def test_a_long_job_goes_on_and_says_what_it_skipped(tmp_path, capsys):
     for path in (spoiled(tmp_path, "nan"), tmp_path / "good.wav", spoiled(tmp_path, "missing")):
         with skipping:
             lengths.append(len(read_audio(path)))
-    skipping.tell()
+    skipping.report()
     assert lengths == [3 * RATE]
     first, *others = capsys.readouterr().err.splitlines()
     assert first == "skipped 2 of 3:"
@@ -163,6 +163,6 @@ def test_a_job_in_which_nothing_can_be_read_fails(tmp_path):
         with skipping:
             read_audio(tmp_path / name)
     with pytest.raises(UnreadableError, match="none of the 3 can be used; see above"):
-        skipping.tell()
+        skipping.report()
     with pytest.raises(KeyError), skipping:
         raise KeyError("what is no fault of a document")

@@ -34,18 +34,18 @@ def test_pieces_concatenate_to_the_text(text: str, limit: int) -> None:
 @given(text=AWKWARD)
 @settings(max_examples=300, deadline=None)
 def test_cutting_where_a_word_starts_changes_no_token(tokenizer: bpe.BPETokenizer, text: str) -> None:
-    whole = tokenizer.encode(text).ids.tolist()
+    full = tokenizer.encode(text).ids.tolist()
     for match in _text._WORD_START.finditer(text):
         halves = [tokenizer.encode(half).ids.tolist() for half in (text[: match.start()], text[match.start() :])]
-        assert [*halves[0], *halves[1]] == whole
+        assert [*halves[0], *halves[1]] == full
 
 
 def test_a_text_of_many_pieces_equals_one_call(tokenizer: bpe.BPETokenizer, tmp_path: Path) -> None:
     text = "".join(f"word{i}, the fox's {i}\n\n  don't é " for i in range(20_000))
     tokenizer.save(tmp_path)
-    whole = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(text).ids
+    full = Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(text).ids
     assert len(text) > 5 * _text.PIECE
-    assert tokenizer.encode(text).ids.tolist() == whole
+    assert tokenizer.encode(text).ids.tolist() == full
 
 
 @pytest.mark.parametrize("text", ["x" * 3_000_000, "the quick brown fox " * 150_000], ids=["one word", "one line"])

@@ -98,7 +98,7 @@ def test_folders_and_lone_recordings(tmp_path):
 
 
 def test_what_is_wrong_with_a_folder_is_one_line(manifest, tmp_path):
-    for keys, told in (
+    for keys, match in (
         ({"path": ""}, "has no path"),
         ({"path": str(tmp_path / "manifst.tsv")}, r"did you mean '.*manifest\.tsv'"),
         ({"path": str(manifest), "where": {"path": "no*"}}, r"no recording of .* fits where = .*; there are 24"),
@@ -106,7 +106,7 @@ def test_what_is_wrong_with_a_folder_is_one_line(manifest, tmp_path):
         ({"path": str(manifest), "by": "kind"}, "2 different kind, too few for three splits"),
         ({"path": str(manifest), "splits": {"tset": {}}}, "did you mean test"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=match):
             read("audio_files", **keys)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no recording in"):
@@ -292,14 +292,14 @@ def test_pieces_hold_the_whole_text():
 
 
 def test_what_is_wrong_with_a_voice_is_one_line(tmp_path, monkeypatch):
-    for keys, told in (
+    for keys, match in (
         ({"voices": ["en-uss"]}, "unknown eSpeak voice 'en-uss'; did you mean en-US"),
         ({"voices": ["en-us+g3"]}, r"unknown variant of an eSpeak voice 'g3'; did you mean .*f3"),
         ({"speeds": [3]}, "speed 3 is out of range"),
         ({"voices": []}, "needs one voice"),
         ({"limit": -1}, "limit -1 is negative"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=match):
             read("spoken_text", cache=str(tmp_path), **keys)
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(ValueError, match=r"pip install 'vqmem\[speech\]'"):

@@ -20,7 +20,7 @@ def test_spans_stay_in_their_clip_and_leave_something_to_see(counts, prob, lengt
         assert count == 1 or not row[:count].all()
         edges = torch.cat([torch.zeros(1, dtype=torch.bool), row, torch.zeros(1, dtype=torch.bool)]).int().diff()
         runs = (edges == -1).nonzero() - (edges == 1).nonzero()
-        assert runs.min() >= min(length, max(1, count // 2))  # spans are whole; they may overlap or touch
+        assert runs.min() >= min(length, max(1, count // 2))  # spans are complete; they may overlap or touch
 
 
 def test_a_mask_depends_on_its_generator_alone():
@@ -54,7 +54,7 @@ def test_a_clip_too_short_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "match"),
     [
         ({"encoder_num_heads": 7}, "encoder_embed_dim = 768 is not a multiple of encoder_num_heads = 7"),
         ({"mask_prob": 0.0}, "mask_prob = 0.0 must be above 0"),
@@ -63,6 +63,6 @@ def test_a_clip_too_short_is_refused():
         ({"mask_length": 0}, "at least 1"),
     ],
 )
-def test_bad_settings_are_told(settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_bad_settings_are_refused(settings, match):
+    with pytest.raises(ValueError, match=match):
         HubertConfig(**settings)

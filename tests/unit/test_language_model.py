@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vqmem.data.base import Document
+from vqmem.data.base import Document, take_evenly
 from vqmem.models.memory_transformer import TransformerConfig
-from vqmem.recipes.lm.corpus import Passage, TrainingLoader, passages, spread, sweep
+from vqmem.recipes.lm.corpus import Passage, TrainingLoader, passages, sweep
 from vqmem.recipes.lm.language_model import (
     LanguageModel,
     LanguageModelTask,
@@ -158,5 +158,5 @@ def test_passages_mark_answers_and_refuse_documents_without_anything_to_predict(
 
 def test_spread_takes_from_everywhere():
     items = [passage(3, i) for i in range(10)]
-    assert [item.name for item in spread(items, 5)] == ["p0", "p2", "p4", "p6", "p8"]
-    assert len(spread(items, None)) == len(spread(items, 99)) == 10
+    assert [item.name for item in take_evenly(items, 5)] == ["p0", "p2", "p4", "p6", "p8"]
+    assert len(take_evenly(items, None)) == len(take_evenly(items, 99)) == 10

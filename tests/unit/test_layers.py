@@ -57,7 +57,7 @@ def circle(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def folders(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """The same between folders; the root's own files serve and use all others."""
+    """The same between folders; the files of the root serve and use all others."""
     parents = {(Path(one).parent.as_posix(), Path(other).parent.as_posix()) for one, other in pairs}
     return {(one, other) for one, other in parents if one != other and "." not in (one, other)}
 

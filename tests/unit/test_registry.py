@@ -62,7 +62,7 @@ def test_packages_outside_register_by_entry_point(monkeypatch, request):
 
 def test_fields_are_checked():
     assert build("policies", {"name": "random", "seed": 3}).seed == 3
-    for spec, told in [
+    for spec, message in [
         ("fiffo", "unknown policy 'fiffo'; did you mean fifo?"),
         ({"name": "random", "sed": 3}, "unknown key 'random.sed'; did you mean random.seed?"),
         ({"name": "random", "seed": "x"}, "random.seed = 'x' is not a whole number"),
@@ -70,7 +70,7 @@ def test_fields_are_checked():
     ]:
         with pytest.raises(ValueError, match=r"\A.+\Z") as caught:
             build("policies", spec)
-        assert told in str(caught.value)
+        assert message in str(caught.value)
     with pytest.raises(UnknownNameError, match=r"unknown kind 'policy'; did you mean policies\?"):
         names("policy")
 

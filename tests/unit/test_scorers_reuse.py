@@ -1,4 +1,4 @@
-"""The reuse scorer: what it knows of the past and is taught of the future, against slow loops; and that it learns."""
+"""The reuse scorer: its inputs from the past and targets from the future, against slow loops; and that it learns."""
 
 from __future__ import annotations
 

@@ -38,13 +38,13 @@ def test_is_the_statistics_of_the_tokens_so_far():
 def test_any_chunking_is_the_whole(cuts, masked):
     scores, moments = draw(), initial_moments(2)
     mask = torch.rand(2, 40, generator=torch.Generator().manual_seed(1)) < (0.6 if masked else 2)
-    whole, last = standardise(scores, moments, mask)
+    full, last = standardise(scores, moments, mask)
     parts = []
     cuts = sorted(cuts)
     for part, kept in zip(scores.tensor_split(cuts, 1), mask.tensor_split(cuts, 1), strict=True):
         z, moments = standardise(part, moments, kept)
         parts.append(z)
-    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cat(parts, 1), full, rtol=0, atol=1e-5)
     torch.testing.assert_close(moments, last)
 
 

@@ -58,7 +58,7 @@ class Doubt(Noise):
 
 @dataclass(frozen=True)
 class ByFirst:
-    """A policy that reads scores in its own way."""
+    """A policy that reads scores in another way."""
 
     requires: ClassVar = ("scores",)
 
@@ -174,9 +174,9 @@ def test_score_shows_what_the_scorer_gives(reuse_run, tmp_path, capsys):
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {tuple(row) for row in rows} == {("text", "start", "end", "rarity", "gain", "code")}
     assert main(asked) == 0
-    told = capsys.readouterr().err
-    assert "orange = high gain" in told
-    assert "surprise" not in told
+    errors = capsys.readouterr().err
+    assert "orange = high gain" in errors
+    assert "surprise" not in errors
     assert main([*asked, "--signal", "rarity", "--html", str(tmp_path / "page.html")]) == 0
     assert '"signals":{"rarity":' in (tmp_path / "page.html").read_text().replace(": ", ":").replace(", ", ",")
     assert main([*asked, "--signal", "surprise"]) == 2

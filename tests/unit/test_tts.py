@@ -11,21 +11,29 @@ import soundfile
 import torch
 from vqmem.data._audio import Audio
 from vqmem.data.base import Document
-from vqmem.models.speech.details import Details, DetailsConfig, rows
+from vqmem.models.speech.mel_rvq import MelRVQ, MelRVQConfig, by_unit
 from vqmem.models.speech.pitch import pulses, track
 from vqmem.models.speech.residual import Residuals
 from vqmem.models.speech.spectral import Bandwidth
-from vqmem.models.speech.unit_speaker import Sentence, SpeakerConfig, Spoken, UnitSpeaker, _draw, steps_of, units_of
+from vqmem.models.speech.unit_speaker import (
+    SpeakerConfig,
+    SpokenSentence,
+    UnitRuns,
+    UnitSpeaker,
+    _draw,
+    from_steps,
+    to_steps,
+)
 from vqmem.models.speech.unit_vocoder import (
     FRAME,
     HOP,
     RATE,
     REACH,
-    Crop,
     UnitVocoder,
+    VocoderBatch,
     VocoderConfig,
-    beside,
     griffin_lim,
+    letter_windows,
     log_mel,
 )
 from vqmem.recipes.speech.units import load_units
@@ -52,7 +60,7 @@ def sentence(seed):
     owners = sorted(draw.randrange(len(letters)) for _ in range(draw.randint(1, 15)))
     units = torch.tensor([(5 * i + draw.randrange(5)) % UNITS for i in range(len(owners))])
     frames = torch.tensor([draw.randint(1, 70) for _ in owners])
-    return Sentence(letters, Spoken(units, frames, torch.tensor(owners)))
+    return SpokenSentence(letters, UnitRuns(units, frames, torch.tensor(owners)))
 
 
 def speaker(**changes):
@@ -107,7 +115,7 @@ def test_a_unit_is_a_frame_of_finite_sound_and_the_same_each_time(wave, count):
     assert made.isfinite().all()
     assert made.any()
     assert torch.equal(made, model.speak(units))
-    around = beside(torch.tensor([1, 2]), torch.zeros(count, dtype=torch.long), len(LETTERS))[None]
+    around = letter_windows(torch.tensor([1, 2]), torch.zeros(count, dtype=torch.long), len(LETTERS))[None]
     assert torch.equal(made, model.speak(units, around))  # nothing is known of letters yet
     torch.nn.init.normal_(model.letters.weight)
     assert not torch.equal(made, model.speak(units, around))
@@ -159,37 +167,38 @@ def test_convolutions_of_rounded_lengths_see_zeros_beyond_the_end(length):
         torch.testing.assert_close(rounded, exact, atol=1e-6, rtol=1e-5)
 
 
-def test_details_tell_what_units_lack_and_the_first_books_tell_most():
+def test_rvq_codes_encode_the_mel_residual_and_the_first_quantizers_matter_most():
     model, units = vocoder(), torch.arange(UNITS).repeat(1, 20)
     noise = torch.randn(1, 240, generator=torch.Generator().manual_seed(0))
     waveform = pulses(100 * 2 ** noise.repeat_interleave(FRAME // HOP, 1), RATE, HOP)
-    lacking = model.lacking(units, waveform)
-    details = Details(DetailsConfig(books=4, codes=16), rows(lacking[0])).eval()
-    codes = details.encode(lacking[0])
+    residual = model.mel_residual(units, waveform)
+    rvq = MelRVQ(MelRVQConfig(num_quantizers=4, codes=16), by_unit(residual[0])).eval()
+    codes = rvq.encode(residual[0])
     assert codes.shape == (240, 4)
-    assert details.rate(3) == pytest.approx(0.6)
-    left = [(lacking[0] - details.decode(codes[:, :books])).square().mean() for books in (1, 2, 4)]
-    assert lacking.square().mean() > left[0] > left[1] > left[2]
-    again = Details.from_fields(json.loads(json.dumps(details.fields())))
-    again.load_state_dict(details.state_dict())
-    assert torch.equal(again.encode(lacking[0]), codes)
-    copies = [model.speak(units, details=told[None]) for told in (details.decode(codes), torch.zeros_like(lacking[0]))]
+    assert rvq.rate(3) == pytest.approx(0.6)
+    left = [(residual[0] - rvq.decode(codes[:, :count])).square().mean() for count in (1, 2, 4)]
+    assert residual.square().mean() > left[0] > left[1] > left[2]
+    again = MelRVQ.from_fields(json.loads(json.dumps(rvq.fields())))
+    again.load_state_dict(rvq.state_dict())
+    assert torch.equal(again.encode(residual[0]), codes)
+    spectra = (rvq.decode(codes), torch.zeros_like(residual[0]))
+    copies = [model.speak(units, mel_residual=spectrum[None]) for spectrum in spectra]
     wanted = log_mel(waveform)
     errors = [(log_mel(copy / model.size.scale) - wanted).abs().mean() for copy in copies]
     assert errors[0] < errors[1]
 
 
-def test_details_of_impossible_sizes_are_refused():
+def test_an_rvq_of_impossible_size_is_refused():
     with pytest.raises(ValueError, match="codes = 1 at least 2"):
-        DetailsConfig(codes=1)
+        MelRVQConfig(codes=1)
 
 
 def test_the_vocoder_learns_and_its_loss_has_a_gradient_for_every_weight():
     model = vocoder().train()
     units = torch.arange(UNITS).repeat_interleave(2)[None]
-    around = beside(torch.tensor([1, 2, 3]), torch.arange(24) // 8, len(LETTERS))[None]
+    around = letter_windows(torch.tensor([1, 2, 3]), torch.arange(24) // 8, len(LETTERS))[None]
     hz = torch.full((1, 48), 140.0)
-    crop = Crop(units, around, pulses(hz, RATE, HOP), hz, torch.ones(1, 48, dtype=torch.bool))
+    crop = VocoderBatch(units, around, pulses(hz, RATE, HOP), hz, torch.ones(1, 48, dtype=torch.bool))
     optimizer, losses = torch.optim.Adam(model.parameters(), 0.02), []
     for _ in range(12):
         optimizer.zero_grad()
@@ -202,7 +211,7 @@ def test_the_vocoder_learns_and_its_loss_has_a_gradient_for_every_weight():
 
 
 def test_letters_beside_a_unit_are_numbered_by_their_place():
-    around = beside(torch.tensor([0, 2, 1]), torch.tensor([0, 1, 1, 2]), 3)
+    around = letter_windows(torch.tensor([0, 2, 1]), torch.tensor([0, 1, 1, 2]), 3)
     assert around.shape == (4, 2 * REACH + 1)
     middle = [0, 0, 0, 1, 3, 2, 0, 0]  # a letter's number is one more than its id
     for row, owner in zip(around.tolist(), [0, 1, 1, 2], strict=True):
@@ -244,11 +253,11 @@ def test_alignment_of_few_units_or_few_letters_never_falls(letters, units):
 @pytest.mark.parametrize("seed", range(20))
 def test_steps_can_be_taken_back(seed):
     letters, spoken = sentence(seed)
-    steps, place = steps_of(spoken, len(letters), UNITS)
+    steps, place = to_steps(spoken, len(letters), UNITS)
     assert len(steps) == len(letters) + len(spoken.units)
     assert (place.diff() >= 0).all()
     assert int(place[-1]) == len(letters) - 1
-    units, owners = units_of(steps, UNITS)
+    units, owners = from_steps(steps, UNITS)
     assert torch.equal(units, spoken.units)
     assert torch.equal(owners, spoken.owners)
     assert torch.equal(place[steps != UNITS], owners)
@@ -273,10 +282,10 @@ def test_what_is_said_step_by_step_is_what_the_whole_foretells():
     assert len(spoken.units) > 2
     assert (spoken.units.diff() != 0).all()
     assert ((spoken.frames >= 1) & (spoken.frames <= 6)).all()
-    batch = model.batch([Sentence(letters, spoken)])
+    batch = model.batch([SpokenSentence(letters, spoken)])
     context = model.context(batch.letters)
-    before = torch.cat([torch.tensor([[model.start]]), batch.steps[:, :-1]], dim=1)
-    frames = model.said(before) + context[0, batch.place]
+    before = torch.cat([torch.tensor([[model.start_id]]), batch.steps[:, :-1]], dim=1)
+    frames = model.unit_embed(before) + context[0, batch.place]
     logits = model.transformer(frames, torch.arange(before.shape[1])[None]).logits[0].detach().clone()
     said, last = 0, None
     for number, step in enumerate(batch.steps[0].tolist()):
@@ -302,7 +311,7 @@ def test_the_same_seed_draws_the_same_units():
 def test_whether_a_letter_is_done_is_drawn_untempered_and_units_are_tempered(temperature):
     model, letters = speaker(), torch.tensor([0, 1, 2, 0])
     begun = model.batch([sentence(1)])
-    frames = model.said(torch.tensor([[model.start]])) + model.context(begun.letters)[:, :1]
+    frames = model.unit_embed(torch.tensor([[model.start_id]])) + model.context(begun.letters)[:, :1]
     logits = 3 * model.transformer(frames, torch.zeros(1, 1, dtype=torch.long)).logits[0, -1].detach()
     logits[4] = -torch.inf  # the unit that may not repeat
     plain_chances, tempered = [math.exp(x) for x in logits], [math.exp(x / temperature) for x in logits[:-1]]
@@ -400,7 +409,7 @@ def test_a_long_text_is_spoken_a_piece_at_a_time(voice, monkeypatch, tmp_path):
 
     def say(texts, temperature, generator):
         asked.extend(map(len, texts))
-        return [Spoken(torch.tensor([1, 2]), torch.tensor([2, 1]), torch.tensor([0, 1]))] * len(texts)
+        return [UnitRuns(torch.tensor([1, 2]), torch.tensor([2, 1]), torch.tensor([0, 1]))] * len(texts)
 
     monkeypatch.setattr(voice.speaker, "speak", say)
     text = ("abc dea. bce, " * 715)[:10_000]
@@ -417,10 +426,10 @@ def test_a_long_text_is_spoken_a_piece_at_a_time(voice, monkeypatch, tmp_path):
 
 
 def test_pieces_are_no_longer_than_what_the_voice_learnt_from(voice, monkeypatch):
-    monkeypatch.setattr(voice.speaker, "taught", 7)
+    monkeypatch.setattr(voice.speaker, "max_train_letters", 7)
     assert max(map(len, speaking.pieces(voice, "abc dea bce. " * 9))) == 7 + 2
     again = UnitSpeaker.from_fields(voice.speaker.fields())
-    assert again.taught == 7
+    assert again.max_train_letters == 7
 
 
 def test_pieces_do_not_depend_on_those_before(voice, monkeypatch):

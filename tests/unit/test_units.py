@@ -86,9 +86,9 @@ def test_streamed_frames_equal_those_of_the_whole(samples, window, more, size, a
     extractor.window, extractor.context = window, extractor.context + more
     wave = noise(2.0)[:samples]
     streamed = torch.cat(list(stream_frames(wave.split(size), extractor, "noise")))
-    whole = mfcc39.MFCC(average=average)(wave)
-    assert streamed.shape == whole.shape
-    assert (streamed - whole).abs().max() < 1e-2  # of values up to a hundred
+    full = mfcc39.MFCC(average=average)(wave)
+    assert streamed.shape == full.shape
+    assert (streamed - full).abs().max() < 1e-2  # of values up to a hundred
 
 
 def test_too_little_context_is_seen():
@@ -146,10 +146,10 @@ def test_few_frames_are_drawn_evenly_and_fitting_goes_on_past_what_cannot_be_rea
     recordings = [Audio(str(path)) for path in [*paths, tmp_path / "text.wav", tmp_path / "absent.wav"]]
     fitted = FrontEnd(clusters=5, fit_frames=60).fit(iter(recordings))
     assert fitted.vocab_size == 5
-    told = capsys.readouterr().err
-    assert "skipped 2 of 6:" in told
-    assert "text.wav" in told
-    assert "absent.wav" in told
+    errors = capsys.readouterr().err
+    assert "skipped 2 of 6:" in errors
+    assert "text.wav" in errors
+    assert "absent.wav" in errors
 
 
 def test_what_cannot_be_units_is_one_line(tmp_path):
@@ -232,12 +232,12 @@ def test_units_of_a_model_do_not_depend_on_chunks_and_are_saved(hubert, tmp_path
 
 
 def test_what_is_wrong_with_a_model_is_one_line(hubert, tmp_path):
-    for features, told in (
+    for features, match in (
         (pretrained.Features(str(tmp_path / "absent")), "no such file or folder"),
         (pretrained.Features(str(tmp_path)), "no model at .*; give a folder with config.json"),
         (pretrained.Features(str(hubert), 4), "has 3 layers, not 4; give 1 to 3"),
     ):
-        with pytest.raises(ValueError, match=told) as caught:
+        with pytest.raises(ValueError, match=match) as caught:
             features.build()
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="layer 0 is not there"):
@@ -278,7 +278,7 @@ def test_utterances_of_a_chapter_fall_to_the_same_split(tmp_path):
 
 
 def test_what_is_wrong_with_units_is_one_line(tmp_path):
-    for text, told in (
+    for text, match in (
         ("", "has no units"),
         ('{"id": "a"}', "unknown line 1 of 'u.jsonl': key 'units'"),
         ('{"id": "a", "units": [1.5]}', "units are whole numbers"),
@@ -286,7 +286,7 @@ def test_what_is_wrong_with_units_is_one_line(tmp_path):
         ("[1, 2]", "line 1 is no object"),
     ):
         (tmp_path / "u.jsonl").write_text(text)
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=match):
             units(tmp_path / "u.jsonl")
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"id": "a", "units": [1]}' * 50)[:40])
     with pytest.raises(ValueError, match="cannot read units from"):
@@ -299,7 +299,7 @@ def test_what_is_wrong_with_units_is_one_line(tmp_path):
 
 
 def test_real_units(real_data):
-    """The counts that the data's own description gives."""
+    """The counts that the data's description gives."""
     keys = {"train": "val.jsonl.gz", "test": "test.jsonl.gz", "joint": "-"}
     folder = real_data / "speech" / "hubert100_ljspeech"
     parts = {split: units(folder, split, **keys) for split in ("train", "dev", "test")}

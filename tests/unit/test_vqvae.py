@@ -1,4 +1,4 @@
-"""The VQ-VAE: any length, what a code sees, streams that equal the whole, and refusals."""
+"""The VQ-VAE: any length, receptive fields, streams that equal one pass, and refusals."""
 
 from __future__ import annotations
 
@@ -43,26 +43,26 @@ def test_streams_equal_the_whole(model: VQVAE, level: int, length: int, chunk: i
     waveform = torch.randn(1, length, dtype=torch.float64)
     places = sorted({0, length, *(cut for cut in cuts if cut < length)})
     parts = [waveform[:, a:b] for a, b in pairwise(places)]
-    whole = model.encode(waveform, level)
-    streamed = torch.cat([whole[:, :0], *model.encode_stream(parts, level, chunk)], 1)
-    assert streamed.tolist() == whole.tolist()
-    places = sorted({0, whole.shape[1], *(cut for cut in cuts if cut < whole.shape[1])})
-    parts = [whole[:, a:b] for a, b in pairwise(places)]
+    full = model.encode(waveform, level)
+    streamed = torch.cat([full[:, :0], *model.encode_stream(parts, level, chunk)], 1)
+    assert streamed.tolist() == full.tolist()
+    places = sorted({0, full.shape[1], *(cut for cut in cuts if cut < full.shape[1])})
+    parts = [full[:, a:b] for a, b in pairwise(places)]
     heard = torch.cat([waveform[:, :0], *model.decode_stream(parts, level, chunk)], 1)
-    assert torch.allclose(heard, model.decode(whole, level), atol=1e-12)
+    assert torch.allclose(heard, model.decode(full, level), atol=1e-12)
 
 
 @given(models, levels, st.integers(0, 60))
 @settings(deadline=None, max_examples=40)
 def test_a_code_sees_as_far_as_is_said_and_no_farther(model: VQVAE, level: int, code: int) -> None:
     part, hop = model.levels[level], model.config.hops[level]
-    left, right = part.sees
+    left, right = part.encoder_context
     waveform = torch.randn(1, 1, 61 * hop, dtype=torch.float64, requires_grad=True)
     part.encoder(waveform)[0, :, code].sum().backward()
     assert waveform.grad is not None
     seen = waveform.grad[0, 0].nonzero()[:, 0] // hop
     assert code - left <= int(seen.min()) <= int(seen.max()) <= code + right
-    left, right = part.heard
+    left, right = part.decoder_context
     vectors = torch.randn(1, 3, 61, dtype=torch.float64, requires_grad=True)
     part.decoder(vectors)[0, 0, code * hop : (code + 1) * hop].sum().backward()
     assert vectors.grad is not None
@@ -75,7 +75,10 @@ def test_a_code_sees_as_far_as_is_said_and_no_farther(model: VQVAE, level: int, 
 def test_what_is_said_to_be_seen_is_no_more_than_needed(model: VQVAE, level: int) -> None:
     """Not every path is alive behind a ReLU, so that all inputs are taken together."""
     part, hop = model.levels[level], model.config.hops[level]
-    for module, context, unit, made in ((part.encoder, part.sees, hop, 1), (part.decoder, part.heard, 1, hop)):
+    for module, context, unit, made in (
+        (part.encoder, part.encoder_context, hop, 1),
+        (part.decoder, part.decoder_context, 1, hop),
+    ):
         width = 1 if unit == hop else 3
         x = torch.randn(40, width, 61 * unit, dtype=torch.float64, requires_grad=True)
         module(x)[:, :, 30 * made : 31 * made].square().sum().backward()
@@ -95,7 +98,7 @@ def test_memory_of_a_stream_is_bounded() -> None:
     codes = list(model.encode_stream((torch.randn(1, 500, dtype=torch.float64) for _ in range(40)), 1, chunk=300))
     handle.remove()
     assert sum(part.shape[1] for part in codes) == -(-20000 // 6)
-    assert longest <= 300 + 6 * sum(model.levels[1].sees)
+    assert longest <= 300 + 6 * sum(model.levels[1].encoder_context)
 
 
 def test_training_lowers_the_loss_and_tells_each_level() -> None:
@@ -119,23 +122,23 @@ def test_trains_in_half_precision_with_spectra_in_full() -> None:
     model = tiny().float().train()
     with torch.autocast("cpu", torch.bfloat16):
         loss = model.training_step(torch.randn(2, 300))
-        told = model.report([torch.randn(300)])
+        figures = model.report([torch.randn(300)])
     assert loss.value.dtype == torch.float32
     loss.value.backward()
     gradients = [parameter.grad for parameter in model.parameters()]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
-    assert told["hop2/stft_error"] > 0
+    assert figures["hop2/stft_error"] > 0
 
 
 def test_report_moves_nothing_and_reads_any_length() -> None:
     model = tiny().float().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    told = model.report([torch.randn(700), torch.randn(3), torch.zeros(0)])
+    figures = model.report([torch.randn(700), torch.randn(3), torch.zeros(0)])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert model.training
-    assert 1 <= told["hop2/perplexity"] <= told["hop2/codes_used"] <= 9
-    assert told["hop6/used"] == told["hop6/codes_used"] / 9
-    assert 0 < told["hop2/stft_error"] == told["hop2/convergence"] + told["hop2/log_magnitude"]
+    assert 1 <= figures["hop2/perplexity"] <= figures["hop2/codes_used"] <= 9
+    assert figures["hop6/used"] == figures["hop6/codes_used"] / 9
+    assert 0 < figures["hop2/stft_error"] == figures["hop2/convergence"] + figures["hop2/log_magnitude"]
 
 
 def test_a_loud_recording_is_coded_as_a_faint_one_where_the_bandwidth_says_so() -> None:
@@ -156,7 +159,7 @@ def test_bandwidth_refuses_silence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "match"),
     [
         ({"strides": ()}, "strides"),
         ({"strides": ((),)}, "strides"),
@@ -167,8 +170,8 @@ def test_bandwidth_refuses_silence() -> None:
         ({"commitment": -1.0}, "commitment"),
     ],
 )
-def test_shapes_that_cannot_be_are_refused(wrong: dict, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_shapes_that_cannot_be_are_refused(wrong: dict, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
         VQVAEConfig(**wrong)
 
 

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ....artifacts import CONFIG, atomic_write, load_model
 from ....data._audio import RATE, Audio
 from ....data._reading import Skipping, UnreadableError
-from ....data.base import Reads
+from ....data.base import InputKind
 from ....folders import loading
 from ....models.features._layer import Encoder
 from ....models.features.hubert import load as load_hubert
@@ -68,7 +68,7 @@ class Recogniser:
     """Frames a span."""
     freeze_convolutions: bool = False
     """Whether the convolutions stay as they are, as in HuBERT's fine-tuning."""
-    reads: ClassVar[Reads] = "audio"
+    reads: ClassVar[InputKind] = "audio"
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for values that cannot be."""
@@ -249,5 +249,5 @@ def _usable(utterances: Sequence[Utterance], alphabet: Alphabet, config: HubertC
                     f"{utterance.name!r} has {len(letters)} letters for {frames} frames; is its text another's?"
                 )
             kept.append(utterance)
-    skipping.tell()
+    skipping.report()
     return kept

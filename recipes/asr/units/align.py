@@ -118,7 +118,7 @@ def _learnable(spoken: Sequence[Spoken]) -> Iterator[Spoken]:
                 count = f"{len(own.letters)} letters for {len(own.units)} units"
                 raise UnreadableError(f"{own.name!r} has {count}; is its text another's?")
             yield own
-    skipping.tell()
+    skipping.report()
 
 
 def _room(own: Spoken) -> bool:

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from ....artifacts import FRONT_END
-from ....data.base import Reads
+from ....data.base import InputKind
 from ....memory.policy import Guard
 from ....memory.scorer import load_scorer
 from ....models.memory_transformer import TransformerConfig
 from ....models.speech.unit_ctc import SLOTS, UnitCTC
 from ....registry import build
-from ....tokenizers_.base import Stream, Tokenizer, load_tokenizer, reads_of, save_tokenizer
+from ....tokenizers_.base import Stream, Tokenizer, input_kind, load_tokenizer, save_tokenizer
 from ...engine.distributed import main_process_first, ranks, save_model
 from ...engine.run_dir import is_trained
 from ...engine.task import Task, TrainConfig
@@ -98,9 +98,9 @@ class Recogniser:
         return Guard(self.sinks, self.recent)
 
     @property
-    def reads(self) -> Reads:
+    def reads(self) -> InputKind:
         """What the front-end reads."""
-        return reads_of(build("front-ends", self.front_end))
+        return input_kind(build("front-ends", self.front_end))
 
     def length(self, content: Any) -> int:
         """Samples of a recording, or units. Raises `UnreadableError` for what cannot be read."""
