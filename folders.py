@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from . import registry
-from .artifacts import CONFIG, FRONT_END, missing_file
+from .artifacts import CONFIG, FRONT_END
+from .files import missing_file
 
 AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64", ".rf64"),

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import vqmem
-from vqmem.artifacts import atomic_write
+from vqmem.files import atomic_write
 from vqmem.schema import coerce
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ..artifacts import FRONT_END, atomic_write, missing_file, read_sealed, seal
+from ..artifacts import FRONT_END, read_sealed, seal
 from ..data._audio import Audio
 from ..data._reading import Skipping
 from ..data.base import InputKind
+from ..files import atomic_write, missing_file
 from ..registry import ROOT, build
 from ..schema import PathText
 from ._frames import Extractor, stream_frames

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
-from vqmem.artifacts import atomic_write
 from vqmem.benchmarks._results import Chart, Result, Series, figure
 from vqmem.benchmarks.kv._bench import BASELINES, CANDIDATES, SURPRISE, Bench, Size
 from vqmem.benchmarks.kv._needle import TASKS, prompt, quiz, words_of
@@ -20,6 +19,7 @@ from vqmem.benchmarks.kv._presses import PRESSES, seeded
 from vqmem.benchmarks.kv._streams import SINKS, Setting
 from vqmem.benchmarks.kv._tables import EVERYTHING, NEWEST, RESAMPLES
 from vqmem.benchmarks.kv._whole import Reading, answer, answer_hidden, hopeless, zipped
+from vqmem.files import atomic_write
 from vqmem.recipes.compare.statistics import paired_bootstrap
 from vqmem.recipes.engine.config import digest
 from vqmem.registry import build

@@ -20,10 +20,10 @@ import transformers
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache
-from vqmem.artifacts import atomic_write
 from vqmem.benchmarks.kv import _presses as presses
 from vqmem.benchmarks.kv._argument import passed
 from vqmem.benchmarks.kv.smollm2 import FILE, SEPARATOR
+from vqmem.files import atomic_write
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.recipes.compare.statistics import bootstrap_interval
 from vqmem.recipes.engine.config import digest

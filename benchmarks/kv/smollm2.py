@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from vqmem.artifacts import atomic_write
+from vqmem.files import atomic_write
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SEPARATOR = 0

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from vqmem.artifacts import atomic_write
 from vqmem.data.base import Document
+from vqmem.files import atomic_write
 from vqmem.recipes.engine.progress import progress
 
 LATE = 3

@@ -22,11 +22,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from jiwer import process_characters
-from vqmem.artifacts import atomic_write
 from vqmem.benchmarks._results import figure, options, present
 from vqmem.benchmarks.speech._errors import added
 from vqmem.benchmarks.speech._long import SPLIT, UNITS
 from vqmem.data.base import take_evenly
+from vqmem.files import atomic_write
 from vqmem.recipes.asr.base import Utterance, Way
 from vqmem.recipes.asr.error_rates import Pair, error_rates
 from vqmem.recipes.asr.recipe import Config, Run, fit, recognise

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from vqmem.artifacts import atomic_write
 from vqmem.benchmarks._results import figure, options, present
 from vqmem.benchmarks.speech._phones import label
 from vqmem.data.base import Document
+from vqmem.files import atomic_write
 from vqmem.models.speech.hubert import HubertConfig
 from vqmem.recipes.engine.config import load
 from vqmem.recipes.speech_pretraining import recipe

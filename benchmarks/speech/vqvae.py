@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from vector_quantize_pytorch import VectorQuantize
-from vqmem.artifacts import atomic_write
 from vqmem.benchmarks._results import Result, figure, options, show, write_result
+from vqmem.files import atomic_write
 from vqmem.models.speech.spectral import bandwidth
 from vqmem.models.speech.vqvae import VQVAE
 from vqmem.recipes.engine.config import digest, load

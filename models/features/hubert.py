@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...artifacts import load_model, missing_file, read_config
+from ...artifacts import load_model, read_config
+from ...files import missing_file
 from ...schema import PathText, coerce
 from ...tokenizers_._frames import HOP, SPAN
 from ..speech import hubert

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...artifacts import atomic_write, file_sha256, read_sealed, seal
+from ...artifacts import read_sealed, seal
 from ...data._reading import existing
 from ...data.base import Split, take_evenly
+from ...files import atomic_write, file_sha256
 from ...folders import loading
 from ...registry import build
 from ...schema import PathText

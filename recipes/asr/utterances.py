@@ -9,11 +9,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...artifacts import atomic_write, read_sealed, seal
+from ...artifacts import read_sealed, seal
 from ...console import one_line
 from ...data._audio import Audio
 from ...data._reading import Skipping, UnreadableError
 from ...data.base import Document, Split
+from ...files import atomic_write
 from ...tokenizers_._frames import SPAN
 from ..engine.data_record import documents as given
 from ..engine.distributed import ranks

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...artifacts import append_line, atomic_write
 from ...data.base import Split
+from ...files import append_line, atomic_write
 from ...memory.scorer import SIGNALS, signals_of
 from ...registry import UnknownNameError, build
 from ...schema import PathText

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...artifacts import atomic_write
+from ...files import atomic_write
 from ..reporting.heatmap import SCRIPT as HEATMAP_SCRIPT
 from ..reporting.heatmap import STYLE as HEATMAP_STYLE
 from ..reporting.page import render, to_bytes

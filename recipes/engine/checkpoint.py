@@ -36,7 +36,8 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load as load_shared
 from torch.distributed.checkpoint.state_dict_saver import save as save_shared
 
-from ...artifacts import file_sha256, read_sealed, seal
+from ...artifacts import read_sealed, seal
+from ...files import file_sha256
 from .distributed import gather
 
 FOLDER = "checkpoints"

@@ -22,7 +22,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ...artifacts import missing_file
+from ...files import missing_file
 from ...schema import UnknownNameError, coerce
 
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ...artifacts import file_sha256, naming_path
 from ...data._audio import Audio
 from ...data.base import Document, Split
+from ...files import file_sha256, naming_path
 from ...registry import build
 from .distributed import ranks
 

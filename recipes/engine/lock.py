@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ...artifacts import naming_path
+from ...files import naming_path
 from .distributed import on_main_process, ranks
 
 LOCK = ".lock"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...artifacts import append_line, atomic_write
+from ...files import append_line, atomic_write
 from .distributed import gather
 
 Window = dict[str, list[float]]

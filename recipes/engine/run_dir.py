@@ -7,7 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ...artifacts import CONFIG, atomic_write
+from ...artifacts import CONFIG
+from ...files import atomic_write
 from . import checkpoint
 from .config import as_dict, dump, flat, is_place, lasting, load, refuse_changes
 from .data_record import compare_with_record, forget

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from ...artifacts import FRONT_END, atomic_write
+from ...artifacts import FRONT_END
 from ...data._reading import Skipping
+from ...files import atomic_write
 from ...registry import build
 from ...schema import PathText
 from ...tokenizers_.base import Tokenizer, load_tokenizer, save_tokenizer

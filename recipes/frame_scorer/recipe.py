@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...artifacts import atomic_write
 from ...data._reading import Skipping
 from ...data.base import Split, take_evenly
+from ...files import atomic_write
 from ...models.loss import Loss
 from ...models.scorers.vq_lm import Scorer
 from ...models.speech.frame_scorer import FOLDER, KIND, FrameScorer, load_frame_scorer

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +91,8 @@ class Schedule:
 
 class LanguageModel(nn.Module):
     """The transformer and the learned parts of the compressions that it is trained with."""
+
+    renamed_weights: ClassVar[dict[str, str]] = {"squeezers": "compressors"}
 
     def __init__(self, config: TransformerConfig, choices: Sequence[Strategy]) -> None:
         super().__init__()

@@ -15,9 +15,9 @@ from markupsafe import Markup
 from rich.console import Console
 from rich.text import Text
 
-from ...artifacts import atomic_write
 from ...console import one_line
 from ...data._audio import RATE, Audio
+from ...files import atomic_write
 from ...memory.scorer import SIGNALS
 from ..engine.progress import Bar
 from ..reporting.heatmap import strengths, style

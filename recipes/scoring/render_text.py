@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ...artifacts import atomic_write
 from ...console import one_line
 from ...data._audio import is_recording
 from ...data._reading import read_text
+from ...files import atomic_write
 from ...memory.scorer import SIGNALS, signals_of
 from ...models.speech.frame_scorer import is_frame_scorer
 from ...registry import UnknownNameError

@@ -14,10 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ...artifacts import atomic_write, read_sealed, read_tensors, seal, write_tensors
+from ...artifacts import read_sealed, read_tensors, seal, write_tensors
 from ...data._audio import Audio
 from ...data._reading import Skipping, UnreadableError
 from ...data.base import Document
+from ...files import atomic_write
 from ...models.speech.hubert import HubertConfig, span_mask
 from ...tokenizers_.base import Tokenizer
 from ..engine.progress import progress

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...artifacts import FRONT_END, atomic_write
+from ...artifacts import FRONT_END
 from ...data._audio import RATE
 from ...data.base import Split
+from ...files import atomic_write
 from ...models.features.hubert import load
 from ...models.loss import Loss
 from ...models.speech import hubert

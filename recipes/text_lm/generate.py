@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...artifacts import atomic_write, is_stream
 from ...console import one_line, visible
 from ...data._audio import Audio
+from ...files import atomic_write, is_stream
 from ...registry import UnknownNameError
 from ...tokenizers_.base import Tokenizer, output_kind
 from ..engine.config import resolve_device

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...artifacts import CONFIG, FRONT_END, WEIGHTS, atomic_write, missing_file, read_config
+from ...artifacts import CONFIG, FRONT_END, WEIGHTS, read_config
 from ...data.base import Split, take_evenly
+from ...files import atomic_write, missing_file
 from ...folders import loading
 from ...memory.policy import Guard
 from ...memory.scorer import ScorerModel, load_scorer

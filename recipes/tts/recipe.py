@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...artifacts import CONFIG, FRONT_END, atomic_write
+from ...artifacts import CONFIG, FRONT_END
+from ...files import atomic_write
 from ...models.loss import Loss
 from ...models.speech.mel_rvq import MelRVQ, MelRVQConfig, by_unit
 from ...models.speech.spectral import bandwidth

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...artifacts import atomic_write
 from ...data.base import take_evenly
+from ...files import atomic_write
 from ...models.speech.unit_vocoder import RATE, griffin_lim, log_mel
 from ..reporting.page import HERE as PAGES
 from ..reporting.page import render, to_bytes

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...artifacts import atomic_file, is_stream
 from ...console import one_line
 from ...data.spoken_text import cut
+from ...files import atomic_file, is_stream
 from ...models.speech.unit_vocoder import RATE, letter_windows
 from ...registry import UnknownNameError
 from ..engine.config import resolve_device

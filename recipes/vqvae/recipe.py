@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...artifacts import atomic_write, load_model
+from ...artifacts import load_model
 from ...data._reading import Skipping
 from ...data.base import Split, take_evenly
+from ...files import atomic_write
 from ...models.loss import Loss
 from ...models.speech.spectral import bandwidth
 from ...models.speech.vqvae import VQVAE, VQVAEConfig

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...artifacts import atomic_write
+from ...files import atomic_write
 from ...models.speech.vqvae import VQVAE
 from ..reporting.page import HERE as PAGES
 from ..reporting.page import render, to_bytes

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from vqmem.artifacts import atomic_file, atomic_write
+from vqmem.files import atomic_file, atomic_write
 
 
 def names(folder: Path) -> list[str]:

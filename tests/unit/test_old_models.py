@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from vqmem.artifacts import load_model, rename_keys, save_model
+from vqmem.models.memory_transformer import TransformerConfig
 from vqmem.models.speech.mel_rvq import MelRVQ, MelRVQConfig
 from vqmem.models.speech.spectral import Bandwidth
 from vqmem.models.speech.unit_speaker import SpeakerConfig, UnitSpeaker
 from vqmem.models.speech.unit_vocoder import UnitVocoder, VocoderConfig
 from vqmem.recipes.engine.config import load
+from vqmem.recipes.lm.language_model import LanguageModel, load_language_model, strategies
 from vqmem.recipes.tts.recipe import Config
 from vqmem.recipes.tts.voice import _load_rvq
 
@@ -54,3 +58,17 @@ def test_the_residual_quantiser_of_an_old_run_loads(tmp_path):
 def test_old_config_keys_are_refused_with_the_new_name(old, new):
     with pytest.raises(ValueError, match=f"the config key {old} is called {new} now; rename it"):
         load(Config, None, [f"{old}=1"])
+
+
+def test_a_learned_compression_with_its_old_name_loads(tmp_path):
+    shape = TransformerConfig(vocab_size=5, dim=16, layers=1, heads=2)
+    given = {"pooled": {"policy": "fifo", "compression": {"name": "pool", "how": "conv"}}}
+    model = LanguageModel(shape, strategies(given))
+    save_model(
+        tmp_path,
+        "language_model",
+        {"shape": asdict(shape), "strategies": given},
+        Renamed(model, {"compressors": "squeezers"}),
+    )
+    loaded = load_language_model(tmp_path)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())

@@ -18,7 +18,8 @@ import pytest
 import torch
 from safetensors.torch import save as to_safetensors
 from torch import nn
-from vqmem.artifacts import append_line, atomic_write, load_model, read_config, read_sealed, save_model, seal
+from vqmem.artifacts import load_model, read_config, read_sealed, save_model, seal
+from vqmem.files import append_line, atomic_write
 from vqmem.recipes.engine.lock import locked
 from vqmem.recipes.engine.progress import Bar, duration, progress
 from vqmem.registry import load, names

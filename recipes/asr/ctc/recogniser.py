@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from ....artifacts import CONFIG, atomic_write, load_model
+from ....artifacts import CONFIG, load_model
 from ....data._audio import RATE, Audio
 from ....data._reading import Skipping, UnreadableError
 from ....data.base import InputKind
+from ....files import atomic_write
 from ....folders import loading
 from ....models.features._layer import Encoder
 from ....models.features.hubert import load as load_hubert

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ....artifacts import missing_file
+from ....files import missing_file
 from ....models.loss import Loss
 from ....models.speech.ctc import BLANK, ctc_loss
 from ...speech.text_normalisation import Alphabet
