@@ -18,10 +18,10 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.overrides import TorchFunctionMode
 
 from ._version import __version__
 from .files import atomic_write, missing_file
+from .sketch import build_sketch
 
 T = TypeVar("T")
 CONFIG = "config.json"
@@ -147,7 +147,7 @@ def load_model(
     tensors = read_tensors(folder / WEIGHTS, config["sha256"])
     try:
         tensors |= {name: tensors[first] for name, first in config["tied"].items()}
-        module, real = _sketch(builder, config["fields"], tensors)
+        module, real = build_sketch(builder, config["fields"], tensors)
     except ValueError:
         raise
     except Exception as error:  # whatever a sealed file may hold
@@ -160,51 +160,6 @@ def load_model(
         module = builder(config["fields"])
     load_weights(module, tensors, source)
     return module.to(device).eval()
-
-
-def _sketch(
-    builder: Callable[[dict[str, Any]], nn.Module], fields: dict[str, Any], weights: Mapping[str, Tensor]
-) -> tuple[nn.Module, bool]:
-    """Build the module to compare its shapes, in hardly more memory than ``weights``; and say whether it is real.
-
-    All tensors are on the device ``meta`` at first. If that fails, because the builder computes with its tensors, the
-    first tensors are real.
-    """
-    for room in (0, (1 << 28) + 4 * sum(tensor.nbytes for tensor in weights.values())):
-        mode = _Bounded(room, 1000 + 100 * len(weights))
-        try:
-            with mode:
-                return builder(fields), mode.room >= 0
-        except ValueError:
-            raise
-        except Exception as error:
-            failure = error
-    raise failure
-
-
-_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace, torch.logspace}
-_FACTORIES |= {torch.rand, torch.randn, torch.randint, torch.randperm, torch.empty_strided}
-
-
-class _Bounded(TorchFunctionMode):
-    """A mode that puts new tensors after the first ``room`` bytes on the device ``meta``, where they take no memory.
-
-    Raises ``RuntimeError`` at ``count`` tensors.
-    """
-
-    def __init__(self, room: int, count: int) -> None:
-        super().__init__()
-        self.room, self.count = room, count
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in _FACTORIES:
-            return func(*args, **(kwargs or {}))
-        settings = {name: value for name, value in (kwargs or {}).items() if name not in ("generator", "pin_memory")}
-        shape = func(*args, **{**settings, "device": "meta"})
-        self.room, self.count = self.room - shape.nbytes, self.count - 1
-        if not self.count:
-            raise RuntimeError("it has many more tensors than the weights")
-        return shape if self.room < 0 else func(*args, **(kwargs or {}))
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

@@ -25,9 +25,9 @@ from torch import Tensor
 from ..console import one_line
 from ..folders import AUDIO_SUFFIXES
 from ..schema import expand
-from ._decoding import Compressed, Frames, Uncompressed, opened
-from ._mixing import mixed
-from ._reading import SilentError, UnreadableError, existing
+from ._decoding import Compressed, Frames, Uncompressed, open_recording
+from ._mixing import mix_channels
+from ._reading import SilentError, UnreadableError, require_path
 
 RATE = 16_000
 """Default samples a second."""
@@ -62,9 +62,9 @@ class Audio:
     def stream(self, seconds: float = CHUNK, rate: int = RATE) -> Iterator[Float[Tensor, " samples"]]:
         """Yield the samples in chunks of ``seconds`` (the last may be shorter), which concatenate to `read`.
 
-        Channels are averaged; if they cancel each other out, one of them is used (see `_mixing.mixed`). Memory is
-        bounded by the chunk and 10 seconds, for recordings of any length. The file is decoded to its end, whatever its
-        header says of its length. If the header says more, a line on standard error reports it.
+        Channels are averaged; if they cancel each other out, one of them is used (see `_mixing.mix_channels`). Memory
+        is bounded by the chunk and 10 seconds, for recordings of any length. The file is decoded to its end, whatever
+        its header says of its length. If the header says more, a line on standard error reports it.
 
         Raises:
             UnreadableError: in one line. At once: the file is missing or not audio. While reading: it is damaged, has
@@ -111,7 +111,7 @@ class Audio:
         """Yield each block's rate and its samples of one channel. Raises `UnreadableError` for unusable samples."""
         count, seconds, silent = 0, 0.0, True
         with self._opened() as file:
-            for rate, block in mixed(self._of_part(file), lambda line: self._warn(f"{self.name!r}: {line}")):
+            for rate, block in mix_channels(self._of_part(file), lambda line: self._warn(f"{self.name!r}: {line}")):
                 if not np.isfinite(block).all():
                     worst = seconds + int(np.flatnonzero(~np.isfinite(block))[0]) / rate
                     raise UnreadableError(
@@ -141,10 +141,10 @@ class Audio:
     def _opened(self) -> contextlib.AbstractContextManager[Uncompressed | Compressed]:
         if self.place and self.data is None:
             try:
-                existing(self.name)
+                require_path(self.name)
             except UnreadableError as error:
                 raise UnreadableError(f"{self.place}: {error}") from error
-        return opened(self.name, self.data, self._warn)
+        return open_recording(self.name, self.data, self._warn)
 
     def _warn(self, line: str) -> None:
         if line not in self.warned:

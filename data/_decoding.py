@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..schema import expand
-from ._reading import UnreadableError, existing
+from ._reading import UnreadableError, require_path
 
 Frames = Float[np.ndarray, "frames channels"]
 """Samples, in -1 … 1."""
@@ -34,7 +34,7 @@ _LOOSE = 0.2  # seconds that other files may lack, because their headers may cou
 
 
 @contextlib.contextmanager
-def opened(name: str, data: bytes | None, warn: Callable[[str], None]) -> Iterator[Uncompressed | Compressed]:
+def open_recording(name: str, data: bytes | None, warn: Callable[[str], None]) -> Iterator[Uncompressed | Compressed]:
     """Open the file ``name``, or its bytes ``data``, for decoding.
 
     Args:
@@ -253,7 +253,7 @@ def _file(name: str, data: bytes | None) -> io.RawIOBase | io.BytesIO:
         return io.BytesIO(data)
     path = expand(name)
     if not os.path.isfile(path):  # a pipe would wait to be opened
-        kind = "a folder" if existing(path).is_dir() else "no regular file"
+        kind = "a folder" if require_path(path).is_dir() else "no regular file"
         raise UnreadableError(f"{name!r} is {kind}; give a file with a recording")
     try:
         return open(path, "rb", buffering=0)

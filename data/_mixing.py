@@ -16,7 +16,7 @@ _CANCELLED = 0.2  # share of the energy that the average of unrelated channels h
 _EVERY = 8  # one of so many frames is enough to compare energies
 
 
-def mixed(
+def mix_channels(
     blocks: Iterable[tuple[int, Frames]], warn: Callable[[str], None]
 ) -> Iterator[tuple[int, Float[np.ndarray, " frames"]]]:
     """Yield each block's rate, and the average over its channels.

@@ -73,7 +73,7 @@ def read_text(path: str | Path, encoding: str = "utf-8", option: str = "") -> st
     """
     if str(path) == "-":
         return decode(sys.stdin.buffer.read(), "standard input", encoding, option)
-    path = existing(path)
+    path = require_path(path)
     if path.is_dir():
         raise ValueError(f"{str(path)!r} is a folder; give a file in it")
     try:
@@ -115,7 +115,7 @@ def decode(data: bytes, name: str, encoding: str = "utf-8", option: str = "") ->
     return text
 
 
-def existing(path: str | Path) -> Path:
+def require_path(path: str | Path) -> Path:
     """Return ``path`` if it exists.
 
     Otherwise raises `UnreadableError` with the nearest name in its deepest existing folder, or the target of the link.
@@ -154,11 +154,11 @@ def local_path(name: str) -> Path | None:
     """The absolute path of ``name`` if it is a local file or folder; None if it is a name on the hub.
 
     It is local if it exists, if it cannot be a name on the hub, or if it begins with a local folder: a misspelt path is
-    then refused and not looked up on the hub. Raises as `existing` does.
+    then refused and not looked up on the hub. Raises as `require_path` does.
     """
     path = Path(name).expanduser()
     on_hub = re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) and (path.parent == Path(".") or not path.parent.is_dir())
-    return None if on_hub and not path.exists() else existing(name).resolve()
+    return None if on_hub and not path.exists() else require_path(name).resolve()
 
 
 def did_you_mean(path: str | Path) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ._reading import existing
+from ._reading import require_path
 
 _NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # surrogateescape maps bytes outside the encoding to these surrogates
 _BLANK = " \t\r\n"  # JSON ignores these
@@ -73,7 +73,7 @@ def read_rows(path: str | Path, what: str, encoding: str = "", form: str = "") -
         ValueError: in one line, what is wrong with the file and in which of its lines.
     """
     named, compression = _split_name(str(path))
-    name = str(path) if "://" in str(path) else str(existing(path))
+    name = str(path) if "://" in str(path) else str(require_path(path))
     if not (form or named):
         raise ValueError(f"{name!r} is no table; give one that ends in {', '.join(_READERS)} (or these and .gz)")
     try:

@@ -13,7 +13,7 @@ from ..folders import AUDIO_SUFFIXES
 from ..registry import UnknownNameError
 from ..schema import PathText
 from ._audio import Audio
-from ._reading import existing, files_below
+from ._reading import files_below, require_path
 from ._splits import SPLITS, share
 from ._tables import Row, read_rows, table_format
 from .base import Document, Split
@@ -62,7 +62,7 @@ class Source:
         for name in self.splits:
             if name not in SPLITS:
                 raise UnknownNameError("key of splits:", name, list(SPLITS))
-        root = existing(self.path)
+        root = require_path(self.path)
         manifest = _manifest(root)
         rows = _listed(manifest, self.encoding) if manifest else [Row("", cells) for cells in _found(root)]
         columns = list({column: None for row in rows for column in row.cells})

@@ -14,7 +14,7 @@ from typing import Any
 from ..registry import UnknownNameError
 from ..schema import PathText
 from ._audio import Audio
-from ._reading import did_you_mean, existing, files_below, local_path
+from ._reading import did_you_mean, files_below, local_path, require_path
 from ._tables import Row, read_rows, table_format
 from .base import Document, Split
 
@@ -113,11 +113,11 @@ class Source:
         """The rows of each split by its name."""
         path = Path(self.path)
         if table_format(path) or local_path(self.path):
-            path = existing(path)
+            path = require_path(path)
         if os.path.exists(path) and not os.path.isdir(path):
             return {"train": self._tables([str(path)])}
         for file in files_below(path) if path.is_dir() else ():
-            existing(file)  # `datasets` ignores dangling links
+            require_path(file)  # `datasets` ignores dangling links
         with _opening(path):
             builder = _builder(path, self.subset, self.revision)
         kind, files = type(builder).__module__.rpartition(".")[2], builder.config.data_files

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..schema import PathText
-from ._reading import existing, files_below, read_text
+from ._reading import files_below, read_text, require_path
 from ._splits import SPLITS, share
 from .base import Document, Split
 
@@ -39,11 +39,11 @@ class Source:
         """Stream the documents of ``split``. Raises `ValueError` for files that are missing, empty or not text."""
         if not self.path:
             raise ValueError("data source text_files has no path; give `path: FILE_OR_FOLDER`")
-        root = existing(self.path)
+        root = require_path(self.path)
         if root.is_file():
             yield _part(Document(root.name, read_text(root, self.encoding, "`encoding`")), split)
         elif any((root / name).is_dir() for name in SPLITS):
-            yield from self._read(root, self._files(existing(root / split)))
+            yield from self._read(root, self._files(require_path(root / split)))
         else:
             files = self._files(root)
             if len(files) >= 10:

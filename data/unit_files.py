@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..registry import UnknownNameError
 from ..schema import PathText
-from ._reading import existing
+from ._reading import require_path
 from ._splits import share
 from ._tables import read_rows
 from .base import Document, Split
@@ -42,13 +42,13 @@ class Source:
         """The documents of ``split``. Raises `ValueError` for a file or a key that is missing or damaged."""
         if not self.path:
             raise ValueError("data source unit_files has no path; give `path: FILE_OR_FOLDER`")
-        root = existing(self.path)
+        root = require_path(self.path)
         files = {"train": self.train, "dev": self.dev, "test": self.test} if root.is_dir() else {"train": root.name}
         folder = root if root.is_dir() else root.parent
         if split != "train" and files.get(split):
-            yield from self._read(existing(folder / files[split])).values()
+            yield from self._read(require_path(folder / files[split])).values()
             return
-        documents = self._read(existing(folder / files["train"]))
+        documents = self._read(require_path(folder / files["train"]))
         groups = {name: _before(self.by, name) for name in documents}
         others: tuple[Split, ...] = ("dev", "test")
         parts = {part: share(list(groups.values()), part) for part in others if not files.get(part)}

@@ -24,6 +24,6 @@ def stream_of(
     return Stream(ids, starts, ends, sizes.int(), frames)
 
 
-def written(ids: list[int]) -> str:
+def format_units(ids: list[int]) -> str:
     """Format units as text: their numbers with spaces between them."""
     return " ".join(map(str, ids))

@@ -23,7 +23,7 @@ from ..registry import ROOT, build
 from ..schema import PathText
 from ._frames import Extractor, stream_frames
 from ._pinned import pin, unpin
-from ._units import stream_of, written
+from ._units import format_units, stream_of
 from .base import Stream, load_tokenizer
 
 PACKAGED = ROOT / "models" / "pretrained" / "units"
@@ -155,7 +155,7 @@ class UnitTokenizer:
 
     def decode(self, ids: list[int]) -> str:
         """The units' numbers with spaces between them."""
-        return written(ids)
+        return format_units(ids)
 
     def save(self, folder: Path) -> None:
         """Write the centres of the clusters, and the place and SHA-256 of the model of their features."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 
 from ..data.base import InputKind
-from ._units import stream_of, written
+from ._units import format_units, stream_of
 from .base import Stream
 
 _FILE = "units.json"
@@ -71,7 +71,7 @@ class GivenUnits:
 
     def decode(self, ids: list[int]) -> str:
         """The units' numbers with spaces between them."""
-        return written(ids)
+        return format_units(ids)
 
     def save(self, folder: Path) -> None:
         """Write the number of units."""

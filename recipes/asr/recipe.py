@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ...artifacts import read_sealed, seal
-from ...data._reading import existing
+from ...data._reading import require_path
 from ...data.base import Split, take_evenly
 from ...files import atomic_write, file_sha256
 from ...folders import loading
@@ -159,7 +159,7 @@ def _check_lm(folder: Path, decoding: Decoding) -> None:
     if decoding.lm is None or not path.is_file():
         return
     recorded = json.loads(path.read_bytes()).get(LM_SHA256)
-    if recorded not in (None, file_sha256(existing(decoding.lm))):
+    if recorded not in (None, file_sha256(require_path(decoding.lm))):
         raise ValueError(
             f"decoding.lm {decoding.lm!r} is another file than when {folder} was evaluated; put that back, or evaluate "
             f"with this one: `vqmem asr {folder / 'config.yaml'}`"

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from vqmem.data._reading import existing, read_text
+from vqmem.data._reading import read_text, require_path
 from vqmem.registry import build
 
 
@@ -38,12 +38,12 @@ def test_bad_file_is_one_line(tmp_path: Path, data: bytes, message: str) -> None
 def test_missing_path_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "books").mkdir()
     with pytest.raises(ValueError, match=r"no such file or folder: '.*boks.a'; did you mean '.*books'\?"):
-        existing(tmp_path / "boks" / "a")
+        require_path(tmp_path / "boks" / "a")
     with pytest.raises(ValueError, match="check the spelling"):
-        existing(tmp_path / "zzz")
+        require_path(tmp_path / "zzz")
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="check the spelling"):
-        existing(tmp_path / "file" / "inside")
+        require_path(tmp_path / "file" / "inside")
     with pytest.raises(ValueError, match=r"no file in .* matches"):
         texts(tmp_path / "books")
     with pytest.raises(ValueError, match="is a folder; give a file"):
