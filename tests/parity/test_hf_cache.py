@@ -1,19 +1,16 @@
 """The cache against a dense pass: the same model over all tokens at once, with a mask of what each query saw."""
 
 import contextlib
-import inspect
 from dataclasses import replace
 
 import pytest
 import torch
 import transformers
 from vqmem import registry
+from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory import naive
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.models.scorers.random import Noise
-
-CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
-"""What this release of `transformers` calls the argument that takes a cache."""
 
 VOCAB, ROWS, LENGTH, PROMPT, CAPACITY = 50, 8, 40, 26, 12
 SHAPE = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "pad_token_id": 0}

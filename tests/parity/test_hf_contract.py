@@ -1,16 +1,13 @@
 """What `transformers` requires of its caches, as far as it applies to one that evicts; see docs/kv-cache.md."""
 
 import copy
-import inspect
 
 import pytest
 import torch
 import transformers
+from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.models.scorers.random import Noise
-
-CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
-"""What this release of `transformers` calls the argument that takes a cache."""
 
 POLICIES = ["fifo", "scored", "h2o", "knorm"]
 ROOMY, TIGHT = 64, 10

@@ -1,7 +1,6 @@
 """`generate` through the cache: equal to `DynamicCache` while there is room, and rows keep their state when moved."""
 
 import copy
-import inspect
 
 import pytest
 import torch
@@ -9,11 +8,9 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vqmem import registry
+from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.models.scorers.random import Noise
-
-CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
-"""What this release of `transformers` calls the argument that takes a cache."""
 
 POLICIES = registry.names("policies")
 SHAPE = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -1,11 +1,11 @@
 """kvpress and this cache with each other's scores: both keep the same tokens, and the logits are the same."""
 
 import gc
-import inspect
 
 import pytest
 import torch
 import transformers
+from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory import naive
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.models.scorers.random import Noise
@@ -13,9 +13,6 @@ from vqmem.models.scorers.random import Noise
 kvpress = pytest.importorskip("kvpress", reason="kvpress is not installed (extra 'kvpress', transformers below 5.3)")
 
 from vqmem.memory.huggingface.kvpress_adapters import PressPolicy, VQMemPress  # noqa: E402 - only where the line above did not skip
-
-CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
-"""What this release of `transformers` calls the argument that takes a cache."""
 
 SHAPE = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8}
 LENGTH, RATIO, KEPT = 24, 0.5, 12

@@ -1,15 +1,11 @@
 """Compact positions past the trained length: keys are as if written there, and nothing else changes."""
 
-import inspect
-
 import pytest
 import torch
 import transformers
+from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.models.scorers.random import Noise
-
-CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
-"""What this release of `transformers` calls the argument that takes a cache."""
 
 LIMIT, LENGTH, CHUNK = 32, 96, 6
 SHAPE = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 import transformers
+from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.models.scorers.random import Noise
 
-pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
 GENERATIONS, THREADS = 200, 4
 KINDS = ["fifo", "scored", "h2o", "knorm", "snapkv", None]
 """Policies in turn; None generates without a cache of ours."""
@@ -45,7 +45,7 @@ def generated(model, number: int) -> torch.Tensor:
     """The ``number``th text, through a new cache."""
     kind = KINDS[number % len(KINDS)]
     cache = transformers.DynamicCache() if kind is None else make_cache(model, kind)
-    return model.generate(ids(8 + number % 7, number), past_key_values=cache, max_new_tokens=4, do_sample=False)
+    return model.generate(ids(8 + number % 7, number), **{CACHE: cache}, max_new_tokens=4, do_sample=False)
 
 
 def test_generations_in_threads_are_those_of_one_thread(model):
@@ -58,7 +58,7 @@ def test_generations_in_threads_are_those_of_one_thread(model):
 
 @torch.no_grad()
 def read(model, cache, *chunks: torch.Tensor) -> torch.Tensor:
-    return torch.cat([model(chunk, past_key_values=cache).logits for chunk in chunks], dim=1)
+    return torch.cat([model(chunk, **{CACHE: cache}).logits for chunk in chunks], dim=1)
 
 
 @pytest.mark.parametrize("outer", ["fifo", "h2o"])
@@ -165,7 +165,7 @@ def test_texts_of_two_threads_are_not_mixed_between_passes(model):
             return torch.zeros(len(input_ids), dtype=torch.bool)
 
     def generate(prompt, tokens, **kwargs):
-        model.generate(prompt, past_key_values=cache, max_new_tokens=tokens, do_sample=False, **kwargs)
+        model.generate(prompt, **{CACHE: cache}, max_new_tokens=tokens, do_sample=False, **kwargs)
 
     with pytest.raises(ValueError, match="two threads generate with one cache at once"):
         generate(ids(8), 9, stopping_criteria=[Between()])

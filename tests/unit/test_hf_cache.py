@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import gc
-import inspect
 import subprocess
 import sys
 from typing import ClassVar
@@ -12,6 +11,7 @@ import pytest
 import torch
 import transformers
 from vqmem import registry
+from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.bank import Memory
 from vqmem.memory.compression.drop import Compression as Drop
 from vqmem.memory.huggingface.cache import VQMemCache
@@ -19,9 +19,6 @@ from vqmem.memory.policies.h2o import Policy as H2O
 from vqmem.models.memory_transformer import MemoryTransformer, TransformerConfig
 from vqmem.models.scorers.random import Noise
 from vqmem.recipes.lm.language_model import Strategy
-
-CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
-"""What this release of `transformers` calls the argument that takes a cache."""
 
 SHAPE = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 

@@ -1,19 +1,16 @@
 """Slots in 8 bits: within the stated bound however long they are cached, and cut, moved and copied like others."""
 
 import copy
-import inspect
 
 import pytest
 import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.huggingface.int8 import pack, unpack
 from vqmem.models.scorers.random import Noise
-
-CACHE = "cache" if "cache" in inspect.signature(transformers.LlamaForCausalLM.forward).parameters else "past_key_values"
-"""What this release of `transformers` calls the argument that takes a cache."""
 
 HEADS, WIDTH, BOUND = 2, 8, 1 / 510
 

@@ -10,10 +10,10 @@ import types
 import pytest
 import torch
 import transformers
+from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.models.scorers.random import Noise
 
-pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")
 SHAPE = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "pad_token_id": 0}
 CONFIGS = {
     "llama": lambda: transformers.LlamaConfig(**SHAPE, num_attention_heads=4, num_key_value_heads=2),
@@ -46,11 +46,11 @@ def make_cache(model, policy="fifo", **kwargs) -> VQMemCache:
 
 @torch.no_grad()
 def read(model, cache, tokens, **kwargs):
-    return model(tokens, past_key_values=cache, **kwargs)
+    return model(tokens, **{CACHE: cache}, **kwargs)
 
 
 def generate(model, cache, tokens, **kwargs):
-    return model.generate(tokens, past_key_values=cache, **{"max_new_tokens": 8, "do_sample": False} | kwargs)
+    return model.generate(tokens, **{CACHE: cache}, **{"max_new_tokens": 8, "do_sample": False} | kwargs)
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def loop(model, policy) -> torch.Tensor:
     """Greedy tokens pass by pass, calling ``model`` itself."""
     cache, new, tokens = make_cache(model, policy), ids(), ids()
     for _ in range(8):
-        output = model(new, past_key_values=cache)
+        output = model(new, **{CACHE: cache})
         assert output.past_key_values is cache
         new = output.logits[:, -1:].argmax(-1)
         tokens = torch.cat([tokens, new], dim=1)
@@ -227,7 +227,7 @@ def test_a_cache_that_nothing_is_written_into_is_an_error(model):
     model.train()
     model.gradient_checkpointing_enable()
     with pytest.raises(ValueError, match="LlamaForCausalLM read 20 tokens and wrote none of them into the cache"):
-        model(ids(), past_key_values=make_cache(model))
+        model(ids(), **{CACHE: make_cache(model)})
     model.eval()
     with pytest.raises(ValueError, match="use_cache=False reads all tokens again"):
         generate(model, make_cache(model), ids(), use_cache=False)
@@ -260,8 +260,8 @@ def test_generation_that_drops_the_cache_is_an_error(kind, length):
 @pytest.mark.parametrize("policy", ["fifo", "knorm", *OBSERVERS])
 def test_eager_attention_is_returned_under_every_policy(name, policy):
     model = make_model(name, "eager")
-    plain = model(ids(), past_key_values=transformers.DynamicCache(), output_attentions=True).attentions
-    cached = model(ids(), past_key_values=make_cache(model, policy), output_attentions=True).attentions
+    plain = model(ids(), **{CACHE: transformers.DynamicCache()}, output_attentions=True).attentions
+    cached = model(ids(), **{CACHE: make_cache(model, policy)}, output_attentions=True).attentions
     assert len(cached) == 2
     for got, wanted in zip(cached, plain, strict=True):
         torch.testing.assert_close(got, wanted, atol=1e-6, rtol=0)
@@ -270,8 +270,8 @@ def test_eager_attention_is_returned_under_every_policy(name, policy):
 
 @pytest.mark.parametrize("policy", ["fifo", "h2o"])
 def test_with_sdpa_attention_is_returned_as_without_the_cache(model, policy):
-    plain = model(ids(), past_key_values=transformers.DynamicCache(), output_attentions=True).attentions
-    cached = model(ids(), past_key_values=make_cache(model, policy), output_attentions=True).attentions
+    plain = model(ids(), **{CACHE: transformers.DynamicCache()}, output_attentions=True).attentions
+    cached = model(ids(), **{CACHE: make_cache(model, policy)}, output_attentions=True).attentions
     assert [type(x) for x in cached or ()] == [type(x) for x in plain or ()]
 
 

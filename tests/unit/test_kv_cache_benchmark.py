@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import inspect
 import random
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,12 +11,10 @@ import numpy as np
 import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.recipes.lm.corpus import Passage
 from vqmem.registry import build
-
-CACHE = "cache" if "cache" in inspect.signature(LlamaForCausalLM.forward).parameters else "past_key_values"
-"""What this release of `transformers` calls the argument that takes a cache."""
 
 
 @pytest.fixture
