@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..artifacts import FRONT_END
 from ..data.base import InputKind
+from ..files import atomic_write
 from ..registry import build
 
 
@@ -106,9 +107,7 @@ def save_tokenizer(tokenizer: Tokenizer, spec: str | dict[str, Any], folder: Pat
     name = spec if isinstance(spec, str) else spec["name"]
     files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != FRONT_END}
     description = {"name": name, "fields": dataclasses.asdict(build("front-ends", spec)), "files": files}
-    half = folder / f"{FRONT_END}.part"
-    half.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    half.replace(folder / FRONT_END)
+    atomic_write(folder / FRONT_END, json.dumps(description, indent=2) + "\n")
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

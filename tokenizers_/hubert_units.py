@@ -161,7 +161,7 @@ class UnitTokenizer:
         """Write the centres of the clusters, and the place and SHA-256 of the model of their features."""
         if note := pin(self.extractor, folder):
             atomic_write(Path(folder) / _ENCODER, json.dumps(seal(note), indent=2) + "\n")
-        (Path(folder) / _FILE).write_bytes(save({"centroids": self.centroids.contiguous()}))
+        atomic_write(Path(folder) / _FILE, save({"centroids": self.centroids.contiguous()}))
 
 
 def cluster(frames: Float[Tensor, "frames dim"], clusters: int, seed: int) -> Float[Tensor, "clusters dim"]:

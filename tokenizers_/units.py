@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 
 from ..data.base import InputKind
+from ..files import atomic_write
 from ._units import format_units, stream_of
 from .base import Stream
 
@@ -75,4 +76,4 @@ class GivenUnits:
 
     def save(self, folder: Path) -> None:
         """Write the number of units."""
-        (Path(folder) / _FILE).write_text(json.dumps({"vocab_size": self.vocab_size}) + "\n", encoding="utf-8")
+        atomic_write(Path(folder) / _FILE, json.dumps({"vocab_size": self.vocab_size}) + "\n")
