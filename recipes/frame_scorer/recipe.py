@@ -34,7 +34,7 @@ from ..engine.trainer import seed_all, train
 from ..lm.corpus import Batch, Passage, TrainingLoader, sweep
 from ..lm.language_model import replace_rows
 
-BESIDE = ("out", "device", "dtype", "eval_clips")
+NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_clips")
 """Keys that say where a run is made and what is shown of it, not what it is."""
 RUN_IS = "a scorer of frames of speech: `vqmem score FILE --model {folder}` uses it"
 """What a run is, and which command uses it."""
@@ -87,7 +87,7 @@ def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
     start_processes(config.train.parallel, resolve_device(config.device))
     with locked(Path(config.out)):
-        claim(config, BESIDE)
+        claim(config, NON_IDENTITY_KEYS)
         extractor = build("features", config.features).build()
         dev = read_frames(config, extractor, "dev")
         dev = dev._replace(passages=take_evenly(dev.passages, config.eval_clips))
@@ -119,7 +119,7 @@ def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
         replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype),
         folder / "training",
         describe="frame scorer",
-        identity=identity(config, BESIDE) | ({"encoder.sha256": encoder["sha256"]} if encoder else {}),
+        identity=identity(config, NON_IDENTITY_KEYS) | ({"encoder.sha256": encoder["sha256"]} if encoder else {}),
         evaluate=partial(report, scorer, dev) if config.train.eval_every else None,
         best_by="surprise",
     )

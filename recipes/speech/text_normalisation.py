@@ -70,10 +70,10 @@ class Alphabet:
         return dict(counts.most_common())
 
 
-def told(outside: dict[str, int], most: int = 8) -> str:
+def format_characters(outside: dict[str, int], most: int = 8) -> str:
     """Characters outside an alphabet for people.
 
-    >>> told({"é": 3, "ß": 1})
+    >>> format_characters({"é": 3, "ß": 1})
     "'é' (3), 'ß' (1)"
     """
     named = ", ".join(f"{c!r} ({count})" for c, count in list(outside.items())[:most])

@@ -29,7 +29,7 @@ SLACK = 2
 
 
 @dataclass(frozen=True)
-class Clip:
+class PretrainingClip:
     """A recording, which is opened when it is asked for, and one unit a frame."""
 
     name: str
@@ -41,7 +41,7 @@ class Clip:
         return self.audio.read()[: config.samples(len(self.units))]
 
 
-class Batch(NamedTuple):
+class PretrainingBatch(NamedTuple):
     """Crops side by side, padded at their ends. ``mask`` marks the frames to hide; none of them is padding."""
 
     waveforms: Float[Tensor, "batch samples"]
@@ -50,7 +50,7 @@ class Batch(NamedTuple):
     mask: Bool[Tensor, "batch frames"]
 
 
-class Loader:
+class PretrainingLoader:
     """Endless batches: clips in an order shuffled anew each epoch, a random crop of each, and its mask.
 
     A batch depends on ``seed``, the process and how many batches came before, so that its `state_dict` is one number.
@@ -58,7 +58,7 @@ class Loader:
 
     def __init__(
         self,
-        clips: Sequence[Clip],
+        clips: Sequence[PretrainingClip],
         config: HubertConfig,
         rows: int,
         crop: int,
@@ -69,7 +69,7 @@ class Loader:
         self.clips, self.config, self.rows, self.crop = clips, config, rows, crop
         self.seed, self.rank, self.world, self.drawn = seed, rank, world, 0
 
-    def next(self) -> Batch:
+    def next(self) -> PretrainingBatch:
         """The next ``rows`` crops of at most ``crop`` frames."""
         draw = torch.Generator().manual_seed(random.Random(f"{self.seed}:{self.rank}:{self.drawn}").getrandbits(62))
         first = (self.drawn * self.world + self.rank) * self.rows
@@ -84,11 +84,11 @@ class Loader:
         """Go to where ``state`` was taken."""
         self.drawn = state["drawn"]
 
-    def _clip(self, number: int) -> Clip:
+    def _clip(self, number: int) -> PretrainingClip:
         epoch, index = divmod(number, len(self.clips))
         return self.clips[epoch_order(len(self.clips), self.seed, epoch)[index]]
 
-    def _crop(self, clip: Clip, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _crop(self, clip: PretrainingClip, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         spare = max(0, len(clip.units) - self.crop)
         start = int(torch.randint(spare + 1, (), generator=draw))
         units = clip.units[start : start + self.crop]
@@ -96,17 +96,19 @@ class Loader:
         return clip.waveform(self.config)[begin : begin + self.config.samples(len(units))], units
 
 
-def batch(crops: Sequence[tuple[Tensor, Tensor]], config: HubertConfig, draw: torch.Generator) -> Batch:
+def batch(crops: Sequence[tuple[Tensor, Tensor]], config: HubertConfig, draw: torch.Generator) -> PretrainingBatch:
     """Waveforms and units of several crops, padded, with a mask drawn for each."""
     waveforms, units = [waveform for waveform, _ in crops], [units for _, units in crops]
     mask = span_mask([len(row) for row in units], config.mask_prob, config.mask_length, draw)
     lengths = torch.tensor([len(row) for row in waveforms])
-    return Batch(pad_sequence(waveforms, batch_first=True), lengths, pad_sequence(units, batch_first=True), mask)
+    return PretrainingBatch(
+        pad_sequence(waveforms, batch_first=True), lengths, pad_sequence(units, batch_first=True), mask
+    )
 
 
 def list_clips(
     documents: Iterable[Document], targets: Tokenizer, config: HubertConfig, cache: Path, split: str
-) -> tuple[list[Clip], list[str]]:
+) -> tuple[list[PretrainingClip], list[str]]:
     """The clips of a split, and a line for each recording that is left out: unreadable, or too short for a frame.
 
     Their units are kept in ``cache``, since making them takes a while. Raises `ValueError` where no clip is left, where
@@ -121,7 +123,11 @@ def list_clips(
     if [document.name for document in listed] != about["documents"]:
         raise ValueError(f"the recordings of the split {split} are not those of {index}; use another out")
     numbered = [(document, units.get(str(number))) for number, document in enumerate(listed)]
-    clips = [Clip(document.name, document.content("audio"), of.long()) for document, of in numbered if of is not None]
+    clips = [
+        PretrainingClip(document.name, document.content("audio"), of.long())
+        for document, of in numbered
+        if of is not None
+    ]
     if not clips:
         raise ValueError(f"the split {split} of the data has no recordings; give data that has some")
     return clips, about["skipped"]

@@ -14,11 +14,13 @@ from ...models.speech import hubert
 from ...models.speech.hubert import HubertConfig
 from ...tokenizers_.hubert_units import cluster
 from ..speech.unit_metrics import boundaries, changes, pnmi, purities, usage
-from .clips import Clip, batch
+from .clips import PretrainingClip, batch
 from .labels import Labels
 
 
-def accuracies(model: Any, config: HubertConfig, clips: Sequence[Clip], classes: int, seed: int) -> dict[str, float]:
+def accuracies(
+    model: Any, config: HubertConfig, clips: Sequence[PretrainingClip], classes: int, seed: int
+) -> dict[str, float]:
     """Over whole ``clips``, under masks that depend on ``seed`` alone, a clip at a time.
 
     ``masked_accuracy`` and ``unmasked_accuracy`` are shares of the hidden and of the shown frames whose unit is found,
@@ -50,7 +52,7 @@ def accuracies(model: Any, config: HubertConfig, clips: Sequence[Clip], classes:
     }
 
 
-def layer_features(model: Any, config: HubertConfig, clip: Clip) -> list[Float[Tensor, "frames dim"]]:
+def layer_features(model: Any, config: HubertConfig, clip: PretrainingClip) -> list[Float[Tensor, "frames dim"]]:
     """What every layer gives for a whole clip, nothing hidden, on the CPU."""
     waveform = clip.waveform(config).to(next(model.parameters()).device)
     return [layer[0].float().cpu() for layer in hubert.encode(model, waveform[None]).layers]
@@ -75,7 +77,9 @@ def unit_quality(units: Mapping[str, Tensor], labels: Mapping[str, Labels], conf
     return {"pnmi": pnmi(truth, own), "phone_purity": phone, "cluster_purity": cluster, "boundary_f1": f1}
 
 
-def check(fit: Sequence[Clip], read: Sequence[Clip], labels: Mapping[str, Labels], clusters: int) -> None:
+def check(
+    fit: Sequence[PretrainingClip], read: Sequence[PretrainingClip], labels: Mapping[str, Labels], clusters: int
+) -> None:
     """Raise `ValueError` for what `probe` could not do, which is better told before training than after it."""
     if not any(clip.name in labels for clip in read):
         raise ValueError(f"labels has none of the {len(read)} dev clips, the first of which is called {read[0].name!r}")
@@ -86,8 +90,8 @@ def check(fit: Sequence[Clip], read: Sequence[Clip], labels: Mapping[str, Labels
 def probe(
     model: Any,
     config: HubertConfig,
-    fit: Sequence[Clip],
-    read: Sequence[Clip],
+    fit: Sequence[PretrainingClip],
+    read: Sequence[PretrainingClip],
     labels: Mapping[str, Labels],
     clusters: int,
     seed: int,

@@ -31,12 +31,12 @@ from ..engine.run_dir import claim, identity, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
 from ..lm.corpus import require
-from .clips import Batch, Clip, Loader, list_clips
+from .clips import PretrainingBatch, PretrainingClip, PretrainingLoader, list_clips
 from .export import export
 from .labels import Labels, read_labels
 from .quality import accuracies, check, probe
 
-BESIDE = ("out", "device", "dtype", "labels", "eval_clips", "probe_clips", "probe_clusters", "export")
+NON_IDENTITY_KEYS = ("out", "device", "dtype", "labels", "eval_clips", "probe_clips", "probe_clusters", "export")
 """Keys that say where a run is made and what is shown of it, not what it is."""
 RUN_IS = "an encoder of speech: `vqmem asr CONFIG recogniser.encoder={folder}` uses it"
 """What a run is, and which command uses it."""
@@ -98,7 +98,7 @@ class PretrainingTask:
     def initial_state(self) -> None:
         """Nothing is carried from batch to batch."""
 
-    def step(self, batch: Batch, state: None) -> tuple[Loss, None]:
+    def step(self, batch: PretrainingBatch, state: None) -> tuple[Loss, None]:
         """The loss of hidden frames; the accuracy of those and of the others."""
         encoding = hubert.encode(self.module, batch.waveforms, batch.lengths, batch.mask)
         scores, shown = hubert.logits(self.module, encoding.layers[-1]), encoding.valid & ~batch.mask
@@ -121,7 +121,7 @@ def run(config: Config) -> dict[str, Any]:
     require(config.data, "dev", "recordings")
     with locked(Path(config.out)):
         labels = None if config.labels is None else read_labels(config.labels)
-        claim(config, BESIDE)
+        claim(config, NON_IDENTITY_KEYS)
         with main_process_first():
             targets = fit_targets(config)
             clips = {split: split_clips(config, targets, split) for split in ("train", "dev")}
@@ -139,8 +139,8 @@ def _evaluated(
     config: Config,
     model: Any,
     classes: int,
-    train_clips: list[Clip],
-    dev: list[Clip],
+    train_clips: list[PretrainingClip],
+    dev: list[PretrainingClip],
     labels: dict[str, Labels] | None,
     skipped: list[str],
 ) -> dict[str, Any]:
@@ -165,14 +165,18 @@ def fit_targets(config: Config) -> Tokenizer:
     return load_tokenizer(folder)
 
 
-def split_clips(config: Config, targets: Tokenizer, split: Split) -> tuple[list[Clip], list[str]]:
+def split_clips(config: Config, targets: Tokenizer, split: Split) -> tuple[list[PretrainingClip], list[str]]:
     """The clips of a split, and a line for each recording that was left out."""
     given = documents(config.data, split, config.out)
     return list_clips(given, targets, config.model, Path(config.out) / "units", split)
 
 
 def pretrain(
-    config: Config, classes: int, train_clips: list[Clip], dev: list[Clip], labels: dict[str, Labels] | None
+    config: Config,
+    classes: int,
+    train_clips: list[PretrainingClip],
+    dev: list[PretrainingClip],
+    labels: dict[str, Labels] | None,
 ) -> Any:
     """The model, trained and saved in ``model/`` (or loaded, where that has been done)."""
     folder, device = Path(config.out) / "model", resolve_device(config.device)
@@ -183,7 +187,7 @@ def pretrain(
         hubert.build(config.model, classes).to(device), config.feature_weight, config.unmasked_weight
     )
     frames = config.model.frames(config.crop_samples)
-    loader = Loader(train_clips, config.model, config.rows, frames, config.seed, *ranks())
+    loader = PretrainingLoader(train_clips, config.model, config.rows, frames, config.seed, *ranks())
     settings = replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype)
 
     def figures() -> dict[str, float]:
@@ -197,7 +201,7 @@ def pretrain(
         settings,
         folder / "training",
         describe="hubert",
-        identity=identity(config, BESIDE),
+        identity=identity(config, NON_IDENTITY_KEYS),
         evaluate=figures if settings.eval_every else None,
         best_by="masked_nll",
     )
@@ -207,14 +211,18 @@ def pretrain(
 
 
 @torch.no_grad()
-def evaluate(config: Config, model: Any, classes: int, dev: list[Clip]) -> dict[str, float]:
+def evaluate(config: Config, model: Any, classes: int, dev: list[PretrainingClip]) -> dict[str, float]:
     """Accuracies and code usage on the first dev clips."""
     return accuracies(model, config.model, dev[: config.eval_clips], classes, config.seed)
 
 
 @torch.no_grad()
 def layers(
-    config: Config, model: Any, train_clips: list[Clip], dev: list[Clip], labels: dict[str, Labels]
+    config: Config,
+    model: Any,
+    train_clips: list[PretrainingClip],
+    dev: list[PretrainingClip],
+    labels: dict[str, Labels],
 ) -> dict[str, dict[str, float]]:
     """How well clusters of each layer, fitted on training clips, know the phones of the dev clips that have labels."""
     fit, size, seed = train_clips[: config.probe_clips], config.probe_clusters, config.seed

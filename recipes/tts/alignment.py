@@ -21,7 +21,7 @@ SMOOTH, BACK_OFF = 0.1, 20.0
 """Added to the counts of units of a letter, and how many counts a letter's own units weigh among those of a pair."""
 
 
-class Pair(NamedTuple):
+class LetterUnitPair(NamedTuple):
     """A text as letters and its units without repeats."""
 
     letters: Int[Tensor, " letters"]
@@ -36,7 +36,7 @@ class Aligner:
     alphabet: int
 
     @classmethod
-    def fit(cls, pairs: Sequence[Pair], alphabet: int, units: int) -> Aligner:
+    def fit(cls, pairs: Sequence[LetterUnitPair], alphabet: int, units: int) -> Aligner:
         """Learn by Viterbi training from a flat start, in which every letter of a text has as many units.
 
         Letters with their own units first, as hidden Markov models of monophones are; then each with the letter after
@@ -53,7 +53,7 @@ class Aligner:
             owners = aligner.owners(pairs)
         return aligner
 
-    def owners(self, pairs: Sequence[Pair], rows: int = 64) -> list[Int[Tensor, " _"]]:
+    def owners(self, pairs: Sequence[LetterUnitPair], rows: int = 64) -> list[Int[Tensor, " _"]]:
         """For each text the letter that each unit belongs to, an index that never falls; the likeliest such path.
 
         Begins at one of the first three letters and ends at one of the last three, or as near to them as so few units
@@ -64,7 +64,7 @@ class Aligner:
             found += self._paths(pairs[first : first + rows])
         return found
 
-    def _paths(self, pairs: Sequence[Pair]) -> list[Int[Tensor, " _"]]:
+    def _paths(self, pairs: Sequence[LetterUnitPair]) -> list[Int[Tensor, " _"]]:
         following = pad_sequence([_following(pair.letters, self.alphabet) for pair in pairs], batch_first=True)
         units = pad_sequence([pair.units for pair in pairs])
         score = torch.full(following.shape, -torch.inf)
@@ -94,7 +94,7 @@ def _trace(last: Float[Tensor, " letters"], came: np.ndarray) -> Int[Tensor, " r
     return torch.tensor(path[::-1])
 
 
-def _evenly(pair: Pair) -> Int[Tensor, " runs"]:
+def _evenly(pair: LetterUnitPair) -> Int[Tensor, " runs"]:
     return torch.arange(len(pair.units)) * len(pair.letters) // len(pair.units)
 
 

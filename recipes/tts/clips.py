@@ -22,7 +22,7 @@ from ...tokenizers_.hubert_units import UnitTokenizer
 from ..engine.data_record import documents
 from ..engine.progress import progress
 from ..lm.corpus import epoch_order
-from .alignment import Aligner, Pair
+from .alignment import Aligner, LetterUnitPair
 from .text import alphabet, plain, spell
 
 LONGEST = 60
@@ -31,7 +31,7 @@ PAIRS = 1 << 28
 """Entries of the alignment's table of pairs of letters and units: a gigabyte."""
 
 
-class Clip(NamedTuple):
+class VoiceClip(NamedTuple):
     """A recording at 16 kHz, as long as its units say; ``text`` is empty where it is not known.
 
     ``letter_windows`` are the letters of each unit, as `unit_vocoder.letter_windows` numbers them; 0 where nothing is
@@ -61,7 +61,7 @@ def read_clips(
     *,
     seconds: float | None = None,
     count: int | None = None,
-) -> list[Clip]:
+) -> list[VoiceClip]:
     """The recordings of a split: the first ``seconds`` of them, or ``count``, taken evenly.
 
     Unreadable ones are skipped and listed. Raises `ValueError` where there is none, and where they are others than the
@@ -84,7 +84,7 @@ def read_clips(
     return clips
 
 
-def _clip(document: Document, tokenizer: UnitTokenizer) -> Clip:
+def _clip(document: Document, tokenizer: UnitTokenizer) -> VoiceClip:
     audio = document.content("audio")
     waveform = audio.read()
     if len(waveform) > LONGEST * RATE:
@@ -92,10 +92,10 @@ def _clip(document: Document, tokenizer: UnitTokenizer) -> Clip:
     units = tokenizer.encode(audio).ids
     waveform = F.pad(waveform, (0, max(0, FRAME * len(units) - len(waveform))))[: FRAME * len(units)]
     unknown = torch.zeros(len(units), 2 * REACH + 1, dtype=torch.long)
-    return Clip(document.name, document.text, waveform, units, *track(waveform, RATE, HOP), unknown)
+    return VoiceClip(document.name, document.text, waveform, units, *track(waveform, RATE, HOP), unknown)
 
 
-def align(clips: Sequence[Clip], units: int) -> tuple[str, Aligner]:
+def align(clips: Sequence[VoiceClip], units: int) -> tuple[str, Aligner]:
     """The alphabet of the texts, and what its letters sound like. Raises `ValueError` where no text is known."""
     told = [clip for clip in clips if plain(clip.text)]
     letters = alphabet(clip.text for clip in told)
@@ -106,7 +106,7 @@ def align(clips: Sequence[Clip], units: int) -> tuple[str, Aligner]:
     return letters, Aligner.fit([_pair(clip, letters) for clip in told], len(letters), units)
 
 
-def aligned(clips: Sequence[Clip], letters: str, aligner: Aligner) -> tuple[list[Clip], list[SpokenSentence]]:
+def aligned(clips: Sequence[VoiceClip], letters: str, aligner: Aligner) -> tuple[list[VoiceClip], list[SpokenSentence]]:
     """The clips with the letters of their units, and their texts as letters with the units of each.
 
     Clips without a text stay as they are and give no sentence.
@@ -122,17 +122,17 @@ def aligned(clips: Sequence[Clip], letters: str, aligner: Aligner) -> tuple[list
     return known, read
 
 
-def _pair(clip: Clip, letters: str) -> Pair:
-    return Pair(spell(clip.text, letters)[0], clip.runs[0])
+def _pair(clip: VoiceClip, letters: str) -> LetterUnitPair:
+    return LetterUnitPair(spell(clip.text, letters)[0], clip.runs[0])
 
 
-class Crops:
+class VocoderCrops:
     """Endless stretches of clips, every place equally likely; short clips are padded with their last unit.
 
     What batch comes next depends on ``seed``, ``rank`` and how many came before, which is all its state.
     """
 
-    def __init__(self, clips: Sequence[Clip], rows: int, frames: int, seed: int, rank: int = 0) -> None:
+    def __init__(self, clips: Sequence[VoiceClip], rows: int, frames: int, seed: int, rank: int = 0) -> None:
         self.clips, self.rows, self.frames, self.seed, self.rank, self.drawn = clips, rows, frames, seed, rank, 0
         self.places = [max(1, len(clip.units) - frames + 1) for clip in clips]
         self.ends = list(accumulate(self.places))
@@ -145,7 +145,7 @@ class Crops:
         rows = [self._cut(self.clips[clip], draw.randrange(self.places[clip])) for clip in chosen]
         return VocoderBatch(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
-    def _cut(self, clip: Clip, start: int) -> tuple[Tensor, ...]:
+    def _cut(self, clip: VoiceClip, start: int) -> tuple[Tensor, ...]:
         def part(x: Tensor, size: int) -> Tensor:
             cut = x[start * size : (start + self.frames) * size]
             return torch.cat([cut, cut.new_zeros(self.frames * size - len(cut), *cut.shape[1:])])
@@ -170,7 +170,7 @@ class Crops:
         self.drawn = state["drawn"]
 
 
-class Readings:
+class SentenceLoader:
     """Endless batches of sentences, in an order shuffled anew each epoch; those of like length stand side by side.
 
     What batch comes next depends on ``seed``, ``rank`` and how many came before, which is all its state.

@@ -14,14 +14,14 @@ from torch import Tensor
 from ...models.speech.mel_rvq import MelRVQ
 from ...models.speech.unit_speaker import SpokenSentence, UnitSpeaker
 from ...models.speech.unit_vocoder import UnitVocoder, Wave, log_mel
-from .clips import Clip, batches
+from .clips import VoiceClip, batches
 from .voice import Voice
 
 ROWS = 8
 """Sentences evaluated side by side."""
 
 
-def evaluate(voice: Voice, clips: Sequence[Clip], held_out: Sequence[SpokenSentence]) -> dict[str, Any]:
+def evaluate(voice: Voice, clips: Sequence[VoiceClip], held_out: Sequence[SpokenSentence]) -> dict[str, Any]:
     """The figures of both models."""
     copies = vocoder_figures(voice.vocoder, clips, voice.rvq)
     return {"vocoder": copies, "speaker": speaker_figures(voice.speaker, held_out)}
@@ -53,7 +53,7 @@ def speaker_figures(model: UnitSpeaker, held_out: Sequence[SpokenSentence]) -> d
 
 
 @torch.no_grad()
-def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip], rvq: MelRVQ | None = None) -> dict[str, float]:
+def vocoder_figures(model: UnitVocoder, clips: Sequence[VoiceClip], rvq: MelRVQ | None = None) -> dict[str, float]:
     """Mean absolute differences of log mel magnitudes (nats) between recordings and their copies from units.
 
     ``harmonic_mel_error`` and ``griffin_lim_mel_error``: the two kinds of synthesis from units alone.
@@ -81,13 +81,13 @@ def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip], rvq: MelRVQ | Non
     return {name: total / columns for name, total in sums.items()}
 
 
-def mel_residual(model: UnitVocoder, clip: Clip) -> Float[Tensor, "columns band"]:
+def mel_residual(model: UnitVocoder, clip: VoiceClip) -> Float[Tensor, "columns band"]:
     """What the log mel spectrogram of a recording has beyond that of its units."""
     return model.mel_residual(clip.units[None].to(model.device), clip.waveform[None].to(model.device))[0]
 
 
 def rvq_copy(
-    model: UnitVocoder, rvq: MelRVQ, clip: Clip, num_quantizers: int | None = None
+    model: UnitVocoder, rvq: MelRVQ, clip: VoiceClip, num_quantizers: int | None = None
 ) -> Float[Tensor, " samples"]:
     """A copy of a recording from its units and the RVQ codes of its residual: all, or the first ``num_quantizers``."""
     residual = rvq.decode(rvq.encode(mel_residual(model, clip))[:, :num_quantizers])

@@ -31,13 +31,13 @@ from ..engine.run_dir import claim, identity, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
 from ..lm.corpus import require
-from .clips import Clip, Crops, Readings, align, aligned, read_clips
+from .clips import SentenceLoader, VocoderCrops, VoiceClip, align, aligned, read_clips
 from .evaluate import evaluate, mel_residual, speaker_figures, vocoder_figures
 from .reading import read_aloud
 from .report import write_report
 from .voice import Voice, load_part, part_of
 
-BESIDE = ("out", "device", "dtype", "eval_clips", "samples", "language")
+NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_clips", "samples", "language")
 """Keys that say where a run is made and what is shown of it, not what it is."""
 RVQ_UNITS = 16_000
 """Approximate number of units that fit the codebooks of the RVQ, from random recordings of the training split."""
@@ -115,7 +115,7 @@ def run(config: Config) -> dict[str, Any]:
         start_processes(settings.parallel, resolve_device(config.device))
     require(config.data, "dev", "recordings")
     with locked(out):
-        claim(config, BESIDE)
+        claim(config, NON_IDENTITY_KEYS)
         with main_process_first():
             tokenizer = fit_units(config)
         clips = read_clips(config.data, "train", tokenizer, out, seconds=config.train_seconds)
@@ -131,7 +131,9 @@ def run(config: Config) -> dict[str, Any]:
 
 
 @on_main_process
-def _evaluated(config: Config, voice: Voice, dev: Sequence[Clip], held_out: Sequence[SpokenSentence]) -> dict[str, Any]:
+def _evaluated(
+    config: Config, voice: Voice, dev: Sequence[VoiceClip], held_out: Sequence[SpokenSentence]
+) -> dict[str, Any]:
     figures = {"split": "dev", "clips": len(dev), **evaluate(voice, dev, held_out)}
     out = Path(config.out)
     atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
@@ -152,7 +154,7 @@ def fit_units(config: Config) -> UnitTokenizer:
 
 
 def fit_vocoder(
-    config: Config, tokenizer: UnitTokenizer, letters: str, clips: Sequence[Clip], dev: Sequence[Clip]
+    config: Config, tokenizer: UnitTokenizer, letters: str, clips: Sequence[VoiceClip], dev: Sequence[VoiceClip]
 ) -> UnitVocoder:
     """The vocoder, trained and saved in ``vocoder/`` (or loaded, where that has been done)."""
     folder, device = Path(config.out) / "vocoder", resolve_device(config.device)
@@ -167,13 +169,13 @@ def fit_vocoder(
     model = UnitVocoder(config.vocoder, tokenizer.vocab_size, len(letters), size, hz)
     model.init_embeddings(tokenizer.centroids)
     model = model.to(device)
-    loader = Crops(clips, config.vocoder_rows, config.crop, config.seed, ranks()[0])
+    loader = VocoderCrops(clips, config.vocoder_rows, config.crop, config.seed, ranks()[0])
     # Spectra want full precision.
     settings = replace(config.vocoder_train, seed=config.seed, device=config.device, dtype="float32")
     return _fitted(config, model, loader, settings, lambda: vocoder_figures(model, dev), "mel_error_with_text")
 
 
-def fit_rvq(config: Config, vocoder: UnitVocoder, clips: Sequence[Clip]) -> MelRVQ | None:
+def fit_rvq(config: Config, vocoder: UnitVocoder, clips: Sequence[VoiceClip]) -> MelRVQ | None:
     """The codebooks of the vocoder's mel residuals, saved in ``rvq/`` (or loaded); None without quantizers."""
     folder = Path(config.out) / part_of(MelRVQ)
     if not config.rvq.num_quantizers:
@@ -206,7 +208,7 @@ def fit_speaker(
     model = UnitSpeaker(config.speaker, letters, tokenizer.vocab_size, max_train_letters)
     model.init_embeddings(tokenizer.centroids)
     model = model.to(device)
-    loader = Readings(model, read, config.rows, config.seed, *ranks())
+    loader = SentenceLoader(model, read, config.rows, config.seed, *ranks())
     settings = replace(config.speaker_train, seed=config.seed, device=config.device, dtype=config.dtype)
     return _fitted(config, model, loader, settings, lambda: speaker_figures(model, held_out), "perplexity")
 
@@ -217,7 +219,7 @@ def _fitted(
     """The model, trained and saved in the folder that is called like it."""
     name = part_of(model)
     folder = Path(config.out) / name
-    same, task = identity(config, BESIDE), ModelTask(model)
+    same, task = identity(config, NON_IDENTITY_KEYS), ModelTask(model)
     described = {"describe": name, "identity": same}
     train(task, loader, settings, folder / "training", evaluate=figures, best_by=best_by, **described)
     save_model(folder, model.kind, model.fields(), task.module)

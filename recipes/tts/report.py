@@ -16,7 +16,7 @@ from ...models.speech.unit_vocoder import RATE, griffin_lim, log_mel
 from ..reporting.page import HERE as PAGES
 from ..reporting.page import render, to_bytes
 from ..reporting.sound import mel, picture, sound
-from .clips import Clip
+from .clips import VoiceClip
 from .evaluate import copy, rvq_copy
 from .speak import Manner, pieces, speak
 from .text import plain
@@ -26,7 +26,12 @@ HERE = Path(__file__).parent
 
 
 def write_report(
-    path: Path, voice: Voice, figures: Mapping[str, Any], clips: Sequence[Clip], samples: int, config: Mapping[str, Any]
+    path: Path,
+    voice: Voice,
+    figures: Mapping[str, Any],
+    clips: Sequence[VoiceClip],
+    samples: int,
+    config: Mapping[str, Any],
 ) -> None:
     """Write one self-contained HTML file: ``figures``, and ``samples`` of the ``clips`` with players."""
     shown = take_evenly([clip for clip in clips if plain(clip.text)], samples) if samples else []
@@ -49,7 +54,7 @@ def write_report(
     atomic_write(path, to_bytes(page))
 
 
-def versions(voice: Voice, clip: Clip) -> dict[str, Float[Tensor, " _"]]:
+def versions(voice: Voice, clip: VoiceClip) -> dict[str, Float[Tensor, " _"]]:
     """A recording, copies from ever less of it, and its text spoken, where any of it can be."""
     model, rvq = voice.vocoder, voice.rvq
     units, around = clip.units.to(model.device), clip.letter_windows.to(model.device)

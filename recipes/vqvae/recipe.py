@@ -32,7 +32,7 @@ from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
 from .report import Sample, write_report
 
-BESIDE = ("out", "device", "dtype", "eval_clips", "eval_seconds", "samples")
+NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_clips", "eval_seconds", "samples")
 """Keys that say where a run is made and what is shown of it, not what it is."""
 SEEDING = 64
 """Crops from which codebooks start."""
@@ -76,7 +76,7 @@ def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save, report; gives what ``evaluation.json`` says."""
     start_processes(config.train.parallel, resolve_device(config.device))
     with locked(Path(config.out)):
-        claim(config, BESIDE)
+        claim(config, NON_IDENTITY_KEYS)
         clips = held_out(config, "dev")
         return _evaluated(config, fit(config, clips), clips)
 
@@ -100,8 +100,8 @@ def fit(config: Config, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> VQV
     shape = replace(config.model, step_samples=config.rows * config.crop * ranks()[1])
     seed_all(config.seed)
     model = VQVAE(shape, bandwidth(corpus)).to(device)
-    model.seed_codebooks(Crops(corpus, SEEDING, config.crop, config.seed).next().to(device))
-    loader = Crops(corpus, config.rows, config.crop, config.seed, *ranks())
+    model.seed_codebooks(WaveformCrops(corpus, SEEDING, config.crop, config.seed).next().to(device))
+    loader = WaveformCrops(corpus, config.rows, config.crop, config.seed, *ranks())
     settings = replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype)
     task = VQVAETask(model)
     train(
@@ -110,7 +110,7 @@ def fit(config: Config, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> VQV
         settings,
         folder / "training",
         describe="VQ-VAE",
-        identity=identity(config, BESIDE),
+        identity=identity(config, NON_IDENTITY_KEYS),
         evaluate=lambda: _with_mean(_report(model, [clip for _, clip in clips])),
         best_by="stft_error",
     )
@@ -133,7 +133,7 @@ class VQVAETask:
         return self.model.training_step(batch), None
 
 
-class Crops:
+class WaveformCrops:
     """Endless batches of stretches of recordings, every place in them equally likely; short recordings are padded.
 
     What batch comes next depends on ``seed``, ``rank`` and how many came before, which is all its state.
