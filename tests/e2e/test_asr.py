@@ -83,7 +83,7 @@ def test_a_recogniser_of_recordings(folder, trained, capsys, contents):
     out, _ = capsys.readouterr()
     assert "greedy  WER" in out
     assert f"vqmem transcribe FILE --run {trained} uses it" in out
-    assert "outside the alphabet, and so always wrong: '\u00e9' (1)" in out
+    assert "outside the alphabet, always counted as errors: '\u00e9' (1)" in out
     assert contents(trained) == before
 
 
@@ -285,7 +285,7 @@ def test_what_is_wrong_is_one_line(folder, trained, refused, tmp_path):
     assert "has no beam" in refused("asr", folder / "units.yaml", "decoding.beam=4", f"out={tmp_path / 'beam'}")
     (trained.parent / "half").mkdir()
     (trained.parent / "half" / "config.yaml").write_bytes((trained / "config.yaml").read_bytes())
-    assert "holds no finished" in refused("transcribe", clip, "--run", trained.parent / "half")
+    assert "is not a finished run" in refused("transcribe", clip, "--run", trained.parent / "half")
 
 
 def test_a_run_of_units_that_was_stopped_ends_as_if_it_was_not(folder, tmp_path, interrupted_once):
