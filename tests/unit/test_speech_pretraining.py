@@ -116,7 +116,7 @@ def test_labels_by_hand(tmp_path):
     ("rows", "told"),
     [
         ([("name", "phone")], "must name the columns name, start, end, phone"),
-        ([HEAD], "holds no labels"),
+        ([HEAD], "has no labels"),
         ([HEAD, ("a", "0", "zero", "T")], "line 2 .* is not a phone from start to end"),
         ([HEAD, ("a", "1", "0.5", "T")], "line 2 .* is not a phone"),
         ([HEAD, ("a", "0", "nan", "T")], "line 2 .* is not a phone"),
@@ -135,7 +135,7 @@ def test_bad_labels_are_told(rows, told, tmp_path):
     [
         ({"rows": 0}, "rows=0 is too small; give at least 1"),
         ({"eval_clips": 0}, "eval_clips=0 is too small; give at least 1, or null"),
-        ({"crop": 0.03}, "crop=0.03 seconds hold fewer than two frames"),
+        ({"crop": 0.03}, "crop=0.03 seconds are fewer than two frames"),
         ({"targets": "hubert_unit"}, "did you mean hubert_units"),
         ({"seed": -1}, "seed=-1 is out of range"),
         ({"feature_weight": -1.0}, "feature_weight=-1.0 is negative"),
