@@ -102,7 +102,7 @@ class Recogniser(Protocol):
     """The frozen dataclass ``Recogniser`` of a file in ``recognisers/``: its fields are its YAML keys."""
 
     reads: InputKind
-    """Which field of a document it reads."""
+    """The field of a document that it reads."""
 
     def length(self, content: Any) -> int:
         """The length of a document's content. Raises `UnreadableError` for one that cannot be read to its end."""

@@ -40,7 +40,7 @@ LM_SHA256 = "lm_sha256"
 EVAL_BATCH_SIZE = 16
 """Recordings that an evaluation transcribes as one batch, if the recogniser can."""
 RUN_IS = "a recogniser: `vqmem transcribe FILE --run {folder}` uses it"
-"""What a run is, and which command uses it."""
+"""Description of a finished run, with the command that uses it."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from ..speech.text_normalisation import format_characters
 from .recipe import Config
 
 SHOWN = 5
-"""How many of the worst utterances the summary shows."""
+"""Number of worst utterances in the summary."""
 WIDTH = 100
 """Characters of a transcript before it is cut."""
 

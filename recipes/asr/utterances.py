@@ -24,7 +24,7 @@ from .base import Recogniser, Utterance
 from .error_rates import TranscriptPair
 
 Named = TypeVar("Named", Utterance, TranscriptPair)
-"""What has the name of an utterance: the utterance itself, or its transcripts."""
+"""An utterance, or its transcripts; both have its name."""
 
 
 def read(

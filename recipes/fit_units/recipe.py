@@ -24,7 +24,7 @@ from ..engine.run_dir import claim
 from ..lm.corpus import require
 
 RUN_IS = "speech units: `vqmem units FILE --model {folder}` uses them"
-"""What a run is, and which command uses it."""
+"""Description of a finished run, with the command that uses it."""
 
 
 @dataclass(frozen=True)

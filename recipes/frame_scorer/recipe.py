@@ -37,7 +37,7 @@ from ..lm.language_model import replace_rows
 NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_clips")
 """Keys that do not change the trained model: where it runs, and what is evaluated."""
 RUN_IS = "a scorer of frames of speech: `vqmem score FILE --model {folder}` uses it"
-"""What a run is, and which command uses it."""
+"""Description of a finished run, with the command that uses it."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,10 @@ def read_frames(config: Config, extractor: Extractor, split: Split, seconds: flo
         ValueError: The data source has no recordings, or none with two frames.
     """
     limit = None if seconds is None else max(2, round(seconds * FRAMES_A_SECOND))
-    parts, passages, count, skipping = [], [], 0, Skipping()
+    parts: list[Tensor] = []
+    passages: list[Passage] = []
+    count = 0
+    skipping = Skipping()
     for document in documents(config.data, split, config.out):
         with skipping:
             frames = torch.cat(list(stream_frames(document.content("audio").stream(), extractor, document.name)))

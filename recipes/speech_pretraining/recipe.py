@@ -39,7 +39,7 @@ from .quality import accuracies, check, probe
 NON_IDENTITY_KEYS = ("out", "device", "dtype", "labels", "eval_clips", "probe_clips", "probe_clusters", "export")
 """Keys that do not change the trained model: where it runs, and what is evaluated and exported."""
 RUN_IS = "an encoder of speech: `vqmem asr CONFIG recogniser.encoder={folder}` uses it"
-"""What a run is, and which command uses it."""
+"""Description of a finished run, with the command that uses it."""
 
 
 @dataclass(frozen=True)

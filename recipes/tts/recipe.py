@@ -42,7 +42,7 @@ NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_clips", "samples", "languag
 RVQ_UNITS = 16_000
 """Approximate number of units that fit the codebooks of the RVQ, from random recordings of the training split."""
 RUN_IS = "a voice: `vqmem speak TEXT -o out.wav --run {folder}` uses it"
-"""What a run is, and which command uses it."""
+"""Description of a finished run, with the command that uses it."""
 
 
 @dataclass(frozen=True)

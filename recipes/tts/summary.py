@@ -1,4 +1,4 @@
-"""What `vqmem tts` prints at its end."""
+"""The summary that `vqmem tts` prints at its end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .recipe import Config
 
 
 def format_summary(config: Config, figures: dict[str, Any]) -> str:
-    """The figures of ``evaluation.json`` in a few lines, and what to do with the run."""
+    """The figures of ``evaluation.json`` in a few lines, and how to use the run."""
     vocoder, speaker = figures["vocoder"], figures["speaker"]
     lines = [
         f"on {figures['clips']} recordings of the {figures['split']} split:",

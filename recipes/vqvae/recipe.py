@@ -37,7 +37,7 @@ NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_clips", "eval_seconds", "sa
 SEEDING = 64
 """Crops that initialise the codebooks."""
 RUN_IS = "a VQ-VAE of speech: `vqmem text_lm codes front_end.path={folder}` uses it"
-"""What a run is, and which command uses it."""
+"""Description of a finished run, with the command that uses it."""
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,9 @@ class Recogniser:
     scorer_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=300, lr=3e-3))
     shape: Shape = field(default_factory=lambda: Shape(layers=4, dropout=0.2))
     strategies: dict[str, Any] = field(default_factory=lambda: {"fifo": {"policy": "fifo"}})
-    """Name -> ``policy`` and, unless evicted entries are dropped, ``compression``."""
+    """Name -> ``policy`` and, unless evicted slots are dropped, ``compression``."""
     budgets: tuple[int, ...] = (128,)
-    """Capacities of the memory, in entries per row."""
+    """Capacities of the memory, in slots per row."""
     sinks: int = 0
     """Guard: no policy may evict this many of the first tokens."""
     recent: int = 0
@@ -130,7 +130,7 @@ class Recogniser:
         return self.load(job.out, job.alphabet, job.decoding, job.device)
 
     def load(self, out: Path, alphabet: Alphabet, decoding: Decoding, device: torch.device) -> UnitTranscriber:
-        """What `fit` saved. Raises `ValueError` where a part is missing or damaged, and for a beam."""
+        """Load what `fit` saved. Raises `ValueError` if a part is missing or damaged, and for a beam."""
         _refuse(decoding)
         model, scorer = load_language_model(out / "transformer", device), load_scorer(out, device)
         front_end = load_tokenizer(out / "front_end")

@@ -91,7 +91,9 @@ def _groups(recording: Sequence[Aligned], length: int) -> Iterator[list[Aligned]
 
 def _joined(group: Sequence[Aligned], space: int) -> tuple[Tensor, Tensor, Tensor]:
     """Concatenate units, letters and places of utterances, with a space between them."""
-    letters, places, offset = [], [], 0
+    letters: list[Tensor] = []
+    places: list[Tensor] = []
+    offset = 0
     for utterance in group:
         if offset:
             letters.append(torch.tensor([space]))
