@@ -7,13 +7,13 @@ from typing import Any
 
 import jiwer
 import numpy as np
-from vqmem.recipes.asr.error_rates import Pair
+from vqmem.recipes.asr.error_rates import TranscriptPair
 from vqmem.recipes.compare.statistics import paired_bootstrap
 
 
 def added(
-    before: Sequence[Sequence[Pair]],
-    after: Sequence[Sequence[Pair]],
+    before: Sequence[Sequence[TranscriptPair]],
+    after: Sequence[Sequence[TranscriptPair]],
     process: Callable[..., Any] = jiwer.process_words,
 ) -> dict[str, float]:
     """The error rate of ``after`` minus that of ``before``, in points, and its interval if there are enough documents.
@@ -26,7 +26,7 @@ def added(
     return {name: 100 * value for name, value in points.items() if value is not None}
 
 
-def _count(document: Sequence[Pair], process: Callable[..., Any]) -> tuple[int, int]:
+def _count(document: Sequence[TranscriptPair], process: Callable[..., Any]) -> tuple[int, int]:
     """Errors, and words or characters of the reference."""
     found = process([pair.reference for pair in document], [pair.hypothesis for pair in document])
     missed = found.substitutions + found.deletions

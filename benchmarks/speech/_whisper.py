@@ -61,7 +61,9 @@ class Whisper:
         return " ".join(segment.text for segment in heard)
 
 
-def listen(recogniser: Whisper, waveforms: Sequence[Float[Tensor, " _"]], wanted: Sequence[str]) -> list[measure.Pair]:
+def listen(
+    recogniser: Whisper, waveforms: Sequence[Float[Tensor, " _"]], wanted: Sequence[str]
+) -> list[measure.TranscriptPair]:
     """What was said and what was heard, a pair a sentence; case and punctuation do not count.
 
     Sentences are heard one after another, `PAUSE` apart, as many as fit into the half minute that Whisper reads
@@ -77,11 +79,11 @@ def listen(recogniser: Whisper, waveforms: Sequence[Float[Tensor, " _"]], wanted
     for group in groups:
         told = normalise(recogniser(torch.cat([F.pad(waveforms[i], (0, PAUSE)) for i in group])))
         said = [normalise(wanted[i]) for i in group]
-        pairs += [measure.Pair("", *pair) for pair in zip(said, measure.part(said, told), strict=True)]
+        pairs += [measure.TranscriptPair("", *pair) for pair in zip(said, measure.part(said, told), strict=True)]
     return pairs
 
 
-def error_rates(pairs: Sequence[measure.Pair]) -> dict[str, float]:
+def error_rates(pairs: Sequence[measure.TranscriptPair]) -> dict[str, float]:
     """Word and character error rate in per cent, over all sentences together."""
     rates = measure.error_rates(pairs)
     return {name: 100 * rates[name] for name in ("wer", "cer")}

@@ -85,7 +85,7 @@ def transcribe(folder: Path, path: Path) -> dict:
     """In the child: processor seconds, the most bytes held, and how many words were written."""
     torch.set_num_threads(1)
     run = load_run(folder)
-    name, way = next(iter(run.transcriber.ways.items()))
+    name, way = next(iter(run.transcriber.decoding_modes.items()))
     contents = [Audio(str(path))] if path.is_file() else units(run, 60 * int(path.stem))
     began = time.process_time()
     written = sum(1 for _ in words(letter for _, letter in way([contents])))

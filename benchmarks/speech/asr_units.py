@@ -27,8 +27,8 @@ from vqmem.benchmarks.speech._errors import added
 from vqmem.benchmarks.speech._long import SPLIT, UNITS
 from vqmem.data.base import take_evenly
 from vqmem.files import atomic_write
-from vqmem.recipes.asr.base import Utterance, Way
-from vqmem.recipes.asr.error_rates import Pair, error_rates
+from vqmem.recipes.asr.base import DecodingMode, Utterance
+from vqmem.recipes.asr.error_rates import TranscriptPair, error_rates
 from vqmem.recipes.asr.recipe import Config, Run, fit, recognise
 from vqmem.recipes.asr.units.recogniser import Recogniser
 from vqmem.recipes.asr.utterances import read, recordings
@@ -64,7 +64,7 @@ def main() -> None:
     run, hours = trained(load(Config, "ljspeech_units", [*overrides, f"out={flags.run}"], folder=folder))
     utterances, _ = read(run.config.data, "test", run.recogniser, Path(run.config.out) / "utterances")
     test = recordings(utterances, run.config.joint)
-    ways = run.transcriber.ways | guarded(run)
+    ways = run.transcriber.decoding_modes | guarded(run)
     whole = {way: read_with(way, ways[way], take_evenly(test, 1 if flags.quick else None)) for way in (FIRST, CTC)}
     few = take_evenly(test, 1 if flags.quick else flags.chapters)
     names = {utterance.name for recording in few for utterance in recording}
@@ -127,7 +127,7 @@ def trained(config: Config) -> tuple[Run, float]:
     return run, hours
 
 
-def speed(way: Way, recording: Sequence[Utterance]) -> float:
+def speed(way: DecodingMode, recording: Sequence[Utterance]) -> float:
     """Seconds of speech that are read a second of processor time, of one recording alone."""
     began = time.process_time()
     for _ in way([[utterance.content for utterance in recording]]):
@@ -135,21 +135,21 @@ def speed(way: Way, recording: Sequence[Utterance]) -> float:
     return sum(utterance.length for utterance in recording) / UNITS / (time.process_time() - began)
 
 
-def guarded(run: Run) -> dict[str, Way]:
+def guarded(run: Run) -> dict[str, DecodingMode]:
     """The smallest memory kept by score, but for the newest half of its slots, which no score may touch."""
     slots, recogniser, config = FULL // 4, run.recogniser, run.config
     assert isinstance(recogniser, Recogniser)
     changed = replace(recogniser, recent=slots // 2, budgets=(slots,), strategies={"scored": MEMORIES["scored"]})
     transcriber = changed.load(Path(config.out), run.alphabet, config.decoding, resolve_device(config.device))
-    return {f"scored@{slots}, newest {slots // 2} kept": transcriber.ways[f"scored@{slots}"]}
+    return {f"scored@{slots}, newest {slots // 2} kept": transcriber.decoding_modes[f"scored@{slots}"]}
 
 
-def read_with(name: str, way: Way, chosen: Sequence[Sequence[Utterance]]) -> list[Pair]:
+def read_with(name: str, way: DecodingMode, chosen: Sequence[Sequence[Utterance]]) -> list[TranscriptPair]:
     """What is said and read in every utterance of ``chosen``."""
     return recognise(way, chosen, f"reading with {name}")
 
 
-def rate(pairs: Sequence[Pair]) -> float:
+def rate(pairs: Sequence[TranscriptPair]) -> float:
     """Character error rate over all, in percent."""
     return round(100 * error_rates(pairs)["cer"], 2)
 

@@ -34,7 +34,7 @@ from vqmem.models.speech.unit_vocoder import FRAME, RATE
 from vqmem.recipes.engine.config import load
 from vqmem.recipes.engine.progress import progress
 from vqmem.recipes.tts import recipe
-from vqmem.recipes.tts.clips import Clip, align, aligned, read_clips
+from vqmem.recipes.tts.clips import VoiceClip, align, aligned, read_clips
 from vqmem.recipes.tts.report import versions
 from vqmem.recipes.tts.speak import Manner, speak
 from vqmem.recipes.tts.voice import Voice, load_voice
@@ -140,7 +140,7 @@ def main() -> None:
     )
 
 
-def sentences(config: recipe.Config, voice: Voice, count: int) -> list[Clip]:
+def sentences(config: recipe.Config, voice: Voice, count: int) -> list[VoiceClip]:
     """Clips of the test split that have a text, with the letters of their units."""
     train = read_clips(config.data, "train", voice.tokenizer, seconds=config.train_seconds)
     letters, aligner = align(train, voice.tokenizer.vocab_size)
@@ -149,7 +149,7 @@ def sentences(config: recipe.Config, voice: Voice, count: int) -> list[Clip]:
     return clips
 
 
-def speed(voice: Voice, clips: Sequence[Clip]) -> dict[str, float]:
+def speed(voice: Voice, clips: Sequence[VoiceClip]) -> dict[str, float]:
     """Seconds of speech a second of processor time: a long text in pieces side by side, and single sentences."""
     whole = _speed(voice, [" ".join(clip.text for clip in clips)])
     single = _speed(voice, [clip.text for clip in clips[:10]])
@@ -162,7 +162,7 @@ def _speed(voice: Voice, texts: Sequence[str]) -> float:
     return samples / RATE / (time.process_time() - began)
 
 
-def memory(run: Path, clips: Sequence[Clip], minutes: Sequence[int]) -> dict[str, dict[str, float]]:
+def memory(run: Path, clips: Sequence[VoiceClip], minutes: Sequence[int]) -> dict[str, dict[str, float]]:
     """MB that speaking takes, by how many minutes the text of the recordings would last."""
     text = " ".join(clip.text for clip in clips)
     seconds = sum(len(clip.waveform) for clip in clips) / RATE
@@ -186,7 +186,7 @@ def memory(run: Path, clips: Sequence[Clip], minutes: Sequence[int]) -> dict[str
 
 
 def heard(
-    name: str, voice: Voice, clips: Sequence[Clip], recogniser: Whisper
+    name: str, voice: Voice, clips: Sequence[VoiceClip], recogniser: Whisper
 ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
     """Error rates of every version of the clips, and what copies add to the word error rate (see `added`)."""
     made: dict[str, list[Tensor]] = {}

@@ -1,4 +1,4 @@
-"""What every recogniser of the recipe is given, and what it gives."""
+"""The interface of recognisers: what they get, and what they return."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..speech.text_normalisation import Alphabet
 
 
 class Letter(NamedTuple):
-    """A character that was recognised, and where, in seconds."""
+    """A recognised character with its start and end in seconds."""
 
     character: str
     start: float
@@ -25,7 +25,7 @@ class Letter(NamedTuple):
 
 @dataclass(frozen=True)
 class Utterance:
-    """Something said, its normalised text, and its length in what the recogniser reads (samples, units)."""
+    """An utterance: its content, its normalised text, and its length in samples or units, as the recogniser reads."""
 
     name: str
     content: Any
@@ -33,42 +33,42 @@ class Utterance:
     length: int
 
 
-Way = Callable[[Sequence[Sequence[Any]]], Iterator[tuple[int, Letter]]]
-"""Transcribes recordings, each the contents of documents that follow one another.
+DecodingMode = Callable[[Sequence[Sequence[Any]]], Iterator[tuple[int, Letter]]]
+"""Transcribes recordings. A recording is the contents of consecutive documents.
 
-A letter comes with its recording's number; the letters of a recording come in order, those of several may be mixed.
+Yields each letter with its recording's number. Letters of one recording are in order; recordings may be interleaved.
 """
 
 
-def one_by_one(read: Callable[[Sequence[Any]], Iterator[Letter]]) -> Way:
-    """The way that reads one recording after another by ``read``."""
+def one_by_one(read: Callable[[Sequence[Any]], Iterator[Letter]]) -> DecodingMode:
+    """The decoding mode that transcribes one recording after another with ``read``."""
     return lambda recordings: ((i, letter) for i, contents in enumerate(recordings) for letter in read(contents))
 
 
 @runtime_checkable
 class Transcriber(Protocol):
-    """A trained recogniser. ``ways`` are the ways in which it can read, by name, the one to use first."""
+    """A trained recogniser: its decoding modes by name, the default one first."""
 
-    ways: dict[str, Way]
+    decoding_modes: dict[str, DecodingMode]
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a CTC recogniser makes letters of its classes."""
+    """How a CTC recogniser turns class probabilities into letters."""
 
     beam: int = 0
-    """Hypotheses that are kept; 0 takes the likeliest class of each frame. More needs the extra ``asr``."""
+    """Hypotheses to keep; 0 = greedy, the likeliest class of each frame. A beam needs the extra ``asr``."""
     lexicon: bool = False
-    """Whether the beam writes words of the training texts only."""
+    """Whether the beam writes only words of the training texts."""
     lm: PathText | None = None
-    """A KenLM file (arpa or binary): of words where ``lexicon`` is set, else of characters, with | for the space."""
+    """A KenLM file (arpa or binary): of words with ``lexicon``, else of characters, with | for the space."""
     lm_weight: float = 1.0
-    """What the language model's score is multiplied by."""
+    """Factor of the language model's score."""
     word_score: float = 0.0
-    """What a word, or without ``lexicon`` a space, is worth."""
+    """Score added for each word, or without ``lexicon`` for each space."""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for settings that only a beam has."""
+        """Raise `ValueError` for settings that need a beam."""
         if self.beam < 0:
             raise ValueError(f"beam = {self.beam} is negative; give 0 for the likeliest class of each frame")
         if not self.beam and (self.lexicon or self.lm is not None):
@@ -76,24 +76,24 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a recogniser is trained on, and how."""
+class TrainingJob:
+    """The data and settings that a recogniser is trained with."""
 
     out: Path
     alphabet: Alphabet
     utterances: Sequence[Utterance]
     recordings: Sequence[Sequence[Utterance]]
-    """The same, those together that belong to one recording."""
-    rows: int
+    """The same utterances, grouped by recording."""
+    batch_size: int
     settings: TrainConfig
     identity: dict[str, Any]
     decoding: Decoding
     evaluate: Callable[[Transcriber], dict[str, float]]
-    """Figures of the first of its ways on the dev split."""
+    """Error rates of the default decoding mode on the dev split."""
 
     @property
     def device(self) -> torch.device:
-        """Where to train."""
+        """The device to train on."""
         return torch.device(self.settings.device)
 
 
@@ -102,20 +102,20 @@ class Recogniser(Protocol):
     """The frozen dataclass ``Recogniser`` of a file in ``recognisers/``: its fields are its YAML keys."""
 
     reads: InputKind
-    """Which field of a document it reads."""
+    """The field of a document that it reads."""
 
     def length(self, content: Any) -> int:
-        """How long a document's content is. Raises `UnreadableError` for one that cannot be read to its end."""
+        """The length of a document's content. Raises `UnreadableError` for one that cannot be read to its end."""
         ...
 
     def check(self, out: Path, decoding: Decoding) -> None:
-        """Raise `ValueError` for what `fit` will need and not find, before ``out`` is made and anything is trained."""
+        """Raise `ValueError` if something that `fit` needs is missing, before ``out`` is created."""
         ...
 
-    def fit(self, job: Job) -> Transcriber:
-        """Train and save in ``job.out`` what is not there yet."""
+    def fit(self, job: TrainingJob) -> Transcriber:
+        """Train and save in ``job.out`` what is not saved there yet."""
         ...
 
     def load(self, out: Path, alphabet: Alphabet, decoding: Decoding, device: torch.device) -> Transcriber:
-        """What `fit` saved. Raises `ValueError` where a part is missing or damaged, or cannot decode so."""
+        """Load what `fit` saved. Raises `ValueError` if a part is missing or damaged, or cannot decode like this."""
         ...

@@ -12,21 +12,23 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", type=file_name, metavar="FILE", nargs="+", help=RECORDINGS)
     finished = "the folder of a finished `vqmem asr` (default runs/asr_demo)"
     parser.add_argument("--run", type=file_path, metavar="DIR", default=Path("runs/asr_demo"), help=finished)
-    parser.add_argument("--way", metavar="NAME", help="one of those that evaluation.json lists (default: the first)")
-    beam = "of a ctc run: hypotheses to keep, 0 for greedy (default: the run's); needs the extra asr"
+    parser.add_argument(
+        "--way", metavar="NAME", help="decoding mode, as evaluation.json lists them (default: the first)"
+    )
+    beam = "hypotheses to keep, for a ctc run; 0 is greedy (default: as the run says); needs the extra asr"
     parser.add_argument("--beam", type=int, metavar="N", help=beam)
     parser.add_argument("--device", default="cpu", help=DEVICE)
-    parser.add_argument("--json", action="store_true", help="one JSON object a word and line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line for each word")
 
 
 def _transcribe(asked: argparse.Namespace) -> None:
     from .transcribe import show
 
-    show(asked.files, asked.run, as_json=asked.json, beam=asked.beam, way=asked.way, device=asked.device)
+    show(asked.files, asked.run, as_json=asked.json, beam=asked.beam, decoding_mode=asked.way, device=asked.device)
 
 
 _TRANSCRIBE = Command(
-    "write what is said in recordings, with times, by a recogniser of your own",
+    "transcribe recordings, with times, using a recogniser that you trained",
     _transcribe_arguments,
     _transcribe,
     """\
@@ -34,12 +36,12 @@ examples:
   vqmem asr demo && vqmem transcribe clip.flac
   vqmem transcribe *.wav --run runs/digits --json
   vqmem transcribe talk.mp3 --run runs/librispeech --beam 50
-Without --json a line is a stretch between pauses: start and end in seconds and the text, with tabs between; of several
-files, the file's name stands before them. An object of --json has the keys word, start and end, and file where there
-are several. A recording in which nothing is heard is one line, from 0 to its length, with an empty text. Memory does
-not grow with the length of a recording. Files that cannot be read are passed over and listed at the end, and the exit
-code is then 2. Characters that a terminal would obey are written as escapes, such as \\u001b.
-`vqmem asr --help` says how to train a recogniser.""",
+Without --json, each line is a segment between pauses: start and end in seconds and the text, separated by tabs. With
+several files, the file name comes first. Objects of --json have the keys word, start and end, and file if there are
+several. A recording without speech is one line, from 0 to its length, with an empty text. Memory does not grow with the
+length of a recording. Unreadable files are skipped and listed at the end, and the exit code is then 2. Control
+characters are written as escapes, such as \\u001b.
+`vqmem asr --help` shows how to train a recogniser.""",
 )
 
 

@@ -1,4 +1,4 @@
-"""How many words and characters are wrong, and where most."""
+"""Word and character error rates, and the worst utterances."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import jiwer
 
 
-class Pair(NamedTuple):
-    """What was said and what was recognised, both normalised. The reference is not empty."""
+class TranscriptPair(NamedTuple):
+    """The reference and the hypothesis of an utterance, both normalised. The reference is not empty."""
 
     name: str
     reference: str
     hypothesis: str
 
 
-def error_rates(pairs: Sequence[Pair]) -> dict[str, float]:
-    """Word and character error rate over all pairs together (jiwer), and the share of pairs without an error."""
+def error_rates(pairs: Sequence[TranscriptPair]) -> dict[str, float]:
+    """Word and character error rate over all pairs (jiwer), and the share of pairs without an error."""
     references, hypotheses = [pair.reference for pair in pairs], [pair.hypothesis for pair in pairs]
     words = jiwer.process_words(references, hypotheses)
     return {
@@ -32,8 +32,8 @@ def error_rates(pairs: Sequence[Pair]) -> dict[str, float]:
     }
 
 
-def worst(pairs: Sequence[Pair], count: int) -> list[dict[str, Any]]:
-    """The ``count`` pairs with the highest character error rate, of those that have an error; longer ones first."""
+def worst_utterances(pairs: Sequence[TranscriptPair], count: int) -> list[dict[str, Any]]:
+    """The ``count`` pairs with the highest character error rate above 0; of equal rates, longer references first."""
     wrong = [pair for pair in pairs if pair.reference != pair.hypothesis]
     rates = {pair: jiwer.cer(pair.reference, pair.hypothesis) for pair in wrong}
     ranked = sorted(wrong, key=lambda pair: (-rates[pair], -len(pair.reference), pair.name))
@@ -41,10 +41,10 @@ def worst(pairs: Sequence[Pair], count: int) -> list[dict[str, Any]]:
 
 
 def part(references: Sequence[str], hypothesis: str) -> list[str]:
-    """``hypothesis`` of a recording, cut into what belongs to each of the utterances that it consists of.
+    """Cut the ``hypothesis`` of a recording into its utterances, one for each of ``references``.
 
-    The cuts are where the characters of all references, with spaces between, align with those of the hypothesis; what
-    was inserted between two utterances goes to the later one.
+    The joined references are aligned with the hypothesis by characters. Insertions between two utterances belong to the
+    later one.
     """
     if len(references) == 1:
         return [hypothesis]
@@ -57,7 +57,7 @@ def part(references: Sequence[str], hypothesis: str) -> list[str]:
 
 
 def _place(chunks: Sequence[jiwer.AlignmentChunk], end: int) -> int:
-    """Where in the hypothesis the first ``end`` characters of the reference end."""
+    """The position in the hypothesis that aligns with position ``end`` of the reference."""
     place = 0
     for chunk in chunks:
         if chunk.ref_start_idx >= end:

@@ -1,4 +1,4 @@
-"""Train a recogniser of speech, by CTC on waveforms or as a language model that reads units and writes text."""
+"""Train a speech recogniser: by CTC on waveforms, or as a language model that reads units and writes text."""
 
 from __future__ import annotations
 
@@ -26,47 +26,47 @@ from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir
 from ..engine.task import TrainConfig
 from ..lm.corpus import require
-from ..speech.text_normalisation import Alphabet, told
-from .base import Decoding, Job, Letter, Recogniser, Transcriber, Utterance, Way
-from .error_rates import Pair, error_rates, part, worst
+from ..speech.text_normalisation import Alphabet, format_characters
+from .base import Decoding, DecodingMode, Letter, Recogniser, TrainingJob, Transcriber, Utterance
+from .error_rates import TranscriptPair, error_rates, part, worst_utterances
 from .text import text_of
 from .utterances import read, recordings
 
 NON_IDENTITY_KEYS = ("out", "device", "dtype", "decoding", "eval_recordings", "worst")
-"""Keys that say where a run is made and what is shown of it, not what it is."""
+"""Keys that do not change the trained model: where it runs, and what is evaluated and reported."""
 ALPHABET, EVALUATION = "alphabet.json", "evaluation.json"
 LM_SHA256 = "lm_sha256"
-"""Key of the evaluation: the sum of the language model that it was made with."""
-SIDE_BY_SIDE = 16
-"""Recordings that an evaluation reads at once, where the recogniser can."""
+"""Key of ``evaluation.json``: the checksum of the language model that decoding used."""
+EVAL_BATCH_SIZE = 16
+"""Recordings that an evaluation transcribes as one batch, if the recogniser can."""
 RUN_IS = "a recogniser: `vqmem transcribe FILE --run {folder}` uses it"
-"""What a run is, and which command uses it."""
+"""Description of a finished run, with the command that uses it."""
 
 
 @dataclass(frozen=True)
 class Config(RunConfig):
-    """A run: one recogniser, trained on the recordings of a data source that come with text."""
+    """A run: one recogniser, trained on the recordings of a data source that have a text."""
 
     out: PathText = "runs/asr"
     data: str | dict[str, Any] = "spoken_text"
     """Data source whose documents have a text: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     joint: str = ""
-    """Neighbours whose names are alike up to the last of these are parts of one recording; empty = each is one."""
+    """Neighbours whose names agree up to the last of these are parts of one recording; empty = each is a recording."""
     recogniser: str | dict[str, Any] = "ctc"
-    """What recognises: a name, or ``name`` and its keys (`vqmem list recognisers NAME`)."""
+    """The recogniser: a name, or ``name`` and its keys (`vqmem list recognisers NAME`)."""
     characters: str = ""
-    """The characters that are written, besides the space; empty = those of the normalised training texts."""
+    """Characters that the recogniser writes, besides the space; empty = those of the normalised training texts."""
     rows: int = 16
-    """Utterances, or streams of them, a batch."""
+    """Utterances, or streams of utterances, in a batch."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(weight_decay=0.01, betas=(0.9, 0.98)))
     decoding: Decoding = field(default_factory=Decoding)
     eval_recordings: int | None = 64
-    """Recordings of the dev split to evaluate on, taken evenly; null is all."""
+    """Recordings of the dev split to evaluate on, evenly spaced; null = all."""
     worst: int = 20
-    """Utterances with the most errors that ``evaluation.json`` lists."""
+    """How many of the utterances with the most errors ``evaluation.json`` lists."""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for sizes that cannot be, and for what the alphabet refuses."""
+        """Raise `ValueError` for sizes out of range, and for characters that the alphabet refuses."""
         super().__post_init__()
         self.require_at_least(1, "rows", "eval_recordings")
         self.require_at_least(0, "worst")
@@ -75,7 +75,7 @@ class Config(RunConfig):
 
 
 class Run(NamedTuple):
-    """What a finished run holds, loaded."""
+    """The parts of a finished run, loaded."""
 
     config: Config
     alphabet: Alphabet
@@ -84,7 +84,7 @@ class Run(NamedTuple):
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
+    """Train what is not trained yet, evaluate on dev and save. Returns the contents of ``evaluation.json``."""
     return _evaluated(fit(config))
 
 
@@ -98,7 +98,7 @@ def _evaluated(run: Run) -> dict[str, Any]:
 
 
 def fit(config: Config) -> Run:
-    """The recogniser, trained and saved, or loaded where that has been done."""
+    """Train and save the recogniser, or load it if it is trained."""
     recogniser: Recogniser = build("recognisers", config.recogniser)
     recogniser.check(Path(config.out), config.decoding)
     start_processes(config.train.parallel, resolve_device(config.device))
@@ -117,9 +117,9 @@ def _fit(config: Config, recogniser: Recogniser) -> Run:
     held_out = _chosen(config, dev)
 
     def figures(transcriber: Transcriber) -> dict[str, float]:
-        return error_rates(recognise(next(iter(transcriber.ways.values())), held_out))
+        return error_rates(recognise(next(iter(transcriber.decoding_modes.values())), held_out))
 
-    job = Job(
+    job = TrainingJob(
         out,
         alphabet,
         utterances,
@@ -134,16 +134,22 @@ def _fit(config: Config, recogniser: Recogniser) -> Run:
 
 
 def load_run(folder: Path, device: torch.device | str = "cpu", beam: int | None = None) -> Run:
-    """A finished run, with another ``beam`` than its own where that is given: 0 is greedy, without lexicon and lm.
+    """Load a finished run.
 
-    Raises `ValueError` where a part is missing or damaged, the recogniser cannot decode so, or the language model is
-    another than the run was evaluated with.
+    Args:
+        folder: the run's ``out``.
+        device: where the models go.
+        beam: replaces the ``beam`` of the config; 0 decodes greedily, without lexicon and language model.
+
+    Raises:
+        ValueError: A part is missing or damaged, the recogniser does not support this decoding, or the language model
+            is not the one that the run was evaluated with.
     """
     with loading(folder, "run (the folder of a finished `vqmem asr`)", "asr"):
         config = load(Config, folder / "config.yaml")
     recogniser: Recogniser = build("recognisers", config.recogniser)
     if not (folder / ALPHABET).is_file():
-        raise ValueError(f"{folder} has no {ALPHABET}: it holds no finished `vqmem asr`; run its command again")
+        raise ValueError(f"{folder} has no {ALPHABET}: it is not a finished run of `vqmem asr`; run its command again")
     alphabet = Alphabet(read_sealed(folder / ALPHABET)["characters"])
     decoding = config.decoding
     if beam is not None:
@@ -154,54 +160,60 @@ def load_run(folder: Path, device: torch.device | str = "cpu", beam: int | None 
 
 
 def _check_lm(folder: Path, decoding: Decoding) -> None:
-    """Raise `ValueError` where the language model is not the one that the run in ``folder`` was evaluated with."""
+    """Raise `ValueError` if the language model is not the one that the run in ``folder`` was evaluated with."""
     path = folder / EVALUATION
     if decoding.lm is None or not path.is_file():
         return
     recorded = json.loads(path.read_bytes()).get(LM_SHA256)
     if recorded not in (None, file_sha256(require_path(decoding.lm))):
         raise ValueError(
-            f"decoding.lm {decoding.lm!r} is another file than when {folder} was evaluated; put that back, or evaluate "
-            f"with this one: `vqmem asr {folder / 'config.yaml'}`"
+            f"decoding.lm {decoding.lm!r} differs from the file that {folder} was evaluated with; put that file "
+            f"back, or evaluate with this one: `vqmem asr {folder / 'config.yaml'}`"
         )
 
 
-def evaluate(run: Run, split: Split = "dev", ways: Sequence[str] | None = None) -> dict[str, Any]:
-    """Error rates of all ``ways`` of the recogniser (default: every one) on ``split``, and its worst utterances."""
+def evaluate(run: Run, split: Split = "dev", decoding_modes: Sequence[str] | None = None) -> dict[str, Any]:
+    """Error rates on ``split`` in each of ``decoding_modes`` (default: all), and the worst utterances."""
     config, alphabet, recogniser, transcriber = run
     utterances, skipped = read(config.data, split, recogniser, Path(config.out) / "utterances")
     chosen = _chosen(config, utterances) if split == "dev" else recordings(utterances, config.joint)
     texts = [utterance.text for recording in chosen for utterance in recording]
     pairs = {
-        name: recognise(way, chosen, f"recognising {split} ({name})")
-        for name, way in transcriber.ways.items()
-        if ways is None or name in ways
+        name: recognise(mode, chosen, f"recognising {split} ({name})")
+        for name, mode in transcriber.decoding_modes.items()
+        if decoding_modes is None or name in decoding_modes
     }
     first = next(iter(pairs))
     return {
         "split": split,
         "way": first,
-        "ways": {name: error_rates(own) for name, own in pairs.items()},
-        "worst": worst(pairs[first], config.worst),
+        "ways": {name: error_rates(of_mode) for name, of_mode in pairs.items()},
+        "worst": worst_utterances(pairs[first], config.worst),
         "alphabet": alphabet.characters,
         "outside_alphabet": alphabet.outside(texts),
         "skipped": skipped,
     }
 
 
-def recognise(way: Way, chosen: Sequence[Sequence[Utterance]], what: str = "") -> list[Pair]:
-    """What was said and recognised in each utterance; recordings of several are read as one, and cut afterwards."""
-    # Those that are read side by side should be of one length, so that none waits long for the others.
+def recognise(mode: DecodingMode, chosen: Sequence[Sequence[Utterance]], description: str = "") -> list[TranscriptPair]:
+    """The reference and the hypothesis of each utterance.
+
+    A recording of several utterances is transcribed as one; its transcript is cut into utterances afterwards.
+    """
+    # Recordings of a batch should be about equally long, so that little of it is padding.
     order = sorted(range(len(chosen)), key=lambda i: sum(utterance.length for utterance in chosen[i]))
-    groups = [order[i : i + SIDE_BY_SIDE] for i in range(0, len(order), SIDE_BY_SIDE)]
+    groups = [order[i : i + EVAL_BATCH_SIZE] for i in range(0, len(order), EVAL_BATCH_SIZE)]
     letters: list[list[Letter]] = [[] for _ in chosen]
-    for group in progress(groups, len(groups), what) if what else groups:
-        for number, letter in way([[utterance.content for utterance in chosen[i]] for i in group]):
+    for group in progress(groups, len(groups), description) if description else groups:
+        for number, letter in mode([[utterance.content for utterance in chosen[i]] for i in group]):
             letters[group[number]].append(letter)
     pairs = []
-    for recording, own in zip(chosen, letters, strict=True):
-        parts = part([utterance.text for utterance in recording], text_of(own))
-        pairs += [Pair(one.name, one.text, heard) for one, heard in zip(recording, parts, strict=True)]
+    for recording, recognised in zip(chosen, letters, strict=True):
+        parts = part([utterance.text for utterance in recording], text_of(recognised))
+        pairs += [
+            TranscriptPair(utterance.name, utterance.text, hypothesis)
+            for utterance, hypothesis in zip(recording, parts, strict=True)
+        ]
     return pairs
 
 
@@ -210,12 +222,15 @@ def _chosen(config: Config, utterances: Sequence[Utterance]) -> list[list[Uttera
 
 
 def _alphabet(config: Config, utterances: Sequence[Utterance]) -> Alphabet:
-    """The alphabet of the run: saved earlier, given, or learnt; training text outside of it is told of."""
+    """The alphabet of the run: saved earlier, given, or learnt. Reports training characters outside of it."""
     path, texts = Path(config.out) / ALPHABET, [utterance.text for utterance in utterances]
     if path.is_file():
         return Alphabet(read_sealed(path)["characters"])
     alphabet = Alphabet.of([config.characters]) if config.characters else Alphabet.of(texts)
     if outside := alphabet.outside(texts):
-        print(f"left out of the training texts, as `characters` has them not: {told(outside)}", file=sys.stderr)
+        print(
+            f"left out of the training texts, because `characters` lacks them: {format_characters(outside)}",
+            file=sys.stderr,
+        )
     atomic_write(path, json.dumps(seal({"characters": alphabet.characters}), ensure_ascii=False, indent=2) + "\n")
     return alphabet

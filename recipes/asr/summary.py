@@ -1,38 +1,41 @@
-"""What `vqmem asr` prints at its end."""
+"""The summary that `vqmem asr` prints at its end."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ...registry import build
-from ..speech.text_normalisation import told
+from ..speech.text_normalisation import format_characters
 from .recipe import Config
 
 SHOWN = 5
-"""Of the worst utterances."""
+"""Number of worst utterances in the summary."""
 WIDTH = 100
+"""Characters of a transcript before it is cut."""
 
 
 def format_summary(config: Config, figures: dict[str, Any]) -> str:
-    """The figures of ``evaluation.json``, the worst utterances, and what to do with the run."""
-    ways = figures["ways"]
-    width = max(map(len, ways))
-    lines = [f"on the {figures['split']} split ({ways[figures['way']]['utterances']} utterances):"]
+    """The figures of ``evaluation.json``, the worst utterances, and how to use the run."""
+    modes = figures["ways"]
+    width = max(map(len, modes))
+    lines = [f"on the {figures['split']} split ({modes[figures['way']]['utterances']} utterances):"]
     lines += [
-        f"  {name:{width}}  WER {own['wer']:6.1%}  CER {own['cer']:6.1%}  without error {own['right']:6.1%}"
-        for name, own in ways.items()
+        f"  {name:{width}}  WER {rates['wer']:6.1%}  CER {rates['cer']:6.1%}  without error {rates['right']:6.1%}"
+        for name, rates in modes.items()
     ]
     if figures["worst"]:
         lines.append(f"worst ({figures['way']}):")
-    for own in figures["worst"][:SHOWN]:
-        lines.append(f"  {own['name']}  CER {own['cer']:.0%}")
-        lines += [f"    {what} {_short(own[key])}" for what, key in (("said ", "reference"), ("heard", "hypothesis"))]
+    for utterance in figures["worst"][:SHOWN]:
+        lines.append(f"  {utterance['name']}  CER {utterance['cer']:.0%}")
+        lines.append(f"    reference  {_short(utterance['reference'])}")
+        lines.append(f"    hypothesis {_short(utterance['hypothesis'])}")
     if figures["outside_alphabet"]:
-        lines.append(f"said, but outside the alphabet, and so always wrong: {told(figures['outside_alphabet'])}")
+        outside = format_characters(figures["outside_alphabet"])
+        lines.append(f"characters outside the alphabet, always counted as errors: {outside}")
     if figures["skipped"]:
-        lines.append(f"{len(figures['skipped'])} recordings left out; evaluation.json says which")
+        lines.append(f"{len(figures['skipped'])} recordings left out; evaluation.json lists them")
     lines.append(f"saved in {config.out}")
-    if build("recognisers", config.recogniser).reads == "audio":  # units are in no file to transcribe
+    if build("recognisers", config.recogniser).reads == "audio":  # `transcribe` reads recordings, not units
         lines[-1] += f"; vqmem transcribe FILE --run {config.out} uses it"
     return "\n".join(lines)
 

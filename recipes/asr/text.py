@@ -1,4 +1,4 @@
-"""Letters with times as text, as words with times and as segments, which pauses end."""
+"""Letters with times as text, as words with times, and as segments between pauses."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .base import Letter
 PAUSE = 0.6
 """Seconds without a letter that end a segment."""
 LONGEST = 20.0
-"""Seconds after which a segment ends at the next word, pause or not."""
+"""Seconds after which a segment ends at the next word, with or without a pause."""
 
 
 class Word(NamedTuple):
-    """A word, or several, with the times of its first and last letter in seconds."""
+    """One word or several, with start and end in seconds."""
 
     text: str
     start: float
@@ -22,38 +22,38 @@ class Word(NamedTuple):
 
 
 def text_of(letters: Iterable[Letter]) -> str:
-    """The words with single spaces between them."""
+    """The words, separated by single spaces."""
     return " ".join("".join(letter.character for letter in letters).split())
 
 
 def words(letters: Iterable[Letter]) -> Iterator[Word]:
-    """The words, as soon as each has ended."""
-    held: list[Letter] = []
+    """Yield each word as soon as it ends."""
+    current: list[Letter] = []
     for letter in letters:
         if letter.character != " ":
-            held.append(letter)
-        elif held:
-            yield _word(held)
-            held = []
-    if held:
-        yield _word(held)
+            current.append(letter)
+        elif current:
+            yield _word(current)
+            current = []
+    if current:
+        yield _word(current)
 
 
 def segments(found: Iterable[Word]) -> Iterator[Word]:
-    """Words together up to a pause of `PAUSE`, or to `LONGEST`."""
-    held: list[Word] = []
+    """Group words until a pause of `PAUSE` seconds, or until `LONGEST` seconds are reached."""
+    current: list[Word] = []
     for word in found:
-        if held and (word.start - held[-1].end >= PAUSE or word.end - held[0].start > LONGEST):
-            yield _segment(held)
-            held = []
-        held.append(word)
-    if held:
-        yield _segment(held)
+        if current and (word.start - current[-1].end >= PAUSE or word.end - current[0].start > LONGEST):
+            yield _segment(current)
+            current = []
+        current.append(word)
+    if current:
+        yield _segment(current)
 
 
 def _word(letters: list[Letter]) -> Word:
     return Word("".join(letter.character for letter in letters), letters[0].start, letters[-1].end)
 
 
-def _segment(own: list[Word]) -> Word:
-    return Word(" ".join(word.text for word in own), own[0].start, own[-1].end)
+def _segment(parts: list[Word]) -> Word:
+    return Word(" ".join(word.text for word in parts), parts[0].start, parts[-1].end)

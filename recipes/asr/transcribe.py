@@ -1,4 +1,4 @@
-"""Recordings as text with times: what `vqmem transcribe` does."""
+"""Transcribe recordings with times: what `vqmem transcribe` does."""
 
 from __future__ import annotations
 
@@ -14,30 +14,44 @@ from ...registry import UnknownNameError
 from ..engine.config import resolve_device
 from ..engine.progress import Bar
 from ..speech.units import SLOW, seconds_of
-from .base import Way
+from .base import DecodingMode
 from .recipe import Run, load_run
 from .text import Word, segments, words
 
 
-def show(files: Sequence[str], folder: Path, *, as_json: bool, beam: int | None, way: str | None, device: str) -> None:
-    """Print what is said in recordings: a line each segment, or with ``as_json`` an object each word.
+def show(
+    files: Sequence[str], folder: Path, *, as_json: bool, beam: int | None, decoding_mode: str | None, device: str
+) -> None:
+    """Print the transcript of recordings.
 
-    A recording in which nothing is heard is one segment, or word, of its length and without text, so that every
-    recording that was read has a line. Nothing is printed of a recording before all of it was read. Those that cannot
-    be read are passed over and listed on standard error at the end; `UnreadableError` is raised where there are any.
+    A recording without speech is one segment, or word, of its length and without text, so that every recording has a
+    line. A recording is printed after all of it was read. Unreadable recordings are skipped and listed on standard
+    error at the end.
+
+    Args:
+        files: paths of the recordings.
+        folder: a finished run of `vqmem asr`.
+        as_json: print a JSON object a word, in place of a line a segment.
+        beam: hypotheses to keep; None = as the run's config says.
+        decoding_mode: one of the transcriber's; None = the first.
+        device: where the model runs.
+
+    Raises:
+        ValueError: The run does not read recordings, or has no such decoding mode.
+        UnreadableError: A recording could not be read.
     """
     run = load_run(folder, resolve_device(device), beam)
     if run.recogniser.reads != "audio":
         raise ValueError(
             f"the run {str(folder)!r} reads {run.recogniser.reads} that were made elsewhere, not recordings; "
-            "give --run with one whose data are recordings"
+            "give --run a run whose data are recordings"
         )
-    chosen = _way(run, way)
+    mode = _decoding_mode(run, decoding_mode)
     skipping, total = Skipping(), sum(seconds_of(Audio(file)) for file in files)
     with Bar("transcribing", total, quiet=total < SLOW) as bar:
         for file in files:
             with skipping:
-                found, name = _heard(chosen, file, bar), file if len(files) > 1 else ""
+                found, name = _words(mode, file, bar), file if len(files) > 1 else ""
                 lines = list(_objects(found, name) if as_json else _lines(segments(found), name))
                 sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
@@ -46,17 +60,17 @@ def show(files: Sequence[str], folder: Path, *, as_json: bool, beam: int | None,
         raise UnreadableError(f"{len(skipping.reasons)} of {len(files)} recordings could not be read; see above")
 
 
-def _way(run: Run, name: str | None) -> Way:
-    ways = run.transcriber.ways
+def _decoding_mode(run: Run, name: str | None) -> DecodingMode:
+    modes = run.transcriber.decoding_modes
     if name is None:
-        return next(iter(ways.values()))
-    if name not in ways:
-        raise UnknownNameError("way", name, list(ways))
-    return ways[name]
+        return next(iter(modes.values()))
+    if name not in modes:
+        raise UnknownNameError("way", name, list(modes))
+    return modes[name]
 
 
-def _heard(way: Way, file: str, bar: Bar) -> list[Word]:
-    """The words of a recording; where there is none, an empty one as long as the recording."""
+def _words(mode: DecodingMode, file: str, bar: Bar) -> list[Word]:
+    """The words of a recording; if there are none, an empty word as long as the recording."""
     before, end = bar.done, 0.0
 
     def follow(second: float) -> None:
@@ -65,8 +79,8 @@ def _heard(way: Way, file: str, bar: Bar) -> list[Word]:
         bar.update(before + int(second))
 
     try:
-        found = list(words(letter for _, letter in way([[Audio(file, on_progress=follow)]])))
-    except SilentError:  # every sample is 0: nothing is heard in it either
+        found = list(words(letter for _, letter in mode([[Audio(file, on_progress=follow)]])))
+    except SilentError:  # every sample is 0: there is no speech either
         found = []
     return found or [Word("", 0.0, end)]
 
@@ -78,7 +92,7 @@ def _lines(found: Iterable[Word], name: str) -> Iterator[str]:
 
 
 def _objects(found: Iterable[Word], name: str) -> Iterator[str]:
-    whose = {"file": name} if name else {}
+    prefix = {"file": name} if name else {}
     for word in found:
         times = {"start": round(word.start, 2), "end": round(word.end, 2)}
-        yield one_line(json.dumps({**whose, "word": word.text, **times}, ensure_ascii=False))
+        yield one_line(json.dumps({**prefix, "word": word.text, **times}, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""What is said in the documents of a split: those with a text, whole, and listed once."""
+"""The utterances of a split: its documents that have a text. Their lengths are measured once."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ..engine.distributed import ranks
 from ..engine.progress import progress
 from ..speech.text_normalisation import normalise
 from .base import Recogniser, Utterance
-from .error_rates import Pair
+from .error_rates import TranscriptPair
 
-Named = TypeVar("Named", Utterance, Pair)
-"""What is said, or what was said and recognised, in an utterance."""
+Named = TypeVar("Named", Utterance, TranscriptPair)
+"""An utterance, or its transcripts; both have its name."""
 
 
 def read(
@@ -32,21 +32,29 @@ def read(
 ) -> tuple[list[Utterance], list[str]]:
     """The utterances of ``split``, and a line for each document that is left out: unreadable, or without text.
 
-    Lengths are kept in ``cache``, since a recording is read to its end for one; so what could not be read then stays
-    left out, which is told again. Raises `ValueError` where nothing is left, and where the cache is damaged or of other
-    documents.
+    Measuring a length means reading the recording, so lengths are cached. Documents that were unreadable then stay left
+    out, and a later run reports how many.
+
+    Args:
+        data: a data source: a name, or ``name`` and its keys.
+        split: train, dev or test.
+        recogniser: says which field of a document it reads, and measures it.
+        cache: folder for the lengths, in the folder of the run.
+
+    Raises:
+        ValueError: No utterance is left, or the cache is damaged or of other documents.
     """
     documents, reads = list(given(data, split, cache.parent)), recogniser.reads
     index = cache / f"{split}.json"
-    fresh = not index.is_file()
-    if fresh:
+    is_new = not index.is_file()
+    if is_new:
         _measure(documents, split, recogniser, index)
     about = read_sealed(index)
     if [document.name for document in documents] != about["documents"]:
         raise ValueError(f"the documents of the split {split} are not those of {index}; use another out")
-    if about["skipped"] and not fresh and ranks()[0] == 0:
-        told = f"{len(about['skipped'])} documents of {split} are left out, as {one_line(str(index))} says"
-        print(f"{told}; use another out to read them anew", file=sys.stderr)
+    if about["skipped"] and not is_new and ranks()[0] == 0:
+        reason = f"{len(about['skipped'])} documents of {split} are left out, as {one_line(str(index))} says"
+        print(f"{reason}; use another out to read them again", file=sys.stderr)
     utterances = [
         Utterance(document.name, document.content(reads), normalise(document.text), length)
         for document, length in zip(documents, about["lengths"], strict=True)
@@ -62,7 +70,7 @@ def _measure(documents: Sequence[Document], split: Split, recogniser: Recogniser
     for number, document in enumerate(progress(documents, len(documents), f"reading {split}")):
         with skipping:
             if not normalise(document.text):
-                raise UnreadableError(f"{document.name!r} comes without text; give one in the column `text`")
+                raise UnreadableError(f"{document.name!r} has no text; give one in the column `text`")
             lengths[number] = recogniser.length(document.content(reads))
     skipping.report()
     names = [document.name for document in documents]
@@ -71,7 +79,7 @@ def _measure(documents: Sequence[Document], split: Split, recogniser: Recogniser
 
 
 def size_of(content: Any) -> int:
-    """Samples at 16 kHz of a recording, which is read to its end, or how many units there are.
+    """The length of a recording in samples at 16 kHz, for which it is read to its end, or the number of units.
 
     Raises `UnreadableError` for a recording that cannot be read or is too short for a frame.
     """
@@ -84,7 +92,7 @@ def size_of(content: Any) -> int:
 
 
 def recordings(utterances: Sequence[Named], joint: str) -> list[list[Named]]:
-    """Neighbours whose names are alike up to the last ``joint`` together; without ``joint`` each alone."""
+    """Group neighbours whose names agree up to the last ``joint``; without ``joint`` each is a group."""
     if not joint:
         return [[utterance] for utterance in utterances]
-    return [list(group) for _, group in groupby(utterances, key=lambda own: own.name.rpartition(joint)[0] or own.name)]
+    return [list(group) for _, group in groupby(utterances, key=lambda one: one.name.rpartition(joint)[0] or one.name)]

@@ -1,4 +1,4 @@
-"""Fit speech units: cluster features of recordings, and say how evenly the units are used."""
+"""Fit speech units: cluster features of recordings, and measure how evenly the units are used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..engine.run_dir import init_run_dir
 from ..lm.corpus import require
 
 RUN_IS = "speech units: `vqmem units FILE --model {folder}` uses them"
-"""What a run is, and which command uses it."""
+"""Description of a finished run, with the command that uses it."""
 
 
 @dataclass(frozen=True)
@@ -32,33 +32,33 @@ class Config:
     """A clustering of features. `vqmem units --model OUT` uses it, and so does ``front_end`` of a run of text_lm."""
 
     out: PathText = "runs/fit_units"
-    """Folder of the result; given again, nothing is fitted anew."""
+    """Folder of the result; units that are there are loaded, not fitted again."""
     data: str | dict[str, Any] = "spoken_text"
     """Data source with recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     features: str | dict[str, Any] = "mfcc39"
-    """What is clustered: a name, or ``name`` and its keys (`vqmem list features NAME`)."""
+    """Features to cluster: a name, or ``name`` and its keys (`vqmem list features NAME`)."""
     clusters: int = 100
-    """How many units."""
+    """Number of units."""
     seed: int = 0
-    """Of the choice of frames and of the clustering."""
+    """Seed of the choice of frames and of the clustering."""
     fit_frames: int = 200_000
-    """Cluster so many frames at most (50 a second), drawn evenly from all of train."""
+    """Maximum number of frames to cluster (50 a second), sampled evenly from the training split."""
     deduplicate: bool = False
     """Whether a run of one unit is one token."""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for what the front-end refuses."""
+        """Raise `ValueError` for settings that the front-end refuses."""
         build("front-ends", self.front_end)
 
     @property
     def front_end(self) -> dict[str, Any]:
-        """The front-end that these keys amount to."""
+        """The front-end that these keys describe."""
         keys = ("features", "clusters", "seed", "fit_frames", "deduplicate")
         return {"name": "hubert_units", **{key: getattr(self, key) for key in keys}}
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Fit on train and save in ``front_end/``, or load what is there; gives what ``evaluation.json`` says of dev."""
+    """Fit and save the units, or load them, and evaluate on dev. Returns the contents of ``evaluation.json``."""
     start_processes("auto", torch.device("cpu"))
     require(config.data, "dev", "recordings")
     with locked(Path(config.out)):
@@ -75,7 +75,7 @@ def _run(config: Config) -> dict[str, Any]:
 
 
 def evaluate(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
-    """How dev's frames fall on the units: how many are used, how evenly (perplexity of their counts), in what runs."""
+    """Usage of units on dev: how many occur, the perplexity of their frequencies, and the mean length of runs."""
     counts, runs, skipping = torch.zeros(tokenizer.vocab_size, dtype=torch.long), 0, Skipping()
     for document in documents(config.data, "dev", config.out):
         with skipping:

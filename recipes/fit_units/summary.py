@@ -1,4 +1,4 @@
-"""What `vqmem fit-units` prints at its end."""
+"""The summary that `vqmem fit-units` prints at its end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .recipe import Config
 
 
 def format_summary(config: Config, figures: dict[str, Any]) -> str:
-    """The figures of ``evaluation.json`` in a line, and what to do with the units."""
+    """The figures of ``evaluation.json`` in a line, and how to use the units."""
     return (
         f"on the {figures['split']} split: {figures['units_used']} of {config.clusters} units used, perplexity "
         f"{figures['perplexity']:.1f}, {figures['frames_a_run']:.2f} frames a run\n"

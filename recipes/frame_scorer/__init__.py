@@ -1,1 +1,1 @@
-"""Train a scorer of speech on its frames."""
+"""Train a scorer on frames of speech."""

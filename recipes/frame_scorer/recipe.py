@@ -1,4 +1,4 @@
-"""Train a scorer of speech on frames themselves, not on units: the frame head of the VQ-LM."""
+"""Train a scorer on frames of speech in place of units: the frame head of the VQ-LM."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
-from ..lm.corpus import Passage, SegmentBatch, TrainingLoader, sweep
+from ..lm.corpus import Passage, SegmentBatch, SegmentLoader, sweep
 from ..lm.language_model import replace_rows
 
 NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_clips")
-"""Keys that say where a run is made and what is shown of it, not what it is."""
+"""Keys that do not change the trained model: where it runs, and what is evaluated."""
 RUN_IS = "a scorer of frames of speech: `vqmem score FILE --model {folder}` uses it"
-"""What a run is, and which command uses it."""
+"""Description of a finished run, with the command that uses it."""
 
 
 @dataclass(frozen=True)
@@ -48,43 +48,43 @@ class Config(RunConfig):
     data: str | dict[str, Any] = "spoken_text"
     """Data source with recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     features: str | dict[str, Any] = "mfcc39"
-    """What a frame is: a name, or ``name`` and its keys (`vqmem list features NAME`)."""
+    """Features of a frame: a name, or ``name`` and its keys (`vqmem list features NAME`)."""
     train_seconds: float = 3600.0
     """Keep the frames of at most this many seconds of training recordings, the first ones, in memory."""
     eval_clips: int | None = 32
-    """Passages of the dev split to evaluate on, taken evenly; null is all."""
+    """Passages of the dev split to evaluate on, evenly spaced; null = all."""
     passage: int = 2048
-    """Frames read before the state is emptied, 50 a second."""
+    """Frames to read before the state is reset, 50 a second."""
     rows: int = 16
-    """Passages read side by side."""
+    """Batch size: passages read in parallel."""
     segment: int = 64
     """Frames through which gradients flow."""
     scorer: Scorer = field(default_factory=lambda: Scorer(dim=64, hidden=128))
-    """Of what has to do with token ids (``tie``, ``cutoffs``) nothing is used."""
+    """The scorer; its keys for token ids (``tie``, ``cutoffs``) are ignored."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600, lr=3e-3))
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for sizes that cannot be."""
+        """Raise `ValueError` for sizes out of range."""
         super().__post_init__()
         self.require_at_least(2, "passage")
         self.require_at_least(1, "rows", "segment", "eval_clips")
         self.require_positive("train_seconds")
-        self.shape(1)  # says what is wrong with the scorer before anything is read
+        self.shape(1)  # raises for a wrong scorer before anything is read
 
     def shape(self, dim: int) -> VQLMConfig:
-        """The scorer's, for frames of ``dim`` numbers."""
+        """The config of the scorer for frames of dimension ``dim``."""
         return VQLMConfig(frame_dim=dim, **asdict(self.scorer))
 
 
 class Frames(NamedTuple):
-    """All frames of a split in one table, and its passages, whose ids are the numbers of frames in it."""
+    """All frames of a split in one table, and its passages, whose ids are indices of the table."""
 
     table: Float[Tensor, "frames dim"]
     passages: list[Passage]
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
+    """Train what is not trained yet, evaluate on dev and save. Returns the contents of ``evaluation.json``."""
     start_processes(config.train.parallel, resolve_device(config.device))
     with locked(Path(config.out)):
         init_run_dir(config, NON_IDENTITY_KEYS)
@@ -103,7 +103,7 @@ def _evaluated(config: Config, scorer: FrameScorer, dev: Frames) -> dict[str, An
 
 
 def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
-    """The scorer, trained and saved in ``model/`` (or loaded, where that has been done)."""
+    """Train and save the scorer in ``model/``, or load it if it is trained."""
     folder, device = Path(config.out) / FOLDER, resolve_device(config.device)
     if is_trained(folder, config.train.steps):
         return load_frame_scorer(Path(config.out), device)
@@ -115,7 +115,7 @@ def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
     task = FrameScorerTask(scorer, corpus.table, config.rows)
     train(
         task,
-        TrainingLoader(corpus.passages, config.rows, config.segment, config.seed, *ranks()),
+        SegmentLoader(corpus.passages, config.rows, config.segment, config.seed, *ranks()),
         replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype),
         folder / "training",
         describe="frame scorer",
@@ -128,41 +128,51 @@ def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
 
 
 class FrameScorerTask:
-    """Training on segments of frames, which batches name by their numbers in ``table``."""
+    """Training on segments of frames; tokens of a batch are indices of ``table``."""
 
-    def __init__(self, scorer: FrameScorer, table: Float[Tensor, "frames dim"], rows: int) -> None:
+    def __init__(self, scorer: FrameScorer, table: Float[Tensor, "frames dim"], batch_size: int) -> None:
         self.module: Any = scorer
-        self.scorer, self.rows = scorer, rows
+        self.scorer, self.batch_size = scorer, batch_size
         self.table = table.to(scorer.mean.device)
 
     def initial_state(self) -> State:
-        """The scorer's own."""
-        return self.scorer.initial_state(self.rows)
+        """The initial state of the scorer."""
+        return self.scorer.initial_state(self.batch_size)
 
     def step(self, batch: SegmentBatch, state: State) -> tuple[Loss, State]:
-        """One segment; rows whose passage begins start from the empty state."""
-        state = replace_rows(state, self.scorer.initial_state(self.rows), batch.is_start)
+        """Train on one segment; rows in which a passage begins start from the initial state."""
+        state = replace_rows(state, self.scorer.initial_state(self.batch_size), batch.is_start)
         loss, state = self.scorer.training_step(self.table[batch.tokens], state, batch.valid)
         return Loss(loss.value, loss.metrics | {"tokens": float(batch.valid.sum())}), state
 
 
 def read_frames(config: Config, extractor: Extractor, split: Split, seconds: float | None = None) -> Frames:
-    """The frames of a split, a recording at a time, up to so many seconds; unreadable ones are skipped and listed.
+    """Read the frames of a split. Unreadable recordings are skipped and listed.
 
-    Raises `ValueError` where there are not two frames to follow each other, or the data source has no recordings.
+    Args:
+        config: the run.
+        extractor: computes the features.
+        split: train, dev or test.
+        seconds: maximum seconds together; None = all recordings.
+
+    Raises:
+        ValueError: The data source has no recordings, or none with two frames.
     """
     limit = None if seconds is None else max(2, round(seconds * FRAMES_A_SECOND))
-    parts, passages, count, skipping = [], [], 0, Skipping()
+    parts: list[Tensor] = []
+    passages: list[Passage] = []
+    count = 0
+    skipping = Skipping()
     for document in documents(config.data, split, config.out):
         with skipping:
-            made = torch.cat(list(stream_frames(document.content("audio").stream(), extractor, document.name)))
-            made = made if limit is None else made[: limit - count]
-            parts.append(made)
-            for ids in torch.arange(count, count + len(made)).split(config.passage):
+            frames = torch.cat(list(stream_frames(document.content("audio").stream(), extractor, document.name)))
+            frames = frames if limit is None else frames[: limit - count]
+            parts.append(frames)
+            for ids in torch.arange(count, count + len(frames)).split(config.passage):
                 if len(ids) >= 2:
                     name, sizes = f"{document.name}:{int(ids[0]) - count}", torch.ones_like(ids)
                     passages.append(Passage(name, ids, sizes, torch.zeros(len(ids), dtype=torch.bool)))
-            count += len(made)
+            count += len(frames)
         if limit is not None and count >= limit:
             break
     skipping.report()
@@ -172,7 +182,7 @@ def read_frames(config: Config, extractor: Extractor, split: Split, seconds: flo
 
 
 def report(scorer: FrameScorer, frames: Frames) -> dict[str, float]:
-    """What the bottleneck does to passages: see `VQLM.report`; surprise, rarity and gain in nats a dimension."""
+    """Metrics of the scorer on passages (see `VQLM.report`); surprise, rarity and gain in nats a dimension."""
     passages, device = frames.passages, scorer.mean.device
     _, batch = next(sweep(passages, len(passages), max(len(passage.ids) for passage in passages)))
     return scorer.report(frames.table[batch.tokens].to(device), batch.valid.to(device))

@@ -1,1 +1,1 @@
-"""What the recipes for speech share: normalised text, units, metrics of units."""
+"""Shared by the speech recipes: text normalisation, units, metrics of units."""

@@ -11,8 +11,10 @@ def _units_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", type=file_name, metavar="FILE", nargs="+", help=RECORDINGS)
     fitted = "run of `vqmem fit-units` (default: the packaged units, 100 clusters of MFCC)"
     parser.add_argument("--model", type=file_path, metavar="DIR", help=fitted)
-    parser.add_argument("--deduplicate", action="store_true", help="make one unit of a run, with its whole duration")
-    parser.add_argument("--json", action="store_true", help="one JSON object a unit and line")
+    parser.add_argument(
+        "--deduplicate", action="store_true", help="merge repeated units into one, with their total duration"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line for each unit")
 
 
 def _show_units(asked: argparse.Namespace) -> None:
@@ -30,11 +32,11 @@ examples:
   vqmem units clip.flac
   vqmem units clip.flac --json --deduplicate
   vqmem units *.wav --model runs/mfcc100 > units.tsv
-Without --json a recording is one line of numbers; of several files, the file's name and a tab stand before them.
-An object of --json has the keys unit, start and end (seconds), and file where there are several. Characters in names
-that a terminal would obey are written as escapes, such as \\u001b. Files that cannot be read are passed over and listed
-at the end; where none can, the exit code is 2.
-`vqmem fit-units --help` says how to make units of your own.""",
+Without --json, each recording is one line of numbers. With several files, the file name and a tab come first. Objects
+of --json have the keys unit, start and end (seconds), and file if there are several. Control characters in names are
+written as escapes, such as \\u001b. Unreadable files are skipped and listed at the end; if no file is readable, the
+exit code is 2.
+`vqmem fit-units --help` shows how to fit units on your recordings.""",
 )
 
 

@@ -1,4 +1,4 @@
-"""The letters that speech is written in: how text is normalised, and which characters a recogniser knows."""
+"""Text normalisation for scoring, and the alphabet of a recogniser."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ...data._characters import separates, unify
 
 
 def normalise(text: str) -> str:
-    r"""``text`` as it is scored: as `unify` makes it, lower case, words of letters, digits and marks, single spaces.
+    r"""Normalise ``text`` for scoring: `unify`, lower case, letters, digits and marks, single spaces.
 
-    Numbers and abbreviations stay as they are written. An apostrophe stays inside of a word; at its ends it is a
-    quotation mark, or cannot be heard.
+    Numbers and abbreviations stay as they are. An apostrophe stays inside a word; at its ends it is a quotation mark,
+    or silent.
 
     >>> normalise('  "Don\u2019t," she said \u2014 TWICE.')
     "don't she said twice"
     """
-    kept = unify(unify(text).lower())  # again, for what lower case has taken apart
+    kept = unify(unify(text).lower())  # again, because lower case decomposes some characters
     words = "".join(" " if separates(c) else c for c in kept).split()
     return " ".join(bare for word in words if (bare := word.strip("'")))
 
 
 @dataclass(frozen=True)
 class Alphabet:
-    """The characters that are written, each once and in order, with the space; an id is a place among them."""
+    """The characters that a recogniser writes, sorted, including the space; an id is an index of them."""
 
     characters: str
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for characters that `normalise` never gives."""
+        """Raise `ValueError` for characters that normalised text never has."""
         assert list(self.characters) == sorted({" ", *self.characters}), "made by `of`"
         for character in self.characters:
             if character not in " '" and normalise(character) != character:
@@ -47,15 +47,15 @@ class Alphabet:
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Alphabet:
-        """All characters of ``texts``, as `unify` makes them, and the space. Raises `ValueError` without a letter."""
+        """The alphabet of all characters of ``texts`` after `unify`. Raises `ValueError` if there is no letter."""
         return cls("".join(sorted({" "}.union(*map(unify, texts)))))
 
     def __len__(self) -> int:
-        """How many characters there are."""
+        """The number of characters."""
         return len(self.characters)
 
     def encode(self, text: str) -> Int[Tensor, " letters"]:
-        """The ids of normalised ``text``; what is outside the alphabet is left out, as `outside` tells."""
+        """The ids of normalised ``text``, without the characters outside the alphabet (see `outside`)."""
         places = {character: place for place, character in enumerate(self.characters)}
         kept = " ".join("".join(c for c in text if c in places).split())
         return torch.tensor([places[c] for c in kept], dtype=torch.long)
@@ -65,15 +65,15 @@ class Alphabet:
         return "".join(self.characters[i] for i in ids)
 
     def outside(self, texts: Iterable[str]) -> dict[str, int]:
-        """Each character of normalised ``texts`` that is not in the alphabet, and how often; the commonest first."""
+        """Counts of the characters of normalised ``texts`` that are not in the alphabet, the most frequent first."""
         counts = Counter(c for text in texts for c in text if c not in self.characters)
         return dict(counts.most_common())
 
 
-def told(outside: dict[str, int], most: int = 8) -> str:
-    """Characters outside an alphabet for people.
+def format_characters(outside: dict[str, int], most: int = 8) -> str:
+    """Format counts of characters for a message; at most ``most`` are shown.
 
-    >>> told({"é": 3, "ß": 1})
+    >>> format_characters({"é": 3, "ß": 1})
     "'é' (3), 'ß' (1)"
     """
     named = ", ".join(f"{c!r} ({count})" for c, count in list(outside.items())[:most])

@@ -1,6 +1,7 @@
-"""How well units of speech tell its phones: PNMI, purities, boundaries, and how many units are in use.
+"""How well units agree with phones: PNMI, purities, boundaries; and how many units are used.
 
-PNMI and the purities are those of Hsu et al. (2106.07447, section IV-E), over frames that have both a unit and a phone.
+PNMI and the purities are defined by Hsu et al. (2106.07447, section IV-E), over frames that have both a unit and a
+phone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 
 class Boundaries(NamedTuple):
-    """Found boundaries against true ones, each matched once at most; all are 0 where there is nothing to match."""
+    """Precision, recall and F1 of boundaries, each matched at most once; 0 if there is nothing to match."""
 
     precision: float
     recall: float
@@ -22,9 +23,9 @@ class Boundaries(NamedTuple):
 
 
 def pnmi(phones: Int[Tensor, " frames"], units: Int[Tensor, " frames"]) -> float:
-    """Phone-normalised mutual information ``I(phone; unit) / H(phone)``: 0 tells nothing, 1 tells the phone.
+    """Phone-normalised mutual information ``I(phone; unit) / H(phone)``, from 0 to 1 (a unit determines the phone).
 
-    It is what scikit-learn calls homogeneity, and 1 where there is a single phone.
+    scikit-learn calls it homogeneity. It is 1 if there is a single phone.
     """
     from sklearn.metrics import homogeneity_score
 
@@ -34,8 +35,8 @@ def pnmi(phones: Int[Tensor, " frames"], units: Int[Tensor, " frames"]) -> float
 def purities(phones: Int[Tensor, " frames"], units: Int[Tensor, " frames"]) -> tuple[float, float]:
     """Phone purity and cluster purity.
 
-    The first is the share of frames whose phone is the most frequent one of their unit; the second the share whose unit
-    is the most frequent one of their phone, which falls as there are more units.
+    Phone purity is the share of frames whose phone is the most frequent one of their unit. Cluster purity is the share
+    of frames whose unit is the most frequent one of their phone; it falls with the number of units.
     """
     from sklearn.metrics.cluster import contingency_matrix
 
@@ -44,21 +45,21 @@ def purities(phones: Int[Tensor, " frames"], units: Int[Tensor, " frames"]) -> t
 
 
 def usage(units: Int[Tensor, " frames"], count: int) -> dict[str, float]:
-    """How many of ``count`` units occur, and the perplexity of their frequencies: ``count`` where all are even."""
+    """How many of ``count`` units occur, and the perplexity of their frequencies, which is at most ``count``."""
     shares = np.bincount(units.numpy(), minlength=count) / max(1, len(units))
     used = shares[shares > 0]
     return {"units_used": float(len(used)), "unit_perplexity": float(np.exp(-(used * np.log(used)).sum()))}
 
 
 def changes(labels: Int[Tensor, " frames"], hop: float, first: float = 0.0) -> list[float]:
-    """The times in seconds at which ``labels`` change; they stand for ``hop`` seconds each, from ``first`` on."""
+    """The times in seconds at which ``labels`` change; each lasts ``hop`` seconds, the first starts at ``first``."""
     return [first + float(frame) * hop for frame in (labels[1:] != labels[:-1]).nonzero().flatten() + 1]
 
 
 def boundaries(clips: Iterable[tuple[Sequence[float], Sequence[float]]], tolerance: float = 0.02) -> Boundaries:
     """Precision, recall and F1 of found boundaries within ``tolerance`` of true ones, over all ``clips``.
 
-    A clip is its true and its found boundaries, each in rising seconds; see `matches`.
+    A clip is its true and its found boundaries in seconds, each sorted; see `matches`.
     """
     hits = truths = finds = 0
     for true, found in clips:
@@ -68,11 +69,11 @@ def boundaries(clips: Iterable[tuple[Sequence[float], Sequence[float]]], toleran
 
 
 def matches(true: Sequence[float], found: Sequence[float], tolerance: float = 0.02) -> int:
-    """How many found boundaries can be matched one to one with true ones within ``tolerance``; both rise.
+    """The number of found boundaries that match a true one within ``tolerance``, one to one; both are sorted.
 
-    With one tolerance for all, taking the earliest that fit loses none.
+    Greedy matching is optimal here, because the tolerance is the same for all.
     """
-    slack = tolerance + 1e-9  # a distance of just the tolerance counts, whatever floats make of it
+    slack = tolerance + 1e-9  # a distance equal to the tolerance counts, despite rounding
     hits = i = j = 0
     while i < len(true) and j < len(found):
         match = abs(true[i] - found[j]) <= slack

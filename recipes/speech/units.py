@@ -1,4 +1,4 @@
-"""Recordings as units with their times: what `vqmem units` does."""
+"""Print units of recordings with times: what `vqmem units` does."""
 
 from __future__ import annotations
 
@@ -19,16 +19,26 @@ from ...tokenizers_.hubert_units import PACKAGED, UnitTokenizer
 from ..engine.progress import Bar
 
 SLOW = 600
-"""Seconds of recording from which progress is shown."""
+"""Seconds of recordings from which on a progress bar is shown."""
 
-_FULL_SCALE, _CLIPPED = 0.999, 1e-3  # samples as loud as that, and the share of them that is no accident
+_FULL_SCALE = 0.999  # amplitude of clipped samples
+_CLIPPED = 1e-3  # share of such samples from which on a recording counts as clipped
 
 
 def show_units(files: Sequence[str], model: Path | None, *, deduplicate: bool, as_json: bool) -> None:
-    """Print the units of recordings: a line each, or with ``as_json`` an object each unit; several name their files.
+    """Print the units of recordings; with several files, each with its name.
 
-    Nothing is printed of a recording before all of it was read. Of several, those that cannot be read are passed over
-    and listed on standard error at the end, after those that are clipped; `UnreadableError` is raised where none can.
+    A recording is printed after all of it was read. Clipped recordings and unreadable ones, which are skipped, are
+    listed on standard error at the end.
+
+    Args:
+        files: paths of the recordings.
+        model: folder of a run of `vqmem fit-units`; None = the packaged units.
+        deduplicate: merge repeated units into one.
+        as_json: print a JSON object a unit, in place of a line a recording.
+
+    Raises:
+        UnreadableError: No recording could be read.
     """
     tokenizer = load_units(model)
     recordings, skipping, clipped = [Audio(file) for file in files], Skipping(), []
@@ -53,7 +63,7 @@ def show_units(files: Sequence[str], model: Path | None, *, deduplicate: bool, a
 
 
 def load_units(folder: Path | None = None) -> UnitTokenizer:
-    """The units of a run, or those of the package. Raises `ValueError` where there are none, or of another kind."""
+    """Load the units of a run, or the packaged ones. Raises `ValueError` if they are missing or of another kind."""
     folder = PACKAGED if folder is None else folder
     with loading(folder, "run with speech units", "fit_units", "tts", "text_lm"):
         tokenizer = load_tokenizer(folder / "front_end")
@@ -65,7 +75,7 @@ def load_units(folder: Path | None = None) -> UnitTokenizer:
 
 
 def _read(recording: Audio, tokenizer: UnitTokenizer, bar: Bar) -> tuple[Stream, float]:
-    """The units of a recording, and the share of its samples that are at full scale."""
+    """The units of a recording, and the share of its samples at full scale."""
     loud = samples = 0
     before = bar.done
 
@@ -80,10 +90,10 @@ def _read(recording: Audio, tokenizer: UnitTokenizer, bar: Bar) -> tuple[Stream,
 
 
 def _objects(stream: Stream, name: str) -> Iterable[str]:
-    whose = {"file": name} if name else {}
+    prefix = {"file": name} if name else {}
     for unit, start, end in zip(stream.ids.tolist(), stream.starts.tolist(), stream.ends.tolist(), strict=True):
         times = {"start": round(start, 2), "end": round(end, 2)}
-        yield one_line(json.dumps({**whose, "unit": unit, **times}, ensure_ascii=False))
+        yield one_line(json.dumps({**prefix, "unit": unit, **times}, ensure_ascii=False))
 
 
 def _line(stream: Stream, name: str, tokenizer: Tokenizer) -> str:
@@ -92,7 +102,7 @@ def _line(stream: Stream, name: str, tokenizer: Tokenizer) -> str:
 
 
 def seconds_of(recording: Audio) -> int:
-    """About how long it is, for the progress; 0 where that cannot be said."""
+    """The estimated duration, for the progress bar; 0 if unknown."""
     try:
         return int(recording.estimated_seconds())
     except UnreadableError:  # reported when it is read

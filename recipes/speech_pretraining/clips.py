@@ -1,4 +1,4 @@
-"""Clips of speech with the units they are to be taught: listed once, then cropped into batches without end."""
+"""Clips of speech with their target units, and endless batches of crops of them."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from ..engine.progress import progress
 from ..lm.corpus import epoch_order
 
 SLACK = 2
-"""Frames by which front-ends may differ at the end of a clip."""
+"""Frames that the targets may lack at the end of a clip."""
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A recording, which is opened when it is asked for, and one unit a frame."""
+class PretrainingClip:
+    """A recording, which is read only when needed, and its units, one a frame."""
 
     name: str
     audio: Audio
     units: Int[Tensor, " frames"]
 
     def waveform(self, config: HubertConfig) -> Float[Tensor, " samples"]:
-        """The 16 kHz samples that its frames see."""
+        """The samples of its frames at 16 kHz."""
         return self.audio.read()[: config.samples(len(self.units))]
 
 
-class Batch(NamedTuple):
-    """Crops side by side, padded at their ends. ``mask`` marks the frames to hide; none of them is padding."""
+class PretrainingBatch(NamedTuple):
+    """Crops, padded at their ends. ``mask`` marks the frames to mask, none of which is padding."""
 
     waveforms: Float[Tensor, "batch samples"]
     lengths: Int[Tensor, " batch"]
@@ -50,45 +50,54 @@ class Batch(NamedTuple):
     mask: Bool[Tensor, "batch frames"]
 
 
-class Loader:
-    """Endless batches: clips in an order shuffled anew each epoch, a random crop of each, and its mask.
+class PretrainingLoader:
+    """Endless batches of random crops with their masks; clips are shuffled each epoch.
 
-    A batch depends on ``seed``, the process and how many batches came before, so that its `state_dict` is one number.
+    A batch depends only on ``seed``, ``rank`` and the number of batches before it, so `state_dict` is one number.
+
+    Args:
+        clips: the recordings.
+        config: the shape of the model, and its masking.
+        batch_size: crops in a batch.
+        crop: maximum frames of a crop.
+        seed: seed of order, crops and masks.
+        rank: number of this process.
+        world: number of processes.
     """
 
     def __init__(
         self,
-        clips: Sequence[Clip],
+        clips: Sequence[PretrainingClip],
         config: HubertConfig,
-        rows: int,
+        batch_size: int,
         crop: int,
         seed: int,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.clips, self.config, self.rows, self.crop = clips, config, rows, crop
+        self.clips, self.config, self.batch_size, self.crop = clips, config, batch_size, crop
         self.seed, self.rank, self.world, self.drawn = seed, rank, world, 0
 
-    def next(self) -> Batch:
-        """The next ``rows`` crops of at most ``crop`` frames."""
+    def next(self) -> PretrainingBatch:
+        """The next batch."""
         draw = torch.Generator().manual_seed(random.Random(f"{self.seed}:{self.rank}:{self.drawn}").getrandbits(62))
-        first = (self.drawn * self.world + self.rank) * self.rows
+        first = (self.drawn * self.world + self.rank) * self.batch_size
         self.drawn += 1
-        return batch([self._crop(self._clip(first + row), draw) for row in range(self.rows)], self.config, draw)
+        return batch([self._crop(self._clip(first + row), draw) for row in range(self.batch_size)], self.config, draw)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches were drawn."""
+        """The number of batches drawn so far."""
         return {"drawn": self.drawn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to where ``state`` was taken."""
+        """Continue from a `state_dict`."""
         self.drawn = state["drawn"]
 
-    def _clip(self, number: int) -> Clip:
+    def _clip(self, number: int) -> PretrainingClip:
         epoch, index = divmod(number, len(self.clips))
         return self.clips[epoch_order(len(self.clips), self.seed, epoch)[index]]
 
-    def _crop(self, clip: Clip, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _crop(self, clip: PretrainingClip, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         spare = max(0, len(clip.units) - self.crop)
         start = int(torch.randint(spare + 1, (), generator=draw))
         units = clip.units[start : start + self.crop]
@@ -96,21 +105,32 @@ class Loader:
         return clip.waveform(self.config)[begin : begin + self.config.samples(len(units))], units
 
 
-def batch(crops: Sequence[tuple[Tensor, Tensor]], config: HubertConfig, draw: torch.Generator) -> Batch:
-    """Waveforms and units of several crops, padded, with a mask drawn for each."""
-    waveforms, units = [waveform for waveform, _ in crops], [units for _, units in crops]
+def batch(crops: Sequence[tuple[Tensor, Tensor]], config: HubertConfig, draw: torch.Generator) -> PretrainingBatch:
+    """Pad the waveforms and units of crops into a batch, and sample its mask."""
+    waveforms = [waveform for waveform, _ in crops]
+    units = [units for _, units in crops]
     mask = span_mask([len(row) for row in units], config.mask_prob, config.mask_length, draw)
     lengths = torch.tensor([len(row) for row in waveforms])
-    return Batch(pad_sequence(waveforms, batch_first=True), lengths, pad_sequence(units, batch_first=True), mask)
+    return PretrainingBatch(
+        pad_sequence(waveforms, batch_first=True), lengths, pad_sequence(units, batch_first=True), mask
+    )
 
 
 def list_clips(
     documents: Iterable[Document], targets: Tokenizer, config: HubertConfig, cache: Path, split: str
-) -> tuple[list[Clip], list[str]]:
+) -> tuple[list[PretrainingClip], list[str]]:
     """The clips of a split, and a line for each recording that is left out: unreadable, or too short for a frame.
 
-    Their units are kept in ``cache``, since making them takes a while. Raises `ValueError` where no clip is left, where
-    ``targets`` does not give a unit a frame, and where the cache is damaged or of other recordings.
+    Args:
+        documents: the recordings of the split.
+        targets: front-end that makes the units.
+        config: the shape of the model, which sets the frames.
+        cache: folder where the units are saved, because making them takes a while.
+        split: name of the split.
+
+    Raises:
+        ValueError: No clip is left, ``targets`` does not make one unit a frame, or the cache is damaged or of other
+            recordings.
     """
     listed = list(documents)
     index = cache / f"{split}.json"
@@ -121,7 +141,11 @@ def list_clips(
     if [document.name for document in listed] != about["documents"]:
         raise ValueError(f"the recordings of the split {split} are not those of {index}; use another out")
     numbered = [(document, units.get(str(number))) for number, document in enumerate(listed)]
-    clips = [Clip(document.name, document.content("audio"), of.long()) for document, of in numbered if of is not None]
+    clips = [
+        PretrainingClip(document.name, document.content("audio"), ids.long())
+        for document, ids in numbered
+        if ids is not None
+    ]
     if not clips:
         raise ValueError(f"the split {split} of the data has no recordings; give data that has some")
     return clips, about["skipped"]
@@ -151,7 +175,7 @@ def _units(document: Document, targets: Tokenizer, config: HubertConfig) -> Int[
     units = targets.encode(audio).ids[:frames]
     if len(units) < frames - SLACK:
         raise ValueError(
-            f"the targets give {len(units)} units for the {frames} frames of {document.name!r}; give a front-end with "
+            f"the targets have {len(units)} units for the {frames} frames of {document.name!r}; give a front-end with "
             f"one unit every {config.hop} samples, repeats included"
         )
     return units

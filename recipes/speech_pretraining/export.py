@@ -1,4 +1,4 @@
-"""Write a model as a folder that `transformers.HubertModel.from_pretrained` loads (needs ``vqmem[hf]``)."""
+"""Export a model to a folder that `transformers.HubertModel.from_pretrained` loads (needs ``vqmem[hf]``)."""
 
 from __future__ import annotations
 
@@ -14,47 +14,45 @@ PARTS = {
     "encoder.feature_projection": "feature_projection",
     "encoder.transformer": "encoder",
 }
-"""Parts of torchaudio's network by the names that transformers has for them; below these the names are the same."""
+"""Parts of torchaudio's network -> their names in transformers; the names inside the parts are the same."""
 
 
 def export(model: Any, config: HubertConfig, folder: Path) -> None:
-    """Write ``folder``, whole or not at all; one that is there is replaced.
+    """Write ``folder`` completely or not at all; an existing folder is replaced.
 
-    What serves pretraining alone (classes, final projection) is not in it. Raises `ValueError` without transformers.
+    The parts for pretraining only (classes, final projection) are left out. Raises `ValueError` without transformers.
     """
     try:
         from transformers import HubertModel, Wav2Vec2FeatureExtractor
     except ImportError as error:
         raise ValueError("to export a model, install transformers: pip install 'vqmem[hf]'") from error
-    theirs = HubertModel(_settings(config)).eval()
-    own = model.wav2vec2.state_dict()
+    exported = HubertModel(_settings(config)).eval()
     weights = {
-        new + name.removeprefix(old): own[name] for name in own for old, new in PARTS.items() if _below(name, old)
+        new + name.removeprefix(old): tensor
+        for name, tensor in model.wav2vec2.state_dict().items()
+        for old, new in PARTS.items()
+        if name.startswith(f"{old}.")
     }
     weights["masked_spec_embed"] = model.mask_generator.mask_embedding
-    theirs.load_state_dict({name: tensor.detach().cpu() for name, tensor in weights.items()})
+    exported.load_state_dict({name: tensor.detach().cpu() for name, tensor in weights.items()})
     folder.parent.mkdir(parents=True, exist_ok=True)
-    half = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
-        theirs.save_pretrained(half)
-        # The convolutions are given samples as they are; padding must not reach what they normalise over time.
+        exported.save_pretrained(partial)
+        # The convolutions get samples without normalisation. What they normalise over time must not include padding.
         reader = Wav2Vec2FeatureExtractor(
             do_normalize=False, return_attention_mask=config.extractor_mode == "layer_norm"
         )
-        reader.save_pretrained(half)
-        half.chmod(0o755)
+        reader.save_pretrained(partial)
+        partial.chmod(0o755)
         shutil.rmtree(folder, ignore_errors=True)
-        half.rename(folder)
+        partial.rename(folder)
     finally:
-        shutil.rmtree(half, ignore_errors=True)
-
-
-def _below(name: str, part: str) -> bool:
-    return name.startswith(f"{part}.")
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _settings(config: HubertConfig) -> Any:
-    """The same settings by the names of `transformers.HubertConfig`."""
+    """The same settings as a `transformers.HubertConfig`."""
     from transformers import HubertConfig as Settings
 
     channels, kernels, strides = zip(*config.extractor_conv_layer_config, strict=True)

@@ -1,4 +1,4 @@
-"""Phone labels: a table with tabs between the columns name, start, end (seconds) and phone, a line a phone."""
+"""Phone labels: a table, separated by tabs, with the columns name, start, end (seconds) and phone."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _COLUMNS = f"must name the columns {', '.join(COLUMNS)} in its first line, tabs 
 
 @dataclass(frozen=True)
 class Labels:
-    """The phones of one clip: where each begins and ends in seconds, in order, and its number."""
+    """The phones of one clip in order: start and end in seconds, and an id."""
 
     starts: tuple[float, ...]
     ends: tuple[float, ...]
     phones: tuple[int, ...]
 
     def at_frames(self, count: int, config: HubertConfig) -> Int[Tensor, " frames"]:
-        """The phone at the middle of each of ``count`` frames, -1 where there is none."""
+        """The phone at the middle of each of ``count`` frames; -1 = none."""
         middles = (torch.arange(count) * config.hop + config.field / 2).double() / RATE
         starts = torch.tensor(self.starts, dtype=torch.float64)
         last = torch.searchsorted(starts, middles, right=True) - 1
@@ -36,7 +36,7 @@ class Labels:
 
 
 def read_labels(path: str | Path) -> dict[str, Labels]:
-    """Clip name -> labels. Raises `ValueError` naming the line that is not as it should be."""
+    """Read labels by name of clip. Raises `ValueError` that names the wrong line."""
     numbers: dict[str, int] = {}
     found: dict[str, list[tuple[float, float, int]]] = {}
     for row in read_rows(path, "labels from", form=".tsv"):
@@ -45,17 +45,17 @@ def read_labels(path: str | Path) -> dict[str, Labels]:
         name, first, last, phone = (row.text(column) for column in COLUMNS)
         clip = found.setdefault(name, [])
         start, end = _seconds(first), _seconds(last)
-        after = clip[-1][1] - 1e-9 if clip else 0.0  # times that were written as text
+        after = clip[-1][1] - 1e-9 if clip else 0.0  # tolerance, because the table has decimals
         if not after <= start < end < math.inf or not phone:
             raise ValueError(f"{row.place} is not a phone from start to end in seconds, after the one before it")
         clip.append((start, end, numbers.setdefault(phone, len(numbers))))
     if not found:
-        raise ValueError(f"{str(path)!r} holds no labels, and {_COLUMNS}")
+        raise ValueError(f"{str(path)!r} has no labels; it {_COLUMNS}")
     return {name: Labels(*zip(*clip, strict=True)) for name, clip in found.items()}
 
 
 def _seconds(text: str) -> float:
-    """The number that ``text`` is, or not a number."""
+    """``text`` as a number; NaN if it is not one."""
     try:
         return float(text)
     except ValueError:

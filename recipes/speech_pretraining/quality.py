@@ -1,4 +1,4 @@
-"""What a model knows: accuracy on held-out speech, units in use, and how well its layers' clusters tell phones."""
+"""Evaluate a model: accuracy on held-out speech, usage of units, and phone quality of its layers' clusters."""
 
 from __future__ import annotations
 
@@ -14,20 +14,33 @@ from ...models.speech import hubert
 from ...models.speech.hubert import HubertConfig
 from ...tokenizers_.hubert_units import cluster
 from ..speech.unit_metrics import boundaries, changes, pnmi, purities, usage
-from .clips import Clip, batch
+from .clips import PretrainingClip, batch
 from .labels import Labels
 
 
-def accuracies(model: Any, config: HubertConfig, clips: Sequence[Clip], classes: int, seed: int) -> dict[str, float]:
-    """Over whole ``clips``, under masks that depend on ``seed`` alone, a clip at a time.
+def accuracies(
+    model: Any, config: HubertConfig, clips: Sequence[PretrainingClip], classes: int, seed: int
+) -> dict[str, float]:
+    """Accuracy and usage of units on uncropped ``clips``, one at a time.
 
-    ``masked_accuracy`` and ``unmasked_accuracy`` are shares of the hidden and of the shown frames whose unit is found,
-    ``masked_nll`` the loss of hidden frames in nats; ``units_used`` and ``unit_perplexity`` are of the units predicted
-    for hidden frames, with ``target_`` of those that are right.
+    Args:
+        model: the model.
+        config: its shape and masking.
+        clips: the recordings with their target units.
+        classes: number of units.
+        seed: seed of the masks.
+
+    Returns:
+        ``masked_accuracy`` and ``unmasked_accuracy``; ``masked_nll`` in nats; ``units_used`` and ``unit_perplexity`` of
+        the predictions for masked frames, and the same with the prefix ``target_`` of their targets.
     """
     device = next(model.parameters()).device
     draw = torch.Generator().manual_seed(seed)
-    right, shown, nats, predicted, wanted = [], [], [], [], []
+    masked_right: list[Tensor] = []
+    unmasked_right: list[Tensor] = []
+    nats: list[Tensor] = []
+    predicted: list[Tensor] = []
+    targets: list[Tensor] = []
     for clip in clips:
         one = batch([(clip.waveform(config), clip.units)], config, draw)
         scores = hubert.logits(
@@ -35,48 +48,56 @@ def accuracies(model: Any, config: HubertConfig, clips: Sequence[Clip], classes:
         )
         scores, mask, units = scores[0].float().cpu(), one.mask[0], one.units[0]
         best = scores.argmax(-1)
-        right.append((best == units)[mask])
-        shown.append((best == units)[~mask])
+        masked_right.append((best == units)[mask])
+        unmasked_right.append((best == units)[~mask])
         nats.append(-scores.log_softmax(-1)[mask].gather(1, units[mask][:, None]))
         predicted.append(best[mask])
-        wanted.append(units[mask])
-    targets = usage(torch.cat(wanted), classes)
+        targets.append(units[mask])
     return {
-        "masked_accuracy": float(torch.cat(right).float().mean()),
-        "unmasked_accuracy": float(torch.cat(shown).float().mean()),
+        "masked_accuracy": float(torch.cat(masked_right).float().mean()),
+        "unmasked_accuracy": float(torch.cat(unmasked_right).float().mean()),
         "masked_nll": float(torch.cat(nats).mean()),
         **usage(torch.cat(predicted), classes),
-        **{f"target_{name}": value for name, value in targets.items()},
+        **{f"target_{name}": value for name, value in usage(torch.cat(targets), classes).items()},
     }
 
 
-def layer_features(model: Any, config: HubertConfig, clip: Clip) -> list[Float[Tensor, "frames dim"]]:
-    """What every layer gives for a whole clip, nothing hidden, on the CPU."""
+def layer_features(model: Any, config: HubertConfig, clip: PretrainingClip) -> list[Float[Tensor, "frames dim"]]:
+    """The output of each layer for an uncropped clip without masking, on the CPU."""
     waveform = clip.waveform(config).to(next(model.parameters()).device)
     return [layer[0].float().cpu() for layer in hubert.encode(model, waveform[None]).layers]
 
 
 def unit_quality(units: Mapping[str, Tensor], labels: Mapping[str, Labels], config: HubertConfig) -> dict[str, float]:
-    """PNMI, purities and boundary F1 (within 20 ms) of the units of clips, each by its name, against their labels.
+    """PNMI, purities and boundary F1 (within 20 ms) of units against labels, both by name of clip.
 
-    Frames without a phone do not count. A true border is where a phone begins, but for a clip's first; a found one is
-    where the unit changes.
+    Frames without a phone are ignored. True boundaries are the starts of phones except the first of a clip; predicted
+    boundaries are the changes of the unit.
     """
-    hop, first = config.hop / RATE, (config.field - config.hop) / 2 / RATE
-    phones, found, borders = [], [], []
-    for name, own in units.items():
-        truth = labels[name].at_frames(len(own), config)
+    hop = config.hop / RATE
+    first = (config.field - config.hop) / 2 / RATE
+    phones: list[Tensor] = []
+    predicted: list[Tensor] = []
+    borders: list[tuple[Sequence[float], Sequence[float]]] = []
+    for name, ids in units.items():
+        truth = labels[name].at_frames(len(ids), config)
         phones.append(truth[truth >= 0])
-        found.append(own[truth >= 0])
-        borders.append((labels[name].starts[1:], changes(own, hop, first)))
-    truth, own = torch.cat(phones), torch.cat(found)
-    phone, cluster = purities(truth, own)
-    f1 = boundaries(borders).f1
-    return {"pnmi": pnmi(truth, own), "phone_purity": phone, "cluster_purity": cluster, "boundary_f1": f1}
+        predicted.append(ids[truth >= 0])
+        borders.append((labels[name].starts[1:], changes(ids, hop, first)))
+    all_phones, all_units = torch.cat(phones), torch.cat(predicted)
+    phone_purity, cluster_purity = purities(all_phones, all_units)
+    return {
+        "pnmi": pnmi(all_phones, all_units),
+        "phone_purity": phone_purity,
+        "cluster_purity": cluster_purity,
+        "boundary_f1": boundaries(borders).f1,
+    }
 
 
-def check(fit: Sequence[Clip], read: Sequence[Clip], labels: Mapping[str, Labels], clusters: int) -> None:
-    """Raise `ValueError` for what `probe` could not do, which is better told before training than after it."""
+def check(
+    fit: Sequence[PretrainingClip], read: Sequence[PretrainingClip], labels: Mapping[str, Labels], clusters: int
+) -> None:
+    """Raise `ValueError` before training if `probe` would fail after it."""
     if not any(clip.name in labels for clip in read):
         raise ValueError(f"labels has none of the {len(read)} dev clips, the first of which is called {read[0].name!r}")
     if (frames := sum(len(clip.units) for clip in fit)) < clusters:
@@ -86,13 +107,23 @@ def check(fit: Sequence[Clip], read: Sequence[Clip], labels: Mapping[str, Labels
 def probe(
     model: Any,
     config: HubertConfig,
-    fit: Sequence[Clip],
-    read: Sequence[Clip],
+    fit: Sequence[PretrainingClip],
+    read: Sequence[PretrainingClip],
     labels: Mapping[str, Labels],
     clusters: int,
     seed: int,
 ) -> dict[str, dict[str, float]]:
-    """`unit_quality` by layer (``layer_1`` is the lowest): clusters of ``fit``, read on the clips that have labels."""
+    """`unit_quality` of each layer, ``layer_1`` being the lowest.
+
+    Args:
+        model: the model.
+        config: its shape.
+        fit: clips on which the clusters are fitted.
+        read: clips to evaluate on, if they have labels.
+        labels: phones by name of clip.
+        clusters: number of clusters.
+        seed: seed of the clustering.
+    """
     fitting = [torch.cat(layer) for layer in zip(*(layer_features(model, config, clip) for clip in fit), strict=True)]
     reading = {clip.name: layer_features(model, config, clip) for clip in read if clip.name in labels}
     figures = {}

@@ -1,4 +1,4 @@
-"""Pretrain a HuBERT-style encoder of speech: name the units of what is hidden; one iteration a run."""
+"""Pretrain a HuBERT-style speech encoder by masked prediction of units; a run is one iteration."""
 
 from __future__ import annotations
 
@@ -31,54 +31,54 @@ from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
 from ..lm.corpus import require
-from .clips import Batch, Clip, Loader, list_clips
+from .clips import PretrainingBatch, PretrainingClip, PretrainingLoader, list_clips
 from .export import export
 from .labels import Labels, read_labels
 from .quality import accuracies, check, probe
 
 NON_IDENTITY_KEYS = ("out", "device", "dtype", "labels", "eval_clips", "probe_clips", "probe_clusters", "export")
-"""Keys that say where a run is made and what is shown of it, not what it is."""
+"""Keys that do not change the trained model: where it runs, and what is evaluated and exported."""
 RUN_IS = "an encoder of speech: `vqmem asr CONFIG recogniser.encoder={folder}` uses it"
-"""What a run is, and which command uses it."""
+"""Description of a finished run, with the command that uses it."""
 
 
 @dataclass(frozen=True)
 class Config(RunConfig):
-    """A run: one iteration. The next one takes its targets from this one's layers."""
+    """A run: one iteration. The targets of the next iteration are clusters of a layer of this one."""
 
     out: PathText = "runs/speech_pretraining"
     data: str | dict[str, Any] = "spoken_text"
     """Data source with recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     targets: str | dict[str, Any] = "hubert_units"
-    """Front-end that gives the units to predict, one a frame; fitted on the training split."""
+    """Front-end of the target units, one a frame; fitted on the training split."""
     model: HubertConfig = field(default_factory=HubertConfig)
     rows: int = 8
-    """Crops a batch."""
+    """Crops in a batch."""
     crop: float = 4.0
-    """Longest crop, in seconds; shorter clips are taken whole."""
+    """Maximum length of a crop in seconds; shorter clips are not cropped."""
     feature_weight: float = 10.0
-    """Of the penalty on the mean square of the convolutional features."""
+    """Weight of the penalty on the mean square of the convolutional features."""
     unmasked_weight: float = 0.0
-    """Of the loss of the frames that can be seen (alpha and 1 - alpha of equation 2, over alpha); 0 is HuBERT's."""
+    """Weight of the loss of unmasked frames, (1 - alpha) / alpha of equation 2; HuBERT has 0."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=5e-4, betas=(0.9, 0.98), weight_decay=0.01))
     labels: PathText | None = None
-    """A table of phones (name, start, end, phone) of dev clips: evaluations then tell how well layers know them."""
+    """Table of phones (name, start, end, phone) of dev clips: evaluations then measure the layers against it."""
     eval_clips: int | None = 32
-    """Clips of the dev split to evaluate on, the first; null is all."""
+    """Number of clips of the dev split to evaluate on, the first ones; null = all."""
     probe_clips: int = 64
-    """Training clips on which the clusters that are held against ``labels`` are fitted."""
+    """Training clips to fit the clusters that are compared with ``labels``."""
     probe_clusters: int = 100
-    """How many clusters."""
+    """Number of these clusters."""
     export: bool = False
-    """Whether to write ``transformers/`` too, a folder that `transformers.HubertModel` loads."""
+    """Whether to write also ``transformers/``, a folder that `transformers.HubertModel` loads."""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for sizes that cannot be, and for what the front-end refuses."""
+        """Raise `ValueError` for sizes out of range, and for settings that the front-end refuses."""
         super().__post_init__()
         build("front-ends", self.targets)
         self.require_at_least(1, "rows", "probe_clips", "probe_clusters", "eval_clips")
         if self.model.frames(self.crop_samples) < 2:
-            raise ValueError(f"crop={self.crop} seconds hold fewer than two frames; give a longer crop")
+            raise ValueError(f"crop={self.crop} seconds are fewer than two frames; give a longer crop")
         for name in ("feature_weight", "unmasked_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)} is negative; give 0 or more")
@@ -90,25 +90,26 @@ class Config(RunConfig):
 
 
 class PretrainingTask:
-    """A step: hide spans, name their units."""
+    """Masked prediction: mask spans, predict their units."""
 
     def __init__(self, model: nn.Module, feature_weight: float, unmasked_weight: float = 0.0) -> None:
         self.module, self.feature_weight, self.unmasked_weight = model, feature_weight, unmasked_weight
 
     def initial_state(self) -> None:
-        """Nothing is carried from batch to batch."""
+        """There is no state between batches."""
 
-    def step(self, batch: Batch, state: None) -> tuple[Loss, None]:
-        """The loss of hidden frames; the accuracy of those and of the others."""
+    def step(self, batch: PretrainingBatch, state: None) -> tuple[Loss, None]:
+        """The loss of masked frames, and the accuracy of masked and unmasked frames."""
         encoding = hubert.encode(self.module, batch.waveforms, batch.lengths, batch.mask)
-        scores, shown = hubert.logits(self.module, encoding.layers[-1]), encoding.valid & ~batch.mask
+        scores = hubert.logits(self.module, encoding.layers[-1])
+        unmasked = encoding.valid & ~batch.mask
         loss = hubert.masked_loss(scores[batch.mask], batch.units[batch.mask], encoding.penalty, self.feature_weight)
-        if self.unmasked_weight and shown.any():
-            loss = loss + self.unmasked_weight * F.cross_entropy(scores[shown], batch.units[shown])
+        if self.unmasked_weight and unmasked.any():
+            loss = loss + self.unmasked_weight * F.cross_entropy(scores[unmasked], batch.units[unmasked])
         right = scores.detach().argmax(-1) == batch.units
         metrics = {
             "masked_accuracy": float(right[batch.mask].float().mean()),
-            "unmasked_accuracy": float(right[shown].float().mean()),
+            "unmasked_accuracy": float(right[unmasked].float().mean()),
             "feature_penalty": float(encoding.penalty.detach()),
             "tokens": float(encoding.valid.sum()),
         }
@@ -116,7 +117,7 @@ class PretrainingTask:
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
+    """Train what is not trained yet, evaluate on dev and save. Returns the contents of ``evaluation.json``."""
     start_processes(config.train.parallel, resolve_device(config.device))
     require(config.data, "dev", "recordings")
     with locked(Path(config.out)):
@@ -139,8 +140,8 @@ def _evaluated(
     config: Config,
     model: Any,
     classes: int,
-    train_clips: list[Clip],
-    dev: list[Clip],
+    train_clips: list[PretrainingClip],
+    dev: list[PretrainingClip],
     labels: dict[str, Labels] | None,
     skipped: list[str],
 ) -> dict[str, Any]:
@@ -156,7 +157,7 @@ def _evaluated(
 
 
 def fit_targets(config: Config) -> Tokenizer:
-    """The front-end whose units are to be predicted: loaded if it is there, else fitted on the training split."""
+    """Fit and save the front-end of the targets on the training split, or load it if it is saved."""
     folder = Path(config.out) / "targets"
     if not (folder / FRONT_END).is_file():
         front_end, given = build("front-ends", config.targets), documents(config.data, "train", config.out)
@@ -165,16 +166,28 @@ def fit_targets(config: Config) -> Tokenizer:
     return load_tokenizer(folder)
 
 
-def split_clips(config: Config, targets: Tokenizer, split: Split) -> tuple[list[Clip], list[str]]:
-    """The clips of a split, and a line for each recording that was left out."""
+def split_clips(config: Config, targets: Tokenizer, split: Split) -> tuple[list[PretrainingClip], list[str]]:
+    """The clips of a split, and a line for each recording that is left out."""
     given = documents(config.data, split, config.out)
     return list_clips(given, targets, config.model, Path(config.out) / "units", split)
 
 
 def pretrain(
-    config: Config, classes: int, train_clips: list[Clip], dev: list[Clip], labels: dict[str, Labels] | None
+    config: Config,
+    classes: int,
+    train_clips: list[PretrainingClip],
+    dev: list[PretrainingClip],
+    labels: dict[str, Labels] | None,
 ) -> Any:
-    """The model, trained and saved in ``model/`` (or loaded, where that has been done)."""
+    """Train and save the model in ``model/``, or load it if it is trained.
+
+    Args:
+        config: the run.
+        classes: number of units.
+        train_clips: clips to train on.
+        dev: clips to evaluate on.
+        labels: phones by name of clip; None = do not measure the layers.
+    """
     folder, device = Path(config.out) / "model", resolve_device(config.device)
     if is_trained(folder, config.train.steps):
         return load(folder, device)[0]
@@ -183,13 +196,15 @@ def pretrain(
         hubert.build(config.model, classes).to(device), config.feature_weight, config.unmasked_weight
     )
     frames = config.model.frames(config.crop_samples)
-    loader = Loader(train_clips, config.model, config.rows, frames, config.seed, *ranks())
+    loader = PretrainingLoader(train_clips, config.model, config.rows, frames, config.seed, *ranks())
     settings = replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype)
 
     def figures() -> dict[str, float]:
-        found = evaluate(config, task.module, classes, dev)
-        by_layer = {} if labels is None else layers(config, task.module, train_clips, dev, labels)
-        return found | {f"{layer}/{name}": value for layer, of in by_layer.items() for name, value in of.items()}
+        metrics = evaluate(config, task.module, classes, dev)
+        if labels is not None:
+            for layer, quality in layers(config, task.module, train_clips, dev, labels).items():
+                metrics |= {f"{layer}/{name}": value for name, value in quality.items()}
+        return metrics
 
     train(
         task,
@@ -207,15 +222,27 @@ def pretrain(
 
 
 @torch.no_grad()
-def evaluate(config: Config, model: Any, classes: int, dev: list[Clip]) -> dict[str, float]:
-    """Accuracies and code usage on the first dev clips."""
+def evaluate(config: Config, model: Any, classes: int, dev: list[PretrainingClip]) -> dict[str, float]:
+    """Accuracy and usage of units on the first ``eval_clips`` dev clips."""
     return accuracies(model, config.model, dev[: config.eval_clips], classes, config.seed)
 
 
 @torch.no_grad()
 def layers(
-    config: Config, model: Any, train_clips: list[Clip], dev: list[Clip], labels: dict[str, Labels]
+    config: Config,
+    model: Any,
+    train_clips: list[PretrainingClip],
+    dev: list[PretrainingClip],
+    labels: dict[str, Labels],
 ) -> dict[str, dict[str, float]]:
-    """How well clusters of each layer, fitted on training clips, know the phones of the dev clips that have labels."""
+    """Phone quality of each layer's clusters, which are fitted on training clips.
+
+    Args:
+        config: the run.
+        model: the model.
+        train_clips: the first ``probe_clips`` of these fit the clusters.
+        dev: the first ``eval_clips`` of these are measured, if they have labels.
+        labels: phones by name of clip.
+    """
     fit, size, seed = train_clips[: config.probe_clips], config.probe_clusters, config.seed
     return probe(model, config.model, fit, dev[: config.eval_clips], labels, size, seed)

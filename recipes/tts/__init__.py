@@ -1,1 +1,1 @@
-"""Synthesis: text to speech units by the memory transformer, units to sound by a vocoder."""
+"""Speech synthesis: text to units by the memory transformer, units to sound by a vocoder."""

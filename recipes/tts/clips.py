@@ -1,4 +1,4 @@
-"""Recordings with their units, pitch and text, kept in memory; and the batches that both models learn from."""
+"""Recordings with units, pitch and text, kept in memory, and the training batches of vocoder and speaker."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ from ...tokenizers_.hubert_units import UnitTokenizer
 from ..engine.data_record import documents
 from ..engine.progress import progress
 from ..lm.corpus import epoch_order
-from .alignment import Aligner, Pair
+from .alignment import Aligner, LetterUnitPair
 from .text import alphabet, plain, spell
 
 LONGEST = 60
-"""Seconds of a recording: alignment and pitch take memory by what is said at once."""
+"""Maximum seconds of a recording, because the memory of alignment and pitch tracking grows with it."""
 PAIRS = 1 << 28
-"""Entries of the alignment's table of pairs of letters and units: a gigabyte."""
+"""Maximum entries of the alignment table, letter pairs times units: a gigabyte."""
 
 
-class Clip(NamedTuple):
-    """A recording at 16 kHz, as long as its units say; ``text`` is empty where it is not known.
+class VoiceClip(NamedTuple):
+    """A recording at 16 kHz, padded or cropped to the length of its units; ``text`` is empty if unknown.
 
-    ``letter_windows`` are the letters of each unit, as `unit_vocoder.letter_windows` numbers them; 0 where nothing is
-    known of them.
+    ``letter_windows`` are the letters of each unit, as numbered by `unit_vocoder.letter_windows`; 0 if unknown.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Clip(NamedTuple):
 
     @property
     def runs(self) -> tuple[Int[Tensor, " runs"], Int[Tensor, " runs"]]:
-        """Units without repeats, and how many frames each lasts."""
+        """Units without repeats, and the duration of each in frames."""
         units, frames = torch.unique_consecutive(self.units, return_counts=True)
         return units, frames
 
@@ -61,14 +60,22 @@ def read_clips(
     *,
     seconds: float | None = None,
     count: int | None = None,
-) -> list[Clip]:
-    """The recordings of a split: the first ``seconds`` of them, or ``count``, taken evenly.
+) -> list[VoiceClip]:
+    """Read the recordings of a split. Unreadable ones are skipped and listed.
 
-    Unreadable ones are skipped and listed. Raises `ValueError` where there is none, and where they are others than the
-    run in ``out`` began with.
+    Args:
+        data: a data source: a name, or ``name`` and its keys.
+        split: train, dev or test.
+        tokenizer: makes their units.
+        out: folder of the run; None = do not compare the recordings with those that it began with.
+        seconds: read only the first recordings, of this length together.
+        count: without ``seconds``: read this many recordings, evenly spaced; None = all.
+
+    Raises:
+        ValueError: There is no recording, or the run in ``out`` began with other recordings.
     """
     given, total = documents(data, split, out), None
-    if seconds is None:  # else what lies behind them should not even be listed: the source may be streamed
+    if seconds is None:  # else do not list the rest: the source may be streamed
         given = take_evenly(list(given), count)
         total = len(given)
     clips, skipping, left = [], Skipping(), float("inf") if seconds is None else seconds
@@ -84,7 +91,7 @@ def read_clips(
     return clips
 
 
-def _clip(document: Document, tokenizer: UnitTokenizer) -> Clip:
+def _clip(document: Document, tokenizer: UnitTokenizer) -> VoiceClip:
     audio = document.content("audio")
     waveform = audio.read()
     if len(waveform) > LONGEST * RATE:
@@ -92,48 +99,58 @@ def _clip(document: Document, tokenizer: UnitTokenizer) -> Clip:
     units = tokenizer.encode(audio).ids
     waveform = F.pad(waveform, (0, max(0, FRAME * len(units) - len(waveform))))[: FRAME * len(units)]
     unknown = torch.zeros(len(units), 2 * REACH + 1, dtype=torch.long)
-    return Clip(document.name, document.text, waveform, units, *track(waveform, RATE, HOP), unknown)
+    return VoiceClip(document.name, document.text, waveform, units, *track(waveform, RATE, HOP), unknown)
 
 
-def align(clips: Sequence[Clip], units: int) -> tuple[str, Aligner]:
-    """The alphabet of the texts, and what its letters sound like. Raises `ValueError` where no text is known."""
-    told = [clip for clip in clips if plain(clip.text)]
-    letters = alphabet(clip.text for clip in told)
+def align(clips: Sequence[VoiceClip], units: int) -> tuple[str, Aligner]:
+    """Fit the alphabet of the texts and the aligner. Raises `ValueError` if no recording has a text."""
+    with_text = [clip for clip in clips if plain(clip.text)]
+    letters = alphabet(clip.text for clip in with_text)
     if len(letters) < 2:
         raise ValueError(f"{len(clips)} training recordings have no texts to learn from; give a manifest with `text`")
     if len(letters) ** 2 * units > PAIRS:
         raise ValueError(f"texts of {len(letters)} characters are too many to align; write them in an alphabet")
-    return letters, Aligner.fit([_pair(clip, letters) for clip in told], len(letters), units)
+    return letters, Aligner.fit([_pair(clip, letters) for clip in with_text], len(letters), units)
 
 
-def aligned(clips: Sequence[Clip], letters: str, aligner: Aligner) -> tuple[list[Clip], list[SpokenSentence]]:
-    """The clips with the letters of their units, and their texts as letters with the units of each.
+def aligned(clips: Sequence[VoiceClip], letters: str, aligner: Aligner) -> tuple[list[VoiceClip], list[SpokenSentence]]:
+    """Align the clips: returns them with the letters of their units, and their texts with the units of each letter.
 
-    Clips without a text stay as they are and give no sentence.
+    Clips without a text stay unchanged and yield no sentence.
     """
-    told = [number for number, clip in enumerate(clips) if plain(clip.text)]
-    pairs = [_pair(clips[number], letters) for number in told]
-    known, read = list(clips), []
-    for number, of, owners in zip(told, pairs, aligner.owners(pairs), strict=True):
-        spoken = UnitRuns(*known[number].runs, owners)
-        frames = owners.repeat_interleave(spoken.frames)
-        known[number] = known[number]._replace(letter_windows=letter_windows(of.letters, frames, len(letters)))
-        read.append(SpokenSentence(of.letters, spoken))
-    return known, read
+    with_text = [number for number, clip in enumerate(clips) if plain(clip.text)]
+    pairs = [_pair(clips[number], letters) for number in with_text]
+    aligned_clips = list(clips)
+    sentences = []
+    for number, pair, owners in zip(with_text, pairs, aligner.owners(pairs), strict=True):
+        clip = clips[number]
+        runs = UnitRuns(*clip.runs, owners)
+        windows = letter_windows(pair.letters, owners.repeat_interleave(runs.frames), len(letters))
+        aligned_clips[number] = clip._replace(letter_windows=windows)
+        sentences.append(SpokenSentence(pair.letters, runs))
+    return aligned_clips, sentences
 
 
-def _pair(clip: Clip, letters: str) -> Pair:
-    return Pair(spell(clip.text, letters)[0], clip.runs[0])
+def _pair(clip: VoiceClip, letters: str) -> LetterUnitPair:
+    return LetterUnitPair(spell(clip.text, letters)[0], clip.runs[0])
 
 
-class Crops:
-    """Endless stretches of clips, every place equally likely; short clips are padded with their last unit.
+class VocoderCrops:
+    """Endless batches of random crops, every position equally likely; short clips are padded with their last unit.
 
-    What batch comes next depends on ``seed``, ``rank`` and how many came before, which is all its state.
+    A batch depends only on ``seed``, ``rank`` and the number of batches before it, so `state_dict` is one number.
+
+    Args:
+        clips: the recordings.
+        batch_size: crops in a batch.
+        frames: units in a crop.
+        seed: seed of the positions.
+        rank: number of this process.
     """
 
-    def __init__(self, clips: Sequence[Clip], rows: int, frames: int, seed: int, rank: int = 0) -> None:
-        self.clips, self.rows, self.frames, self.seed, self.rank, self.drawn = clips, rows, frames, seed, rank, 0
+    def __init__(self, clips: Sequence[VoiceClip], batch_size: int, frames: int, seed: int, rank: int = 0) -> None:
+        self.clips, self.batch_size, self.frames = clips, batch_size, frames
+        self.seed, self.rank, self.drawn = seed, rank, 0
         self.places = [max(1, len(clip.units) - frames + 1) for clip in clips]
         self.ends = list(accumulate(self.places))
 
@@ -141,11 +158,11 @@ class Crops:
         """The next batch."""
         draw = random.Random(f"{self.seed}:{self.rank}:{self.drawn}")
         self.drawn += 1
-        chosen = draw.choices(range(len(self.clips)), cum_weights=self.ends, k=self.rows)
-        rows = [self._cut(self.clips[clip], draw.randrange(self.places[clip])) for clip in chosen]
-        return VocoderBatch(*(torch.stack(column) for column in zip(*rows, strict=True)))
+        chosen = draw.choices(range(len(self.clips)), cum_weights=self.ends, k=self.batch_size)
+        crops = [self._crop(self.clips[clip], draw.randrange(self.places[clip])) for clip in chosen]
+        return VocoderBatch(*(torch.stack(column) for column in zip(*crops, strict=True)))
 
-    def _cut(self, clip: Clip, start: int) -> tuple[Tensor, ...]:
+    def _crop(self, clip: VoiceClip, start: int) -> tuple[Tensor, ...]:
         def part(x: Tensor, size: int) -> Tensor:
             cut = x[start * size : (start + self.frames) * size]
             return torch.cat([cut, cut.new_zeros(self.frames * size - len(cut), *cut.shape[1:])])
@@ -162,25 +179,39 @@ class Crops:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches were drawn."""
+        """The number of batches drawn so far."""
         return {"drawn": self.drawn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where `state_dict` was taken."""
+        """Continue from a `state_dict`."""
         self.drawn = state["drawn"]
 
 
-class Readings:
-    """Endless batches of sentences, in an order shuffled anew each epoch; those of like length stand side by side.
+class SentenceLoader:
+    """Endless batches of sentences of similar length, shuffled each epoch.
 
-    What batch comes next depends on ``seed``, ``rank`` and how many came before, which is all its state.
+    A batch depends only on ``seed``, ``rank`` and the number of batches before it, so `state_dict` is one number.
+
+    Args:
+        model: makes the batches.
+        items: the sentences.
+        batch_size: sentences in a batch.
+        seed: seed of the order.
+        rank: number of this process.
+        world: number of processes.
     """
 
     def __init__(
-        self, model: UnitSpeaker, items: Sequence[SpokenSentence], rows: int, seed: int, rank: int = 0, world: int = 1
+        self,
+        model: UnitSpeaker,
+        items: Sequence[SpokenSentence],
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         ranked = sorted(range(len(items)), key=lambda i: len(items[i].letters) + len(items[i].spoken.units))
-        self.groups = [ranked[first : first + rows] for first in range(0, len(ranked), rows)]
+        self.groups = [ranked[first : first + batch_size] for first in range(0, len(ranked), batch_size)]
         self.model, self.items, self.seed, self.rank, self.world, self.drawn = model, items, seed, rank, world, 0
 
     def next(self) -> SentenceBatch:
@@ -191,15 +222,15 @@ class Readings:
         return self.model.batch([self.items[i] for i in group])
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches were drawn."""
+        """The number of batches drawn so far."""
         return {"drawn": self.drawn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where `state_dict` was taken."""
+        """Continue from a `state_dict`."""
         self.drawn = state["drawn"]
 
 
-def batches(model: UnitSpeaker, items: Sequence[SpokenSentence], rows: int) -> Iterator[SentenceBatch]:
-    """Every sentence once."""
-    for first in range(0, len(items), rows):
-        yield model.batch(items[first : first + rows])
+def batches(model: UnitSpeaker, items: Sequence[SpokenSentence], batch_size: int) -> Iterator[SentenceBatch]:
+    """Yield each sentence once, in batches."""
+    for first in range(0, len(items), batch_size):
+        yield model.batch(items[first : first + batch_size])

@@ -1,4 +1,4 @@
-"""How well a voice is learnt: units and durations on held-out sentences, and spectra of copies."""
+"""Evaluate a voice: units and durations of held-out sentences, and spectra of copies."""
 
 from __future__ import annotations
 
@@ -14,46 +14,51 @@ from torch import Tensor
 from ...models.speech.mel_rvq import MelRVQ
 from ...models.speech.unit_speaker import SpokenSentence, UnitSpeaker
 from ...models.speech.unit_vocoder import UnitVocoder, Wave, log_mel
-from .clips import Clip, batches
+from .clips import VoiceClip, batches
 from .voice import Voice
 
-ROWS = 8
-"""Sentences evaluated side by side."""
+EVAL_BATCH_SIZE = 8
+"""Sentences in a batch of the evaluation."""
 
 
-def evaluate(voice: Voice, clips: Sequence[Clip], held_out: Sequence[SpokenSentence]) -> dict[str, Any]:
-    """The figures of both models."""
+def evaluate(voice: Voice, clips: Sequence[VoiceClip], held_out: Sequence[SpokenSentence]) -> dict[str, Any]:
+    """The figures of vocoder and speaker."""
     copies = vocoder_figures(voice.vocoder, clips, voice.rvq)
     return {"vocoder": copies, "speaker": speaker_figures(voice.speaker, held_out)}
 
 
 @torch.no_grad()
 def speaker_figures(model: UnitSpeaker, held_out: Sequence[SpokenSentence]) -> dict[str, float]:
-    """Of units foretold from those before them and the text; empty where no held-out recording has a text.
+    """How well the speaker predicts units from earlier units and the text; empty if no held-out recording has a text.
 
-    ``perplexity`` and ``accuracy`` of steps (a unit, or that a letter is done), ``duration_error`` in frames of 20 ms,
-    ``duration_perplexity``.
+    ``perplexity`` and ``accuracy`` are of steps (a unit, or the end of a letter); ``duration_error`` is in frames of
+    20 ms, and ``duration_perplexity`` that of the predicted durations.
     """
-    sums, steps, runs = [0.0] * 4, 0, 0
-    for batch in batches(model, held_out, ROWS):
+    sums: defaultdict[str, float] = defaultdict(float)
+    steps = runs = 0
+    for batch in batches(model, held_out, EVAL_BATCH_SIZE):
         batch = type(batch)(*(x.to(model.letters.weight.device) for x in batch))
-        told = model.training_step(batch).metrics
-        real = (int(batch.real.sum()), int((batch.frames > 0).sum()))
-        steps, runs = steps + real[0], runs + real[1]
-        keys = {"nll": real[0], "accuracy": real[0], "duration_nll": real[1], "duration_error": real[1]}
-        sums = [old + told[key] * weight for old, (key, weight) in zip(sums, keys.items(), strict=True)]
+        metrics = model.training_step(batch).metrics
+        batch_steps = int(batch.real.sum())
+        batch_runs = int((batch.frames > 0).sum())
+        for key in ("nll", "accuracy"):
+            sums[key] += metrics[key] * batch_steps
+        for key in ("duration_nll", "duration_error"):
+            sums[key] += metrics[key] * batch_runs
+        steps += batch_steps
+        runs += batch_runs
     if not steps:
         return {}
     return {
-        "perplexity": math.exp(sums[0] / steps),
-        "accuracy": sums[1] / steps,
-        "duration_perplexity": math.exp(sums[2] / runs),
-        "duration_error": sums[3] / runs,
+        "perplexity": math.exp(sums["nll"] / steps),
+        "accuracy": sums["accuracy"] / steps,
+        "duration_perplexity": math.exp(sums["duration_nll"] / runs),
+        "duration_error": sums["duration_error"] / runs,
     }
 
 
 @torch.no_grad()
-def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip], rvq: MelRVQ | None = None) -> dict[str, float]:
+def vocoder_figures(model: UnitVocoder, clips: Sequence[VoiceClip], rvq: MelRVQ | None = None) -> dict[str, float]:
     """Mean absolute differences of log mel magnitudes (nats) between recordings and their copies from units.
 
     ``harmonic_mel_error`` and ``griffin_lim_mel_error``: the two kinds of synthesis from units alone.
@@ -64,11 +69,12 @@ def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip], rvq: MelRVQ | Non
     columns = 0
     device = model.device
     for clip in clips:
-        units, around = clip.units.to(device), clip.letter_windows.to(device)
+        units = clip.units.to(device)
+        windows = clip.letter_windows.to(device)
         made = {
             "harmonic_mel_error": copy(model, units, wave="harmonic"),
             "griffin_lim_mel_error": copy(model, units, wave="griffin_lim"),
-            "mel_error_with_text": copy(model, units, around, wave="harmonic"),
+            "mel_error_with_text": copy(model, units, windows, wave="harmonic"),
         }
         if rvq is not None:
             made["rvq_mel_error"] = rvq_copy(model, rvq, clip)
@@ -81,13 +87,13 @@ def vocoder_figures(model: UnitVocoder, clips: Sequence[Clip], rvq: MelRVQ | Non
     return {name: total / columns for name, total in sums.items()}
 
 
-def mel_residual(model: UnitVocoder, clip: Clip) -> Float[Tensor, "columns band"]:
-    """What the log mel spectrogram of a recording has beyond that of its units."""
+def mel_residual(model: UnitVocoder, clip: VoiceClip) -> Float[Tensor, "columns band"]:
+    """The log mel spectrogram of a recording minus the one that the vocoder predicts from its units."""
     return model.mel_residual(clip.units[None].to(model.device), clip.waveform[None].to(model.device))[0]
 
 
 def rvq_copy(
-    model: UnitVocoder, rvq: MelRVQ, clip: Clip, num_quantizers: int | None = None
+    model: UnitVocoder, rvq: MelRVQ, clip: VoiceClip, num_quantizers: int | None = None
 ) -> Float[Tensor, " samples"]:
     """A copy of a recording from its units and the RVQ codes of its residual: all, or the first ``num_quantizers``."""
     residual = rvq.decode(rvq.encode(mel_residual(model, clip))[:, :num_quantizers])
@@ -95,7 +101,7 @@ def rvq_copy(
 
 
 def copy(
-    model: UnitVocoder, units: Tensor, around: Tensor | None = None, wave: Wave | None = None
+    model: UnitVocoder, units: Tensor, windows: Tensor | None = None, wave: Wave | None = None
 ) -> Float[Tensor, " samples"]:
-    """What units sound like, with the letters around them or without, on the CPU."""
-    return model.speak(units[None], None if around is None else around[None], wave)[0].cpu()
+    """The sound of units on the CPU, with or without their letters (``windows``)."""
+    return model.speak(units[None], None if windows is None else windows[None], wave)[0].cpu()

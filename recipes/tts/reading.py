@@ -1,4 +1,4 @@
-"""Text as it is read aloud: numbers, abbreviations, capitals and signs become words, before it is spelt in letters."""
+"""Text normalisation for synthesis: numbers, abbreviations, acronyms and signs become words."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from . import languages
 from .languages.base import Language, Rule, either, number
 
 LONGEST = 15
-"""Digits of a number that is read as one; longer ones, and those with a zero first, are read digit by digit."""
+"""Maximum digits of a number that is read as one; longer numbers, or with a leading zero, are read by digits."""
 _YEARS = range(1100, 2100)
 _DENOMINATORS = {*range(2, 11), 12, 16, 20, 32, 64, 100, 1000}
-"""What a number behind a slash is for the two to be a fraction: 3/4 and 7/8 are, 9/11 and 2024/25 are not."""
+"""Denominators of fractions: 3/4 and 7/8 are read as fractions, 9/11 and 2024/25 are not."""
 _RAISED = "\u2070\u00b9\u00b2\u00b3\u2074-\u2079"
 _FRACTION = f"[\u00bc-\u00be\u2150-\u215e\u2189]|[{_RAISED}]+[/\u2044][\u2080-\u2089]+"
 _POWER = f"(?<=[\\w)])(?<![{_RAISED}])(?:\u207b?[{_RAISED}]+(?![{_RAISED}\u207a\u207b])|[\u207f\u2071\u02e3])"
@@ -29,14 +29,14 @@ _MINUS = "(?:(?<![^\\s\\[({'\"=:<>+\u2013\u00b1$\u20ac\u00a3\u00a5])[-\u2013])?"
 
 
 def names() -> list[str]:
-    """The languages there are."""
+    """The available languages."""
     return sorted(module.name for module in pkgutil.iter_modules(languages.__path__) if module.name != "base")
 
 
 def read_aloud(text: str, language: str) -> str:
-    """``text`` in words of a ``language``; an empty one leaves it as it is. Raises `ValueError` for an unknown one.
+    """Write ``text`` in words of a ``language``; an empty language returns it unchanged.
 
-    Case and the marks of sentences stay. What has no word stays too.
+    Case, punctuation and signs without a word stay. Raises `ValueError` for an unknown language.
 
     >>> read_aloud("Dr. Lee paid $2.50 for 3 kg, i.e. 10 % more.", "en")
     'doctor Lee paid two dollars and fifty cents for three kilograms, that is ten percent more.'
@@ -46,7 +46,7 @@ def read_aloud(text: str, language: str) -> str:
 
 @cache
 def _reader(name: str) -> Callable[[str], str]:
-    """What reads a text aloud in a language, its patterns compiled."""
+    """The function that normalises a text in a language, with compiled patterns."""
     if name not in names():
         raise UnknownNameError("language to read aloud", name, names())
     of: Language = importlib.import_module(f"{languages.__name__}.{name}").LANGUAGE
@@ -63,7 +63,7 @@ def _reader(name: str) -> Callable[[str], str]:
 
 
 def _amounts(of: Language) -> list[Rule]:
-    """What a number is with its neighbours. It comes before what they are alone: 30 Min. before Min., $5M before M."""
+    """Rules for numbers with units or signs, before the rules for each alone: 30 Min. before Min., $5M before M."""
     digits, amount = _digits(of), _amount(of)
     scale = rf"[ -]?(?P<scale>{either(of.scales)})(?!\w)"
     glued = rf"(?P<scale>[ -]?(?:{either(of.scales)})|{either(of.money_scales)})(?!\w)"
@@ -89,13 +89,13 @@ def _amounts(of: Language) -> list[Rule]:
 
 
 def _others(of: Language) -> list[Rule]:
-    """Abbreviations, ordinals and the like, powers, and all numbers and signs that are left."""
+    """Rules for abbreviations, ordinals and the like, powers, and all remaining numbers and signs."""
     spelt = {_compact(short): full for short, full in of.abbreviations.items()}
     return [
         (rf"(?<![\w.])(?:{'|'.join(map(_either_case, of.abbreviations))})(?!\w)", lambda m: _short(m, spelt)),
         *of.rules,
         (rf"(?<![\w.])(?:{_LETTER}\.){{2,}}", lambda m: " ".join(m[0].replace(".", ""))),
-        (rf"(?<={_LETTER}{{3}})\^(?=\d)", lambda m: " "),  # the number of a note
+        (rf"(?<={_LETTER}{{3}})\^(?=\d)", lambda m: " "),  # the number of a footnote
         (rf"(?<=[\w)])\^(-?\d+|{_LETTER})", lambda m: f" {of.powers.get(m[1]) or of.powers[''] + ' ' + m[1]}"),
         (rf"(?<=\d)(?={_LETTER})|(?<={_LETTER})(?=\d)", lambda m: " "),
         (_amount(of), lambda m: _minus(m, of) + _number(m["number"], of, years=True)),
@@ -112,15 +112,15 @@ def _digits(of: Language) -> str:
 
 
 def _amount(of: Language) -> str:
-    """A pattern for a number, with its minus, that is no part of a longer one or of a word."""
+    """A pattern for a number with its minus, which is not part of a longer number or of a word."""
     alone = rf"(?<![\w^{re.escape(of.thousands + of.decimal)}])(?<!\^-)(?<!{_LETTER}-)"
     return rf"{_MINUS}{alone}(?P<number>{_digits(of)})(?![.,]?\d)"
 
 
 def _apart(found: re.Match[str], words: str) -> str:
-    """What is said for what was found, with spaces where it would be glued to its neighbours.
+    """The replacement of a match, with spaces between it and adjacent letters or digits.
 
-    A full stop that is part of an abbreviation stays where the text ends: it is that of the sentence too.
+    The full stop of an abbreviation stays at the end of the text, because it also ends the sentence.
     """
     around, start, end = found.string, *found.span()
     if found[0].endswith(".") and not around[end:].strip() and not words.endswith("."):
@@ -130,7 +130,7 @@ def _apart(found: re.Match[str], words: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """``text`` in plain characters: powers after ``^``, fractions apart from the number before, minus as a hyphen."""
+    """``text`` in plain characters: powers after ``^``, fractions separated from numbers, minus as a hyphen."""
 
     def apart(found: re.Match[str]) -> str:
         text, start, end = found.string, *found.span()
@@ -139,7 +139,7 @@ def _plain(text: str) -> str:
 
     text = re.sub("(?<=\\d)['\u2019\u00a0\u2009\u202f](?=\\d{3}(?!\\d))", "", text)  # between thousands
     text = re.sub(r"(?<!\d)[1-9]\d{0,2}(?: \d{3})*(?: 000| \d{3} \d{3})(?!\d)", lambda m: m[0].replace(" ", ""), text)
-    text = re.sub("(?<=\\d)( ?)[\u00ba\u02da\u2218]", "\\1\u00b0", text)  # written for degrees
+    text = re.sub("(?<=\\d)( ?)[\u00ba\u02da\u2218]", "\\1\u00b0", text)  # signs that are used for degrees
     text = re.sub(_FRACTION, apart, text)
     text = re.sub(_POWER, lambda m: f"^{unicodedata.normalize('NFKC', m[0])}", text)
     text = unify(re.sub(_NOTE, apart, text)).replace("\u2212", "-")
@@ -148,7 +148,7 @@ def _plain(text: str) -> str:
 
 
 def _capitals(text: str, of: Language) -> str:
-    """Letters of acronyms with spaces between."""
+    """Separate the letters of acronyms by spaces."""
     words = {*of.words.split()}
 
     def said(found: re.Match[str]) -> str:
@@ -163,7 +163,7 @@ def _compact(short: str) -> str:
 
 
 def _either_case(short: str) -> str:
-    """A pattern for an abbreviation, with or without its spaces, that may begin a sentence."""
+    """A pattern for an abbreviation, with or without its spaces, also capitalised at the start of a sentence."""
     first, rest = short[0], re.escape(short[1:]).replace("\\ ", r"\s?")
     return (f"[{first}{first.upper()}]" if first.islower() else first) + rest
 
@@ -174,7 +174,7 @@ def _short(found: re.Match[str], spelt: dict[str, str]) -> str:
 
 
 def _number(written: str, of: Language, years: bool = False) -> str:
-    """A number in words: a fraction, or its integer and decimals digit by digit. ``years``: 1987 is read as one."""
+    """A number in words: a fraction, or an integer with decimals by digits. ``years``: read 1987 as a year."""
     if "/" in written or "\u2044" in written:
         return _fraction(written, of)
     integer, _, decimals = written.replace(of.thousands, "").partition(of.decimal)
@@ -189,7 +189,7 @@ def _number(written: str, of: Language, years: bool = False) -> str:
 
 
 def _fraction(written: str, of: Language) -> str:
-    """``2 3/4`` in words; two numbers beside each other where a slash stands for something else."""
+    """``2 3/4`` in words; if the slash is not that of a fraction, both numbers one after the other."""
     *integer, parts = written.split(" ")
     top, bottom = re.split("[/\u2044]", parts)
     if int(bottom) and ("\u2044" in parts or (0 < int(top) < int(bottom) and int(bottom) in _DENOMINATORS)):
@@ -204,7 +204,7 @@ def _dotted(written: str, of: Language) -> str:
 
 
 def _span(sign: str, first: str, named: str, last_sign: str, last: str, of: Language) -> str:
-    """``5-10`` with the word between; a sign before the first number alone is that of both: $5-10 million."""
+    """``5-10`` with the word between; a sign before only the first number belongs to both: $5-10 million."""
     return f"{sign if last_sign or named else ''}{first}{named} {of.span} {last_sign or sign}{last}"
 
 
@@ -214,7 +214,7 @@ def _minus(found: re.Match[str], of: Language) -> str:
 
 
 def _count(found: re.Match[str], one: str, many: str, of: Language) -> str:
-    """A number with its scale and what it counts."""
+    """A number in words with its scale and its unit."""
     written, scale = found["number"], (found["scale"] or "").strip(" -")
     if scale:
         scaled = _counted(written, *({**of.money_scales, **of.scales}[scale]), of)

@@ -1,4 +1,4 @@
-"""Train a voice: text to speech units by the memory transformer, how long they last, and a vocoder of units."""
+"""Train a voice: text to units by the memory transformer, durations of units, and a vocoder."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
 from ..lm.corpus import require
-from .clips import Clip, Crops, Readings, align, aligned, read_clips
+from .clips import SentenceLoader, VocoderCrops, VoiceClip, align, aligned, read_clips
 from .evaluate import evaluate, mel_residual, speaker_figures, vocoder_figures
 from .reading import read_aloud
 from .report import write_report
 from .voice import Voice, load_part, part_of
 
 NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_clips", "samples", "language")
-"""Keys that say where a run is made and what is shown of it, not what it is."""
+"""Keys that do not change the trained models: where they run, and what is evaluated and reported."""
 RVQ_UNITS = 16_000
 """Approximate number of units that fit the codebooks of the RVQ, from random recordings of the training split."""
 RUN_IS = "a voice: `vqmem speak TEXT -o out.wav --run {folder}` uses it"
-"""What a run is, and which command uses it."""
+"""Description of a finished run, with the command that uses it."""
 
 
 @dataclass(frozen=True)
 class Config(RunConfig):
-    """A run: one voice. Recordings are best of one speaker; their units tell little of who speaks."""
+    """A run: one voice. Train on recordings of one speaker, because units carry little of a speaker's identity."""
 
     out: PathText = "runs/tts"
     data: str | dict[str, Any] = field(
@@ -55,18 +55,18 @@ class Config(RunConfig):
     )
     """Data source of recordings with their texts: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     units: str | dict[str, Any] = field(default_factory=lambda: {"name": "hubert_units", "clusters": 300})
-    """Front-end of speech units, fitted on the training split; one voice bears more clusters than many do."""
+    """Front-end of units, fitted on the training split; a single voice can use more clusters than many voices."""
     language: str = "en"
-    """In which `vqmem speak` reads numbers and abbreviations: de or en; empty leaves them as they are. Texts to learn
-    from are taken as they are written."""
+    """Language in which `vqmem speak` reads numbers and abbreviations: de or en; empty = leave them. Training texts are
+    always used as written."""
     train_seconds: float = 7200.0
     """Keep at most this many seconds of training recordings, the first ones, in memory (64 kB a second)."""
     eval_clips: int = 24
-    """Recordings of the dev split to evaluate on, taken evenly."""
+    """Recordings of the dev split to evaluate on, evenly spaced."""
     samples: int = 4
-    """How many of these the report plays."""
+    """How many of these the report has players for."""
     vocoder_rows: int = 8
-    """Crops of a training step of the vocoder, in each process."""
+    """Batch size of the vocoder: crops a step in each process."""
     crop: int = 48
     """Units of a crop, 20 ms each."""
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
@@ -75,18 +75,20 @@ class Config(RunConfig):
     )
     rvq: MelRVQConfig = field(default_factory=MelRVQConfig)
     rows: int = 16
-    """Sentences of a training step of the speaker, in each process."""
+    """Batch size of the speaker: sentences a step in each process."""
     speaker: SpeakerConfig = field(default_factory=SpeakerConfig)
     speaker_train: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=2000, lr=2e-3, weight_decay=0.05, eval_every=100)
     )
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for sizes that cannot be, and for what the front-end refuses."""
+        """Raise `ValueError` for sizes out of range, and for settings that the front-end refuses."""
         super().__post_init__()
         front_end = build("front-ends", self.units)
         if getattr(front_end, "input_kind", "text") != "audio" or front_end.deduplicate:
-            raise ValueError(f"units = {self.units!r} must be of hubert_units, a unit a frame: without deduplicate")
+            raise ValueError(
+                f"units = {self.units!r} must be hubert_units without deduplicate, which makes one unit a frame"
+            )
         read_aloud("", self.language)
         self.require_at_least(1, "rows", "vocoder_rows", "crop", "eval_clips")
         self.require_at_least(0, "samples")
@@ -94,7 +96,7 @@ class Config(RunConfig):
 
 
 class ModelTask:
-    """Training of a model that gives its own loss; nothing is carried from step to step."""
+    """Training of a model that has `training_step`; there is no state between steps."""
 
     def __init__(self, model: Any) -> None:
         self.module: nn.Module = model
@@ -109,7 +111,7 @@ class ModelTask:
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Train what is not trained yet, evaluate on dev, save, report; gives what ``evaluation.json`` says."""
+    """Train what is not trained yet, evaluate on dev, save and report. Returns the contents of ``evaluation.json``."""
     out = Path(config.out)
     for settings in (config.vocoder_train, config.speaker_train):
         start_processes(settings.parallel, resolve_device(config.device))
@@ -121,17 +123,20 @@ def run(config: Config) -> dict[str, Any]:
         clips = read_clips(config.data, "train", tokenizer, out, seconds=config.train_seconds)
         dev = read_clips(config.data, "dev", tokenizer, out, count=config.eval_clips)
         letters, aligner = align(clips, tokenizer.vocab_size)
-        (clips, read), (dev, held_out) = (aligned(of, letters, aligner) for of in (clips, dev))
+        clips, sentences = aligned(clips, letters, aligner)
+        dev, held_out = aligned(dev, letters, aligner)
         vocoder = fit_vocoder(config, tokenizer, letters, clips, dev)
         with main_process_first():
             rvq = fit_rvq(config, vocoder, clips)
-        speaker = fit_speaker(config, tokenizer, letters, read, held_out)
+        speaker = fit_speaker(config, tokenizer, letters, sentences, held_out)
         voice = Voice(tokenizer, speaker, vocoder, rvq, config.language)
         return _evaluated(config, voice, dev, held_out)
 
 
 @on_main_process
-def _evaluated(config: Config, voice: Voice, dev: Sequence[Clip], held_out: Sequence[SpokenSentence]) -> dict[str, Any]:
+def _evaluated(
+    config: Config, voice: Voice, dev: Sequence[VoiceClip], held_out: Sequence[SpokenSentence]
+) -> dict[str, Any]:
     figures = {"split": "dev", "clips": len(dev), **evaluate(voice, dev, held_out)}
     out = Path(config.out)
     atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
@@ -140,7 +145,7 @@ def _evaluated(config: Config, voice: Voice, dev: Sequence[Clip], held_out: Sequ
 
 
 def fit_units(config: Config) -> UnitTokenizer:
-    """The front-end: loaded if it is there, else fitted on the training split."""
+    """Fit and save the front-end on the training split, or load it if it is saved."""
     folder = Path(config.out) / "front_end"
     if not (folder / FRONT_END).is_file():
         given = documents(config.data, "train", config.out)
@@ -152,29 +157,40 @@ def fit_units(config: Config) -> UnitTokenizer:
 
 
 def fit_vocoder(
-    config: Config, tokenizer: UnitTokenizer, letters: str, clips: Sequence[Clip], dev: Sequence[Clip]
+    config: Config, tokenizer: UnitTokenizer, letters: str, clips: Sequence[VoiceClip], dev: Sequence[VoiceClip]
 ) -> UnitVocoder:
-    """The vocoder, trained and saved in ``vocoder/`` (or loaded, where that has been done)."""
+    """Train and save the vocoder in ``vocoder/``, or load it if it is trained.
+
+    Args:
+        config: the run.
+        tokenizer: the front-end of units.
+        letters: the alphabet.
+        clips: aligned training recordings.
+        dev: aligned recordings to evaluate on.
+
+    Raises:
+        ValueError: No training recording is voiced.
+    """
     folder, device = Path(config.out) / "vocoder", resolve_device(config.device)
     if is_trained(folder, config.vocoder_train.steps, needed_by=Path(config.out) / part_of(MelRVQ)):
         return load_part(folder, UnitVocoder, device)
-    heard = torch.cat([clip.hz[clip.voiced] for clip in clips])
-    if not len(heard):
-        raise ValueError(f"no voice is heard in the split train of {config.data!r}; give recordings of speech")
+    pitch = torch.cat([clip.hz[clip.voiced] for clip in clips])
+    if not len(pitch):
+        raise ValueError(f"no voice is found in the split train of {config.data!r}; give recordings of speech")
     size = bandwidth(clip.waveform for clip in clips)
     seed_all(config.seed)
-    hz = float(heard.log().mean().exp())
+    hz = float(pitch.log().mean().exp())
     model = UnitVocoder(config.vocoder, tokenizer.vocab_size, len(letters), size, hz)
     model.init_embeddings(tokenizer.centroids)
     model = model.to(device)
-    loader = Crops(clips, config.vocoder_rows, config.crop, config.seed, ranks()[0])
-    # Spectra want full precision.
+    loader = VocoderCrops(clips, config.vocoder_rows, config.crop, config.seed, ranks()[0])
+    # Spectra need full precision.
     settings = replace(config.vocoder_train, seed=config.seed, device=config.device, dtype="float32")
     return _fitted(config, model, loader, settings, lambda: vocoder_figures(model, dev), "mel_error_with_text")
 
 
-def fit_rvq(config: Config, vocoder: UnitVocoder, clips: Sequence[Clip]) -> MelRVQ | None:
-    """The codebooks of the vocoder's mel residuals, saved in ``rvq/`` (or loaded); None without quantizers."""
+def fit_rvq(config: Config, vocoder: UnitVocoder, clips: Sequence[VoiceClip]) -> MelRVQ | None:
+    """Fit and save the codebooks of mel residuals in ``rvq/``, or load them; None if there are no quantizers."""
     folder = Path(config.out) / part_of(MelRVQ)
     if not config.rvq.num_quantizers:
         return None
@@ -194,19 +210,27 @@ def fit_speaker(
     config: Config,
     tokenizer: UnitTokenizer,
     letters: str,
-    read: Sequence[SpokenSentence],
+    sentences: Sequence[SpokenSentence],
     held_out: Sequence[SpokenSentence],
 ) -> UnitSpeaker:
-    """The speaker, trained and saved in ``speaker/`` (or loaded, where that has been done)."""
+    """Train and save the speaker in ``speaker/``, or load it if it is trained.
+
+    Args:
+        config: the run.
+        tokenizer: the front-end of units.
+        letters: the alphabet.
+        sentences: aligned training texts.
+        held_out: aligned texts to evaluate on.
+    """
     folder, device = Path(config.out) / "speaker", resolve_device(config.device)
     if is_trained(folder, config.speaker_train.steps):
         return load_part(folder, UnitSpeaker, device)
     seed_all(config.seed)
-    max_train_letters = max(len(sentence.letters) - 2 for sentence in read)  # without the edges
+    max_train_letters = max(len(sentence.letters) - 2 for sentence in sentences)  # without the edges
     model = UnitSpeaker(config.speaker, letters, tokenizer.vocab_size, max_train_letters)
     model.init_embeddings(tokenizer.centroids)
     model = model.to(device)
-    loader = Readings(model, read, config.rows, config.seed, *ranks())
+    loader = SentenceLoader(model, sentences, config.rows, config.seed, *ranks())
     settings = replace(config.speaker_train, seed=config.seed, device=config.device, dtype=config.dtype)
     return _fitted(config, model, loader, settings, lambda: speaker_figures(model, held_out), "perplexity")
 
@@ -214,11 +238,19 @@ def fit_speaker(
 def _fitted(
     config: Config, model: Any, loader: Any, settings: TrainConfig, figures: Callable[[], Any], best_by: str
 ) -> Any:
-    """The model, trained and saved in the folder that is called like it."""
+    """Train and save a model in the folder of its kind."""
     name = part_of(model)
     folder = Path(config.out) / name
-    same, task = fingerprint(config, NON_IDENTITY_KEYS), ModelTask(model)
-    described = {"describe": name, "identity": same}
-    train(task, loader, settings, folder / "training", evaluate=figures, best_by=best_by, **described)
+    task = ModelTask(model)
+    train(
+        task,
+        loader,
+        settings,
+        folder / "training",
+        describe=name,
+        identity=fingerprint(config, NON_IDENTITY_KEYS),
+        evaluate=figures,
+        best_by=best_by,
+    )
     save_model(folder, model.kind, model.fields(), task.module)
     return task.module.eval()

@@ -1,4 +1,4 @@
-"""The report of a voice: held-out recordings, their copies from units and their texts spoken, to hear and to see."""
+"""The report of a voice: players and spectrograms of held-out recordings, their copies and their spoken texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...models.speech.unit_vocoder import RATE, griffin_lim, log_mel
 from ..reporting.page import HERE as PAGES
 from ..reporting.page import render, to_bytes
 from ..reporting.sound import mel, picture, sound
-from .clips import Clip
+from .clips import VoiceClip
 from .evaluate import copy, rvq_copy
 from .speak import Manner, pieces, speak
 from .text import plain
@@ -26,9 +26,23 @@ HERE = Path(__file__).parent
 
 
 def write_report(
-    path: Path, voice: Voice, figures: Mapping[str, Any], clips: Sequence[Clip], samples: int, config: Mapping[str, Any]
+    path: Path,
+    voice: Voice,
+    figures: Mapping[str, Any],
+    clips: Sequence[VoiceClip],
+    samples: int,
+    config: Mapping[str, Any],
 ) -> None:
-    """Write one self-contained HTML file: ``figures``, and ``samples`` of the ``clips`` with players."""
+    """Write one self-contained HTML file.
+
+    Args:
+        path: the file.
+        voice: the trained voice.
+        figures: the contents of ``evaluation.json``.
+        clips: held-out recordings.
+        samples: how many of the clips with a text to show with players.
+        config: the config of the run.
+    """
     shown = take_evenly([clip for clip in clips if plain(clip.text)], samples) if samples else []
     data = {
         "figures": figures,
@@ -49,10 +63,11 @@ def write_report(
     atomic_write(path, to_bytes(page))
 
 
-def versions(voice: Voice, clip: Clip) -> dict[str, Float[Tensor, " _"]]:
-    """A recording, copies from ever less of it, and its text spoken, where any of it can be."""
+def versions(voice: Voice, clip: VoiceClip) -> dict[str, Float[Tensor, " _"]]:
+    """A recording, its copies from less and less information, and its text, spoken if the voice can spell it."""
     model, rvq = voice.vocoder, voice.rvq
-    units, around = clip.units.to(model.device), clip.letter_windows.to(model.device)
+    units = clip.units.to(model.device)
+    windows = clip.letter_windows.to(model.device)
     scale = model.size.scale
     num_quantizers = rvq.config.num_quantizers if rvq else 0
     exact = griffin_lim(log_mel(clip.waveform[None] / scale), model.config.iterations)[0] * scale
@@ -62,7 +77,7 @@ def versions(voice: Voice, clip: Clip) -> dict[str, Float[Tensor, " _"]]:
         "its mel spectrogram": exact,
         **{f"its units and {number} RVQ codes": rvq_copy(model, rvq, clip, number) for number in shown if rvq},
         "its units": copy(model, units),
-        "its units and letters": copy(model, units, around),
+        "its units and letters": copy(model, units, windows),
         **({"its text": torch.cat(list(speak(voice, clip.text, Manner())))} if pieces(voice, clip.text) else {}),
     }
 
@@ -70,6 +85,6 @@ def versions(voice: Voice, clip: Clip) -> dict[str, Float[Tensor, " _"]]:
 def _shown(made: Mapping[str, Float[Tensor, " _"]]) -> list[dict[str, Any]]:
     loudest = float(mel(made["recording"], RATE).max())
     return [
-        {"label": label, "sound": sound(heard, RATE), "picture": picture(mel(heard, RATE), loudest)}
-        for label, heard in made.items()
+        {"label": label, "sound": sound(waveform, RATE), "picture": picture(mel(waveform, RATE), loudest)}
+        for label, waveform in made.items()
     ]

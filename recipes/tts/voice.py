@@ -1,4 +1,4 @@
-"""A trained voice, as it lies in the folder of a run."""
+"""Load a trained voice from the folder of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..speech.units import load_units
 class Voice(NamedTuple):
     """The tokenizer of units, the speaker, the vocoder, and the residual quantiser for copies of recordings.
 
-    ``language`` is that in which numbers and abbreviations are read (see `read_aloud`).
+    ``language`` is the language of numbers and abbreviations (see `read_aloud`).
     """
 
     tokenizer: UnitTokenizer
@@ -31,7 +31,7 @@ class Voice(NamedTuple):
 
 
 def load_voice(run: Path, device: torch.device | str = "cpu") -> Voice:
-    """The models of a finished run, in eval mode. Raises `ValueError` where one is missing or damaged."""
+    """Load the models of a finished run, in eval mode. Raises `ValueError` if one is missing or damaged."""
     with loading(run, "voice", "tts"):
         speaker, vocoder = (load_part(run / part_of(kind), kind, device) for kind in (UnitSpeaker, UnitVocoder))
         return Voice(load_units(run), speaker, vocoder, _load_rvq(run, device), _language(run))
@@ -46,7 +46,7 @@ def _load_rvq(run: Path, device: torch.device | str) -> MelRVQ | None:
 
 
 def _language(run: Path) -> str:
-    """What the config of a run says; of one that was made before there was the key, its default."""
+    """The language in the config of a run; the default for runs older than this key."""
     path = run / "config.yaml"
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -56,10 +56,10 @@ def _language(run: Path) -> str:
 
 
 def part_of(kind: Any) -> str:
-    """The folder that a model of a ``kind`` has in that of the run."""
+    """The name of the folder of a model class in the folder of a run."""
     return kind.kind.removeprefix("unit_")
 
 
 def load_part(folder: Path, kind: Any, device: torch.device | str) -> Any:
-    """A model of a class that has a ``kind``, and makes itself from its fields."""
+    """Load a model of a class that has ``kind`` and ``from_fields``."""
     return load_model(folder, kind.from_fields, kind=kind.kind, device=device)

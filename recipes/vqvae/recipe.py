@@ -1,4 +1,4 @@
-"""Train a Jukebox-style VQ-VAE on speech: waveforms to codes at several rates and back; evaluate, save and report."""
+"""Train a Jukebox-style VQ-VAE on speech: waveforms to codes at several rates, and back."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from ..engine.trainer import seed_all, train
 from .report import Sample, write_report
 
 NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_clips", "eval_seconds", "samples")
-"""Keys that say where a run is made and what is shown of it, not what it is."""
+"""Keys that do not change the trained model: where it runs, and what is evaluated and reported."""
 SEEDING = 64
-"""Crops from which codebooks start."""
+"""Crops that initialise the codebooks."""
 RUN_IS = "a VQ-VAE of speech: `vqmem text_lm codes front_end.path={folder}` uses it"
-"""What a run is, and which command uses it."""
+"""Description of a finished run, with the command that uses it."""
 
 
 @dataclass(frozen=True)
 class Config(RunConfig):
-    """A run."""
+    """A run: one VQ-VAE."""
 
     out: PathText = "runs/vqvae"
     data: str | dict[str, Any] = "spoken_text"
@@ -50,20 +50,20 @@ class Config(RunConfig):
     train_seconds: float = 3600.0
     """Keep at most this many seconds of training recordings, the first ones, in memory (64 kB a second)."""
     eval_clips: int = 32
-    """Recordings of the dev split to evaluate on, taken evenly."""
+    """Recordings of the dev split to evaluate on, evenly spaced."""
     eval_seconds: float = 4.0
-    """How much of each, from its start."""
+    """Seconds of each recording to evaluate on, from its start."""
     samples: int = 3
-    """How many of these the report plays."""
+    """How many of these the report has players for."""
     rows: int = 8
-    """Crops of a training step, in each process."""
+    """Batch size: crops a step in each process."""
     crop: int = 8192
     """Samples of a crop."""
     model: VQVAEConfig = field(default_factory=VQVAEConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=3e-3, weight_decay=0.0))
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for sizes that cannot be."""
+        """Raise `ValueError` for sizes out of range."""
         super().__post_init__()
         self.require_at_least(1, "rows", "crop", "eval_clips")
         self.require_at_least(0, "samples")
@@ -73,7 +73,7 @@ class Config(RunConfig):
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Train what is not trained yet, evaluate on dev, save, report; gives what ``evaluation.json`` says."""
+    """Train what is not trained yet, evaluate on dev, save and report. Returns the contents of ``evaluation.json``."""
     start_processes(config.train.parallel, resolve_device(config.device))
     with locked(Path(config.out)):
         init_run_dir(config, NON_IDENTITY_KEYS)
@@ -83,16 +83,17 @@ def run(config: Config) -> dict[str, Any]:
 
 @on_main_process
 def _evaluated(config: Config, model: VQVAE, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> dict[str, Any]:
-    out, heard = Path(config.out), [clip for _, clip in clips]
-    figures: dict[str, Any] = {"split": "dev", "clips": len(clips), "levels": _by_level(_report(model, heard))}
+    out = Path(config.out)
+    waveforms = [clip for _, clip in clips]
+    figures: dict[str, Any] = {"split": "dev", "clips": len(clips), "levels": _by_level(_report(model, waveforms))}
     atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     shown = [Sample(name, clip) for name, clip in take_evenly(clips, config.samples)] if config.samples else []
-    write_report(out / "report.html", model, figures, heard, shown, as_dict(config))
+    write_report(out / "report.html", model, figures, waveforms, shown, as_dict(config))
     return figures
 
 
 def fit(config: Config, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> VQVAE:
-    """The VQ-VAE, trained and saved in ``model/`` (or loaded, where that has been done)."""
+    """Train and save the VQ-VAE in ``model/``, or load it if it is trained."""
     folder, device = Path(config.out) / "model", resolve_device(config.device)
     if is_trained(folder, config.train.steps):
         return load_vqvae(Path(config.out), device)
@@ -100,8 +101,8 @@ def fit(config: Config, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> VQV
     shape = replace(config.model, step_samples=config.rows * config.crop * ranks()[1])
     seed_all(config.seed)
     model = VQVAE(shape, bandwidth(corpus)).to(device)
-    model.seed_codebooks(Crops(corpus, SEEDING, config.crop, config.seed).next().to(device))
-    loader = Crops(corpus, config.rows, config.crop, config.seed, *ranks())
+    model.seed_codebooks(WaveformCrops(corpus, SEEDING, config.crop, config.seed).next().to(device))
+    loader = WaveformCrops(corpus, config.rows, config.crop, config.seed, *ranks())
     settings = replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype)
     task = VQVAETask(model)
     train(
@@ -119,78 +120,92 @@ def fit(config: Config, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> VQV
 
 
 class VQVAETask:
-    """Training of a VQ-VAE on crops; nothing is carried from step to step."""
+    """Training of a VQ-VAE on crops."""
 
     def __init__(self, model: VQVAE) -> None:
         self.module: Any = model
         self.model = model
 
     def initial_state(self) -> None:
-        """There is none."""
+        """There is no state between batches."""
 
     def step(self, batch: Float[Tensor, "batch time"], state: None) -> tuple[Loss, None]:
         """The loss of one batch of crops."""
         return self.model.training_step(batch), None
 
 
-class Crops:
-    """Endless batches of stretches of recordings, every place in them equally likely; short recordings are padded.
+class WaveformCrops:
+    """Endless batches of random crops, every position equally likely; short recordings are padded.
 
-    What batch comes next depends on ``seed``, ``rank`` and how many came before, which is all its state.
+    A batch depends only on ``seed``, ``rank`` and the number of batches before it, so `state_dict` is one number.
+
+    Args:
+        clips: the recordings.
+        batch_size: crops in a batch.
+        length: samples of a crop.
+        seed: seed of the positions.
+        rank: number of this process.
+        world: number of processes; not used, because each process samples independently.
     """
 
     def __init__(
-        self, clips: Sequence[Float[Tensor, " _"]], rows: int, length: int, seed: int, rank: int = 0, world: int = 1
+        self,
+        clips: Sequence[Float[Tensor, " _"]],
+        batch_size: int,
+        length: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        self.clips, self.rows, self.length, self.seed = clips, rows, length, seed
-        self.rank, self.drawn = rank, 0
+        self.clips, self.batch_size, self.length = clips, batch_size, length
+        self.seed, self.rank, self.drawn = seed, rank, 0
         self.places = [max(1, len(clip) - length + 1) for clip in clips]
         self.ends = list(accumulate(self.places))
 
-    def next(self) -> Float[Tensor, "rows length"]:
+    def next(self) -> Float[Tensor, "batch length"]:
         """The next batch."""
         draw = random.Random(f"{self.seed}:{self.rank}:{self.drawn}")
         self.drawn += 1
-        batch = torch.zeros(self.rows, self.length)
-        for row, clip in zip(
-            batch, draw.choices(range(len(self.clips)), cum_weights=self.ends, k=self.rows), strict=True
-        ):
+        batch = torch.zeros(self.batch_size, self.length)
+        chosen = draw.choices(range(len(self.clips)), cum_weights=self.ends, k=self.batch_size)
+        for row, clip in zip(batch, chosen, strict=True):
             start = draw.randrange(self.places[clip])
             part = self.clips[clip][start : start + self.length]
             row[: len(part)] = part
         return batch
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches were drawn."""
+        """The number of batches drawn so far."""
         return {"drawn": self.drawn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where `state_dict` was taken."""
+        """Continue from a `state_dict`."""
         self.drawn = state["drawn"]
 
 
 def read(config: Config, split: Split, seconds: float) -> Iterator[Float[Tensor, " _"]]:
-    """The first so many seconds of a split, a recording at a time; unreadable ones are skipped and listed.
+    """Read the first ``seconds`` of a split, a recording at a time; unreadable ones are skipped and listed.
 
-    Raises `ValueError` where there is none, or the data source has no recordings.
+    Raises `ValueError` if there is no recording.
     """
     left = round(seconds * config.model.rate)
-    skipping, found = Skipping(), False
+    skipping = Skipping()
+    is_empty = True
     for document in documents(config.data, split, config.out):
         with skipping:
             clip = document.content("audio").read(config.model.rate)[:left]
             left -= len(clip)
-            found = True
+            is_empty = False
             yield clip
         if left <= 0:
             break
     skipping.report()
-    if not found:
+    if is_empty:
         raise ValueError(f"the split {split} of {config.data!r} has no recordings; give data that has some")
 
 
 def held_out(config: Config, split: Split) -> list[tuple[str, Float[Tensor, " _"]]]:
-    """Named starts of recordings to evaluate on, taken evenly. Raises as `read` does."""
+    """Names and starts of the recordings to evaluate on, evenly spaced. Raises as `read` does."""
     chosen = take_evenly(list(documents(config.data, split, config.out)), config.eval_clips)
     skipping, clips = Skipping(), []
     for document in chosen:
@@ -204,7 +219,7 @@ def held_out(config: Config, split: Split) -> list[tuple[str, Float[Tensor, " _"
 
 
 def load_vqvae(run_folder: Path, device: torch.device | str = "cpu") -> VQVAE:
-    """The VQ-VAE of a finished run, in eval mode. Raises `ValueError` where it is missing or damaged."""
+    """Load the VQ-VAE of a finished run, in eval mode. Raises `ValueError` if it is missing or damaged."""
     model = load_model(Path(run_folder) / "model", VQVAE.from_fields, kind=VQVAE.kind, device=device)
     assert isinstance(model, VQVAE)
     return model
@@ -216,7 +231,7 @@ def _report(model: VQVAE, clips: Sequence[Float[Tensor, " _"]]) -> dict[str, flo
 
 
 def _with_mean(figures: dict[str, float]) -> dict[str, float]:
-    """``figures`` with the error of all levels, which are trained at once."""
+    """Add the mean error of all levels, by which the best checkpoint is chosen."""
     errors = [value for name, value in figures.items() if name.endswith("/stft_error")]
     return figures | {"stft_error": sum(errors) / len(errors)}
 

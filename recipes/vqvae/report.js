@@ -1,4 +1,4 @@
-// What a VQ-VAE does: figures by level, use of codes, players and spectrograms.
+// The report of a VQ-VAE: figures by level, usage of codes, players and spectrograms.
 {
   const at = (id) => document.getElementById(id);
   at("about").textContent = `${integer(data.clips)} recordings (${integer(data.seconds)} s) of the ${data.split} split · ${integer(data.codes)} codes a level`;

@@ -1,4 +1,4 @@
-"""The report of a VQ-VAE: recordings and what becomes of them, to hear and to see, and how codes are used."""
+"""The report of a VQ-VAE: players and spectrograms of recordings and reconstructions, and usage of codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 
 class Sample(NamedTuple):
-    """A recording that was not trained on."""
+    """A held-out recording."""
 
     name: str
     waveform: Float[Tensor, " _"]
@@ -35,7 +35,16 @@ def write_report(
     samples: Sequence[Sample],
     config: Mapping[str, Any],
 ) -> None:
-    """Write one self-contained HTML file: ``figures`` by level, use of codes by ``clips``, ``samples`` with players."""
+    """Write one self-contained HTML file.
+
+    Args:
+        path: the file.
+        model: the trained VQ-VAE.
+        figures: the contents of ``evaluation.json``.
+        clips: waveforms whose codes are counted.
+        samples: recordings to show with players.
+        config: the config of the run.
+    """
     levels = []
     for number, hop in enumerate(model.config.hops):
         counts = torch.zeros(model.config.codes, dtype=torch.long)
@@ -69,7 +78,7 @@ def _codes(model: VQVAE, clip: Float[Tensor, " _"], level: int) -> Tensor:
 
 
 def _versions(model: VQVAE, waveform: Float[Tensor, " _"]) -> list[dict[str, Any]]:
-    """The recording itself, and what each level makes of it."""
+    """The recording, and its reconstruction from each level."""
     device = next(model.parameters()).device
     made = {"original": waveform}
     for level, hop in enumerate(model.config.hops):
@@ -78,6 +87,6 @@ def _versions(model: VQVAE, waveform: Float[Tensor, " _"]) -> list[dict[str, Any
     rate = model.config.rate
     loudest = float(mel(waveform, rate).max())
     return [
-        {"label": label, "sound": sound(heard, rate), "picture": picture(mel(heard, rate), loudest)}
-        for label, heard in made.items()
+        {"label": label, "sound": sound(version, rate), "picture": picture(mel(version, rate), loudest)}
+        for label, version in made.items()
     ]

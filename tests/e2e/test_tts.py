@@ -129,7 +129,7 @@ def test_text_is_spoken_into_a_file(trained: Path, tmp_path: Path, monkeypatch, 
     assert main(["speak", "A dad, cab.Ω", "-o", str(files[0]), *run]) == 0
     out, told = capsys.readouterr()
     assert out.startswith(f"wrote {files[0]}, ")
-    assert told == "left out, as this voice has not learnt them: ',' 'ω'\n"
+    assert told == "left out, because this voice has not learnt them: ',' 'ω'\n"
     source = tmp_path / "text.txt"
     source.write_text("a dad cab.", encoding="utf-8")
     assert main(["speak", "--file", str(source), "-o", str(files[1]), *run]) == 0

@@ -22,13 +22,13 @@ from vqmem.models.speech.filter_bank import filter_bank
 from vqmem.models.speech.hubert import HubertConfig
 from vqmem.models.speech.unit_ctc import SLOTS, UnitCTC, UnitCTCConfig
 from vqmem.recipes.asr.base import Decoding, Letter, Utterance
-from vqmem.recipes.asr.ctc.batches import Loader
+from vqmem.recipes.asr.ctc.batches import UtteranceLoader
 from vqmem.recipes.asr.ctc.recogniser import Recogniser as CTCRecogniser
 from vqmem.recipes.asr.ctc.recogniser import _read_once
 from vqmem.recipes.asr.ctc.task import beam, decoder, greedy, stretches, write_lexicon
-from vqmem.recipes.asr.error_rates import Pair, error_rates, part, worst
+from vqmem.recipes.asr.error_rates import TranscriptPair, error_rates, part, worst_utterances
 from vqmem.recipes.asr.text import segments, text_of, words
-from vqmem.recipes.asr.units.align import Aligned, Spoken, align
+from vqmem.recipes.asr.units.align import Aligned, SpokenUtterance, align
 from vqmem.recipes.asr.units.interleave import Interleaving
 from vqmem.recipes.asr.units.recogniser import joined
 from vqmem.recipes.asr.units.streams import Streams, noise
@@ -97,8 +97,8 @@ def test_interleaving_loses_nothing(count, places, chunk, lookahead, data):
     first = data.draw(st.integers(1, chunk))
     units, letters = torch.arange(count) % 7, torch.arange(len(places)) % 4
     places = torch.tensor(sorted(min(place, count - 1) for place in places), dtype=torch.long)
-    woven = codes.weave(units, letters, places, first)
-    again = codes.unweave(woven.ids)
+    woven = codes.interleave(units, letters, places, first)
+    again = codes.separate(woven.ids)
     assert torch.equal(again[0], units)
     assert torch.equal(again[1], letters)
     assert int(woven.ids.max()) < codes.vocab_size
@@ -127,7 +127,7 @@ def test_streams_join_neighbours_and_shift_the_borders_of_chunks():
     assert len(streams.groups) == 3, "three utterances of 4 units do not fit into 8"
     passages = [streams[i] for i in range(0, len(streams), 3)]
     for passage in passages:
-        units, letters = codes.unweave(passage.ids)
+        units, letters = codes.separate(passage.ids)
         assert units.tolist() == [1, 2, 3, 4] * 2
         assert ALPHABET.decode(letters.tolist()) == "ab ab"
     assert len({passage.ids[:4].tolist().__str__() for passage in passages}) > 1
@@ -229,7 +229,7 @@ def test_alignments_are_monotone_and_whole():
     torch.manual_seed(0)
     model = UnitCTC(UnitCTCConfig(dim=8, layers=1), 9, len(ALPHABET)).eval()
     texts = ("abc ab", "aa", "a" * 40, "")
-    spoken = [Spoken(text, torch.randint(9, (12,)), ALPHABET.encode(text)) for text in texts]
+    spoken = [SpokenUtterance(text, torch.randint(9, (12,)), ALPHABET.encode(text)) for text in texts]
     found = align(model, spoken)
     assert found[2:] == [None, None], "no room, nothing to align"
     for own, text in zip(found[:2], texts, strict=False):
@@ -265,7 +265,7 @@ def test_recordings_that_there_is_room_for_are_read_once():
 def test_a_network_begins_with_band_pass_filters():
     convolutions = ((8, 400, 160), (8, 2, 2))
     config = HubertConfig(extractor_conv_layer_config=convolutions, encoder_embed_dim=16, encoder_num_heads=2)
-    model = CTCRecogniser(model=config, filters=4000.0)._fresh(3)
+    model = CTCRecogniser(model=config, filters=4000.0)._new_model(3)
     weights = model.encoder.wav2vec2.feature_extractor.conv_layers[0].conv.weight
     assert torch.equal(weights[:, 0], filter_bank(8, 400, 4000.0, RATE))
     with pytest.raises(ValueError, match=r"filters = 9000.0 Hz must be above 60 and at most 8000, or 0"):
@@ -287,8 +287,8 @@ def test_filters_pass_one_band_each_evenly_on_the_mel_scale(channels):
 def test_batches_hold_everything_once_and_resume():
     lengths = [(7 * i) % 40 for i in range(50)]
 
-    def loader(rank: int = 0, world: int = 1) -> Loader:
-        return Loader(
+    def loader(rank: int = 0, world: int = 1) -> UtteranceLoader:
+        return UtteranceLoader(
             lengths, lambda numbers, draw: (numbers, int(torch.randint(99, (), generator=draw))), 5, 0, rank, world
         )
 
@@ -301,7 +301,7 @@ def test_batches_hold_everything_once_and_resume():
     assert [again.next() for _ in range(7)] == epoch[3:]
     assert [loader(rank, 2).next() for rank in range(2)] == epoch[:2]
     with pytest.raises(ValueError, match="no utterance to train on"):
-        Loader([], lambda numbers, draw: numbers, 5, 0)
+        UtteranceLoader([], lambda numbers, draw: numbers, 5, 0)
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ def test_a_model_that_knows_writes_the_text_in_chunks_of_any_size():
     letters, places = ALPHABET.encode("ab ca"), torch.tensor([0, 3, 4, 6, 9])
     for chunk, lookahead in ((1, 0), (3, 2), (10, 4)):
         codes = Interleaving(7, len(ALPHABET), chunk, lookahead)
-        woven = codes.weave(units, letters, places, chunk).ids.tolist()
+        woven = codes.interleave(units, letters, places, chunk).ids.tolist()
 
         reader = create_autospec(Reader, instance=True)
         at = [0]
@@ -395,13 +395,17 @@ def test_words_and_segments_have_times():
 
 
 def test_error_rates_and_the_worst():
-    pairs = [Pair("a", "one two", "one two"), Pair("b", "three", ""), Pair("c", "four", "for four")]
+    pairs = [
+        TranscriptPair("a", "one two", "one two"),
+        TranscriptPair("b", "three", ""),
+        TranscriptPair("c", "four", "for four"),
+    ]
     figures = error_rates(pairs)
     assert figures["wer"] == pytest.approx(2 / 4)
     assert figures["cer"] == pytest.approx((5 + 4) / (7 + 5 + 4))
     assert figures["right"] == pytest.approx(1 / 3)
-    assert [own["name"] for own in worst(pairs, 5)] == ["b", "c"]
-    assert json.loads(json.dumps(worst(pairs, 1)))[0]["reference"] == "three"
+    assert [own["name"] for own in worst_utterances(pairs, 5)] == ["b", "c"]
+    assert json.loads(json.dumps(worst_utterances(pairs, 1)))[0]["reference"] == "three"
 
 
 def test_a_recording_is_cut_into_its_utterances():
@@ -414,7 +418,9 @@ def test_a_recording_is_cut_into_its_utterances():
 
 def test_what_a_second_way_gets_wrong_more_is_counted_over_documents():
     added, heard = importlib.import_module("vqmem.benchmarks.speech._errors").added, ["one two", "one too"]
-    before, after = ([[Pair("a", "one two", hypothesis), Pair("b", "one", "")]] * 20 for hypothesis in heard)
+    before, after = (
+        [[TranscriptPair("a", "one two", hypothesis), TranscriptPair("b", "one", "")]] * 20 for hypothesis in heard
+    )
     assert added(before, after) == pytest.approx({"points": 100 / 3, "low": 100 / 3, "high": 100 / 3})
     assert added(after, before, jiwer.process_characters)["points"] == pytest.approx(-10)
     assert set(added(before[:1], after[:1])) == {"points"}

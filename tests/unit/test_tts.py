@@ -39,8 +39,8 @@ from vqmem.models.speech.unit_vocoder import (
 from vqmem.recipes.speech.units import load_units
 from vqmem.recipes.tts import clips
 from vqmem.recipes.tts import speak as speaking
-from vqmem.recipes.tts.alignment import Aligner, Pair
-from vqmem.recipes.tts.clips import Clip, Crops, Readings
+from vqmem.recipes.tts.alignment import Aligner, LetterUnitPair
+from vqmem.recipes.tts.clips import SentenceLoader, VocoderCrops, VoiceClip
 from vqmem.recipes.tts.speak import Manner, speak, unknown, write_speech
 from vqmem.recipes.tts.text import alphabet, plain, spell
 from vqmem.recipes.tts.voice import Voice
@@ -152,7 +152,7 @@ def _wav(seconds):
 
 def test_too_many_characters_to_align_are_refused(monkeypatch):
     monkeypatch.setattr(clips, "PAIRS", 10)
-    clip = Clip("a", "abab" * 5, *[torch.zeros(3, dtype=torch.long)] * 5)
+    clip = VoiceClip("a", "abab" * 5, *[torch.zeros(3, dtype=torch.long)] * 5)
     with pytest.raises(ValueError, match="texts of 3 characters are too many to align"):
         clips.align([clip], 5)
 
@@ -231,7 +231,7 @@ def test_alignment_finds_which_letter_sounds_how():
         for _ in range(draw.randint(4, 12)):  # of two that are alike it could not be told where one ends
             letters.append(draw.choice([letter for letter in range(6) if letter != letters[-1]]))
         spoken = [(unit, place) for place, letter in enumerate(letters) for unit in sounds[letter]]
-        pairs.append(Pair(torch.tensor(letters), torch.tensor([unit for unit, _ in spoken])))
+        pairs.append(LetterUnitPair(torch.tensor(letters), torch.tensor([unit for unit, _ in spoken])))
         truth.append(torch.tensor([place for _, place in spoken]))
     found = Aligner.fit(pairs, len(LETTERS), UNITS).owners(pairs)
     right = torch.cat([a == b for a, b in zip(found, truth, strict=True)]).float().mean()
@@ -240,7 +240,7 @@ def test_alignment_finds_which_letter_sounds_how():
 
 @pytest.mark.parametrize(("letters", "units"), [(1, 1), (9, 1), (9, 2), (1, 6), (3, 20)])
 def test_alignment_of_few_units_or_few_letters_never_falls(letters, units):
-    pairs = [Pair(torch.arange(letters) % 6, torch.arange(units) % UNITS)] * 2
+    pairs = [LetterUnitPair(torch.arange(letters) % 6, torch.arange(units) % UNITS)] * 2
     for owners in Aligner.fit(pairs, 6, UNITS).owners(pairs):
         assert len(owners) == units
         assert (owners.diff() >= 0).all()
@@ -341,18 +341,20 @@ def test_batches_depend_on_how_many_came_before_alone():
     waveform = torch.randn(40 * FRAME, generator=torch.Generator().manual_seed(0))
     hz, voiced = track(waveform, RATE, HOP)
     units = torch.arange(40) % UNITS
-    clip = Clip("a", "abc", waveform, units, hz, voiced, torch.ones(40, 7, dtype=torch.long))
-    short = Clip("b", "", waveform[: 3 * FRAME], units[:3], hz[:6], voiced[:6], torch.zeros(3, 7, dtype=torch.long))
+    clip = VoiceClip("a", "abc", waveform, units, hz, voiced, torch.ones(40, 7, dtype=torch.long))
+    short = VoiceClip(
+        "b", "", waveform[: 3 * FRAME], units[:3], hz[:6], voiced[:6], torch.zeros(3, 7, dtype=torch.long)
+    )
     for make in (
-        lambda: Crops([clip, short], 3, 8, 0),
-        lambda: Readings(speaker(), [sentence(seed) for seed in range(7)], 2, 0),
+        lambda: VocoderCrops([clip, short], 3, 8, 0),
+        lambda: SentenceLoader(speaker(), [sentence(seed) for seed in range(7)], 2, 0),
     ):
         loader, again = make(), make()
         for _ in range(4):
             loader.next()
         again.load_state_dict(json.loads(json.dumps(loader.state_dict())))
         assert all(torch.equal(a, b) for a, b in zip(loader.next(), again.next(), strict=True))
-    crop = Crops([short], 2, 8, 0).next()
+    crop = VocoderCrops([short], 2, 8, 0).next()
     assert crop.waveform.shape == (2, 8 * FRAME)
     assert crop.units[0].tolist() == [0, 1, 2, 2, 2, 2, 2, 2]
     assert not crop.waveform[:, 3 * FRAME :].any()
@@ -416,7 +418,7 @@ def test_a_long_text_is_spoken_a_piece_at_a_time(voice, monkeypatch, tmp_path):
     made = speak(voice, text, Manner())
     assert asked == []
     assert len(next(made)) == 3 * FRAME
-    assert len(asked) == speaking.ROWS  # nothing more is spoken before it is asked for
+    assert len(asked) == speaking.BATCH_SIZE  # nothing more is spoken before it is asked for
     rest = list(made)
     assert max(asked) <= speaking.PIECE + 2
     assert len(rest) + 1 == len(asked) > 60

@@ -1,4 +1,4 @@
-"""Endless batches of utterances of about one length."""
+"""Endless batches of utterances of similar length."""
 
 from __future__ import annotations
 
@@ -10,21 +10,31 @@ from typing import Any
 import torch
 
 POOL = 16
-"""Batches whose utterances are drawn together and then sorted by their lengths, so that little is padding."""
+"""Batches whose utterances are sampled together and then sorted by length, for little padding."""
 
 
-class Loader:
-    """Batches of ``rows`` utterances; each epoch in another order, all utterances once but for a rest.
+class UtteranceLoader:
+    """Batches of utterances, shuffled each epoch; an incomplete last batch is dropped.
 
-    ``collate`` makes a batch of utterance numbers and a generator. A batch depends on ``seed``, the process and how
-    many came before, so that `state_dict` is one number. Raises `ValueError` where there is nothing to read.
+    A batch depends only on ``seed``, ``rank`` and the number of batches before it, so `state_dict` is one number.
+
+    Args:
+        lengths: length of each utterance.
+        collate: makes a batch from indices of utterances and a random generator.
+        batch_size: utterances in a batch.
+        seed: seed of order and ``collate``.
+        rank: number of this process.
+        world: number of processes.
+
+    Raises:
+        ValueError: There is no utterance.
     """
 
     def __init__(
         self,
         lengths: Sequence[int],
         collate: Callable[[list[int], torch.Generator], Any],
-        rows: int,
+        batch_size: int,
         seed: int,
         rank: int = 0,
         world: int = 1,
@@ -32,7 +42,7 @@ class Loader:
         if not lengths:
             raise ValueError("there is no utterance to train on; give data with recordings and their texts")
         self.lengths, self.collate, self.seed = lengths, collate, seed
-        self.rows = min(rows, len(lengths))
+        self.batch_size = min(batch_size, len(lengths))
         self.rank, self.world, self.drawn = rank, world, 0
         self._batches = lru_cache(maxsize=2)(self._batches_of)
 
@@ -40,24 +50,24 @@ class Loader:
         """The next batch."""
         number = self.drawn * self.world + self.rank
         self.drawn += 1
-        epoch, index = divmod(number, len(self.lengths) // self.rows)
+        epoch, index = divmod(number, len(self.lengths) // self.batch_size)
         draw = torch.Generator().manual_seed(random.Random(f"{self.seed}:{number}").getrandbits(62))
         return self.collate(self._batches(epoch)[index], draw)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches were drawn."""
+        """The number of batches drawn so far."""
         return {"drawn": self.drawn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to where ``state`` was taken."""
+        """Continue from a `state_dict`."""
         self.drawn = state["drawn"]
 
     def _batches_of(self, epoch: int) -> list[list[int]]:
         draw, order = random.Random(f"{self.seed}:{epoch}"), list(range(len(self.lengths)))
         draw.shuffle(order)
-        del order[len(order) // self.rows * self.rows :]
-        pool = self.rows * POOL
-        pools = [sorted(order[i : i + pool], key=self.lengths.__getitem__) for i in range(0, len(order), pool)]
-        batches = [own[i : i + self.rows] for own in pools for i in range(0, len(own), self.rows)]
+        del order[len(order) // self.batch_size * self.batch_size :]
+        size = self.batch_size * POOL
+        pools = [sorted(order[i : i + size], key=self.lengths.__getitem__) for i in range(0, len(order), size)]
+        batches = [pool[i : i + self.batch_size] for pool in pools for i in range(0, len(pool), self.batch_size)]
         draw.shuffle(batches)
         return batches

@@ -35,44 +35,44 @@ from ...engine.distributed import main_process_first, ranks, save_model
 from ...engine.run_dir import is_trained
 from ...engine.trainer import seed_all, train
 from ...speech.text_normalisation import Alphabet
-from ..base import Decoding, Job, Utterance, Way, one_by_one
+from ..base import Decoding, DecodingMode, TrainingJob, Utterance, one_by_one
 from ..utterances import size_of
-from .batches import Loader
-from .task import LEXICON, Batch, CTCTask, beam, beam_search, decoder, greedy, write_lexicon
+from .batches import UtteranceLoader
+from .task import LEXICON, CTCBatch, CTCTask, beam, beam_search, decoder, greedy, write_lexicon
 
 KIND = "hubert_ctc"
 KEPT = 1 << 27
-"""Samples of training recordings that are kept in memory once they have been read: 2.3 hours, 512 MB."""
+"""Samples of training recordings to keep in memory once they are read: 2.3 hours, 512 MB."""
 
 
 @dataclass(frozen=True)
 class Recogniser:
-    """Frames of 20 ms. A long recording is read in windows, with a second more on either side."""
+    """CTC on frames of 20 ms. Long recordings are read in windows with a second of context on either side."""
 
     encoder: PathText | None = None
-    """A finished `vqmem speech_pretraining` whose weights and settings to start from; null = ``model`` from scratch."""
+    """A finished run of `vqmem speech_pretraining` to fine-tune; null = train ``model`` from scratch."""
     model: HubertConfig = field(default_factory=HubertConfig)
-    """The network where there is no ``encoder``; its strides must multiply to 320 samples."""
+    """The network without ``encoder``; the product of its strides must be 320 samples."""
     filters: float = 0.0
-    """Highest frequency in Hz of the band-pass filters that its first convolution begins as; 0 = at random."""
+    """Initialise the first convolution as band-pass filters up to this frequency in Hz; 0 = at random."""
     dropout: float = 0.1
-    """Share of the last layer's output that is dropped before letters are made of it."""
+    """Dropout of the last layer's output."""
     longest: float = 20.0
-    """Longest training recording, in seconds; longer ones are left out."""
+    """Maximum length of training recordings in seconds; longer ones are left out."""
     window: float = 20.0
-    """Seconds that are read at once of a recording; not much longer than training recordings are."""
+    """Seconds of a recording to read at once; should not be much longer than training recordings."""
     speed: float = 0.0
-    """Most by which training recordings are made faster or slower, as a share; the pitch changes with it."""
+    """Speed perturbation of training recordings: maximum change as a share; it changes the pitch, too."""
     mask_prob: float = 0.0
-    """Spans of frames to hide in every other training recording, times their length, as a share; 0 = none."""
+    """Share of frames masked by spans, in half of the training recordings; spans may overlap; 0 = none."""
     mask_length: int = 5
-    """Frames a span."""
+    """Frames of a masked span."""
     freeze_convolutions: bool = False
-    """Whether the convolutions stay as they are, as in HuBERT's fine-tuning."""
+    """Whether to freeze the convolutions, as HuBERT's fine-tuning does."""
     reads: ClassVar[InputKind] = "audio"
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for values that cannot be."""
+        """Raise `ValueError` for values out of range."""
         if not 0 <= self.dropout < 1 or not 0 <= self.mask_prob <= 1 or not 0 <= self.speed < 1:
             raise ValueError(
                 f"dropout = {self.dropout} and speed = {self.speed} must be from 0 to below 1, mask_prob = "
@@ -89,18 +89,18 @@ class Recogniser:
             _check(self.model, "model")
 
     def length(self, content: Audio) -> int:
-        """Samples at 16 kHz. Raises `UnreadableError` for a recording that cannot be read, or is without a frame."""
+        """Samples at 16 kHz. Raises `UnreadableError` for a recording that is unreadable, or shorter than a frame."""
         return size_of(content)
 
     def check(self, out: Path, decoding: Decoding) -> None:
-        """Raise `ValueError` for an encoder that is missing or of other frames, and for a beam that cannot be made."""
+        """Raise `ValueError` if the encoder is missing or has other frames, or if a beam is not available."""
         if decoding.beam:
             beam_search(decoding)
         if self.encoder is not None and not (out / "model" / CONFIG).is_file():
             _pretrained(Path(self.encoder))
 
-    def fit(self, job: Job) -> CTCTranscriber:
-        """The network, trained and saved in ``model/``. Raises `ValueError` where no utterance can be learnt from."""
+    def fit(self, job: TrainingJob) -> CTCTranscriber:
+        """Train and save the network in ``model/``. Raises `ValueError` if no utterance can be trained on."""
         with main_process_first():
             if not (job.out / LEXICON).is_file():
                 texts = (utterance.text for utterance in job.utterances)
@@ -111,7 +111,7 @@ class Recogniser:
         return self.load(job.out, job.alphabet, job.decoding, job.device)
 
     def load(self, out: Path, alphabet: Alphabet, decoding: Decoding, device: torch.device) -> CTCTranscriber:
-        """The trained network. Raises `ValueError` where it is missing, damaged or of another alphabet."""
+        """Load the network. Raises `ValueError` if it is missing, damaged or of another alphabet."""
 
         def make(fields: dict[str, Any]) -> HubertCTC:
             return HubertCTC(coerce(HubertConfig, fields["config"], ""), fields["letters"])
@@ -120,17 +120,19 @@ class Recogniser:
         assert isinstance(model, HubertCTC)
         return CTCTranscriber(model, alphabet, decoding, out / LEXICON, self.window)
 
-    def _train(self, job: Job, folder: Path) -> None:
+    def _train(self, job: TrainingJob, folder: Path) -> None:
         seed_all(job.settings.seed)
-        model = self._fresh(len(job.alphabet)).to(job.device)
+        model = self._new_model(len(job.alphabet)).to(job.device)
         usable = _usable(job.utterances, job.alphabet, model.config, round(self.longest * RATE))
         kept = list(_read_once(usable, KEPT))
         task = CTCTask(model)
 
-        def collate(numbers: list[int], draw: torch.Generator) -> Batch:
+        def collate(numbers: list[int], draw: torch.Generator) -> CTCBatch:
             return self._batch([kept[number] for number in numbers], job.alphabet, model.config, draw)
 
-        loader = Loader([own.length for own in kept], collate, job.rows, job.settings.seed, *ranks())
+        loader = UtteranceLoader(
+            [utterance.length for utterance in kept], collate, job.batch_size, job.settings.seed, *ranks()
+        )
         held_out = CTCTranscriber(model, job.alphabet, Decoding(), job.out / LEXICON, self.window)
         train(
             task,
@@ -145,7 +147,7 @@ class Recogniser:
         fields = {"config": asdict(model.config), "letters": len(job.alphabet)}
         save_model(folder, KIND, json.loads(json.dumps(fields)), task.module)
 
-    def _fresh(self, letters: int) -> HubertCTC:
+    def _new_model(self, letters: int) -> HubertCTC:
         if self.encoder is None:
             model = HubertCTC(self.model, letters, self.dropout)
             if self.filters:
@@ -163,20 +165,20 @@ class Recogniser:
 
     def _batch(
         self, utterances: Sequence[Utterance], alphabet: Alphabet, config: HubertConfig, draw: torch.Generator
-    ) -> Batch:
-        waves = [self._respoken(utterance.content.read(), config.field, draw) for utterance in utterances]
+    ) -> CTCBatch:
+        waves = [self._perturb_speed(utterance.content.read(), config.field, draw) for utterance in utterances]
         lengths = torch.tensor([len(wave) for wave in waves])
         inputs: tuple[Tensor, ...] = (pad_sequence(waves, batch_first=True), lengths)
         if self.mask_prob:
             counts = [config.frames(len(wave)) for wave in waves]
-            # Not in all of them: a network that has never seen a recording without a hidden frame cannot read one.
+            # Half of them stay unmasked: a network trained only on masked recordings cannot read unmasked ones.
             hidden = torch.rand(len(waves), 1, generator=draw) < 0.5
             inputs = (*inputs, span_mask(counts, self.mask_prob, self.mask_length, draw) & hidden)
         letters = [alphabet.encode(utterance.text) for utterance in utterances]
-        return Batch(inputs, pad_sequence(letters, batch_first=True), torch.tensor([len(own) for own in letters]))
+        return CTCBatch(inputs, pad_sequence(letters, batch_first=True), torch.tensor(list(map(len, letters))))
 
-    def _respoken(self, wave: Float[Tensor, " _"], least: int, draw: torch.Generator) -> Float[Tensor, " _"]:
-        """A recording, faster or slower by up to ``speed``."""
+    def _perturb_speed(self, wave: Float[Tensor, " _"], least: int, draw: torch.Generator) -> Float[Tensor, " _"]:
+        """Make a recording faster or slower, by up to ``speed``."""
         if not self.speed:
             return wave
         factor = 1 + self.speed * (2 * float(torch.rand((), generator=draw)) - 1)
@@ -184,7 +186,7 @@ class Recogniser:
 
 
 def _read_once(utterances: Iterable[Utterance], room: int) -> Iterator[Utterance]:
-    """All of them; those that ``room`` samples are enough for stay in memory once they have been read."""
+    """Cache the samples of the first utterances, up to ``room`` samples together."""
     for utterance in utterances:
         room -= utterance.length
         yield replace(utterance, content=_Once(cache(utterance.content.read))) if room >= 0 else utterance
@@ -196,23 +198,23 @@ class _Once:
 
 
 class CTCTranscriber:
-    """Greedy decoding, and one with a beam in front of it where ``decoding`` has one."""
+    """Greedy decoding, and beam search as the default if ``decoding`` asks for it."""
 
     def __init__(self, model: HubertCTC, alphabet: Alphabet, decoding: Decoding, lexicon: Path, window: float) -> None:
         self.model, self.alphabet = model, alphabet
-        self.ways: dict[str, Way] = {
+        self.decoding_modes: dict[str, DecodingMode] = {
             "greedy": one_by_one(lambda contents: greedy(self._windows(contents), alphabet, HOP / RATE))
         }
         if decoding.beam:
             decode = decoder(alphabet, decoding, lexicon)
-            self.ways = {
+            self.decoding_modes = {
                 "beam": one_by_one(lambda contents: beam(self._windows(contents), alphabet, HOP / RATE, decode)),
-                **self.ways,
+                **self.decoding_modes,
             }
         more = model.config.field - SPAN
 
         def run(wave: Tensor) -> Tensor:
-            # Silence at the end, or less of it, so that there are as many frames as there would be of `SPAN` samples.
+            # Pad or crop the end, so that there are as many frames as with a receptive field of `SPAN` samples.
             return model(F.pad(wave, (0, more)))[0]
 
         device = next(model.parameters()).device
@@ -225,7 +227,7 @@ class CTCTranscriber:
 
 
 def _pretrained(run: Path) -> Path:
-    """The model's folder in a run of pretraining, if it is there and its frames are those that are read here."""
+    """The model folder of a pretraining run. Raises `ValueError` if it is missing or its frames differ from ours."""
     with loading(run, "encoder (the folder of a finished `vqmem speech_pretraining`)", "speech_pretraining"):
         _check(settings(run / "model"), f"encoder = {str(run)!r}")
     return run / "model"
@@ -233,12 +235,12 @@ def _pretrained(run: Path) -> Path:
 
 def _check(config: HubertConfig, what: str) -> None:
     if config.hop != HOP or abs(config.field - SPAN) >= HOP:
-        told = f"{config.field} samples every {config.hop}, not about {SPAN} every {HOP}"
-        raise ValueError(f"a frame of {what} is {told}; give other convolutions")
+        frame = f"{config.field} samples every {config.hop}, not about {SPAN} every {HOP}"
+        raise ValueError(f"a frame of {what} is {frame}; give other convolutions")
 
 
 def _usable(utterances: Sequence[Utterance], alphabet: Alphabet, config: HubertConfig, longest: int) -> list[Utterance]:
-    """Those that are short enough and have a frame for each letter; the others are listed."""
+    """The utterances that are short enough and have enough frames for their letters; the others are reported."""
     skipping, kept = Skipping(), []
     for utterance in utterances:
         with skipping:

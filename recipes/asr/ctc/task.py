@@ -1,4 +1,4 @@
-"""Training by CTC, and letters with times from the classes of frames, however long the recording."""
+"""Training by CTC, and decoding of letters with times from recordings of any length."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ...speech.text_normalisation import Alphabet
 from ..base import Decoding, Letter
 
 LEXICON = "lexicon.txt"
-"""The words of the training texts, each with its spelling, as flashlight reads them."""
+"""The words of the training texts with their spellings, in the format of flashlight."""
 
 
-class Batch(NamedTuple):
-    """What the network is given, and the letters to write, padded."""
+class CTCBatch(NamedTuple):
+    """The inputs of the network, and the target letters, padded."""
 
     inputs: tuple[Tensor, ...]
     letters: Int[Tensor, "batch letters"]
@@ -29,24 +29,24 @@ class Batch(NamedTuple):
 
 
 class CTCTask:
-    """Training of a network that gives log-probabilities and how many of their times are valid."""
+    """Training of a network that returns log-probabilities and the number of valid frames of each row."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
 
     def initial_state(self) -> None:
-        """Nothing is carried from batch to batch."""
+        """There is no state between batches."""
 
-    def step(self, batch: Batch, state: None) -> tuple[Loss, None]:
-        """The loss in nats a letter."""
+    def step(self, batch: CTCBatch, state: None) -> tuple[Loss, None]:
+        """The CTC loss in nats a letter."""
         log_probs, counts = self.module(*batch.inputs)
         loss = ctc_loss(log_probs, counts, batch.letters, batch.lengths)
         return Loss(loss, {"tokens": float(batch.lengths.sum())}), None
 
 
 def greedy(windows: Iterable[Float[Tensor, "_ classes"]], alphabet: Alphabet, seconds: float) -> Iterator[Letter]:
-    """The letters of the likeliest class at each time (``seconds`` long), runs collapsed, blanks left out."""
-    last, first, at = BLANK, 0, 0  # class of the run in progress, where it began, and where we are
+    """Greedy decoding: the likeliest class of each frame of ``seconds``, runs collapsed, blanks removed."""
+    last, first, at = BLANK, 0, 0  # class and start of the current run, and the current frame
     for window in windows:
         for best in window.argmax(-1).tolist():
             if best != last:
@@ -61,7 +61,14 @@ def greedy(windows: Iterable[Float[Tensor, "_ classes"]], alphabet: Alphabet, se
 def beam(
     windows: Iterable[Float[Tensor, "_ classes"]], alphabet: Alphabet, seconds: float, decode: Callable[..., Any]
 ) -> Iterator[Letter]:
-    """The letters of the best hypothesis of ``decode`` (see `decoder`), stretch by stretch."""
+    """Beam search: the letters of the best hypothesis of each stretch.
+
+    Args:
+        windows: log-probabilities of consecutive frames.
+        alphabet: the letters.
+        seconds: duration of a frame.
+        decode: the beam search (see `decoder`).
+    """
     for first, stretch in stretches(windows):
         best = decode(stretch[None])[0][0]
         letters = [
@@ -78,24 +85,24 @@ def beam(
 def stretches(
     windows: Iterable[Float[Tensor, "_ classes"]], size: int = 1000
 ) -> Iterator[tuple[int, Float[Tensor, "_ classes"]]]:
-    """Where each stretch begins, and its log-probabilities: at most ``2 * size`` times plus a window.
+    """Yield the first frame and the log-probabilities of stretches of at most ``2 * size`` frames plus a window.
 
-    They are cut in the longest run of blanks after their first half, which is where nothing is said.
+    A stretch ends in the longest run of blanks after its first ``size // 2`` frames, where there is probably no speech.
     """
-    held: Tensor | None = None
+    pending: Tensor | None = None
     first = 0
     for window in windows:
-        held = window if held is None else torch.cat([held, window])
-        while len(held) >= 2 * size:
-            cut = size // 2 + _quietest(held[size // 2 : 2 * size])
-            yield first, held[:cut]
-            held, first = held[cut:], first + cut
-    if held is not None and len(held):
-        yield first, held
+        pending = window if pending is None else torch.cat([pending, window])
+        while len(pending) >= 2 * size:
+            cut = size // 2 + _quietest(pending[size // 2 : 2 * size])
+            yield first, pending[:cut]
+            pending, first = pending[cut:], first + cut
+    if pending is not None and len(pending):
+        yield first, pending
 
 
 def _quietest(log_probs: Float[Tensor, "time classes"]) -> int:
-    """The middle of the longest run of blanks; the end where there is none."""
+    """The middle of the longest run of blanks; the end if there is none."""
     classes, runs = torch.unique_consecutive(log_probs.argmax(-1), return_counts=True)
     lengths = torch.where(classes == BLANK, runs, 0)
     longest = int(lengths.argmax())
@@ -105,13 +112,13 @@ def _quietest(log_probs: Float[Tensor, "time classes"]) -> int:
 
 
 def beam_search(decoding: Decoding) -> Callable[..., Any]:
-    """What makes torchaudio's beam search (flashlight).
+    """The constructor of torchaudio's beam search (flashlight).
 
-    Raises `ValueError` without the extra ``asr``, and where the language model is not there.
+    Raises `ValueError` without the extra ``asr``, and if the language model is missing.
     """
     try:
         from torchaudio.models.decoder import ctc_decoder
-    except (ImportError, RuntimeError) as error:  # torchaudio makes the one of the other
+    except (ImportError, RuntimeError) as error:  # torchaudio raises the latter for the former
         raise ValueError("decoding with a beam needs flashlight-text; run `pip install 'vqmem[asr]'`") from error
     if decoding.lm is not None and not Path(decoding.lm).is_file():
         raise missing_file("decoding.lm (a KenLM file)", Path(decoding.lm))
@@ -119,7 +126,7 @@ def beam_search(decoding: Decoding) -> Callable[..., Any]:
 
 
 def decoder(alphabet: Alphabet, decoding: Decoding, lexicon: Path) -> Callable[..., Any]:
-    """The beam search of a run. Raises `ValueError` as `beam_search` does, and for files that flashlight refuses."""
+    """The beam search of a run. Raises `ValueError` as `beam_search` does, and for files that flashlight rejects."""
     make = beam_search(decoding)
     if decoding.lexicon and not lexicon.is_file():
         raise missing_file("lexicon of the run", lexicon)
@@ -142,6 +149,6 @@ def decoder(alphabet: Alphabet, decoding: Decoding, lexicon: Path) -> Callable[.
 
 
 def write_lexicon(texts: Iterable[str], alphabet: Alphabet) -> str:
-    """The words of normalised ``texts`` that the alphabet can spell, each with its letters."""
+    """The lexicon file of ``texts``: their words that the alphabet can spell, each with its letters."""
     words = sorted({word for text in texts for word in text.split() if set(word) <= set(alphabet.characters)})
     return "".join(f"{word} {' '.join(word)} |\n" for word in words)

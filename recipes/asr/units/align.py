@@ -1,4 +1,4 @@
-"""Which unit each letter of a training text is said in, by a small network that reads units in both directions."""
+"""Align the letters of training texts with units, by a small bidirectional network."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from ...engine.distributed import ranks, save_model
 from ...engine.run_dir import is_trained
 from ...engine.task import TrainConfig
 from ...engine.trainer import seed_all, train
-from ..base import Job
-from ..ctc.batches import Loader
-from ..ctc.task import Batch, CTCTask
+from ..base import TrainingJob
+from ..ctc.batches import UtteranceLoader
+from ..ctc.task import CTCBatch, CTCTask
 
 KIND = "unit_ctc"
 
 
 @dataclass(frozen=True)
 class Aligner:
-    """A network for alignment alone; what it recognises is told as a baseline."""
+    """A network for alignment; its recognition is reported as a baseline."""
 
     model: UnitCTCConfig = field(default_factory=UnitCTCConfig)
-    """Its size."""
+    """Size of the network."""
     rows: int = 16
-    """Utterances a batch."""
+    """Utterances in a batch."""
     noise: float = 0.1
-    """Share of units that are replaced in training by others, at random."""
+    """Share of units that training replaces by random ones."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600, lr=3e-3, weight_decay=0.01))
-    """How to train it."""
+    """Training of the network."""
 
 
-class Spoken(NamedTuple):
+class SpokenUtterance(NamedTuple):
     """The units of an utterance, and the letters of its text."""
 
     name: str
@@ -51,15 +51,25 @@ class Spoken(NamedTuple):
 
 
 class Aligned(NamedTuple):
-    """An utterance whose letters know their units: ``places`` are these units' numbers, and never fall."""
+    """An aligned utterance: ``places`` are the indices of the units of its letters, in non-decreasing order."""
 
     units: Int[Tensor, " units"]
     letters: Int[Tensor, " letters"]
     places: Int[Tensor, " letters"]
 
 
-def fit(aligner: Aligner, spoken: Sequence[Spoken], vocab_size: int, job: Job, settings: TrainConfig) -> UnitCTC:
-    """The network, trained and saved in ``aligner/`` (or loaded, where that has been done)."""
+def fit(
+    aligner: Aligner, spoken: Sequence[SpokenUtterance], vocab_size: int, job: TrainingJob, settings: TrainConfig
+) -> UnitCTC:
+    """Train and save the network in ``aligner/``, or load it if it is trained.
+
+    Args:
+        aligner: size and training of the network.
+        spoken: the training utterances.
+        vocab_size: number of units.
+        job: alphabet, device and folder of the run.
+        settings: ``aligner.train`` with seed, device and dtype of the run.
+    """
     folder = job.out / "aligner"
     if is_trained(folder, settings.steps, needed_by=job.out / "scorer"):
         return load(folder, job.device)
@@ -68,13 +78,15 @@ def fit(aligner: Aligner, spoken: Sequence[Spoken], vocab_size: int, job: Job, s
     model = UnitCTC(aligner.model, vocab_size, len(job.alphabet)).to(job.device)
     task = CTCTask(model)
 
-    def collate(numbers: list[int], draw: torch.Generator) -> Batch:
+    def collate(numbers: list[int], draw: torch.Generator) -> CTCBatch:
         units = [_noisy(kept[number].units, aligner.noise, vocab_size, draw) for number in numbers]
         letters = [kept[number].letters for number in numbers]
-        lengths, counts = (torch.tensor([len(own) for own in each]) for each in (units, letters))
-        return Batch((pad_sequence(units, batch_first=True), lengths), pad_sequence(letters, batch_first=True), counts)
+        inputs = (pad_sequence(units, batch_first=True), torch.tensor(list(map(len, units))))
+        return CTCBatch(inputs, pad_sequence(letters, batch_first=True), torch.tensor(list(map(len, letters))))
 
-    loader = Loader([len(own.units) for own in kept], collate, aligner.rows, settings.seed, *ranks())
+    loader = UtteranceLoader(
+        [len(utterance.units) for utterance in kept], collate, aligner.rows, settings.seed, *ranks()
+    )
     train(task, loader, settings, folder / "training", describe="aligner", identity=job.identity)
     fields = {"config": asdict(aligner.model), "units": vocab_size, "letters": len(job.alphabet)}
     save_model(folder, KIND, fields, task.module)
@@ -82,7 +94,7 @@ def fit(aligner: Aligner, spoken: Sequence[Spoken], vocab_size: int, job: Job, s
 
 
 def load(folder: Path, device: torch.device) -> UnitCTC:
-    """The network in ``folder``. Raises `ValueError` where it is missing or damaged."""
+    """Load the network in ``folder``. Raises `ValueError` if it is missing or damaged."""
 
     def make(fields: dict[str, Any]) -> UnitCTC:
         return UnitCTC(coerce(UnitCTCConfig, fields["config"], ""), fields["units"], fields["letters"])
@@ -93,36 +105,37 @@ def load(folder: Path, device: torch.device) -> UnitCTC:
 
 
 @torch.no_grad()
-def align(model: UnitCTC, spoken: Sequence[Spoken]) -> list[Aligned | None]:
-    """The likeliest places of each utterance's letters; None where there is no room for them."""
-    return [_align(model, own) if len(own.letters) and _room(own) else None for own in spoken]
+def align(model: UnitCTC, spoken: Sequence[SpokenUtterance]) -> list[Aligned | None]:
+    """The likeliest alignment of each utterance; None if it has too few units for its letters."""
+    return [_align(model, utterance) if _can_align(utterance) else None for utterance in spoken]
 
 
-def _align(model: UnitCTC, own: Spoken) -> Aligned:
+def _align(model: UnitCTC, utterance: SpokenUtterance) -> Aligned:
     from torchaudio.functional import forced_align
 
     device = next(model.parameters()).device
-    log_probs, _ = model(own.units[None].to(device), torch.tensor([len(own.units)], device=device))
-    classes = forced_align(log_probs.float().cpu(), (own.letters + 1)[None].int(), blank=BLANK)[0][0]
+    log_probs, _ = model(utterance.units[None].to(device), torch.tensor([len(utterance.units)], device=device))
+    classes = forced_align(log_probs.float().cpu(), (utterance.letters + 1)[None].int(), blank=BLANK)[0][0]
     before = torch.cat([torch.tensor([BLANK]), classes[:-1]])
     first = ((classes != BLANK) & (classes != before)).nonzero()[:, 0]
-    return Aligned(own.units, own.letters, first // SLOTS)
+    return Aligned(utterance.units, utterance.letters, first // SLOTS)
 
 
-def _learnable(spoken: Sequence[Spoken]) -> Iterator[Spoken]:
-    """Those that have room for their letters; the others are listed."""
+def _learnable(spoken: Sequence[SpokenUtterance]) -> Iterator[SpokenUtterance]:
+    """The utterances that can be aligned; the others are reported."""
     skipping = Skipping()
-    for own in spoken:
+    for utterance in spoken:
         with skipping:
-            if not len(own.letters) or not _room(own):
-                count = f"{len(own.letters)} letters for {len(own.units)} units"
-                raise UnreadableError(f"{own.name!r} has {count}; is its text another's?")
-            yield own
+            if not _can_align(utterance):
+                count = f"{len(utterance.letters)} letters for {len(utterance.units)} units"
+                raise UnreadableError(f"{utterance.name!r} has {count}; is its text another's?")
+            yield utterance
     skipping.report()
 
 
-def _room(own: Spoken) -> bool:
-    return fits(own.letters, SLOTS * len(own.units))
+def _can_align(utterance: SpokenUtterance) -> bool:
+    """Whether there are letters, and enough units for them."""
+    return len(utterance.letters) > 0 and fits(utterance.letters, SLOTS * len(utterance.units))
 
 
 def _noisy(units: Tensor, share: float, vocab_size: int, draw: torch.Generator) -> Int[Tensor, " units"]:

@@ -1,4 +1,4 @@
-"""Units and letters as one sequence: a chunk of units, the letters said in it, a switch, the next chunk."""
+"""Units and letters as one sequence: a chunk of units, its letters, a switch, the next chunk."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 
-class Woven(NamedTuple):
-    """A sequence, and which of its tokens are written (letters and switches) rather than read."""
+class Interleaved(NamedTuple):
+    """A sequence, and which of its tokens the model writes (letters and switches); it reads the others."""
 
     ids: Int[Tensor, " time"]
     written: Bool[Tensor, " time"]
@@ -21,10 +21,16 @@ class Woven(NamedTuple):
 
 @dataclass(frozen=True)
 class Interleaving:
-    """How units and letters take turns. Ids: ``units`` units, then ``letters`` letters, the switch and the end.
+    """How units and letters alternate. Ids: units first, then letters, the switch and the end.
 
-    The letters of a unit are written behind the chunk in which, or at whose end, ``lookahead`` more units have been
-    read. The end follows the last units of a recording, so that what is left is written then.
+    The letters of a unit follow the first chunk that reaches ``lookahead`` units beyond it. The end token follows the
+    last unit of a recording; the remaining letters follow it.
+
+    Args:
+        units: number of different units.
+        letters: number of different letters.
+        chunk: units in a chunk.
+        lookahead: units to read after a letter's unit before the letter is written.
     """
 
     units: int
@@ -33,13 +39,13 @@ class Interleaving:
     lookahead: int = 4
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for chunks that hold nothing."""
+        """Raise `ValueError` for empty chunks and a negative ``lookahead``."""
         if self.chunk < 1 or self.lookahead < 0:
             raise ValueError(f"chunk={self.chunk} must be at least 1, lookahead={self.lookahead} at least 0")
 
     @property
     def switch(self) -> int:
-        """The token after the letters of a chunk: read on."""
+        """The token after the letters of a chunk: continue reading."""
         return self.units + self.letters
 
     @property
@@ -49,19 +55,23 @@ class Interleaving:
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are."""
+        """Number of ids."""
         return self.end + 1
 
-    def weave(
+    def interleave(
         self,
         units: Int[Tensor, " units"],
         letters: Int[Tensor, " letters"],
         places: Int[Tensor, " letters"],
         first: int,
-    ) -> Woven:
-        """The sequence of ``units`` and of ``letters``, whose ``places`` are their units' numbers and never fall.
+    ) -> Interleaved:
+        """Interleave the units and letters of a recording.
 
-        The first chunk has ``first`` units, the others ``chunk``, the last what is left.
+        Args:
+            units: ids of units.
+            letters: ids of letters.
+            places: index of the unit of each letter, in non-decreasing order.
+            first: units in the first chunk; the others have ``chunk``, the last one the rest.
         """
         ids: list[int] = []
         written: list[bool] = []
@@ -74,14 +84,14 @@ class Interleaving:
             ids += read + write
             written += [False] * len(read) + [True] * len(write)
             done = max(done, ready)
-        return Woven(torch.tensor(ids, dtype=torch.long), torch.tensor(written, dtype=torch.bool))
+        return Interleaved(torch.tensor(ids, dtype=torch.long), torch.tensor(written, dtype=torch.bool))
 
     def chunks(self, count: int, first: int) -> Iterator[tuple[int, int]]:
-        """Where the chunks of ``count`` units start and stop."""
+        """Start and stop of each chunk of ``count`` units; the first chunk has ``first``."""
         yield 0, min(first, count)
         for i in range(math.ceil(max(0, count - first) / self.chunk)):
             yield first + i * self.chunk, min(first + (i + 1) * self.chunk, count)
 
-    def unweave(self, ids: Int[Tensor, " time"]) -> tuple[Int[Tensor, " units"], Int[Tensor, " letters"]]:
+    def separate(self, ids: Int[Tensor, " time"]) -> tuple[Int[Tensor, " units"], Int[Tensor, " letters"]]:
         """The units and the letters of a sequence."""
         return ids[ids < self.units], ids[(ids >= self.units) & (ids < self.switch)] - self.units

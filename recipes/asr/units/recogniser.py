@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ from ...lm.decoder import make_reader
 from ...lm.language_model import LanguageModel, LanguageModelTask, Schedule, Shape, load_language_model, strategies
 from ...lm.scorer_task import ScorerTask
 from ...speech.text_normalisation import Alphabet
-from ..base import Decoding, Job, Letter, Utterance, Way, one_by_one
+from ..base import Decoding, DecodingMode, Letter, TrainingJob, Utterance, one_by_one
 from ..ctc.task import greedy
 from ..utterances import size_of
-from .align import Aligner, Spoken, align
+from .align import Aligner, SpokenUtterance, align
 from .align import fit as fit_aligner
 from .align import load as load_aligner
 from .interleave import Interleaving
@@ -40,42 +41,42 @@ from .write import write
 
 @dataclass(frozen=True)
 class Recogniser:
-    """Units to text as one sequence. A small network that reads both ways first says which unit each letter is in."""
+    """Units to text as one sequence. A small bidirectional network aligns the training texts with units first."""
 
     front_end: str | dict[str, Any] = field(default_factory=lambda: {"name": "hubert_units", "deduplicate": True})
-    """Front-end that gives units; a run of one unit is best one token."""
+    """Front-end that makes units; best with ``deduplicate``, so that a run of one unit is one token."""
     chunk: int = 8
-    """Units that are read before letters are written."""
+    """Units to read before letters are written."""
     lookahead: int = 4
-    """Units that must follow a letter's own before it is written."""
+    """Units to read after a letter's unit before the letter is written."""
     passage: int = 600
-    """Units of neighbouring utterances that are read in training before the memory is emptied."""
+    """Units of neighbouring utterances that training reads before the memory is emptied."""
     segment: int = 64
-    """Tokens after which the memory is written; what lies further back is seen through it alone."""
+    """Tokens after which the memory is updated; older tokens are seen only through the memory."""
     aligner: Aligner = field(default_factory=Aligner)
     scorer: str | dict[str, Any] = "vq_lm"
-    """Scorer of the sequence: a name, or ``name`` and its keys (`vqmem list scorers NAME`)."""
+    """Scorer of tokens: a name, or ``name`` and its keys (`vqmem list scorers NAME`)."""
     scorer_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=300, lr=3e-3))
     shape: Shape = field(default_factory=lambda: Shape(layers=4, dropout=0.2))
     strategies: dict[str, Any] = field(default_factory=lambda: {"fifo": {"policy": "fifo"}})
     """Name -> ``policy`` and, unless evicted slots are dropped, ``compression``."""
     budgets: tuple[int, ...] = (128,)
-    """Slots a row."""
+    """Capacities of the memory, in slots per row."""
     sinks: int = 0
-    """A guard: so many of the first tokens no policy may touch."""
+    """Guard: no policy may evict this many of the first tokens."""
     recent: int = 0
-    """A guard: so many of the newest tokens no policy may touch."""
+    """Guard: no policy may evict this many of the newest tokens."""
     hold: int = 4
-    """Segments before strategy and budget are drawn anew in training."""
+    """Segments after which training samples strategy and capacity again."""
     unit_noise: float = 0.1
-    """Share of units that are replaced by others in training."""
+    """Share of units that training replaces by random ones."""
     letter_noise: float = 0.1
-    """Share of written letters that are shown wrong in training, since some will be wrong when it writes itself."""
+    """Share of letters that training replaces by random ones, because the recogniser reads letters that it wrote."""
     unit_weight: float = 0.1
-    """Of the loss on units, beside 1 for letters and switches."""
+    """Weight of the loss on units; letters and switches have 1."""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for values that cannot be, and memories without room for the guards."""
+        """Raise `ValueError` for values out of range, and for memories smaller than the guards."""
         for name in ("passage", "segment", "hold"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is too small; give at least 1")
@@ -85,40 +86,40 @@ class Recogniser:
         if not self.unit_weight >= 0:
             raise ValueError(f"unit_weight={self.unit_weight} is negative; give 0 or more")
         if not self.budgets or not self.strategies:
-            raise ValueError("strategies and budgets must name one memory at least; give strategies: {fifo: ...}")
+            raise ValueError("strategies and budgets must name at least one memory; give strategies: {fifo: ...}")
         Interleaving(1, 1, self.chunk, self.lookahead)
         TransformerConfig(1, **asdict(self.shape))
         for strategy in strategies(self.strategies, self.scorer):
-            for budget in self.budgets:
-                strategy.memory(budget, self.guard)
+            for capacity in self.budgets:
+                strategy.memory(capacity, self.guard)
 
     @property
     def guard(self) -> Guard:
-        """The guards that all strategies share."""
+        """The guard of all strategies."""
         return Guard(self.sinks, self.recent)
 
     @property
     def reads(self) -> InputKind:
-        """What the front-end reads."""
+        """The field of a document that the front-end reads."""
         return input_kind(build("front-ends", self.front_end))
 
     def length(self, content: Any) -> int:
-        """Samples of a recording, or units. Raises `UnreadableError` for what cannot be read."""
+        """The number of samples or units. Raises `UnreadableError` for an unreadable recording."""
         return size_of(content)
 
     def interleaving(self, units: int, letters: int) -> Interleaving:
-        """How so many units and letters take turns."""
+        """The interleaving for this many different units and letters."""
         return Interleaving(units, letters, self.chunk, self.lookahead)
 
     def check(self, out: Path, decoding: Decoding) -> None:
-        """Raise `ValueError` for a beam, which only CTC has, and for fitted units that are not there."""
+        """Raise `ValueError` for a beam, which needs CTC, and for fitted units that are missing."""
         _refuse(decoding)
         front_end = build("front-ends", self.front_end)
         if getattr(front_end, "fitted", "") and not (out / "front_end" / FRONT_END).is_file():
             front_end.fit(())
 
-    def fit(self, job: Job) -> UnitTranscriber:
-        """Front-end, aligner, scorer and language model, each trained and saved, or loaded where that has been done."""
+    def fit(self, job: TrainingJob) -> UnitTranscriber:
+        """Train and save front-end, aligner, scorer and language model, or load those that are trained."""
         with main_process_first():
             front_end = self._front_end(job)
         made = job.out / "transformer"
@@ -129,26 +130,24 @@ class Recogniser:
         return self.load(job.out, job.alphabet, job.decoding, job.device)
 
     def load(self, out: Path, alphabet: Alphabet, decoding: Decoding, device: torch.device) -> UnitTranscriber:
-        """What `fit` saved. Raises `ValueError` where a part is missing or damaged, and for a beam."""
+        """Load what `fit` saved. Raises `ValueError` if a part is missing or damaged, and for a beam."""
         _refuse(decoding)
         model, scorer = load_language_model(out / "transformer", device), load_scorer(out, device)
         front_end = load_tokenizer(out / "front_end")
         return UnitTranscriber(self, front_end, alphabet, model, scorer, load_aligner(out / "aligner", device))
 
-    def _front_end(self, job: Job) -> Tokenizer:
+    def _front_end(self, job: TrainingJob) -> Tokenizer:
         folder = job.out / "front_end"
         if not (folder / FRONT_END).is_file():
             fitted = build("front-ends", self.front_end).fit(utterance.content for utterance in job.utterances)
             save_tokenizer(fitted, self.front_end, folder)
         return load_tokenizer(folder)
 
-    def _train(self, job: Job, front_end: Tokenizer) -> None:
-        spoken = [[_spoken(own, front_end, job.alphabet) for own in recording] for recording in job.recordings]
+    def _train(self, job: TrainingJob, front_end: Tokenizer) -> None:
+        spoken = [[_spoken(one, front_end, job.alphabet) for one in recording] for recording in job.recordings]
         settings = replace(self.aligner.train, **_shared(job))
-        aligner = fit_aligner(
-            self.aligner, [own for part in spoken for own in part], front_end.vocab_size, job, settings
-        )
-        aligned = [[own for own in align(aligner, recording) if own is not None] for recording in spoken]
+        aligner = fit_aligner(self.aligner, list(chain.from_iterable(spoken)), front_end.vocab_size, job, settings)
+        aligned = [[one for one in align(aligner, recording) if one is not None] for recording in spoken]
         codes = self.interleaving(front_end.vocab_size, len(job.alphabet))
         streams = Streams(aligned, codes, job.alphabet, self.passage, job.settings.seed)
         scorer = self._scorer(job, streams, codes)
@@ -160,7 +159,7 @@ class Recogniser:
             model,
             scorer,
             schedule,
-            job.rows,
+            job.batch_size,
             off_target_weight=self.unit_weight,
             alter=noise(codes, self.unit_noise, self.letter_noise),
         )
@@ -170,12 +169,12 @@ class Recogniser:
         fields = {"shape": asdict(task.module.transformer.config), "strategies": self.strategies}
         save_model(folder, "language_model", json.loads(json.dumps(fields)), task.module)
 
-    def _scorer(self, job: Job, streams: Streams, codes: Interleaving) -> Any:
-        """The scorer of interleaved sequences, trained and saved in ``scorer/`` (or loaded)."""
+    def _scorer(self, job: TrainingJob, streams: Streams, codes: Interleaving) -> Any:
+        """Train and save the scorer of interleaved sequences in ``scorer/``, or load it if it is trained."""
         folder, name = job.out / "scorer", self.scorer if isinstance(self.scorer, str) else self.scorer["name"]
         if not is_trained(folder, self.scorer_train.steps):
             seed_all(job.settings.seed)
-            task = ScorerTask(build("scorers", self.scorer).build(codes.vocab_size).to(job.device), job.rows)
+            task = ScorerTask(build("scorers", self.scorer).build(codes.vocab_size).to(job.device), job.batch_size)
             settings = replace(self.scorer_train, **_shared(job))
             self._run(job, settings, task, streams, folder, "scorer")
             fields = {"scorer": self.scorer, "vocab_size": codes.vocab_size}
@@ -184,22 +183,22 @@ class Recogniser:
 
     def _run(
         self,
-        job: Job,
+        job: TrainingJob,
         settings: TrainConfig,
         task: Task,
         streams: Streams,
         folder: Path,
-        what: str,
+        description: str,
         held_out: UnitTranscriber | None = None,
     ) -> None:
-        loader = TrainingLoader(streams, job.rows, self.segment, settings.seed, *ranks())
+        loader = TrainingLoader(streams, job.batch_size, self.segment, settings.seed, *ranks())
         evaluate = (lambda: job.evaluate(held_out)) if held_out is not None and settings.eval_every else None
-        described = {"describe": what, "identity": job.identity}
+        described = {"describe": description, "identity": job.identity}
         train(task, loader, settings, folder / "training", evaluate=evaluate, best_by="cer", **described)
 
 
 class UnitTranscriber:
-    """A way for every memory that the language model was trained with, and the aligner's as a baseline."""
+    """A decoding mode for each memory that the language model was trained with, and the aligner as a baseline."""
 
     def __init__(
         self,
@@ -212,23 +211,23 @@ class UnitTranscriber:
     ) -> None:
         self.front_end, self.alphabet, self.aligner = front_end, alphabet, aligner
         codes = recogniser.interleaving(front_end.vocab_size, len(alphabet))
-        self.ways: dict[str, Way] = {}
+        self.decoding_modes: dict[str, DecodingMode] = {}
         for strategy in strategies(recogniser.strategies):
-            for budget in sorted(recogniser.budgets, reverse=True):
-                memory = strategy.memory(budget, recogniser.guard)
+            for capacity in sorted(recogniser.budgets, reverse=True):
+                memory = strategy.memory(capacity, recogniser.guard)
                 reader = make_reader(model, scorer, recogniser.segment, strategy, memory)
-                self.ways[f"{strategy.name}@{budget}"] = lambda recordings, reader=reader: write(
+                self.decoding_modes[f"{strategy.name}@{capacity}"] = lambda recordings, reader=reader: write(
                     reader, codes, alphabet, [self._stream(contents) for contents in recordings]
                 )
-        self.ways["whole (CTC)"] = one_by_one(self._whole)
+        self.decoding_modes["whole (CTC)"] = one_by_one(self._offline)
 
     def _stream(self, contents: Sequence[Any]) -> Stream:
-        """The units of contents that follow one another."""
+        """The units of consecutive contents, as one stream."""
         return joined([self.front_end.encode(content) for content in contents])
 
     @torch.no_grad()
-    def _whole(self, contents: Sequence[Any]) -> Iterator[Letter]:
-        """What the aligner, which reads the whole utterance both ways, makes of each content."""
+    def _offline(self, contents: Sequence[Any]) -> Iterator[Letter]:
+        """Transcribe each content with the aligner, which reads it completely and in both directions."""
         seconds, device = 0.0, next(self.aligner.parameters()).device
         self.aligner.eval()
         for content in contents:
@@ -242,7 +241,7 @@ class UnitTranscriber:
 
 
 def joined(streams: Sequence[Stream]) -> Stream:
-    """Streams that follow one another as one."""
+    """Concatenate consecutive streams."""
     lengths = torch.tensor([0.0, *(stream.ends[-1] for stream in streams[:-1])], dtype=torch.float64).cumsum(0)
     parts = list(zip(streams, lengths, strict=True))
     return Stream(
@@ -253,15 +252,15 @@ def joined(streams: Sequence[Stream]) -> Stream:
     )
 
 
-def _spoken(utterance: Utterance, front_end: Tokenizer, alphabet: Alphabet) -> Spoken:
-    return Spoken(utterance.name, front_end.encode(utterance.content).ids, alphabet.encode(utterance.text))
+def _spoken(utterance: Utterance, front_end: Tokenizer, alphabet: Alphabet) -> SpokenUtterance:
+    return SpokenUtterance(utterance.name, front_end.encode(utterance.content).ids, alphabet.encode(utterance.text))
 
 
-def _shared(job: Job) -> dict[str, Any]:
-    """What all trainings of a run have in common."""
+def _shared(job: TrainingJob) -> dict[str, Any]:
+    """The settings that all trainings of a run share."""
     return {name: getattr(job.settings, name) for name in ("seed", "device", "dtype", "parallel")}
 
 
 def _refuse(decoding: Decoding) -> None:
     if decoding.beam:
-        raise ValueError(f"decoding.beam = {decoding.beam}, but the recogniser units writes letter by letter; give 0")
+        raise ValueError(f"decoding.beam = {decoding.beam}, but the recogniser `units` has no beam; give 0")

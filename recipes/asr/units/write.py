@@ -1,4 +1,4 @@
-"""Letters written between chunks of units, with a memory that does not grow."""
+"""Transcription by the unit language model: letters between chunks of units, with a bounded memory."""
 
 from __future__ import annotations
 
@@ -15,18 +15,26 @@ from ..base import Letter
 from .interleave import Interleaving
 
 MOST = 2
-"""Letters a unit that are written at most, so that writing ends whatever the model says."""
+"""Maximum number of letters a unit, so that writing ends whatever the model predicts."""
 Turns = Generator[tuple[list[int], list[Letter]], Float[Tensor, " vocab"], list[Letter]]
-"""Gives the tokens to read next and the letters that were finished; takes the logits after them; ends with letters."""
+"""Yields the tokens to read next and the finished letters; receives the logits after them; returns the last letters."""
 
 
 def write(
     reader: Reader, codes: Interleaving, alphabet: Alphabet, streams: Sequence[Stream]
 ) -> Iterator[tuple[int, Letter]]:
-    """What ``reader`` writes while it reads ``streams`` side by side: each letter with its stream's number.
+    """Transcribe ``streams`` as one batch by greedy decoding.
 
-    It writes the likeliest letter each time. Letters of a chunk are spread evenly over its units, less the look-ahead:
-    their times are as exact as a chunk.
+    The letters of a chunk are spread evenly over its units, without the look-ahead, so times are exact to a chunk.
+
+    Args:
+        reader: the language model with its memory.
+        codes: the interleaving of units and letters.
+        alphabet: the letters.
+        streams: the units of each recording.
+
+    Yields:
+        Each letter with the number of its stream.
     """
     turns = [_turns(codes, alphabet, stream) for stream in streams]
     waiting = [next(turn)[0] for turn in turns]
@@ -34,13 +42,13 @@ def write(
     device = reading.last.device
     while any(waiting):
         count = min(len(tokens) for tokens in waiting if tokens)
-        # A stream that has ended reads on, anything, as rows are of one length; nothing is made of it.
-        tokens = [own[:count] or [codes.switch] * count for own in waiting]
+        # Rows of a batch have one length: streams that have ended read on, and their logits are ignored.
+        tokens = [pending[:count] or [codes.switch] * count for pending in waiting]
         logits, reading = reader.read(torch.tensor(tokens, device=device), reading)
         logits = logits.cpu()
-        for row, own in enumerate(waiting):
-            waiting[row] = own[count:]
-            if own and not waiting[row]:
+        for row, pending in enumerate(waiting):
+            waiting[row] = pending[count:]
+            if pending and not waiting[row]:
                 letters: list[Letter]
                 try:
                     waiting[row], letters = turns[row].send(logits[row])
@@ -50,7 +58,7 @@ def write(
 
 
 def _turns(codes: Interleaving, alphabet: Alphabet, stream: Stream) -> Turns:
-    """The turns of one stream: a chunk is read, its letters are written one by one, and the next is read."""
+    """The turns of one stream: read a chunk, write its letters one by one, read the next chunk."""
     before: list[int] = []
     finished: list[Letter] = []
     for start, stop in codes.chunks(len(stream), codes.chunk):
@@ -70,7 +78,7 @@ def _turns(codes: Interleaving, alphabet: Alphabet, stream: Stream) -> Turns:
 
 
 def _timed(letters: list[int], alphabet: Alphabet, stream: Stream, first: int, end: int) -> Iterator[Letter]:
-    """``letters`` spread over the units ``first`` to ``end``, which may lie before the first of all."""
+    """Spread ``letters`` over the units ``first`` to ``end``, which may lie before the first unit."""
     begin, stop = (_second(stream, place) for place in (first, end))
     each = (stop - begin) / max(1, len(letters))
     for i, letter in enumerate(letters):
@@ -78,7 +86,7 @@ def _timed(letters: list[int], alphabet: Alphabet, stream: Stream, first: int, e
 
 
 def _second(stream: Stream, place: int) -> float:
-    """When the unit ``place`` begins."""
+    """The start of the unit ``place`` in seconds."""
     if place <= 0:
         return 0.0
     return float(stream.starts[place] if place < len(stream) else stream.ends[-1])

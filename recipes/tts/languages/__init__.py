@@ -1,1 +1,1 @@
-"""How languages read aloud what is written otherwise; each is one file that defines `LANGUAGE`, named by its code."""
+"""Languages for text normalisation. Each is a file that is named by its code and defines `LANGUAGE`."""

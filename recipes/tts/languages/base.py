@@ -1,4 +1,4 @@
-"""What `..reading` must know of a language to read numbers, abbreviations and signs aloud."""
+"""The description of a language by which `..reading` writes numbers, abbreviations and signs as words."""
 
 from __future__ import annotations
 
@@ -8,53 +8,52 @@ from dataclasses import dataclass
 from typing import Any
 
 Rule = tuple[str, Callable[[re.Match[str]], str]]
-"""A pattern, and what is read for what it finds."""
+"""A pattern, and a function from its match to the words."""
 
 
 @dataclass(frozen=True)
 class Language:
-    """How a language writes and reads numbers and the like."""
+    """How a language writes numbers, dates, units and abbreviations, and their words."""
 
     code: str
-    """As `num2words` knows it."""
+    """Code of the language in `num2words`."""
     decimal: str
-    """Sign before decimals."""
+    """Decimal separator."""
     thousands: str
-    """Sign between groups of three digits."""
+    """Thousands separator."""
     signs: Mapping[str, str]
-    """Sign -> its words, wherever it stands; ``-`` is the minus before a number."""
+    """Sign -> its words; ``-`` is the minus before a number."""
     span: str
-    """Word between two numbers that a dash joins."""
+    """Word for the dash between two numbers."""
     units: Mapping[str, tuple[str, str]]
-    """What stands behind a number -> one of it, with the number 1 in its gender, and its name after other numbers."""
+    """Unit -> its singular with the number 1 (in its gender), and its plural."""
     money: Mapping[str, tuple[str, str, str, str]]
-    """Sign of a currency, before or behind a number -> one of it and its name after other numbers, as in ``units``;
-    then both for its cents."""
+    """Sign of a currency, before or after a number -> singular and plural as in ``units``, then both for its cents."""
     scales: Mapping[str, tuple[str, str]]
-    """Words between an amount and what it counts, such as million -> one of it, and its name after other numbers."""
+    """Words between a number and its unit, such as million -> singular and plural as in ``units``."""
     money_scales: Mapping[str, tuple[str, str]]
-    """Letters that are scales beside a sign of a currency alone, such as k."""
+    """Letters that are scales only with a currency, such as k."""
     fraction: Callable[[int, int, int], str]
-    """What is said for an integer (0: there is none), numerator and denominator."""
+    """Words of an integer (0 = none), numerator and denominator."""
     powers: Mapping[str, str]
-    """Exponent -> what is said for it; the empty one: what is said before all others."""
+    """Exponent -> its words; the empty key: the words before any other exponent."""
     abbreviations: Mapping[str, str]
-    """Abbreviation -> its words; the spaces in it may be left out."""
+    """Abbreviation -> its words; its spaces are optional."""
     words: str
-    """What is read as a word though it is written in capitals, with spaces between."""
+    """Words in capitals that are not acronyms, separated by spaces."""
     dates: tuple[Rule, ...]
-    """Dates and times, applied in this order before amounts are read."""
+    """Rules for dates and times, applied in this order before amounts."""
     rules: tuple[Rule, ...]
-    """Ordinals and the like, applied in this order after amounts and abbreviations, before other numbers are read."""
+    """Rules for ordinals and the like, applied in this order after amounts and abbreviations, before other numbers."""
 
 
 def number(value: int, code: str, kind: str = "cardinal") -> str:
-    """A number in words, parts of words apart. ``kind``: cardinal, ordinal or year."""
+    """A number in words, without hyphens. ``kind``: cardinal, ordinal or year."""
     from num2words import num2words
 
     return num2words(value, lang=code, to=kind).replace(",", "").replace("-", " ")
 
 
 def either(options: Any) -> str:
-    """A pattern for one of several strings, the longest that fits."""
+    """A pattern for any of several strings, the longest first."""
     return "|".join(re.escape(option) for option in sorted(options, key=len, reverse=True))

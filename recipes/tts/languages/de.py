@@ -19,7 +19,7 @@ _HOUR, _MINUTE = r"([01]?\d|2[0-4])", r"([0-5]\d)"
 _NUMBERED = ("Absatz", "Abs.", "Artikel", "Art.", "Band", "Gleis", "Gruppe", "Halle", "Kapitel", "Nummer", "Phase")
 _NUMBERED += ("Platz", "Punkt", "Raum", "Seite", "Stufe", "Tabelle", "Teil", "Version", "Zimmer", "\u00a7")
 _ONE = "".join(f"(?<!{re.escape(noun)} )" for noun in _NUMBERED) + r"(?<![\w.,:/])1"
-"""1 in front of what it counts: not the number of what stands before it."""
+"""1 before the noun that it counts, but not the number of the noun before it."""
 _DATIVE = "((?i:ab|aus|bei|in|mit|nach|seit|von|vor|zu))"
 _DATIVE_OF_ONE = {"ein": "einem", "eine": "einer"}
 _FEMININE = "(?!(?:Auge|Ende|Junge|K\u00e4se|Name|Kollege|Kunde|Geb\u00e4ude|Interesse)\\b)"
@@ -51,7 +51,7 @@ _MONTH_NAMES = "|".join(_MONTHS)
 _NOUNS = "|".join(noun for nouns in _ENDINGS.values() for noun in nouns)
 _AND = r"(?:,? (?:und|oder|u\.|&|bis(?: zum)?) |, | ?[/\u2013-] ?)"
 _ORDINALS = rf"(?:\d{{1,2}}\.?(?: ?(?:{_MONTH_NAMES})(?: \d{{4}})?)?{_AND}){{0,9}}\d{{1,4}}\."
-"""3. Mai, 4. or 5.: several of which the last has its full stop."""
+"""One ordinal or several (3. Mai, 4. or 5.); the last one has a full stop."""
 _SIGNS = "(?:[\u20ac$\u00a3]|EUR|USD|CHF)"
 _METRES = {"mm": "Millimeter", "cm": "Zentimeter", "m": "Meter", "km": "Kilometer"}
 _NEUTER = {
@@ -90,7 +90,7 @@ _NEUTER = {
     "St.": "St\u00fcck",
     "Stk.": "St\u00fcck",
 }
-"""Names of units that stay as they are after all numbers; they are masculine or neuter."""
+"""Masculine and neuter units, whose plural equals the singular."""
 _FEMININE_UNITS = {
     **dict.fromkeys(("s", "sek.", "Sek.", "Sek"), "Sekunde"),
     **dict.fromkeys(("min", "min.", "Min.", "Min"), "Minute"),
@@ -123,7 +123,7 @@ def _day(short: str) -> str:
 
 
 def _date(day: str, month: str, year: str | None) -> str:
-    """As it is written out, for the rule of ordinals."""
+    """The date with the month as a word, for the rule of ordinals."""
     return f"{day}. {_MONTHS[int(month) - 1]} {year or ''}".rstrip()
 
 
@@ -133,7 +133,7 @@ def _ordinals(written: str, ending: str) -> str:
 
 
 def _after_article(found: re.Match[str]) -> str:
-    """Ordinals with the ending that the word before them asks for."""
+    """Ordinals with the ending that the preceding article requires."""
     before = found[1].lower()
     ending = (
         "" if before in ("der", "die", "das", "eine", "jeder", "jede", "jedes") else "r" if before == "ein" else "n"
@@ -146,7 +146,7 @@ def _before_noun(found: re.Match[str]) -> str:
 
 
 def _after_preposition(found: re.Match[str]) -> str:
-    """1 and what it counts, in the dative: nach 1 Std."""
+    """1 and its unit in the dative: nach 1 Std."""
     one, _, name = (_UNITS | _SCALES)[found[2]][0].partition(" ")
     return f"{found[1]} {_DATIVE_OF_ONE.get(one, one)} {name}"
 

@@ -87,12 +87,12 @@ def _month(short: str) -> str:
 
 
 def _date(year: str, month: str, day: str) -> str:
-    """As it is written out, for the rules of dates in words."""
+    """The date with the month as a word, for the rules that follow."""
     return f"{_MONTHS[int(month) - 1]} {day} {year}"
 
 
 def _slashed(found: re.Match[str]) -> str:
-    """The month first, as in the United States, unless it can be none or there are dots."""
+    """Month first, as in the United States, unless it is above 12 or the separators are dots."""
     first, sign, second, year = found.groups()
     if int(first) > 12 or sign == ".":
         first, second = second, first
