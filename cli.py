@@ -1,4 +1,4 @@
-"""The command `vqmem`. Nothing heavy is imported before a command needs it, so that help and lists are instant."""
+"""The command `vqmem`. Slow modules are imported only when a command needs them, so that help and lists are instant."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .recipes.engine.recipe_command import recipe_command
 _EPILOG = """\
 first steps:
   vqmem score FILE                  colour a text or a recording by how surprising it is; nothing to train first
-  vqmem compare demo                train, compare six memories under one budget, write a report (minutes)
+  vqmem compare demo                train and compare six memories of equal capacity, write a report (minutes)
   vqmem list policies               what a memory can keep
   vqmem COMMAND --help              examples and all options of a command
 
@@ -24,18 +24,18 @@ VQMEM_DEBUG=1 shows the traceback behind an error."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run ``vqmem`` with ``argv`` (default: the process's own) and give the exit code.
+    """Run ``vqmem`` with ``argv`` (default: `sys.argv`) and return the exit code.
 
-    0 is success; 2 is a mistake of the user's, told in one line on standard error; 130 is an interruption.
+    0 is success, 2 a mistake of the user, which is reported in one line on standard error, and 130 an interruption.
     """
     if argv is None:
         prepare_streams()
         argv = sys.argv[1:]
     try:
         _dispatch(argv)
-        sys.stdout.flush()  # while what is wrong with it can still be said
+        sys.stdout.flush()  # while an error can still be reported
         return 0
-    except BrokenPipeError:  # the reader, such as `head`, has had enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         return 0
     except KeyboardInterrupt as error:
         return _fail(error, "interrupted", 130)
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("VQMEM_DEBUG"):
             raise
         return _fail(error, _one_line(error), 2)
-    except RuntimeError as error:  # among others, that a process of the same run is gone, which has said why
+    except RuntimeError as error:  # includes the end of another process of the run, which has reported why
         if _reports(error):
             raise
         return 1
@@ -58,13 +58,13 @@ def _dispatch(argv: list[str]) -> None:
     parser = Parser("vqmem", "Decide what a language model's memory keeps.", f"commands:\n{overview}\n\n{_EPILOG}")
     parser.add_argument("--version", action="version", version=f"vqmem {__version__}")
     parser.add_argument("command", nargs="?", help="one of the commands below")
-    parser.add_argument("arguments", nargs="*", help="those of the command")
+    parser.add_argument("arguments", nargs="*", help="arguments of the command")
     end = next((i for i, word in enumerate(argv, 1) if not word.startswith("-")), len(argv))
     name, words = parser.read(argv[:end]).command, argv[end:]
     if name is None:
         parser.print_help()
         return
-    if (alias := name.replace("-", "_")) in commands:  # fit-units, as the others are spelt
+    if (alias := name.replace("-", "_")) in commands:  # allows fit-units
         name = alias
     if name not in commands:
         raise registry.UnknownNameError("command", name, list(commands))
@@ -76,7 +76,7 @@ def _dispatch(argv: list[str]) -> None:
 
 
 def _commands() -> dict[str, Command]:
-    """Those in the files ``commands.py`` of the folders of `recipes`, then one for each recipe."""
+    """The commands in ``recipes/*/commands.py``, then one for each recipe."""
     commands: dict[str, Command] = {}
     for path in Path(__file__).parent.glob("recipes/*/commands.py"):
         commands |= importlib.import_module(f"{__package__}.recipes.{path.parent.name}.commands").COMMANDS
@@ -95,7 +95,7 @@ def _fail(error: BaseException, message: str, code: int) -> int:
 
 
 def _reports(error: BaseException) -> bool:
-    """Whether this process, of those that ``torchrun`` started, is the one to say what is wrong."""
+    """Whether this process, among those that ``torchrun`` started, reports the error."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return True
     from .recipes.engine.distributed import reports

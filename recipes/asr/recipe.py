@@ -23,7 +23,7 @@ from ..engine.distributed import main_process_first, on_main_process, start_proc
 from ..engine.lock import locked
 from ..engine.progress import progress
 from ..engine.run_config import RunConfig
-from ..engine.run_dir import claim, identity
+from ..engine.run_dir import fingerprint, init_run_dir
 from ..engine.task import TrainConfig
 from ..lm.corpus import require
 from ..speech.text_normalisation import Alphabet, told
@@ -32,7 +32,7 @@ from .error_rates import Pair, error_rates, part, worst
 from .text import text_of
 from .utterances import read, recordings
 
-BESIDE = ("out", "device", "dtype", "decoding", "eval_recordings", "worst")
+NON_IDENTITY_KEYS = ("out", "device", "dtype", "decoding", "eval_recordings", "worst")
 """Keys that say where a run is made and what is shown of it, not what it is."""
 ALPHABET, EVALUATION = "alphabet.json", "evaluation.json"
 LM_SHA256 = "lm_sha256"
@@ -109,7 +109,7 @@ def fit(config: Config) -> Run:
 
 def _fit(config: Config, recogniser: Recogniser) -> Run:
     out, device = Path(config.out), resolve_device(config.device)
-    claim(config, BESIDE)
+    init_run_dir(config, NON_IDENTITY_KEYS)
     with main_process_first():
         utterances, _ = read(config.data, "train", recogniser, out / "utterances")
         alphabet = _alphabet(config, utterances)
@@ -126,7 +126,7 @@ def _fit(config: Config, recogniser: Recogniser) -> Run:
         recordings(utterances, config.joint),
         config.rows,
         replace(config.train, seed=config.seed, device=str(device), dtype=config.dtype),
-        identity(config, BESIDE),
+        fingerprint(config, NON_IDENTITY_KEYS),
         config.decoding,
         figures,
     )

@@ -1,1 +1,1 @@
-"""Compare ways to fill a memory under the same budget."""
+"""Compare memory strategies at equal capacity."""

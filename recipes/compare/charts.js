@@ -1,8 +1,8 @@
-// The charts of quality against size: Vega draws what `charts.py` specifies, in the page's colours.
+// The charts of quality against size: Vega draws the specifications of `charts.py` in the colours of the page.
 const curves = { shown: new Set(strategies), difference: false };
 const views = new Map();
 
-// Colours of the style sheet as Vega reads them: resolved for a colour scheme, or for that of the page.
+// The colours of the style sheet in a form that Vega accepts, for a colour scheme (default: that of the page).
 function chartConfig(scheme, more) {
   const probe = document.body.appendChild(element("i", { class: "mark" }));
   if (scheme) probe.style.colorScheme = scheme;
@@ -21,7 +21,7 @@ function chartConfig(scheme, more) {
   return config;
 }
 
-// Draws a chart with what is chosen now. The interpreter takes the place of `eval`, which the content security policy forbids.
+// Draws a chart with the current choices. Vega's interpreter replaces `eval`, which the content security policy forbids.
 async function embed(root, id, config, more) {
   const spec = { ...data.charts[id], datasets: { points: data.points }, ...more };
   const tooltip = (_, event, item, value) => (value ? showPoint(event.target, item.datum) : tip.hide());
@@ -45,7 +45,7 @@ function showPoint(target, { row: index, strategy }) {
   ]);
 }
 
-// Lays both charts anew, as another theme needs; `drawCharts` changes what they show.
+// Creates both charts, again after a change of theme; `drawCharts` updates them.
 async function layCharts() {
   for (const id of Object.keys(data.charts)) {
     views.get(id)?.finalize();
@@ -56,17 +56,17 @@ async function layCharts() {
 
 async function drawCharts() {
   for (const view of views.values()) await setSignals(view).runAsync();
-  // So that the keyboard reaches every point.
+  // Makes every point reachable by keyboard.
   for (const point of document.querySelectorAll(".chart .mark-symbol.role-mark path")) point.tabIndex = 0;
   document.getElementById("curve-note").textContent =
     `Whiskers: 95% interval of the paired difference from ${data.baseline}${curves.difference ? "" : ", drawn around the value"}. `
-    + "Points of different strategies are moved apart sideways a little so that none hides another. "
+    + "Points of different strategies are shifted sideways a little so that none hides another. "
     + "Drag to move; Ctrl and the wheel zoom; a double click shows all again.";
 }
 
 const download = (name, address) => element("a", { download: name, href: address }).click();
 
-// On paper: light, with a legend, and as wide on every screen.
+// For print: light, with a legend, and with a fixed width.
 async function downloadImage(id, kind) {
   const view = await embed(element("div"), id, chartConfig("light"), { width: 640 });
   const address = async () => `data:image/svg+xml;charset=utf-8,${encodeURIComponent(await view.toSVG())}`;
@@ -74,7 +74,7 @@ async function downloadImage(id, kind) {
   view.finalize();
 }
 
-// Every point, whatever is chosen.
+// All points, independent of the current choices.
 function downloadTable() {
   const columns = Object.keys(data.points[0]).filter((name) => !["row", "shift"].includes(name));
   const quoted = (value) => (typeof value === "string" ? `"${value.replaceAll('"', '""')}"` : value ?? "");

@@ -1,4 +1,4 @@
-"""The charts of the report as Vega-Lite specifications: a figure by capacity, and by the memory it takes."""
+"""The charts of the report as Vega-Lite specifications: a figure by capacity and by bytes of memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import altair as alt
 import vl_convert
 
 _OCTAVES_APART = 0.03
-"""How far strategies are moved sideways, so that no point hides another."""
+"""Horizontal offset between strategies, so that no point hides another."""
 _BYTES = (
     "datum.value < 1024 ? format(datum.value, ',') + ' B' : datum.value < 1048576 ? "
     "format(datum.value / 1024, ',') + ' KiB' : format(datum.value / 1048576, ',') + ' MiB'"
@@ -21,12 +21,12 @@ _COMPARISON = ("value", "low", "high", "difference", "difference_low", "differen
 
 @functools.cache
 def library() -> str:
-    """Vega, Vega-Lite and vega-embed as one script, in a block, so that its names stay there."""
+    """Vega, Vega-Lite and vega-embed as one script, in a block that limits the scope of its names."""
     return f"{{\n{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}\n}}"
 
 
 def points(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The data set ``points`` of the charts: one for each row and metric."""
+    """The data set ``points`` of the charts: one point for each row and metric."""
     names = _strategies(summary)
     return [
         {
@@ -45,10 +45,10 @@ def points(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def charts(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Specifications by the id of the element that they are drawn in.
+    """Specifications by the id of their element.
 
-    The page gives them their data set and sets their parameters: ``metric``, ``train``, ``difference`` (whether to show
-    that from the baseline), ``hidden`` (strategies) and ``y_title``.
+    The page provides the data set and sets the parameters: ``metric``, ``train``, ``difference`` (whether to show the
+    difference from the baseline), ``hidden`` (strategies) and ``y_title``.
     """
     names = _strategies(summary)
     capacities = sorted({row["budget"] for row in summary["rows"]})
@@ -67,7 +67,7 @@ def _chart(x: str, axis: alt.Axis, names: list[str]) -> dict[str, Any]:
         .transform_calculate(
             x=f"datum.{x} * datum.shift",
             y="difference ? datum.difference : datum.value",
-            # Always the interval of the paired difference, which separates strategies; around a value, at that value.
+            # Always the interval of the paired difference, which separates strategies, shifted to the point.
             bottom="datum.y + datum.difference_low - datum.difference",
             top="datum.y + datum.difference_high - datum.difference",
             zero="0",
@@ -94,7 +94,7 @@ def _chart(x: str, axis: alt.Axis, names: list[str]) -> dict[str, Any]:
         width="container",
         height=280,
         autosize=alt.AutoSizeParams(type="fit-x", contains="padding", resize=True),
-        # Above the axis, where it is read without turning one's head.
+        # Above the axis, where it is horizontal and easy to read.
         title=alt.Title(alt.expr("y_title"), anchor="start", fontSize=12, fontWeight="normal"),
     )
     return chart.add_params(*(alt.param(name=name, value=value) for name, value in params.items())).to_dict()
@@ -105,7 +105,7 @@ def _strategies(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _powers_of_two(sizes: Iterable[float | None]) -> list[int]:
-    """Five at most, over the range of the sizes that are known."""
+    """At most five powers of two over the range of the known sizes."""
     logs = [math.log2(size) for size in sizes if size]
     if not logs:
         return []

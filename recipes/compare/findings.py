@@ -1,4 +1,4 @@
-"""What a comparison found, in words: who beat the baseline, by how much, and whether that matters."""
+"""The findings of a comparison as text: the strategies that beat the baseline, and by how much."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one figure at one budget: a verdict, the winner (or that there is none), and sentences on it."""
+    """The outcome of one figure at one budget: the verdict, the winner as the title, and a few sentences."""
 
     metric: str
     setting: str
@@ -26,7 +26,7 @@ class Finding:
 
 
 def findings(summary: Mapping[str, Any]) -> list[Finding]:
-    """One finding a metric, way of training and budget, in that order; settings without a comparison are left out."""
+    """One finding per metric, ``train`` and budget, in this order; settings without a comparison are left out."""
     found = []
     for metric in summary["metrics"]:
         for train, budget in _settings(summary, metric):
@@ -37,13 +37,13 @@ def findings(summary: Mapping[str, Any]) -> list[Finding]:
 
 
 def headline(summary: Mapping[str, Any]) -> list[str]:
-    """The whole comparison in a few sentences, a null told as a null; the report opens with them."""
+    """Summarise the comparison in one sentence per metric, including null results. The report begins with them."""
     baseline = summary["baseline"]
     return [text for metric in summary["metrics"] if (text := _overall(summary, metric, baseline))]
 
 
 def digits(summary: Mapping[str, Any], metric: str) -> int:
-    """Decimals that show two significant digits of the typical interval of a difference."""
+    """Decimals that show two significant digits of the median interval of a difference."""
     widths = [
         entry["difference_high"] - entry["difference_low"]
         for row in _rows(summary, metric)
@@ -61,7 +61,7 @@ def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
         return ""
     label = summary["metrics"][metric]["label"]
     if set(verdicts) == {"too few passages"}:
-        return f"On {label}, there are too few passages to tell; give at least {FEWEST_PASSAGES}."
+        return f"On {label}, there are too few passages for a verdict; give at least {FEWEST_PASSAGES}."
     wins = {name: sum(_is(row, name, metric, "better") for row in rows) for name in _names(rows)}
     sign = -1 if summary["metrics"][metric]["better"] == "lower" else 1
 
@@ -85,7 +85,7 @@ def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
             ("better", "better"),
             ("worse", "worse"),
             ("no difference", "no difference"),
-            ("too few passages", "with too few passages to tell"),
+            ("too few passages", "with too few passages"),
         )
         if verdict in verdicts
     )
@@ -123,12 +123,12 @@ def _finding(summary: Mapping[str, Any], metric: str, train: str, budget: int, r
         return Finding(metric, setting, "too few passages", "undecided", "", " ".join(listed))
     if not groups["no difference"]:
         return Finding(metric, setting, "worse", f"{baseline} stays best", "", " ".join(listed))
-    note = f"No interval lies wholly on the better side of {baseline}."
+    note = f"Every interval of the difference from {baseline} includes 0 or lies on the worse side."
     return Finding(metric, setting, "no difference", "no winner", "", " ".join([note, *listed]))
 
 
 def _size(summary: Mapping[str, Any], metric: str, row: Row) -> str:
-    """How large a gain is: in per cent of the baseline, and against what the baseline gains from a larger budget."""
+    """The size of a gain: as a percentage of the baseline, and of the baseline's gain from a larger budget."""
     entry = row["metrics"][metric]
     base = entry["value"] - entry["difference"]
     side = "lower" if entry["difference"] < 0 else "higher"
@@ -143,7 +143,7 @@ def _size(summary: Mapping[str, Any], metric: str, row: Row) -> str:
     if larger:
         upper = min(larger, key=lambda other: other["budget"])
         step = upper["metrics"][metric]["value"] - base
-        # Against a step that is all but 0 a share says nothing.
+        # A share of a gain close to 0 is meaningless.
         if 0 < entry["difference"] / (step or math.inf) <= 10:
             share = f"{entry['difference'] / step:.0%} of what it gains from {row['budget']} to {upper['budget']} slots"
             words += f"; {share}" if words else share

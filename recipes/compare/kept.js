@@ -1,12 +1,12 @@
-// The slider over time: which tokens of the passage each memory keeps after each segment. Returns null where there are
-// none, else `measure(signal)`, which chooses the signal whose mean the panels show.
-function drawKept({ tokens, signals = {}, held }) {
-  const names = Object.keys(held).filter((name) => held[name].kept?.length);
+// The slider over time: the tokens of the passage that each memory keeps after each segment. Returns null if there are
+// none, else `measure(signal)`, which selects the signal whose mean the panels show.
+function drawKept({ tokens, signals = {}, held: memories }) {
+  const names = Object.keys(memories).filter((name) => memories[name].kept?.length);
   if (!names.length) return null;
-  const step = Math.min(...names.map((name) => held[name].segment));
-  const steps = Math.max(...names.map((name) => Math.ceil((held[name].kept.length * held[name].segment) / step)));
+  const step = Math.min(...names.map((name) => memories[name].segment));
+  const steps = Math.max(...names.map((name) => Math.ceil((memories[name].kept.length * memories[name].segment) / step)));
   const shown = new Set(names);
-  const panels = names.map((name) => memoryPanel(name, held[name], tokens, signals));
+  const panels = names.map((name) => memoryPanel(name, memories[name], tokens, signals));
   const slider = element("input", { type: "range", id: "time", min: 0, max: steps - 1, value: 0, step: 1, "aria-label": "Segments read" });
   const output = element("output", { for: "time" });
   const play = element("button", { id: "play", "aria-pressed": "false" }, "▶ Play");
@@ -78,7 +78,7 @@ function memoryPanel(name, { budget, segment, kept }, tokens, signals) {
   };
   pointAt(area, spans, tokens, (token) => [
     ...signalPairs(signals, token), ["token", integer(token)],
-    ["state", now.has(token) ? "kept" : token < read ? "forgotten" : "not read yet"],
+    ["state", now.has(token) ? "kept" : token < read ? "evicted" : "not read yet"],
     ["kept after segments", spanOf(kept, token)],
   ]);
   return { name, node, show, measure: (name) => { signal = name; describe(); } };

@@ -1,4 +1,4 @@
-"""Measure one cell of the comparison: read all passages with one memory, and add up what the figures need."""
+"""Measure one cell of the comparison: read all passages with one memory and sum the figures."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from ..engine.progress import Bar
 from ..lm.corpus import Passage
-from ..lm.language_model import LanguageModel, Reading, Strategy, long_gap, read_passages
+from ..lm.language_model import LanguageModel, PassageReading, Strategy, long_gap, read_passages
 from ..text_lm.recipe import Config
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the grid."""
+    """One point of the grid of strategies, budgets and seeds."""
 
     strategy: str
     budget: int
@@ -29,7 +29,7 @@ class Cell:
 
 
 def rare_tokens(training: Sequence[Passage], vocab_size: int, nats: float) -> Bool[Tensor, " vocab"]:
-    """Which tokens have a unigram surprisal of at least ``nats`` in the training passages (add-one smoothing)."""
+    """Whether each token has a unigram surprisal of at least ``nats`` in the training passages (add-one smoothing)."""
     counts = torch.bincount(torch.cat([item.ids for item in training]), minlength=vocab_size).double() + 1
     return -(counts / counts.sum()).log() >= nats
 
@@ -44,9 +44,21 @@ def measure(
     rare: Bool[Tensor, " vocab"],
     bar: Bar,
 ) -> dict[str, Any]:
-    """Sums for every passage: figure -> ``[numerators, sizes]``; see `figures` for what they are.
+    """Measure a cell.
 
-    The long gap is the budget plus the segment: further back than any newest-first memory reaches.
+    Args:
+        model: the language model.
+        strategy: the strategy of the cell.
+        cell: its budget is the capacity. A gap is long if it exceeds the budget plus the segment, the reach of a
+            memory that keeps the newest tokens.
+        config: of the model.
+        items: the passages to read.
+        scores: their scores; see `score_passages`.
+        rare: whether each token is rare; see `rare_tokens`.
+        bar: shows the tokens read.
+
+    Returns:
+        Passage names, figure -> ``[numerators, sizes]`` by passage (see `figures`), peak bytes per row and speed.
     """
     began, read = time.perf_counter(), 0
 
@@ -56,40 +68,41 @@ def measure(
         bar.update(read)
 
     memory = strategy.memory(cell.budget, config.guard)
-    readings, held = read_passages(model, strategy, memory, items, scores, config.rows, config.segment, tick)
+    readings, peak_bytes = read_passages(model, strategy, memory, items, scores, config.rows, config.segment, tick)
     reach = cell.budget + config.segment
     sums = [figures(item, reading, rare, reach) for item, reading in zip(items, readings, strict=True)]
     return {
         "documents": [item.name for item in items],
         "tokens": read,
         "figures": {name: [list(column) for column in zip(*(s[name] for s in sums), strict=True)] for name in sums[0]},
-        "bytes_held": held,
+        "bytes_held": peak_bytes,
         "tokens_per_second": read / (time.perf_counter() - began),
     }
 
 
 def figures(
-    item: Passage, reading: Reading, rare: Bool[Tensor, " vocab"], reach: int
+    item: Passage, reading: PassageReading, rare: Bool[Tensor, " vocab"], reach: int
 ) -> dict[str, tuple[float, float]]:
     """Numerator and size of each figure for one passage.
 
-    ``bpb``: bits and bytes; ``nll``: nats and number of tokens; ``long_gap_nll``: those of long-gap tokens; ``recall``:
-    right answers among the marked tokens and their number; ``recall_nll``: their nats and number.
+    ``bpb``: bits and bytes; ``nll``: nats and number of tokens; ``long_gap_nll``: the same for long-gap tokens;
+    ``recall``: correct answers and number of tokens in ``target_mask``; ``recall_nll``: nats and number of these.
     """
-    nll, far, marked = reading.nll.double(), long_gap(item.ids, rare, reach), item.marked[1:]
+    nll = reading.nll.double()
+    far, answers = long_gap(item.ids, rare, reach), item.target_mask[1:]
     return {
         "bpb": (float(nll.sum()) / math.log(2), float(item.sizes[1:].sum())),
         "nll": (float(nll.sum()), float(len(nll))),
         "long_gap_nll": (float(nll[far].sum()), float(far.sum())),
-        "recall": (float(reading.correct[marked].sum()), float(marked.sum())),
-        "recall_nll": (float(nll[marked].sum()), float(marked.sum())),
+        "recall": (float(reading.correct[answers].sum()), float(answers.sum())),
+        "recall_nll": (float(nll[answers].sum()), float(answers.sum())),
     }
 
 
 def trace(
     model: LanguageModel, strategy: Strategy, budget: int, config: Config, item: Passage, scores: Tensor
 ) -> list[list[int]]:
-    """The positions that ``strategy`` holds whole after each segment of ``item``."""
+    """The positions that ``strategy`` keeps uncompressed after each segment of ``item``."""
     memory = strategy.memory(budget, config.guard)
     readings, _ = read_passages(model, strategy, memory, [item], [scores], 1, config.segment)
     return readings[0].kept

@@ -1,4 +1,4 @@
-"""Compare ways to fill a memory: strategy x budget x seed under equal slots, with intervals and a report."""
+"""Compare memory strategies at equal capacity: strategy x budget x seed, with intervals and a report."""
 
 from __future__ import annotations
 
@@ -35,49 +35,49 @@ from .table import summarise
 RUN_IS = (
     "a comparison: {folder}/report.html shows it, and `vqmem generate {folder}/seed-N --prompt TEXT` uses a model of it"
 )
-"""What a run is, and which command uses it."""
+"""Describes a run and the commands that use it."""
 
 
 @dataclass(frozen=True)
 class Native:
-    """Models trained for one strategy and one budget each, beside the mixed ones; none by default."""
+    """Models that are each trained for one strategy and one budget, besides the mixed models; none by default."""
 
     strategies: tuple[str, ...] = ()
-    """Those of the comparison that get models of their own; with any, the baseline must be among them."""
+    """The strategies with a separate model; if there are any, the baseline must be one of them."""
     budget: int = 128
-    """Slots a row."""
+    """Capacity: slots per row."""
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
 @dataclass(frozen=True)
 class Config:
-    """A comparison. One model a seed is trained with a memory drawn anew among strategies and budgets.
+    """A comparison. One model per seed is trained with random strategies and budgets.
 
-    At a budget as long as a passage nothing is forgotten: there the baseline alone is measured, as full memory.
+    At a budget as long as a passage nothing is evicted: there only the baseline is measured, as full memory.
 
-    ``lm`` is a ``text_lm`` config; its ``out``, ``seed``, ``strategies`` and ``budgets`` are set from here.
+    ``lm`` is a ``text_lm`` config; the comparison sets its ``out``, ``seed``, ``strategies`` and ``budgets``.
     """
 
     out: PathText = "runs/compare"
-    """Folder of the comparison; given again, it goes on where it stopped."""
+    """Folder of the comparison; with the same folder it continues where it stopped."""
     title: str = "Which memory keeps what, and does it help?"
     """Heading of the report."""
     strategies: dict[str, Any] = field(default_factory=dict)
-    """Name -> ``policy`` and, unless evicted slots are dropped, ``compression``."""
+    """Name -> ``policy`` and optionally ``compression`` (default: drop)."""
     trained: tuple[str, ...] = ()
-    """The strategies that training draws from; the others, without compression, are only measured. Empty is all."""
+    """The strategies used in training; the others, without compression, are only measured. Empty is all."""
     baseline: str = "transformer_xl"
     """The strategy that all others are compared with."""
     budgets: tuple[int, ...] = (64, 128, 256)
-    """Slots a row."""
+    """Capacities: slots per row."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """A model is trained for each."""
+    """One model is trained for each seed."""
     split: Split = "test"
     """Choose on ``dev``, report on ``test`` once."""
     passages: int | None = None
-    """Passages of the split to read, taken evenly; null is all."""
+    """Passages of the split to read, evenly spaced; null is all."""
     rare: float = 8.0
-    """Unigram surprisal in nats from which a token counts as rare, for the long-gap figure."""
+    """Lowest unigram surprisal, in nats, of tokens that count as rare in the long-gap figure."""
     shown: int = 512
     """Tokens of the passage that the report shows."""
     lm: text_lm.Config = field(default_factory=text_lm.Config)
@@ -92,7 +92,7 @@ class Config:
                 raise UnknownNameError("strategy", name, names)
         for name in set(names).difference(self.trained or names):
             if "compression" in self.strategies[name]:
-                raise ValueError(f"strategy {name!r} has a compression, which is to be learnt; add it to trained")
+                raise ValueError(f"strategy {name!r} has a compression, which has to be trained; add it to trained")
         if self.native.strategies and self.baseline not in self.native.strategies:
             raise ValueError(
                 f"native.strategies has no {self.baseline}, the baseline to compare the others with; add it"
@@ -111,13 +111,13 @@ class Config:
             self.mixed(seed)
 
     def mixed(self, seed: int) -> text_lm.Config:
-        """The run that learns to use every strategy and budget."""
+        """The config of the model that is trained with every strategy and budget."""
         out = str(Path(self.out) / f"seed-{seed}")
         drawn = {name: self.strategies[name] for name in self.trained} or self.strategies
         return replace(self.lm, out=out, seed=seed, strategies=drawn, budgets=self.budgets)
 
     def natively(self, name: str, seed: int) -> text_lm.Config:
-        """The run that learns ``name`` at the native budget alone, with the scorer of the mixed run."""
+        """The config of the model that is trained only with ``name``, at the native budget, with the mixed scorer."""
         mixed = self.mixed(seed)
         return replace(
             mixed,
@@ -130,7 +130,7 @@ class Config:
 
 
 class Bench(NamedTuple):
-    """What a seed's models are measured on."""
+    """The data that the models of a seed are measured on."""
 
     items: list[Passage]
     scores: list[torch.Tensor]
@@ -138,7 +138,7 @@ class Bench(NamedTuple):
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Train what is not trained, measure what is not measured, and write the report; gives the summary.
+    """Train and measure what is missing, and write the report; returns the summary.
 
     Under ``torchrun`` all processes train, and the first one does the rest.
     """
@@ -153,19 +153,19 @@ def run(config: Config) -> dict[str, Any]:
 
 @on_main_process
 def _compare(config: Config, began: float) -> dict[str, Any]:
-    """Measure what is not measured, and write the report; gives the summary."""
+    """Measure the missing cells and write the report; returns the summary."""
     out = Path(config.out)
     passage: dict[str, Any] = {}
     figures: dict[str, float] = {}
     for seed in config.seeds:
-        run = text_lm.fit(config.mixed(seed))  # loads what was trained above
+        run = text_lm.fit(config.mixed(seed))  # loads the models trained in `run`
         bench = _bench(config, run)
         for cell in _cells(config, seed):
             _measure(config, cell, run, bench)
         if seed == config.seeds[0]:
             passage = _passage(config, run, bench)
             figures = text_lm.scorer_report(run.config, run.scorer, bench.items)
-            figures = figures if "rate" in figures else {}  # the page tells of a bottleneck
+            figures = figures if "rate" in figures else {}  # the report shows the figures of a bottleneck only
     known = _known(config)
     rows = [known[_key(config, cell)] for cell in _all_cells(config)]
     counted = unit_of_size(build("front-ends", config.lm.front_end))
@@ -189,7 +189,7 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
 
 
 def _train(config: Config, seed: int) -> None:
-    """The mixed run of ``seed`` and its native ones: trained, saved and, where they are, left alone."""
+    """Train and save the mixed and native models of ``seed`` that are not finished."""
     text_lm.fit(config.mixed(seed))
     for name in config.native.strategies:
         text_lm.fit(config.natively(name, seed))
@@ -218,7 +218,7 @@ def _all_cells(config: Config) -> Iterator[Cell]:
 
 
 def _key(config: Config, cell: Cell) -> str:
-    """What makes a cell's result what it is; a cell whose key is known is not measured again."""
+    """A hash of everything that affects a cell's result; a cell with a known key is not measured again."""
     run = config.mixed(cell.seed) if cell.train == "mixed" else config.natively(cell.strategy, cell.seed)
     trained = {key: value for key, value in as_dict(run).items() if key not in ("out", "scorer_from", "device")}
     asked = {"cell": asdict(cell), "split": config.split, "passages": config.passages, "rare": config.rare}
@@ -232,7 +232,7 @@ def _results(config: Config) -> Path:
 
 
 def _known(config: Config) -> dict[str, dict[str, Any]]:
-    """Results so far by key. A line that a killed run left half-written counts as not measured."""
+    """Results so far, by key. Incomplete lines, left by a killed run, are ignored."""
     path, known = _results(config), {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
@@ -259,24 +259,24 @@ def _measure(config: Config, cell: Cell, run: text_lm.Run, bench: Bench) -> None
 
 
 def _passage(config: Config, run: text_lm.Run, bench: Bench) -> dict[str, Any]:
-    """One passage, its signals, and what each strategy holds of it over time at the smallest budget."""
+    """One passage, its signals, and the tokens that each strategy keeps over time at the smallest budget."""
     middle = len(bench.items) // 2
     item = bench.items[middle]
     shown = min(config.shown, len(item.ids))
-    item = Passage(item.name, item.ids[:shown], item.sizes[:shown], item.marked[:shown])
+    item = Passage(item.name, item.ids[:shown], item.sizes[:shown], item.target_mask[:shown])
     signals = bench.scores[middle][:shown].cpu()
     given = signals_of(run.scorer)
-    written = output_kind(run.tokenizer) == "text"
-    held = {}
+    is_text = output_kind(run.tokenizer) == "text"
+    memories = {}
     for strategy in strategies(config.strategies):
         kept = trace(run.model, strategy, min(config.budgets), config.lm, item, signals)
-        held[strategy.name] = {"budget": min(config.budgets), "segment": config.lm.segment, "kept": kept}
+        memories[strategy.name] = {"budget": min(config.budgets), "segment": config.lm.segment, "kept": kept}
     rounded = [[round(x, 3) for x in column] for column in signals.T.tolist()]
     return {
         "name": item.name,
-        "tokens": [run.tokenizer.decode([i]) if written else str(i) for i in item.ids.tolist()],
+        "tokens": [run.tokenizer.decode([i]) if is_text else str(i) for i in item.ids.tolist()],
         "signals": {name: column for name, column in zip(SIGNALS, rounded, strict=True) if name in given},
-        "held": held,
+        "held": memories,
     }
 
 

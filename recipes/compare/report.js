@@ -1,4 +1,4 @@
-// Puts the report together: choices, scorer, and how it was made.
+// Assembles the report: choices, scorer and provenance.
 {
   const at = (id) => document.getElementById(id);
   const count = (value, word) => (finite(value) ? `${integer(value)} ${word}` : null);
@@ -47,7 +47,7 @@
     const usage = finite(codes) && finite(used) ? element("div", { class: "bar", "aria-hidden": "true", "--share": used / codes }, element("i")) : null;
     at("scorer-tiles").append(
       ...(finite(rate) ? [tile(format(rate, 3), "rate: entropy of the codes, bits a token")] : []),
-      ...(finite(residual) ? [tile(format(residual, 3), "residual: what the code leaves open, bits a token")] : []),
+      ...(finite(residual) ? [tile(format(residual, 3), "residual: information that the code lacks, bits a token")] : []),
       ...(finite(used) ? [tile(integer(used) + (finite(codes) ? ` of ${integer(codes)}` : ""), "codes used", usage)] : []),
       ...(finite(dead) ? [tile(`${dead ? "⚠ " : ""}${integer(dead)}`, dead ? "dead codes: never chosen" : "dead codes")] : []),
       ...Object.entries(more).filter(([, value]) => value != null && typeof value !== "object").map(([name, value]) =>

@@ -1,4 +1,4 @@
-"""The report of a comparison: one HTML file that shows what won and whether the difference matters."""
+"""The report of a comparison: one HTML file that shows the best strategies and the intervals of the differences."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _BADGES = {
 
 
 def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
-    """Write ``summary`` as one self-contained HTML file, completely or not at all.
+    """Write ``summary`` as one self-contained HTML file, atomically.
 
-    Parts marked with ? may be missing or null, and so may any figure that could not be measured::
+    Parts marked with ? may be missing or null, as may any figure that could not be measured::
 
         {"title", "created": iso time, "command", "machine", "seconds": float, "config": {...},
          "corpus", "split", "seeds": [int], "baseline": strategy, "documents": n, "tokens": n, "bytes": n,
@@ -41,8 +41,8 @@ def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
 
 
 def report_page(summary: Mapping[str, Any]) -> str:
-    """The page itself, as text."""
-    from .charts import charts, library, points  # brings Altair, which is slow to import
+    """Render the page as text."""
+    from .charts import charts, library, points  # imports Altair, which is slow
 
     metrics = {name: {**spec, "digits": digits(summary, name)} for name, spec in summary["metrics"].items()}
     found = findings(summary)

@@ -1,4 +1,4 @@
-// What every part of the report shares: strategies with their colours and marks, the chosen metric, and the table.
+// Shared by all parts of the report: strategies with their colours and marks, the chosen metric, and the table.
 const strategies = [...new Set([...data.rows.map((row) => row.strategy), ...Object.keys(data.passage?.held ?? {})])];
 const others = strategies.filter((name) => name !== data.baseline);
 const colourOf = (name) => (name === data.baseline ? "var(--base)" : `var(--s${others.indexOf(name) % 8})`);
@@ -21,7 +21,7 @@ const badgeMark = (name) =>
   svg("svg", { width: 14, height: 14, viewBox: "-7 -7 14 14", "aria-hidden": "true", class: "mark", "--c": colourOf(name) },
     svg("path", { d: shapeOf(name), fill: "currentColor" }));
 
-// Buttons that show and hide strategies; `shown` is the set they change.
+// Buttons that show and hide strategies; they change the set `shown`.
 function strategyButtons(root, names, shown, onchange) {
   root.replaceChildren(...names.map((name) => {
     const button = element("button", {

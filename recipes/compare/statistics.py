@@ -1,4 +1,4 @@
-"""Whether one memory differs from another: bootstrap intervals over documents, paired where two are compared."""
+"""Bootstrap intervals over documents, paired if two strategies are compared."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 
 FEWEST_PASSAGES = 6
-"""With fewer, documents that all happen to lean one way (chance 2^(1-n) > 5%) would count as a difference."""
+"""With fewer, documents that all differ in one direction by chance (2^(1-n) > 5%) would count as a difference."""
 
 _BATCH = 500_000
-"""Most drawn documents in memory at once. More would not be faster: they leave the processor's cache."""
+"""Resampled documents in memory at once. More are not faster, as they exceed the processor's cache."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One figure of one strategy and its difference from the baseline, in the figure's unit.
 
-    Interval ends are ``None`` when there are too few passages to give any. ``difference`` is strategy minus baseline.
+    Interval ends are ``None`` if there are too few passages. ``difference`` is strategy minus baseline.
     ``verdict`` is ``better``, ``worse``, ``no difference``, ``baseline`` or ``too few passages``.
     """
 
@@ -52,20 +52,20 @@ def paired_bootstrap(
     """Compare a ratio of sums, ``Σ numerator / Σ size`` over documents, between a strategy and the baseline.
 
     The documents are resampled with replacement, as many as there are; each drawn document brings its numerator under
-    both strategies, averaged over all seeds, and its size. The interval therefore speaks of *other documents for these
-    trained models*. Blocks of one long document count as documents only so far as they are independent of each other.
-    A verdict other than ``no difference`` is given when the interval of the difference excludes 0.
+    both strategies, averaged over all seeds, and its size. The interval therefore covers *other documents for these
+    trained models*. Blocks of one long document may count as documents only if they are independent of each other.
+    The verdict is ``no difference`` unless the interval of the difference excludes 0.
 
     Args:
-        strategy: each document's numerator by seed: its summed bits or nats, its correct answers.
-        baseline: the same of the baseline, for the same seeds and documents; ``None`` in the row of the baseline.
-        sizes: each document's denominator, the same for both: its bytes, tokens, questions.
+        strategy: the numerator of each document by seed: its bits, nats or correct answers.
+        baseline: the same for the baseline, with the same seeds and documents; ``None`` for the baseline itself.
+        sizes: the denominator of each document, the same for both: its bytes, tokens or questions.
         better: ``lower`` or ``higher``.
         level: coverage of the intervals.
-        resamples: how often the documents are drawn.
-        resample_seeds: draw the seeds with replacement as well, independently of the documents and again paired, so
-            that the interval speaks of other training runs too; three seeds support such a claim only roughly.
-        seed: of the drawing.
+        resamples: number of bootstrap samples.
+        resample_seeds: resample the seeds as well, independently of the documents and again paired, so that the
+            interval covers other training runs too; with three seeds this is only a rough estimate.
+        seed: of the resampling.
 
     Returns:
         The figure and its difference from the baseline, with intervals as `bootstrap_interval` gives them.
@@ -107,28 +107,29 @@ def bootstrap_interval(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Float[np.ndarray, "2 ..."]:
-    """The interval of figures of documents when these are drawn with replacement, as many as there are.
+    """The bootstrap interval of figures over documents.
 
-    It is the expanded percentile interval (Hesterberg, 1411.5279): percentiles at levels that make up for the
-    narrowness of the bootstrap with few documents; with many it is the plain percentile interval.
+    It is the expanded percentile interval (Hesterberg, 1411.5279): its percentiles correct for the narrowness of the
+    bootstrap with few documents; with many it approaches the percentile interval.
 
     Args:
-        statistic: takes the indices of the documents drawn, (resample, document), and returns the figures of each
-            draw, resamples last; ``nan`` where a draw does not define them, which leaves it out. All figures are of
-            the same draws, so that the interval of a difference is paired.
-        documents: how many there are, at least 2.
-        others: counts of what else is drawn, each independently; its indices are a further argument of ``statistic``.
+        statistic: takes the indices of the resampled documents, (resample, document), and returns the figures of each
+            resample, on the last axis; ``nan`` (undefined) is left out. All figures use the same resamples, so that the
+            interval of a difference is paired.
+        documents: their number, at least 2.
+        others: sizes of other populations that are resampled independently; their indices are further arguments of
+            ``statistic``.
         level: coverage of the interval.
-        resamples: how often the documents are drawn.
-        seed: of the drawing.
+        resamples: number of bootstrap samples.
+        seed: of the resampling.
 
     Returns:
-        The low ends and the high ends of the figures; ``nan`` for a figure that no draw defines.
+        The lower and upper ends; ``nan`` for a figure that is undefined in every resample.
     """
-    from scipy import stats  # takes a second, which the command line need not wait for
+    from scipy import stats  # takes a second to import
 
     with warnings.catch_warnings():
-        # SciPy takes an undefined draw for a failure of its BCa interval, NumPy warns of figures without a defined one.
+        # SciPy mistakes undefined figures for a failure of its BCa interval; NumPy warns if all are undefined.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         warnings.filterwarnings("ignore", "All-NaN slice encountered")
         found = stats.bootstrap(

@@ -1,4 +1,4 @@
-"""What `vqmem compare` prints at its end."""
+"""The summary that `vqmem compare` prints at its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .recipe import Config
 
 
 def format_summary(config: Config, summary: dict[str, Any]) -> str:
-    """A table a metric, the headline, and where the report is."""
+    """Format a table per metric, the headline and the path of the report."""
     lines = [line for metric in summary["metrics"] for line in _table(summary, metric)]
     return "\n".join([*lines, *headline(summary), f"report: {(Path(config.out) / 'report.html').resolve()}"])
 

@@ -1,4 +1,4 @@
-"""From the sums of all cells to the table: figures with intervals, and differences from the baseline."""
+"""Compute the table from the sums of all cells: figures with intervals, and differences from the baseline."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ METRICS = {
 }
 
 
-def summarise(cells: Sequence[Mapping[str, Any]], baseline: str, measure: str = "byte") -> dict[str, Any]:
-    """The ``rows`` and what they are made from, for `write_report`, from the lines of ``results.jsonl``.
+def summarise(cells: Sequence[Mapping[str, Any]], baseline: str, size_unit: str = "byte") -> dict[str, Any]:
+    """Summarise the lines of ``results.jsonl`` for `write_report`.
 
-    Cells that differ in the seed alone become one row. Each row is compared with the baseline of the same budget
-    and way of training; figures that no passage has (no answers, no long gaps) are left out. ``measure`` is what the
-    sizes of tokens count.
+    Cells that differ only in the seed become one row. Each row is compared with the baseline at the same budget and
+    ``train``; figures without data (no answers, no long gaps) are left out. ``size_unit`` is the unit of token sizes.
     """
     grouped: dict[tuple[str, int, str], list[Mapping[str, Any]]] = {}
     for cell in cells:
         grouped.setdefault((cell["strategy"], cell["budget"], cell["train"]), []).append(cell)
     metrics = {name: spec for name, spec in METRICS.items() if any(sum(c["figures"][name][1]) for c in cells)}
-    metrics["bpb"] = metrics["bpb"] | {"label": f"bits per {measure}"}
+    metrics["bpb"] = metrics["bpb"] | {"label": f"bits per {size_unit}"}
     rows = []
     for (strategy, budget, how), group in grouped.items():
         against = None if strategy == baseline else grouped.get((baseline, budget, how))
@@ -49,7 +48,7 @@ def summarise(cells: Sequence[Mapping[str, Any]], baseline: str, measure: str = 
         "baseline": baseline,
         "documents": len(first["documents"]),
         "tokens": first["tokens"],
-        "bytes": int(sum(first["figures"]["bpb"][1])) if measure == "byte" else None,
+        "bytes": int(sum(first["figures"]["bpb"][1])) if size_unit == "byte" else None,
         "metrics": metrics,
         "rows": rows,
     }

@@ -1,1 +1,1 @@
-"""What every recipe runs on: configs, the training loop, checkpoints, processes, logs and the folder of a run."""
+"""Shared by all recipes: configs, the training loop, checkpoints, processes, logs and run folders."""

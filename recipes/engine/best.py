@@ -1,4 +1,4 @@
-"""The best evaluation of a training so far, with the weights it was made with."""
+"""The best evaluation of a training so far, with the weights that were evaluated."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 PREFIX = "best."
-"""Before the names of its parameters in a checkpoint."""
+"""Prefix of the names of its parameters in a checkpoint."""
 
 
 @dataclass(frozen=True)
 class Best:
-    """Copies of a module's parameters, sharded as they are, and of its buffers; the lower ``figure`` the better."""
+    """Copies of a module's parameters (sharded like these) and buffers; a lower ``figure`` is better."""
 
     step: int
     figure: float
@@ -23,7 +23,7 @@ class Best:
 
     @staticmethod
     def of(module: nn.Module, step: int = 0, figure: float = math.inf) -> Best:
-        """The module as it is."""
+        """Copy the current weights of ``module``."""
         parameters = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
         return Best(step, figure, parameters, {name: buffer.clone() for name, buffer in buffers(module).items()})
 
@@ -33,27 +33,27 @@ class Best:
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:
-        """Give ``module`` these weights."""
+        """Copy these weights into ``module``."""
         for name, parameter in module.named_parameters():
             parameter.copy_(self.parameters[name])
         module.load_state_dict(self.buffers, strict=False)
 
 
 def buffers(module: nn.Module) -> dict[str, Tensor]:
-    """All that ``module`` saves and does not train, by name."""
+    """The saved tensors of ``module`` that are not parameters, by name."""
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     return {name: tensor for name, tensor in module.state_dict().items() if name not in parameters}
 
 
 def better_of(best: Best | None, step: int, figure: float, module: nn.Module) -> Best | None:
-    """``best``, or ``module`` as it is at ``step``: of two equal figures the later one counts."""
+    """``best``, or a copy of ``module`` at ``step`` if its ``figure`` is at least as good."""
     if math.isfinite(figure) and (best is None or figure <= best.figure):
         return Best.of(module, step, figure)
     return best
 
 
 def describe_best(best: Best | None, name: str, steps: int) -> str:
-    """Which weights are kept, and why: in a line."""
+    """Say in one line which weights are kept, and why."""
     if best is None:
         return f"kept the last weights, as no evaluation gave a finite {name}"
     which = "the last ones" if best.step == steps else f"better than those of step {steps}"

@@ -1,12 +1,12 @@
-"""Training checkpoints: what a run needs to go on to the bit, in files that are never unpickled.
+"""Training checkpoints: everything that an identical continuation needs, in files that are never unpickled.
 
-`torch.distributed.checkpoint` writes its own metadata, and everything that is not a tensor, with pickle. So it is used
-here with its safetensors storage and for tensors only: the parameters and the optimiser's moments, which the processes
-share or shard (folder ``shared``). What each process has of its own (buffers, memory state, RNG, position in the data)
-goes to ``rank-K.safetensors`` and ``rank-K.json``. ``checkpoint.json`` holds the SHA-256 of these files and its own.
+`torch.distributed.checkpoint` pickles its metadata and everything that is not a tensor. So it is used here with its
+safetensors storage and for tensors only: the parameters and the optimiser's moments, which the processes share or shard
+(folder ``shared``). The state of each process (buffers, memory state, RNG, position in the data) goes to
+``rank-K.safetensors`` and ``rank-K.json``. ``checkpoint.json`` contains the SHA-256 of these files and of itself.
 
-A checkpoint is written beside its place, flushed to the disk and renamed into it: it is complete or it is not there.
-The last two are kept, so that a damaged one costs the steps since the one before.
+A checkpoint is written to a temporary folder, flushed to disk and renamed: it is complete or it does not exist. The
+last two are kept, so that a damaged one costs only the steps since the one before.
 """
 
 from __future__ import annotations
@@ -41,21 +41,30 @@ from ...files import file_sha256
 from .distributed import gather
 
 FOLDER = "checkpoints"
-"""Where in the folder of a training they are."""
+"""The subfolder of a training that contains its checkpoints."""
 INDEX = "checkpoint.json"
 SHARED = "shared"
 
 
-def save(folder: Path, step: int, shared: Mapping[str, Tensor], own: Any, about: Mapping[str, Any]) -> Path:
-    """Write ``folder/step-N`` and keep one older checkpoint. Every process calls this together.
+def save(folder: Path, step: int, shared: Mapping[str, Tensor], per_process: Any, about: Mapping[str, Any]) -> Path:
+    """Write ``folder/step-N`` and keep one older checkpoint. All processes call this together.
 
-    ``shared`` tensors are replicated or sharded (``DTensor``); ``own`` is a tree (see `encode`) of this process alone;
-    ``about`` is JSON that is the same for all. Raises ``OSError`` in all processes where one of them cannot write; the
-    checkpoints of before are then as they were.
+    Args:
+        folder: of all checkpoints of the training.
+        step: the number of updates done.
+        shared: tensors that are replicated or sharded (``DTensor``).
+        per_process: a tree (see `encode`) of this process.
+        about: JSON-able values that are the same for all processes.
+
+    Returns:
+        The folder of the checkpoint.
+
+    Raises:
+        OSError: in all processes if one of them cannot write; the older checkpoints are unchanged.
     """
     rank, world = _ranks()
     target, temporary = folder / f"step-{step:09d}", folder / f".step-{step:09d}"
-    tensors, skeleton = encode(own)
+    tensors, skeleton = encode(per_process)
 
     def prepare() -> None:
         if rank == 0:
@@ -79,12 +88,12 @@ def save(folder: Path, step: int, shared: Mapping[str, Tensor], own: Any, about:
         if failed:
             if rank == 0:
                 shutil.rmtree(temporary, ignore_errors=True)
-            raise OSError(f"cannot write {str(target)!r}: {failed[0]}; the checkpoints before it are as they were")
+            raise OSError(f"cannot write {str(target)!r}: {failed[0]}; the checkpoints before it are unchanged")
     return target
 
 
 def _attempt(stage: Callable[[], None]) -> str | None:
-    """Run ``stage`` and say why it could not write, if it could not."""
+    """Run ``stage``; return the reason if it could not write."""
     try:
         stage()
     except (OSError, SafetensorError, CheckpointException) as error:
@@ -93,7 +102,7 @@ def _attempt(stage: Callable[[], None]) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    """What the operating system says, whichever library it comes through; other errors are raised again."""
+    """The message of the operating system, whichever library raised it; other errors are raised again."""
     if isinstance(error, CheckpointException):
         return _reason(next(iter(error.failures.values()))[0])
     if isinstance(error, OSError) and error.strerror:
@@ -105,7 +114,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _publish(temporary: Path, target: Path, about: Mapping[str, Any]) -> None:
-    """Seal what lies in ``temporary``, make it ``target``, and remove all but that and the checkpoint before it."""
+    """Seal the files in ``temporary``, rename it to ``target``, and keep one checkpoint before it."""
     written = sorted(path for path in temporary.rglob("*") if path.is_file())
     files = {path.relative_to(temporary).as_posix(): file_sha256(path) for path in written}
     (temporary / INDEX).write_text(json.dumps(seal({**about, "files": files}), indent=2) + "\n")
@@ -117,12 +126,12 @@ def _publish(temporary: Path, target: Path, about: Mapping[str, Any]) -> None:
     others = [path for path in newest_first(target.parent) if path != target]
     before = [path for path in others if path < target]
     for path in others:
-        if path not in before[:1]:  # later ones are damaged: the run went on from before them
+        if path not in before[:1]:  # later ones are damaged: the run continued from before them
             shutil.rmtree(path)
 
 
 def _flush(path: Path) -> None:
-    """Have a file, or the entries of a folder, written to the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -131,7 +140,7 @@ def _flush(path: Path) -> None:
 
 
 def newest_first(folder: Path) -> list[Path]:
-    """The complete checkpoints in ``folder``; a user's files and copies of checkpoints beside them are left alone."""
+    """The complete checkpoints in ``folder``, newest first; other files and copies of checkpoints are ignored."""
     return sorted((path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{9,}", path.name)), reverse=True)
 
 
@@ -141,16 +150,16 @@ def step_of(path: Path) -> int:
 
 
 def newest_undamaged(folder: Path) -> Path | None:
-    """The newest checkpoint that is as it was written, in every process; damaged ones before it are reported.
+    """The newest checkpoint that no process finds damaged; newer, damaged ones are reported.
 
-    Raises ``ValueError`` where all are damaged.
+    Raises ``ValueError`` if all are damaged.
     """
     damages: list[str] = []
     for path in newest_first(folder):
         found = [damage for damage in gather(_damage(path)) if damage]
         if not found:
             if damages and _ranks()[0] == 0:
-                print(f"{damages[0]}; going on from {path.name}, the one before", file=sys.stderr, flush=True)
+                print(f"{damages[0]}; continuing from {path.name}, the one before", file=sys.stderr, flush=True)
             return path
         damages += found
     if damages:
@@ -159,7 +168,7 @@ def newest_undamaged(folder: Path) -> Path | None:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, in a line: a file that is missing, or that is not as it was written."""
+    """Describe the damage of a checkpoint in one line: a file that is missing or changed."""
     try:
         files = read_about(path)["files"]
         for name, digest in files.items():
@@ -187,7 +196,7 @@ def shapes(path: Path) -> dict[str, torch.Size]:
 
 
 def load(path: Path, shared: Mapping[str, Tensor], device: torch.device) -> Any:
-    """Fill the ``shared`` tensors in place and return what this process gave to `save` as ``own``, on ``device``."""
+    """Fill the ``shared`` tensors in place and return the ``per_process`` tree of `save`, on ``device``."""
     rank, world = _ranks()
     if shared:
         reader = HuggingFaceStorageReader(str(path / SHARED))
@@ -201,7 +210,7 @@ def load(path: Path, shared: Mapping[str, Tensor], device: torch.device) -> Any:
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:
-    """The state of every global random generator of this process, as a tree for `encode`."""
+    """The state of all global random generators of this process, as a tree for `encode`."""
     name, keys, *rest = np.random.get_state(legacy=True)
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return {
@@ -213,7 +222,7 @@ def rng_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Put back what `rng_state` gave."""
+    """Restore a state that `rng_state` returned."""
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
@@ -238,9 +247,9 @@ def tree_map(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
 
 
 def encode(tree: Any) -> tuple[dict[str, Tensor], Any]:
-    """A tree as named tensors and JSON. Leaves: tensors, numbers, strings, None; inner nodes as in `tree_map`.
+    """Split a tree into named tensors and JSON. Leaves: tensors, numbers, strings, None; inner nodes as in `tree_map`.
 
-    Raises ``TypeError`` for anything else: an explicit state holds values only.
+    Raises ``TypeError`` for anything else: an explicit state consists of values only.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -265,7 +274,7 @@ def encode(tree: Any) -> tuple[dict[str, Tensor], Any]:
 
 
 def decode(tensors: Mapping[str, Tensor], skeleton: Any, device: torch.device) -> Any:
-    """The tree that `encode` took apart; tensors that were not on the CPU go to ``device``."""
+    """Rebuild the tree from the results of `encode`; tensors that were not on the CPU go to ``device``."""
     if not isinstance(skeleton, dict):
         return skeleton
     if "tensor" in skeleton:
@@ -291,16 +300,16 @@ def _values(record: Any) -> dict[str, Any]:
 
 
 def _record(module: str, name: str) -> type:
-    """A class that the program has already imported: a file on disk must not decide what code is loaded."""
+    """Find a class that is already imported: a file on disk must not decide what code is loaded."""
     found = getattr(sys.modules.get(module), name, None)
     if not (isinstance(found, type) and _is_record(found)):
-        raise ValueError(f"the checkpoint holds a {module}.{name}, which this program does not know")
+        raise ValueError(f"the checkpoint contains a {module}.{name}, which this program does not know")
     return found
 
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Without the warning that a single process is a single process."""
+    """Suppress the warning that torch.distributed is not initialised."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield

@@ -54,15 +54,15 @@ def _list_keys(asked: argparse.Namespace) -> None:
         )
         print(f"\n{visible(explained)}")
         return
-    told = {}
+    described = {}
     for key in keys(json_schema(schema)):
         default = {"default": json.loads(key.default)} if key.default else {}
-        told[key.name] = {"type": key.type, **default, "doc": key.doc}
-    print(visible(json.dumps(told, indent=2, ensure_ascii=False)))
+        described[key.name] = {"type": key.type, **default, "doc": key.doc}
+    print(visible(json.dumps(described, indent=2, ensure_ascii=False)))
 
 
 _LIST = Command(
-    "name the policies, scorers, front-ends, compressions, data sources and recipes there are",
+    "list the policies, scorers, front-ends, compressions, data sources and recipes",
     _list_arguments,
     _list,
     """\

@@ -1,8 +1,8 @@
 """Configs: a YAML file and ``key=value`` overrides, merged over a frozen dataclass, with errors that name the fix.
 
 The dataclass is the schema: its fields are the keys, their types are checked, nested dataclasses are nested mappings.
-A field that holds a variant is typed ``dict[str, Any]`` or ``str | dict[str, Any]`` and left open: which keys it takes
-is known only to the variant's own file, and `vqmem.registry.build` checks them.
+The field of a variant is typed ``dict[str, Any]`` or ``str | dict[str, Any]`` and left open: which keys it takes
+is known only to the file of the variant, and `vqmem.registry.build` checks them.
 """
 
 from __future__ import annotations
@@ -28,24 +28,32 @@ from ...schema import UnknownNameError, coerce
 T = TypeVar("T")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""Float16 is not among them: it would want its loss scaled."""
+"""Without float16, which needs loss scaling."""
 RENAMED_KEYS = {
     "details.books": "rvq.num_quantizers",
     "details.codes": "rvq.codes",
     "vocoder.untold": "vocoder.unit_only_prob",
 }
-"""Dotted keys of earlier versions, and their names now."""
+"""Renamed dotted keys: old name -> new name."""
 PLACEHOLDER = "MY_FOLDER"
-"""What shipped configs say in place of a path that is the user's."""
+"""Stands in the shipped configs for a path that the user has to give."""
 
 
 def load(schema: type[T], path: str | Path | None, overrides: Iterable[str] = (), *, folder: Path | None = None) -> T:
-    """An instance of ``schema`` from its defaults, then the YAML file, then ``key=value`` overrides in order.
+    """Build an instance of ``schema`` from its defaults, then the YAML file, then the ``key=value`` overrides in order.
 
-    ``path`` is a file, or the bare name of one in ``folder`` (the recipe's own configs); ``None`` takes the defaults.
-    Interpolations (``${other.key}``) are resolved. A variant loses its old keys where it is given another ``name``, and
-    where an override gives it in full (``data={name: hub, path: x}``); ``data.where={}`` empties a mapping.
-    Raises ``ValueError`` in one line: missing or malformed file, override without ``=``, unknown key, wrong type.
+    Interpolations (``${other.key}``) are resolved. A variant loses its old keys if it gets another ``name``, or if an
+    override gives it in full (``data={name: hub, path: x}``); ``data.where={}`` empties a mapping.
+
+    Args:
+        schema: a dataclass.
+        path: a file, or the bare name of one in ``folder``; ``None`` takes the defaults.
+        overrides: ``key=value`` with dotted keys.
+        folder: the configs that the recipe ships.
+
+    Raises:
+        ValueError: in one line, for a missing or malformed file, an override without ``=``, an unknown key or a value
+            of the wrong type.
     """
     merged = _defaults(schema)
     if path is not None:
@@ -60,7 +68,7 @@ def load(schema: type[T], path: str | Path | None, overrides: Iterable[str] = ()
 
 
 def from_dict(schema: type[T], values: Mapping[str, Any]) -> T:
-    """An instance of ``schema`` from a plain mapping, such as one that `as_dict` made. Raises as `load` does."""
+    """Build an instance of ``schema`` from a plain mapping, such as `as_dict` returns. Raises as `load` does."""
     for key in flat(values):
         if key in RENAMED_KEYS:
             raise ValueError(f"the config key {key} is called {RENAMED_KEYS[key]} now; rename it")
@@ -73,25 +81,25 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 
 def refuse_placeholders(config: Any) -> None:
-    """Raise ``ValueError`` naming the keys whose value is still `PLACEHOLDER`, which stands for data of the user's."""
+    """Raise ``ValueError`` for a key whose value is still `PLACEHOLDER`, which stands for data of the user."""
     for key, value in flat(as_dict(config)).items():
         if isinstance(value, str) and value.startswith(PLACEHOLDER) and not Path(value).exists():
-            raise ValueError(f"{key} is not given: {value} stands for data of yours; give {key}=FILE_OR_FOLDER")
+            raise ValueError(f"{key} is not given: {value} stands for your data; give {key}=FILE_OR_FOLDER")
 
 
 def dump(config: Any) -> str:
-    """``config`` as YAML that `load` reads back to an equal value."""
+    """``config`` as YAML, which `load` turns into an equal value."""
     return OmegaConf.to_yaml(OmegaConf.create(as_dict(config)))
 
 
 def digest(config: Any) -> str:
-    """Twelve hex digits that two configs share only if they are equal: SHA-256 over canonical JSON."""
+    """A hash of ``config``: the first twelve hex digits of SHA-256 over canonical JSON."""
     text = json.dumps(as_plain(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one of dotted keys."""
+    """Flatten nested mappings into one with dotted keys."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -103,9 +111,9 @@ MAY_CHANGE = {"log_every", "save_every", "device", "tensorboard"}
 
 
 def lasting(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those dotted keys that stay as they are while a run goes on.
+    """The dotted keys that must stay the same when a run continues.
 
-    Steps may be added to a training, and data may be moved: what it holds is compared, not where it is.
+    Steps may be added to a training, and data may move: its content is compared, not its location.
     """
     steps = {key for key in values if key.endswith("steps") and f"{key.removesuffix('steps')}accumulate" in values}
     free = {key for key in values if key.split(".")[-1] in MAY_CHANGE or is_place(key)}
@@ -118,7 +126,7 @@ def is_place(key: str) -> bool:
 
 
 def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` naming the dotted keys that differ between the run in ``folder`` and the one asked for."""
+    """Raise ``ValueError`` with the dotted keys that differ between the run in ``folder`` (``old``) and ``new``."""
     changed = [f"{key} {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
     if changed:
         raise ValueError(
@@ -127,9 +135,9 @@ def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any])
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """The device a config means; ``auto`` is CUDA (under ``torchrun`` this process's GPU), else MPS, else the CPU.
+    """The device for ``name``; ``auto`` is CUDA (under ``torchrun`` the GPU of this process), else MPS, else the CPU.
 
-    Raises ``ValueError`` for a device this machine does not have.
+    Raises ``ValueError`` for a device that this machine does not have.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -146,7 +154,7 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The autocast type a config means; ``auto`` is bfloat16 on a GPU that supports it and float32 elsewhere.
+    """The autocast type for ``name``; ``auto`` is bfloat16 on a GPU that supports it and float32 elsewhere.
 
     Raises ``ValueError`` for an unknown name.
     """
@@ -158,7 +166,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
-    """Mixed precision in ``dtype``, or nothing at all for float32."""
+    """A context of mixed precision in ``dtype``; for float32 it does nothing."""
     return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
@@ -190,7 +198,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not valid YAML: {_first_line(error)}") from None
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {_first_line(error)}") from None
-    except OSError:  # what OmegaConf raises when the file holds one bare word or number
+    except OSError:  # raised by OmegaConf for a file with one bare word or number
         raise ValueError(f"{path}: a config is a mapping of keys to values") from None
     if not isinstance(node, dict):
         raise ValueError(f"{path}: a config is a mapping of keys to values, not a list")
@@ -198,7 +206,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _parse(override: str) -> dict[str, Any]:
-    """The override as nested mappings; a variant that it gives in full, as in ``data={name: hub}``, is `_Anew`."""
+    """Parse an override into nested mappings; a variant given in full, as in ``data={name: hub}``, becomes `_Anew`."""
     key, equals, _ = override.partition("=")
     if not equals or not key.strip():
         raise ValueError(f"override {override!r} is not key=value; write for example train.steps=100")
@@ -206,13 +214,13 @@ def _parse(override: str) -> dict[str, Any]:
         node = OmegaConf.to_container(OmegaConf.from_dotlist([override]), resolve=False)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise ValueError(f"override {override!r}: {_first_line(error)}") from None
-    except UnicodeEncodeError:  # bytes of the command line that are not UTF-8, as names of files may be
+    except UnicodeEncodeError:  # file names on the command line may contain bytes that are not UTF-8
         raise ValueError(f"override {override!r} is not UTF-8, as YAML must be; rename the file or folder") from None
     return typing.cast("dict[str, Any]", _in_full(node, key.count(".") + 1))
 
 
 def _in_full(node: Any, depth: int) -> Any:
-    """``node`` with the mapping ``depth`` keys below as `_Anew` where it has a ``name``."""
+    """Turn the mapping that lies ``depth`` keys below ``node`` into `_Anew` if it has a ``name``."""
     if not isinstance(node, dict):
         return node
     if depth:
@@ -221,7 +229,7 @@ def _in_full(node: Any, depth: int) -> Any:
 
 
 def _defaults(schema: Any) -> dict[str, Any]:
-    """What ``schema`` says where nothing else is said; required keys are absent."""
+    """The defaults of ``schema``; required keys are absent."""
     values: dict[str, Any] = {}
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
@@ -235,14 +243,13 @@ def _defaults(schema: Any) -> dict[str, Any]:
 
 
 class _Anew(dict[str, Any]):
-    """A mapping that takes the place of what is there, instead of changing keys of it."""
+    """A mapping that replaces an older one instead of being merged into it."""
 
 
 def _merge(base: Any, over: Any, hint: Any = None) -> Any:
-    """``over`` on top of ``base``.
+    """Merge ``over`` into ``base``.
 
-    Where no dataclass says what the keys are, a mapping starts anew that has another ``name``, no key at all, or is
-    `_Anew`.
+    Where no dataclass defines the keys, a mapping replaces ``base`` if it has another ``name``, no keys, or is `_Anew`.
     """
     if not isinstance(over, dict):
         return over
@@ -258,7 +265,7 @@ def _merge(base: Any, over: Any, hint: Any = None) -> Any:
 
 
 def as_plain(value: Any) -> Any:
-    """``value`` with dataclasses as dicts, tuples as lists and paths as text."""
+    """Convert dataclasses to dicts, tuples to lists and paths to strings, recursively."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: as_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):

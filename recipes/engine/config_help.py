@@ -1,4 +1,4 @@
-"""What the keys of a config mean: as a JSON schema, by which editors complete YAML, and in words."""
+"""Descriptions of config keys: as a JSON schema, with which editors complete YAML, and as text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...registry import ROOT, load, names
 from ...schema import type_name
 
 FILE = "schema.json"
-"""Beside each ``recipe.py``; ``python -m vqmem.recipes.engine.config_help`` writes them anew."""
+"""Next to each ``recipe.py``; ``python -m vqmem.recipes.engine.config_help`` rewrites them."""
 
 _ARGUMENT = re.compile(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", re.MULTILINE)
 
@@ -52,13 +52,13 @@ def json_schema(schema: Any) -> dict[str, Any]:
 
 
 def recipe_schema(name: str) -> dict[str, Any]:
-    """The JSON schema of the recipe ``name``: x."""
+    """The JSON schema of the recipe ``name``, from its file if it has one."""
     path = ROOT / "recipes" / name / FILE
     return json.loads(path.read_bytes()) if path.is_file() else json_schema(load("recipes", name).Config)
 
 
 def keys(schema: Mapping[str, Any]) -> Iterator[Key]:
-    """Every key of a JSON schema, nested ones by their dotted names, in the order of the fields."""
+    """All keys of a JSON schema in the order of the fields; nested keys have dotted names."""
     for name, about in schema["properties"].items():
         if "properties" not in about:
             default = json.dumps(about["default"], ensure_ascii=False) if "default" in about else ""
@@ -71,7 +71,7 @@ def keys(schema: Mapping[str, Any]) -> Iterator[Key]:
 
 
 def explain(schema: Mapping[str, Any]) -> str:
-    """Every key of a JSON schema in words, with its default and type."""
+    """Describe every key of a JSON schema as text, with its default and type."""
     lines = []
     for key in keys(schema):
         default = f" = {key.default}" if key.default else " (needed)"
@@ -91,9 +91,9 @@ def _at(values: dict[str, Any], name: str) -> Any:
 
 
 def _docs(schema: Any) -> dict[str, str]:
-    """What is said of each field under ``Args:``, or by the string below it (shown by Sphinx and editors too)."""
+    """The description of each field: under ``Args:``, or in the string below it (as for Sphinx and editors)."""
     found = {}
-    for base in schema.__mro__[-2:0:-1]:  # of object there is no source
+    for base in schema.__mro__[-2:0:-1]:  # object has no source
         found |= _docs(base) if dataclasses.is_dataclass(base) else {}
     _, _, listed = (inspect.getdoc(schema) or "").partition("\nArgs:\n")
     found |= {name: " ".join(text.split()) for name, text in _ARGUMENT.findall(listed)}
@@ -107,7 +107,7 @@ def _docs(schema: Any) -> dict[str, str]:
 
 
 def write_schemas() -> None:
-    """Write the schema of every recipe of the package beside it."""
+    """Write the schema of every recipe of the package next to its ``recipe.py``."""
     for name in names("recipes"):
         if (folder := ROOT / "recipes" / name).is_dir():
             text = json.dumps(json_schema(load("recipes", name).Config), indent=1, ensure_ascii=False)

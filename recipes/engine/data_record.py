@@ -1,4 +1,4 @@
-"""The documents that a run is given, and a record of them by which it notices that they have changed."""
+"""The documents of a run, and a record of them with which the run detects changes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ...registry import build
 from .distributed import ranks
 
 RECORD = ".data-{}.jsonl"
-"""A line for each document of a split, and one with their number where the split ends."""
+"""File name: a line for each document of a split, and one with their number at the end of the split."""
 
 
 def documents(data: str | dict[str, Any], split: Split, out: str | Path | None) -> Iterator[Document]:
-    """The documents of ``split``; those that the run in the folder ``out`` was given before must be the same.
+    """Read the documents of ``split`` and check that the run in the folder ``out`` read the same before.
 
-    The first time, size and SHA-256 of each document are noted in ``out``, as it is read; later they are compared.
-    Names and times may differ, and a recording whose file was not touched is not read for it. Nothing is noted without
-    a folder ``out``, and in processes other than the first.
+    On the first reading, size and SHA-256 of each document are recorded in ``out``; later they are compared. Names and
+    times may differ, and the file of a recording is hashed again only if it was modified. Without a folder ``out``, and
+    in processes other than the first, nothing is recorded or compared.
 
-    Raises ``ValueError`` in one line at the first document that is another, new or missing.
+    Raises ``ValueError`` in one line at the first document that is different, new or missing.
     """
     source = build("data", data).documents(split)
     if out is None or not Path(out).is_dir() or ranks()[0] > 0:
@@ -57,7 +57,7 @@ def documents(data: str | dict[str, Any], split: Split, out: str | Path | None) 
 
 
 def compare_with_record(data: str | dict[str, Any], out: Path) -> bool:
-    """Read all documents that were noted in ``out`` again; whether there are any. Raises as `documents` does."""
+    """Check all documents that are recorded in ``out``; returns whether there are any. Raises as `documents` does."""
     found = False
     for split in ("train", "dev", "test"):
         path = out / RECORD.format(split)
@@ -68,13 +68,13 @@ def compare_with_record(data: str | dict[str, Any], out: Path) -> bool:
 
 
 def forget(out: Path) -> None:
-    """Remove what was noted in ``out``."""
+    """Remove the records in ``out``."""
     for path in out.glob(RECORD.format("*")):
         path.unlink()
 
 
 def _next(file: Any) -> dict[str, Any] | None:
-    """The next line of a record; None at its end, where half a line, which a killed process left, is cut off."""
+    """Read the next line of a record; None at its end. Half a line, left by a killed process, is cut off."""
     start = file.tell()
     try:
         return json.loads(line) if (line := file.readline()).endswith(b"\n") else _cut(file, start)
@@ -88,7 +88,7 @@ def _cut(file: Any, start: int) -> None:
 
 
 def _entry(document: Document, old: dict[str, Any] | None) -> dict[str, Any]:
-    """What is noted of a document. ``changed`` says when its file was; as long as that stays, so does its sum."""
+    """The record of a document. While ``changed``, the time of its file's last change, is equal, its sum is too."""
     audio = document.audio
     about = (document.text, document.spans, document.units, document.speaker, audio and audio.part)
     entry = {"name": document.name, "size": len(document.text.encode(errors="surrogatepass")) + len(document.units)}
@@ -108,7 +108,7 @@ def _file(audio: Audio, old: dict[str, Any]) -> dict[str, Any]:
         if all(old.get(key) == value for key, value in known.items()):
             return known | {"file_sum": old["file_sum"]}
         return known | {"file_sum": file_sha256(path)[:16]}
-    except OSError:  # whoever reads it says what is wrong with it
+    except OSError:  # reading it raises a clear error
         return {"size": 0, "file_sum": "unreadable"}
 
 
@@ -125,5 +125,5 @@ def _difference(old: dict[str, Any], new: dict[str, Any], number: int, split: st
     elif old["size"] != new["size"]:
         what = f"{new['name']!r} of {split} has {new['size']} bytes, and had {old['size']} {began}"
     else:
-        what = f"{new['name']!r} of {split} is not what it was {began}: its SHA-256 is another"
+        what = f"{new['name']!r} of {split} has changed since the run in {str(out)!r} began: its SHA-256 differs"
     return f"{what}; put the old data back, or use another out"

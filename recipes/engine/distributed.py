@@ -1,8 +1,8 @@
-"""What changes when the training loop runs in several processes: nothing for the loop, which calls a `Replica`.
+"""Training in several processes. The training loop calls a `Replica` and needs no special cases.
 
 ``ddp`` keeps a copy of the model in each process and averages gradients; ``fsdp`` (``fully_shard``, the model as one
-group: ZeRO-2) shards parameters, gradients and optimiser and gathers the parameters for each step. The whole
-of `Task.step` runs inside the wrapper's ``forward``, so a task may call any method of its module.
+group: ZeRO-2) shards parameters, gradients and optimiser and gathers the parameters for each step. All of
+`Task.step` runs inside the wrapper's ``forward``, so a task may call any method of its module.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=2)
-"""How long processes wait for each other: the first may fit units or evaluate for hours. One that dies ends all."""
+"""Timeout of waits for other processes: the first may fit units or evaluate for hours. If one dies, all end."""
 
 _ALONE = ContextVar("alone", default=False)
-"""Whether the other processes wait, or have done already what this one does now."""
+"""Whether the other processes wait for this one, or have already done the same work."""
 
 
 class ProcessFailedError(RuntimeError):
-    """The first process of the run failed, and this one waited for what it does."""
+    """The first process of the run failed while this one waited for it."""
 
 
 def ranks() -> tuple[int, int]:
-    """This process's number and how many there are, as ``torchrun`` says: ``(0, 1)`` without it."""
+    """Rank and world size as set by ``torchrun``; ``(0, 1)`` without it."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -64,14 +64,14 @@ def start_processes(parallel: str, device: torch.device) -> tuple[int, int]:
     if world > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        # Objects and barriers go by the CPU, where nothing ends the wait before `PATIENCE` does.
+        # Objects and barriers use the CPU, where only `PATIENCE` limits the wait.
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
     return rank, world
 
 
 def gather(value: Any) -> list[Any]:
-    """``value`` of every process, in the order of their ranks."""
+    """Gather ``value`` of every process, in the order of their ranks."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -80,10 +80,10 @@ def gather(value: Any) -> list[Any]:
 
 
 def on_main_process(work: Callable[P, T]) -> Callable[P, T]:
-    """``work`` done by the first process while the others wait; all processes call it, and all get its result.
+    """Decorate ``work`` to run in the first process while the others wait. All processes call it and get its result.
 
-    Nothing in ``work`` may wait for the other processes; what it calls of this module does not. Where it raises, the
-    others raise `ProcessFailedError`.
+    ``work`` must not wait for the other processes; the functions of this module do not, when called inside it. If it
+    raises, the others raise `ProcessFailedError`.
     """
 
     @functools.wraps(work)
@@ -111,9 +111,9 @@ def on_main_process(work: Callable[P, T]) -> Callable[P, T]:
 
 @contextlib.contextmanager
 def main_process_first() -> Iterator[None]:
-    """Around work that the first process does and the others then find done (files fitted, downloaded or unpacked).
+    """Run the block in the first process, then in the others, which find the work done (files fitted or downloaded).
 
-    Where it raises in the first process, the others raise `ProcessFailedError` and do not begin.
+    If it raises in the first process, the others raise `ProcessFailedError` and do not begin.
     """
     if not dist.is_initialized() or _ALONE.get():
         yield
@@ -132,14 +132,14 @@ def main_process_first() -> Iterator[None]:
 
 
 save_model = on_main_process(artifacts.save_model)
-"""`artifacts.save_model`, by the first process alone; when it returns, every process can read the files."""
+"""`artifacts.save_model` in the first process only; after it returns, every process can read the files."""
 
 
 def reports(error: BaseException) -> bool:
-    """Whether this process is to print ``error``: it is alone, or the first of its run that fails by itself.
+    """Whether this process should print ``error``: it is the only one, or the first of the run that failed.
 
-    A process that failed since the first one did (`ProcessFailedError`) waits until that has its say: torchrun ends the
-    others as soon as one has ended.
+    A process that failed because the first one did (`ProcessFailedError`) waits until that has printed its error:
+    torchrun ends all processes as soon as one has ended.
     """
     if ranks()[1] == 1:
         return True
@@ -151,13 +151,13 @@ def reports(error: BaseException) -> bool:
             return store.add(key, 1) == 1
         store.wait([key], timedelta(seconds=10))
         time.sleep(1.0)  # for the line to be written
-    except RuntimeError:  # nobody serves the store: the process that did is gone, or nobody began
+    except RuntimeError:  # nobody serves the store: its process has ended, or none started
         return not isinstance(error, ProcessFailedError)
     return False
 
 
 class _Step(nn.Module):
-    """A `Task`'s step, which all processes take together, as the ``forward`` that DDP and ``fully_shard`` hook into."""
+    """Wraps the step of a `Task`, which all processes run together, as the ``forward`` of DDP and ``fully_shard``."""
 
     def __init__(self, task: Task, touch_all: bool) -> None:
         super().__init__()
@@ -168,14 +168,14 @@ class _Step(nn.Module):
             loss, state = self.run(batch, state)
         value = loss.value
         if self.touch_all:
-            # fully_shard reduces only the gradients there are, and hangs when processes used different parameters (an
+            # fully_shard reduces only existing gradients, and hangs if processes used different parameters (an
             # empty memory here, a full one there). An empty slice gives every parameter a gradient of zeros.
             value = value + sum(p.flatten()[:0].sum() for p in self.module.parameters() if p.requires_grad)
         return value, loss.metrics, state
 
 
 class Replica:
-    """This process's part of the model in training. Made by `wrap`."""
+    """The part of the model in training that belongs to this process. Created by `wrap`."""
 
     def __init__(self, task: Task, call: nn.Module, spare: nn.Module | None) -> None:
         self.task, self.call, self.spare, self.module = task, call, spare, task.module
@@ -186,7 +186,7 @@ class Replica:
 
     @contextlib.contextmanager
     def synced(self, last: bool) -> Iterator[None]:
-        """Around forward and backward: gradients are exchanged only in the last of several accumulated batches."""
+        """A context for forward and backward: only the last of several accumulated batches exchanges gradients."""
         if isinstance(self.call, FSDPModule):
             self.call.set_requires_gradient_sync(last)
         apart = self.call if isinstance(self.call, DistributedDataParallel) and not last else None
@@ -195,7 +195,7 @@ class Replica:
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Around evaluation: whole parameters, eval mode, no gradients."""
+        """A context for evaluation: unsharded parameters, eval mode, no gradients."""
         if isinstance(self.call, FSDPModule):
             self.call.unshard()
         self.module.eval()
@@ -208,9 +208,9 @@ class Replica:
                 self.call.reshard()
 
     def finish(self) -> None:
-        """Leave ``task.module`` an ordinary module in eval mode, the same in every process.
+        """Turn ``task.module`` into an ordinary module in eval mode, equal in all processes.
 
-        After ``fsdp`` it is another object than before.
+        After ``fsdp`` it is a different object.
         """
         if self.spare is not None:
             self.spare.load_state_dict(
@@ -218,7 +218,7 @@ class Replica:
             )
             self.task.module = self.module = self.spare.to(next(self.module.parameters()).device)
         for buffer in self.module.buffers() if dist.is_initialized() else ():
-            dist.broadcast(buffer, 0)  # running statistics are each process's own while it trains
+            dist.broadcast(buffer, 0)  # running statistics differ between processes during training
         self.module.eval()
 
 
@@ -228,9 +228,9 @@ def wrap(task: Task, device: torch.device, parallel: str) -> Replica:
     module = task.module.to(device).train()
     if world == 1:
         return Replica(task, _Step(task, False), None)
-    for tensor in (*module.parameters(), *module.buffers()):  # begin alike
+    for tensor in (*module.parameters(), *module.buffers()):  # start from equal weights
         dist.broadcast(tensor.detach(), 0)
-    if not any(p.requires_grad for p in module.parameters()):  # it counts, or learns nothing
+    if not any(p.requires_grad for p in module.parameters()):  # it only counts, or does not train
         return Replica(task, _Step(task, False), None)
     if parallel == "fsdp":
         spare = copy.deepcopy(module).cpu()  # fully_shard cannot be undone
@@ -251,10 +251,10 @@ def wrap(task: Task, device: torch.device, parallel: str) -> Replica:
 
 
 class Interrupts:
-    """A context in which Ctrl-C, SIGTERM and SIGHUP ask for a stop between steps instead of stopping at once.
+    """A context in which Ctrl-C, SIGTERM and SIGHUP request a stop after the current step.
 
-    ``say`` prints that it will stop. A second Ctrl-C in a single process stops at once. Signals that are ignored (under
-    ``nohup``) stay ignored; outside the main thread all of them are left alone.
+    ``say`` prints the announcement. A second Ctrl-C in a single process stops at once. Signals that are ignored (under
+    ``nohup``) stay ignored; outside the main thread no handler is installed.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -274,7 +274,7 @@ class Interrupts:
             signal.signal(number, handler)
 
     def asked(self, device: torch.device) -> int:
-        """The signal that any process got since the start, or 0; the same answer in every process."""
+        """The signal that any process has received, or 0; equal in all processes."""
         if not dist.is_initialized():
             return self.signal
         flag = torch.tensor(self.signal, device=device)

@@ -17,17 +17,17 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Around work that writes into ``folder`` (made if need be), which no other run may do at the same time.
+    """Lock ``folder`` (created if missing) while a run writes into it, so that no other run does at the same time.
 
-    The lock is the operating system's, on the file ``.lock``: it goes with the process, however that ends, and the file
-    stays behind. Of the processes of one run (`ranks`) the first takes it, and all know whether it could.
+    The operating system locks the file ``.lock``. It releases the lock when the process ends, for whatever reason; the
+    file stays. Among the processes of one run (`ranks`), the first takes the lock, and all learn whether it could.
 
-    Where the work fails before it has written more than its config, a folder that was made for it goes again.
+    If the run fails before it has written more than its config, a folder that was created for it is removed.
 
-    Raises ``ValueError`` where another run has it, ``OSError`` where the folder cannot be written.
+    Raises ``ValueError`` if another run has the lock, ``OSError`` if the folder cannot be written.
     """
-    with contextlib.ExitStack() as held:
-        on_main_process(lambda: held.enter_context(_lock(folder)))()
+    with contextlib.ExitStack() as stack:
+        on_main_process(lambda: stack.enter_context(_lock(folder)))()
         yield
 
 
@@ -47,7 +47,7 @@ def _lock(folder: Path) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            with contextlib.suppress(OSError):  # what went wrong before says more
+            with contextlib.suppress(OSError):  # the first error says more
                 if made and all(path.name == "config.yaml" or path.name[0] == "." for path in folder.iterdir()):
                     shutil.rmtree(folder)
                     for parent in made[1:]:

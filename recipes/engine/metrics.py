@@ -1,4 +1,4 @@
-"""The training log: JSON lines always, TensorBoard beside them, and no line twice however often a run is resumed."""
+"""The training log: JSON lines and optionally TensorBoard. No line is repeated, however often a run is resumed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def add(window: Window, metrics: Mapping[str, float], weight: float) -> None:
 class Log:
     """A context that writes ``metrics.jsonl``, ``timing.jsonl`` and ``tensorboard/`` in ``folder``.
 
-    Lines after ``step``, where the run goes on, are removed first. ``metrics.jsonl`` holds nothing that depends on the
-    machine's speed, so that the same run writes the same bytes. Only the ``main`` process has files.
+    Lines after ``step``, where the run continues, are removed first. ``metrics.jsonl`` contains nothing that depends on
+    the machine's speed, so that the same run writes the same bytes. Only the ``main`` process writes files.
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool, *, main: bool) -> None:
@@ -49,7 +49,7 @@ class Log:
             self.writer.close()
 
     def train(self, step: int, window: Window, seconds: float) -> dict[str, float]:
-        """Write and return the averages of ``window`` over all processes; every process calls this together."""
+        """Write and return the averages of ``window`` over all processes; all processes call this together."""
         total: Window = {}
         for part in gather(window):
             for name, (value, weight) in part.items():
@@ -64,11 +64,11 @@ class Log:
         return figures | speed
 
     def evaluation(self, step: int, figures: Mapping[str, float]) -> None:
-        """Write what an evaluation gave."""
+        """Write the figures of an evaluation."""
         self._write("metrics.jsonl", step, "evaluation", figures)
 
     def best(self, step: int, figures: Mapping[str, float]) -> None:
-        """Write which evaluation was the best when training ended at ``step``."""
+        """Write the best evaluation when training ended at ``step``."""
         self._write("metrics.jsonl", step, "best", figures)
 
     def _write(self, name: str, step: int, kind: str, figures: Mapping[str, float]) -> None:
@@ -82,13 +82,13 @@ class Log:
 
 
 def note(figures: Mapping[str, float]) -> str:
-    """The few figures that fit beside a progress bar."""
+    """Format the figures that a progress bar shows."""
     speed = f"  {figures['tokens_per_second']:,.0f} tokens/s" if "tokens_per_second" in figures else ""
     return f"loss {figures['loss']:.4f}{speed}"
 
 
 def _truncate(path: Path, step: int) -> None:
-    """Keep the lines up to ``step``; a process that was killed may have left later ones, and half a line."""
+    """Keep the lines up to ``step``; a killed process may have left later lines and half a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:

@@ -1,6 +1,6 @@
-"""Live progress with an estimate of the time left: a bar on a terminal, a plain ASCII line now and then elsewhere.
+"""Progress with an estimate of the time left: a bar on a terminal, otherwise a plain ASCII line every few seconds.
 
-Everything goes to standard error, so that standard output stays free for results.
+Everything is written to standard error, so that standard output contains only results.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ PLAIN_EVERY = 10.0
 
 
 class Bar:
-    """A context manager that shows how far a job is. ``quiet`` shows nothing, and so do all ranks but the first.
+    """A context manager that shows the progress of a job. With ``quiet``, and in all ranks but the first, it is silent.
 
-    The job goes on where there is nothing to show it on any more, as after the terminal was closed.
+    If writing fails, as after the terminal was closed, the bar becomes silent and the job continues.
 
-    The estimate assumes that what is left goes at the speed of what this process has done; ``start`` units were done by
-    an earlier one. Where nobody knows the ``total`` (None), it is only told what is done.
+    Args:
+        description: the name of the job.
+        total: the number of units; with ``None`` only the number done is shown.
+        start: units that an earlier process did. The time left is estimated from the speed of this process.
+        quiet: show nothing.
     """
 
     def __init__(self, description: str, total: int | None, *, start: int = 0, quiet: bool = False) -> None:
@@ -53,7 +56,7 @@ class Bar:
         return self
 
     def update(self, done: int, note: str = "") -> None:
-        """``done`` of the ``total`` units are finished; ``note`` is a few figures to show beside them."""
+        """Show that ``done`` of the ``total`` units are finished, with a ``note``."""
         self.done = done
         of = "" if self.total is None else f"/{self.total}"
         line = f"{done}{of}  {note}{'  ' if note else ''}{self._left()}"
@@ -82,7 +85,7 @@ class Bar:
 
     @contextlib.contextmanager
     def _silenced(self) -> Iterator[None]:
-        """Around writing: where that fails, nothing is written from now on."""
+        """A context for writing: if it fails, nothing is written from then on."""
         try:
             yield
         except OSError:
@@ -98,7 +101,7 @@ class Bar:
 
 
 def progress(items: Iterable[T], total: int | None, description: str) -> Iterator[T]:
-    """Yield ``items``, showing how many of ``total`` (None: nobody knows) are done and how long the rest will take."""
+    """Yield ``items`` and show how many of ``total`` (None if unknown) are done and how long the rest will take."""
     with Bar(description, total) as bar:
         for done, item in enumerate(items, start=1):
             yield item
@@ -106,14 +109,14 @@ def progress(items: Iterable[T], total: int | None, description: str) -> Iterato
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people.
+    """Format seconds for people.
 
     >>> duration(7), duration(130), duration(8000)
     ('7s', '2m10s', '2h13m')
     """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded}s"
+    if rounded < 3600:
+        return f"{rounded // 60}m{rounded % 60:02d}s"
+    return f"{rounded // 3600}h{rounded % 3600 // 60:02d}m"

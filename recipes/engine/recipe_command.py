@@ -16,11 +16,11 @@ from .config_help import explain, recipe_schema
 
 
 def recipe_command(name: str) -> Command:
-    """The command that runs the recipe ``name``."""
+    """Build the command that runs the recipe ``name``."""
     shipped = sorted(path.stem for path in _configs(name).glob("*.yaml"))
 
     def arguments(parser: argparse.ArgumentParser) -> None:
-        given = f"a YAML file, or one that is shipped: {', '.join(shipped)}"
+        given = f"a YAML file, or the name of a shipped one: {', '.join(shipped)}"
         parser.add_argument("config", type=file_name, metavar="CONFIG", help=given)
         changes = "changes to it, such as train.steps=100"
         parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=changes)
@@ -34,7 +34,7 @@ def recipe_command(name: str) -> Command:
 examples:
   vqmem {name} {example}
   vqmem {name} {example} out=runs/mine --print-config
-A run that was interrupted goes on where it stopped when the same command is given again."""
+The same command continues an interrupted run where it stopped."""
 
     def more() -> str:
         return f"\n\nkeys, with their defaults and types:\n{explain(recipe_schema(name))}"
@@ -54,7 +54,7 @@ def run_config(recipe: Any, config: Any, *, print_only: bool) -> None:
     """Run a recipe and print its summary, or only print the config."""
     from .config import dump, refuse_placeholders
 
-    main = os.environ.get("RANK", "0") == "0"  # of several processes the first one prints
+    main = os.environ.get("RANK", "0") == "0"  # only the first of several processes prints
     if print_only:
         print(dump(config) if main else "", end="")
         return
@@ -65,11 +65,11 @@ def run_config(recipe: Any, config: Any, *, print_only: bool) -> None:
 
 
 def _summary(recipe: Any, config: Any, result: Any) -> str:
-    """What ``summary.py`` beside the recipe makes of the result, if there is one."""
-    beside = f"{recipe.__package__}.summary"
-    if importlib.util.find_spec(beside) is None:
+    """Format the result with the recipe's ``summary.py``, if it has one."""
+    module = f"{recipe.__package__}.summary"
+    if importlib.util.find_spec(module) is None:
         return f"done; see {getattr(config, 'out', '.')}"
-    return importlib.import_module(beside).format_summary(config, result)
+    return importlib.import_module(module).format_summary(config, result)
 
 
 def _configs(name: str) -> Path:

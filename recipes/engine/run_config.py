@@ -1,4 +1,4 @@
-"""The keys that every recipe which trains something has, and their checks."""
+"""The config keys that all training recipes share, and their checks."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from .task import TrainConfig
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where and how a run is made. A recipe's ``Config`` adds its own keys.
+    """Base of the recipes' ``Config`` classes, which add further keys.
 
-    ``seed``, ``device`` and ``dtype`` hold for all of its trainings; there they are left out.
+    ``seed``, ``device`` and ``dtype`` apply to all trainings of the run and cannot be set in a `TrainConfig`.
     """
 
     out: PathText = ""
-    """Folder of the run; given again, the run goes on where it stopped."""
+    """Folder of the run; with the same folder a run continues where it stopped."""
     seed: int = 0
-    """Of weights, order and all else that is drawn."""
+    """Seed of weights, order and everything else that is random."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: str = "auto"
-    """auto, float32 or bfloat16 (mixed precision); auto is bfloat16 on a GPU that has it, else float32."""
+    """auto, float32 or bfloat16 (mixed precision); auto is bfloat16 on a GPU that supports it, else float32."""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for a seed out of range, and trainings that say what the run says."""
+        """Raise `ValueError` for a seed out of range, and for a training that sets a key of the run."""
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} is out of range; give a number from 0 to 2^63 - 1")
         for field in fields(self):
@@ -37,14 +37,14 @@ class RunConfig:
                     raise ValueError(f"{field.name}.{name} is set by {name}; leave it out and set {name}")
 
     def require_at_least(self, least: int, *names: str) -> None:
-        """Raise `ValueError` where one of these keys is below ``least``; None is no number and passes."""
+        """Raise `ValueError` if one of these keys is below ``least``; None passes."""
         for name in names:
             if (value := getattr(self, name)) is not None and value < least:
                 null = ", or null for all" if "| None" in self._type_of(name) else ""
                 raise ValueError(f"{name}={value} is too small; give at least {least}{null}")
 
     def require_positive(self, *names: str) -> None:
-        """Raise `ValueError` where one of these keys is 0, negative or not a number."""
+        """Raise `ValueError` if one of these keys is 0, negative or not a number."""
         for name in names:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")

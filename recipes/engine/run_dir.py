@@ -1,4 +1,4 @@
-"""What makes a run what it is, and the folder that holds one run only."""
+"""The fingerprint of a run, and its folder, which contains one run only."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .data_record import compare_with_record, forget
 from .distributed import on_main_process
 
 
-def identity(config: Any, beside: Collection[str]) -> dict[str, Any]:
-    """Every dotted key of ``config`` and its value, but the top-level ones in ``beside`` and those that may change."""
-    return {key: value for key, value in lasting(flat(as_dict(config))).items() if key.split(".")[0] not in beside}
+def fingerprint(config: Any, excluded: Collection[str]) -> dict[str, Any]:
+    """The dotted keys of ``config`` and their values, without the top-level keys ``excluded`` and free keys."""
+    return {key: value for key, value in lasting(flat(as_dict(config))).items() if key.split(".")[0] not in excluded}
 
 
 @on_main_process
-def claim(config: Any, beside: Collection[str]) -> None:
-    """Write ``config.yaml`` into ``config.out``. Raises `ValueError` where that holds a run of another `identity`.
+def init_run_dir(config: Any, excluded: Collection[str]) -> None:
+    """Write ``config.yaml`` into ``config.out``. Raises `ValueError` where that holds a run of another `fingerprint`.
 
-    Data may be elsewhere than it was, if its documents are the same. A folder with nothing but a config holds no run:
-    what was first asked for could not even begin.
+    The data may have moved if its documents are the same. A folder that contains only a config is not a run, since
+    nothing was computed for it.
     """
     path = Path(config.out) / "config.yaml"
     if path.is_file() and any(other != path and other.name[0] != "." for other in path.parent.iterdir()):
         old = load(type(config), path)
-        refuse_changes(path.parent, identity(old, beside), identity(config, beside))
+        refuse_changes(path.parent, fingerprint(old, excluded), fingerprint(config, excluded))
         places = [{key: v for key, v in flat(as_dict(of)).items() if is_place(key)} for of in (old, config)]
         if places[0] != places[1] and not compare_with_record(config.data, path.parent):
             refuse_changes(path.parent, *places)
@@ -40,9 +40,9 @@ def claim(config: Any, beside: Collection[str]) -> None:
 
 
 def is_trained(folder: Path, steps: int, needed_by: Path | None = None) -> bool:
-    """Whether the model in ``folder`` is there, and its training (in ``folder/training``) had so many ``steps``.
+    """Whether ``folder`` contains a model that was trained (in ``folder/training``) for exactly ``steps`` steps.
 
-    Raises ``ValueError`` where it had more, or fewer and the model in ``needed_by`` was made with it.
+    Raises ``ValueError`` if it was trained for more, or for fewer and the model in ``needed_by`` depends on it.
     """
     if not (folder / CONFIG).is_file():
         return False
@@ -52,8 +52,8 @@ def is_trained(folder: Path, steps: int, needed_by: Path | None = None) -> bool:
         done = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["step"] if log.is_file() else steps
         if done != steps:
             raise ValueError(
-                f"{folder} was trained for {done} steps and has no checkpoint to go on from; give steps = {done}, or "
-                "use another out"
+                f"{folder} was trained for {done} steps and has no checkpoint to continue from; give steps = {done}, "
+                "or use another out"
             )
         return True
     done = checkpoint.step_of(newest)
@@ -65,5 +65,5 @@ def is_trained(folder: Path, steps: int, needed_by: Path | None = None) -> bool:
 
 
 def too_few_steps(steps: int, done: int, folder: Path) -> ValueError:
-    """The error for a training that is asked for fewer ``steps`` than are ``done``."""
+    """The error for a training whose config asks for fewer ``steps`` than are ``done``."""
     return ValueError(f"steps = {steps} is below the {done} that are done in {folder}; give more, or use another out")

@@ -1,4 +1,4 @@
-"""What a recipe gives the training loop: a task, a loader of batches, and how to train."""
+"""The interface between a recipe and the training loop: a task, a loader of batches, and the training config."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ...models.loss import Loss
 
 @runtime_checkable
 class Task(Protocol):
-    """What is trained. Where the loss has no gradient (a scorer that only counts), nothing is optimised.
+    """A module and its training step. If the loss has no gradient (a scorer that only counts), nothing is optimised.
 
-    ``metrics["tokens"]`` of the loss, where given, is the number of tokens the step saw: it weights the averages that
-    are logged, and gives the speed.
+    ``metrics["tokens"]`` of the loss is optional: the number of tokens in the step. The log uses it as the weight of
+    its averages and for the speed.
     """
 
     module: nn.Module
 
     def initial_state(self) -> Any:
-        """The state before the first step, on the module's device: a tree as `checkpoint.encode` takes."""
+        """The state before the first step, on the module's device: a tree that `checkpoint.encode` accepts."""
         ...
 
     def step(self, batch: Any, state: Any) -> tuple[Loss, Any]:
@@ -34,54 +34,54 @@ class Loader(Protocol):
     """An endless source of batches whose position is a JSON-able value."""
 
     def next(self) -> Any:
-        """The next batch: a tensor, or dicts, tuples and dataclasses of them. It is moved to the device for you."""
+        """The next batch: a tensor, or a dict, tuple or dataclass of them. The training loop moves it to the device."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the next batch starts."""
+        """The position of the next batch."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to where ``state`` was taken."""
+        """Return to the position at which ``state`` was taken."""
         ...
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. Steps count optimiser updates."""
+    """Settings of one training. Steps count optimiser updates."""
 
     steps: int = 1000
-    """Updates in all."""
+    """Total number of updates."""
     lr: float = 1e-3
     """The learning rate that AdamW reaches after the warm-up."""
     warmup: int = 50
     """Steps over which the learning rate rises from 0."""
     min_lr_ratio: float = 0.1
-    """Share of ``lr`` that is left at the end of its cosine."""
+    """Learning rate at the end of the cosine schedule, as a share of ``lr``."""
     weight_decay: float = 0.1
-    """AdamW's, on matrices; vectors do not decay."""
+    """AdamW's weight decay of matrices; vectors do not decay."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's, of the moving averages of the gradient and of its square."""
+    """AdamW's decay rates of the moving averages of the gradient and of its square."""
     clip: float = 1.0
-    """Largest norm of the gradient; what is longer is shortened to it."""
+    """Largest norm of the gradient; a longer gradient is scaled down to it."""
     accumulate: int = 1
-    """Batches a step."""
+    """Batches per step."""
     log_every: int = 10
     """Steps between two lines of the log."""
     eval_every: int = 0
-    """Steps between evaluations on the dev split, the best of which is kept; 0 evaluates at the end only."""
+    """Steps between evaluations on the dev split. The best weights are kept. 0 evaluates at the end only."""
     save_every: int = 200
     """Steps between checkpoints; 0 saves at the end only."""
     seed: int = 0
-    """Of weights and dropout; a recipe sets it from its own ``seed``."""
+    """Seed of weights and dropout; a recipe sets it from the ``seed`` of the run."""
     device: str = "auto"
-    """Where to train; a recipe sets it from its own ``device``."""
+    """Device to train on; a recipe sets it from the ``device`` of the run."""
     dtype: str = "auto"
-    """Precision of training; a recipe sets it from its own ``dtype``."""
+    """Precision of training; a recipe sets it from the ``dtype`` of the run."""
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     """``auto`` is ``ddp`` under torchrun, else ``none``; ``fsdp`` shards parameters and optimiser (``fully_shard``)."""
     tensorboard: bool = True
-    """Whether to write the log for TensorBoard too."""
+    """Whether to write a TensorBoard log as well."""
 
     def __post_init__(self) -> None:
         least_values = {"steps": 1, "accumulate": 1, "log_every": 1, "warmup": 0, "eval_every": 0, "save_every": 0}

@@ -1,16 +1,16 @@
-"""The training loop: one for every recipe, plain torch, one process or many, and a resumed run is the same to the bit.
+"""The training loop of all recipes, in plain torch, for one or many processes. A resumed run is identical to the bit.
 
-A recipe gives a `Task` (the module, and one step of it), a `Loader` (batches and a position) and a `TrainConfig`:
+A recipe provides a `Task` (a module and its training step), a `Loader` (batches and a position) and a `TrainConfig`:
 
-    seed_all(config.seed)                       # before building: weights depend on torch's global seed
+    seed_all(config.seed)                       # before building the module: weights depend on torch's global seed
     figures = train(task, loader, config, Path("runs/x"), evaluate=lambda: {"dev_loss": ...})
 
-Calling it again on the same folder goes on from the last checkpoint; of a finished run it only loads the weights.
-Files in the folder: ``metrics.jsonl`` (the same bytes for the same run, however often it was interrupted),
-``timing.jsonl`` (speed, which no two runs share), ``tensorboard/``, ``checkpoints/``.
+Called again on the same folder, `train` continues from the last checkpoint; for a finished run it only loads the
+weights. Files in the folder: ``metrics.jsonl`` (the same bytes for the same run, however often it was interrupted),
+``timing.jsonl`` (speed, which differs between runs), ``tensorboard/``, ``checkpoints/``.
 
 Many processes: ``torchrun --nproc-per-node=N -m vqmem ...``. The loader is built with this process's `ranks` and must
-give each process batches of its own; states, positions and random numbers stay apart, gradients are averaged.
+give each process different batches. Each process has its state, position and random numbers; gradients are averaged.
 """
 
 from __future__ import annotations
@@ -45,25 +45,25 @@ class NonFiniteError(ValueError):
 
 @dataclass
 class _Run:
-    """What changes while training, besides the module, the optimiser, the loader and the random generators."""
+    """The variables of a training, besides the module, the optimiser, the loader and the random generators."""
 
     step: int
     state: Any
     window: dict[str, list[float]] = field(default_factory=dict)
     """Weighted sum and weight of each metric since the last line of the log."""
     figures: dict[str, float] = field(default_factory=dict)
-    """The newest value of everything logged."""
+    """The newest value of each logged metric."""
     seconds: float = 0.0
     """Time spent in steps since the last line of the log."""
     best: Best | None = None
-    """The best evaluation so far, where several are made."""
+    """The best evaluation so far, if the training is evaluated several times."""
     planned: int | None = None
-    """The steps that it was to have when it was last saved."""
+    """The ``steps`` of its config when it was last saved."""
 
 
 @dataclass
 class _Session:
-    """What stays the same while training."""
+    """The constants of a training."""
 
     config: TrainConfig
     folder: Path
@@ -78,7 +78,7 @@ class _Session:
 
     @property
     def compares(self) -> bool:
-        """Whether there are several evaluations, of which the best is kept."""
+        """Whether the weights of the best of several evaluations are kept."""
         return self.evaluate is not None and self.config.eval_every > 0 and self.best_by != ""
 
 
@@ -93,30 +93,30 @@ def train(
     describe: str = "training",
     identity: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Train ``task.module`` for ``config.steps``, or what is left of them, and return the last figures logged.
+    """Train ``task.module`` until step ``config.steps`` and return the last logged figures.
 
     After Ctrl-C, SIGTERM or SIGHUP a checkpoint is saved and ``SystemExit`` raised.
 
     Args:
-        task: what is trained.
+        task: the module and its training step.
         loader: its batches.
-        config: how to train.
-        folder: where checkpoints and logs are, or will be.
-        evaluate: gives figures of the dev split; runs in eval mode without gradients, in the
+        config: the settings of the training.
+        folder: for checkpoints and logs; created if missing.
+        evaluate: computes figures of the dev split; runs in eval mode without gradients, in the
             first process while the others wait.
-        best_by: the figure of ``evaluate`` that is best when it is lowest. With ``eval_every`` the module ends with the
-            weights of the step where it was (the latest such step); without, or without this name, with the last ones.
-        describe: what messages call it.
-        identity: JSON-able: whatever else (model, data) makes this run what it is.
+        best_by: the figure of ``evaluate`` to minimise. With ``eval_every`` the module ends with the weights of the
+            step where it was lowest (the latest such step); otherwise, or without this name, with the last weights.
+        describe: the name of the training in messages.
+        identity: JSON-able values that identify the run besides ``config``: model, data.
 
     Raises:
         NonFiniteError: when training diverges.
-        ValueError: for a folder that holds another run, or damaged checkpoints only.
-        OSError: where a checkpoint cannot be written.
+        ValueError: for a folder that contains another run, or only damaged checkpoints.
+        OSError: if a checkpoint cannot be written.
     """
     device = resolve_device(config.device)
     rank, _ = start_processes(config.parallel, device)
-    seed_all(config.seed + rank)  # each process drops out its own units
+    seed_all(config.seed + rank)  # dropout differs between processes
     replica = wrap(task, device, config.parallel)
     optimizer = _optimizer(replica.module, config, device)
     known = _identity(config, identity)
@@ -127,7 +127,7 @@ def train(
     with Bar(describe, config.steps, start=run.step, quiet=rank > 0) as bar:
         if run.planned not in (None, config.steps):
             schedule = f"the learning rate follows the schedule of {config.steps} steps from here"
-            bar.say(f"{describe}: going on from step {run.step} to {config.steps}, not {run.planned}; {schedule}")
+            bar.say(f"{describe}: continuing from step {run.step} to {config.steps}, not {run.planned}; {schedule}")
         if run.step == config.steps:
             bar.say(f"{describe}: finished earlier ({config.steps} steps); delete {folder} to train again")
         else:
@@ -149,7 +149,7 @@ def seed_all(seed: int) -> None:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """The rate of update ``step`` (from 0): linear warm-up, then a cosine down to ``min_lr_ratio`` of ``lr``."""
+    """The learning rate of update ``step`` (from 0): linear warm-up, then a cosine down to ``min_lr_ratio * lr``."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
@@ -185,7 +185,7 @@ def _loop(session: _Session, run: _Run, bar: Bar, interrupts: Interrupts, log: L
         if stop:
             bar.say(
                 f"{session.describe}: stopped at step {run.step} of {config.steps}, saved in {session.folder}; "
-                "run the same command again to go on"
+                "run the same command again to continue"
             )
             raise SystemExit(128 + stop)
 
@@ -243,14 +243,14 @@ def _optimizer(module: nn.Module, config: TrainConfig, device: torch.device) -> 
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
 
 
-# --- going on ------------------------------------------------------------------------------------------------------
+# --- resuming ------------------------------------------------------------------------------------------------------
 
 
 def _save(session: _Session, run: _Run) -> None:
     module, best = session.replica.module, run.best
-    own = {
+    per_process = {
         "state": run.state,
-        # Copies of a buffer may differ between processes (running statistics), so each keeps its own.
+        # A buffer may differ between processes (running statistics), so each saves its copy.
         "buffers": buffers(module),
         "best": best and {"step": best.step, "figure": best.figure, "buffers": best.buffers},
         "rng": checkpoint.rng_state(session.device),
@@ -258,11 +258,11 @@ def _save(session: _Session, run: _Run) -> None:
         "log": {"window": run.window, "figures": run.figures, "seconds": run.seconds},
     }
     shared = _shared(module, session.optimizer) | (best.named() if best else {})
-    checkpoint.save(session.folder / checkpoint.FOLDER, run.step, shared, own, {"identity": session.identity})
+    checkpoint.save(session.folder / checkpoint.FOLDER, run.step, shared, per_process, {"identity": session.identity})
 
 
 def _restore(session: _Session) -> _Run | None:
-    """Put everything back as the last undamaged checkpoint has it, if there is one."""
+    """Restore the session from the newest undamaged checkpoint, if there is one."""
     path = checkpoint.newest_undamaged(session.folder / checkpoint.FOLDER)
     if path is None:
         return None
@@ -270,7 +270,7 @@ def _restore(session: _Session) -> _Run | None:
     _compare(about, session, path)
     module, optimizer, stored = session.replica.module, session.optimizer, checkpoint.shapes(path)
     for name, parameter in module.named_parameters():
-        if f"optimizer.{name}.step" in stored:  # made by AdamW at its first update, so it must be made here
+        if f"optimizer.{name}.step" in stored:  # AdamW creates it at its first update, so it must be created here
             on = parameter.device if optimizer.defaults["fused"] else "cpu"
             moments = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
             optimizer.state[parameter] = {"step": torch.zeros((), device=on), **moments}
@@ -281,18 +281,18 @@ def _restore(session: _Session) -> _Run | None:
         raise ValueError(
             f"checkpoint {path} is of another model: {', '.join(sorted(wrong)[:4])} differ; use another folder"
         )
-    own = checkpoint.load(path, shared, session.device)
-    module.load_state_dict(own["buffers"], strict=False)
-    session.loader.load_state_dict(own["loader"])
-    checkpoint.set_rng_state(own["rng"], session.device)
+    per_process = checkpoint.load(path, shared, session.device)
+    module.load_state_dict(per_process["buffers"], strict=False)
+    session.loader.load_state_dict(per_process["loader"])
+    checkpoint.set_rng_state(per_process["rng"], session.device)
     if best is not None:
-        best = replace(best, **own["best"])
+        best = replace(best, **per_process["best"])
     planned = about["identity"].get("train.steps")
-    return _Run(about["step"], own["state"], best=best, planned=planned, **own["log"])
+    return _Run(about["step"], per_process["state"], best=best, planned=planned, **per_process["log"])
 
 
 def _shared(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Parameters and their moments by name, to be written or filled in place."""
+    """Parameters and their moments by name: views, to save or to fill in place."""
     shared = {f"model.{name}": parameter.detach() for name, parameter in module.named_parameters()}
     for name, parameter in module.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -301,7 +301,7 @@ def _shared(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
 
 
 def _identity(config: TrainConfig, identity: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What is kept of a training's settings in its checkpoints: dotted key to value."""
+    """The settings of a training as its checkpoints save them: dotted key to value."""
     return json.loads(json.dumps(flat({"train": as_dict(config), **(identity or {})})))
 
 
@@ -311,5 +311,5 @@ def _compare(about: Mapping[str, Any], session: _Session, path: Path) -> None:
         raise ValueError(
             f"checkpoint {path} is of {about['world']} processes, not {world}; use as many, or another folder"
         )
-    old = session.identity | about["identity"]  # a key that is not there is newer than the checkpoint
+    old = session.identity | about["identity"]  # a key missing there is newer than the checkpoint
     refuse_changes(session.folder, lasting(old), lasting(session.identity))

@@ -20,7 +20,7 @@ from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, start_processes
 from ..engine.lock import locked
 from ..engine.progress import progress
-from ..engine.run_dir import claim
+from ..engine.run_dir import init_run_dir
 from ..lm.corpus import require
 
 RUN_IS = "speech units: `vqmem units FILE --model {folder}` uses them"
@@ -68,7 +68,7 @@ def run(config: Config) -> dict[str, Any]:
 @on_main_process
 def _run(config: Config) -> dict[str, Any]:
     out = Path(config.out)
-    claim(config, ("out",))
+    init_run_dir(config, ("out",))
     figures = evaluate(config, _fitted(config, out / "front_end"))
     atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     return figures

@@ -28,13 +28,13 @@ from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked
 from ..engine.run_config import RunConfig
-from ..engine.run_dir import claim, identity, is_trained
+from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
-from ..lm.corpus import Batch, Passage, TrainingLoader, sweep
+from ..lm.corpus import Passage, SegmentBatch, TrainingLoader, sweep
 from ..lm.language_model import replace_rows
 
-BESIDE = ("out", "device", "dtype", "eval_clips")
+NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_clips")
 """Keys that say where a run is made and what is shown of it, not what it is."""
 RUN_IS = "a scorer of frames of speech: `vqmem score FILE --model {folder}` uses it"
 """What a run is, and which command uses it."""
@@ -87,7 +87,7 @@ def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says."""
     start_processes(config.train.parallel, resolve_device(config.device))
     with locked(Path(config.out)):
-        claim(config, BESIDE)
+        init_run_dir(config, NON_IDENTITY_KEYS)
         extractor = build("features", config.features).build()
         dev = read_frames(config, extractor, "dev")
         dev = dev._replace(passages=take_evenly(dev.passages, config.eval_clips))
@@ -119,7 +119,7 @@ def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
         replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype),
         folder / "training",
         describe="frame scorer",
-        identity=identity(config, BESIDE) | ({"encoder.sha256": encoder["sha256"]} if encoder else {}),
+        identity=fingerprint(config, NON_IDENTITY_KEYS) | ({"encoder.sha256": encoder["sha256"]} if encoder else {}),
         evaluate=partial(report, scorer, dev) if config.train.eval_every else None,
         best_by="surprise",
     )
@@ -139,9 +139,9 @@ class FrameScorerTask:
         """The scorer's own."""
         return self.scorer.initial_state(self.rows)
 
-    def step(self, batch: Batch, state: State) -> tuple[Loss, State]:
+    def step(self, batch: SegmentBatch, state: State) -> tuple[Loss, State]:
         """One segment; rows whose passage begins start from the empty state."""
-        state = replace_rows(state, self.scorer.initial_state(self.rows), batch.fresh)
+        state = replace_rows(state, self.scorer.initial_state(self.rows), batch.is_start)
         loss, state = self.scorer.training_step(self.table[batch.tokens], state, batch.valid)
         return Loss(loss.value, loss.metrics | {"tokens": float(batch.valid.sum())}), state
 

@@ -1,1 +1,1 @@
-"""Language models with a bounded memory: documents as passages, training, evaluation, decoding."""
+"""Language models with a bounded memory: passages of documents, training, evaluation, decoding."""

@@ -1,4 +1,4 @@
-"""Documents as token streams, cut into passages and fed to a batch of rows, one segment at a time."""
+"""Documents as token streams, cut into passages and read in batches, one segment at a time."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ from ...tokenizers_.base import Tokenizer, input_kind
 
 @dataclass(frozen=True)
 class Passage:
-    """A stretch of one document, read with an empty memory at its start.
+    """A stretch of one document. The memory is empty at its start.
 
-    ``sizes`` are the bytes of source a token stands for; ``marked`` the tokens a task measures on their own.
+    ``sizes`` is the number of source bytes of each token; ``target_mask`` is true for tokens that a task evaluates
+    separately, such as answers.
     """
 
     name: str
     ids: Int[Tensor, " time"]
     sizes: Int[Tensor, " time"]
-    marked: Bool[Tensor, " time"]
+    target_mask: Bool[Tensor, " time"]
 
 
-class Batch(NamedTuple):
-    """One segment of every row. ``targets`` are the inputs one step later; both are real where ``valid``, else padding.
+class SegmentBatch(NamedTuple):
+    """One segment of every row. ``targets`` are the tokens one step later; where ``valid`` is false both are padding.
 
-    ``fresh`` marks the rows whose passage begins here, ``previous`` is the token before the segment (-1 in fresh rows),
-    ``positions`` count from the start of the passage, ``sizes`` and ``marked`` belong to the targets.
+    ``is_start`` is true for rows whose passage starts with this segment. ``previous`` is the token before the segment
+    (-1 at the start of a passage). ``positions`` count from the start of the passage. ``sizes`` and ``target_mask``
+    refer to the targets.
     """
 
     tokens: Int[Tensor, "batch time"]
@@ -43,22 +45,28 @@ class Batch(NamedTuple):
     positions: Int[Tensor, "batch time"]
     valid: Bool[Tensor, "batch time"]
     sizes: Int[Tensor, "batch time"]
-    marked: Bool[Tensor, "batch time"]
+    target_mask: Bool[Tensor, "batch time"]
     previous: Int[Tensor, " batch"]
-    fresh: Bool[Tensor, " batch"]
+    is_start: Bool[Tensor, " batch"]
 
-    def to(self, device: torch.device | str) -> Batch:
-        """The same batch on ``device``."""
-        return Batch(*(x.to(device) for x in self))
+    def to(self, device: torch.device | str) -> SegmentBatch:
+        """Move the batch to ``device``."""
+        return SegmentBatch(*(x.to(device) for x in self))
 
 
 def passages(
     documents: Iterable[Document], tokenizer: Tokenizer, length: int, limit: int | None = None
 ) -> list[Passage]:
-    """All documents cut into passages of at most ``length`` tokens; a rest of fewer than 2 tokens is left out.
+    """Cut documents into passages of at most ``length`` tokens; a rest of fewer than 2 tokens is dropped.
 
-    ``limit`` ends the reading after that many tokens. Documents that cannot be read are passed over, and listed at the
-    end. Raises `ValueError` where nothing can be predicted.
+    Args:
+        documents: text or speech; documents that cannot be read are skipped and listed at the end.
+        tokenizer: the front-end.
+        length: tokens of a passage.
+        limit: stop after this many tokens; None reads all.
+
+    Raises:
+        ValueError: if no passage has a token to predict.
     """
     cut: list[Passage] = []
     room, skipping = limit, Skipping()
@@ -76,52 +84,59 @@ def passages(
 
 
 def _passages_of(document: Document, tokenizer: Tokenizer, length: int, room: int | None) -> list[Passage]:
-    """The passages of one document, up to the one that fills ``room`` tokens."""
+    """Cut one document into passages, up to the one that fills ``room`` tokens."""
     content = document.content(input_kind(tokenizer))
     if room is not None and isinstance(content, str):
-        # A line of 50 MB is not tokenised for its first thousand tokens; on average none are longer than 32 characters.
+        # Avoids tokenising a line of 50 MB for its first thousand tokens; on average a token has at most 32 characters.
         content = content[: 32 * room]
     stream = tokenizer.encode(content)
-    marked = torch.zeros(len(stream), dtype=torch.bool)
+    target_mask = torch.zeros(len(stream), dtype=torch.bool)
     for start, end in document.spans:
-        marked |= (stream.starts < end) & (stream.ends > start)
+        target_mask |= (stream.starts < end) & (stream.ends > start)
     cut: list[Passage] = []
     for begin in range(0, len(stream) if room is None else min(room, len(stream)), length):
         part = slice(begin, begin + length)
         if len(stream.ids[part]) >= 2:
-            cut.append(Passage(f"{document.name}:{begin}", stream.ids[part], stream.sizes[part], marked[part]))
+            cut.append(Passage(f"{document.name}:{begin}", stream.ids[part], stream.sizes[part], target_mask[part]))
     return cut
 
 
 def require(data: str | dict[str, Any], split: Split, content: str = "documents") -> None:
-    """Raise `ValueError` where a split of a data source has no document: before a run writes anything."""
+    """Raise `ValueError` if a split of a data source has no document. Called before a run writes anything."""
     if next(iter(build("data", data).documents(split)), None) is None:
         raise ValueError(f"the split {split} of the data has no {content} ({data!r}); give data that has some")
 
 
 @lru_cache(maxsize=4)
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """The numbers below ``count``, shuffled anew each epoch; kept, since a loader asks again for every item."""
+    """The indices below ``count``, shuffled differently each epoch; cached, since a loader asks for every item."""
     order = list(range(count))
     random.Random(f"{seed}:{epoch}").shuffle(order)
     return order
 
 
 class TrainingLoader:
-    """Endless segments: every row reads passages one after another, in an order shuffled anew each epoch.
+    """Endless batches of segments: each row reads passage after passage, in an order that is shuffled every epoch.
 
-    Process ``rank`` of ``world`` reads every ``world``-th passage of the order. Its `state_dict` is plain JSON, so that
-    a killed run resumes at the same token.
+    Its `state_dict` is plain JSON, so that a killed run resumes at the same token.
+
+    Args:
+        items: the passages.
+        batch_size: rows that are read in parallel.
+        length: tokens of a segment.
+        seed: of the order.
+        rank: process ``rank`` of ``world`` reads every ``world``-th passage of the order.
+        world: the number of processes.
     """
 
     def __init__(
-        self, items: Sequence[Passage], rows: int, length: int, seed: int, rank: int = 0, world: int = 1
+        self, items: Sequence[Passage], batch_size: int, length: int, seed: int, rank: int = 0, world: int = 1
     ) -> None:
         self.items, self.length, self.seed, self.world = items, length, seed, world
         self.drawn = rank
-        self.rows: list[list[int]] = [[self._draw(), 0] for _ in range(rows)]
+        self.rows: list[list[int]] = [[self._draw(), 0] for _ in range(batch_size)]
 
-    def next(self) -> Batch:
+    def next(self) -> SegmentBatch:
         """The next segment of every row."""
         segments = []
         for row in self.rows:
@@ -132,11 +147,11 @@ class TrainingLoader:
         return _batch(segments, self.length)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where every row stands."""
+        """The position of every row."""
         return {"drawn": self.drawn, "rows": [list(row) for row in self.rows]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where `state_dict` was taken."""
+        """Return to the position at which `state_dict` was taken."""
         self.drawn, self.rows = state["drawn"], [list(row) for row in state["rows"]]
 
     def _draw(self) -> int:
@@ -145,33 +160,33 @@ class TrainingLoader:
         return epoch_order(len(self.items), self.seed, epoch)[index]
 
 
-def sweep(items: Sequence[Passage], rows: int, length: int) -> Iterator[tuple[list[int], Batch]]:
-    """Every passage once, ``rows`` at a time side by side; gives the rows' passage numbers with each segment."""
-    for first in range(0, len(items), rows):
-        group = list(range(first, min(first + rows, len(items))))
+def sweep(items: Sequence[Passage], batch_size: int, length: int) -> Iterator[tuple[list[int], SegmentBatch]]:
+    """Read every passage once, ``batch_size`` in parallel; yields each segment with the passage indices of its rows."""
+    for first in range(0, len(items), batch_size):
+        group = list(range(first, min(first + batch_size, len(items))))
         longest = max(len(items[i].ids) for i in group)
         for start in range(0, longest - 1, length):
             yield group, _batch([(items[i], start) for i in group], length)
 
 
-def _batch(segments: list[tuple[Passage, int]], length: int) -> Batch:
+def _batch(segments: list[tuple[Passage, int]], length: int) -> SegmentBatch:
     rows = [_row(passage, start, length) for passage, start in segments]
     stacked = [torch.stack(column) for column in zip(*rows, strict=True)]
-    return Batch(*[*stacked, torch.tensor([start == 0 for _, start in segments])])
+    return SegmentBatch(*[*stacked, torch.tensor([start == 0 for _, start in segments])])
 
 
 def _row(passage: Passage, start: int, length: int) -> tuple[Tensor, ...]:
     stop = max(start, min(start + length, len(passage.ids) - 1))
     here, ahead = slice(start, stop), slice(start + 1, stop + 1)
     real = torch.arange(length) < stop - start
-    tokens, targets, sizes, marked = (
+    tokens, targets, sizes, target_mask = (
         torch.nn.functional.pad(x[part], (0, length - (stop - start)))
         for x, part in (
             (passage.ids, here),
             (passage.ids, ahead),
             (passage.sizes, ahead),
-            (passage.marked, ahead),
+            (passage.target_mask, ahead),
         )
     )
     previous = passage.ids[min(start, len(passage.ids)) - 1] if start else torch.tensor(-1)
-    return tokens, targets, start + torch.arange(length), real, sizes, marked, previous
+    return tokens, targets, start + torch.arange(length), real, sizes, target_mask, previous

@@ -1,4 +1,4 @@
-"""Read a stream token by token with a trained model: memory and segments exactly as in training."""
+"""Read a stream token by token with a trained model, with the memory and segments of training."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ Remember = Literal["hidden", "keys_values"]
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What is carried from token to token: memory, the segment in progress (no scores yet), and the scorer's state."""
+class DecoderState:
+    """The state between tokens: the memory, the segment in progress (not yet scored) and the scorer's state."""
 
     memory: MemoryState
     seen: SlotBuffer
-    """What the next token can see: the slots of memory, then those of the segment."""
+    """The slots that the next token attends to: those of the memory, then those of the segment."""
     usage: Float[Tensor, "batch segment"]
-    """Of the segment's slots, for the policies that take note of what is attended to."""
+    """Attention that the slots of the segment have received, for policies that use it."""
     scorer: Any
     position: int
     last: Int[Tensor, " batch"]
-    """The token before, -1 at the start."""
+    """The previous token, -1 at the start."""
 
     @property
     def segment(self) -> Slots:
-        """Its slots so far."""
+        """The slots of the segment in progress."""
         return replace(self.seen.slots.tail(self.usage.shape[1]), usage=self.usage)
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads a stream with a bounded memory: at most ``memory.capacity`` slots and one segment are held.
+    """Reads a stream with a bounded memory: it keeps at most ``memory.capacity`` slots and one segment.
 
-    As in training, the tokens of the segment in progress are all visible; when it is full, the memory takes it in and
-    evicts. Reading token by token therefore gives what reading whole segments gives.
+    As in training, all tokens of the segment in progress are visible; when it is full, it is written to the memory,
+    which evicts. Reading token by token therefore gives the same result as reading complete segments.
     """
 
     model: LanguageModel
@@ -55,16 +55,18 @@ class Reader:
     memory: Memory
     remember: Remember
 
-    def start(self, rows: int = 1) -> Reading:
-        """Nothing read yet of so many streams that are read side by side."""
-        empty = self.memory.empty(self.model.transformer.empty_payload(rows, self.remember))
-        last = torch.full((rows,), -1, device=empty.slots.valid.device)
+    def start(self, batch_size: int = 1) -> DecoderState:
+        """The initial state for ``batch_size`` streams."""
+        empty = self.memory.empty(self.model.transformer.empty_payload(batch_size, self.remember))
+        last = torch.full((batch_size,), -1, device=empty.slots.valid.device)
         seen = SlotBuffer.from_slots(empty.slots, self.segment)
-        return Reading(empty, seen, empty.slots.usage, self.scorer.initial_state(rows), 0, last)
+        return DecoderState(empty, seen, empty.slots.usage, self.scorer.initial_state(batch_size), 0, last)
 
     @torch.no_grad()
-    def read(self, ids: Int[Tensor, "batch time"], reading: Reading) -> tuple[Float[Tensor, "batch vocab"], Reading]:
-        """Logits of the token after ``ids`` (at least one token a row), and the reading after them."""
+    def read(
+        self, ids: Int[Tensor, "batch time"], reading: DecoderState
+    ) -> tuple[Float[Tensor, "batch vocab"], DecoderState]:
+        """Read ``ids`` (at least one token); returns the logits of the next token and the new state."""
         logits = None
         while ids.shape[1]:
             room = self.segment - reading.usage.shape[1]
@@ -74,11 +76,11 @@ class Reader:
         return logits, reading
 
     def _extend(
-        self, tokens: Int[Tensor, "batch time"], reading: Reading
-    ) -> tuple[Float[Tensor, "batch vocab"], Reading]:
-        """Read tokens that fit the segment in progress."""
-        rows, count = tokens.shape
-        positions = (reading.position + torch.arange(count, device=tokens.device)).expand(rows, count)
+        self, tokens: Int[Tensor, "batch time"], reading: DecoderState
+    ) -> tuple[Float[Tensor, "batch vocab"], DecoderState]:
+        """Read tokens that fit into the segment in progress."""
+        batch, count = tokens.shape
+        positions = (reading.position + torch.arange(count, device=tokens.device)).expand(batch, count)
         output = self.model.transformer(
             tokens,
             positions,
@@ -87,7 +89,7 @@ class Reader:
             remember=self.remember,
             need=self.memory.requires,
         )
-        # Scores and standardised scores are made when the memory takes the segment in: until then nothing reads them.
+        # Scores are computed when the segment is written to the memory: until then nothing reads them.
         after = replace(
             reading,
             seen=reading.seen.append(output.payload, tokens, positions),
@@ -104,15 +106,15 @@ class Reader:
             )
         return output.logits[:, -1], self._take_in(after)
 
-    def _note(self, reading: Reading, stats: ForwardStats) -> Reading:
-        """Show the policy what reading the newest tokens of the segment showed of memory and segment."""
-        held, count = reading.memory, reading.memory.slots.count
-        noted = self.memory.observe(replace(held, slots=concatenate(held.slots, reading.segment)), stats)
+    def _note(self, reading: DecoderState, stats: ForwardStats) -> DecoderState:
+        """Pass the statistics of the newest tokens' forward pass to the policy."""
+        memory, count = reading.memory, reading.memory.slots.count
+        noted = self.memory.observe(replace(memory, slots=concatenate(memory.slots, reading.segment)), stats)
         usage = noted.slots.usage
-        held = replace(held, slots=replace(held.slots, usage=usage[:, :count]), pooled=noted.pooled)
-        return replace(reading, memory=held, usage=usage[:, count:])
+        memory = replace(memory, slots=replace(memory.slots, usage=usage[:, :count]), pooled=noted.pooled)
+        return replace(reading, memory=memory, usage=usage[:, count:])
 
-    def _take_in(self, reading: Reading) -> Reading:
+    def _take_in(self, reading: DecoderState) -> DecoderState:
         """Write the segment to the memory once it is full."""
         if reading.usage.shape[1] < self.segment:
             return reading
@@ -141,9 +143,15 @@ def make_reader(
     memory: Memory,
     remember: Remember | None = None,
 ) -> Reader:
-    """A reader that remembers keys and values, which saves making them anew for each token, if nothing else is said.
+    """Build a reader. By default it caches keys and values, or hidden states if the compression was trained on them.
 
-    Where the compression is one that was trained on hidden states, it remembers those.
+    Args:
+        model: the language model.
+        scorer: scores the tokens for the policy.
+        segment: tokens of a segment, as in training.
+        strategy: the strategy of ``memory``, one of those the model was trained with.
+        memory: what is kept.
+        remember: what the slots contain; None chooses as described.
     """
     if remember is None:
         remember = "hidden" if memory.compression.compressed_capacity(memory.capacity) else "keys_values"

@@ -1,4 +1,4 @@
-"""The language model with a bounded memory: how it trains on segments and how it is evaluated."""
+"""The language model with a bounded memory: its training task and its evaluation."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from ...memory.scorer import SIGNALS, ScorerModel, replace_rows
 from ...models.loss import Loss
 from ...models.memory_transformer import MemoryTransformer, Output, TransformerConfig, reconstruction_loss
 from ...registry import UnknownNameError, build
-from .corpus import Batch, Passage, sweep
+from .corpus import Passage, SegmentBatch, sweep
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A named way to fill a memory: a policy, and what becomes of the rest."""
+    """A named policy and compression of a memory."""
 
     name: str
     policy: Policy
     compression: Compression
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for a policy that looks into the layers of a pretrained model."""
+        """Raise `ValueError` for a policy that needs the layers of a pretrained model."""
         if "layers" in self.policy.requires:
             raise ValueError(
                 f"strategy {self.name!r}: its policy looks into the layers of a pretrained model (requires 'layers'), "
@@ -42,14 +42,14 @@ class Strategy:
             )
 
     def memory(self, capacity: int, guard: Guard) -> Memory:
-        """A memory of ``capacity`` slots kept this way."""
+        """A memory of ``capacity`` slots with this strategy."""
         return Memory(capacity, self.policy, self.compression, guard)
 
 
 def strategies(nodes: Mapping[str, Any], scorer: Any = None) -> list[Strategy]:
-    """Strategies from their YAML form: name → ``policy`` and, if not dropped, ``compression``.
+    """Build strategies from their YAML form: name → ``policy`` and optionally ``compression`` (default: drop).
 
-    ``scorer``, a model or the YAML form of one, has to give the signals that the policies weigh; None is not asked.
+    ``scorer``, a model or the YAML form of one, has to give the signals that the policies use; None skips the check.
     """
     made = []
     scorer = build("scorers", scorer) if isinstance(scorer, str | Mapping) else scorer
@@ -71,26 +71,26 @@ def strategies(nodes: Mapping[str, Any], scorer: Any = None) -> list[Strategy]:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which memory is in force at a training step: one strategy and budget, drawn anew every ``hold`` steps.
+    """The memory of each training step: a random strategy and capacity, drawn again every ``resample_every`` steps.
 
-    With one strategy and one budget this is ordinary training; with several the model learns to use them all.
+    With one strategy and one capacity this is ordinary training; with several the model learns to use all of them.
     """
 
     strategies: Sequence[Strategy]
-    budgets: Sequence[int]
+    capacities: Sequence[int]
     guard: Guard = field(default_factory=Guard)
-    hold: int = 4
+    resample_every: int = 4
     seed: int = 0
 
     def at(self, step: int) -> tuple[Strategy, Memory]:
-        """The strategy and its memory at ``step``; depends on nothing but the seed and the step."""
-        draw = random.Random(f"{self.seed}:{step // self.hold}")
+        """The strategy and its memory at ``step``; depends only on the seed and the step."""
+        draw = random.Random(f"{self.seed}:{step // self.resample_every}")
         strategy = draw.choice(self.strategies)
-        return strategy, strategy.memory(draw.choice(self.budgets), self.guard)
+        return strategy, strategy.memory(draw.choice(self.capacities), self.guard)
 
 
 class LanguageModel(nn.Module):
-    """The transformer and the learned parts of the compressions that it is trained with."""
+    """The transformer and the learned parts of its compressions."""
 
     renamed_weights: ClassVar[dict[str, str]] = {"squeezers": "compressors"}
 
@@ -99,18 +99,18 @@ class LanguageModel(nn.Module):
         self.transformer = MemoryTransformer(config)
         learned = [s.compression.build(config.layers, config.dim) for s in choices]
         self.places = {s.name: i for i, s in enumerate(choices) if list(learned[i].parameters())}
-        # By number: a module's name may hold no dot, a strategy's may.
+        # By number: the name of a module must not contain a dot, that of a strategy may.
         self.compressors = nn.ModuleDict({str(i): learned[i] for i in self.places.values()})
 
     def compressor(self, strategy: Strategy) -> nn.Module | None:
-        """The learned part of ``strategy``, if it has one."""
+        """The learned part of the compression of ``strategy``, if it has one."""
         place = self.places.get(strategy.name)
         return None if place is None else self.compressors[str(place)]
 
 
 @dataclass(frozen=True)
 class TaskState:
-    """What training carries from segment to segment."""
+    """The state that training passes from segment to segment."""
 
     step: Tensor
     scorer: Any
@@ -120,9 +120,16 @@ class TaskState:
 class LanguageModelTask:
     """Next-token prediction with the memory of the `Schedule`, for the training loop.
 
-    Gradients stop at the memory's content, as in Transformer-XL; compressions with learned parts add the
-    attention-reconstruction loss. Targets that are not marked count with the weight ``unmarked``; ``alter`` changes the
-    tokens that are read, and not the targets.
+    Gradients stop at the content of the memory, as in Transformer-XL; compressions with learned parts add the
+    attention-reconstruction loss.
+
+    Args:
+        module: the model to train.
+        scorer: scores the tokens for the policies; it is not trained.
+        schedule: the memory of each step.
+        batch_size: rows of a batch.
+        off_target_weight: weight of the loss on targets outside of ``target_mask``.
+        alter: changes the input tokens but not the targets.
     """
 
     def __init__(
@@ -130,45 +137,48 @@ class LanguageModelTask:
         module: LanguageModel,
         scorer: ScorerModel,
         schedule: Schedule,
-        rows: int,
+        batch_size: int,
         *,
-        unmarked: float = 1.0,
+        off_target_weight: float = 1.0,
         alter: Callable[[Int[Tensor, "batch time"]], Int[Tensor, "batch time"]] | None = None,
     ) -> None:
         self.module: Any = module
-        self.scorer, self.schedule, self.rows = scorer, schedule, rows
-        self.unmarked, self.alter = unmarked, alter
+        self.scorer, self.schedule, self.batch_size = scorer, schedule, batch_size
+        self.off_target_weight, self.alter = off_target_weight, alter
         # Under a mixed schedule every slot is scored: a later memory may need the scores of an earlier one.
         self.scored = module.transformer.config.score_bias or any(
             "scores" in strategy.policy.requires for strategy in schedule.strategies
         )
 
     def initial_state(self) -> TaskState:
-        """Empty memories."""
+        """Empty memories and the initial state of the scorer."""
         _, memory = self.schedule.at(0)
-        empty = memory.empty(self.module.transformer.empty_payload(self.rows))
-        return TaskState(torch.zeros((), dtype=torch.long), self.scorer.initial_state(self.rows), empty)
+        empty = memory.empty(self.module.transformer.empty_payload(self.batch_size))
+        return TaskState(torch.zeros((), dtype=torch.long), self.scorer.initial_state(self.batch_size), empty)
 
-    def step(self, batch: Batch, state: TaskState) -> tuple[Loss, TaskState]:
-        """The loss on one segment, in nats a token."""
+    def step(self, batch: SegmentBatch, state: TaskState) -> tuple[Loss, TaskState]:
+        """The loss on one segment, in nats per token."""
         strategy, memory = self.schedule.at(int(state.step))
         if self.alter is not None:
             batch = batch._replace(tokens=self.alter(batch.tokens))
         learned = self.module.compressor(strategy)
         scores, scorer = score_segment(self.scorer, batch, state.scorer, self.scored)
-        held = _detach(memory.evict_to_capacity(state.memory.forget(batch.fresh), batch.positions[:, 0], learned).state)
+        before = state.memory.forget(batch.is_start)
+        before = _detach(memory.evict_to_capacity(before, batch.positions[:, 0], learned).state)
         output = self.module.transformer(
             batch.tokens,
             batch.positions,
-            held.read(),
+            before.read(),
             previous=batch.previous,
             need=memory.requires,
         )
         losses = F.cross_entropy(output.logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="none")
-        weights = batch.valid if self.unmarked == 1 else batch.valid * torch.where(batch.marked, 1.0, self.unmarked)
+        weights = batch.valid
+        if self.off_target_weight != 1:
+            weights = weights * torch.where(batch.target_mask, 1.0, self.off_target_weight)
         loss = (losses * weights.flatten()).sum() / weights.sum().clamp(min=1)
         metrics = {"nll": loss.detach(), "tokens": batch.valid.sum()}
-        written = write_segment(memory, held, output, batch, scores, learned)
+        written = write_segment(memory, before, output, batch, scores, learned)
         if learned is not None and written.compressed.count:
             hidden = output.payload[0].detach()
             reconstruction = reconstruction_loss(self.module.transformer, hidden, written.evicted, written.compressed)
@@ -179,9 +189,9 @@ class LanguageModelTask:
 
 
 def write_segment(
-    memory: Memory, state: MemoryState, output: Output, batch: Batch, scores: Tensor, learned: nn.Module | None
+    memory: Memory, state: MemoryState, output: Output, batch: SegmentBatch, scores: Tensor, learned: nn.Module | None
 ) -> WriteResult:
-    """Remember what reading a segment gave, and show the policy the attention if it asks; gradients stop here."""
+    """Write a segment to the memory, with the attention if the policy observes it. Gradients stop here."""
     payload, stats = tuple(x.detach() for x in output.payload), None
     if memory.observes:
         stats = ForwardStats(batch.positions, batch.valid, output.weights, output.norms)
@@ -191,12 +201,12 @@ def write_segment(
 
 
 def score_segment(
-    scorer: ScorerModel, batch: Batch, state: Any, wanted: bool = True
+    scorer: ScorerModel, batch: SegmentBatch, state: Any, wanted: bool = True
 ) -> tuple[Float[Tensor, "batch time signal"], Any]:
-    """Scores of a segment, with the scorer's state emptied where a passage begins; zeros where nobody wants them."""
+    """Score a segment; the state is reset at the start of a passage. Without ``wanted`` the scores are zeros."""
     if not wanted:
         return torch.zeros(*batch.tokens.shape, len(SIGNALS), device=batch.tokens.device), state
-    return scorer.score(batch.tokens, replace_rows(state, scorer.initial_state(len(batch.fresh)), batch.fresh))
+    return scorer.score(batch.tokens, replace_rows(state, scorer.initial_state(len(batch.is_start)), batch.is_start))
 
 
 def _detach(state: MemoryState) -> MemoryState:
@@ -205,22 +215,33 @@ def _detach(state: MemoryState) -> MemoryState:
 
 @torch.no_grad()
 def score_passages(
-    scorer: ScorerModel, items: Sequence[Passage], rows: int, length: int, device: torch.device
+    scorer: ScorerModel, items: Sequence[Passage], batch_size: int, length: int, device: torch.device
 ) -> list[Float[Tensor, "_ signal"]]:
-    """The scores of every passage's input tokens, computed once for all strategies."""
+    """Score the tokens of every passage, once for all strategies.
+
+    Args:
+        scorer: the scorer.
+        items: the passages.
+        batch_size: passages that are read in parallel.
+        length: tokens of a segment.
+        device: of the scorer.
+
+    Returns:
+        For each passage the signals of its input tokens, in nats.
+    """
     scores: list[list[Tensor]] = [[] for _ in items]
     state = None
-    for group, batch in sweep(items, rows, length):
+    for group, batch in sweep(items, batch_size, length):
         batch = batch.to(device)
-        fresh = state is None or bool(batch.fresh.all())
-        signals, state = scorer.score(batch.tokens, scorer.initial_state(len(group)) if fresh else state)
+        is_start = state is None or bool(batch.is_start.all())
+        signals, state = scorer.score(batch.tokens, scorer.initial_state(len(group)) if is_start else state)
         for row, passage in enumerate(group):
             scores[passage].append(signals[row, batch.valid[row]])
     return [torch.cat(parts) for parts in scores]
 
 
-class Reading(NamedTuple):
-    """What reading one passage gave, a value a predicted token; ``kept`` the positions held after each segment."""
+class PassageReading(NamedTuple):
+    """Loss and correctness of each predicted token of a passage; ``kept`` lists the positions in memory per segment."""
 
     nll: Float[Tensor, " time"]
     correct: Bool[Tensor, " time"]
@@ -234,28 +255,39 @@ def read_passages(
     memory: Memory,
     items: Sequence[Passage],
     scores: Sequence[Float[Tensor, "_ signal"]] | None,
-    rows: int,
+    batch_size: int,
     length: int,
     tick: Callable[[int], None] = lambda tokens: None,
-) -> tuple[list[Reading], int]:
-    """Read every passage with ``memory``; gives the readings and the most bytes of memory that a row has held.
+) -> tuple[list[PassageReading], int]:
+    """Read every passage with ``memory``.
 
-    ``scores`` are those of `score_passages`; ``tick`` is told how many tokens were read.
+    Args:
+        model: the language model; set to eval mode.
+        strategy: the strategy of ``memory``.
+        memory: what is kept.
+        items: the passages.
+        scores: the result of `score_passages`; None if the policy needs no scores.
+        batch_size: passages that are read in parallel.
+        length: tokens of a segment.
+        tick: called with the number of tokens read, for progress.
+
+    Returns:
+        A reading for each passage, and the peak bytes of memory per row.
     """
     model.eval()
     device = model.transformer.norm.weight.device
-    readings = [Reading(torch.zeros(0), torch.zeros(0, dtype=torch.bool), []) for _ in items]
+    readings = [PassageReading(torch.zeros(0), torch.zeros(0, dtype=torch.bool), []) for _ in items]
     state, most = None, 0
-    for group, batch in sweep(items, rows, length):
+    for group, batch in sweep(items, batch_size, length):
         segment = _scores_of(scores, group, batch, length)
         batch, segment = batch.to(device), segment.to(device)
-        if state is None or bool(batch.fresh.all()):
+        if state is None or bool(batch.is_start.all()):
             state = memory.empty(model.transformer.empty_payload(len(group)))
         state, nll, correct = _read_segment(model, strategy, memory, batch, segment, state)
         most = max(most, state.nbytes // len(group))
         for row, passage in enumerate(group):
             real, slots, old = batch.valid[row].cpu(), state.slots, readings[passage]
-            readings[passage] = Reading(
+            readings[passage] = PassageReading(
                 torch.cat([old.nll, nll[row][real]]),
                 torch.cat([old.correct, correct[row][real]]),
                 [*old.kept, slots.positions[row][slots.valid[row]].tolist()] if real.any() else old.kept,
@@ -265,7 +297,7 @@ def read_passages(
 
 
 def _read_segment(
-    model: LanguageModel, strategy: Strategy, memory: Memory, batch: Batch, scores: Tensor, state: MemoryState
+    model: LanguageModel, strategy: Strategy, memory: Memory, batch: SegmentBatch, scores: Tensor, state: MemoryState
 ) -> tuple[MemoryState, Tensor, Tensor]:
     output = model.transformer(
         batch.tokens, batch.positions, state.read(), previous=batch.previous, need=memory.requires
@@ -275,7 +307,7 @@ def _read_segment(
     return written.state, nll.cpu(), (output.logits.argmax(-1) == batch.targets).cpu()
 
 
-def _scores_of(scores: Sequence[Tensor] | None, group: list[int], batch: Batch, length: int) -> Tensor:
+def _scores_of(scores: Sequence[Tensor] | None, group: list[int], batch: SegmentBatch, length: int) -> Tensor:
     if scores is None:
         return torch.zeros(*batch.tokens.shape, len(SIGNALS))
     start = int(batch.positions[0, 0])
@@ -284,9 +316,9 @@ def _scores_of(scores: Sequence[Tensor] | None, group: list[int], batch: Batch, 
 
 
 def long_gap(ids: Int[Tensor, " time"], rare: Bool[Tensor, " vocab"], reach: int) -> Bool[Tensor, " predicted"]:
-    """Which targets ``ids[1:]`` are rare tokens seen before in this passage, last further back than ``reach`` tokens.
+    """Which targets ``ids[1:]`` are rare tokens whose last occurrence in the passage is over ``reach`` tokens back.
 
-    These are the tokens that memory is for: a newest-first memory of ``reach`` slots no longer holds their last copy.
+    Predicting these needs memory: one that keeps the newest ``reach`` slots has evicted their last occurrence.
     """
     last: dict[int, int] = {}
     found = torch.zeros(len(ids) - 1, dtype=torch.bool)
@@ -304,21 +336,21 @@ class Shape:
     layers: int = 3
     """Transformer blocks."""
     dim: int = 192
-    """Width; a multiple of twice the heads."""
+    """Width; a multiple of twice the number of heads."""
     heads: int = 4
-    """Attention heads a layer."""
+    """Attention heads per layer."""
     expansion: int = 4
     """Width of the feed-forward part, as a multiple of ``dim``."""
     dropout: float = 0.0
-    """Share of units that are dropped in training."""
+    """Dropout probability in training."""
     score_bias: bool = False
     """Whether each head learns a bias on the standardised score of a slot."""
     shift: bool = True
-    """Whether each embedding tells the token before as well, which small models need to use their memory."""
+    """Whether each embedding includes the previous token as well, which small models need to use their memory."""
 
 
 def load_language_model(folder: Path, device: torch.device | str = "cpu") -> LanguageModel:
-    """The language model in ``folder``. Raises `ValueError` where it is missing, damaged or something else."""
+    """Load the language model in ``folder``. Raises `ValueError` if it is missing, damaged or of another kind."""
 
     def make(fields: dict[str, Any]) -> LanguageModel:
         return LanguageModel(TransformerConfig(**fields["shape"]), strategies(fields["strategies"]))

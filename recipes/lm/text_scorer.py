@@ -1,4 +1,4 @@
-"""A scorer of text with the front-end whose tokens it reads, from the folder of a run or from the package."""
+"""Load a scorer of text and its front-end, from a run folder or from the package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...registry import ROOT
 from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer
 
 PACKAGED = ROOT / "models" / "pretrained" / "english"
-"""The scorer that comes with the package; ``README.md`` in it says what it was trained on, and by which command."""
+"""The scorer in the package; its ``README.md`` documents the training data and command."""
 
 
 class Scoring(NamedTuple):
@@ -26,10 +26,10 @@ class Scoring(NamedTuple):
 
 
 def load_scoring(folder: Path | None = None, device: torch.device | str = "cpu") -> Scoring:
-    """The front-end and scorer of a run of ``vqmem text_lm``, or of the packaged model.
+    """Load the front-end and scorer of a run of ``vqmem text_lm``, or of the packaged model.
 
-    Raises `ValueError` in one line where a part is missing (naming the nearest), damaged, of another architecture, or
-    where the two belong to different runs.
+    Raises `ValueError` in one line if a part is missing, damaged or of another architecture, or if the two belong to
+    different runs.
     """
     folder = PACKAGED if folder is None else folder
     with loading(folder, "scorer", "text_lm"):
@@ -38,12 +38,12 @@ def load_scoring(folder: Path | None = None, device: torch.device | str = "cpu")
     if fields.get("vocab_size") != tokenizer.vocab_size:
         raise ValueError(
             f"{folder}: the front-end has {tokenizer.vocab_size} ids and the scorer {fields.get('vocab_size')}; "
-            "they are of different runs, copy both from one"
+            "they belong to different runs; copy both from one run"
         )
     return Scoring(tokenizer, load_scorer(folder, device), device)
 
 
 def require_text(tokenizer: Tokenizer) -> None:
-    """Raise `ValueError` where the front-end of a run reads something else than text."""
+    """Raise `ValueError` if the front-end of a run does not read text."""
     if input_kind(tokenizer) != "text":
         raise ValueError(f"this run reads {input_kind(tokenizer)}, not text; give one that was trained on text")

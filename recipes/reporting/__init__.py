@@ -1,1 +1,1 @@
-"""Self-contained HTML pages and what they show."""
+"""Self-contained HTML pages, heat maps and sounds."""

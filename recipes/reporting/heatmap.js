@@ -1,6 +1,6 @@
-// Tokens on the page, and their colours by a signal: between the 2nd and 98th percentile from none to full.
+// Tokens on the page, coloured by a signal: the scale is linear from the 2nd to the 98th percentile.
 const signalHelp = {
-  surprise: "what the scorer could not reconstruct although it knew the context before (nats)",
+  surprise: "information that the scorer could not reconstruct from the code and the preceding context (nats)",
   rarity: "the same without any context: how rare the token is in general (nats)",
   gain: "rarity minus surprise: how much the context says about the token (nats); below 0 it misled",
 };
@@ -12,7 +12,7 @@ function visible(text) {
     .replace(/[\u007f-\u009f]/g, "\ufffd") || "\u00b7";
 }
 
-// One span a token, in blocks that end with a line, so that the browser may skip those out of sight in a long text.
+// One span per token, in blocks that end with a line, so that the browser can skip invisible blocks of a long text.
 function layTokens(area, texts) {
   const spans = [];
   let block = null;
@@ -50,7 +50,7 @@ function pointAt(area, spans, texts, pairs) {
     spans[at].classList.add("at");
     tip.show(spans[at], visible(texts[at]).trimEnd(), pairs(at));
   };
-  // Scrolling by key moves other tokens under a pointer at rest, which is no pointing.
+  // Scrolling by keyboard moves tokens under a resting pointer; this is ignored.
   let last = "";
   const point = (event, index) => {
     const place = `${event.clientX},${event.clientY}`;
@@ -73,7 +73,7 @@ function pointAt(area, spans, texts, pairs) {
 const signalPairs = (signals, index) =>
   Object.entries(signals).map(([name, values]) => [name, `${format(values[index])} nats`]);
 
-// Fills `root` with the choice of signal, its legend and the coloured tokens; calls `onsignal(name)` at every choice.
+// Fills `root` with the choice of signal, its legend and the coloured tokens; calls `onsignal(name)` for each choice.
 function heatMap(root, texts, signals, { details = {}, tall = false, onsignal = () => {} } = {}) {
   const area = element("div", {
     class: `tokens heat${tall ? " tall" : ""}`, tabindex: 0, role: "group",

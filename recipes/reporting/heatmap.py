@@ -1,4 +1,4 @@
-"""Text coloured by its scores: a page for `vqmem score --html`, and the same in a terminal."""
+"""Text coloured by its scores, on a page for `vqmem score --html` and in a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCRIPT = HERE / "heatmap.js"
 STYLE = HERE / "heatmap.css"
 
 # Equal lightness and growing saturation, so that high scores stand out on dark and on light terminals alike;
-# orange and blue stay apart for every kind of colour blindness.
+# orange and blue are distinguishable with every kind of colour blindness.
 _NEUTRAL, _HIGH, _LOW = np.array([150, 145, 138]), np.array([255, 145, 20]), np.array([95, 175, 255])
 _FAINT = 0.15
 _SYMBOLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
@@ -27,11 +27,11 @@ LINE_END = "⏎"
 
 
 def heatmap_page(tokens: Sequence[Mapping[str, Any]], title: str) -> str:
-    """One self-contained page that shows a scored text as a heat map.
+    """Render a self-contained page that shows a scored text as a heat map.
 
     ``tokens`` are the objects of ``vqmem score --json``: ``text``, ``start`` and ``end`` (offsets), ``score`` (the
     surprise), ``rarity`` and ``gain`` in nats, as far as the scorer gives them, and ``code``. The reader chooses the
-    signal; pointing at a token, or the arrow keys, show its numbers.
+    signal, and sees the numbers of a token by pointing at it or with the arrow keys.
     """
     signals = {"surprise": "score", "rarity": "rarity", "gain": "gain"}
     data = {
@@ -51,10 +51,10 @@ def heatmap_page(tokens: Sequence[Mapping[str, Any]], title: str) -> str:
 
 
 def heatmap_terminal(tokens: Sequence[Mapping[str, Any]], signal: str = "surprise") -> Text:
-    """The text with each token on a background as strong as its ``signal``: orange above, blue below 0.
+    """Colour the background of each token by its ``signal``: orange above 0, blue below.
 
     Between the 2nd and the 98th percentile the scale is linear. Control characters are shown as symbols or escapes, so
-    that a file cannot command the terminal. Raises `ValueError` for a signal the tokens do not have.
+    that a file cannot control the terminal. Raises `ValueError` for a signal that the tokens do not have.
     """
     key = "score" if signal == "surprise" else signal
     if tokens and key not in tokens[0]:
@@ -67,7 +67,7 @@ def heatmap_terminal(tokens: Sequence[Mapping[str, Any]], signal: str = "surpris
 
 
 def strengths(values: np.ndarray) -> np.ndarray:
-    """Values on a scale of -1 … 1; 0 is the 2nd percentile or, where that lies below 0, 0 itself."""
+    """Scale values to -1 … 1; 0 is the 2nd percentile or, if that is negative, the value 0."""
     if not values.size:
         return values
     low, high = np.nanquantile(values, [0.02, 0.98])
@@ -76,7 +76,7 @@ def strengths(values: np.ndarray) -> np.ndarray:
 
 
 def style(strength: float) -> Style:
-    """The background for a value on that scale; none for faint ones."""
+    """The background for a value on the scale of `strengths`; none for a faint value."""
     if abs(strength) < _FAINT:
         return Style.null()
     end = _HIGH if strength > 0 else _LOW

@@ -3,7 +3,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const missing = "–";
 
-// What turns the direction of a line, and control characters, as escapes: as in the terminal.
+// Escapes control characters and changes of text direction, as in the terminal.
 const escaped = (text) => text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g,
   (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
@@ -29,7 +29,7 @@ function format(value, digits = 3) {
 function signed(value, digits = 3) {
   return finite(value) && value > 0 ? "+" + format(value, digits) : format(value, digits);
 }
-// As many digits as a figure needs to show three that matter.
+// The number of decimals that shows three significant digits.
 const digitsOf = (value) => (finite(value) && value ? Math.min(6, Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))))) : 2);
 const integer = (value) => (finite(value) ? Math.round(value).toLocaleString("en").replace(/,/g, "\u202f") : missing);
 function size(bytes) {
@@ -39,7 +39,7 @@ function size(bytes) {
   return `${value.toFixed(power && value < 99.95 && value % 1 ? 1 : 0)} ${["B", "KiB", "MiB", "GiB"][power]}`;
 }
 
-// A row of options of which one is on: radio buttons, so that the keyboard and screen readers know them.
+// A row of options, as radio buttons, which keyboards and screen readers support.
 let choices = 0;
 function choice(label, options, chosen, onchange) {
   const name = `choice${choices++}`;

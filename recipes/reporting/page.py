@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: one file that opens from disk, asks the network for nothing and runs no text as code."""
+"""Self-contained HTML pages: one file that opens from disk, needs no network and never executes text as code."""
 
 from __future__ import annotations
 
@@ -18,25 +18,28 @@ HERE = Path(__file__).parent
 RECIPES = HERE.parent
 
 _ENVIRONMENT = Environment(loader=FileSystemLoader(RECIPES), autoescape=True, undefined=StrictUndefined)
-# As the data comes: the order of keys is the order of rows and legends, and JSON knows no NaN.
+# Keeps the order of keys, which is the order of rows and legends; JSON has no NaN.
 _ENVIRONMENT.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
 
 
 def render(
     template: Path, *, title: str, data: Any, styles: Sequence[Path], scripts: Sequence[Path | str], **context: Any
 ) -> str:
-    """Fill a Jinja template, which extends `page.html`, and inline all that it needs.
+    """Render a Jinja template that extends `page.html`, and inline everything that it needs.
 
-    The content security policy allows these very scripts and styles by their hashes and nothing else, so that even a
-    mistake in escaping could neither run nor fetch anything.
+    The content security policy allows only these scripts and styles, by their hashes, so that even a mistake in
+    escaping could not execute or fetch anything.
 
     Args:
         template: A file in a package of `recipes`.
         title: The title of the page, in one line.
-        data: What the scripts read, as JSON; what is not finite becomes null.
+        data: JSON for the scripts; non-finite numbers become null.
         styles: Style sheets, after the shared `page.css`.
         scripts: Scripts, after the shared `page.js`: files, or the text of libraries.
-        **context: What the template itself names; text is escaped, `Markup` is not.
+        **context: Variables of the template; text is escaped, `Markup` is not.
+
+    Returns:
+        The HTML of the page.
     """
     style = _read(HERE / "page.css", *styles)
     script = _read(HERE / "page.js", *scripts)
@@ -50,7 +53,7 @@ def render(
 
 
 def to_bytes(page: str) -> bytes:
-    """The page in UTF-8; lone surrogates, which UTF-8 cannot hold, become character references."""
+    """Encode the page in UTF-8; lone surrogates, which UTF-8 cannot encode, become character references."""
     return page.encode("utf-8", errors="xmlcharrefreplace")
 
 

@@ -1,6 +1,6 @@
-// The page of a scored recording: switches the curve, plays along with it, and shows the scores of a place.
+// The page of a scored recording: selects the curve, moves a cursor during playback, and shows the scores at a position.
 const signalHelp = {
-  surprise: "what the scorer could not reconstruct although it knew what came before",
+  surprise: "information that the scorer could not reconstruct from the code and the preceding context",
   rarity: "the same without any context: how rare the sound is in general",
   gain: "rarity minus surprise: how much the context says about the sound; below 0 it misled",
 };
@@ -26,7 +26,7 @@ const signalHelp = {
   at("tools").append(choice("Show", Object.keys(signals).map((name) => [name, name]), data.chosen, choose));
   choose(data.chosen);
 
-  // Seconds of the recording here, of what is played there: that begins at 0.
+  // `x` takes seconds of the recording; the time of the player begins at 0.
   const x = (second) => plot.left + ((second - plot.start) / plot.seconds) * plot.width;
   const now = () => plot.start + audio.currentTime;
   const row = (second) => {
@@ -79,7 +79,7 @@ const signalHelp = {
   audio.addEventListener("play", () => { if (!frame) step(); });
   for (const type of ["timeupdate", "seeking", "seeked", "pause", "ended"]) audio.addEventListener(type, place);
 
-  // Where a pointer is, in seconds; the picture may be shown at another size.
+  // The position of a pointer in seconds; the picture may be scaled.
   const pointed = (event) => {
     const box = picture.getBoundingClientRect();
     return plot.start + ((((event.clientX - box.left) / box.width) * plot.across - plot.left) / plot.width) * plot.seconds;

@@ -1,4 +1,4 @@
-"""Recordings for pages and pictures: spectrograms as PNG, sound as WAV, pitch and pauses."""
+"""Recordings on pages and in pictures: spectrograms as PNG, sound as WAV, pitch and pauses."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 BANDS, RANGE = 80, 80.0
-"""Mel bands of a spectrogram, and how many dB below the loudest can be distinguished."""
+"""Mel bands of a spectrogram, and its dynamic range in dB."""
 PITCH, PITCHES = (60.0, 500.0), 50
-"""Hz between which a voice is looked for, and how often a second."""
+"""The range of pitch in Hz, and pitch estimates per second."""
 QUIET, SHORTEST = 30.0, 0.1
-"""A pause is as many dB below the loudest, and lasts so many seconds at least."""
+"""A pause is this many dB below the maximum, and lasts at least this many seconds."""
 
 _STOPS = np.array([[8, 8, 40], [82, 18, 110], [183, 55, 90], [249, 142, 30], [252, 253, 191]])
-_WINDOW = 1024  # samples that a spectrum, a pitch or a level is measured over
+_WINDOW = 1024  # samples of the window for spectrum, pitch and level
 
 
 def mel(waveform: Float[Tensor, " _"], rate: int) -> Float[np.ndarray, "bands frames"]:
-    """Power of mel bands (Slaney's) by frames of 10 ms, low bands first."""
+    """Power of Slaney's mel bands in frames of 10 ms, low bands first."""
     import librosa
 
     settings = {"n_fft": _WINDOW, "hop_length": rate // 100, "n_mels": BANDS, "pad_mode": "constant"}
@@ -31,14 +31,14 @@ def mel(waveform: Float[Tensor, " _"], rate: int) -> Float[np.ndarray, "bands fr
 
 
 def picture(power: Float[np.ndarray, "bands frames"], loudest: float) -> str:
-    """A ``data:`` address of an image: levels in dB, high bands above, as bright as they are near to ``loudest``."""
+    """A ``data:`` URL of an image: levels in dB relative to ``loudest``, the brightest; high bands at the top."""
     level = 10 * np.log10(np.maximum(power, 1e-12) / max(loudest, 1e-12))
     shades = np.clip(255 * (1 + level / RANGE), 0, 255).astype(np.uint8)[::-1]
     return f"data:image/png;base64,{base64.b64encode(_png(shades)).decode()}"
 
 
 def sound(waveform: Float[Tensor, " _"], rate: int) -> str:
-    """A ``data:`` address of the sound in 16 bits; what is louder than full scale is cut."""
+    """A ``data:`` URL of the sound in 16 bits; samples beyond full scale are clipped."""
     import soundfile
 
     file = io.BytesIO()
@@ -47,9 +47,9 @@ def sound(waveform: Float[Tensor, " _"], rate: int) -> str:
 
 
 def pauses(waveform: Float[Tensor, " _"], rate: int) -> list[tuple[float, float]]:
-    """From which second to which nothing is said: what lies between the stretches that are loud.
+    """The pauses in seconds: the gaps between the loud stretches.
 
-    High frequencies count for more, so that a hum is silence.
+    Pre-emphasis boosts high frequencies, so that a hum counts as silence.
     """
     import librosa
 
@@ -61,28 +61,28 @@ def pauses(waveform: Float[Tensor, " _"], rate: int) -> list[tuple[float, float]
 
 
 def pitch(waveform: Float[Tensor, " _"], rate: int) -> Float[np.ndarray, " frames"]:
-    """Hz every 20 ms, NaN where there is no voice (probabilistic YIN, Mauch and Dixon 2014) and in `pauses`."""
+    """Pitch in Hz every 20 ms (probabilistic YIN, Mauch and Dixon 2014); NaN in unvoiced frames and in `pauses`."""
     import librosa
 
     low, high = PITCH
     hz, _, _ = librosa.pyin(
         _padded(waveform), fmin=low, fmax=high, sr=rate, frame_length=_WINDOW, hop_length=rate // PITCHES
     )
-    hz[(hz < 1.02 * low) | (hz > high / 1.02)] = np.nan  # what lies at a border was not found between them
+    hz[(hz < 1.02 * low) | (hz > high / 1.02)] = np.nan  # a pitch at the limit of the range is unreliable
     for start, end in pauses(waveform, rate):
         hz[round(start * PITCHES) : round(end * PITCHES)] = np.nan
     return hz
 
 
 def mel_place(hz: float, rate: int) -> float:
-    """Where a frequency lies on the axis of a spectrogram: 0 at the bottom, 1 at the top."""
+    """The position of a frequency on the axis of a spectrogram: 0 at the bottom, 1 at the top."""
     import librosa
 
     return float(librosa.hz_to_mel(hz) / librosa.hz_to_mel(rate / 2))
 
 
 def _padded(waveform: Float[Tensor, " _"]) -> Float[np.ndarray, " _"]:
-    """With zeros after it where it is shorter than a window."""
+    """Pad with zeros to at least one window."""
     return np.pad(waveform.numpy(), (0, max(0, _WINDOW - len(waveform))))
 
 
@@ -90,9 +90,9 @@ def _png(shades: UInt8[np.ndarray, "height width"]) -> bytes:
     """An image with a palette, dark blue over red to pale yellow, evenly lighter."""
     height, width = shades.shape
     palette = np.stack([np.interp(np.arange(256), np.linspace(0, 255, len(_STOPS)), stop) for stop in _STOPS.T], 1)
-    rows = np.pad(shades, ((0, 0), (1, 0)))  # the byte before each row says that it is not filtered
+    rows = np.pad(shades, ((0, 0), (1, 0)))  # the byte before each row means: no filter
     parts = {
-        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0),  # 8 bits a pixel, which choose from the palette
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0),  # 8 bits a pixel: an index into the palette
         b"PLTE": palette.astype(np.uint8).tobytes(),
         b"IDAT": zlib.compress(rows.tobytes(), 9),
         b"IEND": b"",

@@ -1,4 +1,4 @@
-"""Score a recording, unit by unit or frame by frame: what `vqmem score` does with one."""
+"""Score a recording by unit or by frame, for `vqmem score`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ...tokenizers_.base import input_kind
 from ..lm.text_scorer import Scoring, load_scoring
 
 PACKAGED = ROOT / "models" / "pretrained" / "speech"
-"""The scorer of recordings that comes with the package; ``README.md`` in it says what it was trained on, and how."""
+"""The scorer of recordings in the package; its ``README.md`` documents the training."""
 
 
 class AudioScores(NamedTuple):
-    """The scores of a recording, a row for each unit or frame in the order of time.
+    """The scores of a recording: one row per unit or frame, in temporal order.
 
-    ``starts`` and ``ends`` are seconds, ``signals`` are in the order of `SIGNALS` and in nats (of frames: nats a
-    dimension). ``ids`` are the units, or None for frames, ``codes`` those of the bottleneck, or None without one, and
-    ``given`` the signals that the scorer gives.
+    ``starts`` and ``ends`` are seconds. ``signals`` are in the order of `SIGNALS`, in nats (for frames: nats per
+    dimension). ``ids`` are the units, None for frames. ``codes`` are those of the bottleneck, None without one.
+    ``given`` are the signals that the scorer provides.
     """
 
     starts: Float[Tensor, " time"]
@@ -40,7 +40,7 @@ class AudioScores(NamedTuple):
     given: tuple[str, ...] = SIGNALS
 
     def slice(self, start: int, stop: int) -> AudioScores:
-        """The rows ``start`` to ``stop``; times still count from the start of the recording."""
+        """The rows ``start`` to ``stop``; times remain relative to the start of the recording."""
         part = slice(start, stop)
         ids, codes = (None if column is None else column[part] for column in (self.ids, self.codes))
         return AudioScores(self.starts[part], self.ends[part], self.signals[part], ids, codes, self.given)
@@ -50,16 +50,16 @@ AudioScorer = Callable[[Audio], AudioScores]
 
 
 def score_audio(audio: Audio, model_folder: Path | None = None, device: torch.device | str = "cpu") -> AudioScores:
-    """The scores of one recording by the run in ``model_folder``, or by the packaged model; see `load_audio_scorer`."""
+    """Score a recording with the run in ``model_folder``, or with the packaged model; see `load_audio_scorer`."""
     return load_audio_scorer(model_folder, device)(audio)
 
 
 def load_audio_scorer(folder: Path | None = None, device: torch.device | str = "cpu") -> AudioScorer:
-    """What scores recordings: a run of ``vqmem text_lm`` on speech or of ``vqmem frame_scorer``, or the packaged model.
+    """Load a scorer of recordings: a run of ``vqmem text_lm`` on speech or ``vqmem frame_scorer``, or the packaged one.
 
-    Recordings are read and scored a stretch at a time, in memory that grows by the scores alone; the stretches do not
-    change them. Raises `ValueError` in one line where a part of the run is missing or damaged, and for a run on text.
-    What is returned raises `UnreadableError` for a recording as `Audio.stream` does, and for one shorter than a frame.
+    Recordings are read and scored in chunks, so that only the scores need memory; the chunks do not change the scores.
+    Raises `ValueError` in one line if a part of the run is missing or damaged, and for a run on text. The returned
+    function raises `UnreadableError` as `Audio.stream` does, and for a recording shorter than a frame.
     """
     folder = PACKAGED if folder is None else Path(folder)
     with loading(folder, "scorer", "text_lm", "frame_scorer"):

@@ -17,13 +17,13 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     taken = "score this tokenizer's tokens; without --model a small scorer for it is trained, once"
     parser.add_argument("--tokenizer", type=file_name, metavar="NAME_OR_DIR", help=taken)
     parser.add_argument(
-        "--signal", help="what to colour by: surprise (default, where the scorer gives it), rarity or gain"
+        "--signal", help="signal to colour by: surprise (default if the scorer gives it), rarity or gain"
     )
     parser.add_argument("--span", metavar="START:END", help="show these seconds of a recording only")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="one JSON object a token and line, instead of colours")
-    page = "write a page: a text as a heat map; a recording to hear, its score above its spectrogram"
+    page = "write a page: a text as a heat map; a recording with a player, its scores above its spectrogram"
     output.add_argument("--html", type=output_file, metavar="OUT", help=page)
     output.add_argument(
         "--image",
@@ -42,7 +42,7 @@ def _score(asked: argparse.Namespace) -> None:
 
 
 _SCORE = Command(
-    "score every token of a text or unit of a recording: how surprising, how rare, how much the context told",
+    "score every token of a text or unit of a recording by surprise, rarity and gain from context",
     _score_arguments,
     _score,
     """\
@@ -55,10 +55,10 @@ examples:
   vqmem score talk.mp3 --span 60:90 --signal gain --image talk.svg
 An object of --json has the keys text, start, end (characters; a byte order mark is dropped and does not count), score
 (the surprise), rarity, gain (nats) and code. For a recording it has unit instead of text (frame, its number, where the
-run scores frames) and start and end in seconds. Recordings are told by what is in the file. The scorer `reuse` has
-no surprise and therefore no score.
-surprise: how badly the token is rebuilt from its code and what came before; rarity: from its code alone;
-gain = rarity - surprise: how much the context told about it.""",
+run scores frames) and start and end in seconds. The content of a file decides whether it is a recording. The scorer
+`reuse` has no surprise and therefore no score.
+surprise: how badly the token is reconstructed from its code and the preceding context; rarity: from its code alone;
+gain = rarity - surprise: how much the context helps to predict it.""",
 )
 
 

@@ -1,4 +1,4 @@
-"""Show a scored recording: coloured in the terminal, as JSON lines, as a page to hear and see, or as a picture."""
+"""Show a scored recording: coloured in the terminal, as JSON lines, as a page with a player, or as a picture."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ..reporting.heatmap import strengths, style
 from ..reporting.page import HERE, render, to_bytes
 from ..reporting.sound import sound
 from .audio import AudioScores, load_audio_scorer
-from .sound_plot import CURVE, LEFT, RIGHT, SPECTRUM, STYLE, Clip, draw, still
+from .sound_plot import CURVE, LEFT, RIGHT, SPECTRUM, STYLE, ScoredClip, draw, still
 from .text import KEYS, choose_signal, rounded
 
 SLOW = 300
 """Seconds of recording from which progress is shown."""
 DRAWN = 120
-"""Seconds that a page or a picture shows at most: it is drawn, and in a page played, in one piece."""
-_LINE = 25  # units on a line of the terminal: half a second of those that come 50 a second
+"""The most seconds that a page or a picture shows, since it is drawn, and on a page played, in one piece."""
+_LINE = 25  # units per line of the terminal: half a second at 50 units a second
 
 
 class Span(NamedTuple):
@@ -42,7 +42,7 @@ class Span(NamedTuple):
 
 
 def parse_span(text: str) -> Span:
-    """``30:90``, ``30:`` or ``:90``. Raises `ValueError` for anything else, and for stretches that hold nothing."""
+    """Parse ``30:90``, ``30:`` or ``:90``. Raises `ValueError` for anything else, and for empty spans."""
     first, colon, last = text.partition(":")
     try:
         start, end = float(first or 0), float(last or math.inf)
@@ -51,7 +51,7 @@ def parse_span(text: str) -> Span:
     if not colon:
         raise ValueError(f"--span {text} is not START:END in seconds; give such as 30:90, 30: or :90")
     if not 0 <= start < end:
-        raise ValueError(f"--span {text} holds nothing; START must be 0 or more, and END after it")
+        raise ValueError(f"--span {text} is empty; START must be 0 or more, and END after it")
     return Span(start, end)
 
 
@@ -66,10 +66,21 @@ def show_recording(
     html: Path | None,
     image: Path | None,
 ) -> None:
-    """Score the recording ``file`` and show its stretch ``span`` on standard output, or write a page or a picture.
+    """Score a recording and show it on standard output, or write a page or a picture.
 
-    What comes before the stretch is scored too, since scores depend on it. Raises `ValueError` in one line for whatever
-    is wrong with the recording or the model, for a span past the end, and for more than `DRAWN` seconds to draw.
+    Args:
+        file: the recording.
+        model: the folder of a run; None takes the packaged model.
+        signal: to colour by; None takes the first that the scorer gives.
+        device: of the model.
+        span: the part to show; everything before it is scored as well, since scores depend on it.
+        as_json: write one JSON object per unit or frame.
+        html: the page to write.
+        image: the picture to write.
+
+    Raises:
+        ValueError: in one line, for an invalid recording or model, a span past the end, and more than `DRAWN` seconds
+            to draw.
     """
     audio, name = Audio(file), "the packaged model" if model is None else str(model)
     total = audio.seconds()
@@ -79,7 +90,7 @@ def show_recording(
     shown = span.end - span.start
     if shown > DRAWN and (html or image):
         raise ValueError(
-            f"{file!r} is {shown:.0f} s long, and {DRAWN} s are drawn at most; give a stretch of it, such as "
+            f"{file!r} is {shown:.0f} s long, and at most {DRAWN} s can be drawn; give a part of it, such as "
             f"--span {span.start:g}:{span.start + DRAWN:g}, or use --json"
         )
     scorer = load_audio_scorer(model, device)
@@ -101,10 +112,10 @@ def show_recording(
 
 
 def _cut(scores: AudioScores, span: Span) -> tuple[int, AudioScores]:
-    """The scores of all that overlaps the span, and the number of the first of them."""
+    """The index of the first unit or frame that overlaps the span, and the scores of all that do."""
     inside = ((scores.ends > span.start) & (scores.starts < span.end)).nonzero().flatten()
     if not len(inside):
-        raise ValueError(f"--span {span.start:g}:{span.end:g} holds no unit or frame; give a longer one")
+        raise ValueError(f"--span {span.start:g}:{span.end:g} contains no unit or frame; give a longer one")
     first, last = int(inside[0]), int(inside[-1])
     return first, scores.slice(first, last + 1)
 
@@ -120,7 +131,7 @@ def _objects(scores: AudioScores, first: int) -> Iterator[dict[str, Any]]:
 
 
 def _print_colours(scores: AudioScores, signal: str) -> None:
-    """Lines of half a second, each with the time at which it begins; also into a pipe, as a text's colours are."""
+    """Print lines of half a second, each with its start time. Colours are written to a pipe as well, as for text."""
     strong = strengths(scores.signals[:, SIGNALS.index(signal)].double().numpy())
     names, gap = (["  "] * len(strong), "") if scores.ids is None else (list(map(str, scores.ids.tolist())), " ")
     width, console = max(map(len, names)), Console(force_terminal=True, highlight=False)
@@ -141,16 +152,16 @@ def _print_colours(scores: AudioScores, signal: str) -> None:
     print(f"{len(strong):,} {kind}; {unit}: {means}; orange = high {signal}", file=sys.stderr)
 
 
-def _clip(audio: Audio, span: Span, scores: AudioScores) -> Clip:
+def _clip(audio: Audio, span: Span, scores: AudioScores) -> ScoredClip:
     parts, position = [], 0
     for chunk in audio.stream():
         start, end = (min(max(0, round(edge * RATE) - position), len(chunk)) for edge in span)
         parts.append(chunk[start:end])
         position += len(chunk)
-    return Clip(Path(audio.name).name, torch.cat(parts), RATE, span.start, scores)
+    return ScoredClip(Path(audio.name).name, torch.cat(parts), RATE, span.start, scores)
 
 
-def _page(clip: Clip, first: int, signal: str, model: str) -> str:
+def _page(clip: ScoredClip, first: int, signal: str, model: str) -> str:
     scores = clip.scores
     columns = {
         name: [rounded(value) for value in scores.signals[:, i].tolist()]

@@ -1,4 +1,4 @@
-"""Show a scored text: coloured in the terminal, as JSON lines, or as a page. Recordings are handed on."""
+"""Show a scored text: coloured in the terminal, as JSON lines, or as a page. `render_audio` shows recordings."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from .render_audio import parse_span, show_recording
 from .text import KEYS, choose_signal, score_text
 
 SLOW = 200_000
-"""Characters from which progress is shown, where it does not disturb the text itself."""
+"""Characters from which progress is shown, unless it would disturb the text."""
 PAGE_TOKENS = 200_000
-"""More than this no browser lays out with pleasure."""
+"""Tokens that a browser can lay out at an acceptable speed."""
 
 
 def show(
@@ -45,12 +45,22 @@ def show(
     image: Path | None = None,
     span: str | None = None,
 ) -> None:
-    """Score ``file`` (``-`` is text from standard input) and show it on standard output, or write the page ``html``.
+    """Score a file and show it on standard output, or write a page atomically. Recordings go to `show_recording`.
 
-    With a ``tokenizer`` the tokens are its own, whichever ``model`` scores them (see `load_scoring_for`). Recordings
-    are shown by `show_recording`, which ``image`` and ``span`` are for.
-    Raises `ValueError` in one line for whatever is wrong with the file, its encoding, the model, the signal or the
-    device, and for a text without tokens; a page is written completely or not at all.
+    Args:
+        file: a text or a recording; ``-`` is text from standard input.
+        encoding: of the text.
+        model: the folder of a run; None takes the packaged scorer.
+        signal: to colour by; None takes the first that the scorer gives.
+        device: such as ``cpu``.
+        tokenizer: score the tokens of this tokenizer; see `load_scoring_for`.
+        as_json: write one JSON object per token.
+        html: the page to write.
+        image: the picture of a recording to write.
+        span: the seconds of a recording to show; see `parse_span`.
+
+    Raises:
+        ValueError: in one line, for an invalid file, encoding, model, signal or device, and for a text without tokens.
     """
     if signal is not None and signal not in SIGNALS:
         raise UnknownNameError("signal", signal, list(SIGNALS))
@@ -77,9 +87,7 @@ def show(
     chunks = score_text(text, scoring)
     first = next(chunks, None)
     if first is None:
-        raise ValueError(
-            f"{file!r} has no token: the model's front-end passes over white space; give a file with words"
-        )
+        raise ValueError(f"{file!r} has no token: the model's front-end skips white space; give a file with words")
     chunks = _watched(chain([first], chunks), len(text), quiet=html is None and sys.stdout.isatty())
     if as_json:
         _print_json(chunks)
@@ -92,7 +100,7 @@ def show(
 def _load(model: Path | None, tokenizer: str | None, device: torch.device) -> Scoring:
     if tokenizer is None:
         return load_scoring(model, device)
-    from ..text_lm.for_tokenizer import load_scoring_for  # brings all of training, which is slow to import
+    from ..text_lm.for_tokenizer import load_scoring_for  # imports the training code, which is slow
 
     return load_scoring_for(tokenizer, model, device)
 
@@ -122,12 +130,12 @@ def _write_page(chunks: Iterator[list[dict[str, Any]]], title: str, path: Path) 
 
 
 def _print_colours(chunks: Iterator[list[dict[str, Any]]], signal: str) -> None:
-    """Also into a pipe: without its colours the text says nothing (NO_COLOR takes them away)."""
+    """Colours are written to a pipe as well, since they are the result; NO_COLOR removes them."""
     console = Console(force_terminal=True, highlight=False)
     line_end = LINE_END if _writable(LINE_END) else "$"  # as `cat -E` marks it
     count, totals = 0, dict.fromkeys(SIGNALS, 0.0)
     for chunk in chunks:
-        # Not printed by rich itself, which ends the process with an error where a pipe's reader has had enough.
+        # rich itself would end the process with an error if the reader of a pipe has closed it.
         with console.capture() as coloured:
             console.print(heatmap_terminal(chunk, signal), end="", soft_wrap=True)
         sys.stdout.write(coloured.get().replace(LINE_END, line_end))
@@ -144,7 +152,7 @@ def _print_colours(chunks: Iterator[list[dict[str, Any]]], signal: str) -> None:
 
 
 def _writable(sign: str) -> bool:
-    """Whether standard output has a way to write ``sign``."""
+    """Whether standard output can encode ``sign``."""
     try:
         sign.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:

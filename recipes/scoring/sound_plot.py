@@ -1,4 +1,4 @@
-"""A recording as a picture: the curve of its scores, and below it, on the same axis of time, spectrogram and pitch."""
+"""A recording as a picture: the curve of its scores above spectrogram and pitch, on a common time axis."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ..reporting.sound import PITCH, PITCHES, mel, mel_place, pauses, picture, p
 from .audio import AudioScores
 
 LEFT, RIGHT, CURVE, SPECTRUM = 58.0, 52.0, (30.0, 150.0), (168.0, 398.0)
-"""Margins, and from where to where the curve and the spectrogram reach, in pixels."""
+"""Margins, and the vertical range of the curve and of the spectrogram, in pixels."""
 HEIGHT, NARROWEST, A_SECOND = 448, 1000.0, 90.0
-"""Of the picture; width of the shortest recording, and of each second of a longer one."""
+"""Height of the picture, width of the shortest recording, and width per second of longer ones, in pixels."""
 STYLE = Path(__file__).with_suffix(".css")
 
 _LIGHT = ":root { --page: #ffffff; --ink: #16191d; --soft: #565f6b; --line: #dfe3e8; --accent: #0b62c4; }\n"
@@ -29,8 +29,8 @@ _HERTZ = (75.0, 100.0, 150.0, 200.0, 300.0, 400.0)
 
 
 @dataclass(frozen=True)
-class Clip:
-    """What is shown: samples that begin at the second ``start`` of a recording, and the scores of that stretch."""
+class ScoredClip:
+    """A part of a recording and its scores; the first sample is at the second ``start`` of the recording."""
 
     name: str
     waveform: Float[Tensor, " _"]
@@ -40,23 +40,23 @@ class Clip:
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """The duration in seconds."""
         return len(self.waveform) / self.rate
 
     @property
     def width(self) -> float:
-        """Of its axis of time, in pixels."""
+        """The width of the time axis in pixels."""
         return max(NARROWEST, A_SECOND * self.seconds)
 
     def x(self, second: float) -> float:
-        """Where a second of the recording lies."""
+        """The horizontal position of a second of the recording, in pixels."""
         return LEFT + (second - self.start) / self.seconds * self.width
 
 
-def draw(clip: Clip, signals: Sequence[str] = SIGNALS) -> str:
-    """The picture as an element ``svg`` with a group for each of ``signals``, to be shown one at a time.
+def draw(clip: ScoredClip, signals: Sequence[str] = SIGNALS) -> str:
+    """Draw the picture as an ``svg`` element with a group for each of ``signals``, of which a page shows one.
 
-    Its colours are those of a page that has `STYLE`; see `still` for one that stands by itself.
+    The page needs `STYLE`; see `still` for a self-contained picture.
     """
     top, bottom = SPECTRUM
     power = mel(clip.waveform, clip.rate)
@@ -75,8 +75,8 @@ def draw(clip: Clip, signals: Sequence[str] = SIGNALS) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
-def still(clip: Clip, signal: str) -> str:
-    """The picture as a separate file, with the curve of one signal, on white."""
+def still(clip: ScoredClip, signal: str) -> str:
+    """Draw a self-contained picture with the curve of one signal, on white."""
     first, rest = draw(clip, [signal]).split("\n", 1)
     style = f"<style>\n{_LIGHT}{STYLE.read_text(encoding='utf-8')}</style>"
     title = f"<title>{escape(one_line(clip.name))}</title>"
@@ -84,17 +84,17 @@ def still(clip: Clip, signal: str) -> str:
 
 
 def ticks(low: float | int, high: float | int, inside: bool = False) -> list[float]:
-    """About five round numbers that enclose low and high, or lie between them."""
+    """About five round numbers that enclose ``low`` and ``high``, or with ``inside`` lie between them."""
     span = (high - low) or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / 4))
     step = next(power * nice for nice in (1, 2, 2.5, 5, 10) if power * nice >= span / 5)
     first, last = (math.ceil, math.floor) if inside else (math.floor, math.ceil)
-    slack = -1e-9 if inside else 1e-9  # so that rounding does not cost or add a tick
+    slack = -1e-9 if inside else 1e-9  # rounding must not remove or add a tick
     start, stop = first(low / step + slack), last(high / step - slack)
     return [round(i * step, 10) for i in range(start, max(stop, start + (not inside)) + 1)]
 
 
-def _signal(clip: Clip, name: str) -> list[str]:
+def _signal(clip: ScoredClip, name: str) -> list[str]:
     """The curve of a signal and its axis, between the 0.5th and the 99.5th percentile."""
     values = clip.scores.signals[:, SIGNALS.index(name)].double().numpy()
     low, high = np.quantile(values, [0.005, 0.995]).tolist()
@@ -113,8 +113,8 @@ def _signal(clip: Clip, name: str) -> list[str]:
     return [*parts, f'<path class="curve" d="{start}{"".join(steps)}"/>', "</g>"]
 
 
-def _pauses(clip: Clip) -> list[str]:
-    """Shades over both panels where nothing is said."""
+def _pauses(clip: ScoredClip) -> list[str]:
+    """Shades over both panels in the pauses."""
     top, height = CURVE[0], SPECTRUM[1] - CURVE[0]
     return [
         f'<rect class="pause" x="{clip.x(clip.start + start):.1f}" y="{top:g}" '
@@ -123,8 +123,8 @@ def _pauses(clip: Clip) -> list[str]:
     ]
 
 
-def _seconds(clip: Clip) -> list[str]:
-    """The axis of time."""
+def _seconds(clip: ScoredClip) -> list[str]:
+    """The time axis."""
     bottom, end, parts = SPECTRUM[1], clip.start + clip.seconds, []
     seconds = map(float, range(math.ceil(clip.start), int(end) + 1))
     marks = ticks(clip.start, end, inside=True) if clip.seconds < 10 else seconds
@@ -134,8 +134,8 @@ def _seconds(clip: Clip) -> list[str]:
     return [*parts, _text(LEFT + clip.width / 2, bottom + 40, "seconds", "middle")]
 
 
-def _frequencies(clip: Clip) -> list[str]:
-    """The axis of the spectrogram, whose bands are mel."""
+def _frequencies(clip: ScoredClip) -> list[str]:
+    """The frequency axis of the spectrogram, on the mel scale."""
     (top, bottom), parts = SPECTRUM, []
     for mark in (mark for mark in _KILOHERTZ if 2000 * mark <= clip.rate):
         y = bottom - mel_place(1000 * mark, clip.rate) * (bottom - top)
@@ -144,8 +144,8 @@ def _frequencies(clip: Clip) -> list[str]:
     return parts
 
 
-def _pitch(clip: Clip) -> list[str]:
-    """The line of the pitch over the spectrogram, and its axis on the right, which is logarithmic."""
+def _pitch(clip: ScoredClip) -> list[str]:
+    """The pitch curve on the spectrogram, and its logarithmic axis on the right."""
     right, parts, line, joined = LEFT + clip.width, [], "", False
     for mark in _HERTZ:
         y = _pitch_place(mark)

@@ -1,4 +1,4 @@
-"""Score a text token by token, in bounded memory: what `vqmem score` does."""
+"""Score a text token by token, in bounded memory, for `vqmem score`."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ CHUNK = 4096
 """Tokens scored at once."""
 
 KEYS: dict[str, str] = {"surprise": "score", "rarity": "rarity", "gain": "gain"}
-"""What signals are called in JSON."""
+"""The keys of the signals in JSON."""
 
 
 def choose_signal(signal: str | None, given: Sequence[str]) -> str:
-    """The signal to show: the first of those that the scorer gives, if none is asked for. Raises `ValueError`."""
+    """The signal to show; by default the first that the scorer gives. Raises `ValueError` for one that is missing."""
     if signal is not None and signal not in given:
-        raise ValueError(f"signal {signal!r} is none that this scorer gives; use {' or '.join(given)}")
+        raise ValueError(f"this scorer does not give the signal {signal!r}; use {' or '.join(given)}")
     return signal or given[0]
 
 
 def score_text(text: str, scoring: Scoring | None = None, chunk: int = CHUNK) -> Iterator[list[dict[str, Any]]]:
-    """The tokens of ``text`` with their scores, at most ``chunk`` of them at a time.
+    """Yield the tokens of ``text`` with their scores, at most ``chunk`` at a time.
 
     Keys: ``text``, ``start`` and ``end`` (characters), ``score`` (the surprise), ``rarity`` and ``gain`` in nats where
     the scorer gives them, and ``code`` (a number, or a list where the quantiser has several codebooks; None for scorers
-    without one). The texts concatenate to the source: of tokens that share a character, the first has it. The values do
-    not depend on ``chunk``; memory stays bounded because text is tokenized and scored piece by piece, with the state
-    carried along.
+    without one). The texts concatenate to the source; a character that several tokens share belongs to the first. The
+    values do not depend on ``chunk``. Memory is bounded because the text is tokenized and scored in pieces, with the
+    state passed on.
 
     Args:
         text: of any length.
-        scoring: what `load_scoring` gives; the packaged scorer by default.
+        scoring: the result of `load_scoring`; by default the packaged scorer.
         chunk: tokens that are scored at once.
     """
     scoring = load_scoring() if scoring is None else scoring
@@ -53,7 +53,7 @@ def score_text(text: str, scoring: Scoring | None = None, chunk: int = CHUNK) ->
 def _score(
     stream: Stream, piece: str, offset: int, end: int, scoring: Scoring, state: Any
 ) -> tuple[list[dict[str, Any]], Any]:
-    """One chunk: ``offset`` is where ``piece`` starts in the source, ``end`` where the token before ended."""
+    """Score one chunk; ``offset`` is the start of ``piece`` in the source, ``end`` the end of the previous token."""
     tokens, scorer = stream.ids[None].to(scoring.device), scoring.scorer
     given = signals_of(scorer)
     signals, state = scorer.score(tokens, state)
@@ -61,26 +61,26 @@ def _score(
     made = []
     spans = zip(stream.starts.tolist(), stream.ends.tolist(), signals[0].tolist(), codes, strict=True)
     for start, stop, values, code in spans:
-        whose = piece[max(start, end - offset) : stop]
+        shown = piece[max(start, end - offset) : stop]
         end = offset + stop
         scores = {KEYS[name]: rounded(x) for name, x in zip(SIGNALS, values, strict=True) if name in given}
-        made.append({"text": whose, "start": offset + start, "end": end, **scores, "code": code})
+        made.append({"text": shown, "start": offset + start, "end": end, **scores, "code": code})
     return made, state
 
 
 def rounded(value: float) -> float:
-    """A score as JSON shows it. Adding 0 takes the sign from a rounded -0."""
+    """Round a score for JSON. Adding 0 removes the sign of a rounded -0."""
     return round(value, 5) + 0.0
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """``text`` in pieces that each have a character to tokenize: a front-end may find no token in white space."""
-    held: list[str] = []
+    """Split ``text`` into pieces that are not only white space, in which a front-end may find no token."""
+    buffer: list[str] = []
     blank = True
     for piece in cut(text):
         if not blank and not piece.isspace():
-            yield "".join(held)
-            held, blank = [], True
-        held.append(piece)
+            yield "".join(buffer)
+            buffer, blank = [], True
+        buffer.append(piece)
         blank = blank and piece.isspace()
-    yield "".join(held)
+    yield "".join(buffer)

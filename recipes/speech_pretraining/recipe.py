@@ -27,7 +27,7 @@ from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked
 from ..engine.run_config import RunConfig
-from ..engine.run_dir import claim, identity, is_trained
+from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
 from ..lm.corpus import require
@@ -36,7 +36,7 @@ from .export import export
 from .labels import Labels, read_labels
 from .quality import accuracies, check, probe
 
-BESIDE = ("out", "device", "dtype", "labels", "eval_clips", "probe_clips", "probe_clusters", "export")
+NON_IDENTITY_KEYS = ("out", "device", "dtype", "labels", "eval_clips", "probe_clips", "probe_clusters", "export")
 """Keys that say where a run is made and what is shown of it, not what it is."""
 RUN_IS = "an encoder of speech: `vqmem asr CONFIG recogniser.encoder={folder}` uses it"
 """What a run is, and which command uses it."""
@@ -121,7 +121,7 @@ def run(config: Config) -> dict[str, Any]:
     require(config.data, "dev", "recordings")
     with locked(Path(config.out)):
         labels = None if config.labels is None else read_labels(config.labels)
-        claim(config, BESIDE)
+        init_run_dir(config, NON_IDENTITY_KEYS)
         with main_process_first():
             targets = fit_targets(config)
             clips = {split: split_clips(config, targets, split) for split in ("train", "dev")}
@@ -197,7 +197,7 @@ def pretrain(
         settings,
         folder / "training",
         describe="hubert",
-        identity=identity(config, BESIDE),
+        identity=fingerprint(config, NON_IDENTITY_KEYS),
         evaluate=figures if settings.eval_every else None,
         best_by="masked_nll",
     )

@@ -18,7 +18,7 @@ def _train_scorer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=output_folder, metavar="DIR", help="folder of the run (default runs/scorer, or runs/scorer_quick)"
     )
-    chosen = "a VQ-LM by default; `reuse` foretells which tokens come again; or a YAML file"
+    chosen = "a VQ-LM by default; `reuse` predicts which tokens come again; or a YAML file"
     parser.add_argument("--config", type=file_name, metavar="NAME_OR_FILE", help=chosen)
     parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="changes to the config")
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and do nothing")
@@ -39,9 +39,10 @@ _TRAIN_SCORER = Command(
 examples:
   vqmem train-scorer --tokenizer HuggingFaceTB/SmolLM2-135M --data my_texts/ --out runs/smollm2
   vqmem train-scorer --tokenizer ./my_model --data book.txt scorer_train.steps=500
-It is `vqmem text_lm` with the config scorer: 10 million tokens, seen as often as that takes; give text like that which
-the model will read. Without --data it is scorer_quick: half a megabyte of built-in text, for a first look.
-`vqmem text_lm --help` explains the keys. The same command given again goes on where it stopped.""",
+It runs `vqmem text_lm` with the config scorer: training on 10 million tokens (a short text is read repeatedly).
+Give text similar to what the model will read. Without --data it uses scorer_quick: half a megabyte of built-in text,
+for a first look. `vqmem text_lm --help` explains the keys. The same command continues an interrupted run where it
+stopped.""",
 )
 
 
@@ -50,11 +51,9 @@ the model will read. Without --data it is scorer_quick: half a megabyte of built
 
 def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=file_path, metavar="RUN", help="the folder of a finished `vqmem text_lm`")
-    goes_on = "what to go on from, of any length; for a run on speech, the file of a recording"
-    parser.add_argument("--prompt", required=True, metavar="TEXT", help=goes_on)
-    parser.add_argument(
-        "-o", "--out", type=output_file, metavar="WAV", help="where a run on speech writes what it says"
-    )
+    prompt = "text to continue, of any length; for a run on speech, the file of a recording"
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help=prompt)
+    parser.add_argument("-o", "--out", type=output_file, metavar="WAV", help="wav file that a run on speech writes")
     parser.add_argument("--tokens", type=int, default=200, metavar="N", help="how many to add (default 200)")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (default 0.8)")
     parser.add_argument(
@@ -62,9 +61,9 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same text (default 0)")
     parser.add_argument(
-        "--capacity", type=int, metavar="SLOTS", help="of the memory (default: the run's largest budget)"
+        "--capacity", type=int, metavar="SLOTS", help="capacity of the memory (default: the run's largest budget)"
     )
-    parser.add_argument("--strategy", metavar="NAME", help="what the memory keeps (default: the run's first strategy)")
+    parser.add_argument("--strategy", metavar="NAME", help="strategy of the memory (default: the run's first)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default auto)")
 
 
@@ -85,7 +84,7 @@ examples:
   vqmem generate runs/novels --prompt "It was a dark and stormy night"
   vqmem generate runs/novels --prompt "$(cat chapter.txt)" --strategy gain --capacity 64
   vqmem generate runs/codes --prompt hello.flac --tokens 500 -o longer.wav
-A run on speech is one whose front-end can be heard: vqvae_codes.""",
+A run on speech needs a front-end that can be decoded to sound: vqvae_codes.""",
 )
 
 

@@ -1,4 +1,4 @@
-"""Scorers for the tokenizers of pretrained models: what `vqmem train-scorer` and `vqmem score --tokenizer` do."""
+"""Scorers for the tokenizers of pretrained models, for `vqmem train-scorer` and `vqmem score --tokenizer`."""
 
 from __future__ import annotations
 
@@ -31,10 +31,15 @@ def configure(
     overrides: Sequence[str] = (),
     name: str | None = None,
 ) -> Config:
-    """The config ``name`` for a tokenizer and the text files at ``data``.
+    """Build the config for training a scorer on a tokenizer.
 
-    By default it is the shipped ``scorer``, or, where neither ``data`` nor an override says what to read,
-    ``scorer_quick``, which reads built-in text.
+    Args:
+        tokenizer: name or folder, as `AutoTokenizer` takes it.
+        data: text file or folder; default: the data of the config.
+        out: folder of the run; default: that of the config.
+        overrides: ``key=value`` changes.
+        name: a config. Default: ``scorer``, or ``scorer_quick`` (built-in text) if neither ``data`` nor an override
+            gives the data.
     """
     reads = data is not None or any(override.startswith(("data=", "data.")) for override in overrides)
     config = load(Config, name or ("scorer" if reads else "scorer_quick"), overrides, folder=CONFIGS)
@@ -46,16 +51,16 @@ def configure(
 
 
 def load_scoring_for(tokenizer: str, model: Path | None, device: torch.device | str = "cpu") -> Scoring:
-    """The front-end and scorer for a tokenizer: those of the run ``model``, or of one that is trained on first use.
+    """Load the front-end and scorer for a tokenizer: from the run ``model``, or from one that is trained on first use.
 
-    Raises `ValueError` where there is no such tokenizer, or ``model`` is of another one: its scores would be of other
-    tokens than those asked for. What counts is what the tokenizer does, not what it is called.
+    Raises `ValueError` if the tokenizer does not exist, or if ``model`` was trained on another tokenizer, whose tokens
+    would differ. Tokenizers are compared by what they do, not by name.
     """
     wanted = FrontEnd(tokenizer).fit([])
     folder = _first_use(tokenizer, wanted) if model is None else model
     scoring = load_scoring(folder, device)
-    own = scoring.tokenizer
-    if not isinstance(own, PretrainedTokenizer) or own.sha256() != wanted.sha256():
+    trained_on = scoring.tokenizer
+    if not isinstance(trained_on, PretrainedTokenizer) or trained_on.sha256() != wanted.sha256():
         about = json.loads((folder / "front_end" / FRONT_END).read_text(encoding="utf-8"))
         whose = about["fields"].get("path") or about["name"]
         raise ValueError(
@@ -66,15 +71,16 @@ def load_scoring_for(tokenizer: str, model: Path | None, device: torch.device | 
 
 
 def _first_use(tokenizer: str, wanted: PretrainedTokenizer) -> Path:
-    """The folder of the quick scorer for a tokenizer in the user's cache, trained if it is not there yet.
+    """The folder of the quick scorer for a tokenizer in the user's cache; the scorer is trained if it does not exist.
 
-    It is trained beside its place and renamed into it: it is whole or it is not there. An interrupted training goes on.
+    It is trained in a temporary folder, which is then renamed, so that the cache never contains an unfinished scorer.
+    The next call continues an interrupted training.
     """
     config = configure(tokenizer)
     made_with = as_dict(replace(config, out="", front_end=wanted.sha256()))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vqmem" / "scorers"
     key = digest({"version": __version__, **made_with})
-    folder, beside = cache / key, cache / f".{key}"
+    folder, unfinished = cache / key, cache / f".{key}"
     if not folder.is_dir():
         name = one_line(tokenizer)
         print(
@@ -82,9 +88,9 @@ def _first_use(tokenizer: str, wanted: PretrainedTokenizer) -> Path:
             f"in {one_line(str(folder))}). For scores to rely on: vqmem train-scorer --tokenizer {name} --data TEXTS",
             file=sys.stderr,
         )
-        with locked(beside):
+        with locked(unfinished):
             if not folder.is_dir():
-                run(replace(config, out=str(beside / "run")))
-                shutil.rmtree(beside / "run" / "scorer" / "training", ignore_errors=True)
-                (beside / "run").rename(folder)
+                run(replace(config, out=str(unfinished / "run")))
+                shutil.rmtree(unfinished / "run" / "scorer" / "training", ignore_errors=True)
+                (unfinished / "run").rename(folder)
     return folder

@@ -1,4 +1,4 @@
-"""Continue a text with a trained model: memory and segments exactly as in training, one token at a time."""
+"""Continue a text with a trained model, one token at a time, with the memory and segments of training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .recipe import Run, load_run
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw tokens; temperature 0 takes the likeliest, ``top_k`` 0 draws from all."""
+    """Settings of sampling. Temperature 0 takes the likeliest token; ``top_k`` 0 samples from all."""
 
     tokens: int = 200
     temperature: float = 0.8
@@ -37,7 +37,7 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for values that cannot be."""
+        """Raise `ValueError` for invalid values."""
         for name in ("tokens", "temperature", "top_k"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more and finite")
@@ -48,9 +48,16 @@ class Sampling:
 def reader(
     run: Run, strategy: str | None = None, capacity: int | None = None, remember: Remember | None = None
 ) -> Reader:
-    """A reader with one of the run's strategies (default: its first) and a capacity (default: its largest budget).
+    """Build a reader for a run.
 
-    Raises `ValueError` for an unknown strategy, a capacity without room, or a scorer without the signals to keep by.
+    Args:
+        run: a finished run.
+        strategy: the name of one of its strategies; None takes the first.
+        capacity: of the memory, in slots; None takes the largest budget.
+        remember: what the slots contain; see `make_reader`.
+
+    Raises:
+        ValueError: for an unknown strategy, a capacity that is too small, or a scorer without the policy's signals.
     """
     known = {choice.name: choice for choice in strategies(run.config.strategies, run.scorer)}
     name = next(iter(known)) if strategy is None else strategy
@@ -61,9 +68,9 @@ def reader(
 
 
 def generate(reader: Reader, prompt: Int[Tensor, " time"], sampling: Sampling) -> Iterator[int]:
-    """Token ids that follow ``prompt``. The same seed gives the same ids on the same machine.
+    """Sample the token ids that follow ``prompt``. The same seed gives the same ids on the same machine.
 
-    Raises `ValueError` where the prompt has no token, at the call and not when the first id is asked for.
+    Raises `ValueError` if the prompt has no token; at the call, not with the first id.
     """
     if not len(prompt):
         raise ValueError("the prompt has no token; give at least one character that is not white space")
@@ -71,12 +78,20 @@ def generate(reader: Reader, prompt: Int[Tensor, " time"], sampling: Sampling) -
 
 
 def show(folder: Path, prompt: str, sampling: Sampling, out: Path | None, device: str, **memory: Any) -> None:
-    """Go on from ``prompt`` with the run in ``folder``: print text as it comes, or write speech to ``out``.
+    """Continue ``prompt`` with the run in ``folder``: print text as it is generated, or write speech to ``out``.
 
-    What a terminal would obey is shown (see `console.visible`); `continue_text` gives it as it is.
+    Control characters are printed visibly (see `console.visible`).
 
-    ``memory`` are the strategy and capacity of `continue_text`. Raises `ValueError` as that does, and where a run on
-    speech has no ``out`` or one on text has one.
+    Args:
+        folder: a finished run.
+        prompt: text, or the file name of a recording for a run on speech.
+        sampling: how to sample.
+        out: the wav file to write; None for a run on text.
+        device: such as ``cpu``.
+        memory: strategy and capacity, as for `continue_text`.
+
+    Raises:
+        ValueError: as `continue_text` does; for a run on speech without ``out``, and a run on text with it.
     """
     run = load_run(folder, resolve_device(device))
     if output_kind(run.tokenizer) == "audio":
@@ -97,10 +112,10 @@ def show(folder: Path, prompt: str, sampling: Sampling, out: Path | None, device
 def continue_text(
     run: Run, prompt: str, sampling: Sampling, *, strategy: str | None = None, capacity: int | None = None
 ) -> Iterator[str]:
-    """What `generate` says after ``prompt``, in pieces as they come; no piece ends inside a character.
+    """Yield the text that `generate` adds to ``prompt``, piece by piece; no piece ends inside a character.
 
     Raises `ValueError`, at the call, for a prompt that is not valid Unicode or has no token, an unknown strategy or a
-    capacity without room.
+    capacity that is too small.
     """
     try:
         prompt.encode()
@@ -114,9 +129,9 @@ def continue_text(
 def write_speech(
     run: Run, prompt: str, out: Path, sampling: Sampling, *, strategy: str | None = None, capacity: int | None = None
 ) -> None:
-    """Write the recording ``prompt``, as its codes say it, and what `generate` adds to it, to the wav file ``out``.
+    """Write the recording ``prompt``, decoded from its codes, and its continuation to the wav file ``out``.
 
-    Raises `ValueError` for a recording that cannot be read, or one that `generate` or `reader` refuses.
+    Raises `ValueError` for a recording that cannot be read, and as `generate` and `reader` do.
     """
     import soundfile
 
@@ -141,24 +156,24 @@ def _generated(reader: Reader, prompt: Int[Tensor, " time"], sampling: Sampling)
 
 
 def _texts(tokenizer: Tokenizer, before: list[int], tokens: Iterable[int]) -> Iterator[str]:
-    """What each of ``tokens`` adds to the text of those ``before`` it.
+    """Yield the text that each of ``tokens`` adds to the text of the tokens ``before``.
 
-    Many tokenizers write a space between words only where both are decoded together, so a token is decoded behind the
-    ones that were said last. The last replacement characters are held back: an incomplete character is at most three.
+    Many tokenizers write a space between words only if both are decoded together, so a token is decoded together with
+    the previous ones. Trailing replacement characters are delayed: an incomplete character has at most three.
     """
-    window, settled, said = list(before), len(before), len(tokenizer.decode(before))
+    window, settled, shown = list(before), len(before), len(tokenizer.decode(before))
     for token in tokens:
         window.append(token)
         text = tokenizer.decode(window)
         doubtful = min(3, len(text) - len(text.rstrip("\N{REPLACEMENT CHARACTER}")))
-        if (sure := len(text) - doubtful) <= said:
+        if (sure := len(text) - doubtful) <= shown:
             continue
-        yield text[said:sure]
-        said = sure
-        if not doubtful:  # what was said before this piece is no longer needed
+        yield text[shown:sure]
+        shown = sure
+        if not doubtful:  # the tokens before this piece are no longer needed
             window = window[settled:]
-            settled, said = len(window), len(tokenizer.decode(window))
-    yield tokenizer.decode(window)[said:]
+            settled, shown = len(window), len(tokenizer.decode(window))
+    yield tokenizer.decode(window)[shown:]
 
 
 def _draw(logits: Float[Tensor, " vocab"], sampling: Sampling, generator: torch.Generator) -> int:

@@ -1,4 +1,4 @@
-"""Train a scorer and a language model whose bounded memory it fills; evaluate and save both."""
+"""Train a scorer and a language model with a bounded memory that it fills; evaluate and save both."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked
 from ..engine.run_config import RunConfig
-from ..engine.run_dir import claim, identity, is_trained
+from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import Task, TrainConfig
 from ..engine.trainer import seed_all, train
 from ..lm.corpus import Passage, TrainingLoader, passages, require, sweep
@@ -46,15 +46,15 @@ from ..lm.language_model import (
 )
 from ..lm.scorer_task import ScorerTask
 
-BESIDE = ("out", "device", "dtype", "eval_passages", "scorer_from")
-"""Keys that say where a run is made and what is shown of it, not what it is."""
+NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_passages", "scorer_from")
+"""Keys that do not change the trained models."""
 RUN_IS = "a scorer or language model: `vqmem score FILE --model {folder}` or `vqmem generate {folder} --prompt TEXT`"
-"""What a run is, and which command uses it."""
+"""Describes a run and the commands that use it."""
 
 
 @dataclass(frozen=True)
 class Config(RunConfig):
-    """A run. With several strategies or budgets the memory is drawn anew among them every ``hold`` segments."""
+    """A run. With several strategies or budgets, training draws one of each at random every ``hold`` segments."""
 
     out: PathText = "runs/text_lm"
     data: str | dict[str, Any] = "builtin_text"
@@ -64,40 +64,40 @@ class Config(RunConfig):
     passage: int = 2048
     """Tokens read before the memory is emptied."""
     train_tokens: int | None = None
-    """Read at most this many training tokens; all by default."""
+    """The most training tokens to read; null is all."""
     eval_passages: int | None = 32
-    """Passages of the dev split to evaluate on, taken evenly; null is all."""
+    """Passages of the dev split to evaluate on, evenly spaced; null is all."""
     rows: int = 32
-    """Passages read side by side, each with a memory of its own."""
+    """Batch size: passages that are read in parallel, each with a separate memory."""
     segment: int = 64
-    """Tokens read at once; what lies further back is seen through the memory alone."""
+    """Tokens that are read at once; earlier tokens are visible only through the memory."""
     scorer: str | dict[str, Any] = "vq_lm"
     """Scorer: a name, or ``name`` and its keys (`vqmem list scorers NAME`)."""
     scorer_from: PathText | None = None
-    """A finished run whose scorer and front-end to use instead of training them."""
+    """A finished run; its scorer and front-end are used instead of training new ones."""
     scorer_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600, lr=3e-3))
     shape: Shape = field(default_factory=Shape)
     train: TrainConfig = field(default_factory=TrainConfig)
     strategies: dict[str, Any] = field(default_factory=dict)
-    """Name -> ``policy`` and, unless evicted slots are dropped, ``compression``; none trains the scorer alone."""
+    """Name -> ``policy`` and optionally ``compression`` (default: drop). Without any, only the scorer is trained."""
     budgets: tuple[int, ...] = (128,)
-    """Slots a row."""
+    """Capacities: slots per row."""
     sinks: int = 0
-    """A guard: so many of the first tokens no policy may touch."""
+    """A guard: number of first tokens that no policy evicts."""
     recent: int = 0
-    """A guard: so many of the newest tokens no policy may touch."""
+    """A guard: number of newest tokens that no policy evicts."""
     hold: int = 4
-    """Segments before strategy and budget are drawn anew."""
+    """Segments after which strategy and budget are drawn again."""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for sizes that cannot be, and memories without room for the guards."""
+        """Raise `ValueError` for invalid sizes, and for memories without room for the guards."""
         super().__post_init__()
         self.require_at_least(2, "passage", "train_tokens")
         self.require_at_least(1, "rows", "segment", "hold", "eval_passages")
-        TransformerConfig(1, **asdict(self.shape))  # says what is wrong with a shape before anything is trained
+        TransformerConfig(1, **asdict(self.shape))  # raises for an invalid shape before anything is trained
         if not self.budgets:
             raise ValueError("budgets is empty; name at least one number of slots")
-        # A run that takes its scorer from another may be made before that is there; see `scorer_of`.
+        # The config may be built before the run that provides the scorer exists; see `scorer_of`.
         for strategy in strategies(self.strategies, None if self.scorer_from else self.scorer):
             for budget in self.budgets:
                 strategy.memory(budget, self.guard)
@@ -109,7 +109,7 @@ class Config(RunConfig):
 
 
 class Run(NamedTuple):
-    """What a finished run holds, loaded."""
+    """A finished run, loaded."""
 
     config: Config
     tokenizer: Tokenizer
@@ -118,9 +118,9 @@ class Run(NamedTuple):
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Train what is not trained yet, evaluate on dev, save; gives what ``evaluation.json`` says.
+    """Train what is not trained yet, evaluate on dev and save; returns the content of ``evaluation.json``.
 
-    Without strategies there is no language model to train, and the run ends with the scorer.
+    Without strategies there is no language model to train: the run ends with the scorer.
     """
     if config.strategies:
         return _evaluated(config, evaluate, fit(config))
@@ -143,15 +143,15 @@ def _evaluate_scorer(config: Config, tokenizer: Tokenizer, scorer: Any) -> dict[
 
 
 def start(config: Config) -> None:
-    """Join the processes of ``torchrun``, if it started any."""
+    """Join the processes that ``torchrun`` started, if any."""
     for settings in (config.train, config.scorer_train):
         start_processes(settings.parallel, resolve_device(config.device))
 
 
 def fit(config: Config) -> Run:
-    """Front-end, scorer and language model: trained and saved, or loaded where that has been done.
+    """Train and save front-end, scorer and language model, or load those that are finished.
 
-    Raises `ValueError` where another run is at work in the same folder.
+    Raises `ValueError` if another run uses the same folder.
     """
     start(config)
     with locked(Path(config.out)):
@@ -160,14 +160,14 @@ def fit(config: Config) -> Run:
 
 
 def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
-    """Front-end and scorer, and the training passages if anything of this run is still to be trained."""
+    """Train or load front-end and scorer; also returns the training passages if a training is not finished."""
     out = Path(config.out)
     _find_source(config)
     steps = {"scorer": config.scorer_train.steps, "transformer": config.train.steps}
     trained = all(is_trained(out / part, count) for part, count in steps.items())
     if not trained:
         require(config.data, "dev")
-    claim(config, BESIDE)
+    init_run_dir(config, NON_IDENTITY_KEYS)
     with main_process_first():
         tokenizer = fit_front_end(config)
     corpus = [] if trained else read_split(config, tokenizer, "train", limit=config.train_tokens)
@@ -175,18 +175,18 @@ def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
 
 
 def fit_front_end(config: Config) -> Tokenizer:
-    """The front-end of this run: loaded if it is there, taken from ``scorer_from``, or fitted on the training split."""
+    """The front-end of this run: loaded if it exists, copied from ``scorer_from``, or fitted on the training split."""
     folder = Path(config.out) / "front_end"
     if (folder / FRONT_END).is_file():
         return load_tokenizer(folder)
     if config.scorer_from is not None:
         source = Path(config.scorer_from) / "front_end"
         shutil.copytree(source, folder, ignore=shutil.ignore_patterns(FRONT_END), dirs_exist_ok=True)
-        atomic_write(folder / FRONT_END, (source / FRONT_END).read_bytes())  # last: it makes the folder whole
+        atomic_write(folder / FRONT_END, (source / FRONT_END).read_bytes())  # last: it marks the folder as complete
         return load_tokenizer(folder)
     front_end = build("front-ends", config.front_end)
     given = documents(config.data, "train", config.out)
-    # Not every front-end looks at them: data that is not there is told before a front-end is kept.
+    # Not every front-end reads them: missing data raises an error before a front-end is saved.
     first = list(islice(given, 1))
     tokenizer = front_end.fit(document.content(input_kind(front_end)) for document in chain(first, given))
     save_tokenizer(tokenizer, config.front_end, folder)
@@ -196,19 +196,19 @@ def fit_front_end(config: Config) -> Tokenizer:
 def read_split(
     config: Config, tokenizer: Tokenizer, split: Split, *, limit: int | None = None, count: int | None = None
 ) -> list[Passage]:
-    """The passages of a split: of the first ``limit`` tokens, ``count`` of them taken evenly."""
+    """The passages in the first ``limit`` tokens of a split; ``count`` of them, evenly spaced."""
     return take_evenly(passages(documents(config.data, split, config.out), tokenizer, config.passage, limit), count)
 
 
 def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) -> Any:
-    """The scorer, trained and saved in ``scorer/`` (or loaded, where that has been done)."""
+    """Train the scorer and save it in ``scorer/``, or load it if it is finished."""
     folder, device = Path(config.out) / "scorer", resolve_device(config.device)
     if config.scorer_from is not None:
         scorer = load_scorer(Path(config.scorer_from), device)
-        # The language model beside it was trained with the scorer that is here.
+        # The language model of this run was trained with the scorer in this folder.
         if (folder / CONFIG).is_file() and read_config(folder) != read_config(Path(config.scorer_from) / "scorer"):
             raise ValueError(
-                f"{config.out} was made with another scorer than that of {config.scorer_from}; use another out"
+                f"{config.out} was trained with a different scorer than {config.scorer_from} has; use another out"
             )
         _copy_scorer(Path(config.scorer_from) / "scorer", folder)
         return scorer
@@ -235,7 +235,7 @@ def _copy_scorer(source: Path, folder: Path) -> None:
 
 
 def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[Passage]) -> LanguageModel:
-    """The language model, trained and saved in ``transformer/`` (or loaded, where that has been done)."""
+    """Train the language model and save it in ``transformer/``, or load it if it is finished."""
     folder, device = Path(config.out) / "transformer", resolve_device(config.device)
     if is_trained(folder, config.train.steps):
         return load_language_model(folder, device)
@@ -260,7 +260,7 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
 
 
 def evaluate(run: Run, split: Split = "dev") -> dict[str, Any]:
-    """What the scorer's bottleneck does on ``split``, and the perplexity of every memory that was trained."""
+    """Evaluate the scorer's bottleneck and the perplexity of every trained memory on ``split``."""
     config, tokenizer, scorer, model = run
     items = read_split(config, tokenizer, split, count=config.eval_passages)
     scores = score_passages(scorer, items, config.rows, config.segment, resolve_device(config.device))
@@ -279,27 +279,27 @@ def _figures(
     budget: int,
     items: list[Passage],
     scores: list[Any],
-    measure: str,
+    size_unit: str,
 ) -> dict[str, float]:
-    """Perplexity a token, and bits by what the front-end measures its source in (bytes of text, frames of speech)."""
+    """Perplexity per token, and bits per ``size_unit``, the unit of the front-end's source (byte, frame)."""
     memory = strategy.memory(budget, config.guard)
-    readings, held = read_passages(model, strategy, memory, items, scores, config.rows, config.segment)
+    readings, peak_bytes = read_passages(model, strategy, memory, items, scores, config.rows, config.segment)
     nats = sum(float(reading.nll.double().sum()) for reading in readings)
     tokens = sum(len(reading.nll) for reading in readings)
     size = sum(int(item.sizes[1:].sum()) for item in items)
     bits = nats / torch.log(torch.tensor(2.0)).item() / size
     nll = nats / tokens
     return {
-        f"bits_per_{measure}": bits,
+        f"bits_per_{size_unit}": bits,
         "nll": nll,
         "perplexity": math.exp(nll),
         "tokens": tokens,
-        "bytes_held": held,
+        "bytes_held": peak_bytes,
     }
 
 
 def scorer_report(config: Config, scorer: Any, items: list[Passage]) -> dict[str, float]:
-    """What the scorer reports of itself on ``items``: of a bottleneck rate, residual and code usage."""
+    """The scorer's report on ``items``: for a bottleneck its rate, residual and code usage."""
     if not hasattr(scorer, "report"):
         return {}
     _, batch = next(sweep(items, len(items), max(len(item.ids) for item in items)))
@@ -308,7 +308,7 @@ def scorer_report(config: Config, scorer: Any, items: list[Passage]) -> dict[str
 
 
 def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
-    """A finished run. Raises `ValueError` where a part is missing or damaged."""
+    """Load a finished run. Raises `ValueError` if a part is missing or damaged."""
     with loading(folder, "language model", "text_lm"):
         config = load(Config, folder / "config.yaml")
         if not config.strategies:
@@ -318,14 +318,14 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
 
 
 def scorer_of(config: Config) -> Any:
-    """The YAML form of the run's scorer. Raises `ValueError` where ``scorer_from`` is to have it and has none."""
+    """The YAML form of the run's scorer. Raises `ValueError` if ``scorer_from`` is set but has no scorer."""
     if config.scorer_from is None:
         return config.scorer
     return read_config(Path(config.scorer_from) / "scorer", "scorers")["fields"].get("scorer")
 
 
 def _find_source(config: Config) -> None:
-    """Raise `ValueError` where ``scorer_from`` lacks a part of what is to be taken from it, or does not suit."""
+    """Raise `ValueError` if ``scorer_from`` lacks a part, or if its scorer does not suit the strategies."""
     if config.scorer_from is None:
         return
     source, wanted = Path(config.scorer_from), "the folder of a finished `vqmem text_lm`"
@@ -338,7 +338,7 @@ def _find_source(config: Config) -> None:
 
 
 def _dev(config: Config, settings: TrainConfig, tokenizer: Tokenizer) -> list[Passage]:
-    """What is evaluated on while training; nothing where that was not asked for."""
+    """The dev passages for evaluation during training; none if ``eval_every`` is 0."""
     return read_split(config, tokenizer, "dev", count=config.eval_passages) if settings.eval_every else []
 
 
@@ -360,7 +360,7 @@ def _train(
         settings,
         folder / "training",
         describe=what,
-        identity=identity(config, BESIDE),
+        identity=fingerprint(config, NON_IDENTITY_KEYS),
         evaluate=evaluate if settings.eval_every else None,
         best_by=best_by,
     )

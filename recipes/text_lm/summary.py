@@ -1,4 +1,4 @@
-"""What `vqmem text_lm` prints at its end."""
+"""The summary that `vqmem text_lm` prints at its end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from .recipe import Config
 
 
 def format_summary(config: Config, figures: dict[str, Any]) -> str:
-    """The figures of ``evaluation.json`` in a few lines, and what to do with the run."""
+    """Format the figures of ``evaluation.json`` in a few lines, with the next commands to try."""
     lines = [f"on the {figures['split']} split:"]
     if scorer := figures["scorer"]:
         nats = [name for name in SIGNALS if name in scorer]
         more = [name for name in scorer if name not in (*SIGNALS, "rate", "residual")]
-        lines += ["  scorer, nats a token: " + ", ".join(f"{name} {scorer[name]:.3f}" for name in nats)] * bool(nats)
+        if nats:
+            lines.append("  scorer, nats a token: " + ", ".join(f"{name} {scorer[name]:.3f}" for name in nats))
         lines.append("  scorer: " + ", ".join(f"{name.replace('_', ' ')} {scorer[name]:.4g}" for name in more))
     memories, front_end = figures["memories"], build("front-ends", config.front_end)
     width = max(map(len, memories), default=0)
@@ -26,7 +27,7 @@ def format_summary(config: Config, figures: dict[str, Any]) -> str:
         ((bits, value),) = ((key, value) for key, value in memory.items() if key.startswith("bits_per_"))
         lines.append(
             f"  {name:{width}}  {value:.4f} bits a {bits.removeprefix('bits_per_')}, "
-            f"perplexity {memory['perplexity']:.2f} a token, {memory['bytes_held']:,} bytes held a row"
+            f"perplexity {memory['perplexity']:.2f} a token, {memory['bytes_held']:,} bytes of memory a row"
         )
     out = Path(config.out)
     lines.append(f"saved in {out}/")

@@ -27,7 +27,7 @@ from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked
 from ..engine.run_config import RunConfig
-from ..engine.run_dir import claim, identity, is_trained
+from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
 from ..lm.corpus import require
@@ -37,7 +37,7 @@ from .reading import read_aloud
 from .report import write_report
 from .voice import Voice, load_part, part_of
 
-BESIDE = ("out", "device", "dtype", "eval_clips", "samples", "language")
+NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_clips", "samples", "language")
 """Keys that say where a run is made and what is shown of it, not what it is."""
 RVQ_UNITS = 16_000
 """Approximate number of units that fit the codebooks of the RVQ, from random recordings of the training split."""
@@ -115,7 +115,7 @@ def run(config: Config) -> dict[str, Any]:
         start_processes(settings.parallel, resolve_device(config.device))
     require(config.data, "dev", "recordings")
     with locked(out):
-        claim(config, BESIDE)
+        init_run_dir(config, NON_IDENTITY_KEYS)
         with main_process_first():
             tokenizer = fit_units(config)
         clips = read_clips(config.data, "train", tokenizer, out, seconds=config.train_seconds)
@@ -217,7 +217,7 @@ def _fitted(
     """The model, trained and saved in the folder that is called like it."""
     name = part_of(model)
     folder = Path(config.out) / name
-    same, task = identity(config, BESIDE), ModelTask(model)
+    same, task = fingerprint(config, NON_IDENTITY_KEYS), ModelTask(model)
     described = {"describe": name, "identity": same}
     train(task, loader, settings, folder / "training", evaluate=figures, best_by=best_by, **described)
     save_model(folder, model.kind, model.fields(), task.module)

@@ -27,12 +27,12 @@ from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked
 from ..engine.run_config import RunConfig
-from ..engine.run_dir import claim, identity, is_trained
+from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
 from .report import Sample, write_report
 
-BESIDE = ("out", "device", "dtype", "eval_clips", "eval_seconds", "samples")
+NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_clips", "eval_seconds", "samples")
 """Keys that say where a run is made and what is shown of it, not what it is."""
 SEEDING = 64
 """Crops from which codebooks start."""
@@ -76,7 +76,7 @@ def run(config: Config) -> dict[str, Any]:
     """Train what is not trained yet, evaluate on dev, save, report; gives what ``evaluation.json`` says."""
     start_processes(config.train.parallel, resolve_device(config.device))
     with locked(Path(config.out)):
-        claim(config, BESIDE)
+        init_run_dir(config, NON_IDENTITY_KEYS)
         clips = held_out(config, "dev")
         return _evaluated(config, fit(config, clips), clips)
 
@@ -110,7 +110,7 @@ def fit(config: Config, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> VQV
         settings,
         folder / "training",
         describe="VQ-VAE",
-        identity=identity(config, BESIDE),
+        identity=fingerprint(config, NON_IDENTITY_KEYS),
         evaluate=lambda: _with_mean(_report(model, [clip for _, clip in clips])),
         best_by="stft_error",
     )

@@ -255,7 +255,7 @@ def test_data_may_be_moved_and_must_not_change(name, tokenizer_folder, tmp_path)
     shutil.rmtree(out / PARTS[name])
     changed = moved / json.loads((out / ".data-train.jsonl").read_text().splitlines()[1])["name"]
     before = changed.read_bytes()
-    for content, told in {before[:-2] + b"xx": "its SHA-256 is another", before + b"xx": "bytes, and had"}.items():
+    for content, told in {before[:-2] + b"xx": "its SHA-256 differs", before + b"xx": "bytes, and had"}.items():
         changed.write_bytes(content)
         with pytest.raises(
             ValueError, match=rf"\A'{changed.name}' of the split train .*{told}.* put the old data back"

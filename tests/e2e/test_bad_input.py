@@ -65,9 +65,7 @@ def test_a_text_of_white_space(capsys, refused, tiny_run, copy, tmp_path, output
     save_tokenizer(build("front-ends", spec).fit([]), spec, copy / "front_end")
     capsys.readouterr()
     told = refused(*[copy if word == str(tiny_run) else word for word in argv])
-    assert (
-        told == f"vqmem: '{text}' has no token: the model's front-end passes over white space; give a file with words"
-    )
+    assert told == f"vqmem: '{text}' has no token: the model's front-end skips white space; give a file with words"
     assert not page.exists()
 
 
@@ -319,5 +317,5 @@ def test_a_model_keeps_the_scorer_it_was_trained_with(capsys, contents, refused,
     shutil.rmtree(source)
     assert main(["text_lm", str(config_file), f"out={source}", "scorer_train.lr=0.5"]) == 0
     capsys.readouterr()
-    assert "was made with another scorer" in refused(*argv)
+    assert "was trained with a different scorer" in refused(*argv)
     assert contents(tmp_path / "run" / "scorer") == before

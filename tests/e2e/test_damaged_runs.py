@@ -118,7 +118,7 @@ def test_steps_are_added_to_a_finished_run(refused, copy, config_file, capsys):
     scorer = (copy / "scorer" / "model.safetensors").read_bytes()
     before = (copy / "transformer" / "model.safetensors").read_bytes()
     assert main(argv("train.steps=5")) == 0
-    assert "language model: going on from step 2 to 5, not 2; the learning rate follows" in capsys.readouterr().err
+    assert "language model: continuing from step 2 to 5, not 2; the learning rate follows" in capsys.readouterr().err
     assert steps_in(copy, "transformer")[-1] == 5
     assert (copy / "transformer" / "model.safetensors").read_bytes() != before
     assert (copy / "scorer" / "model.safetensors").read_bytes() == scorer
@@ -128,7 +128,7 @@ def test_steps_are_added_to_a_finished_run(refused, copy, config_file, capsys):
     shutil.rmtree(copy / "transformer" / "training" / "checkpoints")
     assert main(argv("train.steps=5")) == 0
     capsys.readouterr()
-    assert "was trained for 5 steps and has no checkpoint to go on from" in refused(*argv("train.steps=6"))
+    assert "was trained for 5 steps and has no checkpoint to continue from" in refused(*argv("train.steps=6"))
     told = refused(*argv("train.steps=5", "scorer_train.steps=3"))
     assert f"{copy}/transformer was made with the 2 steps of {copy}/scorer; for 3 of them use another out" in told
 

@@ -177,7 +177,7 @@ def test_shipped_configs_name_no_place_of_their_authors(here, refused, monkeypat
     before = sorted(here.iterdir())
     message = refused(name, path.stem)
     key = missing[0]
-    assert message == f"vqmem: {key} is not given: {texts[key]} stands for data of yours; give {key}=FILE_OR_FOLDER"
+    assert message == f"vqmem: {key} is not given: {texts[key]} stands for your data; give {key}=FILE_OR_FOLDER"
     assert f"{key}=MY_FOLDER" in path.read_text().split("\n")[0]
     assert sorted(here.iterdir()) == before
 

@@ -10,7 +10,7 @@ from vqmem.memory.bank import Memory
 from vqmem.memory.compression.drop import Compression as Drop
 from vqmem.memory.policy import Guard
 from vqmem.models.memory_transformer import MemoryTransformer, TransformerConfig
-from vqmem.recipes.lm.corpus import Batch
+from vqmem.recipes.lm.corpus import SegmentBatch
 from vqmem.recipes.lm.language_model import LanguageModel, Strategy, write_segment
 
 OBSERVERS = [name for name in naive.OBSERVATIONS if name in registry.names("policies")]
@@ -27,10 +27,10 @@ def make_model() -> MemoryTransformer:
     return model
 
 
-def segment(ids: torch.Tensor, positions: torch.Tensor) -> Batch:
+def segment(ids: torch.Tensor, positions: torch.Tensor) -> SegmentBatch:
     """A batch without padding."""
     real = torch.ones_like(ids, dtype=torch.bool)
-    return Batch(ids, ids, positions, real, real.long(), ~real, ids[:, 0], ~real[:, 0])
+    return SegmentBatch(ids, ids, positions, real, real.long(), ~real, ids[:, 0], ~real[:, 0])
 
 
 def test_weights_and_norms_are_those_of_the_heads_and_layers():

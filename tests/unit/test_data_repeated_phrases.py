@@ -107,7 +107,7 @@ def test_a_front_end_that_deduplicates_sees_one_token_a_run_and_the_marks(spoken
     (passage,) = passages([document], FrontEnd(300, deduplicate=True).fit([]), 500)
     runs, spans = runs_of(document)
     assert passage.ids.tolist() == runs
-    assert passage.marked.nonzero().flatten().tolist() == [at for span in sorted(spans) for at in range(*span)]
+    assert passage.target_mask.nonzero().flatten().tolist() == [at for span in sorted(spans) for at in range(*span)]
     assert int(passage.sizes.sum()) == len(document.units)
 
 

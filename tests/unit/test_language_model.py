@@ -103,7 +103,7 @@ def test_training_forgets_at_document_borders():
 
 
 def test_a_mixed_schedule_draws_every_memory_and_holds_each():
-    schedule = Schedule(CHOICES, [8, 16], hold=4, seed=3)
+    schedule = Schedule(CHOICES, [8, 16], resample_every=4, seed=3)
     drawn = [(strategy.name, memory.capacity) for strategy, memory in map(schedule.at, range(400))]
     assert len(set(drawn)) == 8
     assert all(drawn[i] == drawn[i - i % 4] for i in range(400))
@@ -111,7 +111,7 @@ def test_a_mixed_schedule_draws_every_memory_and_holds_each():
 
 def test_mixed_training_keeps_within_every_budget():
     model, scorer = models()
-    schedule = Schedule(CHOICES, [4, 12], hold=1, seed=1)
+    schedule = Schedule(CHOICES, [4, 12], resample_every=1, seed=1)
     task, state = LanguageModelTask(model, scorer, schedule, 2), None
     loader, state = TrainingLoader([passage(90, i) for i in range(3)], 2, 8, 0), task.initial_state()
     for step in range(12):
@@ -150,8 +150,8 @@ def test_passages_mark_answers_and_refuse_documents_without_anything_to_predict(
     tokenizer = build("front-ends", "bytes").fit([])
     cut = passages([Document("a", "abcdefg", ((2, 4),)), Document("b", "x")], tokenizer, 4)
     assert [item.name for item in cut] == ["a:0", "a:4"]
-    assert cut[0].marked.tolist() == [False, False, True, True]
-    assert not cut[1].marked.any()
+    assert cut[0].target_mask.tolist() == [False, False, True, True]
+    assert not cut[1].target_mask.any()
     with pytest.raises(ValueError, match="two tokens"):
         passages([Document("b", "x")], tokenizer, 4)
 

@@ -76,9 +76,7 @@ def test_a_record_grows_and_is_compared(texts, tmp_path):
     path = texts / names[2]
     path.write_text("document x\n")
     assert read(texts, 2) == names[:2]
-    with pytest.raises(
-        ValueError, match=f"'{names[2]}' of the split train .*SHA-256 is another; put the old data back"
-    ):
+    with pytest.raises(ValueError, match=f"'{names[2]}' of the split train .*SHA-256 differs; put the old data back"):
         read(texts)
     forget(record.parent)
     assert len(read(texts)) == len(lines) - 1

@@ -180,4 +180,4 @@ def test_score_shows_what_the_scorer_gives(reuse_run, tmp_path, capsys):
     assert main([*asked, "--signal", "rarity", "--html", str(tmp_path / "page.html")]) == 0
     assert '"signals":{"rarity":' in (tmp_path / "page.html").read_text().replace(": ", ":").replace(", ", ",")
     assert main([*asked, "--signal", "surprise"]) == 2
-    assert "signal 'surprise' is none that this scorer gives; use gain or rarity" in capsys.readouterr().err
+    assert "this scorer does not give the signal 'surprise'; use gain or rarity" in capsys.readouterr().err

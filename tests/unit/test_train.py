@@ -165,7 +165,7 @@ def test_steps_may_be_added(tmp_path, capsys):
     longer = replace(CONFIG, steps=30)
     again, _ = run(tmp_path, longer)
     assert again.steps == 2 * 10
-    told = "going on from step 20 to 30, not 20; the learning rate follows the schedule of 30 steps from here"
+    told = "continuing from step 20 to 30, not 20; the learning rate follows the schedule of 30 steps from here"
     assert told in capsys.readouterr().err
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "evaluation"] == [5, 10, 15, 20, 25, 30]

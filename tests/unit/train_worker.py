@@ -26,7 +26,7 @@ from vqmem.recipes.engine.distributed import (
 )
 from vqmem.recipes.engine.task import TrainConfig
 from vqmem.recipes.engine.trainer import seed_all, train
-from vqmem.recipes.lm.corpus import Batch
+from vqmem.recipes.lm.corpus import SegmentBatch
 from vqmem.recipes.lm.scorer_task import ScorerTask
 
 RANK, WORLD = ranks()
@@ -147,9 +147,9 @@ def quantisers(folder: Path) -> None:
 class Words(Stream):
     """The first process reads token 0, the second token 1."""
 
-    def next(self) -> Batch:
+    def next(self) -> SegmentBatch:
         tokens, real = torch.full((2, 2), RANK), torch.ones(2, 2, dtype=torch.bool)
-        return Batch(tokens, tokens, tokens, real, tokens, real, tokens[:, 0], real[:, 0])
+        return SegmentBatch(tokens, tokens, tokens, real, tokens, real, tokens[:, 0], real[:, 0])
 
 
 def main(folder: Path) -> None:

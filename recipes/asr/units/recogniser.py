@@ -161,7 +161,7 @@ class Recogniser:
             scorer,
             schedule,
             job.rows,
-            unmarked=self.unit_weight,
+            off_target_weight=self.unit_weight,
             alter=noise(codes, self.unit_noise, self.letter_noise),
         )
         held_out = UnitTranscriber(self, front_end, job.alphabet, model, scorer, aligner)
