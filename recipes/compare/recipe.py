@@ -129,7 +129,7 @@ class Config:
         )
 
 
-class Bench(NamedTuple):
+class EvalData(NamedTuple):
     """The data that the models of a seed are measured on."""
 
     items: list[Passage]
@@ -159,12 +159,12 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
     figures: dict[str, float] = {}
     for seed in config.seeds:
         run = text_lm.fit(config.mixed(seed))  # loads the models trained in `run`
-        bench = _bench(config, run)
+        data = _eval_data(config, run)
         for cell in _cells(config, seed):
-            _measure(config, cell, run, bench)
+            _measure(config, cell, run, data)
         if seed == config.seeds[0]:
-            passage = _passage(config, run, bench)
-            figures = text_lm.scorer_report(run.config, run.scorer, bench.items)
+            passage = _passage(config, run, data)
+            figures = text_lm.scorer_report(run.config, run.scorer, data.items)
             figures = figures if "rate" in figures else {}  # the report shows the figures of a bottleneck only
     known = _known(config)
     rows = [known[_key(config, cell)] for cell in _all_cells(config)]
@@ -195,12 +195,12 @@ def _train(config: Config, seed: int) -> None:
         text_lm.fit(config.natively(name, seed))
 
 
-def _bench(config: Config, run: text_lm.Run) -> Bench:
+def _eval_data(config: Config, run: text_lm.Run) -> EvalData:
     items = text_lm.read_split(run.config, run.tokenizer, config.split, count=config.passages)
     device = resolve_device(config.lm.device)
     scores = score_passages(run.scorer, items, run.config.rows, run.config.segment, device)
     training = text_lm.read_split(run.config, run.tokenizer, "train", limit=run.config.train_tokens)
-    return Bench(items, scores, rare_tokens(training, run.tokenizer.vocab_size, config.rare))
+    return EvalData(items, scores, rare_tokens(training, run.tokenizer.vocab_size, config.rare))
 
 
 def _cells(config: Config, seed: int) -> Iterator[Cell]:
@@ -243,7 +243,7 @@ def _known(config: Config) -> dict[str, dict[str, Any]]:
     return known
 
 
-def _measure(config: Config, cell: Cell, run: text_lm.Run, bench: Bench) -> None:
+def _measure(config: Config, cell: Cell, run: text_lm.Run, data: EvalData) -> None:
     key = _key(config, cell)
     if key in _known(config):
         return
@@ -252,19 +252,19 @@ def _measure(config: Config, cell: Cell, run: text_lm.Run, bench: Bench) -> None
         folder = Path(config.natively(cell.strategy, cell.seed).out) / "transformer"
         model = text_lm.load_language_model(folder, resolve_device(config.lm.device))
     strategy = next(s for s in strategies(config.strategies) if s.name == cell.strategy)
-    total = sum(len(item.ids) - 1 for item in bench.items)
+    total = sum(len(item.ids) - 1 for item in data.items)
     with Bar(f"seed {cell.seed}  {cell.strategy}@{cell.budget} {cell.train}", total) as bar:
-        found = measure(model, strategy, cell, config.lm, bench.items, bench.scores, bench.rare, bar)
+        found = measure(model, strategy, cell, config.lm, data.items, data.scores, data.rare, bar)
     append_line(_results(config), json.dumps({"key": key, **asdict(cell), **found}))
 
 
-def _passage(config: Config, run: text_lm.Run, bench: Bench) -> dict[str, Any]:
+def _passage(config: Config, run: text_lm.Run, data: EvalData) -> dict[str, Any]:
     """One passage, its signals, and the tokens that each strategy keeps over time at the smallest budget."""
-    middle = len(bench.items) // 2
-    item = bench.items[middle]
+    middle = len(data.items) // 2
+    item = data.items[middle]
     shown = min(config.shown, len(item.ids))
     item = Passage(item.name, item.ids[:shown], item.sizes[:shown], item.target_mask[:shown])
-    signals = bench.scores[middle][:shown].cpu()
+    signals = data.scores[middle][:shown].cpu()
     given = signals_of(run.scorer)
     is_text = output_kind(run.tokenizer) == "text"
     memories = {}

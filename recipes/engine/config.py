@@ -206,7 +206,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _parse(override: str) -> dict[str, Any]:
-    """Parse an override into nested mappings; a variant given in full, as in ``data={name: hub}``, becomes `_Anew`."""
+    """Parse an override into nested mappings; a variant in full, as in ``data={name: hub}``, becomes a `_Replacement`."""
     key, equals, _ = override.partition("=")
     if not equals or not key.strip():
         raise ValueError(f"override {override!r} is not key=value; write for example train.steps=100")
@@ -220,12 +220,12 @@ def _parse(override: str) -> dict[str, Any]:
 
 
 def _in_full(node: Any, depth: int) -> Any:
-    """Turn the mapping that lies ``depth`` keys below ``node`` into `_Anew` if it has a ``name``."""
+    """Turn the mapping that lies ``depth`` keys below ``node`` into a `_Replacement` if it has a ``name``."""
     if not isinstance(node, dict):
         return node
     if depth:
         return {key: _in_full(value, depth - 1) for key, value in node.items()}
-    return _Anew(node) if "name" in node else node
+    return _Replacement(node) if "name" in node else node
 
 
 def _defaults(schema: Any) -> dict[str, Any]:
@@ -242,19 +242,20 @@ def _defaults(schema: Any) -> dict[str, Any]:
     return values
 
 
-class _Anew(dict[str, Any]):
+class _Replacement(dict[str, Any]):
     """A mapping that replaces an older one instead of being merged into it."""
 
 
 def _merge(base: Any, over: Any, hint: Any = None) -> Any:
     """Merge ``over`` into ``base``.
 
-    Where no dataclass defines the keys, a mapping replaces ``base`` if it has another ``name``, no keys, or is `_Anew`.
+    Where no dataclass defines the keys, a mapping replaces ``base`` if it has another ``name``, has no keys, or is a
+    `_Replacement`.
     """
     if not isinstance(over, dict):
         return over
     closed = dataclasses.is_dataclass(hint)
-    if not closed and (not over or isinstance(over, _Anew)):
+    if not closed and (not over or isinstance(over, _Replacement)):
         return dict(over)
     if isinstance(base, str) and not closed:
         base = {"name": base}

@@ -64,65 +64,63 @@ class Reader:
 
     @torch.no_grad()
     def read(
-        self, ids: Int[Tensor, "batch time"], reading: DecoderState
+        self, ids: Int[Tensor, "batch time"], state: DecoderState
     ) -> tuple[Float[Tensor, "batch vocab"], DecoderState]:
         """Read ``ids`` (at least one token); returns the logits of the next token and the new state."""
         logits = None
         while ids.shape[1]:
-            room = self.segment - reading.usage.shape[1]
-            logits, reading = self._extend(ids[:, :room], reading)
+            room = self.segment - state.usage.shape[1]
+            logits, state = self._extend(ids[:, :room], state)
             ids = ids[:, room:]
         assert logits is not None, "read needs at least one token"
-        return logits, reading
+        return logits, state
 
     def _extend(
-        self, tokens: Int[Tensor, "batch time"], reading: DecoderState
+        self, tokens: Int[Tensor, "batch time"], state: DecoderState
     ) -> tuple[Float[Tensor, "batch vocab"], DecoderState]:
         """Read tokens that fit into the segment in progress."""
         batch, count = tokens.shape
-        positions = (reading.position + torch.arange(count, device=tokens.device)).expand(batch, count)
+        positions = (state.position + torch.arange(count, device=tokens.device)).expand(batch, count)
         output = self.model.transformer(
             tokens,
             positions,
-            reading.seen.slots,
-            previous=reading.last,
+            state.seen.slots,
+            previous=state.last,
             remember=self.remember,
             need=self.memory.requires,
         )
         # Scores are computed when the segment is written to the memory: until then nothing reads them.
         after = replace(
-            reading,
-            seen=reading.seen.append(output.payload, tokens, positions),
-            usage=F.pad(reading.usage, (0, count)),
-            position=reading.position + count,
+            state,
+            seen=state.seen.append(output.payload, tokens, positions),
+            usage=F.pad(state.usage, (0, count)),
+            position=state.position + count,
             last=tokens[:, -1],
         )
         if self.memory.observes:
             valid = torch.ones_like(tokens, dtype=torch.bool)
-            after = self._note(after, ForwardStats(positions, valid, output.weights, output.norms))
+            after = self._observe(after, ForwardStats(positions, valid, output.weights, output.norms))
         elif output.usage is not None:
-            after = replace(
-                after, memory=after.memory.add_attention(output.usage[:, : -reading.usage.shape[1] or None])
-            )
-        return output.logits[:, -1], self._take_in(after)
+            after = replace(after, memory=after.memory.add_attention(output.usage[:, : -state.usage.shape[1] or None]))
+        return output.logits[:, -1], self._write_full_segment(after)
 
-    def _note(self, reading: DecoderState, stats: ForwardStats) -> DecoderState:
+    def _observe(self, state: DecoderState, stats: ForwardStats) -> DecoderState:
         """Pass the statistics of the newest tokens' forward pass to the policy."""
-        memory, count = reading.memory, reading.memory.slots.count
-        noted = self.memory.observe(replace(memory, slots=concatenate(memory.slots, reading.segment)), stats)
+        memory, count = state.memory, state.memory.slots.count
+        noted = self.memory.observe(replace(memory, slots=concatenate(memory.slots, state.segment)), stats)
         usage = noted.slots.usage
         memory = replace(memory, slots=replace(memory.slots, usage=usage[:, :count]), pooled=noted.pooled)
-        return replace(reading, memory=memory, usage=usage[:, count:])
+        return replace(state, memory=memory, usage=usage[:, count:])
 
-    def _take_in(self, reading: DecoderState) -> DecoderState:
+    def _write_full_segment(self, state: DecoderState) -> DecoderState:
         """Write the segment to the memory once it is full."""
-        if reading.usage.shape[1] < self.segment:
-            return reading
-        segment = reading.segment
-        scores, scorer = self.scorer.score(segment.tokens, reading.scorer)
+        if state.usage.shape[1] < self.segment:
+            return state
+        segment = state.segment
+        scores, scorer = self.scorer.score(segment.tokens, state.scorer)
         compressor = self.model.compressor(self.strategy)
         written = self.memory.write(
-            reading.memory,
+            state.memory,
             segment.payload,
             segment.tokens,
             segment.positions,
@@ -132,7 +130,7 @@ class Reader:
             usage=segment.usage,
         )
         seen = SlotBuffer.from_slots(written.state.read(), self.segment)
-        return replace(reading, memory=written.state, seen=seen, usage=segment.usage[:, :0], scorer=scorer)
+        return replace(state, memory=written.state, seen=seen, usage=segment.usage[:, :0], scorer=scorer)
 
 
 def make_reader(

@@ -135,9 +135,9 @@ def write_speech(
     """
     import soundfile
 
-    reading = reader(run, strategy, capacity)
+    decoder = reader(run, strategy, capacity)
     ids = run.tokenizer.encode(Audio(prompt)).ids
-    added = progress(generate(reading, ids, sampling), sampling.tokens, "generating")
+    added = progress(generate(decoder, ids, sampling), sampling.tokens, "generating")
     waveform, file = run.tokenizer.decode([*ids.tolist(), *added]), io.BytesIO()
     rate = run.tokenizer.rate  # pyright: ignore[reportAttributeAccessIssue]
     soundfile.write(file, waveform.clamp(-1, 1).numpy(), rate, format="WAV", subtype="PCM_16")
@@ -147,12 +147,12 @@ def write_speech(
 def _generated(reader: Reader, prompt: Int[Tensor, " time"], sampling: Sampling) -> Iterator[int]:
     device = reader.model.transformer.norm.weight.device
     generator = torch.Generator().manual_seed(sampling.seed)
-    logits, reading = reader.read(prompt[None].to(device), reader.start())
+    logits, state = reader.read(prompt[None].to(device), reader.start())
     for left in range(sampling.tokens, 0, -1):
         token = _draw(logits[0].double().cpu(), sampling, generator)
         yield token
         if left > 1:
-            logits, reading = reader.read(torch.tensor([[token]], device=device), reading)
+            logits, state = reader.read(torch.tensor([[token]], device=device), state)
 
 
 def _texts(tokenizer: Tokenizer, before: list[int], tokens: Iterable[int]) -> Iterator[str]:
