@@ -206,7 +206,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _parse(override: str) -> dict[str, Any]:
-    """Parse an override into nested mappings; a full variant, such as ``data={name: hub}``, becomes a `_Replacement`."""
+    """Parse an override into nested mappings; a full variant, as in ``data={name: hub}``, becomes a `_Replacement`."""
     key, equals, _ = override.partition("=")
     if not equals or not key.strip():
         raise ValueError(f"override {override!r} is not key=value; write for example train.steps=100")
