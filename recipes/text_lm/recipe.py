@@ -70,7 +70,7 @@ class Config(RunConfig):
     rows: int = 32
     """Batch size: passages that are read in parallel, each with a separate memory."""
     segment: int = 64
-    """Tokens that are read at once; earlier tokens are visible only through the memory."""
+    """Tokens read at once; earlier tokens are visible only through the memory."""
     scorer: str | dict[str, Any] = "vq_lm"
     """Scorer: a name, or ``name`` and its keys (`vqmem list scorers NAME`)."""
     scorer_from: PathText | None = None

@@ -94,7 +94,7 @@ def test_a_damaged_front_end(refused, copy):
 def test_parts_of_different_runs(refused, copy):
     (copy / "front_end" / "front_end.json").write_text('{"name": "bytes", "fields": {}}')
     (copy / "text.txt").write_text("some text")
-    assert "they are of different runs" in refused("score", copy / "text.txt", "--model", copy)
+    assert "they belong to different runs" in refused("score", copy / "text.txt", "--model", copy)
 
 
 def test_a_run_without_its_parts(refused, copy):
