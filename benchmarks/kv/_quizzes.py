@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Bool
 from vqmem.benchmarks._results import Chart, Result, Series, figure
 from vqmem.benchmarks.kv._bench import BASELINES, CANDIDATES, SURPRISE, Bench, Size
+from vqmem.benchmarks.kv._full_text import FullTextCache, answer, answer_hidden, hopeless, zipped
 from vqmem.benchmarks.kv._needle import TASKS, prompt, quiz, words_of
 from vqmem.benchmarks.kv._presses import PRESSES, seeded
 from vqmem.benchmarks.kv._streams import SINKS, Setting
 from vqmem.benchmarks.kv._tables import EVERYTHING, NEWEST, RESAMPLES
-from vqmem.benchmarks.kv._whole import Reading, answer, answer_hidden, hopeless, zipped
 from vqmem.files import atomic_write
 from vqmem.recipes.compare.statistics import paired_bootstrap
 from vqmem.recipes.engine.config import digest
@@ -111,7 +111,7 @@ def ask(
     text, question = prompt(tokenizer, one)
     counts = [round(share * text.shape[1]) for share in SHARES]
     presses = [setting.press for setting in settings if setting.press and setting.press != CEILING]
-    reading = Reading(model, text, presses, counts, SINKS)
+    reading = FullTextCache(model, text, presses, counts, SINKS)
     how: dict[str, Any] = {"most": one.tokens, "over": hopeless(tokenizer, one.value, one.tokens)}
     full = [setting.name for setting in settings if setting.name in (EVERYTHING, CEILING)]
     found: dict[str, list[bool]] = {setting.name: [] for setting in settings}

@@ -75,9 +75,9 @@ def listen(recogniser: Whisper, waveforms: Sequence[Float[Tensor, " _"]], wanted
         assert len(waveform), "nothing to hear"
     pairs = []
     for group in groups:
-        told = normalise(recogniser(torch.cat([F.pad(waveforms[i], (0, PAUSE)) for i in group])))
+        transcript = normalise(recogniser(torch.cat([F.pad(waveforms[i], (0, PAUSE)) for i in group])))
         said = [normalise(wanted[i]) for i in group]
-        pairs += [measure.Pair("", *pair) for pair in zip(said, measure.part(said, told), strict=True)]
+        pairs += [measure.Pair("", *pair) for pair in zip(said, measure.part(said, transcript), strict=True)]
     return pairs
 
 

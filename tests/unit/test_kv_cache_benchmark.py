@@ -185,7 +185,7 @@ def test_presses_go_on_with_slots_missing(streams: ModuleType) -> None:
         assert nats.isfinite().all(), name
         assert torch.allclose(nats, ours, atol=1e-5) == (name == "kvpress StreamingLLM"), name
         assert model.config._attn_implementation == "sdpa"
-    for name in presses.WHOLE:
+    for name in presses.ONE_PASS:
         with pytest.raises(AssertionError, match="prefill"):
             streams.read(model, presses.PressCache(model, presses.make(f"kvpress {name}"), 96, 4), ids)
 
@@ -230,13 +230,13 @@ POLICIES: list[tuple[Any, str | None]] = [
 def test_a_text_cut_down_afterwards_is_what_the_cache_holds(
     streams: ModuleType, policy: Any, scorer: str | None
 ) -> None:
-    whole = importlib.import_module("vqmem.benchmarks.kv._whole")
+    whole = importlib.import_module("vqmem.benchmarks.kv._full_text")
     model, text, question = _tiny(), torch.randint(1, 30, (1, 90)), torch.randint(1, 30, (1, 5))
     unigram = None
     if scorer:
         unigram = build("scorers", scorer).build(30)
         unigram.counts += torch.arange(30)
-    reading = whole.Reading(model, text, [], [], 4)
+    reading = whole.FullTextCache(model, text, [], [], 4)
     cache = VQMemCache(model, 24, policy, unigram, 4)
     with torch.no_grad():
         model(text, **{CACHE: cache})
@@ -261,10 +261,10 @@ def test_a_text_cut_down_afterwards_is_what_the_cache_holds(
 
 @needs_kvpress
 def test_kvzip_hides_its_share_of_all_slots(streams: ModuleType, tokenizer_folder: Path) -> None:
-    whole = importlib.import_module("vqmem.benchmarks.kv._whole")
+    whole = importlib.import_module("vqmem.benchmarks.kv._full_text")
     model, text, question = _tiny(300), torch.randint(1, 300, (1, 80)), torch.randint(1, 300, (1, 5))
     model.config.name_or_path = str(tokenizer_folder)
-    reading = whole.Reading(model, text, ["kvpress Knorm"], [20], 4)
+    reading = whole.FullTextCache(model, text, ["kvpress Knorm"], [20], 4)
     before = [layer.keys.clone() for layer in reading.layers]
     hidden = whole.zipped(model, reading, [0.25, 0.5])
     assert [sum(len(layer[0]) for layer in row) for row in hidden] == [4 * 80 * 3 // 4, 4 * 80 // 2]
@@ -278,7 +278,7 @@ def test_kvzip_hides_its_share_of_all_slots(streams: ModuleType, tokenizer_folde
 
 
 def test_an_answer_is_over_when_it_is_right_or_cannot_become_so(streams: ModuleType) -> None:
-    whole = importlib.import_module("vqmem.benchmarks.kv._whole")
+    whole = importlib.import_module("vqmem.benchmarks.kv._full_text")
     over = whole.hopeless(_Digits(), "407", 6)
     told = {said: over([int(x) for x in said]) for said in ("", "407", "1407", "9", "1235", "12345", "12344", "122240")}
     assert [said for said, done in told.items() if done] == ["407", "1407", "12345"]
@@ -299,7 +299,7 @@ class _Digits:
 def test_bytes_are_all_slots_and_what_attention_is_given(streams: ModuleType) -> None:
     costs = importlib.import_module("vqmem.benchmarks.kv._cost")
     model = _tiny()
-    most, slot, known = costs.bytes_held(
+    most, slot, known = costs.measure_bytes(
         model, VQMemCache(model, costs.CAPACITY, "sink_recent"), torch.ones(1, 2 * costs.CHUNK, dtype=torch.long)
     )
     assert slot == 2 * 2 * 16 * 4  # keys and values of two layers, float32
