@@ -38,19 +38,19 @@ SEGMENT, BUDGET = 16, 24
 
 
 def kept_sets(scores, rng):
-    """What three simple memories hold of a passage after each segment."""
-    held = {name: [] for name in ("fifo", "random", "scored gain")}
-    kept = {name: [] for name in held}
+    """The tokens of a passage that three simple memories keep after each segment."""
+    current = {name: [] for name in ("fifo", "random", "scored gain")}
+    kept = {name: [] for name in current}
     for start in range(0, len(scores), SEGMENT):
-        for name, memory in held.items():
+        for name, memory in current.items():
             seen = memory + list(range(start, min(start + SEGMENT, len(scores))))
             order = {
                 "fifo": seen,
                 "random": list(rng.permutation(seen)),
                 "scored gain": sorted(seen, key=scores.__getitem__),
             }
-            held[name] = sorted(int(token) for token in order[name][-BUDGET:])
-            kept[name].append(held[name])
+            current[name] = sorted(int(token) for token in order[name][-BUDGET:])
+            kept[name].append(current[name])
     return {name: {"budget": BUDGET, "segment": SEGMENT, "kept": sets} for name, sets in kept.items()}
 
 
@@ -182,18 +182,18 @@ def wait(browser, condition):
     WebDriverWait(browser, 20).until(condition)
 
 
-def test_slider_shows_exactly_what_each_memory_holds(opened):
+def test_slider_shows_exactly_what_each_memory_keeps(opened):
     browser, data = opened
-    held = data["passage"]["held"]
-    steps = len(held["fifo"]["kept"])
+    memories = data["passage"]["held"]
+    steps = len(memories["fifo"]["kept"])
     for step in (0, 3, steps - 1, 1):
         move_slider(browser, step)
         assert f"segment {step + 1} of {steps}" in find(browser, ".player output").text
-        for strategy, memory in held.items():
+        for strategy, memory in memories.items():
             assert kept_on_screen(browser, strategy) == memory["kept"][step]
     slider = find(browser, "#time")
     slider.send_keys("\ue014")  # the right arrow key
-    assert kept_on_screen(browser, "random") == held["random"]["kept"][2]
+    assert kept_on_screen(browser, "random") == memories["random"]["kept"][2]
     before = kept_on_screen(browser, "fifo")
     find(browser, "#play").click()
     wait(browser, lambda page: kept_on_screen(page, "fifo") != before)
@@ -381,7 +381,7 @@ def test_heat_map_in_the_terminal():
         heatmap_terminal(tokens, "length")
 
 
-def test_a_report_is_written_whole_or_not_at_all(tmp_path):
+def test_a_report_is_written_completely_or_not_at_all(tmp_path):
     path = tmp_path / "report.html"
     path.write_text("before")
     with pytest.raises(TypeError):
@@ -390,7 +390,7 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_null_is_told_as_a_null():
+def test_a_null_result_is_reported_as_one():
     data = summary()
     for row in data["rows"]:
         for entry in row["metrics"].values():
