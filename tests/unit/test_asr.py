@@ -122,8 +122,8 @@ def test_chunks_are_of_one_size_but_the_first_and_the_last():
 
 def test_streams_join_neighbours_and_shift_the_borders_of_chunks():
     codes = Interleaving(5, len(ALPHABET), chunk=3, lookahead=0)
-    own = Aligned(torch.tensor([1, 2, 3, 4]), ALPHABET.encode("ab"), torch.tensor([0, 2]))
-    streams = Streams([[own, own, own], [own]], codes, ALPHABET, 8, seed=0)
+    utterance = Aligned(torch.tensor([1, 2, 3, 4]), ALPHABET.encode("ab"), torch.tensor([0, 2]))
+    streams = Streams([[utterance, utterance, utterance], [utterance]], codes, ALPHABET, 8, seed=0)
     assert len(streams.groups) == 3, "three utterances of 4 units do not fit into 8"
     passages = [streams[i] for i in range(0, len(streams), 3)]
     for passage in passages:
@@ -158,7 +158,7 @@ def scores(classes: str) -> torch.Tensor:
 
 @given(st.text("- abc", max_size=30), st.integers(1, 7))
 @settings(deadline=None)
-def test_greedy_decoding_in_windows_is_that_of_the_whole(classes, size):
+def test_greedy_decoding_in_windows_equals_that_at_once(classes, size):
     if not classes:
         return
     log_probs = scores(classes)
@@ -218,28 +218,28 @@ def test_padding_changes_nothing_for_units():
     torch.manual_seed(0)
     model = UnitCTC(UnitCTCConfig(dim=8, layers=2), 9, 4).eval()
     units = torch.randint(9, (2, 12))
-    whole, counts = model(units, torch.tensor([12, 7]))
+    together, counts = model(units, torch.tensor([12, 7]))
     alone, _ = model(units[1:, :7], torch.tensor([7]))
     assert counts.tolist() == [12 * SLOTS, 7 * SLOTS]
-    torch.testing.assert_close(whole[1, : 7 * SLOTS], alone[0])
+    torch.testing.assert_close(together[1, : 7 * SLOTS], alone[0])
     assert not torch.allclose(alone[0, 0], model(units[1:, :6], torch.tensor([6]))[0][0, 0]), "it reads both ways"
 
 
-def test_alignments_are_monotone_and_whole():
+def test_alignments_are_monotone_and_complete():
     torch.manual_seed(0)
     model = UnitCTC(UnitCTCConfig(dim=8, layers=1), 9, len(ALPHABET)).eval()
     texts = ("abc ab", "aa", "a" * 40, "")
     spoken = [Spoken(text, torch.randint(9, (12,)), ALPHABET.encode(text)) for text in texts]
     found = align(model, spoken)
     assert found[2:] == [None, None], "no room, nothing to align"
-    for own, text in zip(found[:2], texts, strict=False):
-        assert own is not None
-        assert len(own.places) == len(text)
-        assert own.places.diff().min() >= 0
-        assert 0 <= own.places[0] <= own.places[-1] < 12
+    for alignment, text in zip(found[:2], texts, strict=False):
+        assert alignment is not None
+        assert len(alignment.places) == len(text)
+        assert alignment.places.diff().min() >= 0
+        assert 0 <= alignment.places[0] <= alignment.places[-1] < 12
 
 
-def test_about_half_of_the_recordings_are_shown_whole():
+def test_about_half_of_the_recordings_are_unmasked():
     """A network that always sees hidden frames in training cannot read a recording without any."""
     said = SimpleNamespace(read=lambda: torch.ones(8000))
     utterances = [Utterance(str(i), said, "ab", 8000) for i in range(64)]
@@ -257,8 +257,8 @@ def test_recordings_that_there_is_room_for_are_read_once():
     def said(name: str) -> Utterance:
         return Utterance(name, SimpleNamespace(read=lambda: reads.append(name) or torch.ones(4)), "ab", 4)
 
-    for own in [*_read_once(map(said, "abc"), 8)] * 2:
-        assert own.content.read().shape == (4,)
+    for utterance in [*_read_once(map(said, "abc"), 8)] * 2:
+        assert utterance.content.read().shape == (4,)
     assert reads == ["a", "b", "c", "c"]
 
 
@@ -308,27 +308,27 @@ def test_batches_hold_everything_once_and_resume():
 
 
 @pytest.mark.parametrize("policy", ["fifo", "scored"])
-def test_writing_ends_holds_no_more_than_its_memory_and_times_never_fall(policy):
+def test_writing_ends_within_its_memory_and_times_never_fall(policy):
     torch.manual_seed(0)
     codes = Interleaving(9, len(ALPHABET), chunk=4, lookahead=2)
     (strategy,) = strategies({"it": {"policy": policy}})
     model = LanguageModel(TransformerConfig(codes.vocab_size, 1, 8, 2), [strategy]).eval()
     scorer = build("scorers", "random").build(codes.vocab_size)
     reader = make_reader(model, scorer, 16, strategy, strategy.memory(12, Guard()))
-    held: list[int] = []
+    counts: list[int] = []
     extend = type(reader)._extend
 
     def watched(self, tokens, reading):
         logits, reading = extend(self, tokens, reading)
-        held.append(reading.memory.slots.count + reading.segment.count)
+        counts.append(reading.memory.slots.count + reading.segment.count)
         return logits, reading
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(reader), "_extend", watched)
         stream = stream_of(torch.arange(60) % 9, deduplicate=False)
         letters = [letter for _, letter in write(reader, codes, ALPHABET, [stream])]
-    assert max(held) <= 12 + 16
-    assert held.index(max(held)) < len(held) // 2, "it stops growing"
+    assert max(counts) <= 12 + 16
+    assert counts.index(max(counts)) < len(counts) // 2, "it stops growing"
     assert 0 < len(letters) <= 15 * MOST * (4 + 2)
     times = [time for letter in letters for time in letter[1:]]
     assert times == sorted(times)
@@ -336,7 +336,7 @@ def test_writing_ends_holds_no_more_than_its_memory_and_times_never_fall(policy)
 
 
 def test_a_model_that_knows_writes_the_text_in_chunks_of_any_size():
-    """A model that is told the sequence: what is written is the text, whatever the chunks."""
+    """A model that knows the sequence writes the text with chunks of any size."""
     units = torch.arange(10) % 7
     letters, places = ALPHABET.encode("ab ca"), torch.tensor([0, 3, 4, 6, 9])
     for chunk, lookahead in ((1, 0), (3, 2), (10, 4)):
@@ -376,10 +376,10 @@ def test_streams_that_are_read_side_by_side_are_written_as_each_alone(policy):
 
 def test_streams_of_parts_follow_one_another():
     parts = [stream_of(torch.tensor([3, 3, 4]), deduplicate=True), stream_of(torch.tensor([4]), deduplicate=True)]
-    whole = joined(parts)
-    assert whole.ids.tolist() == [3, 4, 4]
-    assert whole.starts.tolist() == pytest.approx([0, 0.04, 0.06])
-    assert whole.ends.tolist() == pytest.approx([0.04, 0.06, 0.08])
+    stream = joined(parts)
+    assert stream.ids.tolist() == [3, 4, 4]
+    assert stream.starts.tolist() == pytest.approx([0, 0.04, 0.06])
+    assert stream.ends.tolist() == pytest.approx([0.04, 0.06, 0.08])
 
 
 # --- text and error rates ------------------------------------------------------------------------------------------
@@ -400,7 +400,7 @@ def test_error_rates_and_the_worst():
     assert figures["wer"] == pytest.approx(2 / 4)
     assert figures["cer"] == pytest.approx((5 + 4) / (7 + 5 + 4))
     assert figures["right"] == pytest.approx(1 / 3)
-    assert [own["name"] for own in worst(pairs, 5)] == ["b", "c"]
+    assert [utterance["name"] for utterance in worst(pairs, 5)] == ["b", "c"]
     assert json.loads(json.dumps(worst(pairs, 1)))[0]["reference"] == "three"
 
 

@@ -74,9 +74,9 @@ def test_the_wheel_holds_everything_and_nothing_else(tmp_path):
     assert done.returncode == 0, done.stderr
     (wheel,) = wheels.iterdir()
     with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if not name.endswith("/")}
-    inside = {name for name in held if name.startswith("vqmem/")}
-    assert {name.split("/")[0] for name in held - inside} == {f"vqmem-{PROJECT['project']['version']}.dist-info"}
+        packed = {name for name in archive.namelist() if not name.endswith("/")}
+    inside = {name for name in packed if name.startswith("vqmem/")}
+    assert {name.split("/")[0] for name in packed - inside} == {f"vqmem-{PROJECT['project']['version']}.dist-info"}
     assert inside == shipped()
 
 

@@ -131,7 +131,7 @@ def test_what_was_read_to_choose_by_is_folded(results: ModuleType, page: ModuleT
     assert "### Test" in re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
 
 
-def test_many_figures_behind_a_figure_have_a_table_of_their_own(page: ModuleType) -> None:
+def test_many_figures_behind_a_figure_have_a_separate_table(page: ModuleType) -> None:
     behind = {f"layer {layer}, {name}": layer for layer in range(9) for name in ("pnmi", "purity")}
     shown = dict(page.tables({"best": {"value": 0.5, "unit": "%", "goal": 0.4, "ok": True, **behind}}, {}))
     assert shown[""].splitlines()[2] == "| best | 0.500 | % | 0.400 | yes |"

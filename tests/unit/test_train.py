@@ -124,20 +124,20 @@ def test_loss_falls_and_the_log_is_complete(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_interrupted_run_resumes_to_the_bit(tmp_path, number, capsys):
-    whole, figures = run(tmp_path / "whole")
+    unbroken, figures = run(tmp_path / "unbroken")
     with pytest.raises(SystemExit) as stopped:
         run(tmp_path / "parts", stop_at=18, number=number)
     assert stopped.value.code == 128 + number
     assert "stopped at step 9 of 20" in capsys.readouterr().err
     resumed, again = run(tmp_path / "parts")
     assert resumed.steps == 2 * (20 - 9)
-    assert same_weights(whole.module, resumed.module)
-    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    assert same_weights(unbroken.module, resumed.module)
+    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (tmp_path / "unbroken/metrics.jsonl").read_bytes()
     assert {**figures, "seconds": 0, "tokens_per_second": 0} == {**again, "seconds": 0, "tokens_per_second": 0}
 
 
 def test_killed_run_resumes_to_the_bit(tmp_path):
-    whole, _ = run(tmp_path / "whole")
+    unbroken, _ = run(tmp_path / "unbroken")
     child = os.fork()
     if child == 0:  # dies in step 14, after the checkpoint of step 11 and the log line of step 12
         run(tmp_path / "parts", stop_at=27, number=signal.SIGKILL)
@@ -147,8 +147,8 @@ def test_killed_run_resumes_to_the_bit(tmp_path):
         file.write('{"step": 13, "half a li')
     resumed, _ = run(tmp_path / "parts")
     assert resumed.steps == 2 * 9
-    assert same_weights(whole.module, resumed.module)
-    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    assert same_weights(unbroken.module, resumed.module)
+    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (tmp_path / "unbroken/metrics.jsonl").read_bytes()
 
 
 def test_finished_run_says_so_and_loads(tmp_path, capsys):
@@ -165,8 +165,8 @@ def test_steps_may_be_added(tmp_path, capsys):
     longer = replace(CONFIG, steps=30)
     again, _ = run(tmp_path, longer)
     assert again.steps == 2 * 10
-    told = "going on from step 20 to 30, not 20; the learning rate follows the schedule of 30 steps from here"
-    assert told in capsys.readouterr().err
+    message = "going on from step 20 to 30, not 20; the learning rate follows the schedule of 30 steps from here"
+    assert message in capsys.readouterr().err
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "evaluation"] == [5, 10, 15, 20, 25, 30]
     assert run(tmp_path, longer)[0].steps == 0
@@ -363,8 +363,9 @@ def test_a_single_evaluation_keeps_the_last_weights(tmp_path, capsys):
 
 def limited(folder: Path, size: int) -> str:
     """The error of a run that can write no file beyond ``size`` bytes, as on a disk that is full."""
-    told, (_, hard) = folder / "error.txt", resource.getrlimit(resource.RLIMIT_FSIZE)
-    told.write_text("")
+    report = folder / "error.txt"
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    report.write_text("")
     child = os.fork()
     if child == 0:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -372,10 +373,10 @@ def limited(folder: Path, size: int) -> str:
             run(folder / "run", replace(CONFIG, save_every=4))
         except BaseException as error:
             resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-            told.write_text(f"{type(error).__name__} {error}")
+            report.write_text(f"{type(error).__name__} {error}")
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    return told.read_text()
+    return report.read_text()
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):
@@ -385,10 +386,10 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):
     files = [path.stat().st_size for path in (checkpoints / "step-000000004").rglob("*") if path.is_file()]
     before = sorted(path.name for path in checkpoints.iterdir())
     for size in sorted({0, 1, 100, *files, *(size - 1 for size in files)}):
-        told = limited(tmp_path, size)
+        error = limited(tmp_path, size)
         if size >= max(files):
             continue
-        assert re.fullmatch(r"OSError cannot write '.*': File too large(; the checkpoints .*)?", told), (size, told)
+        assert re.fullmatch(r"OSError cannot write '.*': File too large(; the checkpoints .*)?", error), (size, error)
         assert sorted(path.name for path in checkpoints.iterdir()) == before
     complete, _ = run(tmp_path / "complete", replace(CONFIG, save_every=4))
     resumed, _ = run(tmp_path / "run", replace(CONFIG, save_every=4))
