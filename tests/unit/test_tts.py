@@ -228,7 +228,7 @@ def test_alignment_finds_which_letter_sounds_how():
     pairs, truth = [], []
     for _ in range(60):
         letters = [0, draw.randrange(1, 6)]
-        for _ in range(draw.randint(4, 12)):  # of two that are alike it could not be told where one ends
+        for _ in range(draw.randint(4, 12)):  # where one of two equal ones ends would be undefined
             letters.append(draw.choice([letter for letter in range(6) if letter != letters[-1]]))
         spoken = [(unit, place) for place, letter in enumerate(letters) for unit in sounds[letter]]
         pairs.append(Pair(torch.tensor(letters), torch.tensor([unit for unit, _ in spoken])))
@@ -275,7 +275,7 @@ def test_sentences_side_by_side_are_learnt_as_they_are_alone():
         assert together[name] == pytest.approx(mean, rel=1e-4), name
 
 
-def test_what_is_said_step_by_step_is_what_the_whole_foretells():
+def test_steps_one_by_one_follow_the_probabilities_of_all_at_once():
     model = speaker()
     letters = torch.tensor([0, 1, 2, 0])
     spoken = model.speak([letters, letters[:2]], 0.0, torch.Generator())[0]
@@ -441,7 +441,7 @@ def test_pieces_do_not_depend_on_those_before(voice, monkeypatch):
         assert torch.equal(piece, alone)
 
 
-def test_what_cannot_be_spoken_is_told(voice):
+def test_what_cannot_be_spoken_is_an_error(voice):
     assert unknown(voice, "abc. Ω") == [".", "ω"]
     assert unknown(voice, "5") == ["f", "i", "v"], "as it is read"
     assert unknown(voice._replace(language=""), "5") == ["5"]
@@ -452,7 +452,7 @@ def test_what_cannot_be_spoken_is_told(voice):
             Manner(**bad)
 
 
-def test_a_file_is_written_whole_or_not_at_all(voice, monkeypatch, tmp_path):
+def test_a_file_is_written_completely_or_not_at_all(voice, monkeypatch, tmp_path):
     out = tmp_path / "said.wav"
     out.write_bytes(b"before")
     with pytest.raises(ValueError, match=r"format of sound '.mp4'"):

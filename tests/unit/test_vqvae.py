@@ -39,7 +39,7 @@ def test_what_is_decoded_has_the_length_of_what_was_encoded(model: VQVAE, level:
 
 @given(models, levels, st.integers(0, 400), st.integers(1, 60), st.lists(st.integers(1, 400), max_size=8))
 @settings(deadline=None, max_examples=40)
-def test_streams_equal_the_whole(model: VQVAE, level: int, length: int, chunk: int, cuts: list[int]) -> None:
+def test_streams_equal_the_result_at_once(model: VQVAE, level: int, length: int, chunk: int, cuts: list[int]) -> None:
     waveform = torch.randn(1, length, dtype=torch.float64)
     places = sorted({0, length, *(cut for cut in cuts if cut < length)})
     parts = [waveform[:, a:b] for a, b in pairwise(places)]
