@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train import CONFIG, Stream, Toy, same_weights
 from torch import Tensor, nn
 from vqmem.artifacts import load_model, load_weights, save_model
 from vqmem.models.loss import Loss
@@ -28,6 +27,7 @@ from vqmem.recipes.engine.task import TrainConfig
 from vqmem.recipes.engine.trainer import seed_all, train
 from vqmem.recipes.lm.corpus import Batch
 from vqmem.recipes.lm.scorer_task import ScorerTask
+from vqmem.tests.unit.toy_training import CONFIG, Stream, Toy, same_weights
 
 RANK, WORLD = ranks()
 
