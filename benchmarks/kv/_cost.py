@@ -1,4 +1,4 @@
-"""What a bounded cache costs: bytes at their most, time a token however long the stream, and what the scorer adds."""
+"""What a bounded cache costs: peak bytes, time a token by length of the stream, and what the scorer adds."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def cost(
 def decoding_figures(
     model: Any, make: Callable[[], VQMemCache], ids: Int[Tensor, "1 time"], lengths: Sequence[int], count: int
 ) -> dict[str, Any]:
-    """Bytes at their most, time a token by length, and against `DynamicCache`."""
+    """Peak bytes, and time a token by length and against `DynamicCache`."""
     most, slot, known = measure_bytes(model, make(), ids)
     last = min(AGAINST, lengths[-1])
     caches: dict[Any, Any] = {**after(model, make(), ids, lengths), "DynamicCache": filled(model, last)}
@@ -92,7 +92,7 @@ def after(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"], lengths: Se
 
 @torch.no_grad()
 def decoding(model: Any, caches: Mapping[Any, Any], count: int) -> dict[Any, float]:
-    """Median seconds a token with each cache. They take turns, so that what else the machine does hits all alike."""
+    """Median seconds a token with each cache. They take turns, so that other load of the machine affects all alike."""
     seconds: dict[Any, list[float]] = {name: [] for name in caches}
     new = torch.ones(1, 1, dtype=torch.long)
     for _ in range(count + 2):
@@ -121,7 +121,7 @@ def watch(cache: VQMemCache) -> list[int]:
 
 
 def filled(model: Any, length: int) -> DynamicCache:
-    """A `DynamicCache` of random keys and values, on whose values no time depends."""
+    """A `DynamicCache` of random keys and values; the time does not depend on them."""
     config, cache = model.config, DynamicCache()
     width = config.hidden_size // config.num_attention_heads
     for layer in range(config.num_hidden_layers):
@@ -152,13 +152,13 @@ def prefill(
 
 @torch.no_grad()
 def flops(call: Callable[[], Any]) -> int:
-    """Of the matrix products, attention among them, of what is called."""
+    """FLOPs of the matrix products, attention included, of a call."""
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
 
 
 def scorer_flops(scorer: Any, ids: Int[Tensor, "1 time"]) -> int:
-    """Of scoring a text. The fused LSTM, which torch does not count, is two for each weight and token."""
+    """FLOPs of scoring a text. Torch does not count the fused LSTM: two for each weight and token."""
     fused = sum(x.numel() for part in scorer.modules() if isinstance(part, nn.LSTM) for x in part.parameters())
     return flops(lambda: scorer.score(ids, scorer.initial_state(1))) + 2 * fused * ids.shape[1]

@@ -1,7 +1,7 @@
 """Read a text once and in full, reduce its slots in many ways, and ask each the same question.
 
 Nothing is evicted before the text has been read, so its keys and values are the same for all. What policies and presses
-want to see of the pass is noted on the way; then each says what it keeps, and all answer as rows of a batch.
+need of the pass is recorded on the way; then each chooses what it keeps, and all answer as rows of a batch.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from vqmem.memory.huggingface.hooks import score as score_tokens
 from vqmem.memory.policy import ForwardStats, Guard
 
 QUERIES = 64
-"""Newest tokens whose attention is noted: enough for `tova` and `snapkv`, not for `h2o`."""
+"""Newest tokens whose attention is recorded: enough for `tova` and `snapkv`, not for `h2o`."""
 Kept = Sequence[Int[Tensor, "heads slots"]]
 """The slots that stay, layer by layer."""
 
 
 class FullTextCache(DynamicCache):
-    """The keys and values of a text ``[1, time]``, and what was seen while it was read.
+    """The keys and values of a text ``[1, time]``, and the attention and key norms of its pass.
 
     ``kept`` has what each of ``presses`` keeps with each of ``counts`` slots, by name and count.
     """
@@ -78,7 +78,7 @@ class FullTextCache(DynamicCache):
         """Called where the pass did not end: there is nothing to read then."""
 
     def by_policy(self, policy: Any, scorer: Any, capacity: int) -> list[Tensor]:
-        """What `vqmem.VQMemCache` keeps that reads the text with so many slots, by layer."""
+        """What `vqmem.VQMemCache` of this capacity keeps of the text, by layer."""
         memory = Memory(capacity, resolve(policy, scorer), guard=Guard(self.sinks, recent(capacity, self.sinks)))
         require_match(memory.policy, scorer)
         valid = torch.ones_like(self.ids, dtype=torch.bool)
@@ -93,7 +93,7 @@ class FullTextCache(DynamicCache):
         return [kept.expand(layer.keys.shape[1], -1) for layer in self.layers]
 
     def cut(self, rows: Sequence[Kept]) -> DynamicCache:
-        """A cache with a row for each of the ways to keep as many slots."""
+        """A cache with a row for each choice of slots, all of one size."""
         cache = DynamicCache()
         for number, layer in enumerate(self.layers):
             kept = torch.stack([row[number] for row in rows])
@@ -113,10 +113,9 @@ def answer(
     over: Callable[[list[int]], bool],
     shrink: bool = True,
 ) -> list[list[int]]:
-    """Greedy tokens of each row, at most so many; ``start`` is the position of the question's first token.
+    """Greedy tokens of each row, at most ``most``; ``start`` is the position of the question's first token.
 
-    A row whose tokens ``over`` says to be enough is not listened to any more, and leaves the batch with others if half
-    of it is over. When all are, it ends.
+    A row is over when ``over`` is true of its tokens. Rows that are over leave the batch once they are half of it.
     """
     new, said, asked = question.expand(rows, -1), [[] for _ in range(rows)], list(range(rows))
     for _ in range(most):
@@ -180,7 +179,7 @@ def zipped(model: Any, reading: FullTextCache, shares: Sequence[float]) -> list[
 def answer_hidden(
     model: Any, reading: FullTextCache, hidden: Sequence[Sequence[tuple[Tensor, ...]]], question: Tensor, **how: Any
 ) -> list[list[int]]:
-    """`answer` of a row to which nothing is hidden, and of one for each of ``hidden``."""
+    """`answer` of a row that sees all slots, and of one row for each of ``hidden``."""
     batch = 1 + len(hidden)
     every = [torch.arange(reading.ids.shape[1]).expand(layer.keys.shape[1], -1) for layer in reading.layers]
     if hidden:
@@ -196,6 +195,6 @@ def answer_hidden(
 
 
 def _hide(model: Any, by_layer: Sequence[tuple[Tensor, ...] | None]) -> None:
-    """Tell kvpress's attention which slots it is not to see."""
+    """Set which slots kvpress's attention does not see."""
     for layer, indices in zip(model.get_decoder().layers, by_layer, strict=True):
         layer.self_attn.masked_key_indices = indices

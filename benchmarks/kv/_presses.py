@@ -50,9 +50,9 @@ REFUSED = {
 }
 """The scorer presses that are not measured, and why."""
 PRESSES = tuple(f"kvpress {name}" for name in MADE) if importlib.util.find_spec("kvpress") else ()
-"""Rows that can be had here."""
+"""The presses that are installed here."""
 STREAMING = tuple(name for name in PRESSES if name.removeprefix("kvpress ") not in ONE_PASS)
-"""Of these, the ones that can go on when slots are missing."""
+"""The presses that work when slots are missing."""
 
 
 def make(name: str, streaming: bool = True) -> Any:
@@ -82,9 +82,9 @@ def take(x: Float[Tensor, "batch heads slots width"], kept: Int[Tensor, "batch h
 
 
 class Ahead(nn.Module):
-    """A rotary embedding for presses that turn queries to the positions to come.
+    """A rotary embedding for presses that rotate queries to later positions.
 
-    They take the tokens of the pass for all that there were; ``offset`` is how many came before.
+    Presses assume that the pass began with the first token; ``offset`` tokens came before.
     """
 
     def __init__(self, rotary: nn.Module) -> None:
@@ -111,7 +111,7 @@ class CallThrough(Cache):
 
 
 class PressCache(DynamicCache):
-    """At most ``capacity`` slots a layer and head, by the scores of a press; what is passed through it is not padded.
+    """At most ``capacity`` slots a layer and head, by the scores of a press; inputs must not be padded.
 
     It is made for one model and puts hooks on it, which act in passes that use this cache alone and go with it. A new
     token stands behind all that were read, evicted ones included. The first ``sinks`` slots and the newest half of the
@@ -166,7 +166,7 @@ def prepare(model: Any, presses: Iterable[Any]) -> list[Any]:
 def score(
     press: Any, layer: Any, inputs: dict[str, Any], cached: Any, attention: Tensor | None, capacity: int, start: int
 ) -> Float[Tensor, "batch heads slots"]:
-    """What a press says of the slots of a layer, of which ``capacity`` are to stay; ``start`` tokens came before."""
+    """The scores of a press for the slots of a layer, of which ``capacity`` will stay; ``start`` tokens came before."""
     layer.rotary_emb.offset = start
     # The half is against rounding: kvpress rounds down what it keeps.
     press.compression_ratio = 1 - (capacity + 0.5) / cached.keys.shape[2]
@@ -174,14 +174,14 @@ def score(
 
 
 def seeded(call: Callable[[], Any]) -> Any:
-    """Call with torch's generator at a fixed place, for presses that draw, and put back where it was."""
+    """Call with a fixed seed of torch's generator, for presses that draw, and restore its state."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return call()
 
 
 def notes() -> list[str]:
-    """What is to be known of these rows."""
+    """What readers of these rows have to know."""
     if not PRESSES:
         return ["kvpress was not installed where this was run: its presses are missing."]
     missing = "; ".join(f"{name} {why}" for name, why in REFUSED.items())

@@ -25,13 +25,13 @@ from vqmem.recipes.engine.config import digest
 from vqmem.registry import build
 
 SHARES = (0.125, 0.25, 0.5)
-"""Of a quiz's text that are kept."""
+"""Shares of a quiz's text that are kept."""
 JUDGED = 0.25
 """The share by which the goals are judged."""
 PLAIN = (NEWEST, "knorm", "tova", "kvpress StreamingLLM", "kvpress Knorm", "kvpress TOVA")
-"""What `scored` is to find more needles than."""
+"""Settings that `scored` should beat."""
 LEFT_OUT = ("h2o", "lru", "lfu")
-"""Those that would need the attention of every token of the text."""
+"""Settings left out: they need the attention of every token of the text."""
 QUIZZED = ("StreamingLLM", "Knorm", "TOVA", "SnapKV", "ExpectedAttention", "KeyDiff", "Compactor")
 """The presses that are quizzed."""
 CEILING = "kvpress KVzip"
@@ -56,7 +56,9 @@ def needles(bench: Bench, size: Size) -> tuple[dict[str, Any], Result]:
     found = {name: np.concatenate([row[name] for row in dev.values()])[:, SHARES.index(JUDGED)] for name in candidates}
     ours = max(found, key=lambda name: float(found[name].mean()))
     scored = [setting for name, setting in candidates.items() if name in (ours, SURPRISE.name, STREAMED)]
-    presses = [name for name in PRESSES if name.removeprefix("kvpress ") in QUIZZED] + [CEILING] * bool(PRESSES)
+    presses = [name for name in PRESSES if name.removeprefix("kvpress ") in QUIZZED]
+    if PRESSES:
+        presses.append(CEILING)
     peers = [Setting(name, press=name) for name in presses]
     settings = [setting for setting in (*BASELINES, *scored, *peers) if setting.name not in LEFT_OUT]
     given, lengths = quiz_all(bench, settings, "test", size.texts, size.quizzes)
@@ -176,7 +178,7 @@ def summarise(
             " fifo, knorm, tova and StreamingLLM?"
         ),
         answer=f"{ours}: {len(figures) - len(missed)} of {len(figures)} goals reached"
-        + f"; missed: {', '.join(missed)}" * bool(missed)
+        + (f"; missed: {', '.join(missed)}" if missed else "")
         + ".",
         measured=(
             f"RULER's single-needle tasks, {each} quizzes each, texts of {min(lengths)} to {max(lengths)} tokens: "
@@ -228,7 +230,7 @@ def table(
 
 
 def chart(values: Mapping[str, Any], ours: str) -> Chart:
-    """% found by the share kept, of those that the goals are about."""
+    """% found by the share kept, for the settings that the goals compare."""
     every = next(iter(values.values()))
     names = [name for name in (EVERYTHING, CEILING, ours, NEWEST, "kvpress Knorm", "kvpress TOVA") if name in every]
     lines = [

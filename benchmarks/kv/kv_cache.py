@@ -1,4 +1,4 @@
-"""A pretrained model's cache in a fixed budget: what is lost by each policy, and what a bounded cache costs.
+"""A pretrained model's cache of fixed capacity: the loss of each policy, and what a bounded cache costs.
 
     python benchmarks/kv/kv_cache.py [stream|cost|needle] [--data FOLDER] [--run FOLDER] [--quick] [--json] [--save]
 
@@ -101,9 +101,7 @@ def describe(
     missed = [f"{key} ({one['value']:g}, goal {one['goal']:g})" for key, one in figures.items() if not one["ok"]]
     against = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in beaten(found, ours).items())
     config, others = bench.scorers.config, {setting.name for setting in (*BASELINES, *PEERS)}
-    one_pass = [f"{', '.join(ONE_PASS)} of kvpress want a prompt in one pass, and are not in this setting."] * bool(
-        PEERS
-    )
+    one_pass = f"{', '.join(ONE_PASS)} of kvpress want a prompt in one pass, and are not in this setting."
     scored = [(name, row) for name, row in tables[f"Test, {first} slots"][0].items() if name not in others]
     return Result(
         title="What a pretrained model's cache should keep",
@@ -111,7 +109,7 @@ def describe(
             "Does `scored` make up for half of what long-gap tokens lose to a small cache, and beat every other policy?"
         ),
         answer=f"Chosen on dev: {ours}. {len(figures) - len(missed)} of {len(figures)} goals reached"
-        + f"; missed: {', '.join(missed)}" * bool(missed)
+        + (f"; missed: {', '.join(missed)}" if missed else "")
         + ".",
         measured=(
             f"SmolLM2-135M-Instruct (4-bit weights, computed in {str(bench.model.dtype).removeprefix('torch.')}) reads "
@@ -140,7 +138,7 @@ def describe(
             f"Every policy of ours keeps one set of tokens for all layers and heads; for {', '.join(LOOKING)} that is "
             "not what their papers do.",
             *notes(),
-            *one_pass,
+            *([one_pass] if PEERS else []),
         ],
         history=[
             f"{size.candidates} settings of `scored` were compared on dev; on test are the best of them, the best of "
@@ -165,7 +163,7 @@ def charts(read: dict[int, Sums], ours: str) -> list[Chart]:
         Series(name, [[slots, float(found.far[name].sum() / found.far_tokens.sum())] for slots, found in read.items()])
         for name in names
     ]
-    return [Chart("Long-gap tokens of test, by slots (for each capacity)", "slots", "nats", lines, log_x=True)]
+    return [Chart("Long-gap tokens of test, by slots (chosen for each capacity)", "slots", "nats", lines, log_x=True)]
 
 
 def costs(bench: Bench, quick: bool) -> dict[str, Any]:

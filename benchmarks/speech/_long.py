@@ -1,4 +1,4 @@
-"""Long recordings, and how much memory the process that reads them holds."""
+"""Long recordings, and the memory of the process that reads them."""
 
 from __future__ import annotations
 

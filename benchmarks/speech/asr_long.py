@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def measure(run: Path, path: Path, minutes: int, sound: bool) -> dict:
-    """What the child tells of a recording of so many minutes."""
+    """What the child reports of a recording of so many minutes."""
     if sound:
         speech = Path(os.environ.get("VQMEM_DATA", "../shared/data")) / "speech"
         soundfile.write(path, recording(speech, 60 * minutes), RATE)

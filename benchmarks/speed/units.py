@@ -2,8 +2,8 @@
 
     python benchmarks/speed/units.py [--quick] [--json] [--save] [--data FOLDER]
 
-Utterances of LibriSpeech stand one after another in a single file of an hour (``--quick``: of two minutes), once at
-16 kHz in flac, as they come, and once in stereo at 44.1 kHz in wav, which is to be resampled. A separate process
+Utterances of LibriSpeech are joined to a single file of an hour (``--quick``: of two minutes), once at
+16 kHz in flac, as they come, and once in stereo at 44.1 kHz in wav, which has to be resampled. A separate process
 reads each on one thread with the packaged units: MFCC, 100 clusters. Speed is seconds of speech a second of processor
 time, which on an idle core is time; decoding and resampling count. Memory is the peak resident set while the
 process reads, less that before, when it had imported everything and read a first clip (needs Linux).

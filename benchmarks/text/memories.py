@@ -61,7 +61,7 @@ def result(
 
 
 def counts(values: Mapping[str, Mapping[str, Any]]) -> str:
-    """At how many of its budgets each strategy is better or worse than the baseline, its interval clear of 0."""
+    """At how many capacities each strategy is better or worse than the baseline, with an interval clear of 0."""
     said = []
     for table, rows in values.items():
         found: dict[str, list[str]] = {}

@@ -303,7 +303,7 @@ def test_a_missing_split_is_an_error_before_training(refused, config_file, tmp_p
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_run_that_could_not_begin_does_not_hold_its_folder(capsys, refused, config_file, tmp_path):
+def test_a_run_that_could_not_begin_does_not_lock_its_folder(capsys, refused, config_file, tmp_path):
     refused("text_lm", config_file, "data.path=nowhere.txt", f"out={tmp_path}/run")
     assert main(["text_lm", str(config_file), f"out={tmp_path}/run"]) == 0
     capsys.readouterr()

@@ -87,7 +87,7 @@ def test_help_of_a_recipe_explains_every_key(capsys):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_list_tells_every_key_of_every_variant(capsys, kind):
+def test_list_shows_every_key_of_every_variant(capsys, kind):
     for name in names(kind):
         described = json.loads(call(capsys, "list", kind, name, "--json")[0])
         assert [key for key, about in described.items() if not about["doc"].endswith(".") or not about["type"]] == []
@@ -124,7 +124,7 @@ def test_shipped_configs_are_valid_and_open_with_their_command(capsys, recipe):
         assert call(capsys, recipe, path.stem, "--print-config")[0]
 
 
-def test_text_lm_tells_what_came_out_and_a_second_call_changes_nothing(capsys, config_file, tiny_run):
+def test_text_lm_prints_its_results_and_a_second_call_changes_nothing(capsys, config_file, tiny_run):
     before = {path: path.read_bytes() for path in tiny_run.rglob("*") if path.suffix in (".safetensors", ".json")}
     out, _ = call(capsys, "text_lm", str(config_file), f"out={tiny_run}")
     assert "gain@24" in out

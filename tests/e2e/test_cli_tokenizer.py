@@ -69,7 +69,7 @@ def test_train_scorer_ends_with_what_to_do_with_it(capsys, tokenizer_folder, sam
     assert capsys.readouterr().out == out
 
 
-def test_train_scorer_of_what_comes_again_tells_the_policy_for_it(capsys, tokenizer_folder, tmp_path, monkeypatch):
+def test_train_scorer_of_reuse_names_the_policy_for_it(capsys, tokenizer_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(for_tokenizer, "CONFIGS", Path(recipes.text_lm.__file__).parent / "configs")
     argv = ["train-scorer", "--config", "reuse", "--tokenizer", str(tokenizer_folder), "--out", str(tmp_path / "run")]
     argv += ["data={name: builtin_text}", "device=cpu", "train_tokens=4000", "eval_passages=2", "passage=512", "rows=2"]

@@ -101,7 +101,7 @@ def test_strategies_can_be_hidden(opened):
     assert len(find_all(browser, "#by-slots .mark-symbol.role-mark path")) == 3 * (len(STRATEGIES) - 1)
 
 
-def test_charts_have_titles_and_tell_figures_of_a_point(opened):
+def test_charts_have_titles_and_show_the_figures_of_a_point(opened):
     from selenium.webdriver import ActionChains
 
     browser, data = opened

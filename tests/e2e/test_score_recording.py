@@ -152,7 +152,7 @@ def test_a_picture(clip, capsys, tmp_path):
     assert shades.max() == 255
 
 
-def test_a_page_that_holds_all_it_needs(clip, frames, capsys, tmp_path):
+def test_a_page_contains_all_it_needs(clip, frames, capsys, tmp_path):
     page = tmp_path / "deep" / "page.html"
     assert main(["score", str(clip), "--html", str(page), "--model", str(frames), "--span", "0.5:2.5"]) == 0
     text = page.read_text(encoding="utf-8")

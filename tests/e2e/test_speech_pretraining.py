@@ -64,7 +64,7 @@ def finished(folder):
     return out
 
 
-def test_a_run_tells_figures_and_what_was_left_out(finished):
+def test_a_run_reports_figures_and_what_was_left_out(finished):
     figures = json.loads((finished / "evaluation.json").read_text())
     assert 0 <= figures["masked_accuracy"] <= 1
     assert 1 <= figures["units_used"] <= 6

@@ -58,7 +58,7 @@ speaker_train: {{steps: 60, lr: 0.01, warmup: 5, eval_every: 30, tensorboard: fa
     return out
 
 
-def test_a_run_tells_how_well_it_learnt_and_shows_it(trained: Path) -> None:
+def test_a_run_reports_how_well_it_learnt(trained: Path) -> None:
     evaluation = json.loads((trained / "evaluation.json").read_text())
     assert evaluation["split"] == "dev"
     errors = {f"{of}_mel_error" for of in ("harmonic", "griffin_lim", "rvq", "mean")}

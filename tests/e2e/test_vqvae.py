@@ -67,7 +67,7 @@ def trained(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_every_evaluation_tells_how_codes_are_used(trained: Path) -> None:
+def test_every_evaluation_reports_how_codes_are_used(trained: Path) -> None:
     lines = [json.loads(line) for line in (trained / "model/training/metrics.jsonl").read_text().splitlines()]
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
     assert [line["step"] for line in evaluations] == [3, 6]

@@ -60,7 +60,7 @@ def test_normalising_twice_changes_nothing(text):
     assert normalise(normalise(text)) == normalise(text)
 
 
-def test_an_alphabet_is_learnt_and_tells_what_is_outside():
+def test_an_alphabet_is_learnt_and_names_what_is_outside():
     alphabet = Alphabet.of(["zero one", "it's"])
     assert alphabet.characters == " 'einorstz"
     assert alphabet.decode(alphabet.encode("one it's").tolist()) == "one it's"
@@ -185,7 +185,7 @@ def test_filters_pass_one_band_each_evenly_on_the_mel_scale(channels):
     assert (response[0:8:2].amax(1).diff() > 0).all(), "high ones are emphasised"
 
 
-def test_batches_hold_everything_once_and_resume():
+def test_batches_contain_everything_once_and_resume():
     lengths = [(7 * i) % 40 for i in range(50)]
 
     def loader(rank: int = 0, world: int = 1) -> Loader:

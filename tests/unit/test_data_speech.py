@@ -47,7 +47,7 @@ def manifest(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_manifest_tells_speakers_and_texts(manifest):
+def test_a_manifest_names_speakers_and_texts(manifest):
     documents = [document for split in SPLITS for document in read("audio_files", split, path=str(manifest))]
     assert len(documents) == 24
     first = next(document for document in documents if document.name == "set0/00.wav")

@@ -109,7 +109,7 @@ def test_a_mixed_schedule_draws_every_memory_and_holds_each():
     assert all(drawn[i] == drawn[i - i % 4] for i in range(400))
 
 
-def test_mixed_training_keeps_within_every_budget():
+def test_mixed_training_keeps_within_every_capacity():
     model, scorer = models()
     schedule = Schedule(CHOICES, [4, 12], hold=1, seed=1)
     task, state = LanguageModelTask(model, scorer, schedule, 2), None

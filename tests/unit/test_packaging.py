@@ -55,7 +55,7 @@ def test_links_for_type_checkers_are_those_of_the_disk():
 @pytest.mark.skipif(
     not importlib.util.find_spec("setuptools"), reason="needs setuptools (extra 'dev') to build a wheel"
 )
-def test_the_wheel_holds_everything_and_nothing_else(tmp_path):
+def test_the_wheel_contains_everything_and_nothing_else(tmp_path):
     """Built from a copy, since building writes beside the sources; without network."""
     copy, wheels = tmp_path / "copy", tmp_path / "wheels"
     keep = {*PARTS, "pyproject.toml", "README.md", "LICENSE", "py.typed", "tests"} | {

@@ -197,6 +197,6 @@ def test_the_committed_page_is_up_to_date(page: ModuleType) -> None:
     assert page.main(["--check"]) == 0
 
 
-def test_committed_results_tell_no_host_or_folder(results: ModuleType) -> None:
+def test_committed_results_name_no_host_or_folder(results: ModuleType) -> None:
     for path in results.RESULTS.glob("*.json"):
         assert not re.search(r"/(home|work|root|tmp|Users)/", path.read_text()), path.name

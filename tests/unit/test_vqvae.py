@@ -101,7 +101,7 @@ def test_memory_of_a_stream_is_bounded() -> None:
     assert longest <= 300 + 6 * sum(model.levels[1].encoder_context)
 
 
-def test_training_lowers_the_loss_and_tells_each_level() -> None:
+def test_training_lowers_the_loss_and_reports_each_level() -> None:
     model = tiny(codes=16).float().train()
     time = torch.arange(400) / 16
     waveform = torch.stack([torch.sin(time * pitch) for pitch in (1.0, 1.7, 2.3, 4.0)]) * 0.5
