@@ -103,7 +103,7 @@ def test_list_knows_what_keys_mean(capsys):
     described = json.loads(call(capsys, "list", "policies", "scored", "--json")[0])
     assert described["age_weight"] == {"type": "a number", "default": 1.0, "doc": "Weight of the age."}
     described = json.loads(call(capsys, "list", "data", "recall", "--json")[0])
-    assert described["gap"]["doc"].startswith("least number of characters between"), "from its docstring's Args"
+    assert described["gap"]["doc"].startswith("minimum number of characters between"), "from its docstring's Args"
 
 
 def test_print_config_resolves_and_runs_nothing(capsys, config_file, tmp_path):
