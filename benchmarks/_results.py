@@ -51,7 +51,7 @@ class Chart:
     y: str
     series: list[Series]
     log_x: bool = False
-    """Logarithmic x axis, ticked at the points' own x."""
+    """Logarithmic x axis, ticked at the x of the points."""
 
 
 @dataclass(frozen=True)

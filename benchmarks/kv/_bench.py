@@ -29,7 +29,7 @@ PEERS = [Setting(name, press=name) for name in STREAMING]
 """kvpress's presses, where it is installed."""
 SURPRISE = Setting("surprise (the default)", {"name": "scored"}, "vq_lm")
 SPANS = Setting("reuse, spans", REUSE | {"copies": 2.0, "window": 25, "age_weight": 0.0}, "reuse")
-"""For texts that are read whole before anything is asked: spans are kept together, and age does not count."""
+"""For texts that are read in full before the question: spans are kept together, and age does not count."""
 CANDIDATES = [
     SURPRISE,
     Setting("count²", SCORED | {"rarity": 2.0}, "unigram"),

@@ -1,4 +1,4 @@
-"""What a bounded cache costs: bytes at their most, time a token however long the stream, and what the scorer adds."""
+"""What a bounded cache costs: peak bytes, time a token by length of the stream, and what the scorer adds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 from vqmem.benchmarks._results import figure
 from vqmem.benchmarks.kv._argument import passed
-from vqmem.benchmarks.kv.kv_stream import held
+from vqmem.benchmarks.kv.kv_stream import nbytes_kv
 from vqmem.memory.huggingface.cache import VQMemCache
 
 CAPACITY, CHUNK = 256, 512
 """Slots, and tokens that a prompt is read in at a time."""
 LENGTHS = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
-"""Tokens read before decoding is timed, in whole chunks."""
+"""Tokens read before decoding is timed, multiples of a chunk."""
 AGAINST = 8_192
 """The length at which `DynamicCache` decodes the same."""
 
@@ -40,9 +40,9 @@ def cost(
     lengths = LENGTHS[:1] if quick else LENGTHS
     figures = decoding_figures(model, lambda: make(list(scorers)[-1]), ids, lengths, 4 if quick else 32)
     seconds = prefill(model, make, [None, *scorers], ids[:, : CHUNK if quick else 4 * CHUNK], 1 if quick else 3)
-    whole = flops(lambda: model(ids[:, :CHUNK]))
+    of_model = flops(lambda: model(ids[:, :CHUNK]))
     for name, scorer in scorers.items():
-        added, share = seconds[name] / seconds[None] - 1, scorer_flops(scorer, ids[:, :CHUNK]) / whole
+        added, share = seconds[name] / seconds[None] - 1, scorer_flops(scorer, ids[:, :CHUNK]) / of_model
         more = {"seconds": round(seconds[name], 3), "without": round(seconds[None], 3)}
         figures[f"prefill time added, {name}"] = figure(round(100 * added, 2), "%", 5.0, least=False, **more)
         figures[f"FLOPs, {name}"] = figure(round(100 * share, 3), "% of the model's", 2.0, least=False)
@@ -52,8 +52,8 @@ def cost(
 def decoding_figures(
     model: Any, make: Callable[[], VQMemCache], ids: Int[Tensor, "1 time"], lengths: Sequence[int], count: int
 ) -> dict[str, Any]:
-    """Bytes at their most, time a token by length, and against `DynamicCache`."""
-    most, slot, known = bytes_held(model, make(), ids)
+    """Peak bytes, and time a token by length and against `DynamicCache`."""
+    most, slot, known = measure_bytes(model, make(), ids)
     last = min(AGAINST, lengths[-1])
     caches: dict[Any, Any] = {**after(model, make(), ids, lengths), "DynamicCache": filled(model, last)}
     seconds = decoding(model, caches, count)
@@ -70,7 +70,7 @@ def decoding_figures(
 
 
 @torch.no_grad()
-def bytes_held(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"]) -> tuple[int, int, int]:
+def measure_bytes(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"]) -> tuple[int, int, int]:
     """Most bytes at any layer while two chunks and a token are read; those of one slot; and of bookkeeping."""
     moments = watch(cache)
     for new in (*ids[:, : 2 * CHUNK].split(CHUNK, 1), ids[:, :1]):
@@ -92,7 +92,7 @@ def after(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"], lengths: Se
 
 @torch.no_grad()
 def decoding(model: Any, caches: Mapping[Any, Any], count: int) -> dict[Any, float]:
-    """Median seconds a token with each cache. They take turns, so that what else the machine does hits all alike."""
+    """Median seconds a token with each cache. They take turns, so that other load of the machine affects all alike."""
     seconds: dict[Any, list[float]] = {name: [] for name in caches}
     new = torch.ones(1, 1, dtype=torch.long)
     for _ in range(count + 2):
@@ -104,13 +104,13 @@ def decoding(model: Any, caches: Mapping[Any, Any], count: int) -> dict[Any, flo
 
 
 def watch(cache: VQMemCache) -> list[int]:
-    """Bytes at each layer of the passes to come: what all layers hold, and besides what attention is given here."""
+    """Bytes at each layer of the passes to come: those of all layers, and those that attention gets here."""
     moments: list[int] = []
 
     def watched(update: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
         def both(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
             keys, values = update(*args, **kwargs)
-            moments.append(held(cache) + keys.nbytes + values.nbytes)
+            moments.append(nbytes_kv(cache) + keys.nbytes + values.nbytes)
             return keys, values
 
         return both
@@ -121,7 +121,7 @@ def watch(cache: VQMemCache) -> list[int]:
 
 
 def filled(model: Any, length: int) -> DynamicCache:
-    """A `DynamicCache` of random keys and values, on whose values no time depends."""
+    """A `DynamicCache` of random keys and values; the time does not depend on them."""
     config, cache = model.config, DynamicCache()
     width = config.hidden_size // config.num_attention_heads
     for layer in range(config.num_hidden_layers):
@@ -152,13 +152,13 @@ def prefill(
 
 @torch.no_grad()
 def flops(call: Callable[[], Any]) -> int:
-    """Of the matrix products, attention among them, of what is called."""
+    """FLOPs of the matrix products, attention included, of a call."""
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
 
 
 def scorer_flops(scorer: Any, ids: Int[Tensor, "1 time"]) -> int:
-    """Of scoring a text. The fused LSTM, which torch does not count, is two for each weight and token."""
+    """FLOPs of scoring a text. Torch does not count the fused LSTM: two for each weight and token."""
     fused = sum(x.numel() for part in scorer.modules() if isinstance(part, nn.LSTM) for x in part.parameters())
     return flops(lambda: scorer.score(ids, scorer.initial_state(1))) + 2 * fused * ids.shape[1]

@@ -1,6 +1,6 @@
 """A needle in a haystack, as RULER makes it, to be found after most of the haystack is gone.
 
-Hsieh et al., RULER (arXiv:2404.06654): its single-needle tasks. A sentence tells a number or a UUID for a key, in the
+Hsieh et al., RULER (arXiv:2404.06654): its single-needle tasks. A sentence gives a number or a UUID for a key, in the
 midst of a repeated phrase or of prose; the question comes at the end, and an answer counts if it contains the value.
 Prose is novels here, where RULER takes essays, and keys are of the lists below.
 """

@@ -1,7 +1,7 @@
-"""kvpress's presses on the same streams and texts: every layer and head keeps slots of its own, as there.
+"""kvpress's presses on the same streams and texts: each layer and head keeps different slots.
 
 The guards are those of the other policies, and a press decides when there are more slots than fit. `PRESSES` is empty
-where kvpress is not installed, which holds `transformers` below 5.3.
+where kvpress, which needs `transformers` below 5.3, is not installed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers import Cache, DynamicCache
 from vqmem.memory.huggingface.hooks import attach
 
 EAGER = "ObservedAttention"
-"""The press that reads attention weights which `sdpa` does not tell."""
+"""The press that needs attention weights, which `sdpa` does not return."""
 MADE: Mapping[str, Mapping[str, Any]] = {
     "StreamingLLM": {},
     "Random": {},
@@ -34,10 +34,11 @@ MADE: Mapping[str, Mapping[str, Any]] = {
     "NonCausalAttn": {},
     "Compactor": {},
 }
-"""Arguments of each press in a stream. Its own defaults, but a window that is shorter than a chunk, and a lag of which
-the slots and a chunk hold several: with the default the one refuses, and the other keeps the newest."""
-WHOLE = ("LeverageScore", "NonCausalAttn", "Compactor")
-"""Those that refuse what is not a prompt read whole."""
+"""Arguments of each press in a stream. These are kvpress's defaults, except for a window shorter than a chunk, and a
+lag that fits several times into the slots and a chunk: with its default, the first press refuses and the second keeps
+the newest slots."""
+ONE_PASS = ("LeverageScore", "NonCausalAttn", "Compactor")
+"""Those that only accept a prompt in one pass."""
 BY_SHARE = ("kvpress StreamingLLM", "kvpress Compactor")
 """Those whose scores depend on how many slots are to stay."""
 REFUSED = {
@@ -49,9 +50,9 @@ REFUSED = {
 }
 """The scorer presses that are not measured, and why."""
 PRESSES = tuple(f"kvpress {name}" for name in MADE) if importlib.util.find_spec("kvpress") else ()
-"""Rows that can be had here."""
-STREAMING = tuple(name for name in PRESSES if name.removeprefix("kvpress ") not in WHOLE)
-"""Of these, the ones that can go on when slots are missing."""
+"""The presses that are installed here."""
+STREAMING = tuple(name for name in PRESSES if name.removeprefix("kvpress ") not in ONE_PASS)
+"""The presses that work when slots are missing."""
 
 
 def make(name: str, streaming: bool = True) -> Any:
@@ -81,9 +82,9 @@ def take(x: Float[Tensor, "batch heads slots width"], kept: Int[Tensor, "batch h
 
 
 class Ahead(nn.Module):
-    """A rotary embedding for presses that turn queries to the positions to come.
+    """A rotary embedding for presses that rotate queries to later positions.
 
-    They take the tokens of the pass for all that there were; ``offset`` is how many came before.
+    Presses assume that the pass began with the first token; ``offset`` tokens came before.
     """
 
     def __init__(self, rotary: nn.Module) -> None:
@@ -110,7 +111,7 @@ class CallThrough(Cache):
 
 
 class PressCache(DynamicCache):
-    """At most ``capacity`` slots a layer and head, by the scores of a press; what is passed through it is not padded.
+    """At most ``capacity`` slots a layer and head, by the scores of a press; inputs must not be padded.
 
     It is made for one model and puts hooks on it, which act in passes that use this cache alone and go with it. A new
     token stands behind all that were read, evicted ones included. The first ``sinks`` slots and the newest half of the
@@ -136,11 +137,11 @@ class PressCache(DynamicCache):
 
     def score_layer(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Called after each attention module: evict there."""
-        held: Any = self.layers[layer.layer_idx]
-        if held.keys.shape[2] > self.capacity:
-            scores = score(self.press, layer, inputs, held, attention, self.capacity, self.start)
+        cached: Any = self.layers[layer.layer_idx]
+        if cached.keys.shape[2] > self.capacity:
+            scores = score(self.press, layer, inputs, cached, attention, self.capacity, self.start)
             kept = best(scores, self.capacity, self.sinks)
-            held.keys, held.values = take(held.keys, kept), take(held.values, kept)
+            cached.keys, cached.values = take(cached.keys, kept), take(cached.values, kept)
 
     def finish(self) -> None:
         """Called after a pass."""
@@ -153,7 +154,7 @@ class PressCache(DynamicCache):
 
 
 def prepare(model: Any, presses: Iterable[Any]) -> list[Any]:
-    """The attention modules, made ready for presses as kvpress does, but that they are told where the text is."""
+    """Prepare the attention modules for presses as kvpress does, but with the true positions; return them."""
     for press in presses:
         press.post_init_from_model(model)
     decoder = model.get_decoder()
@@ -163,24 +164,24 @@ def prepare(model: Any, presses: Iterable[Any]) -> list[Any]:
 
 
 def score(
-    press: Any, layer: Any, inputs: dict[str, Any], held: Any, attention: Tensor | None, capacity: int, start: int
+    press: Any, layer: Any, inputs: dict[str, Any], cached: Any, attention: Tensor | None, capacity: int, start: int
 ) -> Float[Tensor, "batch heads slots"]:
-    """What a press says of the slots of a layer, of which ``capacity`` are to stay; ``start`` tokens came before."""
+    """The scores of a press for the slots of a layer, of which ``capacity`` will stay; ``start`` tokens came before."""
     layer.rotary_emb.offset = start
     # The half is against rounding: kvpress rounds down what it keeps.
-    press.compression_ratio = 1 - (capacity + 0.5) / held.keys.shape[2]
-    return press.score(layer, inputs["hidden_states"], held.keys, held.values, attention, inputs).float()
+    press.compression_ratio = 1 - (capacity + 0.5) / cached.keys.shape[2]
+    return press.score(layer, inputs["hidden_states"], cached.keys, cached.values, attention, inputs).float()
 
 
 def seeded(call: Callable[[], Any]) -> Any:
-    """Call with torch's generator at a fixed place, for presses that draw, and put back where it was."""
+    """Call with a fixed seed of torch's generator, for presses that draw, and restore its state."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return call()
 
 
 def notes() -> list[str]:
-    """What is to be known of these rows."""
+    """What readers of these rows have to know."""
     if not PRESSES:
         return ["kvpress was not installed where this was run: its presses are missing."]
     missing = "; ".join(f"{name} {why}" for name, why in REFUSED.items())
@@ -188,6 +189,6 @@ def notes() -> list[str]:
         "Rows of kvpress let every layer and head keep its slots; our policies keep one set of tokens for all. "
         "Presses have their defaults, but SnapKV's window of 32 (longer ones than a chunk are refused) and LagKV's lag "
         "of 32 (with 128 it keeps the newest where slots are few). Those that look ahead (ExpectedAttention, Cap) are "
-        f"told the true positions. {EAGER} reads with eager attention, and divides it by how many tokens of a full "
+        f"given the true positions. {EAGER} reads with eager attention, and divides it by how many tokens of a full "
         f"prompt would have paid it. Its other scorer presses: {missing}."
     ]

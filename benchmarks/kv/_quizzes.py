@@ -14,24 +14,24 @@ import numpy as np
 from jaxtyping import Bool
 from vqmem.benchmarks._results import Chart, Result, Series, figure
 from vqmem.benchmarks.kv._bench import BASELINES, CANDIDATES, SURPRISE, Bench, Size
+from vqmem.benchmarks.kv._full_text import FullTextCache, answer, answer_hidden, hopeless, zipped
 from vqmem.benchmarks.kv._needle import TASKS, prompt, quiz, words_of
 from vqmem.benchmarks.kv._presses import PRESSES, seeded
 from vqmem.benchmarks.kv._streams import SINKS, Setting
 from vqmem.benchmarks.kv._tables import EVERYTHING, NEWEST, RESAMPLES
-from vqmem.benchmarks.kv._whole import Reading, answer, answer_hidden, hopeless, zipped
 from vqmem.files import atomic_write
 from vqmem.recipes.compare.statistics import paired_bootstrap
 from vqmem.recipes.engine.config import digest
 from vqmem.registry import build
 
 SHARES = (0.125, 0.25, 0.5)
-"""Of a quiz's text that are kept."""
+"""Shares of a quiz's text that are kept."""
 JUDGED = 0.25
 """The share by which the goals are judged."""
 PLAIN = (NEWEST, "knorm", "tova", "kvpress StreamingLLM", "kvpress Knorm", "kvpress TOVA")
-"""What `scored` is to find more needles than."""
+"""Settings that `scored` should beat."""
 LEFT_OUT = ("h2o", "lru", "lfu")
-"""Those that would need the attention of every token of the text."""
+"""Settings left out: they need the attention of every token of the text."""
 QUIZZED = ("StreamingLLM", "Knorm", "TOVA", "SnapKV", "ExpectedAttention", "KeyDiff", "Compactor")
 """The presses that are quizzed."""
 CEILING = "kvpress KVzip"
@@ -56,7 +56,9 @@ def needles(bench: Bench, size: Size) -> tuple[dict[str, Any], Result]:
     found = {name: np.concatenate([row[name] for row in dev.values()])[:, SHARES.index(JUDGED)] for name in candidates}
     ours = max(found, key=lambda name: float(found[name].mean()))
     scored = [setting for name, setting in candidates.items() if name in (ours, SURPRISE.name, STREAMED)]
-    presses = [name for name in PRESSES if name.removeprefix("kvpress ") in QUIZZED] + [CEILING] * bool(PRESSES)
+    presses = [name for name in PRESSES if name.removeprefix("kvpress ") in QUIZZED]
+    if PRESSES:
+        presses.append(CEILING)
     peers = [Setting(name, press=name) for name in presses]
     settings = [setting for setting in (*BASELINES, *scored, *peers) if setting.name not in LEFT_OUT]
     given, lengths = quiz_all(bench, settings, "test", size.texts, size.quizzes)
@@ -111,7 +113,7 @@ def ask(
     text, question = prompt(tokenizer, one)
     counts = [round(share * text.shape[1]) for share in SHARES]
     presses = [setting.press for setting in settings if setting.press and setting.press != CEILING]
-    reading = Reading(model, text, presses, counts, SINKS)
+    reading = FullTextCache(model, text, presses, counts, SINKS)
     how: dict[str, Any] = {"most": one.tokens, "over": hopeless(tokenizer, one.value, one.tokens)}
     full = [setting.name for setting in settings if setting.name in (EVERYTHING, CEILING)]
     found: dict[str, list[bool]] = {setting.name: [] for setting in settings}
@@ -176,7 +178,7 @@ def summarise(
             " fifo, knorm, tova and StreamingLLM?"
         ),
         answer=f"{ours}: {len(figures) - len(missed)} of {len(figures)} goals reached"
-        + f"; missed: {', '.join(missed)}" * bool(missed)
+        + (f"; missed: {', '.join(missed)}" if missed else "")
         + ".",
         measured=(
             f"RULER's single-needle tasks, {each} quizzes each, texts of {min(lengths)} to {max(lengths)} tokens: "
@@ -228,7 +230,7 @@ def table(
 
 
 def chart(values: Mapping[str, Any], ours: str) -> Chart:
-    """% found by the share kept, of those that the goals are about."""
+    """% found by the share kept, for the settings that the goals compare."""
     every = next(iter(values.values()))
     names = [name for name in (EVERYTHING, CEILING, ours, NEWEST, "kvpress Knorm", "kvpress TOVA") if name in every]
     lines = [

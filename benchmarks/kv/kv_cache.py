@@ -1,12 +1,12 @@
-"""A pretrained model's cache in a fixed budget: what is lost by each policy, and what a bounded cache costs.
+"""A pretrained model's cache of fixed capacity: the loss of each policy, and what a bounded cache costs.
 
     python benchmarks/kv/kv_cache.py [stream|cost|needle] [--data FOLDER] [--run FOLDER] [--quick] [--json] [--save]
 
 SmolLM2-135M reads novels. ``stream`` chooses the setting of ``scored`` on the dev books at the first capacity, then
 reads the test books with it and with the other policies. What each token cost is kept in the run folder, so that a run
 that was stopped goes on and more passages add to those that were read. ``cost`` measures bytes and time. ``needle``
-asks for a number when most of the text that told it is gone, and chooses on dev likewise. Where kvpress is
-installed (it holds `transformers` below 5.3), both read its presses too, each head with slots of its own. The
+asks for a number when most of the text with it is gone, and chooses on dev likewise. Where kvpress is
+installed (it needs `transformers` below 5.3), both read its presses too, each head with different slots. The
 scorers are made on first use: a count of the train books, and a VQ-LM trained on them (minutes). Needs the packages
 that `smollm2.py` names.
 """
@@ -34,7 +34,7 @@ from vqmem.benchmarks.kv._bench import (
 )
 from vqmem.benchmarks.kv._cost import CAPACITY, LENGTHS, cost
 from vqmem.benchmarks.kv._cost import CHUNK as COST_CHUNK
-from vqmem.benchmarks.kv._presses import WHOLE, notes
+from vqmem.benchmarks.kv._presses import ONE_PASS, notes
 from vqmem.benchmarks.kv._quizzes import needles
 from vqmem.benchmarks.kv._streams import CHUNK, SINKS
 from vqmem.benchmarks.kv._tables import EVERYTHING, NEWEST, Sums, beaten, table
@@ -57,13 +57,13 @@ def stream(bench: Bench, size: Size) -> tuple[dict[str, Any], Result]:
     chosen, learned, dev = choose(bench, size)
     ours = chosen.name
     items = bench.passages("test", size.length, size.test)
-    own = list({setting.name: setting for setting in (SURPRISE, learned, chosen)}.values())
+    scored = list({setting.name: setting for setting in (SURPRISE, learned, chosen)}.values())
     tables = {f"Dev, {first} slots, to choose by": table(dev)}
     read: dict[int, Sums] = {}
     for capacity in size.capacities:
         all_of_them = [*BASELINES[: size.baselines], *PEERS[: size.peers]]
         others = all_of_them if size.everywhere or capacity == first else BASELINES[:2]
-        read[capacity] = bench.read([*others, *own], capacity, items)
+        read[capacity] = bench.read([*others, *scored], capacity, items)
         tables[f"Test, {capacity} slots"] = table(read[capacity])
     figures = judge(read, ours)
     return figures, describe(bench, size, tables, read, ours, figures)
@@ -101,15 +101,15 @@ def describe(
     missed = [f"{key} ({one['value']:g}, goal {one['goal']:g})" for key, one in figures.items() if not one["ok"]]
     against = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in beaten(found, ours).items())
     config, others = bench.scorers.config, {setting.name for setting in (*BASELINES, *PEERS)}
-    whole = [f"{', '.join(WHOLE)} of kvpress want a prompt in one pass, and are not in this setting."] * bool(PEERS)
-    own = [(name, row) for name, row in tables[f"Test, {first} slots"][0].items() if name not in others]
+    one_pass = f"{', '.join(ONE_PASS)} of kvpress want a prompt in one pass, and are not in this setting."
+    scored = [(name, row) for name, row in tables[f"Test, {first} slots"][0].items() if name not in others]
     return Result(
         title="What a pretrained model's cache should keep",
         question=(
             "Does `scored` make up for half of what long-gap tokens lose to a small cache, and beat every other policy?"
         ),
         answer=f"Chosen on dev: {ours}. {len(figures) - len(missed)} of {len(figures)} goals reached"
-        + f"; missed: {', '.join(missed)}" * bool(missed)
+        + (f"; missed: {', '.join(missed)}" if missed else "")
         + ".",
         measured=(
             f"SmolLM2-135M-Instruct (4-bit weights, computed in {str(bench.model.dtype).removeprefix('torch.')}) reads "
@@ -138,13 +138,14 @@ def describe(
             f"Every policy of ours keeps one set of tokens for all layers and heads; for {', '.join(LOOKING)} that is "
             "not what their papers do.",
             *notes(),
-            *whole,
+            *([one_pass] if PEERS else []),
         ],
         history=[
             f"{size.candidates} settings of `scored` were compared on dev; on test are the best of them, the best of "
             "the VQ-LM's, and the default: "
             + "; ".join(
-                f"{name} closes {row['gap closed, %']:g} % at {row[f'NLL - {NEWEST}']:+.4f} nats" for name, row in own
+                f"{name} closes {row['gap closed, %']:g} % at {row[f'NLL - {NEWEST}']:+.4f} nats"
+                for name, row in scored
             )
             + ". The goals are judged for the best alone.",
             HISTORY,
@@ -162,7 +163,7 @@ def charts(read: dict[int, Sums], ours: str) -> list[Chart]:
         Series(name, [[slots, float(found.far[name].sum() / found.far_tokens.sum())] for slots, found in read.items()])
         for name in names
     ]
-    return [Chart("Long-gap tokens of test, by slots (each capacity has its own)", "slots", "nats", lines, log_x=True)]
+    return [Chart("Long-gap tokens of test, by slots (chosen for each capacity)", "slots", "nats", lines, log_x=True)]
 
 
 def costs(bench: Bench, quick: bool) -> dict[str, Any]:

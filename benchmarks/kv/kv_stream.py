@@ -4,8 +4,8 @@
 
 A tiny random Llama reads a prompt and goes on, a token at a time, for longer than anyone would let its cache grow:
 ``VQMemCache`` holds 256 tokens throughout. Bytes are those of the storages behind keys and values, at their most while
-layers run; the growth is what the last thousand tokens held at their most over the first thousand after the budget was
-full, and likewise for the median time a token. `tokens` is all that a user's own loop needs.
+layers run; the growth is the maximum over the last thousand tokens by that over the first thousand after the cache was
+full, and likewise for the median time a token. `tokens` is all that a user's loop needs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def tokens(model: Any, cache: VQMemCache, prompt: Int[Tensor, "1 time"]) -> Iter
         yield int(new)
 
 
-def held(cache: VQMemCache) -> int:
+def nbytes_kv(cache: VQMemCache) -> int:
     """Bytes behind the keys and values."""
     layers = [layer for layer in cache.layers if layer.is_initialized]
     return sum(x.untyped_storage().nbytes() for layer in layers for x in (layer.keys, layer.values))
@@ -48,7 +48,7 @@ def stream(model: Any, policy: str, count: int) -> tuple[list[float], list[int]]
     """Seconds and most bytes of each token."""
     cache = VQMemCache(model, CAPACITY, policy, Noise(0))
     moments: list[int] = []
-    hooks = [layer.register_forward_hook(lambda *_: moments.append(held(cache))) for layer in model.model.layers]
+    hooks = [layer.register_forward_hook(lambda *_: moments.append(nbytes_kv(cache))) for layer in model.model.layers]
     seconds, most = [], []
     go_on = tokens(model, cache, torch.arange(1, CAPACITY + 1)[None])
     for _ in range(count):

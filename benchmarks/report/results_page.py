@@ -32,9 +32,9 @@ TOPICS = {
     "speech": "Speech",
     "speed": "Speed",
 }
-"""Titles of the pages; a topic that is not here has its own name."""
+"""Titles of the pages; a topic that is not here keeps its name."""
 MOST_COLUMNS = 9
-"""A table of figures with more than that leaves what is behind each figure to a table of its own."""
+"""A table of figures with more than that moves what is behind each figure to a separate table."""
 FIGURE = ("value", "unit", "goal", "ok")
 LONGEST_ANSWER = 200
 """Characters of an answer in the index; a longer one is shortened."""

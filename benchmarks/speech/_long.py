@@ -1,4 +1,4 @@
-"""Long recordings, and how much memory the process that reads them holds."""
+"""Long recordings, and the memory of the process that reads them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SPLIT = "HuBERT units of LJSpeech, test (50 chapters)"
 
 def recording(speech: Path, seconds: int) -> Float[np.ndarray, " samples"]:
     """So many seconds of LibriSpeech at 16 kHz: utterances one after another, again from the first where they end."""
-    size, clips, held = seconds * RATE, [], 0
+    size, clips, count = seconds * RATE, [], 0
     for document in Source(str(speech), {"path": "librispeech_train_clean_100/*"}).documents("train"):
         clips.append(document.content("audio").read().numpy())
-        held += len(clips[-1])
-        if held >= size:
+        count += len(clips[-1])
+        if count >= size:
             break
     return np.resize(np.concatenate(clips), size)
 

@@ -1,7 +1,8 @@
 """Phone labels of recordings by a small recogniser: `hama` (PyPI, Apache-2.0), ``pip install --no-deps hama==1.7``.
 
-Its labels are a machine's. It is a CTC model at 50 Hz, says most frames are blank, and is about 3 frames late: a phone
-is taken to last from 3 frames before it is first said until 3 frames before the next one, or a word's end, is.
+The labels are not checked by people. The model is a CTC model at 50 Hz; it marks most frames as blank and is about 3
+frames late. A phone therefore lasts from 3 frames before its first label to 3 frames before the next label or the end
+of the word.
 """
 
 from __future__ import annotations

@@ -77,9 +77,9 @@ def listen(
         assert len(waveform), "nothing to hear"
     pairs = []
     for group in groups:
-        told = normalise(recogniser(torch.cat([F.pad(waveforms[i], (0, PAUSE)) for i in group])))
+        transcript = normalise(recogniser(torch.cat([F.pad(waveforms[i], (0, PAUSE)) for i in group])))
         said = [normalise(wanted[i]) for i in group]
-        pairs += [measure.TranscriptPair("", *pair) for pair in zip(said, measure.part(said, told), strict=True)]
+        pairs += [measure.TranscriptPair("", *pair) for pair in zip(said, measure.part(said, transcript), strict=True)]
     return pairs
 
 

@@ -50,33 +50,35 @@ def main() -> None:
     """Train, measure, print, save."""
     parser = options(__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/asr_digits"), help="folder of the runs")
-    told = "run of `vqmem speech_pretraining` to start from (default: that of hubert_pnmi.py)"
-    parser.add_argument("--encoder", type=Path, default=Path("runs/hubert_pnmi"), help=told)
+    described = "run of `vqmem speech_pretraining` to start from (default: that of hubert_pnmi.py)"
+    parser.add_argument("--encoder", type=Path, default=Path("runs/hubert_pnmi"), help=described)
     parser.add_argument("--seeds", type=int, default=3, help="of the comparison with pretraining (default 3)")
     flags = parser.parse_args()
     wanted, quick = runs(flags.encoder, flags.seeds), QUICK if flags.quick else []
     trained = {name: train(flags.runs / name, [*overrides, *quick]) for name, overrides in wanted.items()}
     found = {name: right(run) for name, run in trained.items()}
-    left_out = {told: {name: found[f"{way}without_{name}"] for name in SPEAKERS} for way, told in LEFT_OUT.items()}
+    left_out = {
+        training: {name: found[f"{prefix}without_{name}"] for name in SPEAKERS} for prefix, training in LEFT_OUT.items()
+    }
     sides = {side: {f"seed {seed}": found[f"{side}_{seed}"] for seed in range(flags.seeds)} for side in SIDES}
     scratch, pretrained = (mean(sides[side].values()) for side in SIDES)
     figures = {
         "official split": figure(found["official"], "%", GOAL),
         "official split, from pretraining": figure(found["fine_tuned"], "%", None),
         "gain of pretraining at equal steps": figure(round(pretrained - scratch, 2), "points", 0.0),
-        **{f"speaker left out, {told}": figure(mean(of.values()), "%", None) for told, of in left_out.items()},
+        **{f"speaker left out, {training}": figure(mean(of.values()), "%", None) for training, of in left_out.items()},
     }
     tables = {
         "Official split at equal steps, % right": {
-            side: {**own, "mean": mean(own.values())} for side, own in sides.items()
+            side: {**accuracy, "mean": mean(accuracy.values())} for side, accuracy in sides.items()
         },
         "Speakers left out, % right": {
-            told: {
-                **own,
-                "mean": mean(own.values()),
-                "mean without theo": mean(share for name, share in own.items() if name != "theo"),
+            training: {
+                **accuracy,
+                "mean": mean(accuracy.values()),
+                "mean without theo": mean(share for name, share in accuracy.items() if name != "theo"),
             }
-            for told, own in left_out.items()
+            for training, accuracy in left_out.items()
         },
     }
     present(
@@ -153,8 +155,8 @@ def right(run: Run) -> float:
 
 def mean(values: Iterable[float]) -> float:
     """The mean, to two places."""
-    own = list(values)
-    return round(sum(own) / len(own), 2)
+    listed = list(values)
+    return round(sum(listed) / len(listed), 2)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@
 
 FOLDER is any finished run of `vqmem asr` (default runs/asr_demo). For one that reads recordings, utterances of
 LibriSpeech stand one after another in one file (16 kHz, flac; from $VQMEM_DATA, default ../shared/data); for one that
-reads units, as that of asr_units.py, the utterances of its test split are one recording. A process of its own
+reads units, as that of asr_units.py, the utterances of its test split are one recording. A separate process
 transcribes each on one thread, as `vqmem transcribe` does. Speed is seconds of speech a second of processor time, which
-on an idle core is time. Memory is the most that the process held (resident set; needs Linux).
+on an idle core is time. Memory is the peak resident set of the process (needs Linux).
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def main() -> None:
         paths = {minutes: Path(folder) / f"{minutes}.flac" for minutes in MINUTES[: 2 if flags.quick else 3]}
         found = {minutes: measure(flags.run, path, minutes, sound) for minutes, path in paths.items()}
     longest, before = max(found), sorted(found)[-2]
-    held = {f"{minutes} min, MB": round(one["held"] / 1e6) for minutes, one in found.items()}
-    grown = (found[longest]["held"] - found[before]["held"]) / 1e6
+    peaks = {f"{minutes} min, MB": round(one["peak"] / 1e6) for minutes, one in found.items()}
+    grown = (found[longest]["peak"] - found[before]["peak"]) / 1e6
     speeds = {f"{minutes} min": round(60 * minutes / one["cpu"], 1) for minutes, one in found.items()}
     speed = 60 * longest / found[longest]["cpu"]
     present(
         "asr_long" if sound else "asr_long_units",
         {
-            f"memory, {longest} less {before} minutes": figure(round(grown, 1), "MB", 50, least=False, **held),
+            f"memory, {longest} less {before} minutes": figure(round(grown, 1), "MB", 50, least=False, **peaks),
             "speed": figure(round(speed, 1), "x real time", 5, **speeds, words=found[longest]["words"]),
         },
         flags,
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def measure(run: Path, path: Path, minutes: int, sound: bool) -> dict:
-    """What the child tells of a recording of so many minutes."""
+    """What the child reports of a recording of so many minutes."""
     if sound:
         speech = Path(os.environ.get("VQMEM_DATA", "../shared/data")) / "speech"
         soundfile.write(path, recording(speech, 60 * minutes), RATE)
@@ -82,7 +82,7 @@ def measure(run: Path, path: Path, minutes: int, sound: bool) -> dict:
 
 
 def transcribe(folder: Path, path: Path) -> dict:
-    """In the child: processor seconds, the most bytes held, and how many words were written."""
+    """In the child: processor seconds, peak memory in bytes, and how many words were written."""
     torch.set_num_threads(1)
     run = load_run(folder)
     name, way = next(iter(run.transcriber.decoding_modes.items()))
@@ -91,14 +91,14 @@ def transcribe(folder: Path, path: Path) -> dict:
     written = sum(1 for _ in words(letter for _, letter in way([contents])))
     cpu = time.process_time() - began
     about = run.config.recogniser if isinstance(run.config.recogniser, str) else run.config.recogniser["name"]
-    return {"cpu": cpu, "held": resident("VmHWM"), "words": written, "about": f"{about}, {name}"}
+    return {"cpu": cpu, "peak": resident("VmHWM"), "words": written, "about": f"{about}, {name}"}
 
 
 def units(run: Run, seconds: int) -> list[Any]:
     """The first utterances of the test split, as many as last so long."""
     utterances, _ = read(run.config.data, "test", run.recogniser, Path(run.config.out) / "utterances")
     ends = accumulate(utterance.length for utterance in utterances)
-    return [own.content for own, end in zip(utterances, ends, strict=True) if end <= UNITS * seconds]
+    return [utterance.content for utterance, end in zip(utterances, ends, strict=True) if end <= UNITS * seconds]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ Trains the config of `vqmem asr ljspeech_units` with these memories, drawn anew 
 256 slots (some 6 s of speech, beside the segment) are the largest memory here; 64 and 128 are 25 and 50 % of it. The
 smallest is also kept by score with its newest half guarded.
 Chapters of the test split are read as one recording each: all of them with the newest 256 slots, and some, taken
-evenly, with every memory. Beside them stands the aligner, which reads every utterance whole and both ways. Needs
+evenly, with every memory. Beside them stands the aligner, which reads every utterance in full,
+in both directions. Needs
 $VQMEM_DATA (default ../shared/data) with speech/hubert100_ljspeech.
 """
 
@@ -52,8 +53,8 @@ def main() -> None:
     """Train, measure, print, save."""
     parser = options(__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/asr_units"), help="folder of the run")
-    told = "chapters that are read with every memory (default 16 of 50)"
-    parser.add_argument("--chapters", type=int, default=16, help=told)
+    described = "chapters that are read with every memory (default 16 of 50)"
+    parser.add_argument("--chapters", type=int, default=16, help=described)
     flags = parser.parse_args()
     overrides = [
         f"recogniser.strategies={json.dumps(MEMORIES)}",
@@ -65,20 +66,22 @@ def main() -> None:
     utterances, _ = read(run.config.data, "test", run.recogniser, Path(run.config.out) / "utterances")
     test = recordings(utterances, run.config.joint)
     ways = run.transcriber.decoding_modes | guarded(run)
-    whole = {way: read_with(way, ways[way], take_evenly(test, 1 if flags.quick else None)) for way in (FIRST, CTC)}
+    all_chapters = {
+        way: read_with(way, ways[way], take_evenly(test, 1 if flags.quick else None)) for way in (FIRST, CTC)
+    }
     few = take_evenly(test, 1 if flags.quick else flags.chapters)
     names = {utterance.name for recording in few for utterance in recording}
-    some = {way: [pair for pair in pairs if pair.name in names] for way, pairs in whole.items()}
-    some |= {way: read_with(way, own, few) for way, own in ways.items() if way not in whole}
+    some = {way: [pair for pair in pairs if pair.name in names] for way, pairs in all_chapters.items()}
+    some |= {way: read_with(way, decode, few) for way, decode in ways.items() if way not in all_chapters}
     chapters = {way: recordings(pairs, run.config.joint) for way, pairs in some.items()}
-    lost = {way: added(chapters[FIRST], own, process_characters) for way, own in chapters.items()}
+    lost = {way: added(chapters[FIRST], pairs, process_characters) for way, pairs in chapters.items()}
     table = {way: {"CER, %": rate(pairs)} for way, pairs in some.items()}
     for way in table.keys() - {FIRST}:
         table[way][MORE] = round(lost[way]["points"], 2)
     shown = {way: {MORE: [round(of[end], 2) for end in ("low", "high")]} for way, of in lost.items() if "low" in of}
     figures = {
-        "character error rate": figure(rate(whole[FIRST]), "%", GOAL, least=False),
-        "the same, whole (CTC)": figure(rate(whole[CTC]), "%", None),
+        "character error rate": figure(rate(all_chapters[FIRST]), "%", GOAL, least=False),
+        "the same, whole (CTC)": figure(rate(all_chapters[CTC]), "%", None),
         "lost at a quarter of the slots": figure(table[QUARTER][MORE], "points", 1.0, least=False),
         "real time": figure(round(speed(ways[FIRST], test[0]), 1), "x", FAST),
         "hours of processor time, training": figure(round(hours, 2), "h", 2 * HOURS, least=False),
@@ -94,7 +97,7 @@ def main() -> None:
         measured=(
             "Fit on 2.2 hours, chapters of the test split read as one recording each, character error rate over all of "
             f"them, and over {flags.chapters} by memory. `{CTC}` stands beside it: the aligner, which reads each "
-            "utterance whole, in both directions. Real time: one recording alone, in processor time."
+            "utterance in full, in both directions. Real time: one recording alone, in processor time."
         ),
         split=SPLIT,
         notes=[

@@ -1,12 +1,12 @@
-"""How much the units of a tiny HuBERT, trained here for minutes, tell of phones: PNMI by layer, against MFCC units.
+"""How much the units of a tiny HuBERT, trained here for minutes, say about phones: PNMI by layer, against MFCC units.
 
     python benchmarks/speech/hubert_pnmi.py [--quick] [--json] [--save] [--threads N] [--data FOLDER] [--run FOLDER]
 
-The run is `vqmem speech_pretraining tiny`: LibriSpeech train-clean-100 as far as it is there (52 minutes), less the
-speakers that are held out, on whom everything was chosen, the layer too. Then, on LibriSpeech test-other, 100 clusters
+The run is `vqmem speech_pretraining tiny`: LibriSpeech train-clean-100 as far as it is there (52 minutes), without
+the held-out speakers, on whom everything was chosen, also the layer. Then, on LibriSpeech test-other, 100 clusters
 of each layer are fitted on five speakers and read on the other five, and the other way round; a figure is the mean of
-both. Phones are those of `_phones.py`, a machine's. Interrupted, the same command goes on. Minutes of training are of
-processor time: others at work on the machine do not lengthen it.
+both. A recogniser labelled the phones (`_phones.py`). Interrupted, the same command goes on. Minutes of training are of
+processor time: other programs on the machine do not change it.
 """
 
 from __future__ import annotations

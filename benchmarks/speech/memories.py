@@ -1,7 +1,7 @@
 """Report a comparison against full memory: python benchmarks/speech/memories.py FOLDER --name NAME [--note ...].
 
-FOLDER is the ``out`` of `vqmem compare`, whose largest budget is as long as a passage. Figures are perplexities a token
-and, where phrases are said again, the loss on those; this writes them to ``docs/results/NAME.json``.
+FOLDER is the ``out`` of `vqmem compare`, whose largest capacity is as long as a passage. Figures are perplexities a
+token and, where phrases are repeated, the loss on them; this writes them to ``docs/results/NAME.json``.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def chart(values: Mapping[str, Any], intervals: Mapping[str, Any], title: str, y
 def result(summary: Mapping[str, Any], figures: Mapping[str, Memories], notes: Sequence[str]) -> Result:
     """The tables, their intervals and a chart for each figure.
 
-    Raises `ValueError` where no budget is full memory, and for too few passages.
+    Raises `ValueError` where no capacity is full memory, and for too few passages.
     """
     config = summary["config"]
     full, lm = max(config["budgets"]), config["lm"]

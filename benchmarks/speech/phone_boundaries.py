@@ -9,8 +9,8 @@ number does not end in 7:
     vqmem frame_scorer librispeech     one on frames of MFCC
 
 Peaks are picked with the prominence, distance and lag that give the best F1 on the held-out speakers, for each method
-by itself over the same grid, and read once on the 100 clips of LibriSpeech test-other. Phones are those of
-`_phones.py`, a machine's (`hama` 1.7 must be importable), and a boundary is the beginning of a phone.
+by itself over the same grid, and read once on the 100 clips of LibriSpeech test-other. A recogniser
+labelled the phones (`_phones.py`; `hama` 1.7 must be importable), and a boundary is the beginning of a phone.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def frames_scorer(runs: Path, seed: int, steps: int) -> AudioScorer:
 def all_curves(
     scorers: dict[str, list[AudioScorer]], documents: Sequence[Document], seeds: int
 ) -> dict[str, list[list[np.ndarray]]]:
-    """By method, for each seed and recording, what has peaks; the baseline has no seeds and stands there once."""
+    """The curves whose peaks are picked, by method, seed and recording; the baseline has one seed."""
     extractor = build("features", "mfcc39").build()
     curves: dict[str, list[list[np.ndarray]]] = {BASELINE: [[]]}
     for document in documents:
@@ -214,7 +214,7 @@ def report(
 
 
 def answer(name: str, apart: dict[str, list[float]], table: dict[str, dict[str, Any]]) -> str:
-    """A sentence on one method: how it stands to spectral change and to shuffled scores."""
+    """A sentence that compares one method with spectral change and with shuffled scores."""
     words = {
         rival: "above" if low > 0 else "below" if high < 0 else "no different from"
         for rival, (low, high) in apart.items()

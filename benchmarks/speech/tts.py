@@ -5,11 +5,11 @@
 
 Trains the recipe's configs `kerstin` (German, 46 minutes of recordings) and `spoken` (text that Python carries, spoken
 by eSpeak NG), or takes them from the folder of runs. Whisper base then hears sentences of the test split, on which
-nothing was chosen but how many books of details `kerstin` has, as the result tells: the recordings; copies by
+nothing was chosen but how many residual codebooks `kerstin` has, as the result says: the recordings; copies by
 Griffin-Lim of their mel spectrograms, which is the ceiling, and of what units and residual codes say about those;
 copies from units by learnt filters, without and with the letters; and the text spoken. `_whisper.py` says how to get
 the recogniser; without it, speed and memory alone are measured. Speed is seconds of speech a second of processor time,
-on one thread; memory is the most that a process of its own holds (resident set; needs Linux).
+on one thread; memory is the peak resident set of a separate process (needs Linux).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ SPEAK = (
     "import sys; from vqmem.benchmarks.speech._long import resident; from vqmem.cli import main; "
     "sys.exit(main() or print(resident('VmHWM')))"
 )
-"""A command of vqmem that tells the most bytes it held; what `wait4` tells is at least what its parent holds."""
+"""A command of vqmem that prints its peak memory in bytes; `wait4` reports at least the memory of the parent."""
 QUICK = ["units.clusters=20", "vocoder_train.steps=5", "speaker_train.steps=20", "eval_clips=2", "samples=0"]
 QUICK += ["train_seconds=60"]
 
@@ -69,7 +69,7 @@ def main() -> None:
         "--voices", nargs="+", choices=VOICES, default=["kerstin", "spoken"], help="which ones (default kerstin spoken)"
     )
     parser.add_argument("--clips", type=int, default=60, help="sentences of each, taken evenly (default 60)")
-    parser.add_argument("--data", default=default, help="folder that holds speech/ (default $VQMEM_DATA)")
+    parser.add_argument("--data", default=default, help="folder with speech/ (default $VQMEM_DATA)")
     parser.add_argument("--runs", type=Path, default=Path("runs/tts_benchmark"), help="where to train")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch and of the recogniser (default 1)")
     flags = parser.parse_args()
@@ -151,9 +151,9 @@ def sentences(config: recipe.Config, voice: Voice, count: int) -> list[VoiceClip
 
 def speed(voice: Voice, clips: Sequence[VoiceClip]) -> dict[str, float]:
     """Seconds of speech a second of processor time: a long text in pieces side by side, and single sentences."""
-    whole = _speed(voice, [" ".join(clip.text for clip in clips)])
+    together = _speed(voice, [" ".join(clip.text for clip in clips)])
     single = _speed(voice, [clip.text for clip in clips[:10]])
-    return {"all as one text": round(whole, 1), "a sentence at a time": round(single, 1)}
+    return {"all as one text": round(together, 1), "a sentence at a time": round(single, 1)}
 
 
 def _speed(voice: Voice, texts: Sequence[str]) -> float:
@@ -166,7 +166,7 @@ def memory(run: Path, clips: Sequence[VoiceClip], minutes: Sequence[int]) -> dic
     """MB that speaking takes, by how many minutes the text of the recordings would last."""
     text = " ".join(clip.text for clip in clips)
     seconds = sum(len(clip.waveform) for clip in clips) / RATE
-    held = {}
+    peaks = {}
     with TemporaryDirectory() as folder:
         for number in minutes:
             source, out = Path(folder) / "text.txt", Path(folder) / "out.flac"
@@ -178,11 +178,11 @@ def memory(run: Path, clips: Sequence[VoiceClip], minutes: Sequence[int]) -> dic
                 [sys.executable, "-c", SPEAK, *command], check=True, stdout=subprocess.PIPE, text=True
             )
             spoken = soundfile.info(out).duration / 60
-            held[f"{number} min of recordings' text"] = {
+            peaks[f"{number} min of recordings' text"] = {
                 "minutes spoken": round(spoken, 1),
                 "MB": round(int(child.stdout.split()[-1]) / 1e6, 1),
             }
-    return held
+    return peaks
 
 
 def heard(
@@ -194,12 +194,12 @@ def heard(
         for version, waveform in versions(voice, clip).items():
             made.setdefault(version, []).append(waveform)
     texts = [clip.text for clip in clips]
-    told = {
+    pairs_of = {
         version: listen(recogniser, waveforms, texts)
         for version, waveforms in progress(made.items(), len(made), f"hearing {name}")
     }
     table = {}
-    for version, pairs in told.items():
+    for version, pairs in pairs_of.items():
         rates = error_rates(pairs)
         table[version] = {"WER, %": round(rates["wer"], 2), "CER, %": round(rates["cer"], 2)}
     units = math.log2(voice.tokenizer.vocab_size) * RATE / FRAME / 1000
@@ -209,7 +209,7 @@ def heard(
         num_quantizers = voice.rvq.config.num_quantizers
         detailed = f"its units and {num_quantizers} RVQ codes"
         table[detailed]["kbit/s"] = round(units + voice.rvq.rate(num_quantizers), 2)
-    recordings, copies = ([[pair] for pair in told[version]] for version in ("recording", detailed))
+    recordings, copies = ([[pair] for pair in pairs_of[version]] for version in ("recording", detailed))
     return table, {key: round(x, 2) for key, x in added(recordings, copies).items()}
 
 

@@ -8,9 +8,9 @@ Trains what is not in the folder yet, as these do:
     vqmem text_lm units out=FOLDER/runs_SEED seed=SEED front_end.deduplicate=true shape.dropout=0.2 train.steps=2200
 
 A figure is the perplexity a token, a frame of 20 ms or a run of one unit, of the memory that was best on dev; chapters
-are streams of up to ``passage`` tokens. Runs, of which there are half as many, are foretold by the mean of the
-probabilities of two models that differ in their seed alone; each takes a core about a quarter of an hour. The goals
-lie below 4-grams fitted on the same utterances: 4.47 and 6.30. Needs $VQMEM_DATA (default ../shared/data) with
+are streams of up to ``passage`` tokens. Runs are half as many; the mean of the probabilities of two
+models, which differ only in their seed, predicts them; each takes a core about a quarter of an hour. The goals lie
+below 4-grams fitted on the same utterances: 4.47 and 6.30. Needs $VQMEM_DATA (default ../shared/data) with
 speech/hubert100_ljspeech.
 """
 
@@ -43,7 +43,7 @@ QUICK = [
 
 
 class Wanted(NamedTuple):
-    """A figure: its goal, and what the models it averages change in the config ``units``, by folder."""
+    """A figure: its goal, and for each model that it averages, by folder, the overrides of the config ``units``."""
 
     goal: float
     models: dict[str, list[str]]

@@ -79,7 +79,7 @@ def main() -> None:
     chosen = [f"rows={ROWS}", f"crop={CROP}", f"train.steps={STEPS}", f"eval_clips={CLIPS}", *few]
     config = load(Config, CONFIG, [*chosen, "train.eval_every=0", "train.tensorboard=false", "device=cpu"])
     seeds = list(range(1 if flags.quick else flags.seeds))
-    folder = Path(flags.runs) / ("quick" if flags.quick else "whole")
+    folder = Path(flags.runs) / ("quick" if flags.quick else "full")
     found = measure(config, seeds, folder)
     figures = compare(found, config)
     show(figures, flags)

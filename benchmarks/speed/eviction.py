@@ -4,7 +4,7 @@
 
 Measured within full training steps (forward, backward, AdamW) with a full memory: the time of `Memory.write`, which
 standardises the scores, gives priorities, selects, and gathers the payload of all layers. A figure is the median over
-the steps of write time by step time; the scorer's own time is in neither.
+the steps of write time by step time; neither includes the scorer's time.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def main() -> None:
         seconds = take_turns(sides, full + rounds, clock)
         for name in trainers:
             pairs = list(zip(writing[name], seconds[name], strict=True))[full:]
-            share = 100 * statistics.median(write / whole for write, whole in pairs)
-            write, whole = (round(1e3 * statistics.median(x), 2) for x in zip(*pairs, strict=True))
-            more = {"write_ms": write, "step_ms": whole, "threads": flags.threads}
+            share = 100 * statistics.median(written / total for written, total in pairs)
+            write_ms, step_ms = (round(1e3 * statistics.median(x), 2) for x in zip(*pairs, strict=True))
+            more = {"write_ms": write_ms, "step_ms": step_ms, "threads": flags.threads}
             figures[f"{name}, {capacity} slots"] = figure(round(share, 2), "%", GOAL, least=False, **more)
     series: dict[str, list[list[float]]] = {}
     for key, one in figures.items():

@@ -2,7 +2,7 @@
 
     python benchmarks/speed/scorer.py [--quick] [--json] [--save] [--threads N]
 
-Both read the same passage, each in its own tokens, and take turns in one run; a figure is the ratio of their best
+Both read the same passage, each with its tokenizer, and take turns in one run; a figure is the ratio of their best
 times, a token of each or for the same text. The VQ-LM has the sizes of recipes/text_lm/configs/novels.yaml and random
 weights, which cost the same as trained ones, and gives all three signals. Needs the packages that `smollm2.py` names.
 """

@@ -4,7 +4,7 @@
 
 **Against the peer** (PyPI, by Phil Wang; extra ``bench``): forward, backward and AdamW, in turns in one run. A figure
 is the median over the rounds of peer time by our time, for the same tokens a step. Equal on both sides: layers, width,
-heads, feed-forward 4 x width, vocabulary, rows, tokens a segment, whole slots (``mem_len``), pooled slots
+heads, feed-forward 4 x width, vocabulary, rows, tokens a segment, full slots (``mem_len``), pooled slots
 (``cmem_len``), 4 slots into one by a learnt convolution with the attention-reconstruction loss, attention over both
 memories and the segment, keys and values made anew in each step, fp32, the same optimiser. Different: the peer has
 learnt relative positions, biases, an untied head and LayerNorm; ours rotary positions, a tied head and RMSNorm. Three
@@ -34,7 +34,7 @@ PEER_SHAPES = {
     "width 256, segment 64": (Shape(dim=256, layers=4, heads=4, batch=16, segment=64), 64, 64),
     "width 512, segment 256": (Shape(dim=512, layers=4, heads=8, batch=4, segment=256), 256, 64),
 }
-"""Shape, whole slots, pooled slots."""
+"""Shape, full slots, pooled slots."""
 PEAK_SHAPE, PEAK_SLOTS = Shape(dim=512, layers=4, heads=8, batch=16, segment=64), 128
 MATMULS = (1024, 1536, 2048)
 """Sides of the square matrices whose product is timed as the peak."""
@@ -43,7 +43,7 @@ MATMULS = (1024, 1536, 2048)
 class Peer:
     """The peer's training step at the same shape."""
 
-    def __init__(self, shape: Shape, whole: int, pooled: int, *, gated: bool, all_trained: bool = False) -> None:
+    def __init__(self, shape: Shape, full: int, pooled: int, *, gated: bool, all_trained: bool = False) -> None:
         from compressive_transformer_pytorch import CompressiveTransformer
 
         self.model = CompressiveTransformer(
@@ -52,7 +52,7 @@ class Peer:
             depth=shape.layers,
             heads=shape.heads,
             seq_len=shape.segment,
-            mem_len=whole,
+            mem_len=full,
             cmem_len=pooled,
             cmem_ratio=4,
             gru_gated_residual=gated,
@@ -73,7 +73,7 @@ class Peer:
 
 
 def flops(shape: Shape, slots: int) -> int:
-    """Floating-point operations of a training step with ``slots`` whole slots a row, two for each multiply-add.
+    """Floating-point operations of a training step with ``slots`` full slots a row, two for each multiply-add.
 
     Counted: the matmuls of queries, keys, values, output and feed-forward, keys and values made anew of the memory,
     attention's two products over the pairs a query may see, and the head. Their backward passes are twice as much, but
@@ -90,20 +90,20 @@ def flops(shape: Shape, slots: int) -> int:
 
 def against_peer(name: str, rounds: int, quick: bool, threads: int, clock: Callable[[], float]) -> dict[str, dict]:
     """Our compressive memory against the peers at one shape."""
-    shape, whole, pooled = PEER_SHAPES[name]
-    capacity = whole + pooled
+    shape, full, pooled = PEER_SHAPES[name]
+    capacity = full + pooled
     pool = build("compressions", {"name": "pool", "how": "conv", "rate": 4, "share": pooled / capacity})
     sides = {
         "ours": Trainer(shape, Memory(capacity, compression=pool)).step,
-        "as published": Peer(shape, whole, pooled, gated=True).step,
-        "ungated": Peer(shape, whole, pooled, gated=False).step,
+        "as published": Peer(shape, full, pooled, gated=True).step,
+        "ungated": Peer(shape, full, pooled, gated=False).step,
     }
     if not quick:
-        sides["ungated, all trained"] = Peer(shape, whole, pooled, gated=False, all_trained=True).step
-    # Both memories must be full: one segment fills the whole slots, each later one pools a quarter of a segment.
-    full = -(-whole // shape.segment) + -(-4 * pooled // shape.segment) + 1
-    seconds = take_turns(sides, full + rounds, clock)
-    ours, *peers = ({"name": side, "seconds": times[full:]} for side, times in seconds.items())
+        sides["ungated, all trained"] = Peer(shape, full, pooled, gated=False, all_trained=True).step
+    # Both memories must be full: one segment fills the full slots, each later one pools a quarter of a segment.
+    warm_up = -(-full // shape.segment) + -(-4 * pooled // shape.segment) + 1
+    seconds = take_turns(sides, warm_up + rounds, clock)
+    ours, *peers = ({"name": side, "seconds": times[warm_up:]} for side, times in seconds.items())
     rate = round(shape.batch * shape.segment / statistics.median(ours["seconds"]))
     figures = {}
     for peer in peers:
@@ -121,8 +121,8 @@ def against_peak(rounds: int, threads: int, clock: Callable[[], float]) -> dict[
     for side in MATMULS:
         a, b = torch.randn(2, side, side)
         sides[f"matmul {side}"] = lambda a=a, b=b: a @ b
-    full = PEAK_SLOTS // PEAK_SHAPE.segment + 1
-    seconds = {name: times[full:] for name, times in take_turns(sides, full + rounds, clock).items()}
+    warm_up = PEAK_SLOTS // PEAK_SHAPE.segment + 1
+    seconds = {name: times[warm_up:] for name, times in take_turns(sides, warm_up + rounds, clock).items()}
     speeds = [flops(PEAK_SHAPE, PEAK_SLOTS) / x / 1e9 for x in seconds.pop("step")]
     matmuls = [[2 * side**3 / x / 1e9 for x in seconds[f"matmul {side}"]] for side in MATMULS]
     peaks = [max(of_round) for of_round in zip(*matmuls, strict=True)]

@@ -2,11 +2,11 @@
 
     python benchmarks/speed/units.py [--quick] [--json] [--save] [--data FOLDER]
 
-Utterances of LibriSpeech stand one after another in a single file of an hour (``--quick``: of two minutes), once at
-16 kHz in flac, as they come, and once in stereo at 44.1 kHz in wav, which is to be resampled. A process of its own
+Utterances of LibriSpeech are joined to a single file of an hour (``--quick``: of two minutes), once at
+16 kHz in flac, as they come, and once in stereo at 44.1 kHz in wav, which has to be resampled. A separate process
 reads each on one thread with the packaged units: MFCC, 100 clusters. Speed is seconds of speech a second of processor
-time, which on an idle core is time; decoding and resampling count. Memory is the most that the process holds while it
-reads, less what it held before, when it had imported everything and read a first clip (resident set; needs Linux).
+time, which on an idle core is time; decoding and resampling count. Memory is the peak resident set while the
+process reads, less that before, when it had imported everything and read a first clip (needs Linux).
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def main() -> None:
 
 def measure(folder: Path, speech: Path, seconds: int) -> dict[str, dict]:
     """Speed and memory for both files."""
-    told = recording(speech, seconds)
-    soundfile.write(folder / "first.flac", told[: 30 * RATE], RATE)
-    soundfile.write(folder / "16 kHz flac.flac", told, RATE)
-    high = soxr.resample(told, RATE, 44_100)
+    samples = recording(speech, seconds)
+    soundfile.write(folder / "first.flac", samples[: 30 * RATE], RATE)
+    soundfile.write(folder / "16 kHz flac.flac", samples, RATE)
+    high = soxr.resample(samples, RATE, 44_100)
     soundfile.write(folder / "44.1 kHz stereo wav.wav", np.stack([high, 0.5 * high], 1), 44_100)
     figures = {}
     for name in ("16 kHz flac.flac", "44.1 kHz stereo wav.wav"):
@@ -76,7 +76,7 @@ def measure(folder: Path, speech: Path, seconds: int) -> dict[str, dict]:
 
 
 def read(first: str, path: str) -> dict[str, float]:
-    """In the child: units, processor and wall seconds, and bytes by which the most that was held grew."""
+    """In the child: units, processor and wall seconds, and by how many bytes the peak memory grew."""
     torch.set_num_threads(1)
     tokenizer = load_units()
     tokenizer.encode(Audio(first))

@@ -5,7 +5,7 @@
 Both sides embed, quantise and score all tokens at once and run every other part alike; only the recurrence
 differs: two `LSTMCell` steps a token against the hand-written one of `models/lstm.py`. They take turns in one run,
 and a figure is the ratio of their best times. Beside it stands the same ratio for torch's fused `nn.LSTM` alone,
-forward and, for training, backward: it advances the state and does nothing else, so it bounds what can be had.
+forward and, for training, backward: it advances the state and does nothing else, so it bounds what is possible.
 """
 
 from __future__ import annotations

@@ -61,18 +61,19 @@ def result(
 
 
 def counts(values: Mapping[str, Mapping[str, Any]]) -> str:
-    """At how many of its budgets each strategy is better or worse than the baseline, its interval clear of 0."""
+    """At how many capacities each strategy is better or worse than the baseline, with an interval clear of 0."""
     said = []
     for table, rows in values.items():
         found: dict[str, list[str]] = {}
         for name, cells in rows.items():
             if cells["verdict"] != "baseline":
                 found.setdefault(name.rsplit(" @ ", 1)[0], []).append(cells["verdict"])
-        told = []
+        listed = []
         for name, verdicts in found.items():
             counts = [f"{word} at {verdicts.count(word)}" for word in ("better", "worse") if word in verdicts]
-            told.append(f"{name} {' and '.join(counts) or 'no different at any'} of {len(verdicts)}")
-        said += [f"{table}: {', '.join(told)}"] * bool(told)
+            listed.append(f"{name} {' and '.join(counts) or 'no different at any'} of {len(verdicts)}")
+        if listed:
+            said.append(f"{table}: {', '.join(listed)}")
     return f"Against the baseline, at so many capacities: {'; '.join(said)}."
 
 

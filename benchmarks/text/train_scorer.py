@@ -4,8 +4,8 @@
 
 The tokenizer is SmolLM2's, 49,152 ids; the config is the one that `vqmem train-scorer --data` runs; the text is books,
 since how long a step takes depends on how rare its tokens are. A figure is the wall time of a run of a minute or more
-of the whole training loop, scaled to 10 million tokens: reading, forward, backward, clipping, AdamW. Not counted, and
-told beside it: tokenizing, which grows with the text and not with the steps. ``full softmax`` is the same with a tied
+of the training loop, scaled to 10 million tokens: reading, forward, backward, clipping, AdamW. Not counted, and
+shown beside it: tokenizing, which grows with the text and not with the steps. ``full softmax`` is the same with a tied
 softmax over all ids, run for a few steps. More threads than idle cores make it many times slower: be alone. Needs the
 packages that `smollm2.py` names.
 """

@@ -63,10 +63,10 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     if name == "vqvae":
         return [f"out={folder}", *VQVAE, *spoken(text, folder)]
     if name == "asr":
-        own = ASR_UNITS if "name: units\n" in text else ASR_CTC
+        recogniser = ASR_UNITS if "name: units\n" in text else ASR_CTC
         rows = folder.parent / "data" / "rows.jsonl"  # in place of the data set of the hub
         hub = [f"data.path={rows}", "data.train=train", "data.subset=''"]
-        return [f"out={folder}", *ASR, *own, *(hub if "name: hub\n" in text else []), *spoken(text, folder)]
+        return [f"out={folder}", *ASR, *recogniser, *(hub if "name: hub\n" in text else []), *spoken(text, folder)]
     if name == "fit_units":
         return [f"out={folder}", "clusters=10", "fit_frames=500", *spoken(text, folder)]
     prefix = "" if name == "text_lm" else "lm."
@@ -203,8 +203,8 @@ def _check_comparison(recipe, config, out, summary):
     for row in summary["rows"]:
         assert len(row["per_seed"]["bpb"]) == len(config.seeds)
         assert (row["metrics"]["bpb"]["verdict"] == "baseline") == (row["strategy"] == config.baseline)
-    for held in summary["passage"]["held"].values():
-        assert all(len(kept) <= held["budget"] for kept in held["kept"])
+    for memory in summary["passage"]["held"].values():
+        assert all(len(kept) <= memory["budget"] for kept in memory["kept"])
     recipe.run(config)  # nothing is trained or measured again
     assert (out / "results.jsonl").read_text().splitlines() == lines
     torn = "\n".join([*lines[:-1], lines[-1][:40]])
@@ -255,10 +255,10 @@ def test_data_may_be_moved_and_must_not_change(name, tokenizer_folder, tmp_path)
     shutil.rmtree(out / PARTS[name])
     changed = moved / json.loads((out / ".data-train.jsonl").read_text().splitlines()[1])["name"]
     before = changed.read_bytes()
-    for content, told in {before[:-2] + b"xx": "its SHA-256 differs", before + b"xx": "bytes, and had"}.items():
+    for content, reason in {before[:-2] + b"xx": "its SHA-256 differs", before + b"xx": "bytes, and had"}.items():
         changed.write_bytes(content)
         with pytest.raises(
-            ValueError, match=rf"\A'{changed.name}' of the split train .*{told}.* put the old data back"
+            ValueError, match=rf"\A'{changed.name}' of the split train .*{reason}.* put the old data back"
         ):
             run(moved)
     changed.write_bytes(before)

@@ -91,7 +91,7 @@ class TestEveryScorer:
 
     @given(cuts=st.sets(st.integers(0, 24), max_size=5))
     @settings(max_examples=5, deadline=None)
-    def test_any_chunking_is_the_whole(self, name, cuts):
+    def test_any_chunking_gives_the_same_scores(self, name, cuts):
         model = make(name, trained=True)
         state = model.initial_state(3)
         full, last = model.score(text(), state)

@@ -14,7 +14,7 @@ import pytest
 from vqmem import registry
 
 LIMIT = 1500
-"""Seconds for all recipes; the worker ends each run by itself, and its name is told."""
+"""Seconds for all recipes; the worker limits each run by itself and names the one that takes too long."""
 
 
 @pytest.mark.timeout(LIMIT + 60)

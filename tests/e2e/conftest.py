@@ -68,7 +68,7 @@ def copy(tiny_run: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bad_recordings(clip: Path, tmp_path: Path) -> dict[str, str]:
-    """Files in the temporary folder that no command reads as recordings: name -> what is to be told of it."""
+    """Files in the temporary folder that no command reads as recordings: name -> what the error must say."""
     soundfile.write(tmp_path / "one.wav", [0.5], 16_000)
     soundfile.write(tmp_path / "none.wav", np.zeros(0), 16_000)
     soundfile.write(tmp_path / "zeros.wav", np.zeros(16_000), 16_000)
@@ -111,10 +111,10 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
     def call(*argv: object) -> str:
         assert main([str(word) for word in argv]) == 2
-        out, told = capsys.readouterr()
+        out, err = capsys.readouterr()
         assert out == ""
-        assert "Traceback" not in told
-        *progress, line = told.rstrip("\n").split("\n")
+        assert "Traceback" not in err
+        *progress, line = err.rstrip("\n").split("\n")
         assert line.startswith("vqmem: ")
         assert all(not other.startswith("vqmem: ") for other in progress)
         return line
@@ -171,7 +171,7 @@ def open_page(browser: Any) -> Callable[[Path], None]:
 
 @pytest.fixture
 def assert_quiet(browser: Any) -> Callable[[], None]:
-    """No complaint on the console, no script of the data's own, and no address asked for but the file itself."""
+    """No complaint on the console, no script from the data, and no address requested but the file itself."""
 
     def call() -> None:
         assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
@@ -179,7 +179,7 @@ def assert_quiet(browser: Any) -> Callable[[], None]:
         asked = [
             event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
         ]
-        # The browser asks itself for the parts of its own first page, sometimes after ours was opened.
+        # The browser requests the parts of its start page, sometimes after it opened our page.
         assert [url for url in asked if not url.startswith(("file:", "data:", "chrome:"))] == []
         assert sum(url.startswith("file:") for url in asked) <= 1
         assert len(browser.find_elements("css selector", "script")) == 2

@@ -71,7 +71,7 @@ def test_a_recogniser_of_recordings(folder, trained, capsys, contents):
     figures = json.loads((trained / "evaluation.json").read_text(encoding="utf-8"))
     assert figures["ways"]["greedy"]["utterances"] == 2
     assert figures["ways"]["greedy"]["cer"] > 0
-    assert {own["name"] for own in figures["worst"]} <= {"3.wav", "4.wav"}
+    assert {utterance["name"] for utterance in figures["worst"]} <= {"3.wav", "4.wav"}
     assert figures["alphabet"] == " enosy"
     assert figures["outside_alphabet"] == {"\u00e9": 1}
     skipped = json.loads((trained / "utterances" / "train.json").read_text())["skipped"]
@@ -121,10 +121,10 @@ def test_a_language_model_that_is_another_than_at_the_evaluation_is_refused(fold
     assert f"no such file or folder: '{lm}'" in capsys.readouterr().err
 
 
-def test_texts_without_room_are_left_out_and_told(folder, tmp_path, capsys):
+def test_texts_without_room_are_left_out_with_a_warning(folder, tmp_path, capsys):
     assert main(["asr", str(folder / "ctc.yaml"), f"out={tmp_path / 'run'}", "characters=nosey"]) == 0
-    told = capsys.readouterr().err
-    assert "'7.wav' has 10000 letters for 49 frames; is its text another's?" in told
+    err = capsys.readouterr().err
+    assert "'7.wav' has 10000 letters for 49 frames; is its text another's?" in err
 
 
 def test_a_run_that_was_stopped_ends_as_if_it_was_not(folder, trained, tmp_path, interrupted_once):
@@ -207,15 +207,15 @@ def test_where_no_recording_can_be_read_all_reasons_are_listed(talking, tmp_path
     assert last == "vqmem: none of the 2 can be used; see above"
 
 
-def test_what_cannot_be_read_is_told_and_the_others_go_on(folder, talking, tmp_path, capsys):
+def test_unreadable_recordings_are_reported_and_the_others_go_on(folder, talking, tmp_path, capsys):
     (tmp_path / "cut.flac").write_bytes(b"fLaC")
     files = [str(path) for path in (folder / "8.wav", folder / "1.wav", tmp_path / "cut.flac", folder / "2.wav")]
     assert main(["transcribe", *files, "--run", str(talking), "--json"]) == 2
-    out, told = capsys.readouterr()
+    out, err = capsys.readouterr()
     assert {json.loads(line)["file"] for line in out.splitlines()} == {files[1], files[3]}
-    assert told.splitlines()[0] == "skipped 2 of 4:"
-    assert told.splitlines()[-1] == "vqmem: 2 of 4 recordings could not be read; see above"
-    assert len(told.splitlines()) == 4
+    assert err.splitlines()[0] == "skipped 2 of 4:"
+    assert err.splitlines()[-1] == "vqmem: 2 of 4 recordings could not be read; see above"
+    assert len(err.splitlines()) == 4
 
 
 @pytest.fixture
@@ -234,11 +234,11 @@ def test_any_rate_and_number_of_channels(rate, channels, trained, tmp_path, caps
 
 def test_what_is_wrong_with_a_recording_is_one_line(trained, bad_recordings, tmp_path, refused):
     del bad_recordings["zeros.wav"]  # in which nothing is heard
-    for name, told in bad_recordings.items():
-        assert told in refused("transcribe", tmp_path / name, "--run", trained)
+    for name, message in bad_recordings.items():
+        assert message in refused("transcribe", tmp_path / name, "--run", trained)
 
 
-def test_what_a_run_lacks_is_told_before_anything_is_made(folder, trained, tmp_path, refused, monkeypatch):
+def test_what_a_run_lacks_is_an_error_before_anything_is_made(folder, trained, tmp_path, refused, monkeypatch):
     out, clip = tmp_path / "run", folder / "0.wav"
     before = (trained / "config.yaml").read_bytes()
     assert "encoder (the folder of a finished" in refused(
@@ -259,10 +259,10 @@ def test_what_a_run_lacks_is_told_before_anything_is_made(folder, trained, tmp_p
 def test_a_beam_of_0_is_greedy_whatever_the_run_has(folder, talking, tmp_path, capsys):
     shutil.copytree(talking, tmp_path / "run")
     config = tmp_path / "run" / "config.yaml"
-    told = config.read_text().replace("beam: 0", "beam: 5").replace("lexicon: false", "lexicon: true")
-    assert "beam: 5" in told
-    assert "lexicon: true" in told
-    config.write_text(told)
+    changed = config.read_text().replace("beam: 0", "beam: 5").replace("lexicon: false", "lexicon: true")
+    assert "beam: 5" in changed
+    assert "lexicon: true" in changed
+    config.write_text(changed)
     spoken = []
     for run in (talking, tmp_path / "run"):
         assert main(["transcribe", str(folder / "0.wav"), "--run", str(run), "--beam", "0"]) == 0
@@ -295,25 +295,27 @@ def test_a_run_of_units_that_was_stopped_ends_as_if_it_was_not(folder, tmp_path,
     argv = ["asr", str(folder / "units.yaml")]
     with pytest.raises(InterruptedError):
         recipe.run(load(recipe.Config, argv[1], [f"out={tmp_path / 'stopped'}"]))
-    for name in ("stopped", "whole"):
+    for name in ("stopped", "unbroken"):
         assert main([*argv, f"out={tmp_path / name}"]) == 0
     for part in ("aligner", "scorer", "transformer"):
-        stopped, whole = ((tmp_path / name / part / "model.safetensors").read_bytes() for name in ("stopped", "whole"))
-        assert stopped == whole
+        stopped, unbroken = (
+            (tmp_path / name / part / "model.safetensors").read_bytes() for name in ("stopped", "unbroken")
+        )
+        assert stopped == unbroken
 
 
 def test_units_become_text_with_every_memory(folder, tmp_path, capsys, refused):
     out = tmp_path / "units"
     assert main(["asr", str(folder / "units.yaml"), f"out={out}"]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     figures = json.loads((out / "evaluation.json").read_text())
     assert list(figures["ways"]) == ["fifo@24", "fifo@16", "surprise@24", "surprise@16", "whole (CTC)"]
-    assert all(f"{way:11}  WER" in told for way in figures["ways"])
-    assert told.endswith(f"saved in {out}\n"), "units are in no file to transcribe"
+    assert all(f"{way:11}  WER" in printed for way in figures["ways"])
+    assert printed.endswith(f"saved in {out}\n"), "units are in no file to transcribe"
     assert figures["ways"]["fifo@24"]["utterances"] == 3, "a chapter is dev, and cut into its utterances"
-    told = refused("transcribe", folder / "0.wav", "--run", out)
-    assert "reads units that were made elsewhere" in told
-    assert "give --run a run whose data are recordings" in told
+    message = refused("transcribe", folder / "0.wav", "--run", out)
+    assert "reads units that were made elsewhere" in message
+    assert "give --run a run whose data are recordings" in message
 
 
 def test_recordings_become_text_by_their_units(folder, tmp_path, capsys):

@@ -27,24 +27,24 @@ BAD_TEXTS = {
 @pytest.mark.parametrize("kind", BAD_TEXTS)
 @pytest.mark.parametrize("output", ["--json", "--html"])
 def test_texts_that_cannot_be_scored(contents, refused, tiny_run, tmp_path, kind, output):
-    data, told = BAD_TEXTS[kind]
+    data, message = BAD_TEXTS[kind]
     (tmp_path / "text.txt").write_bytes(data)
     extra = ["--html", tmp_path / "page.html"] if output == "--html" else ["--json"]
-    assert told in refused("score", tmp_path / "text.txt", "--model", tiny_run, *extra)
+    assert message in refused("score", tmp_path / "text.txt", "--model", tiny_run, *extra)
     assert contents(tmp_path) == {"text.txt": data}
 
 
 @pytest.mark.parametrize(
-    ("encoding", "told"),
+    ("encoding", "message"),
     [
         ("utf-8", "is not valid utf-8 (byte 0xef at offset 2); give its --encoding, such as latin-1"),
         ("utf8x", "unknown encoding 'utf8x'; give one Python knows"),
         ("hex", "unknown encoding 'hex'; give one Python knows"),
     ],
 )
-def test_encodings_that_are_not_the_texts(refused, tiny_run, tmp_path, encoding, told):
+def test_encodings_that_are_not_the_texts(refused, tiny_run, tmp_path, encoding, message):
     (tmp_path / "text.txt").write_bytes("naïve".encode("latin-1"))
-    assert told in refused("score", tmp_path / "text.txt", "--model", tiny_run, "--encoding", encoding)
+    assert message in refused("score", tmp_path / "text.txt", "--model", tiny_run, "--encoding", encoding)
 
 
 @pytest.mark.parametrize("output", ["--signal=surprise", "--json", "--html"])
@@ -64,17 +64,17 @@ def test_a_text_of_white_space(capsys, refused, tiny_run, copy, tmp_path, output
     spec = {"name": "pretrained", "path": str(tmp_path / "words")}
     save_tokenizer(build("front-ends", spec).fit([]), spec, copy / "front_end")
     capsys.readouterr()
-    told = refused(*[copy if word == str(tiny_run) else word for word in argv])
-    assert told == f"vqmem: '{text}' has no token: the model's front-end skips white space; give a file with words"
+    message = refused(*[copy if word == str(tiny_run) else word for word in argv])
+    assert message == f"vqmem: '{text}' has no token: the model's front-end skips white space; give a file with words"
     assert not page.exists()
 
 
 @pytest.mark.parametrize("kind", BAD_TEXTS)
 def test_texts_that_cannot_be_trained_on(contents, refused, config_file, tmp_path, kind):
-    data, told = BAD_TEXTS[kind]
+    data, message = BAD_TEXTS[kind]
     (tmp_path / "text.txt").write_bytes(data)
     argv = ["text_lm", config_file, f"data.path={tmp_path}/text.txt", f"out={tmp_path}/run"]
-    assert told in refused(*argv)
+    assert message in refused(*argv)
     assert [name for name in contents(tmp_path / "run") if name not in ("config.yaml", ".lock")] == []
 
 
@@ -109,19 +109,19 @@ def test_a_text_of_one_token(capsys, refused, tiny_run, config_file, tmp_path):
     for split in ("train", "dev", "test"):
         (tmp_path / "splits" / split).mkdir(parents=True)
         (tmp_path / "splits" / split / "one.txt").write_text("a")
-    told = refused("text_lm", config_file, f"data.path={tmp_path}/splits", f"out={tmp_path}/run")
-    assert "no document has two tokens or more" in told
+    message = refused("text_lm", config_file, f"data.path={tmp_path}/splits", f"out={tmp_path}/run")
+    assert "no document has two tokens or more" in message
 
 
 def test_files_that_are_not_there(refused, tiny_run, tmp_path):
     (tmp_path / "novel.txt").write_text("text")
-    told = refused("score", tmp_path / "novle.txt", "--model", tiny_run)
-    assert told.endswith(f"did you mean '{tmp_path}/novel.txt'?")
+    message = refused("score", tmp_path / "novle.txt", "--model", tiny_run)
+    assert message.endswith(f"did you mean '{tmp_path}/novel.txt'?")
     assert "is a folder" in refused("score", tmp_path, "--model", tiny_run)
-    told = refused("score", tmp_path / "novel.txt", "--model", str(tiny_run) + "s")
-    assert f"did you mean {tiny_run}?" in told
-    told = refused("score", tmp_path / "novel.txt", "--model", tiny_run, "--html", tmp_path)
-    assert "is a folder; give the name of a file" in told
+    message = refused("score", tmp_path / "novel.txt", "--model", str(tiny_run) + "s")
+    assert f"did you mean {tiny_run}?" in message
+    message = refused("score", tmp_path / "novel.txt", "--model", tiny_run, "--html", tmp_path)
+    assert "is a folder; give the name of a file" in message
     assert "run" in refused("generate", tiny_run.parent / "rum", "--prompt", "a")
 
 
@@ -134,9 +134,9 @@ def line(tmp_path_factory) -> Path:
 
 
 def peak_of(script: str) -> float:
-    """Megabytes that a process of its own has held at most, running ``script``; it must succeed."""
-    told = "import resource as r, sys\nprint('peak', r.getrusage(r.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)"
-    command = [sys.executable, "-c", f"from vqmem.cli import main\n{script}\n{told}"]
+    """Peak memory in MB of a separate process that runs ``script``; it must succeed."""
+    report = "import resource as r, sys\nprint('peak', r.getrusage(r.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)"
+    command = [sys.executable, "-c", f"from vqmem.cli import main\n{script}\n{report}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     return float(done.stderr.rsplit("peak ", 1)[1])
@@ -159,7 +159,7 @@ assert len(tokens) > 8000 and text.startswith("".join(tokens))
 
 
 def test_a_model_is_trained_on_a_long_line(config_file, line, tmp_path):
-    """5 MB of it, since training tokenizes whole documents."""
+    """5 MB of it, since training tokenizes a document at once."""
     (tmp_path / "line.txt").write_text(line.read_text()[:5_000_000])
     fields = [f"data.path={tmp_path}/line.txt", f"out={tmp_path}/run", "front_end={name: bytes}", "train_tokens=2000"]
     assert peak_of(f"assert main(['text_lm', '{config_file}', *{fields!r}]) == 0") < 1500
@@ -170,7 +170,7 @@ def test_a_model_is_trained_on_a_long_line(config_file, line, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("segmnt=4", "unknown key 'segmnt'; did you mean segment"),
         ("train.stps=4", "unknown key 'train.stps'; did you mean train.steps"),
@@ -204,19 +204,19 @@ def test_a_model_is_trained_on_a_long_line(config_file, line, tmp_path):
         ("strategies.gain.compresion=drop", "'compresion'; did you mean compression"),
     ],
 )
-def test_configs_that_cannot_be(refused, config_file, tmp_path, override, told):
+def test_configs_that_cannot_be(refused, config_file, tmp_path, override, message):
     argv = [
         "text_lm",
         config_file,
         f"out={tmp_path}/run",
         *(override.split(" ") if "sinks" in override else [override]),
     ]
-    assert told in refused(*argv)
+    assert message in refused(*argv)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         (["compare", "dmo"], "unknown config 'dmo'; did you mean demo"),
         (
@@ -241,24 +241,24 @@ def test_configs_that_cannot_be(refused, config_file, tmp_path, override, told):
         (["generate", "x", "--prompt", "a", "--tokens", "-1"], "tokens = -1 must be 0 or more"),
     ],
 )
-def test_commands_that_cannot_be(refused, argv, told):
-    assert told in refused(*argv)
+def test_commands_that_cannot_be(refused, argv, message):
+    assert message in refused(*argv)
 
 
 def test_a_config_that_is_no_config(refused, tmp_path):
     path = tmp_path / "bad.yaml"
-    for text, told in [
+    for text, message in [
         ("a: [1", "not valid YAML"),
         ("- a", "a config is a mapping"),
         ("a: 1", "unknown key 'a'"),
         ("\0\xff", "not valid YAML"),
     ]:
         path.write_bytes(text.encode("latin-1"))
-        assert told in refused("text_lm", path)
+        assert message in refused("text_lm", path)
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         (["--prompt", "a", "--temperature", "inf"], "temperature = inf must be 0 or more and finite"),
         (["--prompt", "a", "--temperature", "nan"], "temperature = nan must be 0 or more and finite"),
@@ -270,8 +270,8 @@ def test_a_config_that_is_no_config(refused, tmp_path):
         (["--prompt", "na\udcefve"], "the prompt is not valid UTF-8 at character 2; give it in UTF-8"),
     ],
 )
-def test_what_cannot_be_generated_prints_nothing_else(refused, tiny_run, argv, told):
-    assert told in refused("generate", tiny_run, *argv)
+def test_what_cannot_be_generated_prints_nothing_else(refused, tiny_run, argv, message):
+    assert message in refused("generate", tiny_run, *argv)
 
 
 def test_debug_shows_where_it_comes_from(monkeypatch):
@@ -292,20 +292,20 @@ def test_interruption_is_130(capsys, monkeypatch):
 # --- runs ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_split_that_is_missing_is_told_before_anything_is_trained(refused, config_file, tmp_path):
+def test_a_missing_split_is_an_error_before_training(refused, config_file, tmp_path):
     (tmp_path / "data" / "train").mkdir(parents=True)
     (tmp_path / "data" / "train" / "a.txt").write_text("some words and more of them " * 99)
-    told = refused("text_lm", config_file, f"data.path={tmp_path}/data", f"out={tmp_path}/run")
-    assert "dev" in told
+    message = refused("text_lm", config_file, f"data.path={tmp_path}/data", f"out={tmp_path}/run")
+    assert "dev" in message
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_run_that_could_not_begin_does_not_hold_its_folder(capsys, refused, config_file, tmp_path):
+def test_a_run_that_could_not_begin_does_not_lock_its_folder(capsys, refused, config_file, tmp_path):
     refused("text_lm", config_file, "data.path=nowhere.txt", f"out={tmp_path}/run")
     assert main(["text_lm", str(config_file), f"out={tmp_path}/run"]) == 0
     capsys.readouterr()
-    told = refused("text_lm", config_file, f"out={tmp_path}/run", "shape.dim=32")
-    assert "shape.dim" in told
+    message = refused("text_lm", config_file, f"out={tmp_path}/run", "shape.dim=32")
+    assert "shape.dim" in message
 
 
 def test_a_model_keeps_the_scorer_it_was_trained_with(capsys, contents, refused, config_file, tiny_run, tmp_path):

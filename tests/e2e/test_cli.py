@@ -61,9 +61,9 @@ def test_list_names_every_variant_in_one_line(capsys):
         lines = call(capsys, "list", kind)[0].splitlines()
         assert [line.split()[0] for line in lines] == names(kind)
         assert all(len(line.split()) > 2 for line in lines), "a variant has no description"
-        told = json.loads(call(capsys, "list", kind, "--json")[0])
-        assert list(told) == names(kind)
-        assert all(told.values())
+        described = json.loads(call(capsys, "list", kind, "--json")[0])
+        assert list(described) == names(kind)
+        assert all(described.values())
     assert json.loads(call(capsys, "list", "--json")[0]).keys() == KINDS.keys()
 
 
@@ -72,46 +72,46 @@ def test_help_teaches(capsys, command):
     with pytest.raises(SystemExit) as done:
         main([command, "--help"])
     assert done.value.code == 0
-    told = capsys.readouterr().out
-    assert f"usage: vqmem {command}" in told
-    assert f"examples:\n  vqmem {command}" in told
+    printed = capsys.readouterr().out
+    assert f"usage: vqmem {command}" in printed
+    assert f"examples:\n  vqmem {command}" in printed
 
 
 def test_help_of_a_recipe_explains_every_key(capsys):
     with pytest.raises(SystemExit):
         main(["text_lm", "--help"])
-    told = capsys.readouterr().out
-    assert "novels" in told
-    assert "  segment = 64    a whole number\n      Tokens read at once;" in told
-    assert "  scorer_train.steps = 600  " in told, "a default is the recipe's, not that of the nested class"
+    printed = capsys.readouterr().out
+    assert "novels" in printed
+    assert "  segment = 64    a whole number\n      Tokens read at once;" in printed
+    assert "  scorer_train.steps = 600  " in printed, "a default is the recipe's, not that of the nested class"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_list_tells_every_key_of_every_variant(capsys, kind):
+def test_list_shows_every_key_of_every_variant(capsys, kind):
     for name in names(kind):
-        told = json.loads(call(capsys, "list", kind, name, "--json")[0])
-        assert [key for key, about in told.items() if not about["doc"].endswith(".") or not about["type"]] == []
+        described = json.loads(call(capsys, "list", kind, name, "--json")[0])
+        assert [key for key, about in described.items() if not about["doc"].endswith(".") or not about["type"]] == []
         out, _ = call(capsys, "list", kind, name)
         assert out.startswith(describe(kind, name))
-        for key, about in told.items():
+        for key, about in described.items():
             assert f"  {key} = {json.dumps(about['default'], ensure_ascii=False)}    {about['type']}\n" in out
             assert f"      {about['doc']}\n" in out
-        assert told or "It has no keys." in out
+        assert described or "It has no keys." in out
 
 
 def test_list_knows_what_keys_mean(capsys):
-    told = json.loads(call(capsys, "list", "policies", "scored", "--json")[0])
-    assert told["age_weight"] == {"type": "a number", "default": 1.0, "doc": "Weight of the age."}
-    told = json.loads(call(capsys, "list", "data", "recall", "--json")[0])
-    assert told["gap"]["doc"].startswith("minimum number of characters between"), "from its docstring's Args"
+    described = json.loads(call(capsys, "list", "policies", "scored", "--json")[0])
+    assert described["age_weight"] == {"type": "a number", "default": 1.0, "doc": "Weight of the age."}
+    described = json.loads(call(capsys, "list", "data", "recall", "--json")[0])
+    assert described["gap"]["doc"].startswith("minimum number of characters between"), "from its docstring's Args"
 
 
 def test_print_config_resolves_and_runs_nothing(capsys, config_file, tmp_path):
-    told, _ = call(capsys, "text_lm", str(config_file), f"out={tmp_path}/x", "--print-config", "train.steps=7")
+    printed, _ = call(capsys, "text_lm", str(config_file), f"out={tmp_path}/x", "--print-config", "train.steps=7")
     again = tmp_path / "again.yaml"
-    again.write_text(told)
-    assert call(capsys, "text_lm", str(again), "--print-config")[0] == told
-    assert "steps: 7" in told
+    again.write_text(printed)
+    assert call(capsys, "text_lm", str(again), "--print-config")[0] == printed
+    assert "steps: 7" in printed
     assert not (tmp_path / "x").exists()
 
 
@@ -124,7 +124,7 @@ def test_shipped_configs_are_valid_and_open_with_their_command(capsys, recipe):
         assert call(capsys, recipe, path.stem, "--print-config")[0]
 
 
-def test_text_lm_tells_what_came_out_and_a_second_call_changes_nothing(capsys, config_file, tiny_run):
+def test_text_lm_prints_its_results_and_a_second_call_changes_nothing(capsys, config_file, tiny_run):
     before = {path: path.read_bytes() for path in tiny_run.rglob("*") if path.suffix in (".safetensors", ".json")}
     out, _ = call(capsys, "text_lm", str(config_file), f"out={tiny_run}")
     assert "gain@24" in out
@@ -133,7 +133,7 @@ def test_text_lm_tells_what_came_out_and_a_second_call_changes_nothing(capsys, c
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_scorer_alone_is_told_as_one(capsys, config_file, tmp_path):
+def test_the_summary_of_a_scorer_alone_does_not_mention_generation(capsys, config_file, tmp_path):
     yaml = config_file.read_text().split("strategies:")[0]
     (tmp_path / "alone.yaml").write_text(yaml)
     out, _ = call(capsys, "text_lm", str(tmp_path / "alone.yaml"), f"out={tmp_path}/run")
@@ -188,9 +188,9 @@ def test_score_reads_standard_input(capsys, tiny_run, sample, monkeypatch):
 def test_score_colours_the_terminal(capsys, tiny_run, sample, signal, monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    out, told = call(capsys, "score", str(sample), "--model", str(tiny_run), "--signal", signal)
+    out, err = call(capsys, "score", str(sample), "--model", str(tiny_run), "--signal", signal)
     assert "\x1b[" in out
-    assert f"orange = high {signal}" in told
+    assert f"orange = high {signal}" in err
 
 
 def test_score_writes_a_page(capsys, tiny_run, sample, tmp_path):
@@ -205,15 +205,15 @@ def test_score_does_not_depend_on_pieces(tiny_run, monkeypatch):
 
     scoring = load_scoring(tiny_run)
     text = SAMPLE * 9 + " " * 50 + "end"
-    whole = [token for chunk in _score.score_text(text, scoring) for token in chunk]
+    at_once = [token for chunk in _score.score_text(text, scoring) for token in chunk]
     cut = _score.cut
     monkeypatch.setattr(_score, "cut", lambda text: cut(text, 40))
     pieces = [token for chunk in _score.score_text(text, scoring, chunk=7) for token in chunk]
     assert "".join(token["text"] for token in pieces) == text
     assert [(t["start"], t["end"]) for t in pieces if t["end"] < 400] == [
-        (t["start"], t["end"]) for t in whole if t["end"] < 400
+        (t["start"], t["end"]) for t in at_once if t["end"] < 400
     ]
-    for one, other in zip(whole[:300], pieces[:300], strict=False):
+    for one, other in zip(at_once[:300], pieces[:300], strict=False):
         if one["end"] < 400:
             assert one["score"] == pytest.approx(other["score"], abs=1e-4)
 
@@ -237,7 +237,7 @@ def test_a_reader_that_leaves_early_is_no_error(tiny_run, tmp_path, output, time
     ],
 )
 def test_score_of_other_encodings(capsys, tiny_run, tmp_path, data, encoding):
-    """Without the byte order mark: the first character is the text's own."""
+    """Without the byte order mark: the first character is one of the text."""
     (tmp_path / "text.txt").write_bytes(data)
     argv = [str(tmp_path / "text.txt"), "--model", str(tiny_run), "--json", "--encoding", encoding]
     tokens = [json.loads(line) for line in call(capsys, "score", *argv)[0].splitlines()]

@@ -42,7 +42,7 @@ def ids(run) -> torch.Tensor:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("cut", [1, 5, 90])
 def test_any_cut_gives_what_evaluation_gives(run, ids, strategy, cut):
-    """The likelihoods of `read_passages`, which reads whole segments with hidden states, from a reader of pieces."""
+    """The likelihoods of `read_passages`, which reads full segments with hidden states, from a reader of pieces."""
     agrees_with_evaluation(run, ids, reader(run, strategy), cut)
 
 
@@ -89,7 +89,7 @@ def test_memory_does_not_grow(run, ids, strategy):
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda run: reader(run, "gian"), "unknown strategy 'gian'; did you mean gain?"),
         (lambda run: reader(run, capacity=0), "capacity=0; a memory needs at least 1 slot"),
@@ -105,8 +105,8 @@ def test_memory_does_not_grow(run, ids, strategy):
         (lambda run: Sampling(seed=2**63), "seed = 9223372036854775808 is out of range"),
     ],
 )
-def test_refusals(run, make, told):
-    with pytest.raises(ValueError, match="^" + told.replace("?", r"\?")):
+def test_refusals(run, make, message):
+    with pytest.raises(ValueError, match="^" + message.replace("?", r"\?")):
         make(run)
 
 
@@ -146,7 +146,7 @@ def sentence_piece() -> PretrainedTokenizer:
 
 
 @pytest.mark.parametrize("make", [word_piece, sentence_piece])
-def test_words_stay_apart_and_characters_whole(make):
+def test_words_stay_apart_and_characters_unbroken(make):
     tokenizer = make()
     ids = tokenizer.encode(WORDS).ids.tolist()
     for prompt in (1, 4, 9):
@@ -171,21 +171,21 @@ def test_text_cannot_command_the_terminal(tiny_run, capsys, monkeypatch):
     run = load_run(tiny_run)
     assert list(continue_text(run, prompt, Sampling(3))) == ["\x1b[2J", "a\nb", "\u2066"], "as it is"
     assert main(["generate", str(tiny_run), "--prompt", prompt, "--tokens", "3"]) == 0
-    out, told = capsys.readouterr()
+    out, err = capsys.readouterr()
     shown = "\\u001b]0;title\\u0007 \\u202eevil\\u2067 \\u009b31m\n\tname"
-    assert (out, told) == (f"{shown}\\u001b[2Ja\nb\\u2066\n", "")
+    assert (out, err) == (f"{shown}\\u001b[2Ja\nb\\u2066\n", "")
 
 
 def test_generate_with_the_tokenizer_of_another_model(capsys, config_file, tmp_path):
     tokenizer = word_piece()
     tokenizer.save(tmp_path / "tokenizer")
-    own = f"front_end={{name: pretrained, path: {tmp_path}/tokenizer}}"
-    assert main(["text_lm", str(config_file), f"out={tmp_path}/run", own]) == 0
+    front_end = f"front_end={{name: pretrained, path: {tmp_path}/tokenizer}}"
+    assert main(["text_lm", str(config_file), f"out={tmp_path}/run", front_end]) == 0
     capsys.readouterr()
     argv = ["generate", f"{tmp_path}/run", "--prompt", "the whale", "--tokens", "40", "--temperature", "9"]
     assert main(argv) == 0
-    run, told = load_run(tmp_path / "run"), capsys.readouterr().out
+    run, printed = load_run(tmp_path / "run"), capsys.readouterr().out
     prompt = run.tokenizer.encode("the whale").ids
     drawn = list(generate(reader(run), prompt, Sampling(40, 9.0)))
-    assert told == run.tokenizer.decode([*prompt.tolist(), *drawn]) + "\n"
-    assert len(told.split()) > 10, "words are glued together"
+    assert printed == run.tokenizer.decode([*prompt.tolist(), *drawn]) + "\n"
+    assert len(printed.split()) > 10, "words are glued together"

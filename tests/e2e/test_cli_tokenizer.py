@@ -46,8 +46,8 @@ def sample(tmp_path: Path) -> Path:
 
 def score(capsys, *argv: object) -> tuple[list[dict], str]:
     assert main(["score", *map(str, argv), "--json"]) == 0
-    out, told = capsys.readouterr()
-    return [json.loads(line) for line in out.splitlines()], told
+    out, err = capsys.readouterr()
+    return [json.loads(line) for line in out.splitlines()], err
 
 
 def test_train_scorer_ends_with_what_to_do_with_it(capsys, tokenizer_folder, sample, tmp_path):
@@ -55,10 +55,10 @@ def test_train_scorer_ends_with_what_to_do_with_it(capsys, tokenizer_folder, sam
     argv = ["train-scorer", "--tokenizer", str(tokenizer_folder), "--data", str(tmp_path / "texts.txt")]
     argv += ["--out", str(tmp_path / "run"), "scorer_train.steps=3"]
     assert main(argv) == 0
-    out, told = capsys.readouterr()
+    out, err = capsys.readouterr()
     assert f"vqmem score FILE --model {tmp_path}/run" in out
     assert f'scorer=load_scorer("{tmp_path}/run")' in out
-    assert "3/3" in told
+    assert "3/3" in err
     scorer = vqmem.load_scorer(f"{tmp_path}/run")
     tokens, _ = score(capsys, sample, "--model", tmp_path / "run")
     assert "".join(token["text"] for token in tokens) == sample.read_text()
@@ -69,7 +69,7 @@ def test_train_scorer_ends_with_what_to_do_with_it(capsys, tokenizer_folder, sam
     assert capsys.readouterr().out == out
 
 
-def test_train_scorer_of_what_comes_again_tells_the_policy_for_it(capsys, tokenizer_folder, tmp_path, monkeypatch):
+def test_train_scorer_of_reuse_names_the_policy_for_it(capsys, tokenizer_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(for_tokenizer, "CONFIGS", Path(recipes.text_lm.__file__).parent / "configs")
     argv = ["train-scorer", "--config", "reuse", "--tokenizer", str(tokenizer_folder), "--out", str(tmp_path / "run")]
     argv += ["data={name: builtin_text}", "device=cpu", "train_tokens=4000", "eval_passages=2", "passage=512", "rows=2"]
@@ -96,18 +96,18 @@ def test_train_scorer_reads_what_it_is_given(capsys, tokenizer_folder, tmp_path)
 
 
 def test_score_trains_on_first_use_and_never_again(capsys, cache, contents, tokenizer_folder, sample, tmp_path):
-    first, told = score(capsys, sample, "--tokenizer", tokenizer_folder)
+    first, err = score(capsys, sample, "--tokenizer", tokenizer_folder)
     assert "".join(token["text"] for token in first) == sample.read_text()
-    assert "training a small scorer" in told
-    assert f"vqmem train-scorer --tokenizer {tokenizer_folder}" in told
+    assert "training a small scorer" in err
+    assert f"vqmem train-scorer --tokenizer {tokenizer_folder}" in err
     (folder,) = cache.glob("[!.]*")
-    assert str(folder) in told
+    assert str(folder) in err
     before = contents(cache)
     renamed = shutil.copytree(tokenizer_folder, tmp_path / "renamed")
     for name in (tokenizer_folder, renamed):
-        again, told = score(capsys, sample, "--tokenizer", name)
+        again, err = score(capsys, sample, "--tokenizer", name)
         assert again == first
-        assert told == ""
+        assert err == ""
     assert contents(cache) == before
     assert not list(cache.rglob("checkpoints"))
 
@@ -127,8 +127,8 @@ def test_a_first_use_that_was_interrupted_leaves_nothing_half_done(
 
 
 def test_a_model_of_another_tokenizer_is_refused(refused, capsys, tiny_run, tokenizer_folder, sample, tmp_path):
-    told = refused("score", sample, "--tokenizer", tokenizer_folder, "--model", tiny_run)
-    assert told.startswith(
+    message = refused("score", sample, "--tokenizer", tokenizer_folder, "--model", tiny_run)
+    assert message.startswith(
         f"vqmem: {tiny_run} was trained on the tokens of 'bpe', not on those of '{tokenizer_folder}';"
     )
     other = shutil.copytree(tokenizer_folder, tmp_path / "other")
@@ -136,18 +136,18 @@ def test_a_model_of_another_tokenizer_is_refused(refused, capsys, tiny_run, toke
     (other / "tokenizer.json").write_text(text.replace('"add_prefix_space": false', '"add_prefix_space": true'))
     assert main(["train-scorer", "--tokenizer", str(tokenizer_folder), "--out", str(tmp_path / "run")]) == 0
     capsys.readouterr()
-    told = refused("score", sample, "--tokenizer", other, "--model", tmp_path / "run")
-    assert f"{tmp_path}/run was trained on the tokens of '{tokenizer_folder}', not on those of '{other}'" in told
+    message = refused("score", sample, "--tokenizer", other, "--model", tmp_path / "run")
+    assert f"{tmp_path}/run was trained on the tokens of '{tokenizer_folder}', not on those of '{other}'" in message
     moved = shutil.copytree(tokenizer_folder, tmp_path / "moved")
     assert score(capsys, sample, "--tokenizer", moved, "--model", tmp_path / "run")[0]
 
 
-def test_mistakes_are_told_in_a_line(refused, tokenizer_folder, sample, tmp_path, cache):
+def test_mistakes_are_one_line(refused, tokenizer_folder, sample, tmp_path, cache):
     assert "--tokenizer" in refused("train-scorer")
     assert "no such file or folder" in refused("score", sample, "--tokenizer", tmp_path / "absent")
     argv = ["train-scorer", "--tokenizer", tokenizer_folder, "--out", tmp_path / "run"]
     assert "absent.txt" in refused(*argv, "--data", tmp_path / "absent.txt")
-    told = refused(*argv, "scorer.cutoffs=[60,20]")
-    assert "cutoffs are ranks of 1 or more that rise" in told
+    message = refused(*argv, "scorer.cutoffs=[60,20]")
+    assert "cutoffs are ranks of 1 or more that rise" in message
     cache.parent.parent.write_text("in the way")
     assert "is a file, where a folder is needed" in refused("score", sample, "--tokenizer", tokenizer_folder)

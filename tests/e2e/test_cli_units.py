@@ -49,13 +49,13 @@ def test_an_object_a_unit(clip, capsys):
 def test_several_files_name_theirs_and_what_is_wrong_is_listed(clip, tmp_path, capsys):
     (tmp_path / "text.wav").write_text("no sound")
     assert main(["units", str(tmp_path / "text.wav"), str(clip), str(tmp_path / "absent.wav")]) == 0
-    out, told = capsys.readouterr()
+    out, err = capsys.readouterr()
     (line,) = out.splitlines()
     name, units = line.split("\t")
     assert name == str(clip)
     assert len(units.split()) > 50
-    assert told.splitlines()[0] == "skipped 2 of 3:"
-    assert len(told.splitlines()) == 3
+    assert err.splitlines()[0] == "skipped 2 of 3:"
+    assert len(err.splitlines()) == 3
     assert main(["units", str(clip), str(clip), "--json"]) == 0
     assert {unit["file"] for unit in objects(capsys.readouterr().out)} == {str(clip)}
 
@@ -80,10 +80,10 @@ def test_a_recording_at_full_scale_is_warned_of(tmp_path, capsys):
     tone = np.clip(3 * np.sin(np.arange(16_000) / 20), -1, 1)
     soundfile.write(tmp_path / "loud.wav", tone, 16_000)
     assert main(["units", str(tmp_path / "loud.wav")]) == 0
-    out, told = capsys.readouterr()
+    out, err = capsys.readouterr()
     assert len(out.split()) == 49
-    assert told.count("\n") == 1
-    assert "is clipped: " in told
+    assert err.count("\n") == 1
+    assert "is clipped: " in err
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (96_000, 6)])
@@ -91,13 +91,13 @@ def test_any_rate_and_number_of_channels(rate, channels, tmp_path, capsys):
     wave = np.random.default_rng(0).standard_normal((rate, channels)) * 0.1
     soundfile.write(tmp_path / "clip.wav", wave, rate)
     assert main(["units", str(tmp_path / "clip.wav")]) == 0
-    out, told = capsys.readouterr()
-    assert (len(out.split()), told) == (49, "")
+    out, err = capsys.readouterr()
+    assert (len(out.split()), err) == (49, "")
 
 
 def test_what_is_wrong_with_one_file_is_one_line(clip, bad_recordings, tmp_path, refused):
-    for name, told in (bad_recordings | {"": "is a folder"}).items():
-        assert told in refused("units", tmp_path / name)
+    for name, message in (bad_recordings | {"": "is a folder"}).items():
+        assert message in refused("units", tmp_path / name)
     assert "did you mean" in refused("units", clip, "--model", clip.parent / "clip.fla")
     assert "see `vqmem units --help`" in refused("units")
 
@@ -118,7 +118,7 @@ def fitted(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_units_of_ones_own(clip, fitted, capsys, contents):
+def test_fitted_units(clip, fitted, capsys, contents):
     figures = json.loads((fitted / "run" / "evaluation.json").read_text())
     assert figures["frames"] == pytest.approx(50 * soundfile.info(clip).duration, abs=2)
     assert 1 < figures["perplexity"] <= figures["units_used"] <= 12
@@ -145,12 +145,12 @@ def test_what_is_wrong_with_fitting_is_one_line(fitted, refused, tmp_path):
     (fitted / "damaged").mkdir()
     shutil.copytree(fitted / "run" / "front_end", fitted / "damaged" / "front_end")
     (fitted / "damaged" / "front_end" / "kmeans.safetensors").write_bytes(b"0")
-    told = refused("units", fitted / "data" / "dev" / "clip.flac", "--model", fitted / "damaged")
-    assert "is missing or damaged" in told
+    message = refused("units", fitted / "data" / "dev" / "clip.flac", "--model", fitted / "damaged")
+    assert "is missing or damaged" in message
 
 
 def test_a_language_model_of_recordings_and_of_given_units(fitted, tmp_path, refused, capsys):
-    """The recipe for text, on speech: nothing behind the front-end is told."""
+    """The recipe for text, on speech: nothing behind the front-end knows it."""
     rows = [json.dumps({"id": f"c{i}-0", "units": [i % 5, i % 3, 7] * 30}) for i in range(12)]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
     sizes = ["passage=64", "rows=2", "segment=16", "scorer.dim=8", "scorer.hidden=8", "scorer.codes=4"]
@@ -168,8 +168,8 @@ def test_a_language_model_of_recordings_and_of_given_units(fitted, tmp_path, ref
         "data={name: audio_files, path: " + str(fitted / "data") + "}",
         "front_end={name: hubert_units, clusters: 9}",
     ]
-    for name, own in (("given", given), ("spoken", spoken), ("runs", [*given, "front_end.deduplicate=true"])):
-        assert main(["text_lm", "units", f"out={tmp_path / name}", *sizes, *own]) == 0
+    for name, front_end in (("given", given), ("spoken", spoken), ("runs", [*given, "front_end.deduplicate=true"])):
+        assert main(["text_lm", "units", f"out={tmp_path / name}", *sizes, *front_end]) == 0
         figures = json.loads((tmp_path / name / "evaluation.json").read_text())["memories"]["surprise@24"]
         assert figures["perplexity"] == pytest.approx(np.exp(figures["nll"]))
         assert figures["bits_per_frame"] <= figures["nll"] / np.log(2) + 1e-6

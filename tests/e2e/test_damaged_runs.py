@@ -30,10 +30,10 @@ def test_damaged_checkpoints(contents, refused, copy, config_file, part, damage)
     text = copy.parent / "text.txt"
     text.write_text("some text")
     argv = [{"TEXT": text, "RUN": copy}.get(word, word) for word in USES[part]]
-    told = refused(*argv)
-    assert ("not found" if damage == "missing" else "is damaged") in told
-    assert str(copy / part) in told
-    assert "damaged" in told or "not found" in told
+    message = refused(*argv)
+    assert ("not found" if damage == "missing" else "is damaged") in message
+    assert str(copy / part) in message
+    assert "damaged" in message or "not found" in message
     refused("text_lm", config_file, f"out={copy}")
     assert {name: data for name, data in contents(copy).items() if name in before} == before
 
@@ -61,12 +61,12 @@ def test_parts_in_each_others_place(refused, copy, part):
     shutil.copytree(copy / other, copy / part)
     text = copy.parent / "text.txt"
     text.write_text("some text")
-    told = refused(*({"TEXT": text, "RUN": copy}.get(word, word) for word in USES[part]))
+    message = refused(*({"TEXT": text, "RUN": copy}.get(word, word) for word in USES[part]))
     kinds = {"scorer": "'scorers/vq_lm'", "transformer": "'language_model'"}
-    assert f"{copy / part} holds a model of kind {kinds[other]}" in told
+    assert f"{copy / part} holds a model of kind {kinds[other]}" in message
 
 
-def test_every_file_of_a_training_checkpoint_is_held_against_its_sum(refused, copy, config_file):
+def test_every_file_of_a_training_checkpoint_is_checked_against_its_sum(refused, copy, config_file):
     (copy / "transformer" / "config.json").unlink()  # so that training goes on from its checkpoint
     folder = next((copy / "transformer" / "training" / "checkpoints").iterdir())
     for path in [path for path in folder.rglob("*") if path.is_file()]:
@@ -74,8 +74,8 @@ def test_every_file_of_a_training_checkpoint_is_held_against_its_sum(refused, co
         digits = [place for place, byte in enumerate(data) if chr(byte).isdigit()]  # still JSON when one is changed
         place = digits[len(digits) // 2]
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-        told = refused("text_lm", config_file, f"out={copy}")
-        assert f"checkpoint {folder} is damaged: {path.relative_to(folder)} is missing or changed" in told
+        message = refused("text_lm", config_file, f"out={copy}")
+        assert f"checkpoint {folder} is damaged: {path.relative_to(folder)} is missing or changed" in message
         path.write_bytes(data)
     assert main(["text_lm", str(config_file), f"out={copy}"]) == 0
 
@@ -102,8 +102,8 @@ def test_a_run_without_its_parts(refused, copy):
     (copy / "text.txt").write_text("some text")
     assert "no front_end.json in" in refused("score", copy / "text.txt", "--model", copy)
     assert "front_end" in refused("generate", copy, "--prompt", "a")
-    told = refused("generate", copy, "--prompt", "a", "--strategy", "gian")
-    assert "front_end" in told
+    message = refused("generate", copy, "--prompt", "a", "--strategy", "gian")
+    assert "front_end" in message
 
 
 def steps_in(run, part):
@@ -129,8 +129,8 @@ def test_steps_are_added_to_a_finished_run(refused, copy, config_file, capsys):
     assert main(argv("train.steps=5")) == 0
     capsys.readouterr()
     assert "was trained for 5 steps and has no checkpoint to continue from" in refused(*argv("train.steps=6"))
-    told = refused(*argv("train.steps=5", "scorer_train.steps=3"))
-    assert f"{copy}/transformer was made with the 2 steps of {copy}/scorer; for 3 of them use another out" in told
+    message = refused(*argv("train.steps=5", "scorer_train.steps=3"))
+    assert f"{copy}/transformer was made with the 2 steps of {copy}/scorer; for 3 of them use another out" in message
 
 
 def test_data_of_a_run_that_changed(refused, copy, config_file, tmp_path):
@@ -140,9 +140,9 @@ def test_data_of_a_run_that_changed(refused, copy, config_file, tmp_path):
     settings = config_file.read_text().replace(str(config_file.parent / "text.txt"), str(text))
     (tmp_path / "tiny.yaml").write_text(settings)
     text.write_text((config_file.parent / "text.txt").read_text().replace("Ishmael", "Ishmaël"))
-    told = refused("text_lm", tmp_path / "tiny.yaml", f"out={copy}")
-    assert "'text.txt/train' of the split train has" in told
-    assert "put the old data back, or use another out" in told
+    message = refused("text_lm", tmp_path / "tiny.yaml", f"out={copy}")
+    assert "'text.txt/train' of the split train has" in message
+    assert "put the old data back, or use another out" in message
     assert not (copy / "transformer").exists()
     shutil.copy(config_file.parent / "text.txt", text)
     assert main(["text_lm", str(tmp_path / "tiny.yaml"), f"out={copy}"]) == 0

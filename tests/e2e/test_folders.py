@@ -147,7 +147,7 @@ def test_a_scorer_alone_does_not_generate(here, refused, config_file, copy):
     assert main(["score", "text.txt", "--model", str(copy), "--json"]) == 0
 
 
-def test_a_comparison_is_told_wherever_its_parts_are(here, refused, copy):
+def test_a_comparison_finds_its_parts_wherever_they_are(here, refused, copy):
     """Its seeds are runs of text_lm themselves."""
     module = registry.load("recipes", "compare")
     copy.rename(here / "seed-0")

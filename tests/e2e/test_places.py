@@ -16,14 +16,16 @@ def test_places_that_cannot_be_written(refused, tiny_run, config_file, tmp_path)
     file.write_text("in the way")
     text.write_text("some text")
     for place in (file / "page.html", file / "deep" / "page.html"):
-        told = refused("score", text, "--model", tiny_run, "--html", place)
+        message = refused("score", text, "--model", tiny_run, "--html", place)
         assert (
-            told == f"vqmem: cannot write '{place}': '{file}' is a file, where a folder is needed; give another place"
+            message
+            == f"vqmem: cannot write '{place}': '{file}' is a file, where a folder is needed; give another place"
         )
     for place in (file, file / "run"):
-        told = refused("text_lm", config_file, f"out={place}")
+        message = refused("text_lm", config_file, f"out={place}")
         assert (
-            told == f"vqmem: cannot write '{place}': '{file}' is a file, where a folder is needed; give another place"
+            message
+            == f"vqmem: cannot write '{place}': '{file}' is a file, where a folder is needed; give another place"
         )
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "text.txt"]
     assert file.read_text() == "in the way"
@@ -54,9 +56,9 @@ def test_a_folder_in_which_a_run_is_at_work(refused, config_file, tmp_path):
             assert first.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        told = refused(*argv, "scorer_train.steps=1000000")
+        message = refused(*argv, "scorer_train.steps=1000000")
         first.kill()
-    assert told == f"vqmem: {tmp_path}/run is in use by another run; wait for its end, or give another `out`"
+    assert message == f"vqmem: {tmp_path}/run is in use by another run; wait for its end, or give another `out`"
     assert "holds another run" in refused(*argv, "seed=1")
 
 
@@ -65,14 +67,16 @@ def test_seeds_of_a_comparison_may_run_at_once_but_none_twice(capsys, refused, c
     for key in ("strategies", "budgets", "eval_passages"):
         del lm[key]
     strategies = {"transformer_xl": {"policy": "fifo"}, "random": {"policy": "random"}}
-    own = {"out": str(tmp_path / "run"), "strategies": strategies, "budgets": [24], "passages": 2, "lm": lm}
-    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(own))
+    config = {"out": str(tmp_path / "run"), "strategies": strategies, "budgets": [24], "passages": 2, "lm": lm}
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(config))
     argv = ["compare", str(tmp_path / "compare.yaml")]
     with locked(tmp_path / "run" / "seed-1"):
         assert main([*argv, "seeds=[0]"]) == 0
         capsys.readouterr()
-        told = refused(*argv, "seeds=[1]")
-        assert told == f"vqmem: {tmp_path}/run/seed-1 is in use by another run; wait for its end, or give another `out`"
+        message = refused(*argv, "seeds=[1]")
+        assert (
+            message == f"vqmem: {tmp_path}/run/seed-1 is in use by another run; wait for its end, or give another `out`"
+        )
     assert main([*argv, "seeds=[1]"]) == 0
     assert main([*argv, "seeds=[0, 1]"]) == 0
     assert len((tmp_path / "run" / "results.jsonl").read_text().splitlines()) == 4

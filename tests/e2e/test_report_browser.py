@@ -10,122 +10,8 @@ import pytest
 from rich.console import Console
 from vqmem.recipes.compare.findings import findings, headline
 from vqmem.recipes.compare.report import write_report
-from vqmem.recipes.compare.statistics import paired_bootstrap
 from vqmem.recipes.reporting.heatmap import heatmap_page, heatmap_terminal
-
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "</script><img src=x onerror=alert(1)>",
-    "<!--",
-    "{{data}}",
-    "\u2028",
-    "\x1b[31m",
-]
-PROSE = (
-    "Call me Ishmael. Some years ago, never mind how long precisely, having little or no money in my purse, and "
-    "nothing particular to interest me on shore, I thought I would sail about a little and see the watery part of the "
-    "world.\n"
-    "It is a way I have of driving off the spleen and regulating the circulation. 🐋 "
-)
-STRATEGIES = {
-    "fifo": 0.0,
-    "random": 0.02,
-    "scored surprise": 0.001,
-    "scored gain": -0.02,
-    "compressive <b>mean</b>": -0.004,
-}
-SEGMENT, BUDGET = 16, 24
-
-
-def kept_sets(scores, rng):
-    """What three simple memories hold of a passage after each segment."""
-    held = {name: [] for name in ("fifo", "random", "scored gain")}
-    kept = {name: [] for name in held}
-    for start in range(0, len(scores), SEGMENT):
-        for name, memory in held.items():
-            seen = memory + list(range(start, min(start + SEGMENT, len(scores))))
-            order = {
-                "fifo": seen,
-                "random": list(rng.permutation(seen)),
-                "scored gain": sorted(seen, key=scores.__getitem__),
-            }
-            held[name] = sorted(int(token) for token in order[name][-BUDGET:])
-            kept[name].append(held[name])
-    return {name: {"budget": BUDGET, "segment": SEGMENT, "kept": sets} for name, sets in kept.items()}
-
-
-def passage(rng):
-    tokens = [piece for word in (PROSE * 3).split(" ") for piece in (word, " ")] + HOSTILE
-    rarity = rng.gamma(4, 1.2, len(tokens))
-    surprise = rarity * rng.uniform(0.2, 1.1, len(tokens))
-    signals = {"surprise": surprise.tolist(), "rarity": rarity.tolist(), "gain": (rarity - surprise).tolist()}
-    return {"name": "Moby-Dick", "tokens": tokens, "signals": signals, "held": kept_sets(signals["gain"], rng)}
-
-
-def rows(rng, seeds, documents):
-    """Rows as a comparison gives them: simulated documents, real statistics."""
-    sizes = rng.integers(5_000, 20_000, documents).astype(float)
-    level = rng.normal(2.3, 0.25, documents)
-    made = []
-    for train, budgets in (("mixed", (64, 128, 256)), ("native", (128,))):
-        for budget in budgets:
-            shared = level - 0.05 * np.log2(budget / 64) + rng.normal(0, 0.005, (len(seeds), documents))
-            bits = {
-                name: (shared + effect + rng.normal(0, 0.012, (len(seeds), documents))) * sizes
-                for name, effect in STRATEGIES.items()
-            }
-            for name in STRATEGIES:
-                metrics = {
-                    metric: paired_bootstrap(
-                        bits[name] * scale, None if name == "fifo" else bits["fifo"] * scale, sizes, resamples=500
-                    ).to_json()
-                    for metric, scale in (("bpb", 1.0), ("long_gap_nll", 3.1))
-                }
-                made.append(
-                    {
-                        "strategy": name,
-                        "budget": budget,
-                        "train": train,
-                        "bytes_held": budget * 2304 + (4096 if name.startswith("comp") else 0),
-                        "metrics": metrics,
-                        "per_seed": {"bpb": (bits[name].sum(1) / sizes.sum()).tolist()},
-                        "tokens_per_second": 41_234.5,
-                    }
-                )
-    return made
-
-
-def summary(seeds=(0, 1, 2), documents=24):
-    rng = np.random.default_rng(0)
-    return {
-        "title": "Memories compared on <novels> & letters",
-        "created": "2025-01-01T12:00:00",
-        "command": "vqmem compare demo.yaml note='</script>'",
-        "machine": "2 cores, CPU",
-        "seconds": 4321.0,
-        "config": {"model": {"dim": 256}, "note": "</script><script>alert(2)</script>"},
-        "corpus": "Project Gutenberg novels",
-        "seeds": list(seeds),
-        "baseline": "fifo",
-        "split": "test",
-        "documents": documents,
-        "tokens": 610_000,
-        "bytes": 2_300_000,
-        "rows": rows(rng, seeds, documents),
-        "metrics": {
-            "bpb": {"label": "bits per byte", "better": "lower"},
-            "long_gap_nll": {"label": "long-gap NLL", "unit": "nats", "better": "lower"},
-        },
-        "scorer": {
-            "rate": 5.21,
-            "residual": 3.87,
-            "codes": 256,
-            "codes_used": 231,
-            "dead_codes": 25,
-            "nll": float("nan"),
-        },
-        "passage": passage(rng),
-    }
+from vqmem.tests.e2e.comparison_summary import HOSTILE, PROSE, STRATEGIES, summary
 
 
 def find_all(browser, selector):
@@ -182,18 +68,18 @@ def wait(browser, condition):
     WebDriverWait(browser, 20).until(condition)
 
 
-def test_slider_shows_exactly_what_each_memory_holds(opened):
+def test_slider_shows_exactly_what_each_memory_keeps(opened):
     browser, data = opened
-    held = data["passage"]["held"]
-    steps = len(held["fifo"]["kept"])
+    memories = data["passage"]["held"]
+    steps = len(memories["fifo"]["kept"])
     for step in (0, 3, steps - 1, 1):
         move_slider(browser, step)
         assert f"segment {step + 1} of {steps}" in find(browser, ".player output").text
-        for strategy, memory in held.items():
+        for strategy, memory in memories.items():
             assert kept_on_screen(browser, strategy) == memory["kept"][step]
     slider = find(browser, "#time")
     slider.send_keys("\ue014")  # the right arrow key
-    assert kept_on_screen(browser, "random") == held["random"]["kept"][2]
+    assert kept_on_screen(browser, "random") == memories["random"]["kept"][2]
     before = kept_on_screen(browser, "fifo")
     find(browser, "#play").click()
     wait(browser, lambda page: kept_on_screen(page, "fifo") != before)
@@ -215,7 +101,7 @@ def test_strategies_can_be_hidden(opened):
     assert len(find_all(browser, "#by-slots .mark-symbol.role-mark path")) == 3 * (len(STRATEGIES) - 1)
 
 
-def test_charts_have_titles_and_tell_figures_of_a_point(opened):
+def test_charts_have_titles_and_show_the_figures_of_a_point(opened):
     from selenium.webdriver import ActionChains
 
     browser, data = opened
@@ -381,7 +267,7 @@ def test_heat_map_in_the_terminal():
         heatmap_terminal(tokens, "length")
 
 
-def test_a_report_is_written_whole_or_not_at_all(tmp_path):
+def test_a_report_is_written_completely_or_not_at_all(tmp_path):
     path = tmp_path / "report.html"
     path.write_text("before")
     with pytest.raises(TypeError):
@@ -390,7 +276,7 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_null_is_told_as_a_null():
+def test_a_null_result_is_reported_as_one():
     data = summary()
     for row in data["rows"]:
         for entry in row["metrics"].values():

@@ -103,12 +103,12 @@ def test_lines_of_half_a_second_in_the_terminal(clip, frames, capsys, model, mon
     monkeypatch.delenv("NO_COLOR", raising=False)
     more = ["--model", str(frames)] if model == "frames" else []
     assert main(["score", str(clip), "--signal", "rarity", *more]) == 0
-    out, told = capsys.readouterr()
+    out, err = capsys.readouterr()
     lines = re.sub(r"\x1b\[[\d;]*m", "", out).splitlines()
     assert [line.split()[0] for line in lines] == ["0.00", "0.50", "1.00", "1.50", "2.00", "2.50"]
     assert "\x1b[" in out
-    assert "149 frames; nats a dimension: " in told if more else "149 units; nats a unit: " in told
-    assert "orange = high rarity" in told
+    assert "149 frames; nats a dimension: " in err if more else "149 units; nats a unit: " in err
+    assert "orange = high rarity" in err
     if not more:
         main(["units", str(clip)])
         assert " ".join(word for line in lines for word in line.split()[2:]) == capsys.readouterr().out.strip()
@@ -152,7 +152,7 @@ def test_a_picture(clip, capsys, tmp_path):
     assert shades.max() == 255
 
 
-def test_a_page_that_holds_all_it_needs(clip, frames, capsys, tmp_path):
+def test_a_page_contains_all_it_needs(clip, frames, capsys, tmp_path):
     page = tmp_path / "deep" / "page.html"
     assert main(["score", str(clip), "--html", str(page), "--model", str(frames), "--span", "0.5:2.5"]) == 0
     text = page.read_text(encoding="utf-8")
@@ -232,9 +232,9 @@ def test_the_page_plays_along(clip, browser, open_page, assert_quiet, tmp_path):
 
 def test_recordings_that_cannot_be_scored(bad_recordings, refused, contents, tmp_path):
     before = contents(tmp_path)
-    for name, told in bad_recordings.items():
-        assert told in refused("score", tmp_path / name, "--json")
-        assert told in refused("score", tmp_path / name, "--html", tmp_path / "page.html")
+    for name, message in bad_recordings.items():
+        assert message in refused("score", tmp_path / name, "--json")
+        assert message in refused("score", tmp_path / name, "--html", tmp_path / "page.html")
         assert contents(tmp_path) == before
 
 
@@ -253,7 +253,7 @@ def test_models_and_options_of_the_other_kind(clip, frames, tiny_run, refused, t
 
 
 @pytest.mark.parametrize(
-    ("span", "told"),
+    ("span", "message"),
     [
         ("1", "is not START:END in seconds"),
         ("a:b", "is not START:END in seconds"),
@@ -263,15 +263,15 @@ def test_models_and_options_of_the_other_kind(clip, frames, tiny_run, refused, t
         ("5:9", "ends at 3.00 s; give an earlier one"),
     ],
 )
-def test_spans_that_cannot_be(clip, refused, span, told):
-    assert told in refused("score", clip, f"--span={span}")
+def test_spans_that_cannot_be(clip, refused, span, message):
+    assert message in refused("score", clip, f"--span={span}")
 
 
 def test_more_than_can_be_drawn(refused, capsys, tmp_path):
     soundfile.write(tmp_path / "long.flac", np.tile(voice(1, 150), 130), RATE)
-    told = refused("score", tmp_path / "long.flac", "--html", tmp_path / "page.html")
-    assert "is 130 s long, and at most 120 s can be drawn" in told
-    assert "--span 0:120" in told
+    message = refused("score", tmp_path / "long.flac", "--html", tmp_path / "page.html")
+    assert "is 130 s long, and at most 120 s can be drawn" in message
+    assert "--span 0:120" in message
     assert not (tmp_path / "page.html").exists()
     assert len(objects(capsys, tmp_path / "long.flac")) == 130 * 50 - 1
 
@@ -295,9 +295,9 @@ def test_given_again_nothing_is_trained(config, frames, monkeypatch, capsys):
     before = (frames / "evaluation.json").read_bytes()
     assert main(["frame_scorer", str(config), f"out={frames}"]) == 0
     assert (frames / "evaluation.json").read_bytes() == before
-    told = capsys.readouterr().out
-    assert "of the dev split, nats a dimension: surprise" in told
-    assert f"vqmem score FILE --model {frames}" in told
+    printed = capsys.readouterr().out
+    assert "of the dev split, nats a dimension: surprise" in printed
+    assert f"vqmem score FILE --model {frames}" in printed
     figures = json.loads(before)
     assert figures["frames"] > 20
     assert figures["scorer"]["gain"] == pytest.approx(figures["scorer"]["rarity"] - figures["scorer"]["surprise"])

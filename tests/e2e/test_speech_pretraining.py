@@ -64,7 +64,7 @@ def finished(folder):
     return out
 
 
-def test_a_run_tells_figures_and_what_was_left_out(finished):
+def test_a_run_reports_figures_and_what_was_left_out(finished):
     figures = json.loads((finished / "evaluation.json").read_text())
     assert 0 <= figures["masked_accuracy"] <= 1
     assert 1 <= figures["units_used"] <= 6
@@ -95,8 +95,8 @@ def test_a_stopped_run_goes_on_to_the_bit(folder, finished, monkeypatch):
         recipe.run(config)
     recipe.run(config)
     assert len(calls) == 6
-    whole, parts = (load_file(run / "model" / "model.safetensors") for run in (finished, folder / "parts"))
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    unbroken, parts = (load_file(run / "model" / "model.safetensors") for run in (finished, folder / "parts"))
+    assert all(torch.equal(unbroken[name], parts[name]) for name in unbroken)
     logs = [(run / "model/training/metrics.jsonl").read_bytes() for run in (finished, folder / "parts")]
     assert logs[0] == logs[1]
 
@@ -112,7 +112,7 @@ def test_its_layers_are_features_of_units_and_targets(folder, finished):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "reason"),
     [
         (["targets.deduplicate=true"], "one unit every 320 samples, repeats included"),
         (["targets.cluster=7"], "did you mean hubert_units.clusters"),
@@ -124,16 +124,16 @@ def test_its_layers_are_features_of_units_and_targets(folder, finished):
         (["data.splits={train: {path: '*'}}"], "the split dev of the data has no recordings"),
     ],
 )
-def test_mistakes_are_told_in_a_line(folder, overrides, told, capsys, tmp_path):
+def test_mistakes_are_one_line(folder, overrides, reason, capsys, tmp_path):
     command = ["speech_pretraining", str(folder / "config.yaml"), f"out={tmp_path / 'run'}"]
     assert main([*command, *overrides]) == 2
     message = capsys.readouterr().err.strip().split("\n")[-1]
     assert message.startswith("vqmem: ")
-    assert told in message
+    assert reason in message
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_labels_of_other_clips_are_told_before_training(folder, tmp_path, capsys):
+def test_labels_of_other_clips_are_an_error_before_training(folder, tmp_path, capsys):
     (tmp_path / "phones.tsv").write_text("name\tstart\tend\tphone\nother.flac\t0\t1\tAH\n")
     asked = [f"out={tmp_path / 'run'}", f"labels={tmp_path / 'phones.tsv'}"]
     assert main(["speech_pretraining", str(folder / "config.yaml"), *asked]) == 2
@@ -141,15 +141,15 @@ def test_labels_of_other_clips_are_told_before_training(folder, tmp_path, capsys
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_a_damaged_cache_of_units_is_told(folder, finished, capsys):
+def test_a_damaged_cache_of_units_is_an_error(folder, finished, capsys):
     path = finished / "units" / "dev.safetensors"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    intact = path.read_bytes()
+    path.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
     try:
         assert main(["speech_pretraining", str(folder / "config.yaml"), f"out={finished}"]) == 2
         assert "dev.safetensors is damaged" in capsys.readouterr().err
     finally:
-        path.write_bytes(whole)
+        path.write_bytes(intact)
 
 
 def test_features_refuse_layers_that_are_not_there(finished):

@@ -58,13 +58,13 @@ speaker_train: {{steps: 60, lr: 0.01, warmup: 5, eval_every: 30, tensorboard: fa
     return out
 
 
-def test_a_run_tells_how_well_it_learnt_and_shows_it(trained: Path) -> None:
-    told = json.loads((trained / "evaluation.json").read_text())
-    assert told["split"] == "dev"
+def test_a_run_reports_how_well_it_learnt(trained: Path) -> None:
+    evaluation = json.loads((trained / "evaluation.json").read_text())
+    assert evaluation["split"] == "dev"
     errors = {f"{of}_mel_error" for of in ("harmonic", "griffin_lim", "rvq", "mean")}
-    assert set(told["vocoder"]) == {*errors, "mel_error_with_text"}
-    assert 1 < told["speaker"]["perplexity"] < 6
-    assert told["speaker"]["accuracy"] > 0.5
+    assert set(evaluation["vocoder"]) == {*errors, "mel_error_with_text"}
+    assert 1 < evaluation["speaker"]["perplexity"] < 6
+    assert evaluation["speaker"]["accuracy"] > 0.5
     logged = [json.loads(line) for line in (trained / "speaker/training/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in logged if line["kind"] == "evaluation"] == [30, 60]
     page = (trained / "report.html").read_text(encoding="utf-8")
@@ -101,14 +101,14 @@ def test_a_run_keeps_to_the_recordings_that_it_began_with(trained: Path, tmp_pat
     with (data / "manifest.tsv").open("a") as file:
         file.write("\n14.wav\tcab dada zz.")
     before = (run / "evaluation.json").read_bytes()
-    told = refused("tts", run / "config.yaml", f"out={run}", f"data.path={data}")
-    assert "the split train had 12 documents when the run in" in told
-    assert "'14.wav' is one more; put the old data back, or use another out" in told
+    message = refused("tts", run / "config.yaml", f"out={run}", f"data.path={data}")
+    assert "the split train had 12 documents when the run in" in message
+    assert "'14.wav' is one more; put the old data back, or use another out" in message
     assert (run / "evaluation.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["long.wav", "long.flac", "long.ogg"])
-def test_a_full_disk_is_told_in_a_line(name, trained: Path, tmp_path: Path, capfd) -> None:
+def test_a_full_disk_is_an_error_of_one_line(name, trained: Path, tmp_path: Path, capfd) -> None:
     import resource  # as good as a full disk: files may not grow beyond this
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -117,9 +117,9 @@ def test_a_full_disk_is_told_in_a_line(name, trained: Path, tmp_path: Path, capf
         assert main(["speak", "a dad cab. " * 40, "-o", str(tmp_path / name), "--run", str(trained)]) == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    told = capfd.readouterr().err.splitlines()
-    assert "is there room on the disk?" in told[-1]
-    assert not any("Traceback" in line for line in told)
+    lines = capfd.readouterr().err.splitlines()
+    assert "is there room on the disk?" in lines[-1]
+    assert not any("Traceback" in line for line in lines)
     assert not list(tmp_path.iterdir())
 
 
@@ -127,9 +127,9 @@ def test_text_is_spoken_into_a_file(trained: Path, tmp_path: Path, monkeypatch, 
     run = ["--run", str(trained), "--seed", "3"]
     files = [tmp_path / name for name in ("a.wav", "b.wav", "c.flac")]
     assert main(["speak", "A dad, cab.Ω", "-o", str(files[0]), *run]) == 0
-    out, told = capsys.readouterr()
+    out, err = capsys.readouterr()
     assert out.startswith(f"wrote {files[0]}, ")
-    assert told == "left out, because this voice has not learnt them: ',' 'ω'\n"
+    assert err == "left out, because this voice has not learnt them: ',' 'ω'\n"
     source = tmp_path / "text.txt"
     source.write_text("a dad cab.", encoding="utf-8")
     assert main(["speak", "--file", str(source), "-o", str(files[1]), *run]) == 0
@@ -169,10 +169,10 @@ def test_numbers_are_read_in_the_language_of_the_run(trained: Path, tmp_path: Pa
     copy = shutil.copytree(trained, tmp_path / "copy")
     config = (copy / "config.yaml").read_text()
     assert "language: en" in config
-    for written, told in (("language: de", "'s'"), ("", "'o'")):
+    for written, letter in (("language: de", "'s'"), ("", "'o'")):
         (copy / "config.yaml").write_text(config.replace("language: en", written))
         assert main(["speak", "a 1", "-o", str(tmp_path / "a.wav"), "--run", str(copy)]) == 0
-        assert told in capsys.readouterr().err
+        assert letter in capsys.readouterr().err
     (copy / "config.yaml").write_text("a: [")
     assert "is damaged" in refused("speak", "a", "-o", tmp_path / "a.wav", "--run", copy)
 
@@ -204,5 +204,5 @@ def test_recordings_that_teach_nothing_are_refused(trained: Path, tmp_path: Path
     assert "speaker_train.seed is set by seed" in refused("tts", config, f"out={out}", "speaker_train.seed=1")
     silent = tmp_path / "silent"
     shutil.copytree(trained.parent, silent, ignore=shutil.ignore_patterns("run", "manifest.tsv", "*.yaml"))
-    told = refused("tts", config, f"out={out}", f"data.path={silent}")
-    assert "training recordings have no texts to learn from" in told
+    message = refused("tts", config, f"out={out}", f"data.path={silent}")
+    assert "training recordings have no texts to learn from" in message

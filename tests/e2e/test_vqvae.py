@@ -67,15 +67,15 @@ def trained(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_every_evaluation_tells_how_codes_are_used(trained: Path) -> None:
+def test_every_evaluation_reports_how_codes_are_used(trained: Path) -> None:
     lines = [json.loads(line) for line in (trained / "model/training/metrics.jsonl").read_text().splitlines()]
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
     assert [line["step"] for line in evaluations] == [3, 6]
     for line in evaluations:
         for hop in (8, 64):
             assert 1 <= line[f"hop{hop}/perplexity"] <= line[f"hop{hop}/codes_used"] <= 12
-    told = json.loads((trained / "evaluation.json").read_text())
-    assert told["levels"]["hop64"]["stft_error"] == evaluations[-1]["hop64/stft_error"]
+    evaluation = json.loads((trained / "evaluation.json").read_text())
+    assert evaluation["levels"]["hop64"]["stft_error"] == evaluations[-1]["hop64/stft_error"]
 
 
 def test_a_killed_run_resumes_to_the_bit(
@@ -134,7 +134,7 @@ def test_front_end_gives_codes_with_times_and_a_waveform_back(trained: Path, rec
     assert again.decode([]).shape == (0,)
 
 
-def test_a_long_recording_is_coded_as_the_whole_in_chunks(trained: Path, tmp_path: Path) -> None:
+def test_a_long_recording_has_the_same_codes_in_chunks(trained: Path, tmp_path: Path) -> None:
     noise = np.random.default_rng(1).standard_normal(50 * RATE) * 0.1
     soundfile.write(tmp_path / "long.wav", noise, RATE)
     tokenizer = build("front-ends", {"name": "vqvae_codes", "path": str(trained)}).fit([])
@@ -146,9 +146,9 @@ def test_a_long_recording_is_coded_as_the_whole_in_chunks(trained: Path, tmp_pat
     assert len(longest) > 2
     assert max(longest) < 20 * RATE
     handle.remove()
-    whole = tokenizer.model.encode(audio.read()[None], 1)[0]
+    at_once = tokenizer.model.encode(audio.read()[None], 1)[0]
     assert (
-        float((codes != whole).float().mean()) < 1e-4
+        float((codes != at_once).float().mean()) < 1e-4
     )  # single precision: two codes may be as near as makes no matter
 
 
@@ -183,9 +183,9 @@ strategies: {{transformer_xl: {{policy: fifo}}, surprise: {{policy: scored}}}}
 def test_a_prior_over_the_codes_goes_on_from_a_recording(
     prior: Path, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = json.loads((prior / "evaluation.json").read_text())
-    assert told["memories"]["surprise@24"]["nll"] > 0
-    after = format_summary(load(text_lm.Config, prior / "config.yaml"), told)
+    evaluation = json.loads((prior / "evaluation.json").read_text())
+    assert evaluation["memories"]["surprise@24"]["nll"] > 0
+    after = format_summary(load(text_lm.Config, prior / "config.yaml"), evaluation)
     assert "bits a sample" in after
     assert f"vqmem generate {prior} --prompt FILE -o out.wav" in after
     asked = ["generate", str(prior), "--prompt", str(recordings / "0.wav"), "--tokens", "30", "--strategy", "surprise"]
@@ -207,8 +207,8 @@ def test_what_cannot_be_is_refused_in_a_line(
     assert "leave out -o" in refused("generate", tiny_run, "--prompt", "x", "-o", tmp_path / "x.wav")
     assert "did you mean" in refused("generate", prior, "--prompt", recordings / "0.wave", "-o", tmp_path / "x.wav")
     (tmp_path / "text.wav").write_text("no sound at all")
-    told = refused("generate", prior, "--prompt", tmp_path / "text.wav", "-o", tmp_path / "x.wav")
-    assert "is not audio" in told
+    message = refused("generate", prior, "--prompt", tmp_path / "text.wav", "-o", tmp_path / "x.wav")
+    assert "is not audio" in message
     assert not (tmp_path / "x.wav").exists()
     assert "reads audio" in refused("vqvae", config, "data=builtin_text", f"out={tmp_path}/a")
     assert "strides" in refused("vqvae", config, "model.strides=[[1]]", f"out={tmp_path}/b")
@@ -225,8 +225,8 @@ def test_what_cannot_be_is_refused_in_a_line(
 
 def test_crops_are_drawn_alike_and_go_on_where_they_stopped() -> None:
     clips = [torch.arange(1, 100.0), torch.arange(1000, 1005.0)]
-    whole, part = WaveformCrops(clips, 4, 10, 3), WaveformCrops(clips, 4, 10, 3)
-    batches = [whole.next() for _ in range(400)]
+    unbroken, part = WaveformCrops(clips, 4, 10, 3), WaveformCrops(clips, 4, 10, 3)
+    batches = [unbroken.next() for _ in range(400)]
     part.load_state_dict({"drawn": 30})
     assert torch.equal(part.next(), batches[30])
     assert not torch.equal(WaveformCrops(clips, 4, 10, 3, rank=1).next(), batches[0])

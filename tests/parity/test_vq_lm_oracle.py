@@ -132,7 +132,7 @@ def test_dropped_state_trains_the_rarity():
     changes=st.sampled_from([{}, {"frame_dim": 3}, CLASSES]),
 )
 @settings(max_examples=35, deadline=None)
-def test_any_chunking_is_the_whole(cuts, rows, changes):
+def test_any_chunking_gives_the_same_scores(cuts, rows, changes):
     model = small(**changes)
     tokens, state = batch(model, rows, 40), model.initial_state(rows)
     full, last = model.score(tokens, state)

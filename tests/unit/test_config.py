@@ -103,7 +103,7 @@ def test_a_variant_in_full_below_a_key_that_is_new():
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("train.stps=1", "unknown key 'train.stps'; did you mean train.steps"),
         ("trian.steps=1", "unknown key 'trian'; did you mean train"),
@@ -125,8 +125,8 @@ def test_a_variant_in_full_below_a_key_that_is_new():
         ("out=${nowhere}", "Interpolation key 'nowhere' not found"),
     ],
 )
-def test_bad_override_is_one_line(override, told):
-    assert told in fails(override)
+def test_bad_override_is_one_line(override, message):
+    assert message in fails(override)
 
 
 def test_required_key():
@@ -208,16 +208,16 @@ def test_values_of_another_type_are_taken_or_refused_in_one_line(name):
         "recogniser": ["recogniser.strategies"],
         "lm": ["lm.scorer", "lm.strategies.x"],
     }
-    told = []
+    messages = []
     for key in [*keys, *(below for top in keys for below in nested.get(top, ()))]:
         for value in OTHER_TYPES:
             try:
                 config = load(schema, None, [f"{key}={value}"])
                 build("data", getattr(config, "data", "builtin_text"))
             except ValueError as error:
-                told.append(str(error))
-    assert len(told) > 3 * len(keys)
-    assert not [line for line in told if "\n" in line]
+                messages.append(str(error))
+    assert len(messages) > 3 * len(keys)
+    assert not [line for line in messages if "\n" in line]
 
 
 @pytest.mark.parametrize("value", [1.5, None, [], {}, True, [1], {"name": None}, {"name": 7}, {1: 2}])

@@ -59,7 +59,7 @@ def test_streaming_equals_resampling_in_one_go(rate, tmp_path):
 
 @given(seconds=st.floats(0.01, 4.0), rate=st.sampled_from([8_000, 16_000, 22_050]))
 @settings(max_examples=25, deadline=None)
-def test_chunks_of_any_size_concatenate_to_the_whole(seconds, rate, tmp_path_factory):
+def test_chunks_of_any_size_concatenate_to_the_recording(seconds, rate, tmp_path_factory):
     path = tmp_path_factory.mktemp("chunks") / "noise.wav"
     soundfile.write(path, np.random.default_rng(1).standard_normal(44_100).astype(np.float32) * 0.1, 44_100)
     chunks = list(stream_audio(path, seconds, rate))
@@ -67,7 +67,7 @@ def test_chunks_of_any_size_concatenate_to_the_whole(seconds, rate, tmp_path_fac
     assert torch.equal(torch.cat(chunks), read_audio(path, rate))
 
 
-def test_parts_concatenate_to_the_whole(tmp_path):
+def test_parts_concatenate_to_the_recording(tmp_path):
     path = tmp_path / "clip.flac"
     soundfile.write(path, tones(RATE, 1.7), RATE)
     parts = [Audio(str(path), part=part) for part in ((0.0, 0.8), (0.8, 0.9), (0.9, 1.0))]

@@ -28,7 +28,7 @@ def test_lone_file_is_split_by_row(tmp_path: Path) -> None:
     assert read(path, limit=3) == ["row 0", "row 1", "row 2"]
 
 
-def test_folder_with_splits_of_its_own(tmp_path: Path) -> None:
+def test_folder_with_splits(tmp_path: Path) -> None:
     for split in ("train", "validation"):
         write(tmp_path / f"{split}.jsonl", [{"body": split}, {"body": ""}, {"body": None}])
     assert read(tmp_path, text="body") == ["train"]

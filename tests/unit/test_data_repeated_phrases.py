@@ -63,7 +63,7 @@ def test_what_is_marked_was_said_beyond_the_gap(spoken, phrases, phrase, gap, ro
             assert any(at + len(copied) + gap <= start - 4 for at in earlier)
 
 
-def test_where_a_phrase_is_first_said_tells_little(spoken):
+def test_the_place_of_the_first_phrase_says_little(spoken):
     source = Source(spoken, 1, 60, 1024, 3, 16, 4, 256)
     firsts = []
     for document in source.documents("dev"):

@@ -47,7 +47,7 @@ def manifest(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_manifest_tells_speakers_and_texts(manifest):
+def test_a_manifest_names_speakers_and_texts(manifest):
     documents = [document for split in SPLITS for document in read("audio_files", split, path=str(manifest))]
     assert len(documents) == 24
     first = next(document for document in documents if document.name == "set0/00.wav")
@@ -116,7 +116,7 @@ def test_what_is_wrong_with_a_folder_is_one_line(manifest, tmp_path):
         read("audio_files", path=str(tmp_path / "empty"))
 
 
-def test_a_row_whose_file_is_missing_is_told_when_it_is_read(manifest):
+def test_a_row_whose_file_is_missing_is_an_error_when_it_is_read(manifest):
     (manifest / "set0/00.wav").unlink()
     documents = [document for split in SPLITS for document in read("audio_files", split, path=str(manifest))]
     (missing,) = [document for document in documents if document.name == "set0/00.wav"]
@@ -281,7 +281,7 @@ def test_slow_speech_lasts_longer_and_voices_differ():
     assert np.abs(spoken_text.speak(text)).max() > 1000
 
 
-def test_pieces_hold_the_whole_text():
+def test_pieces_contain_all_of_the_text():
     text = "One two.  Three\nfour! " + "long " * 30 + "x" * 90
     pieces = spoken_text.cut(text, 40)
     assert "".join("".join(pieces).split()) == "".join(text.split())

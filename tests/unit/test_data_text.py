@@ -84,7 +84,7 @@ def test_folders_named_after_the_splits_are_the_splits(tmp_path: Path) -> None:
         texts(tmp_path, "dev")
 
 
-def test_many_files_are_shared_out_whole(tmp_path: Path) -> None:
+def test_no_file_is_shared_between_splits(tmp_path: Path) -> None:
     for i in range(20):
         (tmp_path / f"{i:02}.txt").write_text(f"{i:02}")
     shares = {split: texts(tmp_path, split) for split in ("train", "dev", "test")}

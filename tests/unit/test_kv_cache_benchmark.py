@@ -58,7 +58,7 @@ def test_few_passages_give_no_verdict_on_the_others(tables: ModuleType) -> None:
     assert found == {"too few passages": ["fifo"]}
 
 
-def test_chunks_through_a_cache_lose_what_the_whole_text_does(streams: ModuleType, tmp_path: Path) -> None:
+def test_chunks_through_a_cache_lose_what_the_text_at_once_does(streams: ModuleType, tmp_path: Path) -> None:
     model = _tiny()
     ids = torch.randint(1, 30, (3, 160))
     nats = streams.read(model, DynamicCache(), ids)
@@ -102,7 +102,7 @@ def test_a_quiz_hides_one_value_and_asks_for_its_key(streams: ModuleType, task: 
     assert 250 < len(one.text.split()) < 400
 
 
-def test_hits_are_told_by_task_and_against_ours(streams: ModuleType) -> None:
+def test_hits_are_listed_by_task_and_against_ours(streams: ModuleType) -> None:
     quizzes = importlib.import_module("vqmem.benchmarks.kv._quizzes")
     none, half = np.zeros(8), np.repeat([0.0, 100.0], 4)
     hits = {("a", 9): {"ours": none + 100, "other": none}, ("a", 5): {"ours": half, "other": none}}
@@ -144,17 +144,17 @@ def test_a_press_by_position_is_our_policy_by_position(streams: ModuleType) -> N
     presses = importlib.import_module("vqmem.benchmarks.kv._presses")
     model, ids = _tiny(), torch.randint(1, 30, (2, 5 * streams.CHUNK))
     ours = streams.read(model, VQMemCache(model, 96, "sink_recent", sinks=4), ids)
-    theirs, whole = (presses.PressCache(model, Newest(), slots, 4) for slots in (96, 400))
+    theirs, unbounded = (presses.PressCache(model, Newest(), slots, 4) for slots in (96, 400))
     torch.testing.assert_close(streams.read(model, theirs, ids), ours, atol=1e-6, rtol=0)
     assert {layer.keys.shape[2] for layer in theirs.layers} == {96}
-    torch.testing.assert_close(streams.read(model, whole, ids), streams.read(model, DynamicCache(), ids))
+    torch.testing.assert_close(streams.read(model, unbounded, ids), streams.read(model, DynamicCache(), ids))
     assert (streams.read(model, DynamicCache(), ids) - ours).abs().max() > 1e-3
-    for cache in (theirs, whole):
+    for cache in (theirs, unbounded):
         cache._detach()
     assert not any(layer.self_attn._forward_hooks for layer in model.model.layers)
 
 
-def test_each_layer_and_head_keeps_slots_of_its_own(streams: ModuleType) -> None:
+def test_each_layer_and_head_keeps_different_slots(streams: ModuleType) -> None:
     presses = importlib.import_module("vqmem.benchmarks.kv._presses")
     model, ids = _tiny(), torch.randint(1, 30, (1, 2 * streams.CHUNK))
     full, few = DynamicCache(), presses.PressCache(model, Shortest(), 40, 4)
@@ -162,8 +162,8 @@ def test_each_layer_and_head_keeps_slots_of_its_own(streams: ModuleType) -> None
         model(ids, **{CACHE: full})
         model(ids, **{CACHE: few})
     sets = []
-    for whole, part in zip(full.layers, few.layers, strict=True):
-        for keys, kept in zip(whole.keys[0], part.keys[0], strict=True):
+    for every, part in zip(full.layers, few.layers, strict=True):
+        for keys, kept in zip(every.keys[0], part.keys[0], strict=True):
             places = torch.cdist(kept, keys).argmin(-1).tolist()
             free = sorted(range(4, len(keys) - 18), key=lambda i, keys=keys: keys[i].norm().item())[:18]
             assert places == sorted({*range(4), *range(len(keys) - 18, len(keys)), *free})
@@ -185,7 +185,7 @@ def test_presses_go_on_with_slots_missing(streams: ModuleType) -> None:
         assert nats.isfinite().all(), name
         assert torch.allclose(nats, ours, atol=1e-5) == (name == "kvpress StreamingLLM"), name
         assert model.config._attn_implementation == "sdpa"
-    for name in presses.WHOLE:
+    for name in presses.ONE_PASS:
         with pytest.raises(AssertionError, match="prefill"):
             streams.read(model, presses.PressCache(model, presses.make(f"kvpress {name}"), 96, 4), ids)
 
@@ -204,16 +204,17 @@ def test_every_scorer_press_of_kvpress_is_measured_or_its_absence_explained(stre
 
 
 @needs_kvpress
-def test_presses_that_look_ahead_are_told_where_the_text_is(streams: ModuleType) -> None:
+def test_presses_that_look_ahead_get_the_true_positions(streams: ModuleType) -> None:
     presses = importlib.import_module("vqmem.benchmarks.kv._presses")
-    model, told = _tiny(), []
+    model, positions = _tiny(), []
     cache = presses.PressCache(model, presses.make("kvpress ExpectedAttention"), 96, 4)
     rotary = model.model.rotary_emb
     rotary.register_forward_pre_hook(
-        lambda module, args, kwargs: told.append(int((args[1:] or [kwargs["position_ids"]])[0].min())), with_kwargs=True
+        lambda module, args, kwargs: positions.append(int((args[1:] or [kwargs["position_ids"]])[0].min())),
+        with_kwargs=True,
     )
     streams.read(model, cache, torch.randint(1, 30, (1, 3 * streams.CHUNK)))
-    assert told == [0, 64, *[128] * len(model.model.layers), 128, *[192] * len(model.model.layers)]
+    assert positions == [0, 64, *[128] * len(model.model.layers), 128, *[192] * len(model.model.layers)]
 
 
 POLICIES: list[tuple[Any, str | None]] = [
@@ -227,29 +228,29 @@ POLICIES: list[tuple[Any, str | None]] = [
 
 
 @pytest.mark.parametrize(("policy", "scorer"), POLICIES, ids=str)
-def test_a_text_cut_down_afterwards_is_what_the_cache_holds(
+def test_a_text_reduced_afterwards_is_what_the_cache_keeps(
     streams: ModuleType, policy: Any, scorer: str | None
 ) -> None:
-    whole = importlib.import_module("vqmem.benchmarks.kv._whole")
+    full_text = importlib.import_module("vqmem.benchmarks.kv._full_text")
     model, text, question = _tiny(), torch.randint(1, 30, (1, 90)), torch.randint(1, 30, (1, 5))
     unigram = None
     if scorer:
         unigram = build("scorers", scorer).build(30)
         unigram.counts += torch.arange(30)
-    reading = whole.Reading(model, text, [], [], 4)
+    reading = full_text.FullTextCache(model, text, [], [], 4)
     cache = VQMemCache(model, 24, policy, unigram, 4)
     with torch.no_grad():
         model(text, **{CACHE: cache})
     kept = reading.by_policy(policy, unigram, 24)
     assert [row.tolist() for row in kept[0]] == [cache.positions[0]] * 2
-    said = whole.answer(model, reading.cut([kept, kept]), question, 90, 2, 6, lambda own: False)
+    said = full_text.answer(model, reading.cut([kept, kept]), question, 90, 2, 6, lambda tokens: False)
     first: list[list[int]] = []
 
-    def over(own: list[int]) -> bool:
-        first.append(own)
-        return own is not first[0] and len(own) == 2
+    def over(tokens: list[int]) -> bool:
+        first.append(tokens)
+        return tokens is not first[0] and len(tokens) == 2
 
-    fewer = whole.answer(model, reading.cut([kept, kept]), question, 90, 2, 6, over)
+    fewer = full_text.answer(model, reading.cut([kept, kept]), question, 90, 2, 6, over)
     new, expected = question, []
     for _ in range(6):
         with torch.no_grad():
@@ -261,27 +262,27 @@ def test_a_text_cut_down_afterwards_is_what_the_cache_holds(
 
 @needs_kvpress
 def test_kvzip_hides_its_share_of_all_slots(streams: ModuleType, tokenizer_folder: Path) -> None:
-    whole = importlib.import_module("vqmem.benchmarks.kv._whole")
+    full_text = importlib.import_module("vqmem.benchmarks.kv._full_text")
     model, text, question = _tiny(300), torch.randint(1, 300, (1, 80)), torch.randint(1, 300, (1, 5))
     model.config.name_or_path = str(tokenizer_folder)
-    reading = whole.Reading(model, text, ["kvpress Knorm"], [20], 4)
+    reading = full_text.FullTextCache(model, text, ["kvpress Knorm"], [20], 4)
     before = [layer.keys.clone() for layer in reading.layers]
-    hidden = whole.zipped(model, reading, [0.25, 0.5])
+    hidden = full_text.zipped(model, reading, [0.25, 0.5])
     assert [sum(len(layer[0]) for layer in row) for row in hidden] == [4 * 80 * 3 // 4, 4 * 80 // 2]
     assert all(layer[2].min() >= 4 for row in hidden for layer in row)
-    how: dict[str, Any] = {"most": 6, "over": lambda own: False}
-    first, *_ = whole.answer_hidden(model, reading, hidden, question, **how)
-    assert first == whole.answer(model, reading.cut([_all(80)] * 1), question, 80, 1, **how)[0]
+    how: dict[str, Any] = {"most": 6, "over": lambda tokens: False}
+    first, *_ = full_text.answer_hidden(model, reading, hidden, question, **how)
+    assert first == full_text.answer(model, reading.cut([_all(80)] * 1), question, 80, 1, **how)[0]
     assert all(layer.self_attn.masked_key_indices is None for layer in model.model.layers)
     assert all(torch.equal(layer.keys, keys) for layer, keys in zip(reading.layers, before, strict=True))
     assert {tuple(layer.shape) for layer in reading.kept["kvpress Knorm", 20]} == {(2, 20)}
 
 
 def test_an_answer_is_over_when_it_is_right_or_cannot_become_so(streams: ModuleType) -> None:
-    whole = importlib.import_module("vqmem.benchmarks.kv._whole")
-    over = whole.hopeless(_Digits(), "407", 6)
-    told = {said: over([int(x) for x in said]) for said in ("", "407", "1407", "9", "1235", "12345", "12344", "122240")}
-    assert [said for said, done in told.items() if done] == ["407", "1407", "12345"]
+    full_text = importlib.import_module("vqmem.benchmarks.kv._full_text")
+    over = full_text.hopeless(_Digits(), "407", 6)
+    done = {said: over([int(x) for x in said]) for said in ("", "407", "1407", "9", "1235", "12345", "12344", "122240")}
+    assert [said for said, ended in done.items() if ended] == ["407", "1407", "12345"]
 
 
 class _Digits:
@@ -299,7 +300,7 @@ class _Digits:
 def test_bytes_are_all_slots_and_what_attention_is_given(streams: ModuleType) -> None:
     costs = importlib.import_module("vqmem.benchmarks.kv._cost")
     model = _tiny()
-    most, slot, known = costs.bytes_held(
+    most, slot, known = costs.measure_bytes(
         model, VQMemCache(model, costs.CAPACITY, "sink_recent"), torch.ones(1, 2 * costs.CHUNK, dtype=torch.long)
     )
     assert slot == 2 * 2 * 16 * 4  # keys and values of two layers, float32

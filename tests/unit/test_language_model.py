@@ -77,8 +77,8 @@ def test_reading_side_by_side_is_reading_alone(strategy):
     items = [passage(n, i) for i, n in enumerate((37, 50, 12, 50))]
     memory = strategy.memory(8, Schedule(CHOICES, [8]).guard)
     scores = score_passages(scorer, items, 3, 8, CPU)
-    together, held = read_passages(model, strategy, memory, items, scores, 3, 8)
-    assert held > 0
+    together, most_bytes = read_passages(model, strategy, memory, items, scores, 3, 8)
+    assert most_bytes > 0
     for i, item in enumerate(items):
         alone_scores = score_passages(scorer, [item], 1, 8, CPU)
         torch.testing.assert_close(alone_scores[0], scores[i], atol=1e-5, rtol=1e-5)
@@ -109,7 +109,7 @@ def test_a_mixed_schedule_draws_every_memory_and_holds_each():
     assert all(drawn[i] == drawn[i - i % 4] for i in range(400))
 
 
-def test_mixed_training_keeps_within_every_budget():
+def test_mixed_training_keeps_within_every_capacity():
     model, scorer = models()
     schedule = Schedule(CHOICES, [4, 12], resample_every=1, seed=1)
     task, state = LanguageModelTask(model, scorer, schedule, 2), None

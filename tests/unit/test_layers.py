@@ -87,5 +87,5 @@ def test_what_the_rules_find(lazily):
     assert circle(folders(pairs | {("data/b.py", "memory/a.py")}))
 
 
-def test_recipes_holds_folders_alone():
+def test_recipes_contains_folders_alone():
     assert not list((ROOT / "recipes").glob("*.py"))

@@ -55,7 +55,7 @@ def test_links_for_type_checkers_are_those_of_the_disk():
 @pytest.mark.skipif(
     not importlib.util.find_spec("setuptools"), reason="needs setuptools (extra 'dev') to build a wheel"
 )
-def test_the_wheel_holds_everything_and_nothing_else(tmp_path):
+def test_the_wheel_contains_everything_and_nothing_else(tmp_path):
     """Built from a copy, since building writes beside the sources; without network."""
     copy, wheels = tmp_path / "copy", tmp_path / "wheels"
     keep = {*PARTS, "pyproject.toml", "README.md", "LICENSE", "py.typed", "tests"} | {
@@ -74,9 +74,9 @@ def test_the_wheel_holds_everything_and_nothing_else(tmp_path):
     assert done.returncode == 0, done.stderr
     (wheel,) = wheels.iterdir()
     with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if not name.endswith("/")}
-    inside = {name for name in held if name.startswith("vqmem/")}
-    assert {name.split("/")[0] for name in held - inside} == {f"vqmem-{PROJECT['project']['version']}.dist-info"}
+        packed = {name for name in archive.namelist() if not name.endswith("/")}
+    inside = {name for name in packed if name.startswith("vqmem/")}
+    assert {name.split("/")[0] for name in packed - inside} == {f"vqmem-{PROJECT['project']['version']}.dist-info"}
     assert inside == shipped()
 
 

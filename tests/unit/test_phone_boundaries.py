@@ -1,4 +1,4 @@
-"""Peaks become boundaries where they should, and what is found is counted, chosen and compared as told."""
+"""Peaks become boundaries where they should, and the figures count, choose and compare them as documented."""
 
 from __future__ import annotations
 
@@ -69,17 +69,17 @@ def test_the_best_peaks_are_chosen_on_dev(peaks):
     assert peaks.figures(found.sum(0))["F1"] > 0.95
 
 
-def test_intervals_are_paired_and_hold_the_figure(peaks):
+def test_intervals_are_paired_and_contain_the_figure(peaks):
     rng = np.random.default_rng(1)
     truths = rng.integers(5, 15, size=40)
     worse = np.stack([np.minimum(truths, rng.integers(2, 8, size=40)), truths, truths], 1)[None]
     better = worse + np.array([1, 0, 0]) * (worse[..., :1] < worse[..., 1:2])
     methods = {"worse": worse, "better": better, "twice": np.concatenate([better, better])}
-    own, apart = peaks.intervals(methods, ["worse"], resamples=500)
+    bounds, apart = peaks.intervals(methods, ["worse"], resamples=500)
     for name, of in methods.items():
-        low, high = own[name]
+        low, high = bounds[name]
         assert low < peaks.figures(of.sum((0, 1)))["F1"] < high
-    assert own["twice"] == own["better"]
+    assert bounds["twice"] == bounds["better"]
     assert "worse" not in apart["worse"]
     low, high = apart["better"]["worse"]
-    assert 0 < low < high < own["better"][1] - own["better"][0]
+    assert 0 < low < high < bounds["better"][1] - bounds["better"][0]

@@ -19,13 +19,13 @@ def test_every_name_is_there_listed_and_documented():
         _ = vqmem.nothing  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_type_checkers_are_told_the_same_places():
+def test_type_checkers_see_the_same_places():
     (block,) = (node for node in ast.parse(SOURCE).body if isinstance(node, ast.If))
-    told = {
+    typed = {
         alias.name: f".{node.module}" for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
-    assert told == vqmem._PLACES
-    assert {*told, "__version__"} == {*vqmem.__all__}
+    assert typed == vqmem._PLACES
+    assert {*typed, "__version__"} == {*vqmem.__all__}
 
 
 @pytest.mark.parametrize("name", ["", "VQMemCache"])

@@ -131,7 +131,7 @@ def test_what_was_read_to_choose_by_is_folded(results: ModuleType, page: ModuleT
     assert "### Test" in re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
 
 
-def test_many_figures_behind_a_figure_have_a_table_of_their_own(page: ModuleType) -> None:
+def test_many_figures_behind_a_figure_have_a_separate_table(page: ModuleType) -> None:
     behind = {f"layer {layer}, {name}": layer for layer in range(9) for name in ("pnmi", "purity")}
     shown = dict(page.tables({"best": {"value": 0.5, "unit": "%", "goal": 0.4, "ok": True, **behind}}, {}))
     assert shown[""].splitlines()[2] == "| best | 0.500 | % | 0.400 | yes |"
@@ -197,6 +197,6 @@ def test_the_committed_page_is_up_to_date(page: ModuleType) -> None:
     assert page.main(["--check"]) == 0
 
 
-def test_committed_results_tell_no_host_or_folder(results: ModuleType) -> None:
+def test_committed_results_name_no_host_or_folder(results: ModuleType) -> None:
     for path in results.RESULTS.glob("*.json"):
         assert not re.search(r"/(home|work|root|tmp|Users)/", path.read_text()), path.name

@@ -83,7 +83,7 @@ def test_a_record_grows_and_is_compared(texts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         (lambda names: names.pop(), r"ends after 3 documents, where 'row 3' came next"),
         (lambda names: names.append("row 4"), r"had 4 documents .*, and 'row 4' is one more"),
@@ -91,7 +91,7 @@ def test_a_record_grows_and_is_compared(texts, tmp_path):
         (lambda names: names.reverse(), r"document 1 of the split train is 'row 3', and was 'row 0'"),
     ],
 )
-def test_documents_that_come_and_go(tmp_path, change, told):
+def test_documents_that_come_and_go(tmp_path, change, reason):
     names, path = [f"row {i}" for i in range(4)], tmp_path / "rows.jsonl"
     spec = {"name": "unit_files", "path": str(tmp_path), "train": path.name}
 
@@ -105,7 +105,7 @@ def test_documents_that_come_and_go(tmp_path, change, told):
     first = list(documents(spec, "train", tmp_path))
     change(names)
     write()
-    with pytest.raises(ValueError, match=rf"\A.*{told}.*use another out\Z"):
+    with pytest.raises(ValueError, match=rf"\A.*{reason}.*use another out\Z"):
         list(documents(spec, "train", tmp_path))
     assert len(first) == 4
 
@@ -172,14 +172,15 @@ def test_units_of_a_model_are_the_same_anywhere(tree, tmp_path, monkeypatch):
 
 
 def test_units_of_another_model_are_refused(tree):
-    path, told = tree / "runs/encoder", r"\A{} .*runs/units.*put (that one|it) back, or make 'runs/units' anew\Z"
+    path = tree / "runs/encoder"
+    message = r"\A{} .*runs/units.*put (that one|it) back, or make 'runs/units' anew\Z"
     for other in (
         lambda: pretrain(path, seed=1),
         lambda: pretrain(path, seed=0, config=replace(TINY, encoder_layer_norm_first=True)),
         lambda: pretrain(path, seed=0, config=replace(TINY, encoder_embed_dim=32)),
     ):
         other()
-        with pytest.raises(ValueError, match=told.format(f"the model in '{path}' is not the one that")):
+        with pytest.raises(ValueError, match=message.format(f"the model in '{path}' is not the one that")):
             load_tokenizer(Path("runs/units"))
     pretrain(path, seed=0)
     load_tokenizer(Path("runs/units"))

@@ -44,14 +44,14 @@ def frames_run(tmp_path: Path) -> Path:
     return tmp_path / "frames"
 
 
-def test_frames_in_chunks_score_as_the_whole(noise, frames_run, tmp_path, monkeypatch):
+def test_frames_in_chunks_score_as_at_once(noise, frames_run, tmp_path, monkeypatch):
     audio, scorer = write(tmp_path / "noise.wav", noise), load_frame_scorer(frames_run)
     assert is_frame_scorer(frames_run)
     scores = score_audio(audio, frames_run)
     frames = scorer.extractor()(audio.read())
-    whole, _ = scorer.score(frames[None], scorer.initial_state(1))
+    at_once, _ = scorer.score(frames[None], scorer.initial_state(1))
     assert scores.signals.shape == (len(frames), 3) == (45 * 50 - 1, 3)
-    torch.testing.assert_close(scores.signals, whole[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(scores.signals, at_once[0], atol=1e-5, rtol=0)
     assert scores.ids is None
     assert scores.codes is not None
     assert scores.codes.tolist() == scorer.codes(frames[None])[0].tolist()
@@ -61,7 +61,7 @@ def test_frames_in_chunks_score_as_the_whole(noise, frames_run, tmp_path, monkey
     for part in frames.split(7):
         signals, state = scorer.score(part[None], state)
         parts.append(signals[0])
-    torch.testing.assert_close(torch.cat(parts), whole[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.cat(parts), at_once[0], atol=1e-5, rtol=0)
     stream = Audio.stream
     monkeypatch.setattr(Audio, "stream", lambda self, seconds=0.31, rate=RATE: stream(self, seconds, rate))
     torch.testing.assert_close(score_audio(audio, frames_run).signals, scores.signals, atol=1e-5, rtol=0)
@@ -75,7 +75,7 @@ def test_what_comes_later_changes_no_score(noise, frames_run, tmp_path, kind):
     one, other = (
         score_audio(write(tmp_path / f"{i}.wav", samples), model) for i, samples in enumerate((noise, changed))
     )
-    before = 20 * 50 - 3  # a frame has 25 ms of its own, and its deltas see 40 ms ahead
+    before = 20 * 50 - 3  # a frame has 25 ms, and its deltas see 40 ms ahead
     torch.testing.assert_close(one.signals[:before], other.signals[:before], atol=1e-5, rtol=0)
     assert not torch.allclose(one.signals[before + 5 :, 0], other.signals[before + 5 :, 0], atol=1e-3)
 
@@ -112,13 +112,13 @@ def test_units_that_were_fitted_are_taken_as_they_are(tmp_path):
     assert torch.equal(load_tokenizer(tmp_path / "run" / "front_end").centroids, taken.centroids)
     again = build("front-ends", {"name": "hubert_units", "fitted": str(tmp_path / "run")}).fit([])
     assert torch.equal(again.centroids, taken.centroids)
-    for keys, told in (
+    for keys, message in (
         ({"clusters": 50}, "were made with clusters = 100, not 50"),
         ({"features": {"name": "hubert"}}, "were made with features = 'mfcc39'"),
         ({"fitted": str(tmp_path / "rum")}, "did you mean"),
         ({"fitted": str(tmp_path)}, "no front_end.json"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             build("front-ends", {"name": "hubert_units", "fitted": "packaged", **keys}).fit([])
 
 
@@ -145,14 +145,14 @@ def test_a_model_that_reads_no_recordings_is_refused(frames_run, tmp_path):
         ("text.FLAC", b"no sound", True),
     ],
 )
-def test_recordings_are_told_by_name_and_content(name, data, recording, tmp_path, capfd):
+def test_recordings_are_recognised_by_name_and_content(name, data, recording, tmp_path, capfd):
     (tmp_path / name).write_bytes(data)
     assert is_recording(tmp_path / name) == recording
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("form", ["WAV", "FLAC", "OGG", "MP3"])
-def test_recordings_are_told_whatever_their_name(form, tmp_path):
+def test_recordings_are_recognised_whatever_their_name(form, tmp_path):
     soundfile.write(tmp_path / "notes.txt", np.sin(np.arange(RATE) / 20), RATE, format=form)
     assert is_recording(tmp_path / "notes.txt")
     assert not is_recording(tmp_path)

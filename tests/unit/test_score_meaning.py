@@ -55,9 +55,9 @@ def test_plain_and_partial_correlations(words: ModuleType) -> None:
     rng = np.random.default_rng(0)
     cause = rng.normal(size=2000)
     through = np.exp(cause + 0.5 * rng.normal(size=2000))  # related to the reference by the cause alone
-    own = rng.normal(size=2000)
-    reference = cause + own
-    columns = np.column_stack([through, own.round(1), np.zeros(2000), cause])
+    independent = rng.normal(size=2000)
+    reference = cause + independent
+    columns = np.column_stack([through, independent.round(1), np.zeros(2000), cause])
     plain, partial = words.correlations(columns, reference, cause[:, None])
     for i in (0, 1, 3):
         assert plain[i] == pytest.approx(spearmanr(columns[:, i], reference)[0])

@@ -84,7 +84,7 @@ def test_refuses_what_cannot_be(wrong):
         Scorer(**wrong)
 
 
-def test_its_report_tells_what_it_is_worth():
+def test_its_report_says_how_good_it_is():
     """Cross-entropy below that of the share alone where there is something to know, and nothing where nothing ends."""
     torch.manual_seed(0)
     model = Scorer(dim=8, hidden=16, horizon=8, dropout=0.0).build(100)

@@ -1,4 +1,4 @@
-"""A comparison is told against full memory: ratios of perplexities, differences of losses, and a verdict from them."""
+"""Comparisons with full memory: ratios of perplexities, differences of losses, and a verdict from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PASSAGES = 8
 
 
 @pytest.fixture(scope="module")
-def told() -> ModuleType:
+def memories() -> ModuleType:
     return importlib.import_module("vqmem.benchmarks.speech.memories")
 
 
@@ -48,8 +48,8 @@ def comparison(folder: Path, passages: int = PASSAGES, largest: int = 64) -> Pat
     return folder
 
 
-def test_figures_are_ratios_to_full_memory_and_the_verdict_follows(told, tmp_path):
-    result = told.result(*told.read(comparison(tmp_path / "run")), [])
+def test_figures_are_ratios_to_full_memory_and_the_verdict_follows(memories, tmp_path):
+    result = memories.result(*memories.read(comparison(tmp_path / "run")), [])
     perplexity, phrases = result.values.values()
     assert perplexity["surprise @ 16"]["against full memory"] == pytest.approx(math.exp(0.01))
     assert perplexity["surprise @ 16"]["against random"] == pytest.approx(math.exp(-0.29))
@@ -65,10 +65,10 @@ def test_figures_are_ratios_to_full_memory_and_the_verdict_follows(told, tmp_pat
     assert [series.name for series in result.charts[0].series] == list(NATS)
 
 
-def test_refused(told, tmp_path):
+def test_refused(memories, tmp_path):
     for name, keys, message in [
         ("short", {"largest": 32}, "the largest budget 32 is less than a passage of 64"),
         ("few", {"passages": 3}, "3 passages are too few"),
     ]:
         with pytest.raises(ValueError, match=message):
-            told.result(*told.read(comparison(tmp_path / name, **keys)), [])
+            memories.result(*memories.read(comparison(tmp_path / name, **keys)), [])

@@ -113,7 +113,7 @@ def test_labels_by_hand(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
         ([("name", "phone")], "must name the columns name, start, end, phone"),
         ([HEAD], "has no labels"),
@@ -125,13 +125,13 @@ def test_labels_by_hand(tmp_path):
         ([HEAD, ("a", "0", "1", "")], "line 2 .* is not a phone"),
     ],
 )
-def test_bad_labels_are_told(rows, told, tmp_path):
-    with pytest.raises(ValueError, match=told):
+def test_bad_labels_are_refused(rows, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
         read_labels(write(tmp_path / "phones.tsv", *rows))
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ({"rows": 0}, "rows=0 is too small; give at least 1"),
         ({"eval_clips": 0}, "eval_clips=0 is too small; give at least 1, or null"),
@@ -142,6 +142,6 @@ def test_bad_labels_are_told(rows, told, tmp_path):
         ({"unmasked_weight": -0.5}, "unmasked_weight=-0.5 is negative"),
     ],
 )
-def test_bad_keys_are_told(keys, told):
-    with pytest.raises(ValueError, match=told):
+def test_bad_keys_are_refused(keys, message):
+    with pytest.raises(ValueError, match=message):
         Config(**keys)

@@ -136,8 +136,8 @@ def test_same_seed_same_interval_and_batches_do_not_change_the_law(monkeypatch):
 
 def test_baseline_identical_and_few_documents():
     strategy, _, sizes = corpus(np.random.default_rng(6), 10)
-    own = paired_bootstrap(strategy, None, sizes)
-    assert (own.verdict, own.difference, own.difference_low) == ("baseline", 0.0, 0.0)
+    comparison = paired_bootstrap(strategy, None, sizes)
+    assert (comparison.verdict, comparison.difference, comparison.difference_low) == ("baseline", 0.0, 0.0)
     assert paired_bootstrap(strategy, strategy, sizes).verdict == "no difference"
     few = paired_bootstrap(strategy[:, :3], strategy[:, :3] + 1, sizes[:3])
     assert (few.verdict, few.low, few.difference_high) == ("too few passages", None, None)
@@ -167,6 +167,6 @@ def test_bad_input_is_one_clear_line(strategy, baseline, sizes, better, message)
 
 @pytest.mark.parametrize(("seeds", "documents"), [(3, 6), (2, 5)])
 def test_shapes_that_do_not_match_are_refused(seeds, documents):
-    # jaxtyping's own check, where it is switched on, refuses them first.
+    # jaxtyping's check, where it is switched on, refuses them first.
     with pytest.raises((ValueError, TypeError)):
         paired_bootstrap(np.ones((2, 6)), np.ones((seeds, 6)), np.ones(documents))

@@ -109,7 +109,7 @@ def test_every_changed_value_of_a_config_is_found(saved):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         ({"fields": {}}, r"does not describe a toys/tied \(KeyError: 'size'\)"),
         ({"fields": {"size": "seven"}}, r"does not describe a toys/tied \(TypeError: "),
@@ -118,10 +118,10 @@ def test_every_changed_value_of_a_config_is_found(saved):
         ({"tied": {"out.weight": "nowhere"}}, r"does not describe a toys/tied \(KeyError: 'nowhere'\)"),
     ],
 )
-def test_sealed_configs_that_describe_nothing(saved, change, told):
+def test_sealed_configs_that_describe_nothing(saved, change, reason):
     path = saved / "config.json"
     path.write_text(json.dumps(seal(json.loads(path.read_text()) | change)))
-    with pytest.raises(ValueError, match=told) as caught:
+    with pytest.raises(ValueError, match=reason) as caught:
         load_model(saved, build)
     assert "\n" not in str(caught.value)
 
@@ -248,7 +248,7 @@ def test_what_cannot_be_written_is_named_as_it_was_asked_for(tmp_path, monkeypat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
-def test_lines_are_added_whole(tmp_path):
+def test_added_lines_are_complete(tmp_path):
     path = tmp_path / "results.jsonl"
     append_line(path, "1")
     path.write_text("1\nhalf")
@@ -257,7 +257,7 @@ def test_lines_are_added_whole(tmp_path):
     assert path.read_text() == "1\nhalf\n2\n3\n"
 
 
-def test_lines_of_several_processes_stay_whole(tmp_path):
+def test_lines_of_several_processes_do_not_mix(tmp_path):
     path = tmp_path / "results.jsonl"
 
     def write() -> None:

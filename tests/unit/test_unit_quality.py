@@ -27,7 +27,7 @@ def test_by_hand():
     assert changes(UNITS, 0.02) == pytest.approx([0.06, 0.12])
 
 
-def test_what_tells_nothing_and_everything():
+def test_units_that_say_nothing_or_everything_about_phones():
     assert pnmi(PHONES, torch.zeros(8, dtype=torch.long)) == pytest.approx(0)
     assert pnmi(PHONES, PHONES + 3) == pytest.approx(1)
     assert purities(PHONES, PHONES + 3) == (1.0, 1.0)

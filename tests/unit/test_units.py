@@ -81,7 +81,7 @@ def test_as_many_frames_as_the_encoder_of_hubert_gives(samples):
     average=st.sampled_from([1, 3, 5]),
 )
 @settings(max_examples=20, deadline=None)
-def test_streamed_frames_equal_those_of_the_whole(samples, window, more, size, average):
+def test_streamed_frames_equal_those_at_once(samples, window, more, size, average):
     extractor = mfcc39.MFCC(average=average)
     extractor.window, extractor.context = window, extractor.context + more
     wave = noise(2.0)[:samples]
@@ -99,7 +99,7 @@ def test_too_little_context_is_seen():
     assert (streamed - mfcc39.MFCC()(wave)).abs().max() > 0.1
 
 
-def test_real_units_are_those_of_the_whole_file(real_data):
+def test_real_units_equal_those_of_the_file_at_once(real_data):
     """To the frame, over a border of windows; and chunks do not matter to the bit."""
     folder = real_data / "speech" / "librispeech_test_other"
     wave = torch.cat([Audio(str(path)).read() for path in sorted(folder.iterdir())[:10]])

@@ -39,7 +39,7 @@ def test_what_is_decoded_has_the_length_of_what_was_encoded(model: VQVAE, level:
 
 @given(models, levels, st.integers(0, 400), st.integers(1, 60), st.lists(st.integers(1, 400), max_size=8))
 @settings(deadline=None, max_examples=40)
-def test_streams_equal_the_whole(model: VQVAE, level: int, length: int, chunk: int, cuts: list[int]) -> None:
+def test_streams_equal_the_result_at_once(model: VQVAE, level: int, length: int, chunk: int, cuts: list[int]) -> None:
     waveform = torch.randn(1, length, dtype=torch.float64)
     places = sorted({0, length, *(cut for cut in cuts if cut < length)})
     parts = [waveform[:, a:b] for a, b in pairwise(places)]
@@ -101,7 +101,7 @@ def test_memory_of_a_stream_is_bounded() -> None:
     assert longest <= 300 + 6 * sum(model.levels[1].encoder_context)
 
 
-def test_training_lowers_the_loss_and_tells_each_level() -> None:
+def test_training_lowers_the_loss_and_reports_each_level() -> None:
     model = tiny(codes=16).float().train()
     time = torch.arange(400) / 16
     waveform = torch.stack([torch.sin(time * pitch) for pitch in (1.0, 1.7, 2.3, 4.0)]) * 0.5

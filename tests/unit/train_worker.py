@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train import CONFIG, Stream, Toy, same_weights
 from torch import Tensor, nn
 from vqmem.artifacts import load_model, load_weights, save_model
 from vqmem.models.loss import Loss
@@ -28,12 +27,13 @@ from vqmem.recipes.engine.task import TrainConfig
 from vqmem.recipes.engine.trainer import seed_all, train
 from vqmem.recipes.lm.corpus import SegmentBatch
 from vqmem.recipes.lm.scorer_task import ScorerTask
+from vqmem.tests.unit.toy_training import CONFIG, Stream, Toy, same_weights
 
 RANK, WORLD = ranks()
 
 
 class Strided(Stream):
-    """Every process reads batches of its own."""
+    """Every process reads different batches."""
 
     def next(self) -> Tensor:
         self.position += 1
@@ -48,7 +48,7 @@ def run(folder: Path, parallel: str, stop_at: int = 0) -> Toy:
 
 
 def resumes_to_the_bit(folder: Path, parallel: str) -> nn.Module:
-    whole = run(folder / "whole", parallel)
+    unbroken = run(folder / "unbroken", parallel)
     try:
         run(folder / "parts", parallel, stop_at=14)
         raise AssertionError("was not stopped")
@@ -56,12 +56,12 @@ def resumes_to_the_bit(folder: Path, parallel: str) -> nn.Module:
         pass
     resumed = run(folder / "parts", parallel)
     assert resumed.steps == 2 * (20 - 7)
-    assert same_weights(whole.module, resumed.module)
-    assert (folder / "whole/metrics.jsonl").read_bytes() == (folder / "parts/metrics.jsonl").read_bytes()
-    weights = gather(whole.module.state_dict())  # buffers too: running statistics are those of the first
+    assert same_weights(unbroken.module, resumed.module)
+    assert (folder / "unbroken/metrics.jsonl").read_bytes() == (folder / "parts/metrics.jsonl").read_bytes()
+    weights = gather(unbroken.module.state_dict())  # buffers too: running statistics are those of the first
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    load_weights(Toy().module, whole.module.state_dict(), "the trained module")  # an ordinary module again
-    return whole.module
+    load_weights(Toy().module, unbroken.module.state_dict(), "the trained module")  # an ordinary module again
+    return unbroken.module
 
 
 class Slope:
@@ -134,7 +134,7 @@ def quantisers(folder: Path) -> None:
         for name, value in one.state_dict().items():
             torch.testing.assert_close(quantiser.state_dict()[name], value, msg=f"{kind} {name}")
         reviving = Quantiser(QuantiserConfig(kind, codes=3, dead_below=99.0), torch.randn(20, 4))
-        seed_all(RANK)  # each draws vectors of its own for dead codes
+        seed_all(RANK)  # each draws other vectors for dead codes
         with joint_step():
             reviving(torch.randn(12, 4))
         states = gather(reviving.state_dict())

@@ -1,7 +1,7 @@
-"""A text read whole and once, then cut down to fewer slots in many ways, and the same question put to each.
+"""Read a text once and in full, reduce its slots in many ways, and ask each the same question.
 
 Nothing is evicted before the text has been read, so its keys and values are the same for all. What policies and presses
-want to see of the pass is noted on the way; then each says what it keeps, and all answer as rows of a batch.
+need of the pass is recorded on the way; then each chooses what it keeps, and all answer as rows of a batch.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from vqmem.memory.huggingface.hooks import score as score_tokens
 from vqmem.memory.policy import ForwardStats, Guard
 
 QUERIES = 64
-"""Newest tokens whose attention is noted: enough for `tova` and `snapkv`, not for `h2o`."""
+"""Newest tokens whose attention is recorded: enough for `tova` and `snapkv`, not for `h2o`."""
 Kept = Sequence[Int[Tensor, "heads slots"]]
 """The slots that stay, layer by layer."""
 
 
-class Reading(DynamicCache):
-    """The keys and values of a text ``[1, time]``, and what was seen while it was read.
+class FullTextCache(DynamicCache):
+    """The keys and values of a text ``[1, time]``, and the attention and key norms of its pass.
 
-    ``kept`` tells what each of ``presses`` keeps of it with each of ``capacities`` slots, by name and capacity.
+    ``kept`` has what each of ``presses`` keeps with each of ``counts`` slots, by name and count.
     """
 
     layers: Any
@@ -61,12 +61,12 @@ class Reading(DynamicCache):
 
     def score_layer(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Called after each attention module."""
-        held = self.layers[layer.layer_idx]
-        self.norms += held.keys.float().norm(dim=-1).mean(dim=1)
+        cached = self.layers[layer.layer_idx]
+        self.norms += cached.keys.float().norm(dim=-1).mean(dim=1)
         scores: dict[str, Tensor] = {}
         for (name, capacity), kept in self.kept.items():
             if name in BY_SHARE or name not in scores:
-                scores[name] = score(self.presses[name], layer, inputs, held, None, capacity, 0)
+                scores[name] = score(self.presses[name], layer, inputs, cached, None, capacity, 0)
             kept.append(best(scores[name], capacity, self.sinks)[0])
 
     def finish(self) -> None:
@@ -78,22 +78,22 @@ class Reading(DynamicCache):
         """Called where the pass did not end: there is nothing to read then."""
 
     def by_policy(self, policy: Any, scorer: Any, capacity: int) -> list[Tensor]:
-        """What `vqmem.VQMemCache` keeps that reads the text with so many slots, by layer."""
+        """What `vqmem.VQMemCache` of this capacity keeps of the text, by layer."""
         memory = Memory(capacity, resolve(policy, scorer), guard=Guard(self.sinks, recent(capacity, self.sinks)))
         require_match(memory.policy, scorer)
         valid = torch.ones_like(self.ids, dtype=torch.bool)
         positions = torch.arange(self.ids.shape[1])[None]
-        state = None if scorer is None else scorer.initial_state(1)
-        scores, _ = score_tokens(scorer, self.ids, valid, state)
-        held = memory.append(memory.empty((positions,)), (positions,), self.ids, positions, scores, valid)
+        initial = None if scorer is None else scorer.initial_state(1)
+        scores, _ = score_tokens(scorer, self.ids, valid, initial)
+        state = memory.append(memory.empty((positions,)), (positions,), self.ids, positions, scores, valid)
         if memory.observes:
             queries = getattr(memory.policy, "queries", None) or QUERIES
-            held = memory.observe(held, ForwardStats(positions, valid, self.weights[:, -queries:], self.norms))
-        kept = memory.evict_to_capacity(held, positions[:, -1] + 1).state.slots.payload[0]
+            state = memory.observe(state, ForwardStats(positions, valid, self.weights[:, -queries:], self.norms))
+        kept = memory.evict_to_capacity(state, positions[:, -1] + 1).state.slots.payload[0]
         return [kept.expand(layer.keys.shape[1], -1) for layer in self.layers]
 
     def cut(self, rows: Sequence[Kept]) -> DynamicCache:
-        """A cache with a row for each of the ways to keep as many slots."""
+        """A cache with a row for each choice of slots, all of one size."""
         cache = DynamicCache()
         for number, layer in enumerate(self.layers):
             kept = torch.stack([row[number] for row in rows])
@@ -113,10 +113,9 @@ def answer(
     over: Callable[[list[int]], bool],
     shrink: bool = True,
 ) -> list[list[int]]:
-    """Greedy tokens of each row, at most so many; ``start`` is the position of the question's first token.
+    """Greedy tokens of each row, at most ``most``; ``start`` is the position of the question's first token.
 
-    A row whose tokens ``over`` says to be enough is not listened to any more, and leaves the batch with others if half
-    of it is over. When all are, it ends.
+    A row is over when ``over`` is true of its tokens. Rows that are over leave the batch once they are half of it.
     """
     new, said, asked = question.expand(rows, -1), [[] for _ in range(rows)], list(range(rows))
     for _ in range(most):
@@ -136,7 +135,7 @@ def answer(
 
 
 def hopeless(tokenizer: Any, value: str, most: int) -> Callable[[list[int]], bool]:
-    """Whether an answer of so many tokens at most is right already or cannot become so, told from how it begins.
+    """Whether an answer of so many tokens at most is already right or can no longer become so, judged by its beginning.
 
     It cannot where fewer tokens are left than the tokenizer makes of what is missing, give or take one.
     """
@@ -152,8 +151,8 @@ def hopeless(tokenizer: Any, value: str, most: int) -> Callable[[list[int]], boo
     return over
 
 
-def zipped(model: Any, reading: Reading, shares: Sequence[float]) -> list[list[tuple[Tensor, ...]]]:
-    """What kvpress's KVzip hides from each layer for each share kept, as it is told to attention: rows, heads, slots.
+def zipped(model: Any, reading: FullTextCache, shares: Sequence[float]) -> list[list[tuple[Tensor, ...]]]:
+    """What kvpress's KVzip hides from each layer for each share kept, in attention's form: rows, heads, slots.
 
     It reads the text again, and then chooses among all slots of all layers and heads at once; it has no guards but its
     sinks. Its tokenizer is that of ``model.config.name_or_path``.
@@ -178,23 +177,24 @@ def zipped(model: Any, reading: Reading, shares: Sequence[float]) -> list[list[t
 
 
 def answer_hidden(
-    model: Any, reading: Reading, hidden: Sequence[Sequence[tuple[Tensor, ...]]], question: Tensor, **how: Any
+    model: Any, reading: FullTextCache, hidden: Sequence[Sequence[tuple[Tensor, ...]]], question: Tensor, **how: Any
 ) -> list[list[int]]:
-    """`answer` of a row to which nothing is hidden, and of one for each of ``hidden``."""
-    rows = 1 + len(hidden)
-    whole = [torch.arange(reading.ids.shape[1]).expand(layer.keys.shape[1], -1) for layer in reading.layers]
+    """`answer` of a row that sees all slots, and of one row for each of ``hidden``."""
+    batch = 1 + len(hidden)
+    every = [torch.arange(reading.ids.shape[1]).expand(layer.keys.shape[1], -1) for layer in reading.layers]
     if hidden:
         shifted = [
-            [(own[0] + row, own[1], own[2]) for row, own in enumerate(layer, 1)] for layer in zip(*hidden, strict=True)
+            [(rows + row, heads, slots) for row, (rows, heads, slots) in enumerate(layer, 1)]
+            for layer in zip(*hidden, strict=True)
         ]
         _hide(model, [tuple(torch.cat(part) for part in zip(*layer, strict=True)) for layer in shifted])
     try:
-        return answer(model, reading.cut([whole] * rows), question, reading.ids.shape[1], rows, shrink=False, **how)
+        return answer(model, reading.cut([every] * batch), question, reading.ids.shape[1], batch, shrink=False, **how)
     finally:
         _hide(model, [None] * len(reading.layers))
 
 
 def _hide(model: Any, by_layer: Sequence[tuple[Tensor, ...] | None]) -> None:
-    """Tell kvpress's attention which slots it is not to see."""
+    """Set which slots kvpress's attention does not see."""
     for layer, indices in zip(model.get_decoder().layers, by_layer, strict=True):
         layer.self_attn.masked_key_indices = indices
