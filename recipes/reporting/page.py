@@ -17,7 +17,9 @@ from ...console import one_line
 HERE = Path(__file__).parent
 RECIPES = HERE.parent
 
-_ENVIRONMENT = Environment(loader=FileSystemLoader(RECIPES), autoescape=True, undefined=StrictUndefined)
+_ENVIRONMENT = Environment(
+    keep_trailing_newline=True, loader=FileSystemLoader(RECIPES), autoescape=True, undefined=StrictUndefined
+)
 # Keeps the order of keys, which is the order of rows and legends; JSON has no NaN.
 _ENVIRONMENT.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
 

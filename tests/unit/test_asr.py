@@ -166,7 +166,7 @@ def test_recordings_that_there_is_room_for_are_read_once():
 def test_a_network_begins_with_band_pass_filters():
     convolutions = ((8, 400, 160), (8, 2, 2))
     config = HubertConfig(extractor_conv_layer_config=convolutions, encoder_embed_dim=16, encoder_num_heads=2)
-    model = CTCRecogniser(model=config, filters=4000.0)._fresh(3)
+    model = CTCRecogniser(model=config, filters=4000.0)._new_model(3)
     weights = model.encoder.wav2vec2.feature_extractor.conv_layers[0].conv.weight
     assert torch.equal(weights[:, 0], filter_bank(8, 400, 4000.0, RATE))
     with pytest.raises(ValueError, match=r"filters = 9000.0 Hz must be above 60 and at most 8000, or 0"):

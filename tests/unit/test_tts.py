@@ -95,7 +95,7 @@ def test_a_long_text_is_spoken_a_piece_at_a_time(voice, monkeypatch, tmp_path):
     made = speak(voice, text, Manner())
     assert asked == []
     assert len(next(made)) == 3 * FRAME
-    assert len(asked) == speaking.ROWS  # nothing more is spoken before it is asked for
+    assert len(asked) == speaking.BATCH_SIZE  # nothing more is spoken before it is asked for
     rest = list(made)
     assert max(asked) <= speaking.PIECE + 2
     assert len(rest) + 1 == len(asked) > 60
