@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from ..artifacts import FRONT_END
 from ..data.base import InputKind
-from ..files import atomic_write
+from ..files import atomic_write, file_sha256
 from ..registry import build
 
 
@@ -105,7 +104,7 @@ def save_tokenizer(tokenizer: Tokenizer, spec: str | dict[str, Any], folder: Pat
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder)
     name = spec if isinstance(spec, str) else spec["name"]
-    files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != FRONT_END}
+    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.name != FRONT_END}
     description = {"name": name, "fields": dataclasses.asdict(build("front-ends", spec)), "files": files}
     atomic_write(folder / FRONT_END, json.dumps(description, indent=2) + "\n")
 
@@ -123,10 +122,6 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise ValueError(f"{str(path)!r} is damaged ({error}); train or copy it again") from error
     for name, sha256 in files.items():
         part = Path(folder) / name
-        if not part.is_file() or _sha256(part) != sha256:
+        if not part.is_file() or file_sha256(part) != sha256:
             raise ValueError(f"{str(part)!r} is missing or damaged (its SHA-256 is another); train or copy it again")
     return build("front-ends", spec).load(Path(folder))
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
