@@ -16,6 +16,21 @@ PathText = Annotated[str, "path"]
 """The text of a path; `coerce` expands it. A name on a hub may stand in its place."""
 
 
+RENAMED_KEYS = {
+    "books": "num_quantizers",
+    "budget": "capacity",
+    "budgets": "capacities",
+    "details": "rvq",
+    "hold": "resample_every",
+    "rows": "batch_size",
+    "unmasked_weight": "off_target_weight",
+    "untold": "unit_only_prob",
+    "vocoder_rows": "vocoder_batch_size",
+    "worst": "worst_utterances",
+}
+"""Old names of keys, wherever a key of the new name stands beside them."""
+
+
 class UnknownNameError(ValueError):
     """A name that no variant, key or file answers to; the message gives the nearest matches."""
 
@@ -23,6 +38,14 @@ class UnknownNameError(ValueError):
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
         super().__init__(f"unknown {what} {name!r}; {hint}")
+
+
+class RenamedKeyError(ValueError):
+    """A key has another name since a release."""
+
+    def __init__(self, old: str, new: str) -> None:
+        super().__init__(f"the config key {old} is called {new} now; rename it")
+        self.old = old
 
 
 def expand(path: str) -> str:
@@ -113,6 +136,8 @@ def _make(schema: Any, value: Any, key: str) -> Any:
     hints = typing.get_type_hints(schema, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
     for name in value:
+        if name not in fields and RENAMED_KEYS.get(name) in fields:
+            raise RenamedKeyError(_dotted(key, name), _dotted(key, RENAMED_KEYS[name]))
         if name not in fields:
             below = [path for path in _keys(schema, key) if path.split(".")[-1] == name]
             raise UnknownNameError("key", _dotted(key, name), below or [_dotted(key, known) for known in fields])

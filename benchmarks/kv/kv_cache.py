@@ -119,10 +119,10 @@ def describe(
             "further back than there are slots. `everything` evicts nothing; `sink_recent` (fifo with sinks) keeps "
             "the newest; gap closed is the share of the way from the latter's long-gap NLL to the former's. All "
             "settings of `scored` divide by the age: `count` is the unigram's rarity; surprise, rarity and gain are "
-            f"the VQ-LM's (64 codes, {config.scorer_train.steps} steps of {config.rows * config.segment} tokens of the "
-            "train books), to powers as written, but the default is standardised; `reuse` is how much likelier a token "
-            "is to come again within 1,024 tokens than its frequency says, by the scorer of that name (`vqmem "
-            "train-scorer --config reuse` on the train books); `copies first` evicts older copies of a token before "
+            f"the VQ-LM's (64 codes, {config.scorer_train.steps} steps of {config.batch_size * config.segment} tokens "
+            "of train books), to powers as written, but the default is standardised; `reuse` is how much likelier a "
+            "token is to come again within 1,024 tokens than its frequency says, by the scorer of that name (`vqmem "
+            "text_lm reuse` on the train books); `copies first` evicts older copies of a token before "
             "all else."
         ),
         values={name: values for name, (values, _) in tables.items()},

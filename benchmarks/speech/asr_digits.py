@@ -2,14 +2,14 @@ r"""Spoken digits (FSDD): utterances right on the official test split, on speake
 
     python benchmarks/speech/asr_digits.py [--quick] [--json] [--save] [--runs FOLDER] [--encoder FOLDER] [--seeds N]
 
-Trains what is not in the folder yet, as these do, where TUNED is `recogniser.encoder=ENCODER rows=8 train.lr=0.002` and
-ENCODER a finished `vqmem speech_pretraining tiny` on LibriSpeech (that of hubert_pnmi.py):
+Trains like these what is not in the folder, where TUNED is `recogniser.encoder=ENCODER batch_size=8 train.lr=0.002`
+and ENCODER a finished `vqmem speech_pretraining tiny` on LibriSpeech (that of hubert_pnmi.py):
 
     vqmem asr digits out=RUNS/official
     vqmem asr digits out=RUNS/fine_tuned      TUNED train.steps=2000 recogniser.mask_prob=0.1 recogniser.mask_length=2
     vqmem asr digits out=RUNS/pretrained_SEED TUNED train.steps=600 seed=SEED
-    vqmem asr digits out=RUNS/scratch_SEED    rows=8 train.lr=0.002 train.steps=600 seed=SEED recogniser.filters=0 \
-        recogniser.model='{of ENCODER}'
+    vqmem asr digits out=RUNS/scratch_SEED    batch_size=8 train.lr=0.002 train.steps=600 seed=SEED \
+        recogniser.filters=0 recogniser.model='{of ENCODER}'
     vqmem asr digits out=RUNS/without_NAME    train.steps=1500 SPLITS
     vqmem asr digits out=RUNS/tuned_without_NAME TUNED train.steps=600 SPLITS
     vqmem asr digits out=RUNS/scratch_without_NAME (as scratch) SPLITS
@@ -40,7 +40,7 @@ LEFT_OUT = {
     "tuned_": "from pretraining",
     "scratch_": "from scratch, as many steps",
 }
-TUNED = ["rows=8", "train.lr=0.002"]
+TUNED = ["batch_size=8", "train.lr=0.002"]
 COMPARED = [*TUNED, "train.steps=600"]
 LONGER = [*TUNED, "train.steps=2000", "recogniser.mask_prob=0.1", "recogniser.mask_length=2"]
 QUICK = ["train.steps=3", "train.eval_every=0", "eval_recordings=20"]
@@ -150,7 +150,7 @@ def train(out: Path, overrides: list[str]) -> Run:
 
 def right(run: Run) -> float:
     """Percent of the test utterances without an error."""
-    return round(100 * evaluate(run, "test")["ways"]["greedy"]["right"], 2)
+    return round(100 * evaluate(run, "test")["decoding_modes"]["greedy"]["right"], 2)
 
 
 def mean(values: Iterable[float]) -> float:

@@ -85,10 +85,10 @@ def transcribe(folder: Path, path: Path) -> dict:
     """In the child: processor seconds, peak memory in bytes, and how many words were written."""
     torch.set_num_threads(1)
     run = load_run(folder)
-    name, way = next(iter(run.transcriber.decoding_modes.items()))
+    name, decode = next(iter(run.transcriber.decoding_modes.items()))
     contents = [Audio(str(path))] if path.is_file() else units(run, 60 * int(path.stem))
     began = time.process_time()
-    written = sum(1 for _ in words(letter for _, letter in way([contents])))
+    written = sum(1 for _ in words(letter for _, letter in decode([contents])))
     cpu = time.process_time() - began
     about = run.config.recogniser if isinstance(run.config.recogniser, str) else run.config.recogniser["name"]
     return {"cpu": cpu, "peak": resident("VmHWM"), "words": written, "about": f"{about}, {name}"}

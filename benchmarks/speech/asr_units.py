@@ -4,7 +4,7 @@
 
 Trains the config of `vqmem asr ljspeech_units` with these memories, drawn anew every few segments:
 
-    recogniser.budgets=[64,128,256]   recogniser.strategies='{fifo: ..., scored: ...}'
+    recogniser.capacities=[64,128,256]   recogniser.strategies='{fifo: ..., scored: ...}'
 
 256 slots (some 6 s of speech, beside the segment) are the largest memory here; 64 and 128 are 25 and 50 % of it. The
 smallest is also kept by score with its newest half guarded.
@@ -42,7 +42,7 @@ FAST = 5.0
 """Times as fast as real time."""
 FULL = 256
 """Slots of the largest memory."""
-FIRST, QUARTER, CTC = f"fifo@{FULL}", f"fifo@{FULL // 4}", "whole (CTC)"
+FIRST, QUARTER, CTC = f"fifo@{FULL}", f"fifo@{FULL // 4}", "offline (CTC)"
 MORE = f"points more than {FIRST}"
 MEMORIES = {"fifo": {"policy": "fifo"}, "scored": {"policy": {"name": "scored", "surprise": 1.0}}}
 QUICK = ["recogniser.aligner.train.steps=20", "recogniser.scorer_train.steps=2", "train.steps=20", "train.eval_every=0"]
@@ -58,32 +58,32 @@ def main() -> None:
     flags = parser.parse_args()
     overrides = [
         f"recogniser.strategies={json.dumps(MEMORIES)}",
-        f"recogniser.budgets={[FULL // 4, FULL // 2, FULL]}",
+        f"recogniser.capacities={[FULL // 4, FULL // 2, FULL]}",
         *(QUICK if flags.quick else []),
     ]
     folder = ROOT / "recipes" / "asr" / "configs"
     run, hours = trained(load(Config, "ljspeech_units", [*overrides, f"out={flags.run}"], folder=folder))
     utterances, _ = read(run.config.data, "test", run.recogniser, Path(run.config.out) / "utterances")
     test = recordings(utterances, run.config.joint)
-    ways = run.transcriber.decoding_modes | guarded(run)
+    modes = run.transcriber.decoding_modes | guarded(run)
     all_chapters = {
-        way: read_with(way, ways[way], take_evenly(test, 1 if flags.quick else None)) for way in (FIRST, CTC)
+        mode: read_with(mode, modes[mode], take_evenly(test, 1 if flags.quick else None)) for mode in (FIRST, CTC)
     }
     few = take_evenly(test, 1 if flags.quick else flags.chapters)
     names = {utterance.name for recording in few for utterance in recording}
-    some = {way: [pair for pair in pairs if pair.name in names] for way, pairs in all_chapters.items()}
-    some |= {way: read_with(way, decode, few) for way, decode in ways.items() if way not in all_chapters}
-    chapters = {way: recordings(pairs, run.config.joint) for way, pairs in some.items()}
-    lost = {way: added(chapters[FIRST], pairs, process_characters) for way, pairs in chapters.items()}
-    table = {way: {"CER, %": rate(pairs)} for way, pairs in some.items()}
-    for way in table.keys() - {FIRST}:
-        table[way][MORE] = round(lost[way]["points"], 2)
-    shown = {way: {MORE: [round(of[end], 2) for end in ("low", "high")]} for way, of in lost.items() if "low" in of}
+    some = {mode: [pair for pair in pairs if pair.name in names] for mode, pairs in all_chapters.items()}
+    some |= {mode: read_with(mode, decode, few) for mode, decode in modes.items() if mode not in all_chapters}
+    chapters = {mode: recordings(pairs, run.config.joint) for mode, pairs in some.items()}
+    lost = {mode: added(chapters[FIRST], pairs, process_characters) for mode, pairs in chapters.items()}
+    table = {mode: {"CER, %": rate(pairs)} for mode, pairs in some.items()}
+    for mode in table.keys() - {FIRST}:
+        table[mode][MORE] = round(lost[mode]["points"], 2)
+    shown = {mode: {MORE: [round(of[end], 2) for end in ("low", "high")]} for mode, of in lost.items() if "low" in of}
     figures = {
         "character error rate": figure(rate(all_chapters[FIRST]), "%", GOAL, least=False),
-        "the same, whole (CTC)": figure(rate(all_chapters[CTC]), "%", None),
+        "the same, offline (CTC)": figure(rate(all_chapters[CTC]), "%", None),
         "lost at a quarter of the slots": figure(table[QUARTER][MORE], "points", 1.0, least=False),
-        "real time": figure(round(speed(ways[FIRST], test[0]), 1), "x", FAST),
+        "real time": figure(round(speed(modes[FIRST], test[0]), 1), "x", FAST),
         "hours of processor time, training": figure(round(hours, 2), "h", 2 * HOURS, least=False),
     }
     present(
@@ -110,7 +110,9 @@ def main() -> None:
             "The test split was read before, in parts, by earlier forms of this script; nothing was chosen on it.",
         ],
         seeds=[run.config.seed],
-        tables={f"By memory, {flags.chapters} chapters": {way: table[way] for way in [*ways, CTC] if way in table}},
+        tables={
+            f"By memory, {flags.chapters} chapters": {mode: table[mode] for mode in [*modes, CTC] if mode in table}
+        },
         intervals={f"By memory, {flags.chapters} chapters": shown},
         interval_kind="95 %, from resampling chapters",
     )
@@ -130,10 +132,10 @@ def trained(config: Config) -> tuple[Run, float]:
     return run, hours
 
 
-def speed(way: DecodingMode, recording: Sequence[Utterance]) -> float:
+def speed(mode: DecodingMode, recording: Sequence[Utterance]) -> float:
     """Seconds of speech that are read a second of processor time, of one recording alone."""
     began = time.process_time()
-    for _ in way([[utterance.content for utterance in recording]]):
+    for _ in mode([[utterance.content for utterance in recording]]):
         pass
     return sum(utterance.length for utterance in recording) / UNITS / (time.process_time() - began)
 
@@ -142,14 +144,14 @@ def guarded(run: Run) -> dict[str, DecodingMode]:
     """The smallest memory kept by score, but for the newest half of its slots, which no score may touch."""
     slots, recogniser, config = FULL // 4, run.recogniser, run.config
     assert isinstance(recogniser, Recogniser)
-    changed = replace(recogniser, recent=slots // 2, budgets=(slots,), strategies={"scored": MEMORIES["scored"]})
+    changed = replace(recogniser, recent=slots // 2, capacities=(slots,), strategies={"scored": MEMORIES["scored"]})
     transcriber = changed.load(Path(config.out), run.alphabet, config.decoding, resolve_device(config.device))
     return {f"scored@{slots}, newest {slots // 2} kept": transcriber.decoding_modes[f"scored@{slots}"]}
 
 
-def read_with(name: str, way: DecodingMode, chosen: Sequence[Sequence[Utterance]]) -> list[TranscriptPair]:
+def read_with(name: str, mode: DecodingMode, chosen: Sequence[Sequence[Utterance]]) -> list[TranscriptPair]:
     """What is said and read in every utterance of ``chosen``."""
-    return recognise(way, chosen, f"reading with {name}")
+    return recognise(mode, chosen, f"reading with {name}")
 
 
 def rate(pairs: Sequence[TranscriptPair]) -> float:

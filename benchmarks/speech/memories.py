@@ -49,12 +49,12 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Memories]]:
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     lines = (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()
     cells = [cell for cell in map(json.loads, lines) if cell["train"] == "mixed"]
-    last = {(cell["strategy"], cell["budget"], cell["seed"]): cell["figures"] for cell in cells}
+    last = {(cell["strategy"], cell["capacity"], cell["seed"]): cell["figures"] for cell in cells}
     found: dict[str, Memories] = {}
     for row in summary["rows"]:
         if row["train"] != "mixed":
             continue
-        key = row["strategy"], row["budget"]
+        key = row["strategy"], row["capacity"]
         cells = [last[*key, seed] for seed in summary["seeds"]]
         for name in HEADINGS:
             if sum(cells[0][name][1]):
@@ -127,9 +127,11 @@ def result(summary: Mapping[str, Any], figures: Mapping[str, Memories], notes: S
     Raises `ValueError` where no capacity is full memory, and for too few passages.
     """
     config = summary["config"]
-    full, lm = max(config["budgets"]), config["lm"]
+    full, lm = max(config["capacities"]), config["lm"]
     if full < (passage := lm["passage"]):
-        raise ValueError(f"the largest budget {full} is less than a passage of {passage}; compare with one that is not")
+        raise ValueError(
+            f"the largest capacity {full} is less than a passage of {passage}; compare with one that is not"
+        )
     if (passages := summary["documents"]) < FEWEST_PASSAGES:
         raise ValueError(f"{passages} passages are too few for intervals; give {FEWEST_PASSAGES} or more")
     tables = {HEADINGS[name]: table(memories, full, name) for name, memories in figures.items()}
@@ -149,9 +151,9 @@ def result(summary: Mapping[str, Any], figures: Mapping[str, Memories], notes: S
         measured=(
             f"Transformers ({shape}) read passages of at most {lm['passage']} tokens in segments of {lm['segment']}; "
             f"with {full} slots nothing is forgotten: full memory. One model a seed, {lm['train']['steps']} updates of "
-            f"{lm['rows'] * lm['segment']} tokens, memory drawn anew every {lm['hold']} updates from all capacities "
-            f"and {drawn}; the others are measured with the same models. Perplexities are compared by their ratio, "
-            "losses on phrases by their difference."
+            f"{lm['batch_size'] * lm['segment']} tokens, memory drawn anew every {lm['resample_every']} updates from "
+            f"all capacities and {drawn}; the others are measured with the same models. Perplexities are compared "
+            "by their ratio, losses on phrases by their difference."
         ),
         values=values,
         split="{split}: {documents} passages, {tokens} tokens".format(**summary),

@@ -38,7 +38,7 @@ QUICK = [
     "train.eval_every=0",
     "train_tokens=20000",
     "eval_passages=2",
-    "budgets=[64]",
+    "capacities=[64]",
 ]
 
 
@@ -82,7 +82,9 @@ def main() -> None:
 def measure(folder: Path, wanted: Wanted, quick: bool) -> dict:
     """Test perplexity of the memory that was best on dev, and of the others with as many slots."""
     runs = [trained(folder / name, [*changes, *(QUICK if quick else [])]) for name, changes in wanted.models.items()]
-    memories = [(s.name, budget) for s in strategies(runs[0].config.strategies) for budget in runs[0].config.budgets]
+    memories = [
+        (s.name, capacity) for s in strategies(runs[0].config.strategies) for capacity in runs[0].config.capacities
+    ]
     dev = perplexities(runs, "dev", memories)
     best, slots = min(memories, key=lambda memory: dev[memory][0])
     test = perplexities(runs, "test", [memory for memory in memories if memory[1] == slots])
@@ -112,12 +114,12 @@ def losses(run: Run, split: Split, memories: list[tuple[str, int]]) -> Float[Ten
     """Nats of every token of ``split`` but the first of each passage, by memory."""
     config = run.config
     items = read_split(config, run.tokenizer, split, count=config.eval_passages)
-    scores = score_passages(run.scorer, items, config.rows, config.segment, resolve_device(config.device))
+    scores = score_passages(run.scorer, items, config.batch_size, config.segment, resolve_device(config.device))
     by_name = {strategy.name: strategy for strategy in strategies(config.strategies)}
     rows = []
-    for name, budget in memories:
-        memory = by_name[name].memory(budget, config.guard)
-        readings, _ = read_passages(run.model, by_name[name], memory, items, scores, config.rows, config.segment)
+    for name, capacity in memories:
+        memory = by_name[name].memory(capacity, config.guard)
+        readings, _ = read_passages(run.model, by_name[name], memory, items, scores, config.batch_size, config.segment)
         rows.append(torch.cat([reading.nll.double() for reading in readings]))
     return torch.stack(rows)
 

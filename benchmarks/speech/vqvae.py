@@ -114,7 +114,7 @@ def reported(config: Config, seed: int, folder: Path, ours: bool) -> dict[str, f
 
 
 def _trained(config: Config, seed: int, corpus: list[Tensor], folder: Path, ours: bool) -> VQVAE:
-    shape = replace(config.model, step_samples=config.rows * config.crop)
+    shape = replace(config.model, step_samples=config.batch_size * config.crop)
     seed_all(seed)
     model = VQVAE(shape, bandwidth(corpus))
     if ours:
@@ -123,7 +123,7 @@ def _trained(config: Config, seed: int, corpus: list[Tensor], folder: Path, ours
         for level in model.levels:
             level.quantiser = LibraryDefault(shape.dim, shape.codes)
     settings = replace(config.train, seed=seed, device=config.device)
-    crops = WaveformCrops(corpus, config.rows, config.crop, seed)
+    crops = WaveformCrops(corpus, config.batch_size, config.crop, seed)
     train(VQVAETask(model), crops, settings, folder, describe=folder.name, identity=model.fields() | {"ours": ours})
     return model
 
@@ -171,10 +171,11 @@ def result(found: Found, figures: dict[str, dict[str, Any]], config: Config, see
         answer=f"{reached}; missed: {'; '.join(missed)}." if missed else f"{reached}, at every level.",
         measured=(
             f"The network of the config `speech` of `vqmem vqvae`, levels of hop {hops}, after {config.train.steps} "
-            f"updates of {config.rows} crops of {config.crop} samples. {OURS.capitalize()}: codebooks start as k-means "
-            f"of encodings, decay {model.decay:g}, commitment {model.commitment:g}, a code below {model.dead_below:g} "
-            f"of an even use is put on an encoding. {DEFAULT.capitalize()}: `VectorQuantize(dim, codebook_size)`. The "
-            "same weights at the start, crops and optimiser. `stft_error` is the sum of `convergence` and "
+            f"updates of {config.batch_size} crops of {config.crop} samples. {OURS.capitalize()}: codebooks start as "
+            f"k-means of encodings, decay {model.decay:g}, commitment {model.commitment:g}, a code below "
+            f"{model.dead_below:g} of an even use is put on an encoding. {DEFAULT.capitalize()}: "
+            "`VectorQuantize(dim, codebook_size)`. The same weights at the start, crops and "
+            "optimiser. `stft_error` is the sum of `convergence` and "
             "`log_magnitude`; `mse` is over the variance of the training data; `used` is the share of codes that occur "
             "in the test recordings."
         ),

@@ -29,13 +29,13 @@ def result(
                 found = row["metrics"].get(metric)
                 if row["train"] != how or found is None:
                     continue
-                name = f"{row['strategy']} @ {row['budget']}"
+                name = f"{row['strategy']} @ {row['capacity']}"
                 values.setdefault(table, {})[name] = {
                     spec["label"]: found["value"],
                     f"against {summary['baseline']}": found["difference"],
                     "verdict": found["verdict"],
                     "by seed": ", ".join(f"{x:.4f}" for x in row["per_seed"][metric]),
-                    "KiB a row": round(row["bytes_held"] / 1024, 1),
+                    "KiB a row": round(row["memory_bytes"] / 1024, 1),
                 }
                 if found["low"] is not None:
                     intervals.setdefault(table, {})[name] = {
@@ -93,9 +93,9 @@ def _measured(summary: Mapping[str, Any]) -> str:
     )
     return (
         f"Transformers ({shape}) read passages of {lm['passage']} tokens in segments of {lm['segment']}; what lies "
-        f"further back is seen through the memory alone. `mixed`: one model a seed, {lm['train']['steps']} updates of "
-        f"{lm['rows'] * lm['segment']} tokens, strategy and capacity drawn anew every {lm['hold']} updates; `native`: "
-        f"a model for one memory, {native} updates. {gaps}The scorer of the "
+        f"further back is seen through the memory alone. `mixed`: one model a seed, {lm['train']['steps']} updates "
+        f"of {lm['batch_size'] * lm['segment']} tokens, strategy and capacity drawn anew every {lm['resample_every']} "
+        f"updates; `native`: a model for one memory, {native} updates. {gaps}The scorer of the "
         f"first seed: rate {about['rate']:.2f} and residual {about['residual']:.2f} bits a token, "
         f"{about['codes_used']:.0f} codes used, {about['dead_codes']:.0f} dead."
     )
@@ -107,7 +107,7 @@ def _chart(summary: Mapping[str, Any], metric: str, spec: Mapping[str, Any]) -> 
     for row in summary["rows"]:
         found = row["metrics"].get(metric)
         if found and row["train"] == "mixed" and found["difference_low"] is not None:
-            point = [row["budget"], found["difference"], found["difference_low"], found["difference_high"]]
+            point = [row["capacity"], found["difference"], found["difference_low"], found["difference_high"]]
             series.setdefault(row["strategy"], []).append(point)
     return Chart(
         f"{spec['label']}: difference from {summary['baseline']}",

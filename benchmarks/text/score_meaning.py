@@ -194,7 +194,7 @@ def rate_and_residual(
 ) -> None:
     """A row of the curve: what the bottleneck passes, what it leaves, and how its codes are used."""
     table, row = CURVE, str(codes)
-    scores = score_passages(model, items, config.rows, config.segment, resolve_device(config.device))
+    scores = score_passages(model, items, config.batch_size, config.segment, resolve_device(config.device))
     bits = np.array([[float(score[:, 0].double().sum()) / math.log(2) for score in scores]])
     residual = paired_bootstrap(bits, None, np.array([len(score) for score in scores]))
     report = scorer_report(config, model, list(items))
@@ -281,7 +281,7 @@ def findings(figures: Figures, config: Config) -> list[str]:
         f"surprisal) and worst at size {worst} ({surprise[worst]:.3f}): what a code says, the score no longer does.",
         f"A code for each token ({last}) leaves {curve['residual']:.2f} bits; {curve['codes used']:.0f} are used.",
         "Sums over a word grow with its number of tokens, so that noise correlates over words too.",
-        f"{config.scorer_train.steps} steps of {config.rows} x {config.segment} tokens a scorer: few, alike for all. "
+        f"{config.scorer_train.steps} steps of {config.batch_size} x {config.segment} tokens a scorer: few. "
         f"Training took {trained / 60:.0f} min by its logs, in the time below only where it was not done before.",
     ]
 

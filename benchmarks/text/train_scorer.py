@@ -74,7 +74,7 @@ def measure(folder: Path, texts: Path, quick: bool) -> dict[str, dict]:
         timing = (folder / name / "scorer" / "training" / "timing.jsonl").read_text()
         return json.loads(timing)["seconds"] / steps
 
-    size = config.rows * config.segment
+    size = config.batch_size * config.segment
     few = 3 if quick else 10
     steps = few if quick else round(SECONDS / seconds("estimate", config, few))
     step = seconds("run", config, steps)

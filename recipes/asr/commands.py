@@ -13,7 +13,7 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     finished = "the folder of a finished `vqmem asr` (default runs/asr_demo)"
     parser.add_argument("--run", type=file_path, metavar="DIR", default=Path("runs/asr_demo"), help=finished)
     parser.add_argument(
-        "--way", metavar="NAME", help="decoding mode, as evaluation.json lists them (default: the first)"
+        "--decoder", metavar="NAME", help="decoding mode, as evaluation.json lists them (default: the first)"
     )
     beam = "hypotheses to keep, for a ctc run; 0 is greedy (default: as the run says); needs the extra asr"
     parser.add_argument("--beam", type=int, metavar="N", help=beam)
@@ -24,7 +24,7 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
 def _transcribe(asked: argparse.Namespace) -> None:
     from .transcribe import show
 
-    show(asked.files, asked.run, as_json=asked.json, beam=asked.beam, decoding_mode=asked.way, device=asked.device)
+    show(asked.files, asked.run, as_json=asked.json, beam=asked.beam, decoding_mode=asked.decoder, device=asked.device)
 
 
 _TRANSCRIBE = Command(

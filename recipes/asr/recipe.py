@@ -32,7 +32,7 @@ from .error_rates import TranscriptPair, error_rates, part, worst_utterances
 from .text import text_of
 from .utterances import read, recordings
 
-NON_IDENTITY_KEYS = ("out", "device", "dtype", "decoding", "eval_recordings", "worst")
+NON_IDENTITY_KEYS = ("out", "device", "dtype", "decoding", "eval_recordings", "worst_utterances")
 """Keys that do not change the trained model: where it runs, and what is evaluated and reported."""
 ALPHABET, EVALUATION = "alphabet.json", "evaluation.json"
 LM_SHA256 = "lm_sha256"
@@ -56,20 +56,20 @@ class Config(RunConfig):
     """The recogniser: a name, or ``name`` and its keys (`vqmem list recognisers NAME`)."""
     characters: str = ""
     """Characters that the recogniser writes, besides the space; empty = those of the normalised training texts."""
-    rows: int = 16
+    batch_size: int = 16
     """Utterances, or streams of utterances, in a batch."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(weight_decay=0.01, betas=(0.9, 0.98)))
     decoding: Decoding = field(default_factory=Decoding)
     eval_recordings: int | None = 64
     """Recordings of the dev split to evaluate on, evenly spaced; null = all."""
-    worst: int = 20
+    worst_utterances: int = 20
     """How many of the utterances with the most errors ``evaluation.json`` lists."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes out of range, and for characters that the alphabet refuses."""
         super().__post_init__()
-        self.require_at_least(1, "rows", "eval_recordings")
-        self.require_at_least(0, "worst")
+        self.require_at_least(1, "batch_size", "eval_recordings")
+        self.require_at_least(0, "worst_utterances")
         if self.characters:
             Alphabet.of([self.characters])
 
@@ -124,7 +124,7 @@ def _fit(config: Config, recogniser: Recogniser) -> Run:
         alphabet,
         utterances,
         recordings(utterances, config.joint),
-        config.rows,
+        config.batch_size,
         replace(config.train, seed=config.seed, device=str(device), dtype=config.dtype),
         fingerprint(config, NON_IDENTITY_KEYS),
         config.decoding,
@@ -186,9 +186,9 @@ def evaluate(run: Run, split: Split = "dev", decoding_modes: Sequence[str] | Non
     first = next(iter(pairs))
     return {
         "split": split,
-        "way": first,
-        "ways": {name: error_rates(of_mode) for name, of_mode in pairs.items()},
-        "worst": worst_utterances(pairs[first], config.worst),
+        "decoding_mode": first,
+        "decoding_modes": {name: error_rates(of_mode) for name, of_mode in pairs.items()},
+        "worst_utterances": worst_utterances(pairs[first], config.worst_utterances),
         "alphabet": alphabet.characters,
         "outside_alphabet": alphabet.outside(texts),
         "skipped": skipped,

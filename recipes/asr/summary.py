@@ -16,16 +16,16 @@ WIDTH = 100
 
 def format_summary(config: Config, figures: dict[str, Any]) -> str:
     """The figures of ``evaluation.json``, the worst utterances, and how to use the run."""
-    modes = figures["ways"]
+    modes = figures["decoding_modes"]
     width = max(map(len, modes))
-    lines = [f"on the {figures['split']} split ({modes[figures['way']]['utterances']} utterances):"]
+    lines = [f"on the {figures['split']} split ({modes[figures['decoding_mode']]['utterances']} utterances):"]
     lines += [
         f"  {name:{width}}  WER {rates['wer']:6.1%}  CER {rates['cer']:6.1%}  without error {rates['right']:6.1%}"
         for name, rates in modes.items()
     ]
-    if figures["worst"]:
-        lines.append(f"worst ({figures['way']}):")
-    for utterance in figures["worst"][:SHOWN]:
+    if figures["worst_utterances"]:
+        lines.append(f"worst ({figures['decoding_mode']}):")
+    for utterance in figures["worst_utterances"][:SHOWN]:
         lines.append(f"  {utterance['name']}  CER {utterance['cer']:.0%}")
         lines.append(f"    reference  {_short(utterance['reference'])}")
         lines.append(f"    hypothesis {_short(utterance['hypothesis'])}")

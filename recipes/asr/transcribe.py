@@ -65,7 +65,7 @@ def _decoding_mode(run: Run, name: str | None) -> DecodingMode:
     if name is None:
         return next(iter(modes.values()))
     if name not in modes:
-        raise UnknownNameError("way", name, list(modes))
+        raise UnknownNameError("decoder", name, list(modes))
     return modes[name]
 
 

@@ -40,7 +40,7 @@ function setSignals(view) {
 function showPoint(target, { row: index, strategy }) {
   const row = data.rows[index];
   tip.show(target, strategy, [
-    ["capacity", `${integer(row.budget)} slots`], ["memory a row", size(row.bytes_held)],
+    ["capacity", `${integer(row.capacity)} slots`], ["memory a row", size(row.memory_bytes)],
     ...comparison(metricOf(row), data.metrics[chosen.metric].digits),
   ]);
 }

@@ -31,8 +31,8 @@ def points(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "strategy": row["strategy"],
-            "capacity": row["budget"],
-            "bytes": row["bytes_held"],
+            "capacity": row["capacity"],
+            "bytes": row["memory_bytes"],
             "train": row["train"],
             "metric": metric,
             **{key: entry.get(key) for key in _COMPARISON},
@@ -51,8 +51,8 @@ def charts(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     difference from the baseline), ``hidden`` (strategies) and ``y_title``.
     """
     names = _strategies(summary)
-    capacities = sorted({row["budget"] for row in summary["rows"]})
-    powers = _powers_of_two(row["bytes_held"] for row in summary["rows"])
+    capacities = sorted({row["capacity"] for row in summary["rows"]})
+    powers = _powers_of_two(row["memory_bytes"] for row in summary["rows"])
     by_capacity = alt.Axis(title="capacity, slots", values=capacities, format=",", grid=False)
     by_bytes = alt.Axis(title="memory of a row", values=powers, labelExpr=_BYTES, grid=False)
     return {"by-slots": _chart("capacity", by_capacity, names), "by-bytes": _chart("bytes", by_bytes, names)}

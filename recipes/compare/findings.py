@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one figure at one budget: the verdict, the winner as the title, and a few sentences."""
+    """The outcome of one figure at one capacity: the verdict, the winner as the title, and a few sentences."""
 
     metric: str
     setting: str
@@ -26,13 +26,13 @@ class Finding:
 
 
 def findings(summary: Mapping[str, Any]) -> list[Finding]:
-    """One finding per metric, ``train`` and budget, in this order; settings without a comparison are left out."""
+    """One finding per metric, ``train`` and capacity, in this order; settings without a comparison are left out."""
     found = []
     for metric in summary["metrics"]:
-        for train, budget in _settings(summary, metric):
-            rows = [row for row in _rows(summary, metric) if (row["train"], row["budget"]) == (train, budget)]
+        for train, capacity in _settings(summary, metric):
+            rows = [row for row in _rows(summary, metric) if (row["train"], row["capacity"]) == (train, capacity)]
             if any(_verdict(row, metric) != "baseline" for row in rows):
-                found.append(_finding(summary, metric, train, budget, rows))
+                found.append(_finding(summary, metric, train, capacity, rows))
     return found
 
 
@@ -92,7 +92,7 @@ def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
     return f"{lead} All {len(rows)} comparisons: {counts}."
 
 
-def _finding(summary: Mapping[str, Any], metric: str, train: str, budget: int, rows: Sequence[Row]) -> Finding:
+def _finding(summary: Mapping[str, Any], metric: str, train: str, capacity: int, rows: Sequence[Row]) -> Finding:
     baseline = summary["baseline"]
     spec = summary["metrics"][metric]
     groups = {
@@ -102,7 +102,7 @@ def _finding(summary: Mapping[str, Any], metric: str, train: str, budget: int, r
         )
         for verdict in ("better", "worse", "no difference", "too few passages")
     }
-    setting = f"{budget} slots" + (f", trained {train}" if len({row["train"] for row in summary["rows"]}) > 1 else "")
+    setting = f"{capacity} slots" + (f", trained {train}" if len({row["train"] for row in summary["rows"]}) > 1 else "")
     listed = [
         f"{words}: {', '.join(row['strategy'] for row in some)}."
         for verdict, words in (
@@ -128,7 +128,7 @@ def _finding(summary: Mapping[str, Any], metric: str, train: str, budget: int, r
 
 
 def _size(summary: Mapping[str, Any], metric: str, row: Row) -> str:
-    """The size of a gain: as a percentage of the baseline, and of the baseline's gain from a larger budget."""
+    """The size of a gain: as a percentage of the baseline, and of the baseline's gain from a larger capacity."""
     entry = row["metrics"][metric]
     base = entry["value"] - entry["difference"]
     side = "lower" if entry["difference"] < 0 else "higher"
@@ -138,14 +138,16 @@ def _size(summary: Mapping[str, Any], metric: str, row: Row) -> str:
         for other in _rows(summary, metric)
         if other["strategy"] == summary["baseline"]
         and other["train"] == row["train"]
-        and other["budget"] > row["budget"]
+        and other["capacity"] > row["capacity"]
     ]
     if larger:
-        upper = min(larger, key=lambda other: other["budget"])
+        upper = min(larger, key=lambda other: other["capacity"])
         step = upper["metrics"][metric]["value"] - base
         # A share of a gain close to 0 is meaningless.
         if 0 < entry["difference"] / (step or math.inf) <= 10:
-            share = f"{entry['difference'] / step:.0%} of what it gains from {row['budget']} to {upper['budget']} slots"
+            share = (
+                f"{entry['difference'] / step:.0%} of what it gains from {row['capacity']} to {upper['capacity']} slots"
+            )
             words += f"; {share}" if words else share
     return f"{words}." if words else ""
 
@@ -159,7 +161,7 @@ def _interval(summary: Mapping[str, Any], metric: str, row: Row) -> str:
 
 def _settings(summary: Mapping[str, Any], metric: str) -> list[tuple[str, int]]:
     trains = list(dict.fromkeys(row["train"] for row in summary["rows"]))
-    settings = {(row["train"], row["budget"]) for row in _rows(summary, metric)}
+    settings = {(row["train"], row["capacity"]) for row in _rows(summary, metric)}
     return sorted(settings, key=lambda setting: (trains.index(setting[0]), setting[1]))
 
 

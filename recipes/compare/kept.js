@@ -46,7 +46,7 @@ function drawKept({ tokens, signals = {}, held: memories }) {
 }
 
 // One memory: its text, the strip of kept positions, and a line that describes them. `show(read)` moves it in time.
-function memoryPanel(name, { budget, segment, kept }, tokens, signals) {
+function memoryPanel(name, { capacity, segment, kept }, tokens, signals) {
   const area = element("div", { class: "tokens", tabindex: 0, role: "group", "aria-label": `Tokens that ${name} keeps; arrow keys step through them` });
   const spans = layTokens(area, tokens);
   const line = element("p", { class: "soft" });
@@ -58,7 +58,7 @@ function memoryPanel(name, { budget, segment, kept }, tokens, signals) {
   const mean = (indices) => indices.reduce((sum, index) => sum + (signals[signal][index] ?? 0), 0) / indices.length;
   const describe = () => {
     const indices = [...now];
-    const parts = [`${integer(indices.length)} kept, capacity ${integer(budget)} slots`];
+    const parts = [`${integer(indices.length)} kept, capacity ${integer(capacity)} slots`];
     if (indices.length) parts.push(`oldest ${integer(read - Math.min(...indices))} tokens back`);
     if (indices.length && signal) parts.push(`mean ${signal} ${format(mean(indices), 2)} (of all read ${format(mean([...Array(read).keys()]), 2)})`);
     line.textContent = parts.join(" · ");

@@ -20,10 +20,10 @@ from ..text_lm.recipe import Config
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the grid of strategies, budgets and seeds."""
+    """One point of the grid of strategies, capacities and seeds."""
 
     strategy: str
-    budget: int
+    capacity: int
     seed: int
     train: Literal["mixed", "native"]
 
@@ -49,7 +49,7 @@ def measure(
     Args:
         model: the language model.
         strategy: the strategy of the cell.
-        cell: its budget is the capacity. A gap is long if it exceeds the budget plus the segment, the reach of a
+        cell: its capacity is the capacity. A gap is long if it exceeds the capacity plus the segment, the reach of a
             memory that keeps the newest tokens.
         config: of the model.
         items: the passages to read.
@@ -67,15 +67,17 @@ def measure(
         read += tokens
         bar.update(read)
 
-    memory = strategy.memory(cell.budget, config.guard)
-    readings, peak_bytes = read_passages(model, strategy, memory, items, scores, config.rows, config.segment, tick)
-    reach = cell.budget + config.segment
+    memory = strategy.memory(cell.capacity, config.guard)
+    readings, peak_bytes = read_passages(
+        model, strategy, memory, items, scores, config.batch_size, config.segment, tick
+    )
+    reach = cell.capacity + config.segment
     sums = [figures(item, reading, rare, reach) for item, reading in zip(items, readings, strict=True)]
     return {
         "documents": [item.name for item in items],
         "tokens": read,
         "figures": {name: [list(column) for column in zip(*(s[name] for s in sums), strict=True)] for name in sums[0]},
-        "bytes_held": peak_bytes,
+        "memory_bytes": peak_bytes,
         "tokens_per_second": read / (time.perf_counter() - began),
     }
 
@@ -100,9 +102,9 @@ def figures(
 
 
 def trace(
-    model: LanguageModel, strategy: Strategy, budget: int, config: Config, item: Passage, scores: Tensor
+    model: LanguageModel, strategy: Strategy, capacity: int, config: Config, item: Passage, scores: Tensor
 ) -> list[list[int]]:
     """The positions that ``strategy`` keeps uncompressed after each segment of ``item``."""
-    memory = strategy.memory(budget, config.guard)
+    memory = strategy.memory(capacity, config.guard)
     readings, _ = read_passages(model, strategy, memory, [item], [scores], 1, config.segment)
     return readings[0].kept

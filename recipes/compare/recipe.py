@@ -1,4 +1,4 @@
-"""Compare memory strategies at equal capacity: strategy x budget x seed, with intervals and a report."""
+"""Compare memory strategies at equal capacity: strategy x capacity x seed, with intervals and a report."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ RUN_IS = (
 
 @dataclass(frozen=True)
 class Native:
-    """Models that are each trained for one strategy and one budget, besides the mixed models; none by default."""
+    """Models that are each trained for one strategy and one capacity, besides the mixed models; none by default."""
 
     strategies: tuple[str, ...] = ()
     """The strategies with a separate model; if there are any, the baseline must be one of them."""
-    budget: int = 128
+    capacity: int = 128
     """Capacity: slots per row."""
     train: TrainConfig = field(default_factory=TrainConfig)
 
 
 @dataclass(frozen=True)
 class Config:
-    """A comparison. One model per seed is trained with random strategies and budgets.
+    """A comparison. One model per seed is trained with random strategies and capacities.
 
-    At a budget as long as a passage nothing is evicted: there only the baseline is measured, as full memory.
+    At a capacity as long as a passage nothing is evicted: there only the baseline is measured, as full memory.
 
-    ``lm`` is a ``text_lm`` config; the comparison sets its ``out``, ``seed``, ``strategies`` and ``budgets``.
+    ``lm`` is a ``text_lm`` config; the comparison sets its ``out``, ``seed``, ``strategies`` and ``capacities``.
     """
 
     out: PathText = "runs/compare"
@@ -68,7 +68,7 @@ class Config:
     """The strategies used in training; the others, without compression, are only measured. Empty is all."""
     baseline: str = "transformer_xl"
     """The strategy that all others are compared with."""
-    budgets: tuple[int, ...] = (64, 128, 256)
+    capacities: tuple[int, ...] = (64, 128, 256)
     """Capacities: slots per row."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One model is trained for each seed."""
@@ -97,13 +97,13 @@ class Config:
             raise ValueError(
                 f"native.strategies has no {self.baseline}, the baseline to compare the others with; add it"
             )
-        for name in ("seeds", "budgets"):
+        for name in ("seeds", "capacities"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name}={list(values)} must name at least one, and none twice")
         if self.shown < 2 or (self.passages is not None and self.passages < 1):
             raise ValueError(f"passages={self.passages} and shown={self.shown}; give at least 1 and 2")
-        idle = {"out": "out", "seed": "seeds", "strategies": "strategies", "budgets": "budgets"}
+        idle = {"out": "out", "seed": "seeds", "strategies": "strategies", "capacities": "capacities"}
         for name, instead in idle.items():
             if getattr(self.lm, name) != getattr(text_lm.Config(), name):
                 raise ValueError(f"lm.{name} is set from {instead} of the comparison; leave it out and set {instead}")
@@ -111,20 +111,20 @@ class Config:
             self.mixed(seed)
 
     def mixed(self, seed: int) -> text_lm.Config:
-        """The config of the model that is trained with every strategy and budget."""
+        """The config of the model that is trained with every strategy and capacity."""
         out = str(Path(self.out) / f"seed-{seed}")
         drawn = {name: self.strategies[name] for name in self.trained} or self.strategies
-        return replace(self.lm, out=out, seed=seed, strategies=drawn, budgets=self.budgets)
+        return replace(self.lm, out=out, seed=seed, strategies=drawn, capacities=self.capacities)
 
     def natively(self, name: str, seed: int) -> text_lm.Config:
-        """The config of the model that is trained only with ``name``, at the native budget, with the mixed scorer."""
+        """The config of the model that is trained only with ``name``, at the native capacity, with the mixed scorer."""
         mixed = self.mixed(seed)
         return replace(
             mixed,
-            out=f"{mixed.out}-{name}-{self.native.budget}",
+            out=f"{mixed.out}-{name}-{self.native.capacity}",
             scorer_from=mixed.out,
             strategies={name: self.strategies[name]},
-            budgets=(self.native.budget,),
+            capacities=(self.native.capacity,),
             train=self.native.train,
         )
 
@@ -198,18 +198,18 @@ def _train(config: Config, seed: int) -> None:
 def _eval_data(config: Config, run: text_lm.Run) -> EvalData:
     items = text_lm.read_split(run.config, run.tokenizer, config.split, count=config.passages)
     device = resolve_device(config.lm.device)
-    scores = score_passages(run.scorer, items, run.config.rows, run.config.segment, device)
+    scores = score_passages(run.scorer, items, run.config.batch_size, run.config.segment, device)
     training = text_lm.read_split(run.config, run.tokenizer, "train", limit=run.config.train_tokens)
     return EvalData(items, scores, rare_tokens(training, run.tokenizer.vocab_size, config.rare))
 
 
 def _cells(config: Config, seed: int) -> Iterator[Cell]:
     for name in config.strategies:
-        for budget in config.budgets:
-            if budget < config.lm.passage or name == config.baseline:
-                yield Cell(name, budget, seed, "mixed")
+        for capacity in config.capacities:
+            if capacity < config.lm.passage or name == config.baseline:
+                yield Cell(name, capacity, seed, "mixed")
     for name in config.native.strategies:
-        yield Cell(name, config.native.budget, seed, "native")
+        yield Cell(name, config.native.capacity, seed, "native")
 
 
 def _all_cells(config: Config) -> Iterator[Cell]:
@@ -253,13 +253,13 @@ def _measure(config: Config, cell: Cell, run: text_lm.Run, data: EvalData) -> No
         model = text_lm.load_language_model(folder, resolve_device(config.lm.device))
     strategy = next(s for s in strategies(config.strategies) if s.name == cell.strategy)
     total = sum(len(item.ids) - 1 for item in data.items)
-    with Bar(f"seed {cell.seed}  {cell.strategy}@{cell.budget} {cell.train}", total) as bar:
+    with Bar(f"seed {cell.seed}  {cell.strategy}@{cell.capacity} {cell.train}", total) as bar:
         found = measure(model, strategy, cell, config.lm, data.items, data.scores, data.rare, bar)
     append_line(_results(config), json.dumps({"key": key, **asdict(cell), **found}))
 
 
 def _passage(config: Config, run: text_lm.Run, data: EvalData) -> dict[str, Any]:
-    """One passage, its signals, and the tokens that each strategy keeps over time at the smallest budget."""
+    """One passage, its signals, and the tokens that each strategy keeps over time at the smallest capacity."""
     middle = len(data.items) // 2
     item = data.items[middle]
     shown = min(config.shown, len(item.ids))
@@ -269,14 +269,14 @@ def _passage(config: Config, run: text_lm.Run, data: EvalData) -> dict[str, Any]
     is_text = output_kind(run.tokenizer) == "text"
     memories = {}
     for strategy in strategies(config.strategies):
-        kept = trace(run.model, strategy, min(config.budgets), config.lm, item, signals)
-        memories[strategy.name] = {"budget": min(config.budgets), "segment": config.lm.segment, "kept": kept}
+        kept = trace(run.model, strategy, min(config.capacities), config.lm, item, signals)
+        memories[strategy.name] = {"capacity": min(config.capacities), "segment": config.lm.segment, "kept": kept}
     rounded = [[round(x, 3) for x in column] for column in signals.T.tolist()]
     return {
         "name": item.name,
         "tokens": [run.tokenizer.decode([i]) if is_text else str(i) for i in item.ids.tolist()],
         "signals": {name: column for name, column in zip(SIGNALS, rounded, strict=True) if name in given},
-        "held": memories,
+        "kept": memories,
     }
 
 

@@ -1,10 +1,10 @@
 // Shared by all parts of the report: strategies with their colours and marks, the chosen metric, and the table.
-const strategies = [...new Set([...data.rows.map((row) => row.strategy), ...Object.keys(data.passage?.held ?? {})])];
+const strategies = [...new Set([...data.rows.map((row) => row.strategy), ...Object.keys(data.passage?.kept ?? {})])];
 const others = strategies.filter((name) => name !== data.baseline);
 const colourOf = (name) => (name === data.baseline ? "var(--base)" : `var(--s${others.indexOf(name) % 8})`);
 const metricNames = Object.keys(data.metrics);
 const trains = [...new Set(data.rows.map((row) => row.train))];
-const capacities = [...new Set(data.rows.map((row) => row.budget))].sort((a, b) => a - b);
+const capacities = [...new Set(data.rows.map((row) => row.capacity))].sort((a, b) => a - b);
 const chosen = { metric: metricNames[0], train: trains[0], capacity: "all" };
 const metricOf = (row) => row.metrics[chosen.metric] ?? {};
 const unitOf = (spec) => `${spec.label}${spec.unit ? `, ${spec.unit}` : ""}`;
@@ -61,7 +61,7 @@ const columns = () => {
   const several = data.rows.some((row) => row.per_seed?.[chosen.metric]?.length > 1);
   return [
     { name: "Strategy", text: true, key: (row) => row.strategy, cell: (row) => [badgeMark(row.strategy), " ", row.strategy] },
-    { name: "Capacity", key: (row) => row.budget, cell: (row) => integer(row.budget) },
+    { name: "Capacity", key: (row) => row.capacity, cell: (row) => integer(row.capacity) },
     { name: unitOf(spec), key: (row) => best * metricOf(row).value, cell: (row) => {
       const { value, low, high } = metricOf(row);
       return [format(value, digits), element("small", {}, finite(low) ? `${format(low, digits)} … ${format(high, digits)}` : missing)];
@@ -76,7 +76,7 @@ const columns = () => {
       const { verdict } = metricOf(row);
       return element("span", { class: `badge ${verdict?.split(" ")[0]}` }, verdicts[verdict] ?? missing);
     } },
-    { name: "Memory", key: (row) => row.bytes_held, cell: (row) => size(row.bytes_held) },
+    { name: "Memory", key: (row) => row.memory_bytes, cell: (row) => size(row.memory_bytes) },
     ...(several ? [{ name: "Seeds", key: (row) => best * row.per_seed?.[chosen.metric]?.[0], cell: (row) => {
       const values = row.per_seed?.[chosen.metric] ?? [];
       if (!values.length) return missing;
@@ -94,12 +94,12 @@ function compareKeys(a, b) {
 }
 function drawTable() {
   const shown = data.rows.filter((row) => row.train === chosen.train && finite(metricOf(row).value)
-    && (chosen.capacity === "all" || row.budget === Number(chosen.capacity)));
+    && (chosen.capacity === "all" || row.capacity === Number(chosen.capacity)));
   const reach = Math.max(1e-12, ...shown.flatMap((row) => [metricOf(row).difference_low, metricOf(row).difference_high]).filter(finite).map(Math.abs));
   const all = columns();
   const by = all.find((column) => column.name === sorting.column);
   const rows = by ? [...shown].sort((a, b) => compareKeys(by.key(a), by.key(b)) * (sorting.down ? -1 : 1))
-    : [...shown].sort((a, b) => a.budget - b.budget || compareKeys(all[2].key(a), all[2].key(b)));
+    : [...shown].sort((a, b) => a.capacity - b.capacity || compareKeys(all[2].key(a), all[2].key(b)));
   const head = all.map((column) => element("th", {
     scope: "col", class: column.text ? "text" : null,
     "aria-sort": column === by ? (sorting.down ? "descending" : "ascending") : null,
@@ -110,7 +110,7 @@ function drawTable() {
     document.querySelector(`#table [data-column="${CSS.escape(column.name)}"]`)?.focus();
   } }, column.name)));
   const body = rows.map((row, place) => element("tr", {
-    class: !by && place && rows[place - 1].budget !== row.budget ? "first" : null, "data-strategy": row.strategy, "data-capacity": row.budget,
+    class: !by && place && rows[place - 1].capacity !== row.capacity ? "first" : null, "data-strategy": row.strategy, "data-capacity": row.capacity,
   }, all.map((column, index) => element(index ? "td" : "th", { scope: index ? null : "row", class: column.text ? "text" : null }, column.cell(row, reach)))));
   document.getElementById("table").replaceChildren(element("thead", {}, element("tr", {}, head)), element("tbody", {}, body));
 }

@@ -27,4 +27,5 @@ def _table(summary: dict[str, Any], metric: str) -> Iterator[str]:
         outcome = entry["verdict"]
         if None not in (low := entry.get("difference_low"), high := entry.get("difference_high")):
             outcome = f"{entry['difference']:+.4f} [{low:+.4f}, {high:+.4f}]  {outcome}"
-        yield f"  {row['strategy']:{width}} {row['budget']:4d} slots {row['train']:6}  {entry['value']:.4f}  {outcome}"
+        memory = f"{row['strategy']:{width}} {row['capacity']:4d} slots {row['train']:6}"
+        yield f"  {memory}  {entry['value']:.4f}  {outcome}"

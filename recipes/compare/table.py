@@ -19,23 +19,23 @@ METRICS = {
 def summarise(cells: Sequence[Mapping[str, Any]], baseline: str, size_unit: str = "byte") -> dict[str, Any]:
     """Summarise the lines of ``results.jsonl`` for `write_report`.
 
-    Cells that differ only in the seed become one row. Each row is compared with the baseline at the same budget and
+    Cells that differ only in the seed become one row. Each row is compared with the baseline at the same capacity and
     ``train``; figures without data (no answers, no long gaps) are left out. ``size_unit`` is the unit of token sizes.
     """
     grouped: dict[tuple[str, int, str], list[Mapping[str, Any]]] = {}
     for cell in cells:
-        grouped.setdefault((cell["strategy"], cell["budget"], cell["train"]), []).append(cell)
+        grouped.setdefault((cell["strategy"], cell["capacity"], cell["train"]), []).append(cell)
     metrics = {name: spec for name, spec in METRICS.items() if any(sum(c["figures"][name][1]) for c in cells)}
     metrics["bpb"] = metrics["bpb"] | {"label": f"bits per {size_unit}"}
     rows = []
-    for (strategy, budget, how), group in grouped.items():
-        against = None if strategy == baseline else grouped.get((baseline, budget, how))
+    for (strategy, capacity, how), group in grouped.items():
+        against = None if strategy == baseline else grouped.get((baseline, capacity, how))
         rows.append(
             {
                 "strategy": strategy,
-                "budget": budget,
+                "capacity": capacity,
                 "train": how,
-                "bytes_held": max(cell["bytes_held"] for cell in group),
+                "memory_bytes": max(cell["memory_bytes"] for cell in group),
                 "metrics": {name: _compare(group, against, name) for name in metrics if _size(group, name).sum()},
                 "per_seed": {
                     name: [_ratio(cell, name) for cell in group] for name in metrics if _size(group, name).sum()

@@ -23,18 +23,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ...files import missing_file
-from ...schema import UnknownNameError, coerce
+from ...schema import RenamedKeyError, UnknownNameError, coerce
 
 T = TypeVar("T")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """Without float16, which needs loss scaling."""
-RENAMED_KEYS = {
-    "details.books": "rvq.num_quantizers",
-    "details.codes": "rvq.codes",
-    "vocoder.untold": "vocoder.unit_only_prob",
-}
-"""Renamed dotted keys: old name -> new name."""
 PLACEHOLDER = "MY_FOLDER"
 """Stands in the shipped configs for a path that the user has to give."""
 
@@ -64,14 +58,15 @@ def load(schema: type[T], path: str | Path | None, overrides: Iterable[str] = ()
         resolved = OmegaConf.to_container(OmegaConf.create(merged), resolve=True)
     except OmegaConfBaseException as error:
         raise ValueError(f"config: {_first_line(error)}") from None
-    return from_dict(schema, typing.cast("dict[str, Any]", resolved))
+    try:
+        return from_dict(schema, typing.cast("dict[str, Any]", resolved))
+    except RenamedKeyError as error:
+        in_file = path is not None and not any(error.old in override for override in overrides)
+        raise ValueError(f"{path}: {error}" if in_file else str(error)) from None
 
 
 def from_dict(schema: type[T], values: Mapping[str, Any]) -> T:
     """Build an instance of ``schema`` from a plain mapping, such as `as_dict` returns. Raises as `load` does."""
-    for key in flat(values):
-        if key in RENAMED_KEYS:
-            raise ValueError(f"the config key {key} is called {RENAMED_KEYS[key]} now; rename it")
     return coerce(schema, dict(values), "")
 
 

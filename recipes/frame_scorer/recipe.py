@@ -55,7 +55,7 @@ class Config(RunConfig):
     """Passages of the dev split to evaluate on, evenly spaced; null = all."""
     passage: int = 2048
     """Frames to read before the state is reset, 50 a second."""
-    rows: int = 16
+    batch_size: int = 16
     """Batch size: passages read in parallel."""
     segment: int = 64
     """Frames through which gradients flow."""
@@ -67,7 +67,7 @@ class Config(RunConfig):
         """Raise `ValueError` for sizes out of range."""
         super().__post_init__()
         self.require_at_least(2, "passage")
-        self.require_at_least(1, "rows", "segment", "eval_clips")
+        self.require_at_least(1, "batch_size", "segment", "eval_clips")
         self.require_positive("train_seconds")
         self.shape(1)  # raises for a wrong scorer before anything is read
 
@@ -112,10 +112,10 @@ def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
     encoder = pin(extractor, folder)
     scorer = FrameScorer(config.features, config.shape(extractor.dim), encoder).to(device)
     scorer.standardise_by(corpus.table)
-    task = FrameScorerTask(scorer, corpus.table, config.rows)
+    task = FrameScorerTask(scorer, corpus.table, config.batch_size)
     train(
         task,
-        TrainingLoader(corpus.passages, config.rows, config.segment, config.seed, *ranks()),
+        TrainingLoader(corpus.passages, config.batch_size, config.segment, config.seed, *ranks()),
         replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype),
         folder / "training",
         describe="frame scorer",

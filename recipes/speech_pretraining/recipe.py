@@ -52,13 +52,13 @@ class Config(RunConfig):
     targets: str | dict[str, Any] = "hubert_units"
     """Front-end of the target units, one a frame; fitted on the training split."""
     model: HubertConfig = field(default_factory=HubertConfig)
-    rows: int = 8
+    batch_size: int = 8
     """Crops in a batch."""
     crop: float = 4.0
     """Maximum length of a crop in seconds; shorter clips are not cropped."""
     feature_weight: float = 10.0
     """Weight of the penalty on the mean square of the convolutional features."""
-    unmasked_weight: float = 0.0
+    off_target_weight: float = 0.0
     """Weight of the loss of unmasked frames, (1 - alpha) / alpha of equation 2; HuBERT has 0."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=5e-4, betas=(0.9, 0.98), weight_decay=0.01))
     labels: PathText | None = None
@@ -76,10 +76,10 @@ class Config(RunConfig):
         """Raise `ValueError` for sizes out of range, and for settings that the front-end refuses."""
         super().__post_init__()
         build("front-ends", self.targets)
-        self.require_at_least(1, "rows", "probe_clips", "probe_clusters", "eval_clips")
+        self.require_at_least(1, "batch_size", "probe_clips", "probe_clusters", "eval_clips")
         if self.model.frames(self.crop_samples) < 2:
             raise ValueError(f"crop={self.crop} seconds are fewer than two frames; give a longer crop")
-        for name in ("feature_weight", "unmasked_weight"):
+        for name in ("feature_weight", "off_target_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)} is negative; give 0 or more")
 
@@ -92,8 +92,8 @@ class Config(RunConfig):
 class PretrainingTask:
     """Masked prediction: mask spans, predict their units."""
 
-    def __init__(self, model: nn.Module, feature_weight: float, unmasked_weight: float = 0.0) -> None:
-        self.module, self.feature_weight, self.unmasked_weight = model, feature_weight, unmasked_weight
+    def __init__(self, model: nn.Module, feature_weight: float, off_target_weight: float = 0.0) -> None:
+        self.module, self.feature_weight, self.off_target_weight = model, feature_weight, off_target_weight
 
     def initial_state(self) -> None:
         """There is no state between batches."""
@@ -104,8 +104,8 @@ class PretrainingTask:
         scores = hubert.logits(self.module, encoding.layers[-1])
         unmasked = encoding.valid & ~batch.mask
         loss = hubert.masked_loss(scores[batch.mask], batch.units[batch.mask], encoding.penalty, self.feature_weight)
-        if self.unmasked_weight and unmasked.any():
-            loss = loss + self.unmasked_weight * F.cross_entropy(scores[unmasked], batch.units[unmasked])
+        if self.off_target_weight and unmasked.any():
+            loss = loss + self.off_target_weight * F.cross_entropy(scores[unmasked], batch.units[unmasked])
         right = scores.detach().argmax(-1) == batch.units
         metrics = {
             "masked_accuracy": float(right[batch.mask].float().mean()),
@@ -193,10 +193,10 @@ def pretrain(
         return load(folder, device)[0]
     seed_all(config.seed)
     task = PretrainingTask(
-        hubert.build(config.model, classes).to(device), config.feature_weight, config.unmasked_weight
+        hubert.build(config.model, classes).to(device), config.feature_weight, config.off_target_weight
     )
     frames = config.model.frames(config.crop_samples)
-    loader = PretrainingLoader(train_clips, config.model, config.rows, frames, config.seed, *ranks())
+    loader = PretrainingLoader(train_clips, config.model, config.batch_size, frames, config.seed, *ranks())
     settings = replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype)
 
     def figures() -> dict[str, float]:

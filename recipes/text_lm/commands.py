@@ -61,7 +61,7 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same text (default 0)")
     parser.add_argument(
-        "--capacity", type=int, metavar="SLOTS", help="capacity of the memory (default: the run's largest budget)"
+        "--capacity", type=int, metavar="SLOTS", help="capacity of the memory (default: the run's largest capacity)"
     )
     parser.add_argument("--strategy", metavar="NAME", help="strategy of the memory (default: the run's first)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default auto)")

@@ -53,7 +53,7 @@ def reader(
     Args:
         run: a finished run.
         strategy: the name of one of its strategies; None takes the first.
-        capacity: of the memory, in slots; None takes the largest budget.
+        capacity: of the memory, in slots; None takes the largest capacity.
         remember: what the slots contain; see `make_reader`.
 
     Raises:
@@ -63,7 +63,7 @@ def reader(
     name = next(iter(known)) if strategy is None else strategy
     if name not in known:
         raise UnknownNameError("strategy", name, list(known))
-    memory = known[name].memory(max(run.config.budgets) if capacity is None else capacity, run.config.guard)
+    memory = known[name].memory(max(run.config.capacities) if capacity is None else capacity, run.config.guard)
     return make_reader(run.model, run.scorer, run.config.segment, known[name], memory, remember)
 
 

@@ -54,7 +54,7 @@ RUN_IS = "a scorer or language model: `vqmem score FILE --model {folder}` or `vq
 
 @dataclass(frozen=True)
 class Config(RunConfig):
-    """A run. With several strategies or budgets, training draws one of each at random every ``hold`` segments."""
+    """A run. Training draws a strategy and a capacity of those given at random every ``resample_every`` segments."""
 
     out: PathText = "runs/text_lm"
     data: str | dict[str, Any] = "builtin_text"
@@ -67,7 +67,7 @@ class Config(RunConfig):
     """The most training tokens to read; null is all."""
     eval_passages: int | None = 32
     """Passages of the dev split to evaluate on, evenly spaced; null is all."""
-    rows: int = 32
+    batch_size: int = 32
     """Batch size: passages that are read in parallel, each with a separate memory."""
     segment: int = 64
     """Tokens read at once; earlier tokens are visible only through the memory."""
@@ -80,27 +80,27 @@ class Config(RunConfig):
     train: TrainConfig = field(default_factory=TrainConfig)
     strategies: dict[str, Any] = field(default_factory=dict)
     """Name -> ``policy`` and optionally ``compression`` (default: drop). Without any, only the scorer is trained."""
-    budgets: tuple[int, ...] = (128,)
+    capacities: tuple[int, ...] = (128,)
     """Capacities: slots per row."""
     sinks: int = 0
     """A guard: number of first tokens that no policy evicts."""
     recent: int = 0
     """A guard: number of newest tokens that no policy evicts."""
-    hold: int = 4
-    """Segments after which strategy and budget are drawn again."""
+    resample_every: int = 4
+    """Segments after which strategy and capacity are drawn again."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for invalid sizes, and for memories without room for the guards."""
         super().__post_init__()
         self.require_at_least(2, "passage", "train_tokens")
-        self.require_at_least(1, "rows", "segment", "hold", "eval_passages")
+        self.require_at_least(1, "batch_size", "segment", "resample_every", "eval_passages")
         TransformerConfig(1, **asdict(self.shape))  # raises for an invalid shape before anything is trained
-        if not self.budgets:
-            raise ValueError("budgets is empty; name at least one number of slots")
+        if not self.capacities:
+            raise ValueError("capacities is empty; name at least one number of slots")
         # The config may be built before the run that provides the scorer exists; see `scorer_of`.
         for strategy in strategies(self.strategies, None if self.scorer_from else self.scorer):
-            for budget in self.budgets:
-                strategy.memory(budget, self.guard)
+            for capacity in self.capacities:
+                strategy.memory(capacity, self.guard)
 
     @property
     def guard(self) -> Guard:
@@ -219,7 +219,7 @@ def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) ->
     if hasattr(scorer, "rank_by"):
         ids = torch.cat([passage.ids for passage in corpus])
         scorer.rank_by(torch.bincount(ids, minlength=tokenizer.vocab_size))
-    task = ScorerTask(scorer, config.rows)
+    task = ScorerTask(scorer, config.batch_size)
     dev = _dev(config, config.scorer_train, tokenizer)
     figures = partial(scorer_report, config, task.module, dev)
     _train(config, config.scorer_train, task, corpus, folder, "scorer", figures, "surprise")
@@ -243,15 +243,15 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
     shape = TransformerConfig(tokenizer.vocab_size, **asdict(config.shape))
     seed_all(config.seed)
     model = LanguageModel(shape, choices).to(device)
-    schedule = Schedule(choices, config.budgets, config.guard, config.hold, config.seed)
-    task = LanguageModelTask(model, scorer, schedule, config.rows)
+    schedule = Schedule(choices, config.capacities, config.guard, config.resample_every, config.seed)
+    task = LanguageModelTask(model, scorer, schedule, config.batch_size)
     dev = _dev(config, config.train, tokenizer)
-    scores = score_passages(scorer, dev, config.rows, config.segment, device)
+    scores = score_passages(scorer, dev, config.batch_size, config.segment, device)
 
     def figures() -> dict[str, float]:
-        """Dev figures of the first strategy at the largest budget."""
+        """Dev figures of the first strategy at the largest capacity."""
         measure = unit_of_size(tokenizer)
-        return _figures(config, task.module, choices[0], max(config.budgets), dev, scores, measure)
+        return _figures(config, task.module, choices[0], max(config.capacities), dev, scores, measure)
 
     _train(config, config.train, task, corpus, folder, "language model", figures, "nll")
     fields = {"shape": asdict(shape), "strategies": config.strategies}
@@ -263,12 +263,12 @@ def evaluate(run: Run, split: Split = "dev") -> dict[str, Any]:
     """Evaluate the scorer's bottleneck and the perplexity of every trained memory on ``split``."""
     config, tokenizer, scorer, model = run
     items = read_split(config, tokenizer, split, count=config.eval_passages)
-    scores = score_passages(scorer, items, config.rows, config.segment, resolve_device(config.device))
+    scores = score_passages(scorer, items, config.batch_size, config.segment, resolve_device(config.device))
     memories = {}
     for strategy in strategies(config.strategies):
-        for budget in config.budgets:
-            figures = _figures(config, model, strategy, budget, items, scores, unit_of_size(tokenizer))
-            memories[f"{strategy.name}@{budget}"] = figures
+        for capacity in config.capacities:
+            figures = _figures(config, model, strategy, capacity, items, scores, unit_of_size(tokenizer))
+            memories[f"{strategy.name}@{capacity}"] = figures
     return {"split": split, "scorer": scorer_report(config, scorer, items), "memories": memories}
 
 
@@ -276,14 +276,14 @@ def _figures(
     config: Config,
     model: LanguageModel,
     strategy: Strategy,
-    budget: int,
+    capacity: int,
     items: list[Passage],
     scores: list[Any],
     size_unit: str,
 ) -> dict[str, float]:
     """Perplexity per token, and bits per ``size_unit``, the unit of the front-end's source (byte, frame)."""
-    memory = strategy.memory(budget, config.guard)
-    readings, peak_bytes = read_passages(model, strategy, memory, items, scores, config.rows, config.segment)
+    memory = strategy.memory(capacity, config.guard)
+    readings, peak_bytes = read_passages(model, strategy, memory, items, scores, config.batch_size, config.segment)
     nats = sum(float(reading.nll.double().sum()) for reading in readings)
     tokens = sum(len(reading.nll) for reading in readings)
     size = sum(int(item.sizes[1:].sum()) for item in items)
@@ -294,7 +294,7 @@ def _figures(
         "nll": nll,
         "perplexity": math.exp(nll),
         "tokens": tokens,
-        "bytes_held": peak_bytes,
+        "memory_bytes": peak_bytes,
     }
 
 
@@ -352,7 +352,7 @@ def _train(
     evaluate: Callable[[], dict[str, float]],
     best_by: str,
 ) -> None:
-    loader = TrainingLoader(corpus, config.rows, config.segment, config.seed, *ranks())
+    loader = TrainingLoader(corpus, config.batch_size, config.segment, config.seed, *ranks())
     settings = replace(settings, seed=config.seed, device=config.device, dtype=config.dtype)
     train(
         task,

@@ -27,7 +27,7 @@ def format_summary(config: Config, figures: dict[str, Any]) -> str:
         ((bits, value),) = ((key, value) for key, value in memory.items() if key.startswith("bits_per_"))
         lines.append(
             f"  {name:{width}}  {value:.4f} bits a {bits.removeprefix('bits_per_')}, "
-            f"perplexity {memory['perplexity']:.2f} a token, {memory['bytes_held']:,} bytes of memory a row"
+            f"perplexity {memory['perplexity']:.2f} a token, {memory['memory_bytes']:,} bytes of memory a row"
         )
     out = Path(config.out)
     lines.append(f"saved in {out}/")

@@ -65,7 +65,7 @@ class Config(RunConfig):
     """Recordings of the dev split to evaluate on, evenly spaced."""
     samples: int = 4
     """How many of these the report has players for."""
-    vocoder_rows: int = 8
+    vocoder_batch_size: int = 8
     """Batch size of the vocoder: crops a step in each process."""
     crop: int = 48
     """Units of a crop, 20 ms each."""
@@ -74,7 +74,7 @@ class Config(RunConfig):
         default_factory=lambda: TrainConfig(steps=1500, weight_decay=0.01, eval_every=500)
     )
     rvq: MelRVQConfig = field(default_factory=MelRVQConfig)
-    rows: int = 16
+    batch_size: int = 16
     """Batch size of the speaker: sentences a step in each process."""
     speaker: SpeakerConfig = field(default_factory=SpeakerConfig)
     speaker_train: TrainConfig = field(
@@ -90,7 +90,7 @@ class Config(RunConfig):
                 f"units = {self.units!r} must be hubert_units without deduplicate, which makes one unit a frame"
             )
         read_aloud("", self.language)
-        self.require_at_least(1, "rows", "vocoder_rows", "crop", "eval_clips")
+        self.require_at_least(1, "batch_size", "vocoder_batch_size", "crop", "eval_clips")
         self.require_at_least(0, "samples")
         self.require_positive("train_seconds")
 
@@ -183,7 +183,7 @@ def fit_vocoder(
     model = UnitVocoder(config.vocoder, tokenizer.vocab_size, len(letters), size, hz)
     model.init_embeddings(tokenizer.centroids)
     model = model.to(device)
-    loader = VocoderCrops(clips, config.vocoder_rows, config.crop, config.seed, ranks()[0])
+    loader = VocoderCrops(clips, config.vocoder_batch_size, config.crop, config.seed, ranks()[0])
     # Spectra need full precision.
     settings = replace(config.vocoder_train, seed=config.seed, device=config.device, dtype="float32")
     return _fitted(config, model, loader, settings, lambda: vocoder_figures(model, dev), "mel_error_with_text")
@@ -230,7 +230,7 @@ def fit_speaker(
     model = UnitSpeaker(config.speaker, letters, tokenizer.vocab_size, max_train_letters)
     model.init_embeddings(tokenizer.centroids)
     model = model.to(device)
-    loader = SentenceLoader(model, sentences, config.rows, config.seed, *ranks())
+    loader = SentenceLoader(model, sentences, config.batch_size, config.seed, *ranks())
     settings = replace(config.speaker_train, seed=config.seed, device=config.device, dtype=config.dtype)
     return _fitted(config, model, loader, settings, lambda: speaker_figures(model, held_out), "perplexity")
 

@@ -55,7 +55,7 @@ class Config(RunConfig):
     """Seconds of each recording to evaluate on, from its start."""
     samples: int = 3
     """How many of these the report has players for."""
-    rows: int = 8
+    batch_size: int = 8
     """Batch size: crops a step in each process."""
     crop: int = 8192
     """Samples of a crop."""
@@ -65,11 +65,11 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes out of range."""
         super().__post_init__()
-        self.require_at_least(1, "rows", "crop", "eval_clips")
+        self.require_at_least(1, "batch_size", "crop", "eval_clips")
         self.require_at_least(0, "samples")
         self.require_positive("train_seconds", "eval_seconds")
         if self.model.step_samples != VQVAEConfig().step_samples:
-            raise ValueError("model.step_samples is set by rows and crop; leave it out")
+            raise ValueError("model.step_samples is set by batch_size and crop; leave it out")
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -98,11 +98,11 @@ def fit(config: Config, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> VQV
     if is_trained(folder, config.train.steps):
         return load_vqvae(Path(config.out), device)
     corpus = list(read(config, "train", config.train_seconds))
-    shape = replace(config.model, step_samples=config.rows * config.crop * ranks()[1])
+    shape = replace(config.model, step_samples=config.batch_size * config.crop * ranks()[1])
     seed_all(config.seed)
     model = VQVAE(shape, bandwidth(corpus)).to(device)
     model.seed_codebooks(WaveformCrops(corpus, SEEDING, config.crop, config.seed).next().to(device))
-    loader = WaveformCrops(corpus, config.rows, config.crop, config.seed, *ranks())
+    loader = WaveformCrops(corpus, config.batch_size, config.crop, config.seed, *ranks())
     settings = replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype)
     task = VQVAETask(model)
     train(

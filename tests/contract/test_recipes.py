@@ -20,31 +20,59 @@ SHIPPED = [
     for name in registry.names("recipes")
     for path in sorted((registry.ROOT / "recipes" / name / "configs").glob("*.yaml"))
 ]
-MODEL = ["passage=96", "rows=4", "segment=16", "eval_passages=3", "train_tokens=3000"]
+MODEL = ["passage=96", "batch_size=4", "segment=16", "eval_passages=3", "train_tokens=3000"]
 VQVAE = [
     "model.strides=[[4,2]]",
     "model.width=4",
     "model.depth=1",
     "model.dim=4",
     "model.codes=16",
-    "rows=2",
+    "batch_size=2",
     "crop=512",
 ]
 VQVAE += ["train.steps=2", "train.eval_every=1", "eval_clips=2", "eval_seconds=0.5", "samples=1", "train_seconds=2"]
 MODEL += ["scorer_train.steps=3", "train.steps=4", "shape.dim=16", "shape.heads=2", "shape.layers=1"]
-FRAMES = ["passage=40", "rows=2", "segment=16", "eval_clips=2", "scorer.dim=8", "scorer.hidden=8", "scorer.codes=4"]
+FRAMES = [
+    "passage=40",
+    "batch_size=2",
+    "segment=16",
+    "eval_clips=2",
+    "scorer.dim=8",
+    "scorer.hidden=8",
+    "scorer.codes=4",
+]
 FRAMES += ["train.steps=3", "train.eval_every=2", "train.tensorboard=false"]
-HUBERT = ["rows=2", "crop=0.5", "train.steps=2", "train.accumulate=1", "train.eval_every=1", "train.tensorboard=false"]
+HUBERT = [
+    "batch_size=2",
+    "crop=0.5",
+    "train.steps=2",
+    "train.accumulate=1",
+    "train.eval_every=1",
+    "train.tensorboard=false",
+]
 HUBERT += ["targets.clusters=4", "eval_clips=2", "model.encoder_num_layers=6", "model.encoder_embed_dim=16"]
 HUBERT += ["model.encoder_num_heads=2", "model.encoder_ff_interm_features=16", "model.encoder_pos_conv_kernel=4"]
 HUBERT += ["model.extractor_conv_layer_config=[[8,20,20],[8,8,4],[8,4,4]]", "model.final_dim=8"]
 ASR_NETWORK = "{extractor_conv_layer_config: [[8,20,20],[8,8,4],[8,4,4]], encoder_num_layers: 1, encoder_num_heads: 2,"
 ASR_NETWORK += " encoder_embed_dim: 16, encoder_ff_interm_features: 16, encoder_pos_conv_kernel: 4}"
-ASR = ["rows=2", "train.steps=2", "train.accumulate=1", "train.eval_every=1", "train.tensorboard=false"]
+ASR = ["batch_size=2", "train.steps=2", "train.accumulate=1", "train.eval_every=1", "train.tensorboard=false"]
 ASR_CTC = ["recogniser.encoder=null", f"recogniser.model={ASR_NETWORK}"]
 ASR_UNITS = ["recogniser.aligner.train.steps=2", "recogniser.aligner.model.dim=8", "recogniser.scorer_train.steps=2"]
-ASR_UNITS += ["recogniser.segment=16", "recogniser.shape.dim=16", "recogniser.shape.layers=1", "recogniser.budgets=[8]"]
-TTS = ["eval_clips=2", "samples=0", "rows=2", "vocoder_rows=2", "crop=16", "vocoder.width=8", "vocoder.iterations=2"]
+ASR_UNITS += [
+    "recogniser.segment=16",
+    "recogniser.shape.dim=16",
+    "recogniser.shape.layers=1",
+    "recogniser.capacities=[8]",
+]
+TTS = [
+    "eval_clips=2",
+    "samples=0",
+    "batch_size=2",
+    "vocoder_batch_size=2",
+    "crop=16",
+    "vocoder.width=8",
+    "vocoder.iterations=2",
+]
 TTS += ["units.clusters=8", "speaker.dim=16", "speaker.layers=1", "speaker.heads=2", "speaker.longest=3"]
 TTS += [f"{part}_train.{key}" for part in ("vocoder", "speaker") for key in ("steps=2", "tensorboard=false")]
 
@@ -71,8 +99,8 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
         return [f"out={folder}", "clusters=10", "fit_frames=500", *spoken(text, folder)]
     prefix = "" if name == "text_lm" else "lm."
     made = [f"out={folder}", *(f"{prefix}{override}" for override in MODEL)]
-    if "budgets" in text:
-        made.append("budgets=[8]" if "trained:" in text else "budgets=[8,12]")  # many strategies
+    if "capacities" in text:
+        made.append("capacities=[8]" if "trained:" in text else "capacities=[8,12]")  # many strategies
     if "bpe" in text:
         made.append(f"{prefix}front_end.vocab_size=300")
     if "name: pretrained" in text:
@@ -88,7 +116,7 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
         made += [f"{prefix}data.{key}" for key in PHRASES]
     if name == "compare":
         seeds = "seeds=[0]" if "trained:" in text else "seeds=[0,1]"
-        made += [seeds, "passages=7", "shown=40", "native.budget=8", "native.train.steps=2"]
+        made += [seeds, "passages=7", "shown=40", "native.capacity=8", "native.train.steps=2"]
     return made
 
 
@@ -196,15 +224,15 @@ def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tokenizer_f
 
 def _check_comparison(recipe, config, out, summary):
     lines = (out / "results.jsonl").read_text().splitlines()
-    mixed = len(config.strategies) * len(config.budgets)
+    mixed = len(config.strategies) * len(config.capacities)
     assert len(lines) == len(config.seeds) * (mixed + len(config.native.strategies))
     assert len(summary["rows"]) == mixed + len(config.native.strategies)
     assert (out / "report.html").stat().st_size > 10_000
     for row in summary["rows"]:
         assert len(row["per_seed"]["bpb"]) == len(config.seeds)
         assert (row["metrics"]["bpb"]["verdict"] == "baseline") == (row["strategy"] == config.baseline)
-    for memory in summary["passage"]["held"].values():
-        assert all(len(kept) <= memory["budget"] for kept in memory["kept"])
+    for memory in summary["passage"]["kept"].values():
+        assert all(len(kept) <= memory["capacity"] for kept in memory["kept"])
     recipe.run(config)  # nothing is trained or measured again
     assert (out / "results.jsonl").read_text().splitlines() == lines
     torn = "\n".join([*lines[:-1], lines[-1][:40]])
@@ -240,7 +268,7 @@ def test_data_may_be_moved_and_must_not_change(name, tokenizer_folder, tmp_path)
     path = registry.ROOT / "recipes" / name / "configs" / ("scorer_quick.yaml" if name == "text_lm" else "demo.yaml")
     overrides = [text for text in tiny(name, path, out, tokenizer_folder) if not text.startswith("data.")]
     if name == "text_lm":
-        overrides += ["strategies={fifo: {policy: fifo}}", "budgets=[8]"]
+        overrides += ["strategies={fifo: {policy: fifo}}", "capacities=[8]"]
     kind, suffix = ("text_files", "txt") if name == "text_lm" else ("audio_files", "wav")
 
     def run(data: Path) -> None:

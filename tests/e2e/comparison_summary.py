@@ -41,7 +41,7 @@ def kept_sets(scores, rng):
             }
             current[name] = sorted(int(token) for token in order[name][-BUDGET:])
             kept[name].append(current[name])
-    return {name: {"budget": BUDGET, "segment": SEGMENT, "kept": sets} for name, sets in kept.items()}
+    return {name: {"capacity": BUDGET, "segment": SEGMENT, "kept": sets} for name, sets in kept.items()}
 
 
 def passage(rng):
@@ -49,7 +49,7 @@ def passage(rng):
     rarity = rng.gamma(4, 1.2, len(tokens))
     surprise = rarity * rng.uniform(0.2, 1.1, len(tokens))
     signals = {"surprise": surprise.tolist(), "rarity": rarity.tolist(), "gain": (rarity - surprise).tolist()}
-    return {"name": "Moby-Dick", "tokens": tokens, "signals": signals, "held": kept_sets(signals["gain"], rng)}
+    return {"name": "Moby-Dick", "tokens": tokens, "signals": signals, "kept": kept_sets(signals["gain"], rng)}
 
 
 def rows(rng, seeds, documents):
@@ -57,9 +57,9 @@ def rows(rng, seeds, documents):
     sizes = rng.integers(5_000, 20_000, documents).astype(float)
     level = rng.normal(2.3, 0.25, documents)
     made = []
-    for train, budgets in (("mixed", (64, 128, 256)), ("native", (128,))):
-        for budget in budgets:
-            shared = level - 0.05 * np.log2(budget / 64) + rng.normal(0, 0.005, (len(seeds), documents))
+    for train, capacities in (("mixed", (64, 128, 256)), ("native", (128,))):
+        for capacity in capacities:
+            shared = level - 0.05 * np.log2(capacity / 64) + rng.normal(0, 0.005, (len(seeds), documents))
             bits = {
                 name: (shared + effect + rng.normal(0, 0.012, (len(seeds), documents))) * sizes
                 for name, effect in STRATEGIES.items()
@@ -74,9 +74,9 @@ def rows(rng, seeds, documents):
                 made.append(
                     {
                         "strategy": name,
-                        "budget": budget,
+                        "capacity": capacity,
                         "train": train,
-                        "bytes_held": budget * 2304 + (4096 if name.startswith("comp") else 0),
+                        "memory_bytes": capacity * 2304 + (4096 if name.startswith("comp") else 0),
                         "metrics": metrics,
                         "per_seed": {"bpb": (bits[name].sum(1) / sizes.sum()).tolist()},
                         "tokens_per_second": 41_234.5,

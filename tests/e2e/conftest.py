@@ -24,7 +24,7 @@ data: {name: text_files, path: DATA}
 front_end: {name: bpe, vocab_size: 300}
 device: cpu
 passage: 64
-rows: 2
+batch_size: 2
 segment: 16
 train_tokens: 2000
 eval_passages: 2
@@ -32,7 +32,7 @@ scorer: {name: vq_lm, dim: 8, hidden: 8, codes: 4}
 scorer_train: {steps: 2, tensorboard: false}
 shape: {layers: 2, dim: 16, heads: 2}
 train: {steps: 2, tensorboard: false}
-budgets: [24]
+capacities: [24]
 strategies:
   transformer_xl: {policy: fifo}
   gain: {policy: {name: scored, surprise: 0.0, gain: 1.0}}

@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "8.wav").write_text("no sound")
     (folder / "manifest.tsv").write_text("\n".join(rows), encoding="utf-8")
     (folder / "ctc.yaml").write_text(
-        f"data: {{name: audio_files, path: {folder}}}\ndevice: cpu\nrows: 2\ntrain: {TRAIN}\n"
+        f"data: {{name: audio_files, path: {folder}}}\ndevice: cpu\nbatch_size: 2\ntrain: {TRAIN}\n"
         f"recogniser: {{name: ctc, model: {NETWORK}, speed: 0.1, mask_prob: 0.2, window: 0.5}}\n"
     )
     lines = [
@@ -48,11 +48,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "units.jsonl").write_text("\n".join(map(json.dumps, lines)))
     small = "{steps: 2, tensorboard: false}"
     (folder / "units.yaml").write_text(
-        f"data: {{name: unit_files, path: {folder / 'units.jsonl'}, by: '-'}}\njoint: '-'\ndevice: cpu\nrows: 2\n"
+        f"data: {{name: unit_files, path: {folder / 'units.jsonl'}, by: '-'}}\njoint: '-'\ndevice: cpu\nbatch_size: 2\n"
         f"train: {TRAIN}\nrecogniser:\n  name: units\n  front_end: {{name: units, vocab_size: 9, deduplicate: true}}\n"
-        f"  segment: 16\n  aligner: {{model: {{dim: 8, layers: 1}}, rows: 2, train: {small}}}\n"
+        f"  segment: 16\n  aligner: {{model: {{dim: 8, layers: 1}}, batch_size: 2, train: {small}}}\n"
         f"  scorer: {{name: vq_lm, dim: 8, hidden: 8, codes: 4}}\n  scorer_train: {small}\n"
-        "  shape: {layers: 1, dim: 16, heads: 2}\n  budgets: [16, 24]\n"
+        "  shape: {layers: 1, dim: 16, heads: 2}\n  capacities: [16, 24]\n"
         "  strategies: {fifo: {policy: fifo}, surprise: {policy: {name: scored, surprise: 1.0}}}\n"
     )
     return folder
@@ -69,9 +69,9 @@ def trained(folder: Path) -> Path:
 
 def test_a_recogniser_of_recordings(folder, trained, capsys, contents):
     figures = json.loads((trained / "evaluation.json").read_text(encoding="utf-8"))
-    assert figures["ways"]["greedy"]["utterances"] == 2
-    assert figures["ways"]["greedy"]["cer"] > 0
-    assert {utterance["name"] for utterance in figures["worst"]} <= {"3.wav", "4.wav"}
+    assert figures["decoding_modes"]["greedy"]["utterances"] == 2
+    assert figures["decoding_modes"]["greedy"]["cer"] > 0
+    assert {utterance["name"] for utterance in figures["worst_utterances"]} <= {"3.wav", "4.wav"}
     assert figures["alphabet"] == " enosy"
     assert figures["outside_alphabet"] == {"\u00e9": 1}
     skipped = json.loads((trained / "utterances" / "train.json").read_text())["skipped"]
@@ -273,11 +273,11 @@ def test_a_beam_of_0_is_greedy_whatever_the_run_has(folder, talking, tmp_path, c
 def test_what_is_wrong_is_one_line(folder, trained, refused, tmp_path):
     clip = folder / "0.wav"
     assert "run (the folder of a finished `vqmem asr`)" in refused("transcribe", clip, "--run", tmp_path / "absent")
-    assert "unknown way 'gready'; did you mean greedy?" in refused(
-        "transcribe", clip, "--run", trained, "--way", "gready"
+    assert "unknown decoder 'gready'; did you mean greedy?" in refused(
+        "transcribe", clip, "--run", trained, "--decoder", "gready"
     )
     assert "is not audio" in refused("transcribe", folder / "8.wav", "--run", trained)
-    assert "holds another run" in refused("asr", folder / "ctc.yaml", f"out={trained}", "rows=3")
+    assert "holds another run" in refused("asr", folder / "ctc.yaml", f"out={trained}", "batch_size=3")
     assert "not about 400 every 320" in refused(
         "asr", folder / "ctc.yaml", "recogniser.model.extractor_conv_layer_config=[[8,10,5]]"
     )
@@ -309,10 +309,10 @@ def test_units_become_text_with_every_memory(folder, tmp_path, capsys, refused):
     assert main(["asr", str(folder / "units.yaml"), f"out={out}"]) == 0
     printed = capsys.readouterr().out
     figures = json.loads((out / "evaluation.json").read_text())
-    assert list(figures["ways"]) == ["fifo@24", "fifo@16", "surprise@24", "surprise@16", "whole (CTC)"]
-    assert all(f"{way:11}  WER" in printed for way in figures["ways"])
+    assert list(figures["decoding_modes"]) == ["fifo@24", "fifo@16", "surprise@24", "surprise@16", "offline (CTC)"]
+    assert all(f"{mode:11}  WER" in printed for mode in figures["decoding_modes"])
     assert printed.endswith(f"saved in {out}\n"), "units are in no file to transcribe"
-    assert figures["ways"]["fifo@24"]["utterances"] == 3, "a chapter is dev, and cut into its utterances"
+    assert figures["decoding_modes"]["fifo@24"]["utterances"] == 3, "a chapter is dev, and cut into its utterances"
     message = refused("transcribe", folder / "0.wav", "--run", out)
     assert "reads units that were made elsewhere" in message
     assert "give --run a run whose data are recordings" in message
@@ -323,7 +323,7 @@ def test_recordings_become_text_by_their_units(folder, tmp_path, capsys):
         f"data={{name: audio_files, path: {folder}}}",
         "joint=''",
         "recogniser.front_end={name: hubert_units, fitted: packaged, deduplicate: true}",
-        "recogniser.budgets=[16]",
+        "recogniser.capacities=[16]",
         f"out={tmp_path / 'spoken'}",
     ]
     assert main(["asr", str(folder / "units.yaml"), *changes]) == 0

@@ -17,7 +17,7 @@ from vqmem.recipes.text_lm import for_tokenizer
 TINY = """\
 device: cpu
 passage: 64
-rows: 2
+batch_size: 2
 segment: 16
 train_tokens: 2000
 eval_passages: 2
@@ -72,7 +72,14 @@ def test_train_scorer_ends_with_what_to_do_with_it(capsys, tokenizer_folder, sam
 def test_train_scorer_of_reuse_names_the_policy_for_it(capsys, tokenizer_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(for_tokenizer, "CONFIGS", Path(recipes.text_lm.__file__).parent / "configs")
     argv = ["train-scorer", "--config", "reuse", "--tokenizer", str(tokenizer_folder), "--out", str(tmp_path / "run")]
-    argv += ["data={name: builtin_text}", "device=cpu", "train_tokens=4000", "eval_passages=2", "passage=512", "rows=2"]
+    argv += [
+        "data={name: builtin_text}",
+        "device=cpu",
+        "train_tokens=4000",
+        "eval_passages=2",
+        "passage=512",
+        "batch_size=2",
+    ]
     argv += ["segment=256", "scorer={name: reuse, horizon: 64}", "scorer_train={steps: 2, tensorboard: false}"]
     assert main(argv) == 0
     out = capsys.readouterr().out

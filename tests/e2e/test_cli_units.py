@@ -153,14 +153,14 @@ def test_a_language_model_of_recordings_and_of_given_units(fitted, tmp_path, ref
     """The recipe for text, on speech: nothing behind the front-end knows it."""
     rows = [json.dumps({"id": f"c{i}-0", "units": [i % 5, i % 3, 7] * 30}) for i in range(12)]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
-    sizes = ["passage=64", "rows=2", "segment=16", "scorer.dim=8", "scorer.hidden=8", "scorer.codes=4"]
+    sizes = ["passage=64", "batch_size=2", "segment=16", "scorer.dim=8", "scorer.hidden=8", "scorer.codes=4"]
     sizes += [
         "scorer_train.steps=2",
         "train.steps=2",
         "shape.dim=16",
         "shape.heads=2",
         "shape.layers=1",
-        "budgets=[24]",
+        "capacities=[24]",
     ]
     sizes += ["train.eval_every=0", "device=cpu"]
     given = ["data={name: unit_files, path: " + str(tmp_path / "rows.jsonl") + "}", "front_end.vocab_size=8"]

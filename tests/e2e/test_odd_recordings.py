@@ -90,7 +90,15 @@ def test_a_channel_the_wrong_way_round(units):
     assert (right, "") == units(encoded(TONE, "WAV", subtype="FLOAT"))
 
 
-SIZES = ["device=cpu", "passage=32", "rows=2", "segment=16", "train_tokens=2000", "eval_passages=2", "budgets=[24]"]
+SIZES = [
+    "device=cpu",
+    "passage=32",
+    "batch_size=2",
+    "segment=16",
+    "train_tokens=2000",
+    "eval_passages=2",
+    "capacities=[24]",
+]
 SIZES += ["scorer.dim=8", "scorer.hidden=8", "scorer.codes=4", "scorer_train.steps=2", "scorer_train.tensorboard=false"]
 SIZES += ["train.steps=2", "train.eval_every=0", "train.tensorboard=false", "shape.dim=16", "shape.heads=2"]
 SIZES += ["shape.layers=1"]

@@ -64,10 +64,10 @@ def test_a_folder_in_which_a_run_is_at_work(refused, config_file, tmp_path):
 
 def test_seeds_of_a_comparison_may_run_at_once_but_none_twice(capsys, refused, config_file, tmp_path):
     lm = yaml.safe_load(config_file.read_text())
-    for key in ("strategies", "budgets", "eval_passages"):
+    for key in ("strategies", "capacities", "eval_passages"):
         del lm[key]
     strategies = {"transformer_xl": {"policy": "fifo"}, "random": {"policy": "random"}}
-    config = {"out": str(tmp_path / "run"), "strategies": strategies, "budgets": [24], "passages": 2, "lm": lm}
+    config = {"out": str(tmp_path / "run"), "strategies": strategies, "capacities": [24], "passages": 2, "lm": lm}
     (tmp_path / "compare.yaml").write_text(yaml.safe_dump(config))
     argv = ["compare", str(tmp_path / "compare.yaml")]
     with locked(tmp_path / "run" / "seed-1"):

@@ -70,7 +70,7 @@ def wait(browser, condition):
 
 def test_slider_shows_exactly_what_each_memory_keeps(opened):
     browser, data = opened
-    memories = data["passage"]["held"]
+    memories = data["passage"]["kept"]
     steps = len(memories["fifo"]["kept"])
     for step in (0, 3, steps - 1, 1):
         move_slider(browser, step)
@@ -105,7 +105,7 @@ def test_charts_have_titles_and_show_the_figures_of_a_point(opened):
     from selenium.webdriver import ActionChains
 
     browser, data = opened
-    row = next(row for row in data["rows"] if (row["strategy"], row["budget"]) == ("scored gain", 64))
+    row = next(row for row in data["rows"] if (row["strategy"], row["capacity"]) == ("scored gain", 64))
     points = "#{} .mark-symbol path[aria-label='scored gain']"
     for chart, title in (("by-slots", "capacity, slots"), ("by-bytes", "memory of a row")):
         wait(browser, lambda page, chart=chart: len(find_all(page, points.format(chart))) == 3)
@@ -152,7 +152,7 @@ def test_charts_can_be_saved_with_their_figures(opened):
     table = list(csv.DictReader(io.StringIO(unquote(saved["comparison.csv"].partition(",")[2]))))
     shown = [(line["strategy"], int(line["capacity"]), line["metric"], float(line["value"])) for line in table]
     assert shown == [
-        (row["strategy"], row["budget"], metric, entry["value"])
+        (row["strategy"], row["capacity"], metric, entry["value"])
         for row in data["rows"]
         for metric, entry in row["metrics"].items()
     ]
@@ -291,7 +291,7 @@ def test_of_memories_that_win_as_often_the_one_that_wins_by_more_is_named():
     rows = [
         {
             "strategy": name,
-            "budget": 64,
+            "capacity": 64,
             "train": "mixed",
             "metrics": {"nll": {"value": 1, "difference": by, "verdict": verdict}},
         }

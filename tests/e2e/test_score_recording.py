@@ -51,7 +51,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 data: {{name: audio_files, path: {folder}}}
 device: cpu
 passage: 50
-rows: 2
+batch_size: 2
 segment: 8
 scorer: {{dim: 8, hidden: 8, codes: 4}}
 train: {{steps: 6, eval_every: 3, save_every: 2, log_every: 2, tensorboard: false}}

@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
         f"data: {{name: audio_files, path: {folder}}}\n"
         "targets: {name: hubert_units, features: mfcc39, clusters: 6}\n"
         f"model: {MODEL}\n"
-        f"rows: 3\ncrop: 0.6\nlabels: {folder / 'phones.tsv'}\nprobe_clusters: 5\n"
+        f"batch_size: 3\ncrop: 0.6\nlabels: {folder / 'phones.tsv'}\nprobe_clusters: 5\n"
         "train: {steps: 6, lr: 0.003, warmup: 2, log_every: 2, eval_every: 3, save_every: 3, tensorboard: false}\n"
     )
     return folder

@@ -41,12 +41,12 @@ device: cpu
 units: {{name: hubert_units, clusters: 8}}
 eval_clips: 2
 samples: 1
-vocoder_rows: 2
+vocoder_batch_size: 2
 crop: 16
 rvq: {{num_quantizers: 2, codes: 4}}
 vocoder: {{width: 8, dilations: [1], iterations: 2}}
 vocoder_train: {{steps: 4, eval_every: 2, tensorboard: false}}
-rows: 4
+batch_size: 4
 speaker: {{dim: 32, layers: 1, heads: 2, reach: [1]}}
 speaker_train: {{steps: 60, lr: 0.01, warmup: 5, eval_every: 30, tensorboard: false}}
 """,

@@ -46,7 +46,7 @@ def config(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"""\
 data: {{name: audio_files, path: {recordings}}}
 device: cpu
-rows: 2
+batch_size: 2
 crop: 1024
 eval_clips: 1
 eval_seconds: 0.3
@@ -163,14 +163,14 @@ data: {{name: audio_files, path: {recordings}}}
 front_end: {{name: vqvae_codes, path: {trained}}}
 device: cpu
 passage: 128
-rows: 2
+batch_size: 2
 segment: 16
 eval_passages: 2
 scorer: {{name: vq_lm, dim: 8, hidden: 8, codes: 4}}
 scorer_train: {{steps: 2, tensorboard: false}}
 shape: {{layers: 1, dim: 16, heads: 2}}
 train: {{steps: 2, tensorboard: false}}
-budgets: [24]
+capacities: [24]
 strategies: {{transformer_xl: {{policy: fifo}}, surprise: {{policy: scored}}}}
 """,
         encoding="utf-8",
@@ -242,7 +242,7 @@ def test_learns_to_rebuild_speakers_it_never_heard(real_data: Path, tmp_path: Pa
     files = f"{{name: audio_files, path: {real_data}/speech, splits: SPLITS}}"
     splits = '{train: {path: "librispeech_train_clean_100/1[0-2]*"}, dev: {path: "librispeech_test_other/*"}}'
     (tmp_path / "real.yaml").write_text(f"data: {files.replace('SPLITS', splits)}\n", encoding="utf-8")
-    small = ["model.strides=[[8,8]]", "model.depth=1", "model.width=24", "model.codes=64", "rows=8", "crop=2048"]
+    small = ["model.strides=[[8,8]]", "model.depth=1", "model.width=24", "model.codes=64", "batch_size=8", "crop=2048"]
     brief = ["train_seconds=60", "eval_clips=6", "eval_seconds=1.5", "samples=0", "train.tensorboard=false"]
     settings = load(Config, tmp_path / "real.yaml", [*small, *brief, f"out={tmp_path}/run", "train.steps=60"])
     figures = run(settings)["levels"]["hop64"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 
 import pytest
@@ -12,9 +13,13 @@ from vqmem.models.speech.mel_rvq import MelRVQ, MelRVQConfig
 from vqmem.models.speech.spectral import Bandwidth
 from vqmem.models.speech.unit_speaker import SpeakerConfig, UnitSpeaker
 from vqmem.models.speech.unit_vocoder import UnitVocoder, VocoderConfig
+from vqmem.recipes.asr import recipe as asr
+from vqmem.recipes.compare import recipe as compare
 from vqmem.recipes.engine.config import load
 from vqmem.recipes.lm.language_model import LanguageModel, load_language_model, strategies
-from vqmem.recipes.tts.recipe import Config
+from vqmem.recipes.speech_pretraining import recipe as speech_pretraining
+from vqmem.recipes.text_lm import recipe as text_lm
+from vqmem.recipes.tts import recipe as tts
 from vqmem.recipes.tts.voice import _load_rvq
 
 SPEAKER = UnitSpeaker(SpeakerConfig(dim=16, layers=1, heads=2), " ab", 5, max_train_letters=7)
@@ -53,11 +58,35 @@ def test_the_residual_quantiser_of_an_old_run_loads(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("details.books", "rvq.num_quantizers"), ("vocoder.untold", "vocoder.unit_only_prob")]
+    ("config", "old", "new"),
+    [
+        (tts.Config, "details", "rvq"),
+        (tts.Config, "rvq.books", "rvq.num_quantizers"),
+        (tts.Config, "vocoder.untold", "vocoder.unit_only_prob"),
+        (tts.Config, "vocoder_rows", "vocoder_batch_size"),
+        (text_lm.Config, "rows", "batch_size"),
+        (text_lm.Config, "budgets", "capacities"),
+        (text_lm.Config, "hold", "resample_every"),
+        (compare.Config, "native.budget", "native.capacity"),
+        (compare.Config, "lm.rows", "lm.batch_size"),
+        (asr.Config, "worst", "worst_utterances"),
+        (speech_pretraining.Config, "unmasked_weight", "off_target_weight"),
+    ],
 )
-def test_old_config_keys_are_refused_with_the_new_name(old, new):
-    with pytest.raises(ValueError, match=f"the config key {old} is called {new} now; rename it"):
-        load(Config, None, [f"{old}=1"])
+def test_old_config_keys_are_refused_with_the_new_name(config, old, new, tmp_path):
+    message = f"the config key {old} is called {new} now; rename it"
+    with pytest.raises(ValueError, match=rf"\A{message}\Z"):
+        load(config, None, [f"{old}=1"])
+    file = tmp_path / "old.yaml"
+    *sections, key = old.split(".")
+    file.write_text("".join(f"{section}: {{" for section in sections) + f"{key}: 1" + "}" * len(sections))
+    with pytest.raises(ValueError, match=rf"\A{re.escape(str(file))}: {message}\Z"):
+        load(config, file)
+
+
+def test_old_keys_of_a_variant_are_refused_with_the_new_name():
+    with pytest.raises(ValueError, match=r"the config key units.budgets is called units.capacities now"):
+        load(asr.Config, None, ["recogniser={name: units, budgets: [8]}"])
 
 
 def test_a_learned_compression_with_its_old_name_loads(tmp_path):

@@ -32,7 +32,7 @@ REFUSED = r"strategy 'mine': policy scored weighs surprise, which the scorer reu
 @pytest.fixture(scope="module")
 def reuse_run(tmp_path_factory) -> Config:
     """A finished run of a tiny scorer `reuse`."""
-    small = {"device": "cpu", "passage": 64, "rows": 2, "segment": 16, "train_tokens": 2000, "eval_passages": 2}
+    small = {"device": "cpu", "passage": 64, "batch_size": 2, "segment": 16, "train_tokens": 2000, "eval_passages": 2}
     out = str(tmp_path_factory.mktemp("signals") / "reuse")
     spec = {"name": "reuse", "dim": 4, "hidden": 8, "horizon": 8}
     train = {"steps": 2, "tensorboard": False}

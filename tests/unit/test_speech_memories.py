@@ -24,8 +24,8 @@ def comparison(folder: Path, passages: int = PASSAGES, largest: int = 64) -> Pat
     """A folder as `vqmem compare` leaves it: full memory costs 2 nats a token, others `NATS` at 16 slots."""
     cells = [
         {
-            **{"strategy": strategy, "budget": budget, "seed": seed, "train": "mixed"},
-            **{"documents": [str(i) for i in range(passages)], "tokens": 100 * passages, "bytes_held": 1},
+            **{"strategy": strategy, "capacity": capacity, "seed": seed, "train": "mixed"},
+            **{"documents": [str(i) for i in range(passages)], "tokens": 100 * passages, "memory_bytes": 1},
             "tokens_per_second": 1.0,
             "figures": {
                 "bpb": [[3.0] * passages, [100.0] * passages],
@@ -36,12 +36,15 @@ def comparison(folder: Path, passages: int = PASSAGES, largest: int = 64) -> Pat
             },
         }
         for seed in (0, 1)
-        for strategy, budget, nats in [*((name, 16, nats) for name, nats in NATS.items()), ("transformer_xl", 64, 2.0)]
+        for strategy, capacity, nats in [
+            *((name, 16, nats) for name, nats in NATS.items()),
+            ("transformer_xl", 64, 2.0),
+        ]
     ]
     shape = {"layers": 1}
-    lm = {"passage": 64, "segment": 8, "rows": 2, "shape": shape, "train": {"steps": 3}, "hold": 4}
+    lm = {"passage": 64, "segment": 8, "batch_size": 2, "shape": shape, "train": {"steps": 3}, "resample_every": 4}
     summary = summarise(cells, "transformer_xl") | {"seeds": [0, 1], "split": "test", "title": "t", "command": "c"}
-    summary |= {"seconds": 1.0, "config": {"budgets": [16, largest], "lm": lm, "trained": [], "strategies": NATS}}
+    summary |= {"seconds": 1.0, "config": {"capacities": [16, largest], "lm": lm, "trained": [], "strategies": NATS}}
     folder.mkdir()
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     (folder / "results.jsonl").write_text("\n".join(map(json.dumps, cells)), encoding="utf-8")
@@ -67,7 +70,7 @@ def test_figures_are_ratios_to_full_memory_and_the_verdict_follows(memories, tmp
 
 def test_refused(memories, tmp_path):
     for name, keys, message in [
-        ("short", {"largest": 32}, "the largest budget 32 is less than a passage of 64"),
+        ("short", {"largest": 32}, "the largest capacity 32 is less than a passage of 64"),
         ("few", {"passages": 3}, "3 passages are too few"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -29,7 +29,7 @@ def test_a_recipe_in_two_processes(tmp_path, parallel):
         "front_end": "bytes",
         "device": "cpu",
         "passage": 64,
-        "rows": 2,
+        "batch_size": 2,
         "segment": 16,
         "train_tokens": 2000,
         "eval_passages": 2,
@@ -37,8 +37,8 @@ def test_a_recipe_in_two_processes(tmp_path, parallel):
         "scorer_train": {"steps": 2, "eval_every": 1, "parallel": parallel, "tensorboard": False},
         "shape": {"layers": 1, "dim": 16, "heads": 2},
         "train": {"steps": 6, "eval_every": 3, "parallel": parallel, "tensorboard": False},
-        "hold": 1,
-        "budgets": [24],
+        "resample_every": 1,
+        "capacities": [24],
         "strategies": {"pooled": {"policy": "fifo", "compression": "pool"}, "scored": {"policy": "scored"}},
     }
     (tmp_path / "config.yaml").write_text(json.dumps(config))

@@ -34,7 +34,7 @@ class Aligner:
 
     model: UnitCTCConfig = field(default_factory=UnitCTCConfig)
     """Size of the network."""
-    rows: int = 16
+    batch_size: int = 16
     """Utterances in a batch."""
     noise: float = 0.1
     """Share of units that training replaces by random ones."""
@@ -85,7 +85,7 @@ def fit(
         return CTCBatch(inputs, pad_sequence(letters, batch_first=True), torch.tensor(list(map(len, letters))))
 
     loader = UtteranceLoader(
-        [len(utterance.units) for utterance in kept], collate, aligner.rows, settings.seed, *ranks()
+        [len(utterance.units) for utterance in kept], collate, aligner.batch_size, settings.seed, *ranks()
     )
     train(task, loader, settings, folder / "training", describe="aligner", identity=job.identity)
     fields = {"config": asdict(aligner.model), "units": vocab_size, "letters": len(job.alphabet)}

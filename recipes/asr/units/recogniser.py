@@ -60,13 +60,13 @@ class Recogniser:
     shape: Shape = field(default_factory=lambda: Shape(layers=4, dropout=0.2))
     strategies: dict[str, Any] = field(default_factory=lambda: {"fifo": {"policy": "fifo"}})
     """Name -> ``policy`` and, unless evicted slots are dropped, ``compression``."""
-    budgets: tuple[int, ...] = (128,)
+    capacities: tuple[int, ...] = (128,)
     """Capacities of the memory, in slots per row."""
     sinks: int = 0
     """Guard: no policy may evict this many of the first tokens."""
     recent: int = 0
     """Guard: no policy may evict this many of the newest tokens."""
-    hold: int = 4
+    resample_every: int = 4
     """Segments after which training samples strategy and capacity again."""
     unit_noise: float = 0.1
     """Share of units that training replaces by random ones."""
@@ -77,7 +77,7 @@ class Recogniser:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for values out of range, and for memories smaller than the guards."""
-        for name in ("passage", "segment", "hold"):
+        for name in ("passage", "segment", "resample_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is too small; give at least 1")
         for name in ("unit_noise", "letter_noise"):
@@ -85,12 +85,12 @@ class Recogniser:
                 raise ValueError(f"{name}={getattr(self, name)} is a share; give 0 or more, and less than 1")
         if not self.unit_weight >= 0:
             raise ValueError(f"unit_weight={self.unit_weight} is negative; give 0 or more")
-        if not self.budgets or not self.strategies:
-            raise ValueError("strategies and budgets must name at least one memory; give strategies: {fifo: ...}")
+        if not self.capacities or not self.strategies:
+            raise ValueError("strategies and capacities must name at least one memory; give strategies: {fifo: ...}")
         Interleaving(1, 1, self.chunk, self.lookahead)
         TransformerConfig(1, **asdict(self.shape))
         for strategy in strategies(self.strategies, self.scorer):
-            for capacity in self.budgets:
+            for capacity in self.capacities:
                 strategy.memory(capacity, self.guard)
 
     @property
@@ -154,7 +154,7 @@ class Recogniser:
         seed_all(job.settings.seed)
         choices = strategies(self.strategies)
         model = LanguageModel(TransformerConfig(codes.vocab_size, **asdict(self.shape)), choices).to(job.device)
-        schedule = Schedule(choices, self.budgets, self.guard, self.hold, job.settings.seed)
+        schedule = Schedule(choices, self.capacities, self.guard, self.resample_every, job.settings.seed)
         task = LanguageModelTask(
             model,
             scorer,
@@ -213,13 +213,13 @@ class UnitTranscriber:
         codes = recogniser.interleaving(front_end.vocab_size, len(alphabet))
         self.decoding_modes: dict[str, DecodingMode] = {}
         for strategy in strategies(recogniser.strategies):
-            for capacity in sorted(recogniser.budgets, reverse=True):
+            for capacity in sorted(recogniser.capacities, reverse=True):
                 memory = strategy.memory(capacity, recogniser.guard)
                 reader = make_reader(model, scorer, recogniser.segment, strategy, memory)
                 self.decoding_modes[f"{strategy.name}@{capacity}"] = lambda recordings, reader=reader: write(
                     reader, codes, alphabet, [self._stream(contents) for contents in recordings]
                 )
-        self.decoding_modes["whole (CTC)"] = one_by_one(self._offline)
+        self.decoding_modes["offline (CTC)"] = one_by_one(self._offline)
 
     def _stream(self, contents: Sequence[Any]) -> Stream:
         """The units of consecutive contents, as one stream."""
