@@ -76,7 +76,7 @@ def fast_score(model: VQLM, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def state_alone(model: VQLM, tokens: Tensor) -> None:
-    """torch's fused LSTM over the embedded tokens."""
+    """Run the fused LSTM of torch over the embedded tokens."""
     model.lstm(model.embed(tokens.t()))
 
 
