@@ -95,7 +95,16 @@ def describe(
     ours: str,
     figures: dict[str, Any],
 ) -> Result:
-    """The result with its findings, which follow from the figures."""
+    """Write the result; its findings follow from the figures.
+
+    Args:
+        bench: the model and the scorers.
+        size: how much was read.
+        tables: values and intervals of each table, by heading.
+        read: the summed losses on test, by capacity.
+        ours: the setting of ``scored`` that was chosen on dev.
+        figures: the judged figures; see `judge`.
+    """
     first = size.capacities[0]
     found = read[first]
     missed = [f"{key} ({one['value']:g}, goal {one['goal']:g})" for key, one in figures.items() if not one["ok"]]
