@@ -99,7 +99,7 @@ class TrainingJob:
 
 @runtime_checkable
 class Recogniser(Protocol):
-    """The frozen dataclass ``Recogniser`` of a ``recogniser.py`` in a folder beside this file; its fields are YAML keys."""
+    """The frozen dataclass ``Recogniser`` of a ``recogniser.py`` in a sub-folder; its fields are its YAML keys."""
 
     reads: InputKind
     """The field of a document that it reads."""

@@ -309,7 +309,7 @@ def test_units_become_text_with_every_memory(folder, tmp_path, capsys, refused):
     assert main(["asr", str(folder / "units.yaml"), f"out={out}"]) == 0
     printed = capsys.readouterr().out
     figures = json.loads((out / "evaluation.json").read_text())
-    assert list(figures["ways"]) == ["fifo@24", "fifo@16", "surprise@24", "surprise@16", "whole (CTC)"]
+    assert list(figures["ways"]) == ["fifo@24", "fifo@16", "surprise@24", "surprise@16", "offline (CTC)"]
     assert all(f"{way:11}  WER" in printed for way in figures["ways"])
     assert printed.endswith(f"saved in {out}\n"), "units are in no file to transcribe"
     assert figures["ways"]["fifo@24"]["utterances"] == 3, "a chapter is dev, and cut into its utterances"

@@ -228,7 +228,7 @@ class UnitTranscriber:
                 self.decoding_modes[f"{strategy.name}@{capacity}"] = lambda recordings, reader=reader: write(
                     reader, codes, alphabet, [self._stream(contents) for contents in recordings]
                 )
-        self.decoding_modes["whole (CTC)"] = one_by_one(self._offline)
+        self.decoding_modes["offline (CTC)"] = one_by_one(self._offline)
 
     def _stream(self, contents: Sequence[Any]) -> Stream:
         """The units of consecutive contents, as one stream."""
