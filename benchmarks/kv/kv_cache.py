@@ -131,8 +131,8 @@ def describe(
             f"rarity and gain are the VQ-LM's (64 codes, {config.scorer_train.steps} steps of "
             f"{config.rows * config.segment} tokens of the train books), to powers as written, but the default is "
             "standardised; `reuse` is how much likelier a token is to come again within 1,024 tokens than its "
-            "frequency says, by the scorer of that name (`vqmem train-scorer --config reuse` on the train books); `copies first` "
-            "evicts older copies of a token before all else."
+            "frequency says, by the scorer of that name (`vqmem train-scorer --config reuse` on the train books); "
+            "`copies first` evicts older copies of a token before all else."
         ),
         values={name: values for name, (values, _) in tables.items()},
         intervals={name: intervals for name, (_, intervals) in tables.items()},
