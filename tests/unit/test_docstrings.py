@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import indent
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("benchmarks", "data", "memory", "models", "recipes", "tokenizers_")
@@ -52,11 +53,15 @@ def test_public_functions_describe_their_parameters():
 
 def test_what_the_check_finds():
     head, args = "def f(a, b, c, *, d, **more):\n", "    Args:\n" + "".join(f"        {x}: It.\n" for x in "abcd")
+    right = head + f'    """Do.\n\n{args}        more: It.\n\n    Returns:\n        x: y.\n    """'
     files = {
         "none.py": head + '    """Do."""',
         "short.py": head + f'    """Do.\n\n{args}    """',
-        "extra.py": head + f'    """Do.\n\n{args}        more: It.\n        z: It.\n    """',
-        "right.py": head + f'    """Do.\n\n{args}        more: It.\n\n    Returns:\n        x: y.\n    """',
-        "private.py": f"def _{head[4:]}    pass",
+        "extra.py": right.replace("more: It.", "more: It.\n        z: It."),
+        "right.py": right,
+        "private.py": right.replace("def f", "def _f").replace("Args", "Arguments"),
+        "base.py": "class Base:\n" + indent(right, "    "),
+        "override.py": f'class Other(Base):\n    {head}        """Do it fast."""',
+        "new.py": f'class Other:\n    {head}        """Do it fast."""',
     }
-    assert {place.split(":")[0] for place in wrong(files)} == {"none.py", "short.py", "extra.py"}
+    assert {place.split(":")[0] for place in wrong(files)} == {"none.py", "short.py", "extra.py", "new.py"}
