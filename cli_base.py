@@ -91,9 +91,9 @@ def output_file(text: str) -> Path:
 
 
 def prepare_streams() -> None:
-    """Make sure that no command fails because of the streams of the process.
+    r"""Make sure that no command fails because of the streams of the process.
 
-    Closed streams become the null device. Characters that a stream cannot encode are written as ``\\uXXXX``, which JSON
+    Closed streams become the null device. Characters that a stream cannot encode are written as ``\uXXXX``, which JSON
     reads back. If nobody reads standard error any more, its messages are lost and the command continues.
     """
     for number in range(3):

@@ -121,7 +121,7 @@ def _coerce_leaf(hint: Any, value: Any, key: str) -> Any:
 def _coerce_union(hint: Any, args: tuple[Any, ...], value: Any, key: str) -> Any:
     """The first member that takes ``value`` as it is, else the first that can be made of it (``1`` for a float)."""
     nested = [part for part in args if dataclasses.is_dataclass(part)]
-    if isinstance(value, dict) and len(nested) == 1:  # its own error says more than the union's
+    if isinstance(value, dict) and len(nested) == 1:  # its error says more than the union's
         return coerce(nested[0], value, key)
     exact = [part for part in args if isinstance(part, type) and type(value) is part]
     for part in [*exact, *args]:

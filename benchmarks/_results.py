@@ -151,9 +151,17 @@ def machine() -> dict[str, Any]:
 
 
 def figure(value: float, unit: str, goal: float | None, *, least: bool = True, **more: Any) -> dict[str, Any]:
-    """One figure of a benchmark: ``goal`` is the least (or the most) that is ok; ``more`` are figures behind it.
+    """Make a figure of a benchmark.
 
-    Without a goal it is shown, and not judged.
+    Args:
+        value: the measured value, in ``unit``.
+        unit: what the value counts, such as ``"%"`` or ``"x real time"``.
+        goal: the value to reach, in the same unit; None reports the value without judging it.
+        least: whether the goal is a lower bound (the default) or an upper bound.
+        **more: the values that the figure was computed from, by name.
+
+    Returns:
+        ``value``, ``unit`` and ``more``; with a goal also ``goal`` and whether the value is ``ok``.
     """
     judged = {} if goal is None else {"goal": goal, "ok": value >= goal if least else value <= goal}
     return {"value": value, "unit": unit, **judged, **more}
@@ -197,9 +205,24 @@ def present(
     intervals: Mapping[str, Any] | None = None,
     interval_kind: str = "",
 ) -> None:
-    """Print a benchmark's figures as the flags say, and save them as a `Result`, whose fields the keywords are.
+    """Print a benchmark's figures, and with ``--save`` write them to ``docs/results`` as a `Result`.
 
-    ``tables`` are the figures behind the figures: by heading, rows of columns.
+    Args:
+        name: the name of the saved file, without ``.json``.
+        figures: the figures by name, each made by `figure`.
+        flags: the parsed flags of `options`; they choose between text and JSON, and whether to save.
+        title: the heading of the result.
+        question: the question that the goals of the figures answer.
+        measured: what was measured, on which data and how; a paragraph.
+        notes: remarks on the result, one sentence or more each.
+        history: how settings and data were used before this measurement.
+        charts: line charts of the result.
+        effect: the place in the tables of the value that summarises the result: heading, row, column.
+        split: the data that was measured: split, documents, sizes.
+        seeds: the seeds of the trainings or samples; empty if nothing is random.
+        tables: more detailed values, by heading, row and column; printed and saved below the figures.
+        intervals: ``[low, high]`` at the same places as the figures and tables.
+        interval_kind: level and method of the intervals, such as ``"95 %, paired bootstrap over passages"``.
     """
     tables = tables or {}
     show(figures, flags)

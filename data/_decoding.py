@@ -99,7 +99,14 @@ class Uncompressed:
 
 
 class Compressed:
-    """A file that FFmpeg decodes."""
+    """A file that FFmpeg decodes.
+
+    Args:
+        name: its path, for messages.
+        file: the encoded bytes, open for reading.
+        warn: is called with a line about each oddity that is no reason to refuse the file.
+        reason: why `soundfile` cannot read the file, for the error if FFmpeg cannot either; empty if it was not tried.
+    """
 
     def __init__(self, name: str, file: io.RawIOBase | io.BytesIO, warn: Callable[[str], None], reason: str) -> None:
         self.name, self.file, self.warn, self.reason = name, file, warn, reason

@@ -1,6 +1,6 @@
-"""Read tables strictly, row by row: csv, tsv, JSON, lines of text and parquet, compressed or not.
+r"""Read tables strictly, row by row: csv, tsv, JSON, lines of text and parquet, compressed or not.
 
-Cells stay as they are written, only ``\\n``, ``\\r\\n`` and ``\\r`` end a line, and a row that does not fit raises an
+Cells stay as they are written, only ``\n``, ``\r\n`` and ``\r`` end a line, and a row that does not fit raises an
 error that names its line. `csv` and `json` of the standard library do this; the readers of pandas and Arrow guess
 types.
 """

@@ -43,7 +43,7 @@ class Source:
     Args:
         path: a recording, a folder, or a manifest; a folder's ``manifest.tsv`` (or .csv, or .jsonl) is used if it
             exists.
-        where: column -> pattern, or a list of patterns of which one must fit, as in {path: "fsdd/*", speaker: [a, b]}.
+        where: column -> pattern, or a list of patterns, one of which must fit, as in {path: "fsdd/*", speaker: [a, b]}.
         splits: split -> patterns, as in ``where``; rows that fit none are left out.
         by: column by which to split; with ``speaker``, no speaker occurs in two splits.
         encoding: encoding of the manifest, as Python names it.

@@ -14,7 +14,9 @@ from .base import Document, Split
 
 @dataclass(frozen=True)
 class Source:
-    """Text files, split in the first of these ways that applies:
+    """Text files, split into train, dev and test.
+
+    The first of these ways that applies splits them:
 
     1. by the subfolders ``train``, ``dev`` and ``test``;
     2. by a hash of their names, if there are at least ten files: the first tenth is ``test``, the next tenth ``dev``

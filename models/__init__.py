@@ -1,1 +1,1 @@
-""""""
+"""The networks: the memory transformer, VQ-LM and other scorers, codecs and features of speech."""

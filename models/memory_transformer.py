@@ -304,11 +304,20 @@ class Attention(nn.Module):
 def reconstruction_loss(
     model: MemoryTransformer, hidden: Float[Tensor, "batch time layers dim"], evicted: Slots, compressed: Slots
 ) -> Float[Tensor, ""]:
-    """How differently a segment attends to evicted slots and to their compressed form, to train the compression.
+    """Compute the attention-reconstruction loss, which trains a compression.
 
-    The attention-reconstruction loss of the Compressive Transformer (arXiv:1911.05507, algorithm 2): content-based
-    attention without positions, gradients stopped at everything but the compressed payload. Rows that evicted nothing
-    count as zero. Payloads are hidden states.
+    It is the mean squared difference between what a segment reads from evicted slots and from their compressed form, by
+    content-based attention without positions (Compressive Transformer, arXiv:1911.05507, algorithm 2). Gradients only
+    reach the compressed payload.
+
+    Args:
+        model: the transformer whose projections and norms attend.
+        hidden: the segment's hidden states at the input of each layer.
+        evicted: the slots before compression; the payload is hidden states.
+        compressed: the slots after compression, with the same kind of payload.
+
+    Returns:
+        The mean over rows and layers; rows that evicted nothing count as zero.
     """
     total = hidden.new_zeros(())
     some = (evicted.valid.any(1) & compressed.valid.any(1))[:, None, None]

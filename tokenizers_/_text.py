@@ -44,7 +44,7 @@ def cut(text: str, limit: int = PIECE) -> Iterator[str]:
 def stream_of(text: str, ids: Int[Tensor, " time"], sizes: Int[Tensor, " time"]) -> Stream:
     """The stream of tokens that consist of ``sizes`` consecutive UTF-8 bytes of ``text``.
 
-    The span of a token covers every character of which it has a byte: tokens that share a character share its offsets.
+    The span of a token covers all characters that it has bytes of: tokens that share a character share its offsets.
     """
     data = np.frombuffer(text.encode(), dtype=np.uint8)
     character = np.cumsum((data & 0xC0) != 0x80, dtype=np.int32) - 1  # continuation bytes are 10xxxxxx

@@ -121,7 +121,14 @@ class FrontEnd:
 
 
 class UnitTokenizer:
-    """Fitted clusters. Times of its streams are in seconds, sizes in frames of 20 ms."""
+    """Fitted clusters. Times of its streams are in seconds, sizes in frames of 20 ms.
+
+    Args:
+        extractor: computes the features of frames.
+        centroids: the centre of each cluster; its index is the unit.
+        deduplicate: whether runs of equal units become one unit.
+        frames: whether streams contain the features of their frames, too.
+    """
 
     input_kind: ClassVar[InputKind] = "audio"
     size_unit = "frame"

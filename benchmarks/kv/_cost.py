@@ -33,9 +33,19 @@ def cost(
     ids: Int[Tensor, "1 time"],
     quick: bool,
 ) -> dict[str, Any]:
-    """All figures. ``make`` gives an empty cache with a scorer or, for None, without; ``ids`` is a long text.
+    """Measure the memory and time of `VQMemCache`, and what scorers add to a prefill.
 
-    Bytes and the time of decoding are those with the last of the scorers.
+    Bytes and decoding times are measured with the last of the scorers.
+
+    Args:
+        model: the pretrained language model.
+        scorers: the scorers to compare, by name.
+        make: returns an empty cache with the scorer of that name, or without a scorer for None.
+        ids: a long text; its tokens are read in chunks of `CHUNK`.
+        quick: whether to measure a short run that only shows that the benchmark works.
+
+    Returns:
+        The figures by name; see `figure`.
     """
     lengths = LENGTHS[:1] if quick else LENGTHS
     figures = decoding_figures(model, lambda: make(list(scorers)[-1]), ids, lengths, 4 if quick else 32)
@@ -52,7 +62,18 @@ def cost(
 def decoding_figures(
     model: Any, make: Callable[[], VQMemCache], ids: Int[Tensor, "1 time"], lengths: Sequence[int], count: int
 ) -> dict[str, Any]:
-    """Peak bytes, and time a token by length and against `DynamicCache`."""
+    """Measure peak bytes, and the time per token by length and against `DynamicCache`.
+
+    Args:
+        model: the pretrained language model.
+        make: returns an empty cache.
+        ids: the text that fills the cache, at least as long as the longest of ``lengths``.
+        lengths: numbers of tokens after which decoding is timed, ascending multiples of `CHUNK`.
+        count: timed decoding steps of each cache.
+
+    Returns:
+        The figures by name; see `figure`.
+    """
     most, slot, known = measure_bytes(model, make(), ids)
     last = min(AGAINST, lengths[-1])
     caches: dict[Any, Any] = {**after(model, make(), ids, lengths), "DynamicCache": filled(model, last)}
@@ -81,7 +102,17 @@ def measure_bytes(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"]) -> 
 
 @torch.no_grad()
 def after(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"], lengths: Sequence[int]) -> dict[int, VQMemCache]:
-    """Copies of the cache as it was after so many tokens, which are multiples of a chunk."""
+    """Read a text and copy the cache at several lengths.
+
+    Args:
+        model: the pretrained language model.
+        cache: an empty cache; it is filled.
+        ids: the text, at least as long as the longest of ``lengths``.
+        lengths: numbers of tokens after which the cache is copied, ascending multiples of `CHUNK`.
+
+    Returns:
+        The copies by number of tokens read.
+    """
     copies = {}
     for done, new in enumerate(ids[:, : lengths[-1]].split(CHUNK, 1), 1):
         model(new, **passed(cache), logits_to_keep=1)
@@ -138,7 +169,18 @@ def prefill(
     ids: Int[Tensor, "1 time"],
     times: int,
 ) -> dict[str | None, float]:
-    """Seconds a chunk of ``ids`` with each scorer: medians over chunks and runs, which take turns."""
+    """Time the prefill of a text with each scorer.
+
+    Args:
+        model: the pretrained language model.
+        make: returns an empty cache with the scorer of that name, or without a scorer for None.
+        names: the names to pass to ``make``; their caches take turns at each chunk.
+        ids: the text, read in chunks of `CHUNK`.
+        times: how often the text is read with each scorer.
+
+    Returns:
+        The median processor seconds per chunk, by name.
+    """
     seconds: dict[str | None, list[float]] = {name: [] for name in names}
     for _ in range(times):
         caches = {name: make(name) for name in names}

@@ -30,9 +30,17 @@ Kept = Sequence[Int[Tensor, "heads slots"]]
 
 
 class FullTextCache(DynamicCache):
-    """The keys and values of a text ``[1, time]``, and the attention and key norms of its pass.
+    """The keys and values of a text, with the attention and key norms of the pass that computed them.
 
-    ``kept`` has what each of ``presses`` keeps with each of ``counts`` slots, by name and count.
+    ``kept`` has the slots that each press keeps, one tensor ``[heads, slots]`` per layer, by name of the press and
+    count.
+
+    Args:
+        model: the pretrained language model; it reads the text once, when the cache is made.
+        ids: the text.
+        presses: names of kvpress's presses; see `make`.
+        counts: numbers of slots that each press keeps per head.
+        sinks: the number of first tokens that are always kept.
     """
 
     layers: Any
@@ -113,9 +121,20 @@ def answer(
     over: Callable[[list[int]], bool],
     shrink: bool = True,
 ) -> list[list[int]]:
-    """Greedy tokens of each row, at most ``most``; ``start`` is the position of the question's first token.
+    """Decode an answer greedily in each row of a cache.
 
-    A row is over when ``over`` is true of its tokens. Rows that are over leave the batch once they are half of it.
+    Args:
+        model: the pretrained language model.
+        cache: its cache after the text, with a row for each choice of slots.
+        question: the tokens that every row reads first.
+        start: the position of the question's first token.
+        rows: the number of rows of the cache.
+        most: maximum tokens of an answer.
+        over: whether an answer that begins with these tokens may stop.
+        shrink: whether rows that stopped leave the batch once they are half of it.
+
+    Returns:
+        The tokens of each row's answer.
     """
     new, said, asked = question.expand(rows, -1), [[] for _ in range(rows)], list(range(rows))
     for _ in range(most):
@@ -179,7 +198,18 @@ def zipped(model: Any, reading: FullTextCache, shares: Sequence[float]) -> list[
 def answer_hidden(
     model: Any, reading: FullTextCache, hidden: Sequence[Sequence[tuple[Tensor, ...]]], question: Tensor, **how: Any
 ) -> list[list[int]]:
-    """`answer` of a row that sees all slots, and of one row for each of ``hidden``."""
+    """Decode answers with `answer`: in one row with all slots, and in one more for each choice of hidden slots.
+
+    Args:
+        model: the pretrained language model.
+        reading: the text that it has read.
+        hidden: for each further row the slots of each layer that attention must not see, as `zipped` returns them.
+        question: the tokens that every row reads first, ``[1, time]``.
+        **how: ``most`` and ``over`` of `answer`.
+
+    Returns:
+        The tokens of each row's answer; the first row sees all slots.
+    """
     batch = 1 + len(hidden)
     every = [torch.arange(reading.ids.shape[1]).expand(layer.keys.shape[1], -1) for layer in reading.layers]
     if hidden:

@@ -54,7 +54,14 @@ class Quiz:
 
 
 def quiz(task: str, prose: str, words: int, rng: random.Random) -> Quiz:
-    """A quiz of a task, its haystack of about so many words, from a random place in ``prose`` unless it is noise."""
+    """Make a quiz: a needle at a random place of a haystack.
+
+    Args:
+        task: one of `TASKS`.
+        prose: the text from which the haystack is cut at a random place; unused by tasks whose haystack is noise.
+        words: the approximate length of the haystack.
+        rng: draws the needle, its place and the piece of prose.
+    """
     kind, noisy = TASKS[task]
     key = f"{rng.choice(ADJECTIVES)}-{rng.choice(NOUNS)}"
     value = str(rng.randint(1_000_000, 9_999_999)) if kind == "number" else str(uuid.UUID(int=rng.getrandbits(128)))
@@ -82,6 +89,16 @@ def prompt(tokenizer: Any, quiz: Quiz) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def words_of(task: str, prose: str, tokenizer: Any, tokens: int) -> int:
-    """How many words of a task's haystack make about so many tokens."""
+    """Convert a number of tokens to a number of words of a haystack.
+
+    Args:
+        task: one of `TASKS`; its haystack is noise or prose.
+        prose: the text from which haystacks are cut; its first 5,000 words are counted.
+        tokenizer: the tokenizer of the language model.
+        tokens: the length to convert.
+
+    Returns:
+        The approximate number of words.
+    """
     sample = " ".join((NOISE if TASKS[task][1] else prose).split()[:5000])
     return round(tokens * len(sample.split()) / len(tokenizer(sample, add_special_tokens=False).input_ids))

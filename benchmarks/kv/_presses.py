@@ -111,11 +111,17 @@ class CallThrough(Cache):
 
 
 class PressCache(DynamicCache):
-    """At most ``capacity`` slots a layer and head, by the scores of a press; inputs must not be padded.
+    """A cache that keeps at most ``capacity`` slots per layer and head, by the scores of a press.
 
-    It is made for one model and puts hooks on it, which act in passes that use this cache alone and go with it. A new
-    token stands behind all that were read, evicted ones included. The first ``sinks`` slots and the newest half of the
-    others are guarded; ``press`` needs to have kvpress's ``score``.
+    The cache belongs to one model and puts hooks on it, which only act in passes that use this cache and disappear with
+    it. A new token is positioned after all tokens read, evicted ones included. The newest half of the slots after the
+    sinks is guarded. Inputs must not be padded.
+
+    Args:
+        model: the pretrained language model.
+        press: a press of kvpress that has the method ``score``.
+        capacity: slots per layer and head.
+        sinks: the number of first tokens that are always kept.
     """
 
     def __init__(self, model: Any, press: Any, capacity: int, sinks: int) -> None:
@@ -166,7 +172,17 @@ def prepare(model: Any, presses: Iterable[Any]) -> list[Any]:
 def score(
     press: Any, layer: Any, inputs: dict[str, Any], cached: Any, attention: Tensor | None, capacity: int, start: int
 ) -> Float[Tensor, "batch heads slots"]:
-    """The scores of a press for the slots of a layer, of which ``capacity`` will stay; ``start`` tokens came before."""
+    """Score the slots of a layer with a press.
+
+    Args:
+        press: the press; its ``compression_ratio`` is set to what ``capacity`` asks for.
+        layer: the attention module, prepared by `prepare`.
+        inputs: the arguments of the attention module in this pass.
+        cached: the layer's keys and values, ``[batch, heads, slots, width]`` each.
+        attention: the attention weights of this pass; None if the model did not return them.
+        capacity: slots that will be kept.
+        start: tokens that were read before this pass.
+    """
     layer.rotary_emb.offset = start
     # The half is against rounding: kvpress rounds down what it keeps.
     press.compression_ratio = 1 - (capacity + 0.5) / cached.keys.shape[2]

@@ -68,7 +68,18 @@ def needles(bench: Bench, size: Size) -> tuple[dict[str, Any], Result]:
 def quiz_all(
     bench: Bench, settings: Sequence[Setting], split: Any, texts: Sequence[int], count: int
 ) -> tuple[dict[tuple[str, int], dict[str, Found]], list[int]]:
-    """What each setting finds in the quizzes of a split, by task and length, and the tokens of every text."""
+    """Ask every setting the quizzes of a split.
+
+    Args:
+        bench: the model, the scorers and the folder of cached answers.
+        settings: the settings to compare.
+        split: the split of the books that haystacks are cut from.
+        texts: the approximate lengths of the haystacks, in tokens.
+        count: quizzes for each task and length; their seeds are 0, 1, …
+
+    Returns:
+        Whether each setting found the value, by task and length, then by name; and the tokens of every quiz's text.
+    """
     prose = " ".join(document.text for document in build("data", bench.scorers.config.data).documents(split))
     lengths: list[int] = []
     given: dict[tuple[str, int], dict[str, Found]] = {}
@@ -87,7 +98,20 @@ def quiz_all(
 def answered(
     bench: Bench, settings: Sequence[Setting], task: str, length: int, prose: str, seed: int, split: str
 ) -> tuple[int, dict[str, Bool[np.ndarray, " share"]]]:
-    """The tokens of a quiz's text, and with what shares of it each setting finds the value; kept on disk."""
+    """Ask settings one quiz, or load the answers that an earlier run saved.
+
+    Args:
+        bench: the model, the scorers and the folder of cached answers.
+        settings: the settings to compare.
+        task: one of `TASKS`.
+        length: the approximate length of the haystack, in tokens.
+        prose: the text from which the haystack is cut.
+        seed: the seed of the quiz.
+        split: the split that ``prose`` comes from; saved answers are found by it.
+
+    Returns:
+        The tokens of the quiz's text, and by setting whether it found the value at each of `SHARES`.
+    """
     keys = {setting.name: digest(bench.streams.key(setting, 0)) for setting in settings}
     which = {"task": task, "length": length, "seed": seed, "split": split, "shares": SHARES}
     path: Path = bench.folder / "needles" / f"{digest(which | bench.streams.key(Setting(EVERYTHING), 0))}.json"
@@ -107,7 +131,21 @@ def answered(
 def ask(
     bench: Bench, settings: Sequence[Setting], task: str, words: int, prose: str, seed: int
 ) -> tuple[int, dict[str, list[bool]]]:
-    """Read the text, then ask: a batch for each share, and one for those that keep the full text."""
+    """Read the text of a quiz once and ask all settings.
+
+    The settings answer in a batch per share kept, and in one for those that keep the full text.
+
+    Args:
+        bench: the model and the scorers.
+        settings: the settings to compare.
+        task: one of `TASKS`.
+        words: the approximate length of the haystack.
+        prose: the text from which the haystack is cut.
+        seed: the seed of the quiz.
+
+    Returns:
+        The tokens of the quiz's text, and by setting whether it found the value at each of `SHARES`.
+    """
     one = quiz(task, prose, words, random.Random(f"{task} {words} {seed}"))
     tokenizer, model = bench.peer.tokenizer, bench.model
     text, question = prompt(tokenizer, one)
@@ -147,7 +185,14 @@ def summarise(
     lengths: Sequence[int],
     ours: str,
 ) -> tuple[dict[str, Any], Result]:
-    """The figures and the result."""
+    """Compute the figures and write the result.
+
+    Args:
+        dev: which quizzes of the dev books each setting answered, by task and length, then by name.
+        given: the same of the test books.
+        lengths: the tokens of every test quiz's text.
+        ours: the setting of ``scored`` that was chosen on dev.
+    """
     judged, chosen = (f"{part}% found, {JUDGED:.1%} kept" for part in ("", "Dev, to choose by: "))
     values, intervals = {}, {}
     for name, share, quizzes in [(chosen, JUDGED, dev), *((f"% found, {s:.1%} kept", s, given) for s in SHARES)]:

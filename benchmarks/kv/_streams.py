@@ -48,7 +48,14 @@ class Setting:
 
 
 class Streams:
-    """Reads passages with a model, several side by side, and keeps what it found in a folder, a file a passage."""
+    """Reads passages with a language model through caches, and saves the losses in a file per passage.
+
+    Args:
+        model: the pretrained language model.
+        scorers: the scorers that settings may name.
+        folder: the folder of the saved losses; what is saved there is not read again.
+        rows: passages that are read in parallel.
+    """
 
     def __init__(self, model: Any, scorers: Mapping[str, Any], folder: Path, rows: int) -> None:
         self.model, self.scorers, self.folder, self.rows = model, scorers, folder, rows
@@ -109,7 +116,19 @@ def read(model: Any, cache: Any, ids: Int[Tensor, "batch time"]) -> Float[Tensor
 
 
 def sample(items: Sequence[Passage], length: int, count: int, seed: int = 0) -> list[Passage]:
-    """``count`` passages of full length, as many of each document, drawn so that more passages include the fewer."""
+    """Draw passages of full length, equally many of each document.
+
+    A larger count includes the passages of a smaller one.
+
+    Args:
+        items: the passages to draw from.
+        length: the number of tokens that a passage must have.
+        count: passages to draw.
+        seed: the seed of the order within a document.
+
+    Raises:
+        ValueError: if there are fewer passages of this length than ``count``.
+    """
     documents: dict[str, list[Passage]] = {}
     for item in items:
         if len(item.ids) == length:
@@ -136,7 +155,14 @@ def gaps(ids: Int[np.ndarray, " time"]) -> Int[np.ndarray, " time"]:
 def long_gap(
     ids: Int[np.ndarray, " time"], rarity: Float[np.ndarray, " vocab"], rare: float, capacity: int
 ) -> Bool[np.ndarray, " time"]:
-    """The tokens that memory is for: rarer than ``rare`` nats, and last seen more than ``capacity`` tokens ago."""
+    """Find the tokens that need memory: rare tokens whose last occurrence a cache of the newest tokens has evicted.
+
+    Args:
+        ids: the tokens of a passage.
+        rarity: the unigram surprisal of each token, in nats.
+        rare: the surprisal above which a token is rare, in nats.
+        capacity: the distance to the last occurrence, in tokens, that a gap must exceed.
+    """
     return (rarity[ids] > rare) & (gaps(ids) > capacity)
 
 

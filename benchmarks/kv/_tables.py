@@ -42,7 +42,17 @@ def sums(
     rare: float,
     capacity: int,
 ) -> Sums:
-    """Add up. Tokens before the first that can have been evicted, which are the same for all, are left out."""
+    """Sum the losses of each passage.
+
+    The first ``capacity`` tokens of a passage are left out: nothing can have been evicted before them.
+
+    Args:
+        found: by setting the loss of each token of every passage, in nats.
+        items: the passages.
+        rarity: the unigram surprisal of each token, in nats.
+        rare: the surprisal above which a token is rare, in nats; see `long_gap`.
+        capacity: slots of the caches.
+    """
     masks = [long_gap(item.ids.numpy(), rarity, rare, capacity) for item in items]
     nats = {name: np.array([x[capacity:].sum(dtype=np.float64) for x in rows]) for name, rows in found.items()}
     far = {

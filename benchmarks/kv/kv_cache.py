@@ -95,7 +95,16 @@ def describe(
     ours: str,
     figures: dict[str, Any],
 ) -> Result:
-    """The result with its findings, which follow from the figures."""
+    """Write the result; its findings follow from the figures.
+
+    Args:
+        bench: the model and the scorers.
+        size: how much was read.
+        tables: values and intervals of each table, by heading.
+        read: the summed losses on test, by capacity.
+        ours: the setting of ``scored`` that was chosen on dev.
+        figures: the judged figures; see `judge`.
+    """
     first = size.capacities[0]
     found = read[first]
     missed = [f"{key} ({one['value']:g}, goal {one['goal']:g})" for key, one in figures.items() if not one["ok"]]
@@ -117,13 +126,13 @@ def describe(
             "newest half guarded, the same for all. NLL in nats over the tokens after the first that fill the slots. "
             f"Long-gap tokens have a unigram surprisal above {RARE:g} nats on the train books and were last seen "
             "further back than there are slots. `everything` evicts nothing; `sink_recent` (fifo with sinks) keeps "
-            "the newest; gap closed is the share of the way from the latter's long-gap NLL to the former's. All "
-            "settings of `scored` divide by the age: `count` is the unigram's rarity; surprise, rarity and gain are "
-            f"the VQ-LM's (64 codes, {config.scorer_train.steps} steps of {config.batch_size * config.segment} tokens "
-            "of train books), to powers as written, but the default is standardised; `reuse` is how much likelier a "
-            "token is to come again within 1,024 tokens than its frequency says, by the scorer of that name (`vqmem "
-            "text_lm reuse` on the train books); `copies first` evicts older copies of a token before "
-            "all else."
+            "the newest; gap closed is the share of the way from the long-gap NLL of `sink_recent` to that of "
+            "`everything`. All settings of `scored` divide by the age: `count` is the unigram's rarity; surprise, "
+            f"rarity and gain are the VQ-LM's (64 codes, {config.scorer_train.steps} steps of "
+            f"{config.batch_size * config.segment} tokens of the train books), to powers as written, but the default "
+            "is standardised; `reuse` is how much likelier a token is to come again within 1,024 tokens than its "
+            "frequency says, by the scorer of that name (`vqmem train-scorer --config reuse` on the train books); "
+            "`copies first` evicts older copies of a token before all else."
         ),
         values={name: values for name, (values, _) in tables.items()},
         intervals={name: intervals for name, (_, intervals) in tables.items()},

@@ -73,7 +73,17 @@ def main() -> None:
 
 
 def measure(run: Path, path: Path, minutes: int, sound: bool) -> dict:
-    """What the child reports of a recording of so many minutes."""
+    """Transcribe a recording in a child process and measure it.
+
+    Args:
+        run: the folder of a finished `vqmem asr`.
+        path: the file of the recording, called by its minutes; only written if the run reads sound.
+        minutes: the length of the recording.
+        sound: whether the run reads sound; otherwise it reads units.
+
+    Returns:
+        The report of the child; see `transcribe`.
+    """
     if sound:
         speech = Path(os.environ.get("VQMEM_DATA", "../shared/data")) / "speech"
         soundfile.write(path, recording(speech, 60 * minutes), RATE)

@@ -102,9 +102,9 @@ def main() -> None:
         split=SPLIT,
         notes=[
             "One seed. Processor time is that of two cores for two hours at most.",
-            "Memories kept by score are far worse: what is said at the moment is heard by what came just before, which "
-            "a score lets go. The one whose newest half is guarded was added after a trial on dev (128 slots: 23.8 % "
-            "without a guard, 21.6 % with half, 20.1 % with three quarters guarded; fifo 16.0 %).",
+            "Memories kept by score are far worse: the letters to write next depend on the newest units, which a score "
+            "evicts. The one whose newest half is guarded was added after a trial on dev (128 slots: 23.8 % without a "
+            "guard, 21.6 % with half, 20.1 % with three quarters guarded; fifo 16.0 %).",
         ],
         history=[
             "The test split was read before, in parts, by earlier forms of this script; nothing was chosen on it.",

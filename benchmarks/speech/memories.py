@@ -94,7 +94,14 @@ def _ends(low: float | None, high: float | None, shown: Any) -> list[float] | No
 
 
 def answer(values: Mapping[str, Any], intervals: Mapping[str, Any], name: str, quarter: int) -> str:
-    """What scored eviction costs at a quarter of the slots, and whether it is better than its rivals there."""
+    """Say what scored eviction costs at a quarter of the slots, and whether it beats its rivals there.
+
+    Args:
+        values: the rows of `table`, by strategy and slots.
+        intervals: their intervals.
+        name: the figure: ``nll``, which is judged as perplexity, or ``recall_nll``.
+        quarter: the number of slots to report.
+    """
     even = 1.0 if name == "nll" else 0.0
     said, reached = [], []
     for strategy in SCORED:
@@ -112,7 +119,14 @@ def answer(values: Mapping[str, Any], intervals: Mapping[str, Any], name: str, q
 
 
 def chart(values: Mapping[str, Any], intervals: Mapping[str, Any], title: str, y: str) -> Chart:
-    """What is lost against full memory, by slots."""
+    """Draw the loss against full memory by slots, one line per strategy.
+
+    Args:
+        values: the rows of `table`, by strategy and slots.
+        intervals: their intervals; rows without one are left out.
+        title: the title of the chart.
+        y: the title of its y axis, with the unit.
+    """
     series: dict[str, list[list[float]]] = {}
     for label, row in values.items():
         strategy, _, slots = label.rpartition(" @ ")

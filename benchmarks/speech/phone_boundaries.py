@@ -154,7 +154,16 @@ def report(
     steps: int,
     split: str,
 ) -> None:
-    """Print the figures and, where asked, save them."""
+    """Print the figures and, with ``--save``, write the result.
+
+    Args:
+        flags: the parsed flags of the benchmark.
+        counted: matched, true and found boundaries on test, ``[seeds, clips, 3]``, by method.
+        pickings: how each method picks peaks, as chosen on dev.
+        seeds: the seeds of the scorers.
+        steps: training steps of each scorer.
+        split: the number of boundaries and clips that were read.
+    """
     scored = [name for name in pickings if name != BASELINE and SHUFFLED not in name]
     rivals = [BASELINE, *(name for name in pickings if SHUFFLED in name), EVEN]
     f1_ends, apart = intervals(counted, rivals)

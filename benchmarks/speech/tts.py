@@ -188,7 +188,18 @@ def memory(run: Path, clips: Sequence[VoiceClip], minutes: Sequence[int]) -> dic
 def heard(
     name: str, voice: Voice, clips: Sequence[VoiceClip], recogniser: Whisper
 ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """Error rates of every version of the clips, and what copies add to the word error rate (see `added`)."""
+    """Measure how well a recogniser understands every version of the clips.
+
+    Args:
+        name: the name of the voice, for the progress bar.
+        voice: a finished run of `vqmem tts`.
+        clips: recordings of the test split, with their texts.
+        recogniser: transcribes the versions.
+
+    Returns:
+        Error rates and, for units and codes, bit rates by version; and the word error rate that copies add (see
+        `added`).
+    """
     made: dict[str, list[Tensor]] = {}
     for clip in clips:
         for version, waveform in versions(voice, clip).items():

@@ -103,7 +103,17 @@ def measure(config: Config, seeds: Sequence[int], folder: Path) -> Found:
 
 
 def reported(config: Config, seed: int, folder: Path, ours: bool) -> dict[str, float]:
-    """The report of one model, trained if need be; kept beside it."""
+    """Evaluate one model on test; train it and save its report if that has not been done.
+
+    Args:
+        config: the network and its training.
+        seed: the seed of the weights and the crops.
+        folder: the folder of all models.
+        ours: whether codebooks have our settings or the library's defaults.
+
+    Returns:
+        The figures of the report by name; see `VQVAE.report`.
+    """
     folder = folder / f"{'ours' if ours else 'default'}-{seed}"
     kept = folder / f"report-{digest(config)}.json"
     if not kept.is_file():
@@ -148,7 +158,14 @@ def _mean(found: Found, name: str, hop: int, key: str) -> float:
 
 
 def result(found: Found, figures: dict[str, dict[str, Any]], config: Config, seeds: list[int]) -> Result:
-    """What is published: figures of every level and setting, with the range over seeds."""
+    """Write the result: figures of every level and setting, with their range over seeds.
+
+    Args:
+        found: the reports of the models, by setting.
+        figures: the judged figures; see `compare`.
+        config: the network and its training.
+        seeds: the seeds of the models.
+    """
     keys = ("stft_error", "convergence", "log_magnitude", "mse", "used", "perplexity")
     values: dict[str, Any] = {}
     ranges: dict[str, Any] = {}

@@ -41,7 +41,16 @@ MATMULS = (1024, 1536, 2048)
 
 
 class Peer:
-    """The peer's training step at the same shape."""
+    """The training step of the peer, `compressive_transformer_pytorch`, at the same shape.
+
+    Args:
+        shape: width, layers, heads, batch and segment of the model.
+        full: slots of uncompressed memory per row.
+        pooled: slots of compressed memory per row.
+        gated: whether the residual connections have gates, as published.
+        all_trained: whether to train all parameters in every step; the package itself freezes keys and values once it
+            compresses (see the top of this file).
+    """
 
     def __init__(self, shape: Shape, full: int, pooled: int, *, gated: bool, all_trained: bool = False) -> None:
         from compressive_transformer_pytorch import CompressiveTransformer
@@ -89,7 +98,18 @@ def flops(shape: Shape, slots: int) -> int:
 
 
 def against_peer(name: str, rounds: int, quick: bool, threads: int, clock: Callable[[], float]) -> dict[str, dict]:
-    """Our compressive memory against the peers at one shape."""
+    """Time our compressive memory against the peers at one shape.
+
+    Args:
+        name: one of `PEER_SHAPES`.
+        rounds: timed steps of each side, after those that fill the memories.
+        quick: whether to leave out the peer that trains all parameters.
+        threads: threads of torch, for the report.
+        clock: returns the time in seconds.
+
+    Returns:
+        The ratio of the peer's time to ours for each peer; see `figure`.
+    """
     shape, full, pooled = PEER_SHAPES[name]
     capacity = full + pooled
     pool = build("compressions", {"name": "pool", "how": "conv", "rate": 4, "share": pooled / capacity})

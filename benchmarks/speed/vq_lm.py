@@ -33,7 +33,17 @@ NOTES = [
 
 
 def loop_hidden(model: VQLM, tokens: Tensor, quantised: Tensor, keep: Tensor) -> Tensor:
-    """The reconstruction's hidden state of every token, by a loop over an `nn.LSTMCell`."""
+    """Compute the reconstruction's hidden state of every token by a loop over an `nn.LSTMCell`.
+
+    Args:
+        model: the VQ-LM.
+        tokens: token ids, ``[batch, time]``.
+        quantised: the code vectors of the tokens, ``[batch, time, dim]``.
+        keep: 0 where the state is dropped and 1 elsewhere, ``[batch, time]``.
+
+    Returns:
+        Hidden states, ``[time, batch, hidden]``.
+    """
     cell = nn.LSTMCell(model.config.dim, model.config.hidden)
     cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh = model.lstm.all_weights[0]
     embedded, (h, c) = model.embed(tokens), model.initial_state(tokens.shape[0])
@@ -76,7 +86,7 @@ def fast_score(model: VQLM, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def state_alone(model: VQLM, tokens: Tensor) -> None:
-    """torch's fused LSTM over the embedded tokens."""
+    """Run the fused LSTM of torch over the embedded tokens."""
     model.lstm(model.embed(tokens.t()))
 
 

@@ -19,7 +19,16 @@ from vqmem.benchmarks._results import Chart, Result, Series, write_result
 def result(
     summary: Mapping[str, Any], title: str, question: str, answer: str, effect: list[str], notes: list[str]
 ) -> Result:
-    """The tables (one for each figure and way of training), their intervals, and a chart a figure."""
+    """Make the result of a comparison: a table per figure and training, with intervals, and a chart per figure.
+
+    Args:
+        summary: the ``summary.json`` of `vqmem compare`.
+        title: the heading of the result.
+        question: the question that it answers.
+        answer: the answer; empty counts which strategies are better or worse than the baseline.
+        effect: the place of the value that summarises the result: table, row, column.
+        notes: remarks on the result.
+    """
     values: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
     for metric, spec in summary["metrics"].items():

@@ -71,7 +71,15 @@ class Figures:
         self.intervals: dict[str, Any] = {}
 
     def put(self, table: str, row: str, column: str, value: float, ends: Sequence[float | None] | None = None) -> None:
-        """One cell; what is not defined becomes None."""
+        """Add a cell to a table; a value that is not finite becomes None.
+
+        Args:
+            table: the heading of the table.
+            row: the name of the row.
+            column: the name of the column.
+            value: the value of the cell.
+            ends: low and high end of its interval; None, as the whole or as an end, adds no interval.
+        """
         defined = value if math.isfinite(value) else None
         self.values.setdefault(table, {}).setdefault(row, {})[column] = _rounded(defined)
         if defined is not None and ends is not None and None not in ends:
@@ -105,7 +113,14 @@ def main() -> None:
 
 
 def measure(config: Config, field: Field, count: int, resamples: int) -> Result:
-    """Correlations of every scorer and every codebook size on ``count`` passages; the curve on the dev passages."""
+    """Correlate the signals of every scorer and codebook size, and measure rate and residual by codebook size.
+
+    Args:
+        config: the data and the training of the scorers.
+        field: the trained scorers.
+        count: passages of the dev books to correlate on.
+        resamples: bootstrap resamples of the passages.
+    """
     models = field.scorers | {str(codes): model for codes, model in field.curve.items()}
     readings = read_dev(config, field, list(models.values()), count)
     columns = [(name, signal) for name in models for signal in SIGNALS] + [(name, "") for name in BASELINES]
@@ -126,7 +141,14 @@ def measure(config: Config, field: Field, count: int, resamples: int) -> Result:
 
 
 def read_dev(config: Config, field: Field, models: Sequence[ScorerModel], count: int) -> list[PassageReading]:
-    """``count`` passages of the dev books, read by every model and by SmolLM2."""
+    """Read passages of the dev books with every model and with SmolLM2.
+
+    Args:
+        config: the data; surprisals of SmolLM2 are cached in its ``out``.
+        field: the front-end and the unigram scorer.
+        models: the scorers whose signals are the columns, in this order.
+        count: passages to read, each of `WORDS` words.
+    """
     source = build("data", config.data)
     rarity_of_words = WordRarity(document.text for document in source.documents("train"))
     texts = excerpts(list(source.documents("dev")), count, WORDS)
@@ -181,7 +203,14 @@ def differences(
     apart: Float[np.ndarray, "against column"],
     ends: Float[np.ndarray, "against column end"],
 ) -> None:
-    """How much better the VQ-LM's other signals, the controls and the baselines go with SmolLM2's surprisal."""
+    """Add the table of differences between correlations with SmolLM2's surprisal: other signals against `OURS`.
+
+    Args:
+        figures: where to add them.
+        columns: scorer and signal of each column.
+        apart: the differences.
+        ends: their intervals, low and high.
+    """
     others = [("vq_lm", "rarity"), ("vq_lm", "gain"), ("lstm_lm", "surprise"), ("masked_lm", "surprise")]
     for name in (*others, ("unigram", "surprise"), ("random", "surprise"), *((name, "") for name in BASELINES)):
         column = columns.index(name)
@@ -192,7 +221,15 @@ def differences(
 def rate_and_residual(
     figures: Figures, config: Config, codes: int, model: ScorerModel, items: Sequence[Passage]
 ) -> None:
-    """A row of the curve: what the bottleneck passes, what it leaves, and how its codes are used."""
+    """Add a row to the curve: the bottleneck's rate, the residual after it, and the use of its codes.
+
+    Args:
+        figures: where to add it.
+        config: the data and the training of the scorers.
+        codes: the codebook size.
+        model: the VQ-LM with this codebook.
+        items: passages of the dev books.
+    """
     table, row = CURVE, str(codes)
     scores = score_passages(model, items, config.batch_size, config.segment, resolve_device(config.device))
     bits = np.array([[float(score[:, 0].double().sum()) / math.log(2) for score in scores]])
@@ -208,7 +245,15 @@ def rate_and_residual(
 def describe(
     config: Config, figures: Figures, readings: Sequence[PassageReading], resamples: int, items: Sequence[Passage]
 ) -> Result:
-    """The result with its charts and findings."""
+    """Write the result with its charts and findings.
+
+    Args:
+        config: the data and the training of the scorers.
+        figures: all tables.
+        readings: the passages that were correlated.
+        resamples: bootstrap resamples of the intervals.
+        items: the passages of the curve.
+    """
     words, tokens = (
         sum(len(part) for part in parts) for parts in zip(*((r.words, r.tokens) for r in readings), strict=True)
     )

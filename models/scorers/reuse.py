@@ -47,8 +47,10 @@ class Scorer:
 
 
 class State(NamedTuple):
-    """State of each row: that of the LSTM, the number of tokens so far, and for each token of the vocabulary the place
-    of its last occurrence (from 1 on; 0 = none) and its count."""
+    """State of each row: of the LSTM, the number of tokens so far, and of each token of the vocabulary.
+
+    ``last`` is the place of a token's last occurrence, from 1 on (0: none), and ``counts`` its number of occurrences.
+    """
 
     h: Float[Tensor, "batch hidden"]
     c: Float[Tensor, "batch hidden"]

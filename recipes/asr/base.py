@@ -99,7 +99,7 @@ class TrainingJob:
 
 @runtime_checkable
 class Recogniser(Protocol):
-    """The frozen dataclass ``Recogniser`` of a file in ``recognisers/``: its fields are its YAML keys."""
+    """The frozen dataclass ``Recogniser`` of a ``recogniser.py`` in a sub-folder; its fields are its YAML keys."""
 
     reads: InputKind
     """The field of a document that it reads."""
@@ -117,5 +117,15 @@ class Recogniser(Protocol):
         ...
 
     def load(self, out: Path, alphabet: Alphabet, decoding: Decoding, device: torch.device) -> Transcriber:
-        """Load what `fit` saved. Raises `ValueError` if a part is missing or damaged, or cannot decode like this."""
+        """Load what `fit` saved.
+
+        Args:
+            out: the run folder.
+            alphabet: the characters that it writes.
+            decoding: how class probabilities become letters; recognisers without CTC refuse a beam.
+            device: the device of the networks.
+
+        Raises:
+            ValueError: if a part is missing or damaged, or if this recogniser cannot decode like this.
+        """
         ...

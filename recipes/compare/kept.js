@@ -1,6 +1,6 @@
 // The slider over time: the tokens of the passage that each memory keeps after each segment. Returns null if there are
 // none, else `measure(signal)`, which selects the signal whose mean the panels show.
-function drawKept({ tokens, signals = {}, held: memories }) {
+function drawKept({ tokens, signals = {}, memories }) {
   const names = Object.keys(memories).filter((name) => memories[name].kept?.length);
   if (!names.length) return null;
   const step = Math.min(...names.map((name) => memories[name].segment));

@@ -85,10 +85,19 @@ def measure(
 def figures(
     item: Passage, reading: PassageReading, rare: Bool[Tensor, " vocab"], reach: int
 ) -> dict[str, tuple[float, float]]:
-    """Numerator and size of each figure for one passage.
+    """Compute the figures of one passage.
 
     ``bpb``: bits and bytes; ``nll``: nats and number of tokens; ``long_gap_nll``: the same for long-gap tokens;
     ``recall``: correct answers and number of tokens in ``target_mask``; ``recall_nll``: nats and number of these.
+
+    Args:
+        item: the passage.
+        reading: the losses on it.
+        rare: whether each token is rare; see `rare_tokens`.
+        reach: tokens since the last occurrence that a gap must exceed to be long.
+
+    Returns:
+        The numerator and the size of each figure.
     """
     nll = reading.nll.double()
     far, answers = long_gap(item.ids, rare, reach), item.target_mask[1:]
@@ -104,7 +113,19 @@ def figures(
 def trace(
     model: LanguageModel, strategy: Strategy, capacity: int, config: Config, item: Passage, scores: Tensor
 ) -> list[list[int]]:
-    """The positions that ``strategy`` keeps uncompressed after each segment of ``item``."""
+    """Trace which tokens a strategy keeps uncompressed.
+
+    Args:
+        model: the language model.
+        strategy: the strategy.
+        capacity: slots of its memory.
+        config: of the model.
+        item: the passage to read.
+        scores: its scores, ``[time, signal]``; see `score_passages`.
+
+    Returns:
+        The kept positions after each segment.
+    """
     memory = strategy.memory(capacity, config.guard)
     readings, _ = read_passages(model, strategy, memory, [item], [scores], 1, config.segment)
     return readings[0].kept

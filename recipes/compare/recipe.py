@@ -276,7 +276,7 @@ def _passage(config: Config, run: text_lm.Run, data: EvalData) -> dict[str, Any]
         "name": item.name,
         "tokens": [run.tokenizer.decode([i]) if is_text else str(i) for i in item.ids.tolist()],
         "signals": {name: column for name, column in zip(SIGNALS, rounded, strict=True) if name in given},
-        "kept": memories,
+        "memories": memories,
     }
 
 

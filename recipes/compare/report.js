@@ -32,7 +32,7 @@
 
   const passage = data.passage;
   if (passage?.tokens?.length) {
-    const memories = passage.kept ? drawKept(passage) : null;
+    const memories = passage.memories ? drawKept(passage) : null;
     if (Object.keys(passage.signals ?? {}).length) {
       at("passage").hidden = false;
       at("passage-title").textContent = `A passage by score: ${escaped(passage.name)}`;

@@ -34,8 +34,8 @@ def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
                    "per_seed"?: {metric: [float]}, "tokens_per_second"?: float}],
          "scorer"?: {"rate": bits a token, "residual": bits a token, "codes": n, "codes_used": n, "dead_codes": n, ...},
          "passage"?: {"name", "tokens": [str], "signals"?: {signal: [nats]},
-                      "kept"?: {strategy: {"capacity": slots, "segment": tokens,
-                                           "kept": [[indices of tokens kept after segment 0], ...]}}}}
+                      "memories"?: {strategy: {"capacity": slots, "segment": tokens,
+                                               "kept": [[indices of tokens kept after segment 0], ...]}}}}
     """
     atomic_write(Path(path), to_bytes(report_page(summary)))
 

@@ -1,5 +1,5 @@
 // Shared by all parts of the report: strategies with their colours and marks, the chosen metric, and the table.
-const strategies = [...new Set([...data.rows.map((row) => row.strategy), ...Object.keys(data.passage?.kept ?? {})])];
+const strategies = [...new Set([...data.rows.map((row) => row.strategy), ...Object.keys(data.passage?.memories ?? {})])];
 const others = strategies.filter((name) => name !== data.baseline);
 const colourOf = (name) => (name === data.baseline ? "var(--base)" : `var(--s${others.indexOf(name) % 8})`);
 const metricNames = Object.keys(data.metrics);

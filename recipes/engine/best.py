@@ -46,7 +46,17 @@ def buffers(module: nn.Module) -> dict[str, Tensor]:
 
 
 def better_of(best: Best | None, step: int, figure: float, module: nn.Module) -> Best | None:
-    """``best``, or a copy of ``module`` at ``step`` if its ``figure`` is at least as good."""
+    """Compare an evaluation with the best one so far; of equals, the newer is better.
+
+    Args:
+        best: the best evaluation so far; None before the first.
+        step: training steps done.
+        figure: the evaluated figure, lower is better; figures that are not finite are never better.
+        module: the module that was evaluated; its weights are copied if they are better.
+
+    Returns:
+        The best evaluation.
+    """
     if math.isfinite(figure) and (best is None or figure <= best.figure):
         return Best.of(module, step, figure)
     return best

@@ -24,10 +24,15 @@ def add(window: Window, metrics: Mapping[str, float], weight: float) -> None:
 
 
 class Log:
-    """A context that writes ``metrics.jsonl``, ``timing.jsonl`` and ``tensorboard/`` in ``folder``.
+    """A context that writes ``metrics.jsonl``, ``timing.jsonl`` and ``tensorboard/``.
 
-    Lines after ``step``, where the run continues, are removed first. ``metrics.jsonl`` contains nothing that depends on
-    the machine's speed, so that the same run writes the same bytes. Only the ``main`` process writes files.
+    ``metrics.jsonl`` contains nothing that depends on the machine's speed, so that the same run writes the same bytes.
+
+    Args:
+        folder: where to write.
+        step: the step at which the run starts or continues; lines after it are removed first.
+        tensorboard: whether to write ``tensorboard/``.
+        main: whether this is the main process, which alone writes files.
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool, *, main: bool) -> None:

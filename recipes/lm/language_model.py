@@ -191,7 +191,21 @@ class LanguageModelTask:
 def write_segment(
     memory: Memory, state: MemoryState, output: Output, batch: SegmentBatch, scores: Tensor, learned: nn.Module | None
 ) -> WriteResult:
-    """Write a segment to the memory, with the attention if the policy observes it. Gradients stop here."""
+    """Write a segment to the memory; gradients do not pass into it.
+
+    A policy that observes gets the attention of the segment; for other policies it is added to the usage of the slots.
+
+    Args:
+        memory: its capacity, policy and compression.
+        state: its state before the segment.
+        output: what the transformer returned for the segment.
+        batch: the segment.
+        scores: the scorer's signals, in nats, ``[batch, time, signal]``.
+        learned: the module of a learned compression; None where nothing is learned.
+
+    Returns:
+        The new state, the evicted slots and their compressed form.
+    """
     payload, stats = tuple(x.detach() for x in output.payload), None
     if memory.observes:
         stats = ForwardStats(batch.positions, batch.valid, output.weights, output.norms)
@@ -203,7 +217,17 @@ def write_segment(
 def score_segment(
     scorer: ScorerModel, batch: SegmentBatch, state: Any, wanted: bool = True
 ) -> tuple[Float[Tensor, "batch time signal"], Any]:
-    """Score a segment; the state is reset at the start of a passage. Without ``wanted`` the scores are zeros."""
+    """Score the tokens of a segment.
+
+    Args:
+        scorer: the scorer.
+        batch: the segment; rows that start a passage start from the initial state.
+        state: the scorer's state after the segment before; None at the first.
+        wanted: whether scores are needed; otherwise they are zeros, and the state does not change.
+
+    Returns:
+        The signals, in nats, and the new state.
+    """
     if not wanted:
         return torch.zeros(*batch.tokens.shape, len(SIGNALS), device=batch.tokens.device), state
     return scorer.score(batch.tokens, replace_rows(state, scorer.initial_state(len(batch.is_start)), batch.is_start))

@@ -54,7 +54,7 @@ class ScoredClip:
 
 
 def draw(clip: ScoredClip, signals: Sequence[str] = SIGNALS) -> str:
-    """Draw the picture as an ``svg`` element with a group for each of ``signals``, of which a page shows one.
+    """Draw the picture as an ``svg`` element with a group for each of ``signals``; a page shows one at a time.
 
     The page needs `STYLE`; see `still` for a self-contained picture.
     """

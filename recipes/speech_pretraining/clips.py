@@ -42,7 +42,7 @@ class PretrainingClip:
 
 
 class PretrainingBatch(NamedTuple):
-    """Crops, padded at their ends. ``mask`` marks the frames to mask, none of which is padding."""
+    """Crops, padded at their ends. ``mask`` marks the frames to mask and never padding."""
 
     waveforms: Float[Tensor, "batch samples"]
     lengths: Int[Tensor, " batch"]

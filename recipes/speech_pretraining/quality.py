@@ -97,7 +97,17 @@ def unit_quality(units: Mapping[str, Tensor], labels: Mapping[str, Labels], conf
 def check(
     fit: Sequence[PretrainingClip], read: Sequence[PretrainingClip], labels: Mapping[str, Labels], clusters: int
 ) -> None:
-    """Raise `ValueError` before training if `probe` would fail after it."""
+    """Check before training that `probe` will be able to run after it.
+
+    Args:
+        fit: the clips on which `probe` fits clusters, with their units.
+        read: the clips that it evaluates.
+        labels: phones by name of clip.
+        clusters: number of clusters.
+
+    Raises:
+        ValueError: if no clip to evaluate has labels, or if there are fewer frames than clusters.
+    """
     if not any(clip.name in labels for clip in read):
         raise ValueError(f"labels has none of the {len(read)} dev clips, the first of which is called {read[0].name!r}")
     if (frames := sum(len(clip.units) for clip in fit)) < clusters:

@@ -223,7 +223,17 @@ def pretrain(
 
 @torch.no_grad()
 def evaluate(config: Config, model: Any, classes: int, dev: list[PretrainingClip]) -> dict[str, float]:
-    """Accuracy and usage of units on the first ``eval_clips`` dev clips."""
+    """Evaluate a model on the first ``eval_clips`` dev clips.
+
+    Args:
+        config: the run; its seed draws the masks.
+        model: the model.
+        classes: number of units.
+        dev: the dev clips with their target units.
+
+    Returns:
+        The figures by name; see `accuracies`.
+    """
     return accuracies(model, config.model, dev[: config.eval_clips], classes, config.seed)
 
 

@@ -112,10 +112,18 @@ def show(folder: Path, prompt: str, sampling: Sampling, out: Path | None, device
 def continue_text(
     run: Run, prompt: str, sampling: Sampling, *, strategy: str | None = None, capacity: int | None = None
 ) -> Iterator[str]:
-    """Yield the text that `generate` adds to ``prompt``, piece by piece; no piece ends inside a character.
+    """Continue a text; the pieces that are yielded never end inside a character.
 
-    Raises `ValueError`, at the call, for a prompt that is not valid Unicode or has no token, an unknown strategy or a
-    capacity that is too small.
+    Args:
+        run: a finished run on text.
+        prompt: the text to continue; it is not yielded.
+        sampling: how to sample.
+        strategy: the name of one of the run's strategies; None takes the first.
+        capacity: of the memory, in slots; None takes the largest capacity.
+
+    Raises:
+        ValueError: at the call, for a prompt that is not valid Unicode or has no token, an unknown strategy or a
+            capacity that is too small.
     """
     try:
         prompt.encode()
@@ -129,9 +137,18 @@ def continue_text(
 def write_speech(
     run: Run, prompt: str, out: Path, sampling: Sampling, *, strategy: str | None = None, capacity: int | None = None
 ) -> None:
-    """Write the recording ``prompt``, decoded from its codes, and its continuation to the wav file ``out``.
+    """Continue a recording, and write both, decoded from their codes, as one wav file.
 
-    Raises `ValueError` for a recording that cannot be read, and as `generate` and `reader` do.
+    Args:
+        run: a finished run on speech whose front-end can decode.
+        prompt: the file name of the recording.
+        out: the wav file to write.
+        sampling: how to sample.
+        strategy: the name of one of the run's strategies; None takes the first.
+        capacity: of the memory, in slots; None takes the largest capacity.
+
+    Raises:
+        ValueError: for a recording that cannot be read, and as `generate` and `reader` do.
     """
     import soundfile
 

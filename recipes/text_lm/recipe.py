@@ -196,7 +196,18 @@ def fit_front_end(config: Config) -> Tokenizer:
 def read_split(
     config: Config, tokenizer: Tokenizer, split: Split, *, limit: int | None = None, count: int | None = None
 ) -> list[Passage]:
-    """The passages in the first ``limit`` tokens of a split; ``count`` of them, evenly spaced."""
+    """Read the passages of a split.
+
+    Args:
+        config: the data and the length of a passage.
+        tokenizer: the front-end.
+        split: ``train``, ``dev`` or ``test``.
+        limit: tokens to read from the start of the split; None reads all.
+        count: passages to return, evenly spaced among those read; None returns all.
+
+    Raises:
+        ValueError: if no passage has a token to predict.
+    """
     return take_evenly(passages(documents(config.data, split, config.out), tokenizer, config.passage, limit), count)
 
 
@@ -235,7 +246,17 @@ def _copy_scorer(source: Path, folder: Path) -> None:
 
 
 def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[Passage]) -> LanguageModel:
-    """Train the language model and save it in ``transformer/``, or load it if it is finished."""
+    """Train the language model and save it in ``transformer/``, or load it if it is finished.
+
+    Args:
+        config: the run.
+        tokenizer: the front-end.
+        scorer: scores the tokens for the policies; it is not trained.
+        corpus: the training passages; unused if the model is finished.
+
+    Returns:
+        The model in evaluation mode.
+    """
     folder, device = Path(config.out) / "transformer", resolve_device(config.device)
     if is_trained(folder, config.train.steps):
         return load_language_model(folder, device)

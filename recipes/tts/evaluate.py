@@ -95,7 +95,17 @@ def mel_residual(model: UnitVocoder, clip: VoiceClip) -> Float[Tensor, "columns 
 def rvq_copy(
     model: UnitVocoder, rvq: MelRVQ, clip: VoiceClip, num_quantizers: int | None = None
 ) -> Float[Tensor, " samples"]:
-    """A copy of a recording from its units and the RVQ codes of its residual: all, or the first ``num_quantizers``."""
+    """Copy a recording by Griffin-Lim, from its units and the RVQ codes of its residual.
+
+    Args:
+        model: the vocoder.
+        rvq: the residual quantiser of mel spectrograms.
+        clip: the recording with its units.
+        num_quantizers: codes of each frame to use, from the first on; None uses all.
+
+    Returns:
+        The copy at 16 kHz, on the CPU.
+    """
     residual = rvq.decode(rvq.encode(mel_residual(model, clip))[:, :num_quantizers])
     return model.speak(clip.units[None].to(model.device), mel_residual=residual[None])[0].cpu()
 
@@ -103,5 +113,15 @@ def rvq_copy(
 def copy(
     model: UnitVocoder, units: Tensor, windows: Tensor | None = None, wave: Wave | None = None
 ) -> Float[Tensor, " samples"]:
-    """The sound of units on the CPU, with or without their letters (``windows``)."""
+    """Synthesise units with a vocoder.
+
+    Args:
+        model: the vocoder.
+        units: the units, one every 20 ms, ``[units]``.
+        windows: the letters around each unit, ``[units, window]``; None synthesises from units alone.
+        wave: the kind of synthesis; None takes that of the config.
+
+    Returns:
+        The waveform at 16 kHz, on the CPU.
+    """
     return model.speak(units[None], None if windows is None else windows[None], wave)[0].cpu()

@@ -231,7 +231,7 @@ def _check_comparison(recipe, config, out, summary):
     for row in summary["rows"]:
         assert len(row["per_seed"]["bpb"]) == len(config.seeds)
         assert (row["metrics"]["bpb"]["verdict"] == "baseline") == (row["strategy"] == config.baseline)
-    for memory in summary["passage"]["kept"].values():
+    for memory in summary["passage"]["memories"].values():
         assert all(len(kept) <= memory["capacity"] for kept in memory["kept"])
     recipe.run(config)  # nothing is trained or measured again
     assert (out / "results.jsonl").read_text().splitlines() == lines

@@ -49,7 +49,7 @@ def passage(rng):
     rarity = rng.gamma(4, 1.2, len(tokens))
     surprise = rarity * rng.uniform(0.2, 1.1, len(tokens))
     signals = {"surprise": surprise.tolist(), "rarity": rarity.tolist(), "gain": (rarity - surprise).tolist()}
-    return {"name": "Moby-Dick", "tokens": tokens, "signals": signals, "kept": kept_sets(signals["gain"], rng)}
+    return {"name": "Moby-Dick", "tokens": tokens, "signals": signals, "memories": kept_sets(signals["gain"], rng)}
 
 
 def rows(rng, seeds, documents):

@@ -310,7 +310,7 @@ def test_units_become_text_with_every_memory(folder, tmp_path, capsys, refused):
     printed = capsys.readouterr().out
     figures = json.loads((out / "evaluation.json").read_text())
     assert list(figures["decoding_modes"]) == ["fifo@24", "fifo@16", "surprise@24", "surprise@16", "offline (CTC)"]
-    assert all(f"{mode:11}  WER" in printed for mode in figures["decoding_modes"])
+    assert all(f"{mode:13}  WER" in printed for mode in figures["decoding_modes"])
     assert printed.endswith(f"saved in {out}\n"), "units are in no file to transcribe"
     assert figures["decoding_modes"]["fifo@24"]["utterances"] == 3, "a chapter is dev, and cut into its utterances"
     message = refused("transcribe", folder / "0.wav", "--run", out)

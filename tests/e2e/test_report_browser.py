@@ -70,7 +70,7 @@ def wait(browser, condition):
 
 def test_slider_shows_exactly_what_each_memory_keeps(opened):
     browser, data = opened
-    memories = data["passage"]["kept"]
+    memories = data["passage"]["memories"]
     steps = len(memories["fifo"]["kept"])
     for step in (0, 3, steps - 1, 1):
         move_slider(browser, step)

@@ -198,7 +198,15 @@ class _Once:
 
 
 class CTCTranscriber:
-    """Greedy decoding, and beam search as the default if ``decoding`` asks for it."""
+    """Greedy decoding, and beam search as the default if ``decoding`` asks for it.
+
+    Args:
+        model: the network.
+        alphabet: the characters of its classes, after the blank.
+        decoding: the settings of the beam; 0 hypotheses leave greedy decoding alone.
+        lexicon: the file of words and spellings that a beam with ``decoding.lexicon`` is limited to.
+        window: seconds of a recording that the network reads at once.
+    """
 
     def __init__(self, model: HubertCTC, alphabet: Alphabet, decoding: Decoding, lexicon: Path, window: float) -> None:
         self.model, self.alphabet = model, alphabet

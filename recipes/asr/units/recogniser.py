@@ -198,7 +198,16 @@ class Recogniser:
 
 
 class UnitTranscriber:
-    """A decoding mode for each memory that the language model was trained with, and the aligner as a baseline."""
+    """A decoding mode for each memory that the language model was trained with, and the aligner as a baseline.
+
+    Args:
+        recogniser: the settings: strategies, capacities, segment and interleaving.
+        front_end: encodes recordings as units.
+        alphabet: the characters that are written.
+        model: the language model of interleaved units and letters.
+        scorer: scores the tokens for the policies.
+        aligner: the CTC network that aligns letters with units; it reads full utterances in both directions.
+    """
 
     def __init__(
         self,
