@@ -132,7 +132,7 @@ class Memory:
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """What the policy and the compression need: ``"scores"``, ``"usage"``, ``"norms"``, ``"layers"``."""
+        """What the policy and the compression need; see `vqmem.memory.policy.Policy.requires`."""
         return (*self.policy.requires, *self.compression.requires)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -18,6 +18,7 @@ class Slot:
     standard: tuple[float, ...] = (0.0, 0.0, 0.0)
     usage: float = 0.0
     valid: bool = True
+    guarded: bool = False
 
 
 Priority = Callable[[Any, Sequence[Slot], int], list[float]]
@@ -77,6 +78,20 @@ def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     return priorities
 
 
+def weighted(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
+    """The score part alone: signals standardised over the slots that no guard protects."""
+    names = ("surprise", "rarity", "gain")
+
+    def standardised(values: list[float]) -> list[float]:
+        competing = [value for value, slot in zip(values, slots, strict=True) if not slot.guarded]
+        mean = sum(competing) / max(1, len(competing))
+        spread = math.sqrt(sum((value - mean) ** 2 for value in competing) / max(1, len(competing)))
+        return [(value - mean) / max(spread, 1e-6) for value in values]
+
+    columns = {name: standardised([slot.scores[i] for slot in slots]) for i, name in enumerate(names)}
+    return standardised([sum(getattr(policy, name) * columns[name][i] for name in names) for i in range(len(slots))])
+
+
 def expire_span(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     """How many tokens are left of each slot's span."""
     weights = (policy.surprise, policy.rarity, policy.gain)
@@ -127,6 +142,7 @@ PRIORITIES: dict[str, Priority] = {
     "sink_recent": sink_recent,
     "random": random,
     "scored": scored,
+    "weighted": weighted,
     "expire_span": expire_span,
     "h2o": used,
     "lfu": used,
@@ -230,14 +246,14 @@ def select(
     Returns:
         The indices of the slots that stay, in order of position and invalid ones first.
     """
+    slots = [replace(slot, guarded=slot.position < sinks or slot.position >= now - recent) for slot in slots]
     valid = sorted((i for i, slot in enumerate(slots) if slot.valid), key=lambda i: slots[i].position)
     priorities = dict(zip(valid, priority(policy, [slots[i] for i in valid], now), strict=True))
 
     def rank(i: int) -> tuple[int, float, int]:
         if not slots[i].valid:
             return (0, 0.0, i)
-        guarded = slots[i].position < sinks or slots[i].position >= now - recent
-        return (2 if guarded else 1, priorities[i], slots[i].position)
+        return (2 if slots[i].guarded else 1, priorities[i], slots[i].position)
 
     kept = sorted(range(len(slots)), key=rank)[max(0, len(slots) - keep) :]
     return sorted(kept, key=lambda i: (slots[i].valid, slots[i].position if slots[i].valid else i))

@@ -6,7 +6,7 @@ import contextlib
 import json
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -18,6 +18,9 @@ from ..schema import shown
 from .scorer import SIGNALS, policy_of, signals_of
 from .slots import Slots
 
+ATTENTION_SIGNALS = ("expected", "observed", "keydiff", "norm")
+"""The signals of slots that the cache of a pretrained model computes (`vqmem.memory.huggingface.signals`)."""
+
 
 @runtime_checkable
 class Policy(Protocol):
@@ -28,7 +31,8 @@ class Policy(Protocol):
         """What the policy needs beyond tokens, positions and age; may be a class variable.
 
         ``"scores"`` are those of a scorer, ``"usage"`` needs attention weights and ``"norms"`` the norms of keys (see
-        `Observer`), ``"layers"`` needs every layer (see `LayerScorer`). A policy that weighs the scorer's signals has a
+        `Observer`), ``"layers"`` needs every layer (see `LayerScorer`), and with it ``"signals"`` the `Slots.signals`
+        that its ``attention_signals`` names. A policy that weighs the scorer's signals has a
         field for each weight, with the signal's name; any other policy that reads scores declares the signals that it
         uses as ``signals``.
         """
@@ -78,7 +82,10 @@ class Observer(Protocol):
 
 
 class LayerScorer(Protocol):
-    """A policy that scores slots in each layer of a pretrained model. A slot's usage is the mean over the layers."""
+    """A policy that scores slots in each layer of a pretrained model.
+
+    A slot's usage is the mean over the heads and layers that keep the same slots.
+    """
 
     def layers(self, model: Any) -> Sequence[nn.Module]:
         """The attention modules to score, each with a ``layer_idx``. Raises `ValueError` where there are none."""
@@ -91,7 +98,7 @@ class LayerScorer(Protocol):
         keys: Float[Tensor, "batch heads slots width"],
         values: Float[Tensor, "batch heads slots width"],
         attention: Tensor | None,
-    ) -> Float[Tensor, "batch slots"]:
+    ) -> Float[Tensor, "batch heads slots"]:
         """Score the slots of a layer after its forward pass.
 
         Args:
@@ -102,7 +109,7 @@ class LayerScorer(Protocol):
             attention: The attention weights that the layer returned; None if it returned none.
 
         Returns:
-            The importance of each slot; the slots of the highest stay.
+            The importance of each slot for each head of keys; the slots of the highest stay.
         """
         ...
 
@@ -193,6 +200,14 @@ def age(slots: Slots, now: Int[Tensor, " batch"]) -> Int[Tensor, "batch slots"]:
     return (now[:, None] - slots.positions).clamp(min=1)
 
 
+def standardise_among(x: Float[Tensor, "*batch slots"], among: Bool[Tensor, "*batch slots"]) -> Tensor:
+    """``x`` less its mean and divided by its standard deviation, both over the slots where ``among`` is set."""
+    count = among.sum(-1, keepdim=True).clamp(min=1)
+    mean = torch.where(among, x, 0).sum(-1, keepdim=True) / count
+    spread = torch.where(among, x - mean, 0).square().sum(-1, keepdim=True) / count
+    return (x - mean) / spread.sqrt().clamp(min=1e-6)
+
+
 def smooth(importance: Float[Tensor, "batch slots"], slots: Slots, window: int) -> Float[Tensor, "batch slots"]:
     """The mean importance of the valid slots at most ``window // 2`` tokens away to either side.
 
@@ -229,11 +244,12 @@ def select(
     batch, count = slots.valid.shape
     if keep >= count:
         return torch.arange(count, device=slots.valid.device).expand(batch, count)
-    priority = policy.priority(slots, now)
+    guarded = guard.protects(slots, now)
+    priority = policy.priority(replace(slots, guarded=guarded), now)
     # Three stable sorts, the least significant key first: position, then priority, then invalid < free < guarded.
     order = _by_position(slots)
     order = order.gather(1, priority.gather(1, order).argsort(dim=1, stable=True))
-    rank = slots.valid.long() * (1 + guard.protects(slots, now).long())
+    rank = slots.valid.long() * (1 + guarded.long())
     order = order.gather(1, rank.gather(1, order).argsort(dim=1, stable=True))
     kept = order[:, count - keep :]
     # Back into the order of positions, invalid ones first.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,6 +25,9 @@ class Slots:
         usage: The attention that a slot has received, summed over queries and averaged over heads and layers, or what
             an `vqmem.memory.policy.Observer` makes of it.
         valid: False for slots without content, which are never attended to.
+        guarded: The slots that no policy may evict, while a policy is asked; None otherwise.
+        signals: Signals of this eviction by name (`vqmem.memory.policy.ATTENTION_SIGNALS`), ``[batch, slots]`` each.
+            They and ``guarded`` are not kept.
     """
 
     payload: tuple[Tensor, ...]
@@ -33,6 +37,8 @@ class Slots:
     standard: Float[Tensor, "batch slots signal"]
     usage: Float[Tensor, "batch slots"]
     valid: Bool[Tensor, "batch slots"]
+    guarded: Bool[Tensor, "batch slots"] | None = None
+    signals: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def without_scores(
@@ -79,18 +85,19 @@ class Slots:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All tensors by name, for `from_state_dict`."""
-        named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "payload"}
+        names = [item.name for item in fields(self) if item.name not in ("payload", "guarded", "signals")]
+        named = {name: getattr(self, name) for name in names}
         return {f"payload.{i}": tensor for i, tensor in enumerate(self.payload)} | named
 
     @classmethod
     def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> Slots:
         """The slots that `state_dict` described."""
         payload = tuple(tensors[f"payload.{i}"] for i in range(sum(name.startswith("payload.") for name in tensors)))
-        return cls(payload, **{name: tensor for name, tensor in tensors.items() if not name.startswith("payload.")})
+        rest: dict[str, Any] = {name: x for name, x in tensors.items() if not name.startswith("payload.")}
+        return cls(payload, **rest)
 
     def _map(self, change) -> Slots:
-        named = {field.name: change(getattr(self, field.name)) for field in fields(self) if field.name != "payload"}
-        return Slots(tuple(change(tensor) for tensor in self.payload), **named)
+        return Slots.from_state_dict({name: change(tensor) for name, tensor in self.state_dict().items()})
 
 
 def concatenate(first: Slots, second: Slots) -> Slots:

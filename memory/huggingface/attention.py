@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from .groups import Groups
 from .supported_models import MASKED
 
 _BLOCK = 128
@@ -18,22 +20,16 @@ _ADD = (torch.add, Tensor.add, Tensor.add_)
 
 
 class AttentionRecorder:
-    """Records the attention weights of one forward pass, for its last ``queries`` tokens (None: all)."""
+    """Records the attention weights of one forward pass, layer by layer.
 
-    def __init__(self, queries: int | None) -> None:
-        self.queries = queries
-        self.layers = 0
-        self.total: Tensor | None = None
+    Args:
+        queries: Record the last so many new tokens; None records all.
+        groups: The heads that share slots; weights are averaged over them.
+        receive: Called with the weights of each layer, ``[batch, groups in a layer, queries, slots]``.
+    """
 
-    @property
-    def weights(self) -> Float[Tensor, "batch queries slots"]:
-        """The mean over heads and layers. Raises `ValueError` where the model did not use the recording mask."""
-        if self.total is None:
-            raise ValueError(
-                "the model's attention cannot be recorded (it neither calls scaled_dot_product_attention nor adds its "
-                "mask to its logits); use a policy that needs no attention weights, such as scored or fifo"
-            )
-        return self.total / self.layers
+    def __init__(self, queries: int | None, groups: Groups, receive: Callable[[Tensor], None]) -> None:
+        self.queries, self.groups, self.receive = queries, groups, receive
 
     @torch.no_grad()
     def add_products(self, query: Tensor, key: Tensor, mask: Tensor, scale: float | None) -> None:
@@ -56,20 +52,16 @@ class AttentionRecorder:
         for q, m in zip(query.split(_BLOCK, 3), mask.split(_BLOCK, 3), strict=True):
             logits = (torch.einsum("bgnqd,bgkd->bgnqk", q, key) * factor).float()
             logits = logits.masked_fill(~m, -torch.inf) if m.dtype == torch.bool else logits + m
-            parts.append(logits.softmax(dim=-1).mean(dim=(1, 2)))
-        self._add(torch.cat(parts, dim=1))
+            parts.append(self.groups.reduce(logits.softmax(dim=-1).mean(dim=2)))
+        self.receive(torch.cat(parts, dim=2))
 
     @torch.no_grad()
     def add_logits(self, logits: Float[Tensor, "batch heads new slots"]) -> None:
         """Record a layer of eager attention, from its masked logits."""
-        self._add(logits[:, :, self._start(logits.shape[2]) :].float().softmax(dim=-1).mean(dim=1))
+        self.receive(self.groups.reduce(logits[:, :, self._start(logits.shape[2]) :].float().softmax(dim=-1)))
 
     def _start(self, new: int) -> int:
         return 0 if self.queries is None else max(0, new - self.queries)
-
-    def _add(self, weights: Float[Tensor, "batch queries slots"]) -> None:
-        self.total = weights if self.total is None else self.total + weights.to(self.total.device)
-        self.layers += 1
 
 
 class RecordingMask(Tensor):

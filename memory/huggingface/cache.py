@@ -21,14 +21,15 @@ except ImportError as error:
 from ..bank import Memory
 from ..policy import Guard, LayerScorer, Observer, Policy, as_integer
 from ..scorer import ScorerModel
-from ..slots import Slots
 from .arguments import describe, require_match, require_vocabulary, resolve, resolve_scorer
 from .attention import AttentionRecorder, RecordingMask, mask_of
+from .groups import SHARES, Groups
 from .hooks import attach, new_tokens, score
 from .layer import VQMemLayer
 from .positions import Rotation
+from .signals import AttentionSignals, QueryState
 from .state import CacheState, ForwardPass
-from .supported_models import attention_layers, count_layers, placement, refuse_presses, text_config, unwrap
+from .supported_models import attention_layers, count_layers, key_heads, placement, refuse_presses, text_config, unwrap
 
 
 class VQMemCache(Cache):
@@ -39,9 +40,7 @@ class VQMemCache(Cache):
 
     Pass it as ``cache`` (before `transformers` 5.24: ``past_key_values``) to ``model`` or to its ``generate``: greedy,
     sampling, beams, prompts in one pass or in chunks, batches with padding. Tokens are evicted after each pass, so
-    attention sees ``capacity`` cached tokens and the new ones. Each row keeps a different set of tokens, all layers and
-    heads the same set; policies that need attention get the mean over heads and layers. In their papers every head or
-    layer often evicts for itself.
+    attention sees ``capacity`` cached tokens and the new ones. Each row keeps a different set of tokens.
 
     Args:
         model: A decoder of `transformers` that attends to all earlier tokens.
@@ -51,6 +50,10 @@ class VQMemCache(Cache):
             scores.
         sinks: How many of the first tokens always stay.
         recent: How many of the newest tokens always stay; half of the capacity that the sinks leave if None.
+        share: What keeps one set of tokens: the ``model``, each ``layer`` or each ``head`` of keys and values. Policies
+            that look at attention get the mean over what shares a set.
+        block: How many tokens beyond the capacity are read before any is evicted. Evicting seldom is faster, and
+            ``crop`` works within a block.
         positions: ``kept`` leaves each token its position. ``compact`` moves the tokens together, by rotating their
             keys, whenever new tokens would pass the positions that the model was trained for.
         storage: ``full`` stores keys and values as the model computes them. ``int8`` stores them in 8 bits, with an
@@ -71,15 +74,20 @@ class VQMemCache(Cache):
         scorer: ScorerModel | str | PathLike[str] | Any | None = None,
         sinks: int | Any = 4,
         recent: int | Any | None = None,
+        share: str | Any = "model",
+        block: int | Any = 1,
         positions: str | Any = "kept",
         storage: str | Any = "full",
     ) -> None:
         decoder = unwrap(model)
         layers = count_layers(decoder)
-        if positions not in ("kept", "compact"):
-            raise ValueError(f"positions={positions!r}; use kept or compact")
-        if storage not in ("full", "int8"):
-            raise ValueError(f"storage={storage!r}; use full or int8")
+        options = {"share": (share, SHARES), "positions": (positions, ("kept", "compact"))}
+        for name, (value, choices) in (options | {"storage": (storage, ("full", "int8"))}).items():
+            if value not in choices:
+                raise ValueError(f"{name}={value!r}; use {' or '.join(choices)}")
+        self.block = as_integer("block", block)
+        if self.block < 1:
+            raise ValueError(f"block={self.block}; evict after 1 token or more")
         self._rotation = Rotation(decoder) if positions == "compact" else None
         if recent is None:
             recent = max(0, as_integer("capacity", capacity) - as_integer("sinks", sinks)) // 2
@@ -88,6 +96,10 @@ class VQMemCache(Cache):
         require_vocabulary(self.scorer, decoder)
         self.memory = Memory(capacity, resolve(policy, self.scorer), guard=Guard(sinks, recent))
         require_match(self.memory.policy, self.scorer)
+        self.groups = Groups(share, layers, key_heads(decoder))
+        self.signals = None
+        if "signals" in self.memory.requires:
+            self.signals = AttentionSignals(decoder, cast(Any, self.memory.policy).attention_signals, self.groups)
         self._decoder = decoder
         self._attention = attention_layers(decoder)
         self._state: CacheState | None = None
@@ -95,16 +107,22 @@ class VQMemCache(Cache):
         self._busy = threading.Lock()
         self._thread = 0
         super().__init__(layers=[VQMemLayer(storage) for _ in range(layers)])
-        scored = cast(LayerScorer, self.memory.policy).layers(decoder) if "layers" in self.memory.requires else ()
+        scored = ()
+        if "layers" in self.memory.requires:
+            scored = self.signals.modules if self.signals else cast(LayerScorer, self.memory.policy).layers(decoder)
         self._detach = attach(decoder, self, scored)
 
     @property
-    def positions(self) -> list[list[int]]:
-        """The positions, counted without padding, of the tokens that are cached for each row."""
+    def positions(self) -> list[list[int]] | list[list[list[int]]]:
+        """The positions, counted without padding, of the tokens that are cached for each row.
+
+        Where layers or heads keep different tokens, each row has a list for each of them, layer after layer.
+        """
         if self._state is None:
             return []
-        slots = self._state.memory.slots
-        return [row[here].tolist() for row, here in zip(slots.positions, slots.valid, strict=True)]
+        slots, groups = self._state.memory.slots, self.groups.count
+        kept = [row[here].tolist() for row, here in zip(slots.positions, slots.valid, strict=True)]
+        return kept if groups == 1 else [kept[row : row + groups] for row in range(0, len(kept), groups)]
 
     @property
     def nbytes(self) -> int:
@@ -114,10 +132,11 @@ class VQMemCache(Cache):
 
     def __repr__(self) -> str:
         """The model, how tokens are kept, and how many are cached now."""
-        kept = max(map(len, self.positions), default=0)
+        kept = 0 if self._state is None else int(self._state.memory.slots.valid.sum(1).max())
         return (
             f"VQMemCache({type(self.model).__name__}, policy={describe(self.memory.policy)}, "
-            f"capacity={self.memory.capacity}, sinks={self.memory.guard.sinks}, recent={self.memory.guard.recent}: "
+            f"capacity={self.memory.capacity}, sinks={self.memory.guard.sinks}, recent={self.memory.guard.recent}, "
+            f"share={self.groups.share}, block={self.block}: "
             f"{self.get_seq_length():,} tokens read, {kept:,} kept, {self.nbytes:,} bytes)"
         )
 
@@ -166,41 +185,42 @@ class VQMemCache(Cache):
             )
         state, distance = self._compact(before, tokens.shape[1])
         state, positions = self._append(state, tokens, valid)
-        recorder = None
-        if "usage" in self.memory.requires:
-            policy = self.memory.policy
-            recorder = AttentionRecorder(policy.queries if isinstance(policy, Observer) else None)
-        forward = ForwardPass(self, state, positions, valid, recorder)
+        policy = self.memory.policy
+        queries = policy.queries if isinstance(policy, Observer) else None
+        forward = ForwardPass(self, state, positions, valid, queries)
         if not self.memory.observes:
             forward.choose_slots()
-        self._set_mask(arguments, before.memory.slots, valid, recorder)
+        self._set_mask(arguments, self.groups.first(before.memory.slots.valid), valid, forward.recorder)
         if arguments.get("position_ids") is None or self._rotation is not None:
             # By default a model would count padding, and ignore that positions were compacted.
             arguments["position_ids"] = positions + state.shift[:, None]
         if distance is not None:
-            for layer in self.layers:
-                layer.rotate(self._rotation, distance, before.placement[0])
+            for index, layer in enumerate(self.layers):
+                layer.rotate(self._rotation, self.groups.of_layer(distance, index), before.placement[0])
         return forward
 
     def _set_mask(
         self,
         arguments: dict[str, Any],
-        slots: Slots,
+        cached: Bool[Tensor, "batch slots"],
         valid: Bool[Tensor, "batch new"],
         recorder: AttentionRecorder | None,
     ) -> None:
-        """Give a pass the mask that fits the slots, or none where attention needs none."""
+        """Give a pass the mask that fits the slots, or none where attention needs none.
+
+        Which ``cached`` slots are valid is the same in all groups of a row: as many, behind those that are not.
+        """
         given = arguments.get("attention_mask")
         seen = self.get_seq_length()
-        padded = not (valid.all() and slots.valid.all())
+        padded = not (valid.all() and cached.all())
         # Until something is evicted, the slots are the columns of the caller's mask.
-        fits = slots.count == seen and given is not None and given.shape[1] == seen + valid.shape[1]
+        fits = cached.shape[1] == seen and given is not None and given.shape[1] == seen + valid.shape[1]
         if recorder is None and (fits or not padded):
             if not fits:
                 arguments["attention_mask"] = None
             return
         dtype, _ = placement(self._decoder)
-        mask = mask_of(slots.valid, valid, text_config(self._decoder)._attn_implementation, dtype)
+        mask = mask_of(cached, valid, text_config(self._decoder)._attn_implementation, dtype)
         arguments["attention_mask"] = mask if recorder is None else RecordingMask.of(mask, recorder)
 
     def end(self, state: CacheState | None) -> None:
@@ -240,12 +260,13 @@ class VQMemCache(Cache):
             )
 
     def _initial_state(self, tokens: Int[Tensor, "batch new"]) -> CacheState:
-        none = torch.zeros_like(tokens[:, :0])
+        none = self.groups.expand(torch.zeros_like(tokens[:, :0]))
         zero = torch.zeros_like(tokens[:, 0])
         scorer = None if self.scorer is None else self.scorer.initial_state(len(tokens))
-        return CacheState(self.memory.empty((none, none)), scorer, zero, zero, placement(self._decoder))
+        queries = () if self.signals is None else tuple(QueryState() for _ in self.layers)
+        return CacheState(self.memory.empty((none, none)), scorer, zero, zero, placement(self._decoder), queries)
 
-    def _compact(self, state: CacheState, new: int) -> tuple[CacheState, Int[Tensor, "batch slots"] | None]:
+    def _compact(self, state: CacheState, new: int) -> tuple[CacheState, Int[Tensor, "rows slots"] | None]:
         """Give slots the positions from 0 on, without gaps, if ``new`` tokens would pass the limit of the model.
 
         Returns the state and the distance by which the keys have to be rotated; None for no rotation.
@@ -256,7 +277,9 @@ class VQMemCache(Cache):
             return state, None
         positions = (slots.valid.cumsum(1) - 1).clamp(min=0)
         moved = replace(slots, payload=(slots.payload[0], positions))
-        state = replace(state, memory=replace(state.memory, slots=moved), shift=slots.valid.sum(1) - state.seen)
+        state = replace(
+            state, memory=replace(state.memory, slots=moved), shift=self.groups.first(slots.valid.sum(1)) - state.seen
+        )
         return state, positions - slots.payload[1]
 
     def _append(
@@ -267,15 +290,16 @@ class VQMemCache(Cache):
         scores, scorer = score(self.scorer, tokens, valid, state.scorer)
         slots = state.memory.slots
         count = slots.count
-        index = torch.arange(count + tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
+        index = torch.arange(count + tokens.shape[1], device=tokens.device).expand(slots.batch_size, -1)
         memory = replace(state.memory, slots=replace(slots, payload=(index[:, :count], slots.payload[1])))
-        new = (index[:, count:], positions + state.shift[:, None])
-        memory = self.memory.append(memory, new, tokens, positions, scores, valid)
+        new = (tokens, positions, scores, valid, positions + state.shift[:, None])
+        *new, rotated = (self.groups.expand(x) for x in new)
+        memory = self.memory.append(memory, (index[:, count:], rotated), *new)
         return replace(state, memory=memory, scorer=scorer, seen=state.seen + valid.sum(1)), positions
 
     def _map_batch(self, change: Callable[[Tensor], Tensor]) -> None:
         if self._state is not None:
-            self._state = self._state.map_batch(change)
+            self._state = self._state.map_batch(change, self.groups)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Replace row i by row ``beam_idx[i]``."""
@@ -324,7 +348,8 @@ class VQMemCache(Cache):
             )
         for layer in self.layers:
             layer.truncate(count)
-        state, _ = self._append(self._initial_state(slots.tokens), slots.tokens[:, :count], slots.valid[:, :count])
+        tokens, valid = (self.groups.first(x) for x in (slots.tokens, slots.valid))
+        state, _ = self._append(self._initial_state(tokens), tokens[:, :count], valid[:, :count])
         kept = replace(state.memory.slots, usage=slots.usage[:, :count])
         self._state = replace(state, memory=replace(state.memory, slots=kept))
 
@@ -332,7 +357,8 @@ class VQMemCache(Cache):
         """A copy for the same model, for a prompt that several texts begin with."""
         memory = self.memory
         guard = memory.guard
-        options = (guard.sinks, guard.recent, "compact" if self._rotation else "kept", self.layers[0].storage)
+        positions = "compact" if self._rotation else "kept"
+        options = (guard.sinks, guard.recent, self.groups.share, self.block, positions, self.layers[0].storage)
         clone = VQMemCache(self.model, memory.capacity, memory.policy, self.scorer, *options)
         clone._state = copy.deepcopy(self._state, memo)
         clone._failed = self._failed

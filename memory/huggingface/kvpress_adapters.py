@@ -59,7 +59,7 @@ class PressPolicy:
         keys: Float[Tensor, "batch heads slots width"],
         values: Float[Tensor, "batch heads slots width"],
         attention: Tensor | None,
-    ) -> Float[Tensor, "batch slots"]:
+    ) -> Float[Tensor, "batch heads slots"]:
         """Score the slots of a layer with the press, as a `vqmem.memory.policy.LayerScorer` does.
 
         Args:
@@ -70,7 +70,7 @@ class PressPolicy:
             attention: The attention weights that the layer returned; None if it returned none.
 
         Returns:
-            The press's scores, averaged over heads.
+            The press's scores.
 
         Raises:
             ValueError: The press cannot score this pass.
@@ -80,7 +80,7 @@ class PressPolicy:
         except AssertionError as error:
             new = inputs["hidden_states"].shape[1]
             raise ValueError(f"{type(self.press).__name__} cannot score a pass over {new} tokens: {error}") from error
-        return scores.float().mean(dim=1)
+        return scores.float()
 
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
         """The mean score over heads and layers."""

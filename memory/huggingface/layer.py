@@ -35,7 +35,7 @@ class VQMemLayer(DynamicLayer):
         key_states: Tensor,
         value_states: Tensor,
         *args: Any,
-        keep: Int[Tensor, "batch kept"] | None = None,
+        keep: Int[Tensor, "batch groups kept"] | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
         """Append new keys and values, then evict all slots but ``keep``.
@@ -44,7 +44,7 @@ class VQMemLayer(DynamicLayer):
             key_states: The keys of new tokens, ``[batch, heads, new, width]``.
             value_states: Their values.
             args: Not used; `transformers` may give more.
-            keep: The slots that stay; None evicts nothing.
+            keep: The slots that stay, for each head or for all; None evicts nothing.
             kwargs: Not used; `transformers` may give more.
 
         Returns:
@@ -67,14 +67,16 @@ class VQMemLayer(DynamicLayer):
             return unpack(self.keys, dtype), unpack(self.values, dtype)
         return self.keys, self.values
 
-    def rotate(self, rotation: Rotation, distance: Int[Tensor, "batch slots"], dtype: torch.dtype) -> None:
-        """Rotate the keys to positions that are ``distance`` tokens later."""
-        keys = rotation(self.read(dtype)[0], distance)
+    def rotate(self, rotation: Rotation, distance: Int[Tensor, "batch groups slots"], dtype: torch.dtype) -> None:
+        """Rotate the keys to positions that are ``distance`` tokens later, for each head or for all."""
+        keys = self.read(dtype)[0]
+        by_group = keys.unflatten(1, (distance.shape[1], -1)).flatten(0, 1)
+        keys = rotation(by_group, distance.flatten(0, 1)).view_as(keys)
         self.keys = pack(keys) if self.storage == "int8" else keys
 
-    def keep(self, indices: Int[Tensor, "batch kept"]) -> None:
-        """Evict all slots but those at ``indices``."""
-        if indices.shape[1] < self.count:
+    def keep(self, indices: Int[Tensor, "batch groups kept"]) -> None:
+        """Evict all slots but those at ``indices``, which are given for each head or for all."""
+        if indices.shape[-1] < self.count:
             self.keys, self.values = (_take(x, indices.to(x.device)) for x in (self.keys, self.values))
 
     def get_seq_length(self, *args: Any) -> int:
@@ -104,8 +106,8 @@ class VQMemLayer(DynamicLayer):
         return self.keys.nbytes + self.values.nbytes if self.is_initialized else 0
 
 
-def _take(x: Tensor, indices: Int[Tensor, "batch kept"]) -> Tensor:
+def _take(x: Tensor, indices: Int[Tensor, "batch groups kept"]) -> Tensor:
     """A copy of the slots at ``indices`` of ``[batch, heads, slots, width]``."""
-    if len(x) == 1:
-        return x.index_select(2, indices[0])
-    return x.take_along_dim(indices[:, None, :, None], dim=2)
+    if indices.shape[:2] == (1, 1):
+        return x.index_select(2, indices[0, 0])
+    return x.take_along_dim(indices[..., None], dim=2)

@@ -7,21 +7,24 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from transformers.cache_utils import Cache
 
 from ..bank import Memory, State
-from ..policy import ForwardStats, LayerScorer
+from ..policy import ForwardStats, LayerScorer, observe
 from .attention import AttentionRecorder
+from .groups import Groups
+from .signals import AttentionSignals, QueryState
 
 
 @dataclass(frozen=True)
 class CacheState:
-    """The bookkeeping of the slots, the same for all layers.
+    """The bookkeeping of the slots.
 
-    The payload of ``memory`` is each slot's index before eviction, and the position that its keys are rotated to.
+    ``memory`` has a row for each row of the batch and each of its `Groups`. Its payload is each slot's index before
+    eviction, and the position that its keys are rotated to.
     """
 
     memory: State
@@ -32,12 +35,16 @@ class CacheState:
     """Added to the position of a new token, because earlier slots were moved together."""
     placement: tuple[torch.dtype, torch.device]
     """The type and the device of the model that wrote the slots."""
+    queries: tuple[QueryState, ...] = ()
+    """The queries of each layer, where signals need them."""
 
-    def map_batch(self, change: Callable[[Tensor], Tensor]) -> CacheState:
+    def map_batch(self, change: Callable[[Tensor], Tensor], groups: Groups) -> CacheState:
         """Apply ``change``, which selects or repeats rows of the batch, to every tensor."""
-        memory = State.from_state_dict({name: change(x) for name, x in self.memory.state_dict().items()})
-        scorer = tree_map_only(Tensor, change, self.scorer)
-        return replace(self, memory=memory, scorer=scorer, seen=change(self.seen), shift=change(self.shift))
+        named = self.memory.state_dict().items()
+        memory = State.from_state_dict({name: change(groups.split(x)).flatten(0, 1) for name, x in named})
+        scorer, queries = tree_map_only(Tensor, change, (self.scorer, self.queries))
+        rest = {"seen": change(self.seen), "shift": change(self.shift)}
+        return replace(self, memory=memory, scorer=scorer, queries=queries, **rest)
 
 
 @runtime_checkable
@@ -46,6 +53,9 @@ class BoundedCache(Protocol):
 
     layers: Any
     memory: Memory
+    groups: Groups
+    block: int
+    signals: AttentionSignals | None
 
     def get_seq_length(self) -> int:
         """Tokens read so far, padding included."""
@@ -66,7 +76,7 @@ class ForwardPass(Cache):
         state: The state after the pass, before eviction.
         positions: Positions of the new tokens, without padding.
         valid: False where a new token is padding.
-        recorder: Records the attention weights; None where the policy does not need them.
+        queries: The newest tokens whose attention the policy needs; None for all.
     """
 
     layers: Any
@@ -79,36 +89,73 @@ class ForwardPass(Cache):
         state: CacheState,
         positions: Int[Tensor, "batch new"],
         valid: Bool[Tensor, "batch new"],
-        recorder: AttentionRecorder | None,
+        queries: int | None = None,
     ) -> None:
         super().__init__(layers=cache.layers)
         self.cache = cache
+        self.groups = cache.groups
         self.state = state
         self.positions = positions
         self.valid = valid
-        self.recorder = recorder
         self.columns = cache.get_seq_length() + valid.shape[1]
-        self.keep: Int[Tensor, "batch kept"] | None = None
+        self.evicts = state.memory.slots.count >= cache.memory.capacity + cache.block
+        self.keep: Int[Tensor, "rows kept"] | None = None
         """The slots that stay, where the policy can choose before the pass: layers then evict during it."""
-        self._norms: Tensor | None = None
-        self._importance: Tensor | None = None
+        requires = cache.memory.policy.requires
+        self.recorder = AttentionRecorder(queries, self.groups, self._receive) if "usage" in requires else None
+        """Records the attention weights; None where the policy does not need them."""
+        self._received = False
+        self._layer = 0
+        self._sums: dict[str, tuple[Tensor, int]] = {}
+        """Sums over layers that share slots, by name, and how many there were."""
+        self._measured: dict[str, list[Tensor]] = {}
+        """What each layer gave, by name."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """All keys and values of a layer for the attention of this pass; eviction comes after it."""
-        keys, values = self.layers[layer_idx].update(key_states, value_states, keep=self.keep)
+        self._layer = layer_idx
+        if self.groups.share == "head" and key_states.shape[1] != self.groups.heads:
+            raise ValueError(
+                f"layer {layer_idx} has {key_states.shape[1]} heads of keys and the config says {self.groups.heads}; "
+                'use share="layer"'
+            )
+        keep = None if self.keep is None else self.groups.of_layer(self.keep, layer_idx)
+        keys, values = self.layers[layer_idx].update(key_states, value_states, keep=keep)
         if "norms" in self.cache.memory.requires:
-            self._norms = _sum(self._norms, key_states.detach().float().norm(dim=-1).mean(dim=1))
+            self._observe(norms=self.groups.reduce(key_states.detach().float().norm(dim=-1)))
         return keys, values
 
     def score_layer(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
-        """Score the slots of a layer after its attention, if the policy is a `LayerScorer` and some will be evicted."""
-        if self.state.memory.slots.count <= self.cache.memory.capacity:
-            return
+        """Compute the signals of the slots of a layer after its attention, or let the policy score them itself."""
+        signals = self.cache.signals
+        if signals is not None:
+            state = self.state.queries[layer.layer_idx]
+            if signals.needs_queries:
+                state = state.append(inputs["hidden_states"], self.valid)
+            if self.evicts:
+                state = self._compute(signals, layer, state)
+            layers = self.state.queries
+            layers = (*layers[: layer.layer_idx], state, *layers[layer.layer_idx + 1 :])
+            self.state = replace(self.state, queries=layers)
+        elif self.evicts:
+            keys, values = self.layers[layer.layer_idx].read(self.state.placement[0])
+            policy = cast(LayerScorer, self.cache.memory.policy)
+            importance = policy.score_layer(layer, inputs, keys, values, attention)
+            self._measured.setdefault("importance", []).append(self.groups.reduce(importance))
+
+    def _compute(self, signals: AttentionSignals, layer: Any, state: QueryState) -> QueryState:
+        """Compute the signals of a layer; returns its queries afterwards."""
+        groups, slots = self.groups, self.state.memory.slots
+        guarded = self.cache.memory.guard.protects(slots, groups.expand(self.state.seen))
+        competing = groups.of_layer(slots.valid & ~guarded, layer.layer_idx)
         keys, values = self.layers[layer.layer_idx].read(self.state.placement[0])
-        policy = cast(LayerScorer, self.cache.memory.policy)
-        self._importance = _sum(self._importance, policy.score_layer(layer, inputs, keys, values, attention))
+        now = self.state.seen + self.state.shift
+        found, state = signals.compute(layer, state, keys, values, groups.first(slots.valid), competing, now)
+        for name, signal in found.items():
+            self._measured.setdefault(name, []).append(signal)
+        return state
 
     def finish(self) -> None:
         """End the pass: evict, if the policy needed the statistics of the pass.
@@ -117,11 +164,12 @@ class ForwardPass(Cache):
         """
         try:
             self._check_written()
-            if self.keep is None:
-                self._observe()
+            if self.cache.memory.observes:
+                self._take_over()
                 self.choose_slots()
-                for layer in self.layers:
-                    layer.keep(self.keep)
+                if self.keep is not None:
+                    for index, layer in enumerate(self.layers):
+                        layer.keep(self.groups.of_layer(self.keep, index))
             self.cache.end(self.state)
         except BaseException:
             self.fail()
@@ -132,20 +180,56 @@ class ForwardPass(Cache):
         self.cache.end(None)
 
     def choose_slots(self) -> None:
-        """Set ``keep`` to the slots that stay."""
-        memory = self.cache.memory.evict_to_capacity(self.state.memory, self.state.seen).state
+        """Set ``keep`` to the slots that stay, if some have to go."""
+        if not self.evicts:
+            return
+        now = self.groups.expand(self.state.seen)
+        memory = self.cache.memory.evict_to_capacity(self.state.memory, now).state
         self.state = replace(self.state, memory=memory)
         self.keep = memory.slots.payload[0]
 
-    def _observe(self) -> None:
-        """Let the policy update the usage from the attention, keys or layers of the pass."""
-        norms = None if self._norms is None else self._norms / len(self.layers)
-        weights = None if self.recorder is None else self.recorder.weights
-        memory = self.cache.memory.observe(self.state.memory, ForwardStats(self.positions, self.valid, weights, norms))
-        if self._importance is not None:
-            usage = self._importance / len(self.layers)
-            memory = replace(memory, slots=replace(memory.slots, usage=usage))
-        self.state = replace(self.state, memory=memory)
+    def _receive(self, weights: Float[Tensor, "batch groups queries slots"]) -> None:
+        """Take the attention weights of the layer that is being read."""
+        self._received = True
+        self._observe(weights=weights)
+
+    def _observe(self, **measured: Tensor) -> None:
+        """Let the policy update the usage of a layer's slots from its ``weights`` or ``norms``.
+
+        Where the layers share their slots, sum these, for the mean over layers.
+        """
+        if self.groups.share == "model":
+            for name, x in measured.items():
+                total, count = self._sums.get(name, (torch.zeros_like(x), 0))
+                self._sums[name] = total + x.to(total.device), count + 1
+            return
+        self._update_usage(self._layer, **{name: x.flatten(0, 1) for name, x in measured.items()})
+
+    def _update_usage(self, layer: int, **measured: Tensor) -> None:
+        """Let the policy update the usage of the slots of a layer, or of the model where its layers share them."""
+        groups, slots = self.groups, self.state.memory.slots
+        before = groups.of_layer(slots.usage, layer)
+        positions, valid = (x.repeat_interleave(groups.in_layer, dim=0) for x in (self.positions, self.valid))
+        here = {name: x.to(before.device) for name, x in measured.items()}
+        after = observe(self.cache.memory.policy, before.flatten(0, 1), ForwardStats(positions, valid, **here))
+        usage = slots.usage.clone()
+        groups.of_layer(usage, layer).copy_(after.view_as(before))
+        self.state = replace(self.state, memory=replace(self.state.memory, slots=replace(slots, usage=usage)))
+
+    def _take_over(self) -> None:
+        """Put what was measured in the layers into the slots."""
+        if self.recorder is not None and not self._received:
+            raise ValueError(
+                "the model's attention cannot be recorded (it neither calls scaled_dot_product_attention nor adds its "
+                "mask to its logits); use a policy that needs no attention weights, such as scored or fifo"
+            )
+        if self._sums:
+            means = {name: (x / n)[:, 0] for name, (x, n) in self._sums.items()}
+            self._update_usage(0, **means)
+        found = {name: self.groups.combine(layers) for name, layers in self._measured.items()}
+        slots = self.state.memory.slots
+        slots = replace(slots, usage=found.pop("importance", slots.usage), signals=found)
+        self.state = replace(self.state, memory=replace(self.state.memory, slots=slots))
 
     def _check_written(self) -> None:
         """Raise `ValueError` unless every layer in use has all tokens of the pass and no other code evicted from it."""
@@ -161,8 +245,3 @@ class ForwardPass(Cache):
                 f"the cache wrote {self.state.memory.slots.count} slots a layer, but something else changed them "
                 "within the pass; take other hooks off the attention of the model"
             )
-
-
-def _sum(total: Tensor | None, x: Tensor) -> Tensor:
-    """The sum over layers, which may be on different devices."""
-    return x if total is None else total + x.to(total.device)

@@ -72,6 +72,12 @@ def count_layers(model: Any) -> int:
     return len(DynamicCache(config=config).layers)
 
 
+def key_heads(model: Any) -> int:
+    """How many heads of keys and values a layer has."""
+    config = text_config(model)
+    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+
+
 def text_config(model: Any) -> Any:
     """The part of the config that the decoder's layers read."""
     return model.config.get_text_config(decoder=True)

@@ -1,0 +1,227 @@
+"""Signals of cached slots that show how a pretrained model attends: what the presses of kvpress score by."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..policy import standardise_among
+from .groups import Groups
+from .supported_models import attention_layers, text_config
+
+FUTURE = 512
+"""The coming positions over which the expected attention is averaged, as in kvpress."""
+HALF_LIFE = 256
+"""Tokens after which a query counts half in the statistics of the queries."""
+PENDING = 64
+"""The newest queries that are counted at each eviction, and whose attention is observed."""
+FLOOR = 1e-6
+"""The least attention weight whose logarithm is taken."""
+
+
+class QueryState(NamedTuple):
+    """The queries of a layer: hidden states of tokens not yet counted, and statistics of the counted ones.
+
+    ``mean`` and ``second`` (the mean of outer products) are of queries before rotation; None before the first eviction.
+    """
+
+    hidden: tuple[Float[Tensor, "batch new hidden"], ...] = ()
+    valid: tuple[Bool[Tensor, "batch new"], ...] = ()
+    total: Float[Tensor, " batch"] | None = None
+    mean: Float[Tensor, "batch heads width"] | None = None
+    second: Float[Tensor, "batch heads width width"] | None = None
+
+    def append(self, hidden: Float[Tensor, "batch new hidden"], valid: Bool[Tensor, "batch new"]) -> QueryState:
+        """Append new tokens; only the newest `PENDING` or a few more stay."""
+        hiddens = (*self.hidden, hidden[:, -PENDING:].detach())
+        valids = (*self.valid, valid[:, -PENDING:].to(hidden.device))
+        while sum(x.shape[1] for x in hiddens[1:]) >= PENDING:
+            hiddens, valids = hiddens[1:], valids[1:]
+        return self._replace(hidden=hiddens, valid=valids)
+
+
+class AttentionSignals:
+    """Computes the signals ``names`` of `vqmem.memory.policy.ATTENTION_SIGNALS` for the slots of each layer.
+
+    ``expected``: the logarithm of the attention that coming queries pay to the slot if they are normally distributed
+    like those so far, times the norm of its value (Devoto et al., Expected Attention, arXiv:2510.00636). ``observed``:
+    the logarithm of the mean attention of the newest queries (SnapKV, arXiv:2404.14469). ``keydiff``: minus the cosine
+    of the key and the mean key (KeyDiff, arXiv:2504.15364). ``norm``: minus the norm of the key (arXiv:2406.11430).
+
+    Raises `ValueError` for a model whose queries it does not find.
+    """
+
+    def __init__(self, model: Any, names: Sequence[str], groups: Groups) -> None:
+        self.names, self.groups = tuple(names), groups
+        self.needs_queries = not {"expected", "observed"}.isdisjoint(names)
+        self.modules = attention_layers(model)
+        config = text_config(model)
+        self.heads: int = config.num_attention_heads
+        self.width: int = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        self._angles: Any = next((module for module in model.modules() if hasattr(module, "inv_freq")), None)
+        self._apply: Any = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
+        if self.needs_queries:
+            self._check(model, config)
+
+    def _check(self, model: Any, config: Any) -> None:
+        """Raise `ValueError` unless queries are found and rotated by the model's function."""
+        weight = next(model.parameters())
+        try:
+            for module in self.modules:
+                hidden = weight.new_zeros(1, 2, config.hidden_size, dtype=_dtype(module, weight.dtype))
+                queries = self.queries(module, hidden.to(_device(module, weight.device)))
+                self.rotate(queries, *self.angles(queries, torch.arange(2, device=queries.device)[None]))
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the queries of {type(model).__name__} are not found ({' '.join(str(error).split())}); use a policy "
+                "without the signals expected and observed, such as scored"
+            ) from error
+
+    def queries(self, module: Any, hidden: Float[Tensor, "batch new hidden"]) -> Float[Tensor, "batch heads new width"]:
+        """The queries of a layer before rotation, in float32."""
+        size = self.heads * self.width
+        if hasattr(module, "q_proj"):
+            flat = module.q_proj(hidden)
+        elif hasattr(module, "query_key_value"):  # GPT-NeoX: query, key and value of each head side by side
+            flat = module.query_key_value(hidden).unflatten(-1, (self.heads, 3, self.width))[..., 0, :].flatten(-2)
+        else:
+            flat = (module.qkv_proj if hasattr(module, "qkv_proj") else module.c_attn)(hidden)[..., :size]
+        if flat.shape[-1] != size:
+            raise ValueError(f"{flat.shape[-1]} numbers for {self.heads} heads of {self.width}")
+        norm = next((getattr(module, name) for name in ("q_norm", "q_layernorm") if hasattr(module, name)), None)
+        if norm is not None and norm.weight.numel() == size:
+            flat = norm(flat)
+        queries = flat.unflatten(-1, (self.heads, self.width))
+        if norm is not None and norm.weight.numel() != size:
+            queries = norm(queries)
+        return queries.transpose(1, 2).float()
+
+    def angles(self, x: Tensor, positions: Int[Tensor, "batch new"]) -> tuple[Tensor, Tensor] | tuple[()]:
+        """Cosines and sines of the rotation to ``positions``; none for a model without rotary positions."""
+        return self._angles(x, positions) if self._angles else ()
+
+    def rotate(self, x: Float[Tensor, "batch heads new width"], *angles: Tensor) -> Tensor:
+        """Rotate ``x`` with the model's function, which is linear in ``x`` and in the angles."""
+        if not angles:
+            return x
+        return self._apply(x, x, *(angle.to(x) for angle in angles))[0]
+
+    @torch.no_grad()
+    def compute(
+        self,
+        module: Any,
+        state: QueryState,
+        keys: Float[Tensor, "batch key_heads slots width"],
+        values: Float[Tensor, "batch key_heads slots width"],
+        valid: Bool[Tensor, "batch slots"],
+        competing: Bool[Tensor, "batch groups slots"],
+        now: Int[Tensor, " batch"],
+    ) -> tuple[dict[str, Float[Tensor, "batch groups slots"]], QueryState]:
+        """The signals of the slots of a layer, standardised over the slots that compete, and its queries counted.
+
+        Args:
+            module: The attention module of the layer.
+            state: Its queries so far.
+            keys: The keys of all slots, rotated.
+            values: The values of all slots.
+            valid: The slots that have content.
+            competing: The slots that no guard protects, for each group in the layer.
+            now: The position, as the keys are rotated, of each row's next token.
+
+        Returns:
+            Each signal by name, averaged over the heads of a group, and the queries after this eviction.
+        """
+        keys, competing = keys.float(), competing.to(keys.device)
+        valid, now = valid.to(keys.device), now.to(keys.device)
+        found = {}
+        if self.needs_queries:
+            queries, real = self.queries(module, torch.cat(state.hidden, dim=1)), torch.cat(state.valid, dim=1)
+            state = _count(state, queries, real)
+            scale = getattr(module, "scaling", None) or self.width**-0.5
+            if "expected" in self.names:
+                found["expected"] = self._expected(state, keys, values, valid, now, scale)
+            if "observed" in self.names:
+                found["observed"] = self._observed(queries, real, keys, valid, now, scale)
+        if "keydiff" in self.names:
+            unit = F.normalize(keys, dim=-1) * valid[:, None, :, None]
+            found["keydiff"] = -F.cosine_similarity(keys, unit.sum(dim=2, keepdim=True), dim=-1)
+        if "norm" in self.names:
+            found["norm"] = -keys.norm(dim=-1)
+        return {name: self.groups.reduce(standardise_among(x, competing)) for name, x in found.items()}, state
+
+    def _expected(
+        self,
+        state: QueryState,
+        keys: Float[Tensor, "batch key_heads slots width"],
+        values: Float[Tensor, "batch key_heads slots width"],
+        valid: Bool[Tensor, "batch slots"],
+        now: Int[Tensor, " batch"],
+        scale: float,
+    ) -> Float[Tensor, "batch key_heads slots"]:
+        assert state.mean is not None
+        assert state.second is not None
+        positions = now[:, None] + torch.arange(FUTURE, device=now.device)
+        angles = [angle.mean(dim=1, keepdim=True) for angle in self.angles(state.mean, positions)]
+        mean = self.rotate(state.mean[:, :, None], *angles)
+        spread = state.second - state.mean[..., None] * state.mean[:, :, None]
+        spread = self.rotate(self.rotate(spread, *angles).transpose(2, 3), *angles)
+        grouped = keys[:, :, None]  # [batch, key heads, 1, slots, width]
+        mean, spread = (x.unflatten(1, (keys.shape[1], -1)) for x in (mean, spread))
+        logits = scale * (grouped * mean).sum(-1) + scale**2 / 2 * ((grouped @ spread) * grouped).sum(-1)
+        weights = logits.masked_fill(~valid[:, None, None], -torch.inf).softmax(dim=-1).mean(dim=2)
+        return (weights * values.float().norm(dim=-1)).clamp(min=FLOOR).log()
+
+    def _observed(
+        self,
+        queries: Float[Tensor, "batch heads new width"],
+        real: Bool[Tensor, "batch new"],
+        keys: Float[Tensor, "batch key_heads slots width"],
+        valid: Bool[Tensor, "batch slots"],
+        now: Int[Tensor, " batch"],
+        scale: float,
+    ) -> Float[Tensor, "batch key_heads slots"]:
+        new = queries.shape[2]
+        after = real.flip(1).cumsum(1).flip(1)  # the newest real token is at position now - 1
+        rotated = self.rotate(queries, *self.angles(queries, (now[:, None] - after).clamp(min=0)))
+        grouped = rotated.unflatten(1, (keys.shape[1], -1))
+        logits = scale * grouped @ keys[:, :, None].transpose(-1, -2)
+        # The newest slots are the new tokens, which later ones see alone.
+        slots = torch.arange(keys.shape[2], device=keys.device)
+        seen = slots <= keys.shape[2] - new + torch.arange(new, device=keys.device)[:, None]
+        visible = (seen & valid[:, None])[:, None, None]
+        weights = logits.masked_fill(~visible, -torch.inf).softmax(dim=-1).nan_to_num()
+        weights = weights * real[:, None, None, :, None]
+        mean = weights.sum(dim=3) / real.sum(dim=1).clamp(min=1)[:, None, None, None]
+        return mean.mean(dim=2).clamp(min=FLOOR).log()
+
+
+def _count(
+    state: QueryState, queries: Float[Tensor, "batch heads new width"], real: Bool[Tensor, "batch new"]
+) -> QueryState:
+    """Add the pending queries to the statistics, in which older ones fade with `HALF_LIFE`."""
+    weight = real.to(queries)
+    new = weight.sum(dim=1)
+    mean = torch.einsum("bt,bhtd->bhd", weight, queries)
+    second = torch.einsum("bt,bhtd,bhte->bhde", weight, queries, queries)
+    count = new
+    if state.total is not None and state.mean is not None and state.second is not None:
+        faded = state.total * 0.5 ** (new / HALF_LIFE)
+        count = new + faded
+        mean = mean + faded[:, None, None] * state.mean
+        second = second + faded[:, None, None, None] * state.second
+    least = count.clamp(min=1)
+    return QueryState((), (), count, mean / least[:, None, None], second / least[:, None, None, None])
+
+
+def _dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
+    return next((x.dtype for x in module.parameters() if x.is_floating_point()), default)
+
+
+def _device(module: nn.Module, default: torch.device) -> torch.device:
+    return next((x.device for x in module.parameters()), default)

@@ -1,0 +1,84 @@
+"""Keep what a weighted sum of attention, key and score signals ranks highest, each standardised (ours)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..policy import ATTENTION_SIGNALS, age, standardise_among
+from ..scorer import SIGNALS
+from ..slots import Slots
+
+
+@dataclass(frozen=True)
+class Policy:
+    """priority = (1 - score) · z(attention part) + score · z(score part).
+
+    A part is a weighted sum of signals. Each signal and each part is standardised (z) over the slots that compete:
+    those that are valid and that no guard protects. The attention part needs the cache of a pretrained model.
+    """
+
+    expected: float = 0.0
+    """Weight of the attention that coming queries are expected to pay (arXiv:2510.00636)."""
+    observed: float = 0.0
+    """Weight of the attention that the newest queries paid (arXiv:2404.14469)."""
+    keydiff: float = 0.0
+    """Weight of the distance of the key from the mean key (arXiv:2504.15364)."""
+    norm: float = 0.0
+    """Weight of the shortness of the key (arXiv:2406.11430)."""
+    log_age: float = 0.0
+    """Weight of the logarithm of the age in tokens, in the attention part."""
+    surprise: float = 1.0
+    """Weight of the surprise in the score part."""
+    rarity: float = 0.0
+    """Weight of the rarity in the score part."""
+    gain: float = 0.0
+    """Weight of the gain in the score part."""
+    score: float = 1.0
+    """Share of the score part, from 0 to 1."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a share outside its range, or for a part that has a share and no weight."""
+        if not 0 <= self.score <= 1:
+            raise ValueError(f"score={self.score}; the share of the score part is from 0 to 1")
+        if self.score < 1 and not (self.attention_signals or self.log_age):
+            raise ValueError(f"score={self.score} leaves a share to {', '.join(ATTENTION_SIGNALS)}; weigh one of them")
+        if self.score > 0 and not self.signals:
+            raise ValueError(f"score={self.score} gives a share to {', '.join(SIGNALS)}; weigh one of them")
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals of the scorer that have a weight."""
+        return tuple(name for name in SIGNALS if self.score > 0 and getattr(self, name))
+
+    @property
+    def attention_signals(self) -> tuple[str, ...]:
+        """The signals of the cache that have a weight."""
+        return tuple(name for name in ATTENTION_SIGNALS if self.score < 1 and getattr(self, name))
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Scores, and the layers of a pretrained model, where they have a weight."""
+        layers = ("layers", "signals") if self.attention_signals else ()
+        return (*(("scores",) if self.signals else ()), *layers)
+
+    def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
+        """The formula above."""
+        competing = slots.valid if slots.guarded is None else slots.valid & ~slots.guarded
+        total = torch.zeros_like(slots.usage, dtype=torch.float32)
+        if self.score < 1:
+            signals = {name: slots.signals[name].to(total) for name in self.attention_signals}
+            if self.log_age:
+                signals["log_age"] = age(slots, now).to(total).log()
+            total = total + (1 - self.score) * self._part(signals, competing)
+        if self.score > 0:
+            signals = {name: slots.scores[..., SIGNALS.index(name)].to(total) for name in self.signals}
+            total = total + self.score * self._part(signals, competing)
+        return total
+
+    def _part(self, signals: dict[str, Tensor], competing: Tensor) -> Tensor:
+        weighted = (getattr(self, name) * standardise_among(x, competing) for name, x in signals.items())
+        return standardise_among(sum(weighted, torch.zeros_like(competing, dtype=torch.float32)), competing)
