@@ -9,6 +9,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from .data.base import Audio
+    from .default_scorer import load_default_scorer
     from .memory.bank import Memory
     from .memory.huggingface.cache import VQMemCache
     from .memory.scorer import load_scorer
@@ -30,6 +31,7 @@ _PLACES = {
     "VQLM": ".models.vq_lm",
     "VQMemCache": ".memory.huggingface.cache",
     "build": ".registry",
+    "load_default_scorer": ".default_scorer",
     "load_run": ".recipes.text_lm.recipe",
     "load_scorer": ".memory.scorer",
     "load_scoring": ".recipes.lm.text_scorer",
@@ -46,6 +48,7 @@ __all__ = [
     "VQMemCache",
     "__version__",
     "build",
+    "load_default_scorer",
     "load_run",
     "load_scorer",
     "load_scoring",

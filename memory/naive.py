@@ -49,6 +49,10 @@ def random(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     ]
 
 
+def _has_newer_copy(slot: Slot, slots: Sequence[Slot]) -> bool:
+    return any(other.token == slot.token >= 0 and other.position > slot.position for other in slots)
+
+
 def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     """Weighted signals minus a function of age, with all options."""
 
@@ -60,8 +64,7 @@ def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
         return sum(weight * signal for weight, signal in zip(weights, signals, strict=True))
 
     def importance(slot: Slot) -> float:
-        newer = any(o.token == slot.token >= 0 and o.position > slot.position for o in slots)
-        return weighed(slot) - policy.copies * newer
+        return weighed(slot) - policy.copies * _has_newer_copy(slot, slots)
 
     def cost(slot: Slot) -> float:
         age = max(1, now - slot.position)
@@ -89,7 +92,14 @@ def weighted(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
         return [(value - mean) / max(spread, 1e-6) for value in values]
 
     columns = {name: standardised([slot.scores[i] for slot in slots]) for i, name in enumerate(names)}
-    return standardised([sum(getattr(policy, name) * columns[name][i] for name in names) for i in range(len(slots))])
+    sums = standardised([sum(getattr(policy, name) * columns[name][i] for name in names) for i in range(len(slots))])
+    importance = [x - policy.copies * _has_newer_copy(slot, slots) for x, slot in zip(sums, slots, strict=True)]
+    near = policy.window // 2
+    spans = [
+        [x for x, other in zip(importance, slots, strict=True) if abs(other.position - slot.position) <= near]
+        for slot in slots
+    ]
+    return standardised([sum(span) / len(span) for span in spans])
 
 
 def expire_span(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:

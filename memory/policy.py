@@ -225,6 +225,15 @@ def smooth(importance: Float[Tensor, "batch slots"], slots: Slots, window: int) 
     return (total / (stop - start).clamp(min=1)).to(importance.dtype)
 
 
+def has_newer_copy(slots: Slots) -> Bool[Tensor, "batch slots"]:
+    """Whether a valid slot further on has the same token; pooled slots (-1) have none."""
+    tokens = torch.where(slots.valid, slots.tokens, -1)
+    order = slots.positions.argsort(dim=1, stable=True)
+    order = order.gather(1, tokens.gather(1, order).argsort(dim=1, stable=True))
+    last = torch.searchsorted(tokens.gather(1, order), tokens, right=True) - 1
+    return (tokens >= 0) & (slots.positions.gather(1, order.gather(1, last)) > slots.positions)
+
+
 def select(
     slots: Slots, policy: Policy, keep: int, now: Int[Tensor, " batch"], guard: Guard | None = None
 ) -> Int[Tensor, "batch keep"]:

@@ -97,7 +97,7 @@ class Streams:
         if setting.policy is None:
             return DynamicCache()
         scorer = None if setting.scorer is None else self.scorers[setting.scorer]
-        return VQMemCache(self.model, capacity, setting.policy, scorer, SINKS)
+        return VQMemCache(self.model, capacity, policy=setting.policy, scorer=scorer, sinks=SINKS)
 
     def _read(self, setting: Setting, capacity: int, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
         return presses.seeded(lambda: read(self.model, self.cache(setting, capacity), ids))

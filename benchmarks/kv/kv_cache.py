@@ -188,7 +188,7 @@ def costs(bench: Bench, quick: bool) -> dict[str, Any]:
 
     def make(name: str | None) -> VQMemCache:
         scorer = None if name is None else bench.named[name]
-        return VQMemCache(bench.model, CAPACITY, policies[name], scorer, SINKS)
+        return VQMemCache(bench.model, CAPACITY, policy=policies[name], scorer=scorer, sinks=SINKS)
 
     return cost(bench.model, bench.named, make, text[:, : LENGTHS[-1] + 1], quick)
 

@@ -46,7 +46,7 @@ def nbytes_kv(cache: VQMemCache) -> int:
 
 def stream(model: Any, policy: str, count: int) -> tuple[list[float], list[int]]:
     """Seconds and most bytes of each token."""
-    cache = VQMemCache(model, CAPACITY, policy, Noise(0))
+    cache = VQMemCache(model, CAPACITY, policy=policy, scorer=Noise(0))
     moments: list[int] = []
     hooks = [layer.register_forward_hook(lambda *_: moments.append(nbytes_kv(cache))) for layer in model.model.layers]
     seconds, most = [], []

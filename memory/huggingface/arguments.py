@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ...default_scorer import load_default_scorer
 from ...registry import build
 from ...schema import shown
-from ..policy import Policy, require_signals, variant_name
+from ..bank import Memory
+from ..policy import Guard, Policy, as_integer, require_signals, variant_name
 from ..scorer import ScorerModel, input_kind, load_scorer, policy_of
-from .supported_models import text_config
+from .capacity import Capacity, parse_capacity
+from .groups import SHARES, Groups
+from .presets import Preset, build_preset, preset_of
+from .signals import AttentionSignals
+from .supported_models import count_layers, key_heads, placement, text_config
+
+_UNSETTLED = 1 << 40
+"""The capacity before the prompt is known, whose share it is."""
+_BOOKKEEPING = 61
+"""Bytes of a slot of a group besides keys and values: see `vqmem.memory.slots.Slots`."""
 
 
 def resolve(policy: Any, scorer: ScorerModel | None) -> Any:
@@ -25,6 +36,107 @@ def resolve(policy: Any, scorer: ScorerModel | None) -> Any:
     if policy is None or (isinstance(default, Mapping) and policy == default["name"]):
         policy = default
     return build("policies", policy) if isinstance(policy, str | Mapping) else policy
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of a cache, complete and checked against each other and the model."""
+
+    capacity: Capacity
+    policy: Any
+    scorer: ScorerModel | None
+    sinks: int
+    recent: int | None
+    groups: Groups
+    block: int
+    signals: AttentionSignals | None
+    slot_bytes: int
+    """Bytes of a slot of a row in all layers, bookkeeping included."""
+
+    def memory(self, prompt: int | None = None) -> Memory:
+        """The memory for a prompt of so many tokens; without an end where the capacity waits for the prompt."""
+        capacity = self.capacity.tokens
+        if self.capacity.bytes is not None:
+            capacity = self.capacity.bytes // self.slot_bytes - (self.block - 1)
+            if capacity < 1:
+                raise ValueError(
+                    f"capacity={self.capacity.bytes:,} bytes has no room for {self.block} tokens of this model, which "
+                    f"take {self.slot_bytes * self.block:,}; give more"
+                )
+        elif capacity is None:
+            assert self.capacity.share is not None
+            capacity = _UNSETTLED if prompt is None else max(1, round(self.capacity.share * prompt))
+        recent = self.recent
+        if recent is None:
+            recent = max(0, capacity - self.sinks) // 2
+        elif self.capacity.share is not None and prompt is not None:  # short prompts have no room for the guards
+            recent = max(0, min(recent, (capacity - self.sinks) // 2))
+        return Memory(capacity, self.policy, guard=Guard(min(self.sinks, capacity - recent), recent))
+
+
+def settle(
+    decoder: Any,
+    tokenizer: Any,
+    capacity: Any,
+    *,
+    policy: Any,
+    scorer: Any,
+    sinks: Any,
+    recent: Any,
+    share: Any,
+    block: Any,
+    storage: str,
+) -> Settings:
+    """Complete the arguments of `VQMemCache`, which have the same names, for the unwrapped model ``decoder``.
+
+    Raises `ValueError` where they do not fit each other or the model.
+    """
+    preset = preset_of(policy)
+    if preset is not None:
+        share, block = share or preset.share, preset.block if block is None else block
+    share, block = share or "model", 1 if block is None else as_integer("block", block)
+    if share not in SHARES:
+        raise ValueError(f"share={share!r}; use {' or '.join(SHARES)}")
+    if block < 1:
+        raise ValueError(f"block={block}; evict after 1 token or more")
+    size, sinks = parse_capacity(capacity), as_integer("sinks", sinks)
+    if recent is None and preset is not None:
+        recent = preset.recent if size.tokens is None else min(preset.recent, max(0, size.tokens - sinks) // 2)
+    device = getattr(decoder, "device", "cpu")
+    model = resolve_scorer(scorer, device)
+    if model is None and tokenizer is not None and (preset is not None or _needs_scores(policy)):
+        model = load_default_scorer(tokenizer, device, vocab_size=text_config(decoder).vocab_size)
+    require_vocabulary(model, decoder)
+    groups = Groups(share, count_layers(decoder), key_heads(decoder))
+    chosen = resolve(policy, model) if preset is None else _policy_of(preset, model, decoder, groups)
+    require_match(chosen, model)
+    signals = AttentionSignals(decoder, chosen.attention_signals, groups) if "signals" in chosen.requires else None
+    recent = None if recent is None else as_integer("recent", recent)
+    return Settings(size, chosen, model, sinks, recent, groups, block, signals, slot_bytes(decoder, groups, storage))
+
+
+def _policy_of(preset: Preset, scorer: ScorerModel | None, decoder: Any, groups: Groups) -> Any:
+    """The policy of a preset; without the signals of queries for a model whose queries are not found."""
+    policy: Any = build_preset(preset, scorer)
+    try:
+        AttentionSignals(decoder, policy.attention_signals, groups)
+    except ValueError:
+        policy = replace(policy, expected=0.0, observed=0.0)
+    return policy
+
+
+def _needs_scores(policy: Any) -> bool:
+    """Whether a policy, in any form, reads scores."""
+    built = build("policies", policy) if isinstance(policy, str | Mapping) else policy
+    return built is not None and "scores" in built.requires
+
+
+def slot_bytes(decoder: Any, groups: Groups, storage: str) -> int:
+    """Bytes of a slot of a row: keys and values of all layers, and the bookkeeping of each group."""
+    config = text_config(decoder)
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    number = width + 8 if storage == "int8" else width * placement(decoder)[0].itemsize
+    return 2 * groups.layers * groups.heads * number + groups.count * _BOOKKEEPING
 
 
 def describe(policy: Policy) -> str:

@@ -18,24 +18,22 @@ try:
 except ImportError as error:
     raise ImportError("vqmem.memory.huggingface.cache needs transformers; run `pip install 'vqmem[hf]'`") from error
 
-from ..bank import Memory
-from ..policy import Guard, LayerScorer, Observer, Policy, as_integer
+from ..policy import LayerScorer, Observer, Policy
 from ..scorer import ScorerModel
-from .arguments import describe, require_match, require_vocabulary, resolve, resolve_scorer
+from .arguments import describe, settle
 from .attention import AttentionRecorder, RecordingMask, mask_of
-from .groups import SHARES, Groups
 from .hooks import attach, new_tokens, score
 from .layer import VQMemLayer
 from .positions import Rotation
-from .signals import AttentionSignals, QueryState
+from .signals import QueryState
 from .state import CacheState, ForwardPass
-from .supported_models import attention_layers, count_layers, key_heads, placement, refuse_presses, text_config, unwrap
+from .supported_models import attention_layers, count_layers, placement, refuse_presses, text_config, unwrap
 
 
 class VQMemCache(Cache):
     """A key-value cache of at most ``capacity`` tokens a row, which a policy chooses.
 
-        cache = VQMemCache(model, capacity=256, policy="sink_recent")
+        cache = VQMemCache(model, tokenizer, capacity=256)
         model.generate(**inputs, cache=cache)
 
     Pass it as ``cache`` (before `transformers` 5.24: ``past_key_values``) to ``model`` or to its ``generate``: greedy,
@@ -44,16 +42,20 @@ class VQMemCache(Cache):
 
     Args:
         model: A decoder of `transformers` that attends to all earlier tokens.
-        capacity: The most tokens of a row that stay after a pass.
-        policy: The name of a policy, its YAML mapping or the object; the default policy of the scorer if None.
-        scorer: A trained scorer of this model's token ids, or the folder of its run; needed by policies that read
-            scores.
+        tokenizer: The tokenizer of the model, for the packaged scorer. It may be left out where the policy needs no
+            scores or ``scorer`` is given; then ``VQMemCache(model, 256)`` gives the capacity.
+        capacity: How many tokens of a row stay when some are evicted. A number of tokens (256), a share of the prompt
+            (0.25), which is settled when the prompt is read, or bytes a row (``"64MB"``).
+        policy: A preset (``auto``, ``stream`` for many passes, ``document`` for a long prompt), the name of a policy,
+            its YAML mapping or the object; None is the policy that suits the scorer. A preset sets ``recent``,
+            ``share`` and ``block`` too, unless they are given.
+        scorer: A trained scorer of this model's token ids, or the folder of its run; the packaged one by default.
         sinks: How many of the first tokens always stay.
         recent: How many of the newest tokens always stay; half of the capacity that the sinks leave if None.
-        share: What keeps one set of tokens: the ``model``, each ``layer`` or each ``head`` of keys and values. Policies
-            that look at attention get the mean over what shares a set.
-        block: How many tokens beyond the capacity are read before any is evicted. Evicting seldom is faster, and
-            ``crop`` works within a block.
+        share: What keeps one set of tokens: the ``model`` (default), each ``layer`` or each ``head`` of keys and
+            values. Policies that look at attention get the mean over what shares a set.
+        block: Tokens are evicted once there are so many more than the capacity; 1 by default. Evicting seldom is
+            faster.
         positions: ``kept`` leaves each token its position. ``compact`` moves the tokens together, by rotating their
             keys, whenever new tokens would pass the positions that the model was trained for.
         storage: ``full`` stores keys and values as the model computes them. ``int8`` stores them in 8 bits, with an
@@ -69,43 +71,51 @@ class VQMemCache(Cache):
     def __init__(
         self,
         model: Any,
-        capacity: int | Any,  # a value of another type gets an error of ours
-        policy: str | Mapping[str, Any] | Policy | Any | None = None,
+        tokenizer: Any = None,  # values of another type get an error of ours
+        capacity: int | float | str | Any = None,
+        *,
+        policy: str | Mapping[str, Any] | Policy | Any | None = "auto",
         scorer: ScorerModel | str | PathLike[str] | Any | None = None,
         sinks: int | Any = 4,
         recent: int | Any | None = None,
-        share: str | Any = "model",
-        block: int | Any = 1,
+        share: str | Any | None = None,
+        block: int | Any | None = None,
         positions: str | Any = "kept",
         storage: str | Any = "full",
     ) -> None:
         decoder = unwrap(model)
         layers = count_layers(decoder)
-        options = {"share": (share, SHARES), "positions": (positions, ("kept", "compact"))}
-        for name, (value, choices) in (options | {"storage": (storage, ("full", "int8"))}).items():
+        for name, value, choices in [
+            ("positions", positions, ("kept", "compact")),
+            ("storage", storage, ("full", "int8")),
+        ]:
             if value not in choices:
                 raise ValueError(f"{name}={value!r}; use {' or '.join(choices)}")
-        self.block = as_integer("block", block)
-        if self.block < 1:
-            raise ValueError(f"block={self.block}; evict after 1 token or more")
+        if capacity is None:
+            tokenizer, capacity = None, tokenizer
         self._rotation = Rotation(decoder) if positions == "compact" else None
-        if recent is None:
-            recent = max(0, as_integer("capacity", capacity) - as_integer("sinks", sinks)) // 2
-        self.model = model
-        self.scorer = resolve_scorer(scorer, getattr(model, "device", "cpu"))
-        require_vocabulary(self.scorer, decoder)
-        self.memory = Memory(capacity, resolve(policy, self.scorer), guard=Guard(sinks, recent))
-        require_match(self.memory.policy, self.scorer)
-        self.groups = Groups(share, layers, key_heads(decoder))
-        self.signals = None
-        if "signals" in self.memory.requires:
-            self.signals = AttentionSignals(decoder, cast(Any, self.memory.policy).attention_signals, self.groups)
+        self._settings = settle(
+            decoder,
+            tokenizer,
+            capacity,
+            policy=policy,
+            scorer=scorer,
+            sinks=sinks,
+            recent=recent,
+            share=share,
+            block=block,
+            storage=storage,
+        )
+        settings = self._settings
+        self.model, self.scorer, self.memory = model, settings.scorer, settings.memory()
+        self.groups, self.block, self.signals = settings.groups, settings.block, settings.signals
         self._decoder = decoder
         self._attention = attention_layers(decoder)
         self._state: CacheState | None = None
         self._failed = False
         self._busy = threading.Lock()
         self._thread = 0
+        self._prompt = 0
         super().__init__(layers=[VQMemLayer(storage) for _ in range(layers)])
         scored = ()
         if "layers" in self.memory.requires:
@@ -130,12 +140,26 @@ class VQMemCache(Cache):
         bookkeeping = self._state.memory.nbytes if self._state else 0
         return sum(layer.nbytes for layer in self.layers) + bookkeeping
 
+    def stats(self) -> dict[str, Any]:
+        """What was read and is kept: tokens of each row, and bytes in all and of each layer."""
+        kept = [] if self._state is None else self.groups.first(self._state.memory.slots.valid).sum(1).tolist()
+        read = [] if self._state is None else self._state.seen.tolist()
+        return {
+            "read": read,
+            "kept": kept,
+            "evicted": [seen - now for seen, now in zip(read, kept, strict=True)],
+            "bytes": self.nbytes,
+            "layers": [layer.nbytes for layer in self.layers],
+        }
+
     def __repr__(self) -> str:
         """The model, how tokens are kept, and how many are cached now."""
-        kept = 0 if self._state is None else int(self._state.memory.slots.valid.sum(1).max())
+        kept = max(self.stats()["kept"], default=0)
+        waits = self._settings.capacity.share is not None and self._state is None
+        capacity = self._settings.capacity if waits else self.memory.capacity
         return (
             f"VQMemCache({type(self.model).__name__}, policy={describe(self.memory.policy)}, "
-            f"capacity={self.memory.capacity}, sinks={self.memory.guard.sinks}, recent={self.memory.guard.recent}, "
+            f"capacity={capacity}, sinks={self.memory.guard.sinks}, recent={self.memory.guard.recent}, "
             f"share={self.groups.share}, block={self.block}: "
             f"{self.get_seq_length():,} tokens read, {kept:,} kept, {self.nbytes:,} bytes)"
         )
@@ -177,6 +201,8 @@ class VQMemCache(Cache):
         given = arguments.get("input_ids")
         self._check_batch_size(arguments.get("inputs_embeds") if given is None else given)
         tokens, valid = new_tokens(arguments, self.get_seq_length())
+        if self._state is None and self._settings.capacity.share is not None:
+            self.memory = self._settings.memory(self._prompt or tokens.shape[1])
         before = self._state or self._initial_state(tokens)
         if before.placement != placement(self._decoder):
             was, now = (" on ".join(map(str, x)) for x in (before.placement, placement(self._decoder)))
@@ -240,6 +266,7 @@ class VQMemCache(Cache):
         seen = self.get_seq_length()
         if arguments.get("is_first_iteration") or not seen:
             self._thread = threading.get_ident()
+            self._prompt = length
         elif self._thread != threading.get_ident():
             self._failed = True  # the tokens of two texts are mixed
             raise ValueError("two threads generate with one cache at once; give each another cache")
@@ -320,6 +347,7 @@ class VQMemCache(Cache):
     def reset(self) -> None:
         """Forget all tokens: the cache is as new."""
         super().reset()
+        self.memory = self._settings.memory()
         self._state = None
         self._failed = False
         self._busy = threading.Lock()
@@ -355,11 +383,17 @@ class VQMemCache(Cache):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> VQMemCache:
         """A copy for the same model, for a prompt that several texts begin with."""
-        memory = self.memory
-        guard = memory.guard
-        positions = "compact" if self._rotation else "kept"
-        options = (guard.sinks, guard.recent, self.groups.share, self.block, positions, self.layers[0].storage)
-        clone = VQMemCache(self.model, memory.capacity, memory.policy, self.scorer, *options)
+        clone = VQMemCache(
+            self.model,
+            capacity=self.memory.capacity,
+            policy=self.memory.policy,
+            scorer=self.scorer,
+            share=self.groups.share,
+            block=self.block,
+            positions="compact" if self._rotation else "kept",
+            storage=self.layers[0].storage,
+        )
+        clone._settings, clone.memory = self._settings, self.memory
         clone._state = copy.deepcopy(self._state, memo)
         clone._failed = self._failed
         clone.layers = copy.deepcopy(self.layers, memo)

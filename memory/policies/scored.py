@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..policy import age, smooth
+from ..policy import age, has_newer_copy, smooth
 from ..slots import Slots
 
 _LAST = 1e6
@@ -62,7 +62,7 @@ class Policy:
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
         """The formula above."""
         weighted = self._weighted(slots)
-        importance = weighted - self.copies * _has_newer_copy(slots) if self.copies else weighted
+        importance = weighted - self.copies * has_newer_copy(slots) if self.copies else weighted
         priority = smooth(importance, slots, self.window) - self.age_weight * self._age(age(slots, now).float())
         if self.admit is None:
             return priority
@@ -80,12 +80,3 @@ class Policy:
             return tokens.log()
         lives = tokens / self.half_life
         return lives if self.age == "linear" else 1 - torch.exp2(-lives)
-
-
-def _has_newer_copy(slots: Slots) -> Bool[Tensor, "batch slots"]:
-    """Whether a valid slot further on has the same token; pooled slots (-1) have none."""
-    tokens = torch.where(slots.valid, slots.tokens, -1)
-    order = slots.positions.argsort(dim=1, stable=True)
-    order = order.gather(1, tokens.gather(1, order).argsort(dim=1, stable=True))
-    last = torch.searchsorted(tokens.gather(1, order), tokens, right=True) - 1
-    return (tokens >= 0) & (slots.positions.gather(1, order.gather(1, last)) > slots.positions)

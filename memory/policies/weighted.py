@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..policy import ATTENTION_SIGNALS, age, standardise_among
+from ..policy import ATTENTION_SIGNALS, age, has_newer_copy, smooth, standardise_among
 from ..scorer import SIGNALS
 from ..slots import Slots
 
@@ -18,7 +18,9 @@ class Policy:
     """priority = (1 - score) · z(attention part) + score · z(score part).
 
     A part is a weighted sum of signals. Each signal and each part is standardised (z) over the slots that compete:
-    those that are valid and that no guard protects. The attention part needs the cache of a pretrained model.
+    those that are valid and that no guard protects. The attention part needs the cache of a pretrained model. The score
+    part falls by ``copies`` if a newer slot has the same token, and is averaged over ``window`` neighbours, so that
+    spans stay together.
     """
 
     expected: float = 0.0
@@ -39,11 +41,17 @@ class Policy:
     """Weight of the gain in the score part."""
     score: float = 1.0
     """Share of the score part, from 0 to 1."""
+    window: int = 1
+    """Tokens, an odd number, over which the score part is averaged; 1 for none."""
+    copies: float = 0.0
+    """Subtracted from the score part of tokens that a newer slot has too, in standard deviations."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a share outside its range, or for a part that has a share and no weight."""
         if not 0 <= self.score <= 1:
             raise ValueError(f"score={self.score}; the share of the score part is from 0 to 1")
+        if self.window < 1 or self.window % 2 == 0:
+            raise ValueError(f"window={self.window}; use an odd number of tokens, 1 for none")
         if self.score < 1 and not (self.attention_signals or self.log_age):
             raise ValueError(f"score={self.score} leaves a share to {', '.join(ATTENTION_SIGNALS)}; weigh one of them")
         if self.score > 0 and not self.signals:
@@ -76,7 +84,8 @@ class Policy:
             total = total + (1 - self.score) * self._part(signals, competing)
         if self.score > 0:
             signals = {name: slots.scores[..., SIGNALS.index(name)].to(total) for name in self.signals}
-            total = total + self.score * self._part(signals, competing)
+            part = self._part(signals, competing) - self.copies * has_newer_copy(slots)
+            total = total + self.score * standardise_among(smooth(part, slots, self.window), competing)
         return total
 
     def _part(self, signals: dict[str, Tensor], competing: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ VARIANTS += [
     {"admit": 0.3},
 ]
 CASES = [(name, {}) for name in POLICIES] + [("scored", fields) for fields in VARIANTS[1:]]
+CASES += [("weighted", {"rarity": 2.0, "window": 5, "copies": 1.5}), ("weighted", {"surprise": 0.0, "gain": 1.0})]
 CASES += [("expire_span", {"surprise": -0.5, "gain": 2.0, "bias": -1.0, "max_span": 9.0})]
 
 

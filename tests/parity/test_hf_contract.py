@@ -39,7 +39,7 @@ def model():
 
 
 def make_cache(model, policy: str = "fifo", capacity: int = ROOMY) -> VQMemCache:
-    return VQMemCache(model, capacity, policy, Noise(3), sinks=1, recent=3)
+    return VQMemCache(model, capacity, policy=policy, scorer=Noise(3), sinks=1, recent=3)
 
 
 def prompt(rows: int = 1, length: int = 7) -> torch.Tensor:

@@ -52,7 +52,7 @@ def prompt(rows: int = 3, length: int = 11) -> dict[str, torch.Tensor]:
 
 def make_cache(model, policy="scored", capacity: int = 10, **kwargs) -> VQMemCache:
     policy = {"name": "oracle", "text": [*range(1, 50)]} if policy == "oracle" else policy
-    return VQMemCache(model, capacity, policy, Noise(3), **{"sinks": 1, "recent": 3} | kwargs)
+    return VQMemCache(model, capacity, policy=policy, scorer=Noise(3), **{"sinks": 1, "recent": 3} | kwargs)
 
 
 def generate(model, cache, inputs, tokens: int = 12, **kwargs) -> torch.Tensor:

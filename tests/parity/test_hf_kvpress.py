@@ -76,7 +76,7 @@ def places(model, keys, tokens) -> list[list[list[int]]]:
 def test_our_press_keeps_what_our_cache_keeps(model, policy):
     press = VQMemPress(RATIO, policy=policy, scorer=Noise(3), sinks=2, recent=3)
     keys, logits = pressed(model, press, ids())
-    kept, wanted = read(model, VQMemCache(model, KEPT, policy, Noise(3), sinks=2, recent=3), ids())
+    kept, wanted = read(model, VQMemCache(model, KEPT, policy=policy, scorer=Noise(3), sinks=2, recent=3), ids())
     assert places(model, keys, ids()) == [[kept[0]] * 2] * 2
     torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=0)
 
@@ -204,7 +204,7 @@ def test_their_press_in_our_cache_keeps_what_kvpress_keeps(press):
     """With one layer and one key head, where there is nothing to average."""
     model = llama(layers=1, heads=2, groups=1)
     keys, wanted = pressed(model, PRESSES[press](), ids())
-    cache = VQMemCache(model, KEPT, PressPolicy(PRESSES[press]()), sinks=0, recent=0)
+    cache = VQMemCache(model, KEPT, policy=PressPolicy(PRESSES[press]()), sinks=0, recent=0)
     kept, logits = read(model, cache, ids())
     assert places(model, keys, ids()) == [kept]
     torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=0)
@@ -212,7 +212,7 @@ def test_their_press_in_our_cache_keeps_what_kvpress_keeps(press):
 
 def test_heads_and_layers_are_averaged(model):
     """By hand, from the keys of an unpressed cache; in chunks, slots are scored beside new tokens."""
-    cache, tokens = VQMemCache(model, KEPT, PressPolicy(kvpress.KnormPress()), sinks=2, recent=3), ids(rows=2)
+    cache, tokens = VQMemCache(model, KEPT, policy=PressPolicy(kvpress.KnormPress()), sinks=2, recent=3), ids(rows=2)
     full = transformers.DynamicCache()
     with torch.no_grad():
         for chunk in tokens.split(8, dim=1):
@@ -228,20 +228,20 @@ def test_heads_and_layers_are_averaged(model):
 
 
 def test_a_press_that_cannot_score_is_an_error_and_other_attention_is_refused(model):
-    cache = VQMemCache(model, KEPT, PressPolicy(kvpress.SnapKVPress(window_size=4)))
+    cache = VQMemCache(model, KEPT, policy=PressPolicy(kvpress.SnapKVPress(window_size=4)))
     with pytest.raises(ValueError, match="SnapKVPress cannot score a pass over 3 tokens"):
         read(model, cache, ids())
     shape = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     other = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**shape, num_attention_heads=2))
     with pytest.raises(ValueError, match="no way into the attention of GPTNeoXForCausalLM"):
-        VQMemCache(other, KEPT, PressPolicy(kvpress.KnormPress()))
+        VQMemCache(other, KEPT, policy=PressPolicy(kvpress.KnormPress()))
 
 
 def test_attention_can_be_recorded_where_kvpress_has_wrapped_it(model):
     """kvpress passes dropout by position; it wraps what is registered when it is imported."""
     from kvpress.attention_patch import attention_patch
 
-    plain, wrapped = (VQMemCache(model, KEPT, "h2o") for _ in range(2))
+    plain, wrapped = (VQMemCache(model, KEPT, policy="h2o") for _ in range(2))
     kept, logits = read(model, plain, ids())
     functions, name = transformers.AttentionInterface._global_mapping, "sdpa"
     original = functions[name]

@@ -46,7 +46,7 @@ def read(model, cache) -> torch.Tensor:
 
 
 def make_cache(model, policy: str, positions: str, sinks: int = 2) -> VQMemCache:
-    return VQMemCache(model, 12, policy, Noise(3), sinks=sinks, recent=3, positions=positions)
+    return VQMemCache(model, 12, policy=policy, scorer=Noise(3), sinks=sinks, recent=3, positions=positions)
 
 
 @pytest.mark.parametrize("policy", ["fifo", "h2o"])

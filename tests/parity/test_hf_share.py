@@ -105,7 +105,7 @@ def dense(model, ids, mask, visible):
 def test_logits_are_those_of_a_dense_pass(policy, share, block, chunks):
     model, (ids, mask) = make_model("llama", "eager"), ragged()
     guards = {"sinks": SINKS, "recent": RECENT}
-    cache = VQMemCache(model, CAPACITY, POLICIES[policy], Noise(3), **guards, share=share, block=block)
+    cache = VQMemCache(model, CAPACITY, policy=POLICIES[policy], scorer=Noise(3), **guards, share=share, block=block)
     logits, visible, kept = read(model, cache, ids, mask, CHUNKS[chunks])
     wanted, _, _ = dense(model, ids, mask, visible)
     real = mask.bool()
@@ -124,7 +124,9 @@ def test_logits_are_those_of_a_dense_pass(policy, share, block, chunks):
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_every_kind_of_model(name, share):
     model, (ids, mask) = make_model(name, "eager"), ragged()
-    cache = VQMemCache(model, CAPACITY, POLICIES["weighted"], Noise(3), SINKS, RECENT, share=share)
+    cache = VQMemCache(
+        model, CAPACITY, policy=POLICIES["weighted"], scorer=Noise(3), sinks=SINKS, recent=RECENT, share=share
+    )
     logits, visible, _ = read(model, cache, ids, mask, CHUNKS["chunks"])
     wanted, _, _ = dense(model, ids, mask, visible)
     torch.testing.assert_close(logits[mask.bool()], wanted[mask.bool()], rtol=1e-5, atol=1e-5)
@@ -135,7 +137,7 @@ def test_every_kind_of_model(name, share):
 def test_each_group_keeps_what_the_oracle_keeps(policy, share):
     model, (ids, mask) = make_model("llama", "eager"), ragged()
     chunks = CHUNKS["chunks"]
-    cache = VQMemCache(model, CAPACITY, policy, sinks=SINKS, recent=RECENT, share=share)
+    cache = VQMemCache(model, CAPACITY, policy=policy, sinks=SINKS, recent=RECENT, share=share)
     _, visible, kept = read(model, cache, ids, mask, chunks)
     _, weights, keys = dense(model, ids, mask, visible)
     first, policy_object = mask.argmax(1).tolist(), cache.memory.policy

@@ -38,7 +38,7 @@ def ids(length: int = 14, seed: int = 0) -> torch.Tensor:
 
 
 def make_cache(model, policy) -> VQMemCache:
-    return VQMemCache(model, 8, policy, Noise(3), sinks=1, recent=2)
+    return VQMemCache(model, 8, policy=policy, scorer=Noise(3), sinks=1, recent=2)
 
 
 def generated(model, number: int) -> torch.Tensor:

@@ -91,7 +91,7 @@ def test_sizes_out_of_range_are_refused(model, kwargs, named):
 
 @pytest.mark.parametrize("value", [16, 16.0, np.int64(16), np.uint8(16), np.float64(16), torch.tensor(16)])
 def test_integers_of_any_library_are_taken(model, value):
-    memory = VQMemCache(model, value, "fifo", sinks=value / 4 if isinstance(value, float) else 4).memory
+    memory = VQMemCache(model, value, policy="fifo", sinks=value / 4 if isinstance(value, float) else 4).memory
     assert (memory.capacity, memory.guard) == (16, Guard(4, 6))
     assert type(memory.capacity) is type(memory.guard.sinks) is int
 
@@ -127,7 +127,7 @@ def test_a_memory_refuses_parts_that_are_something_else():
 
 def test_the_oracle_takes_its_text_as_it_comes(model):
     text = [3, 1, 2]
-    policy = VQMemCache(model, 8, {"name": "oracle", "text": text}).memory.policy
+    policy = VQMemCache(model, 8, policy={"name": "oracle", "text": text}).memory.policy
     for given in (text, np.array(text), torch.tensor(text)):
         made = Oracle()
         object.__setattr__(made, "text", given)  # as it comes where types are not checked
@@ -211,7 +211,7 @@ def test_the_representation_has_policy_sizes_and_tokens(model):
     with torch.no_grad():
         model(torch.arange(40)[None], **{min(NAMES): cache})
     assert repr(cache).endswith(f"recent=6: 40 tokens read, 16 kept, {cache.nbytes:,} bytes)")
-    assert repr(VQMemCache(model, 1_000, "fifo")).startswith(
+    assert repr(VQMemCache(model, 1_000, policy="fifo")).startswith(
         "VQMemCache(LlamaForCausalLM, policy=fifo(), capacity=1000"
     )
 
@@ -224,13 +224,13 @@ def test_a_model_takes_it_by_the_old_name_by_the_new_one_and_by_position(model, 
     for name in ("past_key_values", *NAMES):
         with warnings.catch_warnings():
             warnings.simplefilter("error" if name in NAMES else "ignore", FutureWarning)
-            cache = VQMemCache(model, 8, policy)
+            cache = VQMemCache(model, 8, policy=policy)
             logits.append([model(part, **{name: cache}).logits for part in ids.split(12, 1)])
             assert cache.get_seq_length() == 24
-            cache = VQMemCache(model, 8, policy)
+            cache = VQMemCache(model, 8, policy=policy)
             texts.append(model.generate(ids, **{name: cache}, max_new_tokens=9, do_sample=False, pad_token_id=0))
             assert max(map(len, cache.positions)) == 8
-    cache = VQMemCache(model, 8, policy)
+    cache = VQMemCache(model, 8, policy=policy)
     logits.append([model(part, None, None, cache).logits for part in ids.split(12, 1)])
     for parts in logits[1:]:
         torch.testing.assert_close(parts, logits[0])

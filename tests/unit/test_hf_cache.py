@@ -84,15 +84,15 @@ REASONS = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_models_that_cannot_work_are_refused_with_the_reason(what):
     with pytest.raises(ValueError, match=REASONS[what]) as error:
-        VQMemCache(REFUSED[what](), 8, "fifo")
+        VQMemCache(REFUSED[what](), 8, policy="fifo")
     assert "\n" not in str(error.value)
 
 
 def test_what_is_no_model_is_refused(model):
     with pytest.raises(ValueError, match="model=str is no transformers model"):
-        VQMemCache("gpt2", 8, "fifo")
+        VQMemCache("gpt2", 8, policy="fifo")
     with pytest.raises(ValueError, match="LlamaModel cannot generate"):
-        VQMemCache(model.model, 8, "fifo")
+        VQMemCache(model.model, 8, policy="fifo")
 
 
 @pytest.mark.parametrize(
@@ -112,15 +112,15 @@ def test_bad_arguments_are_named(model, kwargs, named):
 
 
 def test_by_default_half_of_what_the_sinks_leave_is_recent(model):
-    cache = VQMemCache(model, 64, H2O())
+    cache = VQMemCache(model, 64, policy=H2O())
     assert (cache.memory.guard.sinks, cache.memory.guard.recent) == (4, 30)
-    assert VQMemCache(model, 64, {"name": "lru", "top": 3}).memory.policy.top == 3
+    assert VQMemCache(model, 64, policy={"name": "lru", "top": 3}).memory.policy.top == 3
 
 
 @pytest.mark.parametrize("policy", ["fifo", "scored", "h2o", "knorm"])
 def test_bytes_stay_within_the_capacity_and_one_chunk(model, policy):
     """At every moment: storages are counted inside the pass too, after each layer."""
-    cache, most = VQMemCache(model, 16, policy, Noise(0)), []
+    cache, most = VQMemCache(model, 16, policy=policy, scorer=Noise(0)), []
     handles = [layer.register_forward_hook(lambda *_: most.append(stored(cache))) for layer in model.model.layers]
     a_token = 2 * 2 * 2 * 8 * 4 * 3  # layers, keys and values, heads, width, bytes, rows
     for start in range(20):
@@ -142,7 +142,7 @@ def stored(cache) -> int:
 def test_a_long_prompt_is_evicted_layer_by_layer_where_the_policy_allows(model):
     peaks = {}
     for policy in ("scored", "h2o"):
-        cache, most = VQMemCache(model, 16, policy, Noise(0)), []
+        cache, most = VQMemCache(model, 16, policy=policy, scorer=Noise(0)), []
         handle = model.model.layers[-1].register_forward_pre_hook(lambda *_, c=cache, m=most: m.append(stored(c)))
         read(model, cache, ids(1, 100))
         handle.remove()
@@ -152,7 +152,7 @@ def test_a_long_prompt_is_evicted_layer_by_layer_where_the_policy_allows(model):
 
 def test_crop_goes_back_until_something_is_evicted(model):
     tokens = ids(2, 9)
-    cache, short = (VQMemCache(model, 10, "scored", Noise(0)) for _ in range(2))
+    cache, short = (VQMemCache(model, 10, policy="scored", scorer=Noise(0)) for _ in range(2))
     read(model, cache, tokens)
     cache.crop(-3)
     assert cache.get_seq_length() == 6
@@ -164,14 +164,14 @@ def test_crop_goes_back_until_something_is_evicted(model):
     assert cache.positions == short.positions
     with pytest.raises(ValueError, match=r"crop\(-1\) cannot go back: 4 tokens were evicted"):
         cache.crop(-1)
-    observed = VQMemCache(model, 10, "h2o")
+    observed = VQMemCache(model, 10, policy="h2o")
     read(model, observed, tokens)
     with pytest.raises(ValueError, match="attention that the policy has seen"):
         observed.crop(-1)
 
 
 def test_other_models_and_other_rows_are_refused(model):
-    cache = VQMemCache(model, 10, "fifo")
+    cache = VQMemCache(model, 10, policy="fifo")
     with pytest.raises(ValueError, match="belongs to another model"):
         read(llama(), cache, ids())
     read(model, cache, ids(2))
@@ -182,23 +182,23 @@ def test_other_models_and_other_rows_are_refused(model):
 @pytest.mark.parametrize("shape", [(2, 7), (3, 9), (2, 1, 9, 9)])
 def test_masks_that_do_not_fit_are_refused(model, shape):
     with pytest.raises(ValueError, match="attention_mask has the shape"):
-        read(model, VQMemCache(model, 10, "fifo"), ids(), attention_mask=torch.ones(shape))
+        read(model, VQMemCache(model, 10, policy="fifo"), ids(), attention_mask=torch.ones(shape))
 
 
 def test_embeddings_are_taken_unless_the_policy_needs_scores(model):
     tokens = ids()
     embeds = model.get_input_embeddings()(tokens).detach()
-    plain, given = VQMemCache(model, 10, "fifo"), VQMemCache(model, 10, "fifo")
+    plain, given = VQMemCache(model, 10, policy="fifo"), VQMemCache(model, 10, policy="fifo")
     read(model, plain, tokens)
     with torch.no_grad():
         model(inputs_embeds=embeds, **{CACHE: given})
     assert plain.positions == given.positions
     with pytest.raises(ValueError, match="scores need token ids"):
-        model(inputs_embeds=embeds, **{CACHE: VQMemCache(model, 10, "scored", Noise(0))})
+        model(inputs_embeds=embeds, **{CACHE: VQMemCache(model, 10, policy="scored", scorer=Noise(0))})
 
 
 def test_a_failed_pass_is_an_error_until_reset(model):
-    cache = VQMemCache(model, 10, "h2o")
+    cache = VQMemCache(model, 10, policy="h2o")
     read(model, cache, ids())
     implementation = model.config._attn_implementation
 
@@ -218,7 +218,7 @@ def test_a_failed_pass_is_an_error_until_reset(model):
 
 def test_nothing_is_left_on_the_model():
     model = llama()
-    cache = VQMemCache(model, 10, "h2o")
+    cache = VQMemCache(model, 10, policy="h2o")
     read(model, cache, ids())
     assert model.config._attn_implementation == "sdpa"
     assert model._forward_pre_hooks
@@ -226,7 +226,7 @@ def test_nothing_is_left_on_the_model():
     gc.collect()
     assert not model._forward_pre_hooks
     assert not model._forward_hooks
-    cache = VQMemCache(model, 10, "fifo")
+    cache = VQMemCache(model, 10, policy="fifo")
     cache.close()
     assert not model._forward_pre_hooks
 
@@ -234,13 +234,13 @@ def test_nothing_is_left_on_the_model():
 def test_passes_without_the_cache_are_left_alone(model):
     tokens = ids()
     plain = model(tokens).logits
-    cache = VQMemCache(model, 10, "h2o")
+    cache = VQMemCache(model, 10, policy="h2o")
     assert torch.equal(model(tokens).logits, plain)
     assert cache.get_seq_length() == 0
 
 
 def test_two_caches_of_one_model_do_not_disturb_each_other(model):
-    first, second, alone = (VQMemCache(model, 10, "h2o") for _ in range(3))
+    first, second, alone = (VQMemCache(model, 10, policy="h2o") for _ in range(3))
     for seed in range(3):
         read(model, first, ids(2, 6, seed))
         read(model, second, ids(1, 4, seed + 9))
@@ -253,7 +253,7 @@ def test_eager_attention_gives_the_same(policy):
     plain, eager = llama(), llama(attn_implementation="eager")
     mask = torch.ones(2, 20, dtype=torch.long)
     mask[0, :5] = 0
-    caches = [VQMemCache(x, 10, policy) for x in (plain, eager)]
+    caches = [VQMemCache(x, 10, policy=policy) for x in (plain, eager)]
     for start in range(0, 20, 5):
         chunk = {"tokens": ids(2, 5, start), "attention_mask": mask[:, : start + 5]}
         logits = [read(x, c, **chunk) for x, c in zip((plain, eager), caches, strict=True)]
@@ -284,9 +284,9 @@ def test_ids_that_the_scorer_does_not_know_are_kept_from_it(model, name):
     """As with a padded embedding: they get zeros, and the tokens after them are scored as if they were not there."""
     torch.manual_seed(0)
     scorer, tokens = registry.build("scorers", name).build(40), ids() % 40
-    known = VQMemCache(model, 20, "scored", scorer)
+    known = VQMemCache(model, 20, policy="scored", scorer=scorer)
     read(model, known, tokens)
-    odd = VQMemCache(model, 20, "scored", scorer)
+    odd = VQMemCache(model, 20, policy="scored", scorer=scorer)
     read(model, odd, torch.cat([tokens[:, :4], torch.tensor([[40], [49]]), tokens[:, 4:]], dim=1))
     scores, others = (cache._state.memory.slots.scores for cache in (known, odd))
     if hasattr(scorer, "vocab_size"):
@@ -296,7 +296,7 @@ def test_ids_that_the_scorer_does_not_know_are_kept_from_it(model, name):
 
 
 def test_a_policy_may_score_layers(model):
-    inside, outside = VQMemCache(model, 10, ShortKeys()), VQMemCache(model, 10, "knorm")
+    inside, outside = VQMemCache(model, 10, policy=ShortKeys()), VQMemCache(model, 10, policy="knorm")
     for start in range(4):
         torch.testing.assert_close(read(model, inside, ids(2, 6, start)), read(model, outside, ids(2, 6, start)))
         assert inside.positions == outside.positions

@@ -30,7 +30,7 @@ def ids(rows: int = 2, length: int = 6, seed: int = 0) -> torch.Tensor:
 
 
 def make_cache(model, policy="scored", storage="int8", **kwargs):
-    return VQMemCache(model, 12, policy, Noise(3), sinks=2, recent=3, storage=storage, **kwargs)
+    return VQMemCache(model, 12, policy=policy, scorer=Noise(3), sinks=2, recent=3, storage=storage, **kwargs)
 
 
 @torch.no_grad()

@@ -151,8 +151,8 @@ def test_a_model_whose_queries_are_not_found_is_refused():
         layer.attn.qkv = layer.attn.c_attn
         del layer.attn.c_attn
     with pytest.raises(ValueError, match=r"the queries of GPT2LMHeadModel are not found .*expected and observed"):
-        VQMemCache(model, 8, {"name": "weighted", "score": 0.0, "expected": 1.0})
-    VQMemCache(model, 8, {"name": "weighted", "score": 0.0, "norm": 1.0})
+        VQMemCache(model, 8, policy={"name": "weighted", "score": 0.0, "expected": 1.0})
+    VQMemCache(model, 8, policy={"name": "weighted", "score": 0.0, "norm": 1.0})
 
 
 def test_the_policy_names_what_is_wrong():
@@ -163,5 +163,5 @@ def test_the_policy_names_what_is_wrong():
         ({"surprise": 0.0}, "gives a share to surprise"),
     ]:
         with pytest.raises(ValueError, match=message):
-            VQMemCache(model, 8, {"name": "weighted"} | fields)
+            VQMemCache(model, 8, policy={"name": "weighted"} | fields)
     assert ATTENTION_SIGNALS == ("expected", "observed", "keydiff", "norm")

@@ -41,7 +41,7 @@ def ids(rows: int = 1, length: int = 20, seed: int = 0) -> torch.Tensor:
 
 
 def make_cache(model, policy="fifo", **kwargs) -> VQMemCache:
-    return VQMemCache(model, 12, policy, **kwargs)
+    return VQMemCache(model, 12, policy=policy, **kwargs)
 
 
 @torch.no_grad()
@@ -279,7 +279,7 @@ def test_with_sdpa_attention_is_returned_as_without_the_cache(model, policy):
 @pytest.mark.parametrize("beams", [{"num_beams": 3}, {"num_beams": 2, "do_sample": True, "num_return_sequences": 2}])
 def test_beams_need_no_scorer(model, policy, beams):
     torch.manual_seed(1)
-    roomy = generate(model, VQMemCache(model, 64, policy), ids(2), **beams)
+    roomy = generate(model, VQMemCache(model, 64, policy=policy), ids(2), **beams)
     torch.manual_seed(1)
     assert torch.equal(roomy, generate(model, transformers.DynamicCache(), ids(2), **beams))
     assert generate(model, make_cache(model, policy), ids(2), **beams).shape == roomy.shape

@@ -143,7 +143,7 @@ class Shortest(Newest):
 def test_a_press_by_position_is_our_policy_by_position(streams: ModuleType) -> None:
     presses = importlib.import_module("vqmem.benchmarks.kv._presses")
     model, ids = _tiny(), torch.randint(1, 30, (2, 5 * streams.CHUNK))
-    ours = streams.read(model, VQMemCache(model, 96, "sink_recent", sinks=4), ids)
+    ours = streams.read(model, VQMemCache(model, 96, policy="sink_recent", sinks=4), ids)
     theirs, unbounded = (presses.PressCache(model, Newest(), slots, 4) for slots in (96, 400))
     torch.testing.assert_close(streams.read(model, theirs, ids), ours, atol=1e-6, rtol=0)
     assert {layer.keys.shape[2] for layer in theirs.layers} == {96}
@@ -178,7 +178,7 @@ def test_presses_go_on_with_slots_missing(streams: ModuleType) -> None:
     for parameter in model.parameters():  # so that attention is not flat
         if parameter.ndim == 2:
             parameter.data.mul_(20)
-    ours = streams.read(model, VQMemCache(model, 96, "sink_recent", sinks=4), ids)
+    ours = streams.read(model, VQMemCache(model, 96, policy="sink_recent", sinks=4), ids)
     for name in presses.STREAMING:
         cache = presses.PressCache(model, presses.make(name), 96, 4)
         nats = presses.seeded(lambda cache=cache: streams.read(model, cache, ids))
@@ -238,7 +238,7 @@ def test_a_text_reduced_afterwards_is_what_the_cache_keeps(
         unigram = build("scorers", scorer).build(30)
         unigram.counts += torch.arange(30)
     reading = full_text.FullTextCache(model, text, [], [], 4)
-    cache = VQMemCache(model, 24, policy, unigram, 4)
+    cache = VQMemCache(model, 24, policy=policy, scorer=unigram, sinks=4)
     with torch.no_grad():
         model(text, **{CACHE: cache})
     kept = reading.by_policy(policy, unigram, 24)
@@ -301,7 +301,7 @@ def test_bytes_are_all_slots_and_what_attention_is_given(streams: ModuleType) ->
     costs = importlib.import_module("vqmem.benchmarks.kv._cost")
     model = _tiny()
     most, slot, known = costs.measure_bytes(
-        model, VQMemCache(model, costs.CAPACITY, "sink_recent"), torch.ones(1, 2 * costs.CHUNK, dtype=torch.long)
+        model, VQMemCache(model, costs.CAPACITY, policy="sink_recent"), torch.ones(1, 2 * costs.CHUNK, dtype=torch.long)
     )
     assert slot == 2 * 2 * 16 * 4  # keys and values of two layers, float32
     assert most == slot * costs.CAPACITY + slot // 2 * (costs.CAPACITY + costs.CHUNK)
@@ -313,7 +313,7 @@ def test_caches_are_copied_on_the_way_and_decode_in_turns(streams: ModuleType) -
     costs = importlib.import_module("vqmem.benchmarks.kv._cost")
     model, lengths = _tiny(), [costs.CHUNK, 2 * costs.CHUNK]
     ids = torch.ones(1, 2 * costs.CHUNK, dtype=torch.long)
-    copies = costs.after(model, VQMemCache(model, costs.CAPACITY, "sink_recent"), ids, lengths)
+    copies = costs.after(model, VQMemCache(model, costs.CAPACITY, policy="sink_recent"), ids, lengths)
     assert {length: cache.get_seq_length() for length, cache in copies.items()} == {n: n for n in lengths}
     assert list(costs.decoding(model, copies, 1)) == lengths
     assert copies[lengths[0]].get_seq_length() == lengths[0] + 3

@@ -114,13 +114,13 @@ def test_a_cache_keeps_what_comes_again(policy):
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=50, **shape)).eval()
     ids = torch.randint(1, 40, (1, 60))
     ids[0, [7, 11, 20, 33]] = torch.tensor([41, 42, 43, 44])
-    cache = VQMemCache(model, 8, policy, Names(), sinks=1, recent=3)
+    cache = VQMemCache(model, 8, policy=policy, scorer=Names(), sinks=1, recent=3)
     with torch.no_grad():
         for part in ids.split(12, 1):
             model(part, None, None, cache)
     assert cache.positions[0][1:5] == [7, 11, 20, 33]
     with pytest.raises(ValueError, match="policy scored weighs surprise, which the scorer"):
-        VQMemCache(model, 8, {"name": "scored", "window": 3}, Names())
+        VQMemCache(model, 8, policy={"name": "scored", "window": 3}, scorer=Names())
 
 
 @pytest.mark.parametrize("policy", ["scored", {"name": "scored", "copies": 2.0}, SURPRISE["policy"]])

@@ -1,0 +1,54 @@
+"""Named settings of a cache: what works best, as measured, where nothing was trained for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...registry import build
+from ..policy import Policy
+from ..scorer import policy_of, signals_of
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Arguments of `VQMemCache` that belong together; those that are given replace them."""
+
+    policy: Mapping[str, Any]
+    recent: int = 32
+    share: str = "head"
+    block: int = 32
+
+
+STREAM = Preset(
+    {
+        "name": "weighted",
+        **{"expected": 0.75, "observed": 0.28, "keydiff": 0.23, "norm": 0.25, "log_age": 0.2},
+        "score": 0.2,
+    }
+)
+"""For many passes: a chat, a long book."""
+DOCUMENT = Preset({"name": "weighted", "keydiff": 1.0, "score": 0.5, "window": 25, "copies": 2.0})
+"""For a text that is read in full before anything is asked."""
+PRESETS = {"auto": STREAM, "stream": STREAM, "document": DOCUMENT}
+
+
+def preset_of(policy: Any) -> Preset | None:
+    """The preset that ``policy`` names; None if it is something else."""
+    return PRESETS.get(policy) if isinstance(policy, str) else None
+
+
+def build_preset(preset: Preset, scorer: Any) -> Policy:
+    """The policy of a preset, with the signal that suits ``scorer``; without one its attention part alone."""
+    weights = {"surprise": 0.0} | dict.fromkeys(_signals(scorer), 1.0) if scorer is not None else {"score": 0.0}
+    return build("policies", {**preset.policy, **weights})
+
+
+def _signals(scorer: Any) -> list[str]:
+    """The signals that the policy of the scorer weighs."""
+    policy = policy_of(scorer)
+    given = signals_of(scorer)
+    if isinstance(policy, Mapping) and policy.get("name") == "scored":
+        return [name for name in given if policy.get(name, name == "surprise")]
+    return [given[0]]
