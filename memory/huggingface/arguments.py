@@ -66,12 +66,11 @@ class Settings:
         elif capacity is None:
             assert self.capacity.share is not None
             capacity = _UNSETTLED if prompt is None else max(1, round(self.capacity.share * prompt))
-        recent = self.recent
-        if recent is None:
-            recent = max(0, capacity - self.sinks) // 2
-        elif self.capacity.share is not None and prompt is not None:  # short prompts have no room for the guards
-            recent = max(0, min(recent, (capacity - self.sinks) // 2))
-        return Memory(capacity, self.policy, guard=Guard(min(self.sinks, capacity - recent), recent))
+        sinks, half = self.sinks, max(0, capacity - self.sinks) // 2
+        recent = half if self.recent is None else self.recent
+        if self.capacity.share is not None:  # a short prompt has no room for the guards
+            sinks, recent = min(sinks, capacity), min(recent, half)
+        return Memory(capacity, self.policy, guard=Guard(sinks, recent))
 
 
 def settle(
