@@ -127,7 +127,7 @@ def progress(items: Iterable[T], total: int | None, description: str, *, transie
 
 @contextlib.contextmanager
 def model_of(number: int, total: int) -> Iterator[None]:
-    """Let bars begin with "model NUMBER of TOTAL", unless there is one model, or an outer context numbers the models."""
+    """Begin descriptions with "model NUMBER of TOTAL"; not if there is one model, or an outer context numbers them."""
     token = _model.set(_model.get() or (f"model {number} of {total}: " if total > 1 else ""))
     try:
         yield

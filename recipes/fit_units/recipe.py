@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from ...artifacts import FRONT_END
 from ...data._reading import Skipping
 from ...files import atomic_write
 from ...registry import build
 from ...schema import PathText
-from ...tokenizers_.base import Tokenizer, load_tokenizer, save_tokenizer
+from ...tokenizers_.base import Tokenizer
 from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, start_processes
+from ..engine.front_end import load_or_fit
 from ..engine.lock import locked
 from ..engine.progress import progress
 from ..engine.run_dir import init_run_dir
@@ -77,7 +77,7 @@ def _run(config: Config) -> dict[str, Any]:
 def evaluate(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
     """Usage of units on dev: how many occur, the perplexity of their frequencies, and the mean length of runs."""
     counts, runs, skipping = torch.zeros(tokenizer.vocab_size, dtype=torch.long), 0, Skipping()
-    for document in documents(config.data, "dev", config.out):
+    for document in progress(documents(config.data, "dev", config.out), None, "units of dev", transient=True):
         with skipping:
             stream = tokenizer.encode(document.content("audio"))
             counts += torch.bincount(stream.ids, stream.sizes, minlength=tokenizer.vocab_size).long()
@@ -97,9 +97,5 @@ def evaluate(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _fitted(config: Config, folder: Path) -> Tokenizer:
-    if (folder / FRONT_END).is_file():
-        return load_tokenizer(folder)
-    given = progress(documents(config.data, "train", config.out), None, "recordings")
-    tokenizer = build("front-ends", config.front_end).fit(document.content("audio") for document in given)
-    save_tokenizer(tokenizer, config.front_end, folder)
-    return tokenizer
+    given = (document.content("audio") for document in documents(config.data, "train", config.out))
+    return load_or_fit(config.front_end, given, folder)
