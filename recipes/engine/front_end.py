@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,7 @@ def load_or_fit(front_end: str | dict[str, Any], contents: Iterable[Any], folder
         folder: the folder of the front-end.
     """
     if not (folder / FRONT_END).is_file():
-        with Bar("fitting the front-end", None, transient=True) as bar:  # also while it clusters what it has read
-            fitted = build("front-ends", front_end).fit(_counted(contents, bar))
+        with Bar("fitting the front-end", None, transient=True):
+            fitted = build("front-ends", front_end).fit(contents)
         save_tokenizer(fitted, front_end, folder)
     return load_tokenizer(folder)
-
-
-def _counted(contents: Iterable[Any], bar: Bar) -> Iterator[Any]:
-    for content in contents:
-        yield content
-        bar.advance(1)

@@ -84,6 +84,15 @@ class Bar:
             elif not self.quiet:
                 print(message, file=sys.stderr, flush=True)
 
+    def write(self, text: str) -> None:
+        """Write results to standard output; the bar, which must be a transient one, makes room for them."""
+        with self._silenced():
+            self.display.stop()
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        with self._silenced():
+            self.display.start()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -147,7 +156,7 @@ def _new_display(quiet: bool, transient: bool) -> Progress:
         refresh_per_second=4,
         speed_estimate_period=3600,  # steps between two updates may take minutes
         transient=transient,
-        redirect_stdout=sys.stdout.isatty(),  # results in a file or pipe must not pass through the display
+        redirect_stdout=False,  # else results would go to the console: to standard error
         disable=quiet or not console.is_terminal,
     )
 

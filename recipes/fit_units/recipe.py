@@ -19,7 +19,6 @@ from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, start_processes
 from ..engine.front_end import load_or_fit
 from ..engine.lock import locked
-from ..engine.progress import progress
 from ..engine.run_dir import init_run_dir
 from ..lm.corpus import require
 
@@ -77,7 +76,7 @@ def _run(config: Config) -> dict[str, Any]:
 def evaluate(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
     """Usage of units on dev: how many occur, the perplexity of their frequencies, and the mean length of runs."""
     counts, runs, skipping = torch.zeros(tokenizer.vocab_size, dtype=torch.long), 0, Skipping()
-    for document in progress(documents(config.data, "dev", config.out), None, "units of dev", transient=True):
+    for document in documents(config.data, "dev", config.out):
         with skipping:
             stream = tokenizer.encode(document.content("audio"))
             counts += torch.bincount(stream.ids, stream.sizes, minlength=tokenizer.vocab_size).long()

@@ -16,7 +16,7 @@ from ...data._reading import Skipping
 from ...data.base import Document, Split
 from ...registry import build
 from ...tokenizers_.base import Tokenizer, input_kind
-from ..engine.progress import Bar, progress
+from ..engine.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def passages(
     """
     cut: list[Passage] = []
     room, skipping = limit, Skipping()
-    for document in progress(documents, None, "documents as tokens", transient=True):
+    for document in documents:
         with skipping:
             added = _passages_of(document, tokenizer, length, room)
             cut += added

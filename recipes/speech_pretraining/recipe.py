@@ -26,6 +26,7 @@ from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
 from ..engine.front_end import load_or_fit
 from ..engine.lock import locked
+from ..engine.progress import Bar
 from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
@@ -152,7 +153,8 @@ def _evaluated(
     figures["skipped"] = skipped
     atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     if config.export:
-        export(model, config.model, out / "transformers")
+        with Bar("exporting", None, transient=True):
+            export(model, config.model, out / "transformers")
     return figures
 
 

@@ -30,7 +30,7 @@ from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
 from ..engine.front_end import load_or_fit
 from ..engine.lock import locked
-from ..engine.progress import model_of, progress
+from ..engine.progress import Bar, model_of, progress
 from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import Task, TrainConfig
@@ -313,7 +313,8 @@ def scorer_report(config: Config, scorer: Any, items: list[Passage]) -> dict[str
         return {}
     _, batch = next(sweep(items, len(items), max(len(item.ids) for item in items)))
     batch = batch.to(resolve_device(config.device))
-    return scorer.report(batch.tokens, batch.valid)
+    with Bar("evaluating the scorer", None, transient=True):
+        return scorer.report(batch.tokens, batch.valid)
 
 
 def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:

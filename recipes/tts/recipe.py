@@ -26,7 +26,7 @@ from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
 from ..engine.front_end import load_or_fit
 from ..engine.lock import locked
-from ..engine.progress import model_of, progress
+from ..engine.progress import Bar, model_of, progress
 from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
@@ -196,11 +196,12 @@ def fit_rvq(config: Config, vocoder: UnitVocoder, clips: Sequence[VoiceClip]) ->
     if not (folder / CONFIG).is_file():
         seed_all(config.seed)
         start: list[torch.Tensor] = []
-        for number in progress(torch.randperm(len(clips)).tolist(), None, "residuals of recordings", transient=True):
-            start.append(by_unit(mel_residual(vocoder, clips[number])).cpu())
-            if sum(map(len, start)) >= RVQ_UNITS:
-                break
-        rvq = MelRVQ(config.rvq, torch.cat(start))
+        with Bar("codebooks of mel residuals", None, transient=True):
+            for number in torch.randperm(len(clips)).tolist():
+                start.append(by_unit(mel_residual(vocoder, clips[number])).cpu())
+                if sum(map(len, start)) >= RVQ_UNITS:
+                    break
+            rvq = MelRVQ(config.rvq, torch.cat(start))
         save_model(folder, rvq.kind, rvq.fields(), rvq)
     return load_part(folder, MelRVQ, resolve_device(config.device))
 

@@ -192,7 +192,7 @@ def read(config: Config, split: Split, seconds: float) -> Iterator[Float[Tensor,
     left = round(seconds * config.model.rate)
     skipping = Skipping()
     is_empty = True
-    for document in progress(documents(config.data, split, config.out), None, f"reading {split}", transient=True):
+    for document in documents(config.data, split, config.out):
         with skipping:
             clip = document.content("audio").read(config.model.rate)[:left]
             left -= len(clip)
