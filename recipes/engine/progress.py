@@ -122,7 +122,7 @@ class Bar:
         if task.finished_time is not None:
             parts.append(f"took {duration(task.finished_time)}")
         elif task.time_remaining is not None:
-            parts.append(f"{duration(task.time_remaining)} left")
+            parts.append(f"{duration(float(task.time_remaining))} left")
         return "  ".join(filter(None, parts))
 
 
