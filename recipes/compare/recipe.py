@@ -23,7 +23,7 @@ from ...schema import PathText
 from ...tokenizers_.base import output_kind, unit_of_size
 from ..engine.config import as_dict, digest, dump, resolve_device
 from ..engine.distributed import on_main_process
-from ..engine.progress import model_of, progress
+from ..engine.progress import Bar, model_of, progress
 from ..engine.task import TrainConfig
 from ..lm.corpus import Passage, require
 from ..lm.language_model import score_passages, strategies
@@ -172,7 +172,9 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
     known = _known(config)
     rows = [known[_key(config, cell)] for cell in _all_cells(config)]
     counted = unit_of_size(build("front-ends", config.lm.front_end))
-    summary = summarise(rows, config.baseline, counted) | {
+    with Bar("intervals of the figures", None, transient=True):
+        table = summarise(rows, config.baseline, counted)
+    summary = table | {
         "title": config.title,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": "vqmem " + " ".join(sys.argv[1:]),
@@ -187,7 +189,8 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
     }
     atomic_write(out / "config.yaml", dump(config))
     atomic_write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
-    write_report(summary, out / "report.html")
+    with Bar("report", None, transient=True):
+        write_report(summary, out / "report.html")
     return summary
 
 
