@@ -123,7 +123,8 @@ class Recogniser:
     def fit(self, job: TrainingJob) -> UnitTranscriber:
         """Train and save front-end, aligner, scorer and language model, or load those that are trained."""
         with main_process_first():
-            front_end = self._front_end(job)
+            contents = (utterance.content for utterance in job.utterances)
+            front_end = load_or_fit(self.front_end, contents, job.out / "front_end")
         made = job.out / "transformer"
         for part, settings in (("aligner", self.aligner.train), ("scorer", self.scorer_train)):
             is_trained(job.out / part, settings.steps, needed_by=made)
@@ -137,9 +138,6 @@ class Recogniser:
         model, scorer = load_language_model(out / "transformer", device), load_scorer(out, device)
         front_end = load_tokenizer(out / "front_end")
         return UnitTranscriber(self, front_end, alphabet, model, scorer, load_aligner(out / "aligner", device))
-
-    def _front_end(self, job: TrainingJob) -> Tokenizer:
-        return load_or_fit(self.front_end, (one.content for one in job.utterances), job.out / "front_end")
 
     def _train(self, job: TrainingJob, front_end: Tokenizer) -> None:
         total, alphabet = len(job.recordings), job.alphabet
