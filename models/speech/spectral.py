@@ -78,6 +78,10 @@ class Distance:
     bins: Float[Tensor, " scale"]
     """Magnitudes of a row."""
 
+    def cpu(self) -> Distance:
+        """The same distances on the CPU."""
+        return Distance(*(part.cpu() for part in (self.residual, self.energy, self.log, self.bins)))
+
 
 def distance(target: Float[Tensor, "batch time"], made: Float[Tensor, "batch time"]) -> Distance:
     """Distances of waveforms, in units of the data set's standard deviation, for each of `FFTS`."""

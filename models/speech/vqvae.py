@@ -141,18 +141,18 @@ class VQVAE(nn.Module):
         For each level, with the prefix ``hop{H}/``: ``mse`` (over the variance of the training data), the figures of
         `spectral.summary`, ``perplexity``, ``codes_used`` and ``used``, the share of used codes.
         """
-        clips = [waveform for waveform in waveforms if waveform.shape[0]]
-        figures = {}
-        for number, level in enumerate(self._levels):
-            codes, distances, error = [], [], 0.0
-            for clip in clips:
+        copies: list[list[_Copy]] = [[] for _ in self._levels]
+        for clip in (waveform for waveform in waveforms if len(waveform)):
+            target = clip[None] / self.size.scale
+            for number, of_level in enumerate(copies):
                 code = self.encode(clip[None], number)
-                made = self.decode(code, number, clip.shape[0])
-                target, made = clip[None] / self.size.scale, made / self.size.scale
-                error += float((target - made).double().square().sum())
-                distances.append(_on_cpu(distance(target, made)))
-                codes.append(code.cpu())
-            found = {"mse": error / max(1, sum(map(len, clips)))} | summary(distances) | self._usage(codes)
+                made = self.decode(code, number, len(clip)) / self.size.scale
+                error = float((target - made).double().square().sum())
+                of_level.append(_Copy(error, len(clip), distance(target, made).cpu(), code.cpu()))
+        figures = {}
+        for level, of_level in zip(self._levels, copies, strict=True):
+            found = {"mse": sum(copy.error for copy in of_level) / max(1, sum(copy.samples for copy in of_level))}
+            found |= summary(copy.distance for copy in of_level) | self._usage([copy.codes for copy in of_level])
             found["used"] = found["codes_used"] / self.config.codes
             figures |= {f"hop{level.hop}/{name}": value for name, value in found.items()}
         return figures
@@ -221,6 +221,13 @@ class VQVAE(nn.Module):
     def _usage(self, codes: list[Int[Tensor, "batch _"]]) -> dict[str, float]:
         found = usage(torch.cat([code.reshape(-1, 1) for code in codes]), (self.config.codes,))
         return {"perplexity": 2 ** found["rate"], "codes_used": found["codes_used"]}
+
+
+class _Copy(NamedTuple):
+    error: float
+    samples: int
+    distance: Distance
+    codes: Tensor
 
 
 class _Level(nn.Module):
@@ -388,7 +395,3 @@ def _overlapping(
 def _padded(waveform: Float[Tensor, "batch time"], hop: int) -> Float[Tensor, "batch longer"]:
     """Pad with zeros to complete hops."""
     return F.pad(waveform, (0, -waveform.shape[1] % hop))
-
-
-def _on_cpu(found: Distance) -> Distance:
-    return Distance(*(part.cpu() for part in (found.residual, found.energy, found.log, found.bins)))

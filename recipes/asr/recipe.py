@@ -117,7 +117,7 @@ def _fit(config: Config, recogniser: Recogniser) -> Run:
     held_out = _chosen(config, dev)
 
     def figures(transcriber: Transcriber) -> dict[str, float]:
-        return error_rates(recognise(next(iter(transcriber.decoding_modes.values())), held_out))
+        return error_rates(recognise(next(iter(transcriber.decoding_modes.values())), held_out, "recognising dev"))
 
     job = TrainingJob(
         out,
@@ -195,7 +195,7 @@ def evaluate(run: Run, split: Split = "dev", decoding_modes: Sequence[str] | Non
     }
 
 
-def recognise(mode: DecodingMode, chosen: Sequence[Sequence[Utterance]], description: str = "") -> list[TranscriptPair]:
+def recognise(mode: DecodingMode, chosen: Sequence[Sequence[Utterance]], description: str) -> list[TranscriptPair]:
     """The reference and the hypothesis of each utterance.
 
     A recording of several utterances is transcribed as one; its transcript is cut into utterances afterwards.
@@ -204,7 +204,7 @@ def recognise(mode: DecodingMode, chosen: Sequence[Sequence[Utterance]], descrip
     order = sorted(range(len(chosen)), key=lambda i: sum(utterance.length for utterance in chosen[i]))
     groups = [order[i : i + EVAL_BATCH_SIZE] for i in range(0, len(order), EVAL_BATCH_SIZE)]
     letters: list[list[Letter]] = [[] for _ in chosen]
-    for group in progress(groups, len(groups), description) if description else groups:
+    for group in progress(groups, len(groups), description, transient=True):
         for number, letter in mode([[utterance.content for utterance in chosen[i]] for i in group]):
             letters[group[number]].append(letter)
     pairs = []

@@ -23,7 +23,7 @@ from ...schema import PathText
 from ...tokenizers_.base import output_kind, unit_of_size
 from ..engine.config import as_dict, digest, dump, resolve_device
 from ..engine.distributed import on_main_process
-from ..engine.progress import Bar
+from ..engine.progress import Bar, model_of, progress
 from ..engine.task import TrainConfig
 from ..lm.corpus import Passage, require
 from ..lm.language_model import score_passages, strategies
@@ -146,8 +146,10 @@ def run(config: Config) -> dict[str, Any]:
     text_lm.start(config.lm)
     require(config.lm.data, config.split)
     strategies(config.strategies, text_lm.scorer_of(config.lm))
-    for seed in config.seeds:
-        _train(config, seed)
+    models = list(_models(config))
+    for number, model in enumerate(models, start=1):
+        with model_of(number, len(models)):
+            text_lm.fit(model)
     return _compare(config, began)
 
 
@@ -160,7 +162,8 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
     for seed in config.seeds:
         run = text_lm.fit(config.mixed(seed))  # loads the models trained in `run`
         data = _eval_data(config, run)
-        for cell in _cells(config, seed):
+        cells = list(_cells(config, seed))
+        for cell in progress(cells, len(cells), f"memories of seed {seed}", transient=True):
             _measure(config, cell, run, data)
         if seed == config.seeds[0]:
             passage = _passage(config, run, data)
@@ -169,7 +172,9 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
     known = _known(config)
     rows = [known[_key(config, cell)] for cell in _all_cells(config)]
     counted = unit_of_size(build("front-ends", config.lm.front_end))
-    summary = summarise(rows, config.baseline, counted) | {
+    with Bar("intervals of the figures", None, transient=True):
+        table = summarise(rows, config.baseline, counted)
+    summary = table | {
         "title": config.title,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": "vqmem " + " ".join(sys.argv[1:]),
@@ -184,15 +189,16 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
     }
     atomic_write(out / "config.yaml", dump(config))
     atomic_write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
-    write_report(summary, out / "report.html")
+    with Bar("report", None, transient=True):
+        write_report(summary, out / "report.html")
     return summary
 
 
-def _train(config: Config, seed: int) -> None:
-    """Train and save the mixed and native models of ``seed`` that are not finished."""
-    text_lm.fit(config.mixed(seed))
-    for name in config.native.strategies:
-        text_lm.fit(config.natively(name, seed))
+def _models(config: Config) -> Iterator[text_lm.Config]:
+    """The configs of the mixed and native models of each seed."""
+    for seed in config.seeds:
+        yield config.mixed(seed)
+        yield from (config.natively(name, seed) for name in config.native.strategies)
 
 
 def _eval_data(config: Config, run: text_lm.Run) -> EvalData:
@@ -252,9 +258,7 @@ def _measure(config: Config, cell: Cell, run: text_lm.Run, data: EvalData) -> No
         folder = Path(config.natively(cell.strategy, cell.seed).out) / "transformer"
         model = text_lm.load_language_model(folder, resolve_device(config.lm.device))
     strategy = next(s for s in strategies(config.strategies) if s.name == cell.strategy)
-    total = sum(len(item.ids) - 1 for item in data.items)
-    with Bar(f"seed {cell.seed}  {cell.strategy}@{cell.capacity} {cell.train}", total) as bar:
-        found = measure(model, strategy, cell, config.lm, data.items, data.scores, data.rare, bar)
+    found = measure(model, strategy, cell, config.lm, data.items, data.scores, data.rare)
     append_line(_results(config), json.dumps({"key": key, **asdict(cell), **found}))
 
 

@@ -10,16 +10,15 @@ from typing import Any
 
 import torch
 
-from ...artifacts import FRONT_END
 from ...data._reading import Skipping
 from ...files import atomic_write
 from ...registry import build
 from ...schema import PathText
-from ...tokenizers_.base import Tokenizer, load_tokenizer, save_tokenizer
+from ...tokenizers_.base import Tokenizer
 from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, start_processes
+from ..engine.front_end import load_or_fit
 from ..engine.lock import locked
-from ..engine.progress import progress
 from ..engine.run_dir import init_run_dir
 from ..lm.corpus import require
 
@@ -97,9 +96,5 @@ def evaluate(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _fitted(config: Config, folder: Path) -> Tokenizer:
-    if (folder / FRONT_END).is_file():
-        return load_tokenizer(folder)
-    given = progress(documents(config.data, "train", config.out), None, "recordings")
-    tokenizer = build("front-ends", config.front_end).fit(document.content("audio") for document in given)
-    save_tokenizer(tokenizer, config.front_end, folder)
-    return tokenizer
+    given = (document.content("audio") for document in documents(config.data, "train", config.out))
+    return load_or_fit(config.front_end, given, folder)

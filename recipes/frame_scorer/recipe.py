@@ -27,6 +27,7 @@ from ..engine.config import resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked
+from ..engine.progress import Bar
 from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
@@ -185,4 +186,5 @@ def report(scorer: FrameScorer, frames: Frames) -> dict[str, float]:
     """Metrics of the scorer on passages (see `VQLM.report`); surprise, rarity and gain in nats a dimension."""
     passages, device = frames.passages, scorer.mean.device
     _, batch = next(sweep(passages, len(passages), max(len(passage.ids) for passage in passages)))
-    return scorer.report(frames.table[batch.tokens].to(device), batch.valid.to(device))
+    with Bar("evaluating the scorer", None, transient=True):
+        return scorer.report(frames.table[batch.tokens].to(device), batch.valid.to(device))

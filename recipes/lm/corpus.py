@@ -16,6 +16,7 @@ from ...data._reading import Skipping
 from ...data.base import Document, Split
 from ...registry import build
 from ...tokenizers_.base import Tokenizer, input_kind
+from ..engine.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,16 @@ def sweep(items: Sequence[Passage], batch_size: int, length: int) -> Iterator[tu
         longest = max(len(items[i].ids) for i in group)
         for start in range(0, longest - 1, length):
             yield group, _batch([(items[i], start) for i in group], length)
+
+
+def sweep_with_bar(
+    description: str, items: Sequence[Passage], batch_size: int, length: int
+) -> Iterator[tuple[list[int], SegmentBatch]]:
+    """`sweep`, showing the tokens read."""
+    with Bar(description, sum(len(item.ids) - 1 for item in items), transient=True) as bar:
+        for group, batch in sweep(items, batch_size, length):
+            yield group, batch
+            bar.advance(int(batch.valid.sum()))
 
 
 def _batch(segments: list[tuple[Passage, int]], length: int) -> SegmentBatch:

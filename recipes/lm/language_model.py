@@ -22,7 +22,7 @@ from ...memory.scorer import SIGNALS, ScorerModel, replace_rows
 from ...models.loss import Loss
 from ...models.memory_transformer import MemoryTransformer, Output, TransformerConfig, reconstruction_loss
 from ...registry import UnknownNameError, build
-from .corpus import Passage, SegmentBatch, sweep
+from .corpus import Passage, SegmentBatch, sweep_with_bar
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def score_passages(
     """
     scores: list[list[Tensor]] = [[] for _ in items]
     state = None
-    for group, batch in sweep(items, batch_size, length):
+    for group, batch in sweep_with_bar("scoring passages", items, batch_size, length):
         batch = batch.to(device)
         is_start = state is None or bool(batch.is_start.all())
         signals, state = scorer.score(batch.tokens, scorer.initial_state(len(group)) if is_start else state)
@@ -281,7 +281,7 @@ def read_passages(
     scores: Sequence[Float[Tensor, "_ signal"]] | None,
     batch_size: int,
     length: int,
-    tick: Callable[[int], None] = lambda tokens: None,
+    description: str = "reading passages",
 ) -> tuple[list[PassageReading], int]:
     """Read every passage with ``memory``.
 
@@ -293,7 +293,7 @@ def read_passages(
         scores: the result of `score_passages`; None if the policy needs no scores.
         batch_size: passages that are read in parallel.
         length: tokens of a segment.
-        tick: called with the number of tokens read, for progress.
+        description: the name of the bar.
 
     Returns:
         A reading for each passage, and the peak bytes of memory per row.
@@ -302,7 +302,7 @@ def read_passages(
     device = model.transformer.norm.weight.device
     readings = [PassageReading(torch.zeros(0), torch.zeros(0, dtype=torch.bool), []) for _ in items]
     state, most = None, 0
-    for group, batch in sweep(items, batch_size, length):
+    for group, batch in sweep_with_bar(description, items, batch_size, length):
         segment = _scores_of(scores, group, batch, length)
         batch, segment = batch.to(device), segment.to(device)
         if state is None or bool(batch.is_start.all()):
@@ -316,7 +316,6 @@ def read_passages(
                 torch.cat([old.correct, correct[row][real]]),
                 [*old.kept, slots.positions[row][slots.valid[row]].tolist()] if real.any() else old.kept,
             )
-        tick(int(batch.valid.sum()))
     return readings, most
 
 

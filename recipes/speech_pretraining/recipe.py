@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...artifacts import FRONT_END
 from ...data._audio import RATE
 from ...data.base import Split
 from ...files import atomic_write
@@ -21,11 +20,13 @@ from ...models.speech import hubert
 from ...models.speech.hubert import KIND, HubertConfig
 from ...registry import build
 from ...schema import PathText
-from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer, save_tokenizer
+from ...tokenizers_.base import Tokenizer, input_kind
 from ..engine.config import resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
+from ..engine.front_end import load_or_fit
 from ..engine.lock import locked
+from ..engine.progress import Bar
 from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
@@ -152,18 +153,16 @@ def _evaluated(
     figures["skipped"] = skipped
     atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     if config.export:
-        export(model, config.model, out / "transformers")
+        with Bar("exporting", None, transient=True):
+            export(model, config.model, out / "transformers")
     return figures
 
 
 def fit_targets(config: Config) -> Tokenizer:
     """Fit and save the front-end of the targets on the training split, or load it if it is saved."""
-    folder = Path(config.out) / "targets"
-    if not (folder / FRONT_END).is_file():
-        front_end, given = build("front-ends", config.targets), documents(config.data, "train", config.out)
-        fitted = front_end.fit(document.content(input_kind(front_end)) for document in given)
-        save_tokenizer(fitted, config.targets, folder)
-    return load_tokenizer(folder)
+    reads = input_kind(build("front-ends", config.targets))
+    given = (document.content(reads) for document in documents(config.data, "train", config.out))
+    return load_or_fit(config.targets, given, Path(config.out) / "targets")
 
 
 def split_clips(config: Config, targets: Tokenizer, split: Split) -> tuple[list[PretrainingClip], list[str]]:

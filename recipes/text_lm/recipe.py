@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
@@ -23,11 +24,13 @@ from ...memory.scorer import ScorerModel, load_scorer
 from ...models.memory_transformer import TransformerConfig
 from ...registry import build
 from ...schema import PathText
-from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer, save_tokenizer, unit_of_size
+from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer, unit_of_size
 from ..engine.config import load, resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
+from ..engine.front_end import load_or_fit
 from ..engine.lock import locked
+from ..engine.progress import Bar, model_of, progress
 from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import Task, TrainConfig
@@ -156,7 +159,8 @@ def fit(config: Config) -> Run:
     start(config)
     with locked(Path(config.out)):
         tokenizer, scorer, corpus = fit_scorer(config)
-        return Run(config, tokenizer, scorer, train_model(config, tokenizer, scorer, corpus))
+        with _model_of(config, 2):
+            return Run(config, tokenizer, scorer, train_model(config, tokenizer, scorer, corpus))
 
 
 def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
@@ -171,7 +175,13 @@ def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
     with main_process_first():
         tokenizer = fit_front_end(config)
     corpus = [] if trained else read_split(config, tokenizer, "train", limit=config.train_tokens)
-    return tokenizer, train_scorer(config, tokenizer, corpus), corpus
+    with _model_of(config, 1):
+        return tokenizer, train_scorer(config, tokenizer, corpus), corpus
+
+
+def _model_of(config: Config, number: int) -> AbstractContextManager[None]:
+    """Number the models that the run trains: the scorer, unless another run provides it, and the language model."""
+    return model_of(number, 2 if config.strategies and config.scorer_from is None else 1)
 
 
 def fit_front_end(config: Config) -> Tokenizer:
@@ -188,9 +198,8 @@ def fit_front_end(config: Config) -> Tokenizer:
     given = documents(config.data, "train", config.out)
     # Not every front-end reads them: missing data raises an error before a front-end is saved.
     first = list(islice(given, 1))
-    tokenizer = front_end.fit(document.content(input_kind(front_end)) for document in chain(first, given))
-    save_tokenizer(tokenizer, config.front_end, folder)
-    return tokenizer
+    contents = (document.content(input_kind(front_end)) for document in chain(first, given))
+    return load_or_fit(config.front_end, contents, folder)
 
 
 def read_split(
@@ -285,11 +294,11 @@ def evaluate(run: Run, split: Split = "dev") -> dict[str, Any]:
     config, tokenizer, scorer, model = run
     items = read_split(config, tokenizer, split, count=config.eval_passages)
     scores = score_passages(scorer, items, config.batch_size, config.segment, resolve_device(config.device))
+    cells = [(strategy, capacity) for strategy in strategies(config.strategies) for capacity in config.capacities]
     memories = {}
-    for strategy in strategies(config.strategies):
-        for capacity in config.capacities:
-            figures = _figures(config, model, strategy, capacity, items, scores, unit_of_size(tokenizer))
-            memories[f"{strategy.name}@{capacity}"] = figures
+    for strategy, capacity in progress(cells, len(cells), "evaluating memories", transient=True):
+        figures = _figures(config, model, strategy, capacity, items, scores, unit_of_size(tokenizer))
+        memories[f"{strategy.name}@{capacity}"] = figures
     return {"split": split, "scorer": scorer_report(config, scorer, items), "memories": memories}
 
 
@@ -325,7 +334,8 @@ def scorer_report(config: Config, scorer: Any, items: list[Passage]) -> dict[str
         return {}
     _, batch = next(sweep(items, len(items), max(len(item.ids) for item in items)))
     batch = batch.to(resolve_device(config.device))
-    return scorer.report(batch.tokens, batch.valid)
+    with Bar("evaluating the scorer", None, transient=True):
+        return scorer.report(batch.tokens, batch.valid)
 
 
 def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:

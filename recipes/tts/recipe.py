@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...artifacts import CONFIG, FRONT_END
+from ...artifacts import CONFIG
 from ...files import atomic_write
 from ...models.loss import Loss
 from ...models.speech.mel_rvq import MelRVQ, MelRVQConfig, by_unit
@@ -20,12 +20,13 @@ from ...models.speech.unit_speaker import SpeakerConfig, SpokenSentence, UnitSpe
 from ...models.speech.unit_vocoder import UnitVocoder, VocoderConfig
 from ...registry import build
 from ...schema import PathText
-from ...tokenizers_.base import load_tokenizer, save_tokenizer
 from ...tokenizers_.hubert_units import UnitTokenizer
 from ..engine.config import as_dict, resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
+from ..engine.front_end import load_or_fit
 from ..engine.lock import locked
+from ..engine.progress import Bar, model_of, progress
 from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
@@ -125,10 +126,12 @@ def run(config: Config) -> dict[str, Any]:
         letters, aligner = align(clips, tokenizer.vocab_size)
         clips, sentences = aligned(clips, letters, aligner)
         dev, held_out = aligned(dev, letters, aligner)
-        vocoder = fit_vocoder(config, tokenizer, letters, clips, dev)
+        with model_of(1, 2):
+            vocoder = fit_vocoder(config, tokenizer, letters, clips, dev)
         with main_process_first():
             rvq = fit_rvq(config, vocoder, clips)
-        speaker = fit_speaker(config, tokenizer, letters, sentences, held_out)
+        with model_of(2, 2):
+            speaker = fit_speaker(config, tokenizer, letters, sentences, held_out)
         voice = Voice(tokenizer, speaker, vocoder, rvq, config.language)
         return _evaluated(config, voice, dev, held_out)
 
@@ -146,12 +149,8 @@ def _evaluated(
 
 def fit_units(config: Config) -> UnitTokenizer:
     """Fit and save the front-end on the training split, or load it if it is saved."""
-    folder = Path(config.out) / "front_end"
-    if not (folder / FRONT_END).is_file():
-        given = documents(config.data, "train", config.out)
-        fitted = build("front-ends", config.units).fit(document.content("audio") for document in given)
-        save_tokenizer(fitted, config.units, folder)
-    tokenizer = load_tokenizer(folder)
+    given = (document.content("audio") for document in documents(config.data, "train", config.out))
+    tokenizer = load_or_fit(config.units, given, Path(config.out) / "front_end")
     assert isinstance(tokenizer, UnitTokenizer)
     return tokenizer
 
@@ -177,7 +176,7 @@ def fit_vocoder(
     pitch = torch.cat([clip.hz[clip.voiced] for clip in clips])
     if not len(pitch):
         raise ValueError(f"no voice is found in the split train of {config.data!r}; give recordings of speech")
-    size = bandwidth(clip.waveform for clip in clips)
+    size = bandwidth(clip.waveform for clip in progress(clips, len(clips), "bandwidth", transient=True))
     seed_all(config.seed)
     hz = float(pitch.log().mean().exp())
     model = UnitVocoder(config.vocoder, tokenizer.vocab_size, len(letters), size, hz)
@@ -197,11 +196,12 @@ def fit_rvq(config: Config, vocoder: UnitVocoder, clips: Sequence[VoiceClip]) ->
     if not (folder / CONFIG).is_file():
         seed_all(config.seed)
         start: list[torch.Tensor] = []
-        for number in torch.randperm(len(clips)).tolist():
-            start.append(by_unit(mel_residual(vocoder, clips[number])).cpu())
-            if sum(map(len, start)) >= RVQ_UNITS:
-                break
-        rvq = MelRVQ(config.rvq, torch.cat(start))
+        with Bar("codebooks of mel residuals", None, transient=True):
+            for number in torch.randperm(len(clips)).tolist():
+                start.append(by_unit(mel_residual(vocoder, clips[number])).cpu())
+                if sum(map(len, start)) >= RVQ_UNITS:
+                    break
+            rvq = MelRVQ(config.rvq, torch.cat(start))
         save_model(folder, rvq.kind, rvq.fields(), rvq)
     return load_part(folder, MelRVQ, resolve_device(config.device))
 

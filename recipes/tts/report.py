@@ -13,6 +13,7 @@ from torch import Tensor
 from ...data.base import take_evenly
 from ...files import atomic_write
 from ...models.speech.unit_vocoder import RATE, griffin_lim, log_mel
+from ..engine.progress import progress
 from ..reporting.page import HERE as PAGES
 from ..reporting.page import render, to_bytes
 from ..reporting.sound import mel, picture, sound
@@ -49,7 +50,8 @@ def write_report(
         "units": voice.tokenizer.vocab_size,
         "letters": voice.speaker.alphabet,
         "samples": [
-            {"name": clip.name, "text": clip.text, "versions": _shown(versions(voice, clip))} for clip in shown
+            {"name": clip.name, "text": clip.text, "versions": _shown(versions(voice, clip))}
+            for clip in progress(shown, len(shown), "samples of the report", transient=True)
         ],
         "config": config,
     }

@@ -108,7 +108,7 @@ def write_speech(voice: Voice, text: str, out: Path, manner: Manner) -> float:
     if not form:
         raise UnknownNameError("format of sound", out.suffix or out.name, list(FORMATS))
     spoken, samples = speak(voice, text, manner), 0
-    with Bar("speaking", len(pieces(voice, text)), quiet=len(text) < 4 * PIECE) as bar, atomic_file(out) as file:
+    with Bar("speaking", len(pieces(voice, text)), transient=True) as bar, atomic_file(out) as file:
         try:
             # By its descriptor: soundfile prints errors of a file object's methods, and does not raise them.
             with soundfile.SoundFile(file.fileno(), "w", RATE, 1, format=form, closefd=False) as sound:

@@ -26,6 +26,7 @@ from ..engine.config import as_dict, resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked
+from ..engine.progress import progress
 from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
@@ -208,7 +209,7 @@ def held_out(config: Config, split: Split) -> list[tuple[str, Float[Tensor, " _"
     """Names and starts of the recordings to evaluate on, evenly spaced. Raises as `read` does."""
     chosen = take_evenly(list(documents(config.data, split, config.out)), config.eval_clips)
     skipping, clips = Skipping(), []
-    for document in chosen:
+    for document in progress(chosen, len(chosen), f"reading {split}", transient=True):
         with skipping:
             parts = document.content("audio").stream(config.eval_seconds, config.model.rate)
             clips.append((document.name, next(parts)))
@@ -227,7 +228,7 @@ def load_vqvae(run_folder: Path, device: torch.device | str = "cpu") -> VQVAE:
 
 def _report(model: VQVAE, clips: Sequence[Float[Tensor, " _"]]) -> dict[str, float]:
     device = next(model.parameters()).device
-    return model.report(clip.to(device) for clip in clips)
+    return model.report(clip.to(device) for clip in progress(clips, len(clips), "evaluating", transient=True))
 
 
 def _with_mean(figures: dict[str, float]) -> dict[str, float]:

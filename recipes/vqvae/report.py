@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...files import atomic_write
 from ...models.speech.vqvae import VQVAE
+from ..engine.progress import progress
 from ..reporting.page import HERE as PAGES
 from ..reporting.page import render, to_bytes
 from ..reporting.sound import mel, picture, sound
@@ -48,7 +49,7 @@ def write_report(
     levels = []
     for number, hop in enumerate(model.config.hops):
         counts = torch.zeros(model.config.codes, dtype=torch.long)
-        for clip in clips:
+        for clip in progress(clips, len(clips), f"usage of codes at hop {hop}", transient=True):
             counts += torch.bincount(_codes(model, clip, number), minlength=model.config.codes)
         rate = model.config.rate / hop
         about = {"hop": hop, "codes_per_second": rate, "bits_per_second": rate * float(np.log2(model.config.codes))}

@@ -18,8 +18,10 @@ from ....memory.scorer import load_scorer
 from ....models.memory_transformer import TransformerConfig
 from ....models.speech.unit_ctc import SLOTS, UnitCTC
 from ....registry import build
-from ....tokenizers_.base import Stream, Tokenizer, input_kind, load_tokenizer, save_tokenizer
+from ....tokenizers_.base import Stream, Tokenizer, input_kind, load_tokenizer
 from ...engine.distributed import main_process_first, ranks, save_model
+from ...engine.front_end import load_or_fit
+from ...engine.progress import model_of, progress
 from ...engine.run_dir import is_trained
 from ...engine.task import Task, TrainConfig
 from ...engine.trainer import seed_all, train
@@ -121,7 +123,8 @@ class Recogniser:
     def fit(self, job: TrainingJob) -> UnitTranscriber:
         """Train and save front-end, aligner, scorer and language model, or load those that are trained."""
         with main_process_first():
-            front_end = self._front_end(job)
+            contents = (utterance.content for utterance in job.utterances)
+            front_end = load_or_fit(self.front_end, contents, job.out / "front_end")
         made = job.out / "transformer"
         for part, settings in (("aligner", self.aligner.train), ("scorer", self.scorer_train)):
             is_trained(job.out / part, settings.steps, needed_by=made)
@@ -136,21 +139,23 @@ class Recogniser:
         front_end = load_tokenizer(out / "front_end")
         return UnitTranscriber(self, front_end, alphabet, model, scorer, load_aligner(out / "aligner", device))
 
-    def _front_end(self, job: TrainingJob) -> Tokenizer:
-        folder = job.out / "front_end"
-        if not (folder / FRONT_END).is_file():
-            fitted = build("front-ends", self.front_end).fit(utterance.content for utterance in job.utterances)
-            save_tokenizer(fitted, self.front_end, folder)
-        return load_tokenizer(folder)
-
     def _train(self, job: TrainingJob, front_end: Tokenizer) -> None:
-        spoken = [[_spoken(one, front_end, job.alphabet) for one in recording] for recording in job.recordings]
+        total, alphabet = len(job.recordings), job.alphabet
+        spoken = [
+            [_spoken(one, front_end, alphabet) for one in recording]
+            for recording in progress(job.recordings, total, "units of train", transient=True)
+        ]
         settings = replace(self.aligner.train, **_shared(job))
-        aligner = fit_aligner(self.aligner, list(chain.from_iterable(spoken)), front_end.vocab_size, job, settings)
-        aligned = [[one for one in align(aligner, recording) if one is not None] for recording in spoken]
+        with model_of(1, 3):
+            aligner = fit_aligner(self.aligner, list(chain.from_iterable(spoken)), front_end.vocab_size, job, settings)
+        aligned = [
+            [one for one in align(aligner, recording) if one is not None]
+            for recording in progress(spoken, total, "aligning", transient=True)
+        ]
         codes = self.interleaving(front_end.vocab_size, len(job.alphabet))
         streams = Streams(aligned, codes, job.alphabet, self.passage, job.settings.seed)
-        scorer = self._scorer(job, streams, codes)
+        with model_of(2, 3):
+            scorer = self._scorer(job, streams, codes)
         seed_all(job.settings.seed)
         choices = strategies(self.strategies)
         model = LanguageModel(TransformerConfig(codes.vocab_size, **asdict(self.shape)), choices).to(job.device)
@@ -165,7 +170,8 @@ class Recogniser:
         )
         held_out = UnitTranscriber(self, front_end, job.alphabet, model, scorer, aligner)
         folder = job.out / "transformer"
-        self._run(job, job.settings, task, streams, folder, "language model", held_out)
+        with model_of(3, 3):
+            self._run(job, job.settings, task, streams, folder, "language model", held_out)
         fields = {"shape": asdict(task.module.transformer.config), "strategies": self.strategies}
         save_model(folder, "language_model", json.loads(json.dumps(fields)), task.module)
 
