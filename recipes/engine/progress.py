@@ -127,7 +127,14 @@ class Bar:
 
 
 def progress(items: Iterable[T], total: int | None, description: str, *, transient: bool = False) -> Iterator[T]:
-    """Yield ``items`` and show how many of ``total`` are done, and how long the rest will take; see `Bar`."""
+    """Yield ``items`` and show how many are done, and how long the rest will take; see `Bar`.
+
+    Args:
+        items: what is done, one after the other.
+        total: their number; None where it is not known.
+        description: what is being done.
+        transient: whether the bar goes at its end.
+    """
     with Bar(description, total, transient=transient) as bar:
         for item in items:
             yield item

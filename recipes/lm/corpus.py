@@ -173,7 +173,14 @@ def sweep(items: Sequence[Passage], batch_size: int, length: int) -> Iterator[tu
 def sweep_with_bar(
     description: str, items: Sequence[Passage], batch_size: int, length: int
 ) -> Iterator[tuple[list[int], SegmentBatch]]:
-    """`sweep`, showing the tokens read."""
+    """`sweep`, showing the tokens read.
+
+    Args:
+        description: what is being done.
+        items: the passages.
+        batch_size: passages that are read in parallel.
+        length: tokens of a segment.
+    """
     with Bar(description, sum(len(item.ids) - 1 for item in items), transient=True) as bar:
         for group, batch in sweep(items, batch_size, length):
             yield group, batch
