@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ...artifacts import load_model, read_config
 from ...files import missing_file
-from ...schema import PathText, coerce
+from ...schema import PathText, PositiveInt, Validated, coerce
 from ...tokenizers_._frames import HOP, SPAN
 from ..speech import hubert
 from ..speech.hubert import KIND, HubertConfig
@@ -22,7 +22,7 @@ from ._layer import Encoder, ModelSource
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(Validated):
     """Weights of a finished run.
 
     Args:
@@ -32,13 +32,8 @@ class Features:
     """
 
     folder: PathText = "runs/speech_pretraining"
-    layer: int = 2
+    layer: PositiveInt = 2
     device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Refuse impossible layers."""
-        if self.layer < 1:
-            raise ValueError(f"hubert layer {self.layer} is not there; layers are counted from 1")
 
     def build(self) -> Encoder:
         """Load the model. Raises `ValueError` if it is missing, damaged, or has fewer layers or other frames."""

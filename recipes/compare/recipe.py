@@ -19,7 +19,7 @@ from ...data.base import Split
 from ...files import append_line, atomic_write
 from ...memory.scorer import SIGNALS, signals_of
 from ...registry import UnknownNameError, build
-from ...schema import PathText
+from ...schema import PathText, PositiveInt, TwoOrMore, Validated
 from ...tokenizers_.base import output_kind, unit_of_size
 from ..engine.config import as_dict, digest, dump, resolve_device
 from ..engine.distributed import on_main_process
@@ -50,7 +50,7 @@ class Native:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Validated):
     """A comparison. One model per seed is trained with random strategies and budgets.
 
     At a budget as long as a passage nothing is evicted: there only the baseline is measured, as full memory.
@@ -74,17 +74,18 @@ class Config:
     """One model is trained for each seed."""
     split: Split = "test"
     """Choose on ``dev``, report on ``test`` once."""
-    passages: int | None = None
+    passages: PositiveInt | None = None
     """Passages of the split to read, evenly spaced; null is all."""
     rare: float = 8.0
     """Lowest unigram surprisal, in nats, of tokens that count as rare in the long-gap figure."""
-    shown: int = 512
+    shown: TwoOrMore = 512
     """Tokens of the passage that the report shows."""
     lm: text_lm.Config = field(default_factory=text_lm.Config)
     native: Native = field(default_factory=Native)
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for unknown strategies and memories without room."""
+        super().__post_init__()
         scorer = None if self.lm.scorer_from else self.lm.scorer
         names = [strategy.name for strategy in strategies(self.strategies, scorer)]
         for name in (self.baseline, *self.trained, *self.native.strategies):
@@ -101,8 +102,6 @@ class Config:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name}={list(values)} must name at least one, and none twice")
-        if self.shown < 2 or (self.passages is not None and self.passages < 1):
-            raise ValueError(f"passages={self.passages} and shown={self.shown}; give at least 1 and 2")
         idle = {"out": "out", "seed": "seeds", "strategies": "strategies", "budgets": "budgets"}
         for name, instead in idle.items():
             if getattr(self.lm, name) != getattr(text_lm.Config(), name):

@@ -22,7 +22,7 @@ from ...memory.policy import Guard
 from ...memory.scorer import ScorerModel, load_scorer
 from ...models.memory_transformer import TransformerConfig
 from ...registry import build
-from ...schema import PathText
+from ...schema import PathText, PositiveInt, TwoOrMore
 from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer, save_tokenizer, unit_of_size
 from ..engine.config import load, resolve_device
 from ..engine.data_record import documents
@@ -61,15 +61,15 @@ class Config(RunConfig):
     """Data source: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     front_end: str | dict[str, Any] = "bpe"
     """Front-end: a name, or ``name`` and its keys (`vqmem list front-ends NAME`)."""
-    passage: int = 2048
+    passage: TwoOrMore = 2048
     """Tokens read before the memory is emptied."""
-    train_tokens: int | None = None
+    train_tokens: TwoOrMore | None = None
     """The most training tokens to read; null is all."""
-    eval_passages: int | None = 32
+    eval_passages: PositiveInt | None = 32
     """Passages of the dev split to evaluate on, evenly spaced; null is all."""
-    rows: int = 32
+    rows: PositiveInt = 32
     """Batch size: passages that are read in parallel, each with a separate memory."""
-    segment: int = 64
+    segment: PositiveInt = 64
     """Tokens read at once; earlier tokens are visible only through the memory."""
     scorer: str | dict[str, Any] = "vq_lm"
     """Scorer: a name, or ``name`` and its keys (`vqmem list scorers NAME`)."""
@@ -86,14 +86,12 @@ class Config(RunConfig):
     """A guard: number of first tokens that no policy evicts."""
     recent: int = 0
     """A guard: number of newest tokens that no policy evicts."""
-    hold: int = 4
+    hold: PositiveInt = 4
     """Segments after which strategy and budget are drawn again."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for invalid sizes, and for memories without room for the guards."""
         super().__post_init__()
-        self.require_at_least(2, "passage", "train_tokens")
-        self.require_at_least(1, "rows", "segment", "hold", "eval_passages")
         TransformerConfig(1, **asdict(self.shape))  # raises for an invalid shape before anything is trained
         if not self.budgets:
             raise ValueError("budgets is empty; name at least one number of slots")
