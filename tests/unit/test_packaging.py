@@ -61,7 +61,7 @@ def test_the_wheel_contains_everything_and_nothing_else(tmp_path):
     """Built from a copy, since building writes beside the sources; without network."""
     copy, wheels = tmp_path / "copy", tmp_path / "wheels"
     keep = {*PARTS, "pyproject.toml", "README.md", "LICENSE", "py.typed", "tests"} | {
-        path.name for path in ROOT.glob("*.py")
+        path.name for path in (*ROOT.glob("*.py"), *ROOT.glob("*.pyi"))
     }
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info", "runs")
     copy.mkdir()
