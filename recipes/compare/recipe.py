@@ -166,7 +166,7 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
             figures = text_lm.scorer_report(run.config, run.scorer, data.items)
             figures = figures if "rate" in figures else {}  # the report shows the figures of a bottleneck only
     known = _known(config)
-    rows = [known[_key(config, cell)] for cell in _all_cells(config)]
+    rows = [known[_key(config, cell)] for seed in config.seeds for cell in _cells(config, seed)]
     counted = unit_of_size(build("front-ends", config.lm.front_end))
     summary = summarise(rows, config.baseline, counted) | {
         "title": config.title,
@@ -209,11 +209,6 @@ def _cells(config: Config, seed: int) -> Iterator[Cell]:
                 yield Cell(name, budget, seed, "mixed")
     for name in config.native.strategies:
         yield Cell(name, config.native.budget, seed, "native")
-
-
-def _all_cells(config: Config) -> Iterator[Cell]:
-    for seed in config.seeds:
-        yield from _cells(config, seed)
 
 
 def _key(config: Config, cell: Cell) -> str:
