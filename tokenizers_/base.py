@@ -109,6 +109,13 @@ def save_tokenizer(tokenizer: Tokenizer, spec: str | dict[str, Any], folder: Pat
     atomic_write(folder / FRONT_END, json.dumps(description, indent=2) + "\n")
 
 
+def fit_or_load(spec: str | dict[str, Any], folder: Path, contents: Iterable[Any]) -> Tokenizer:
+    """Load the front-end saved in ``folder``; if there is none, fit ``spec`` on ``contents`` and save it first."""
+    if not (folder / FRONT_END).is_file():
+        save_tokenizer(build("front-ends", spec).fit(contents), spec, folder)
+    return load_tokenizer(folder)
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Read what `save_tokenizer` wrote. Raises `ValueError` if the folder has no front-end or a damaged one."""
     path = Path(folder) / FRONT_END

@@ -44,11 +44,8 @@ class Features(Validated):
         if self.layer > config.encoder_num_layers:
             layers = config.encoder_num_layers
             raise ValueError(f"the model of {self.folder!r} has {layers} layers, not {self.layer}; give 1 to {layers}")
-        more = config.field - SPAN
-        if config.hop != HOP or abs(more) >= HOP:
-            frame = f"{config.field} samples every {config.hop}, not about {SPAN} every {HOP}"
-            raise ValueError(f"a frame of the model of {self.folder!r} is {frame}; give another model")
-        device, index = torch.device(self.device), self.layer - 1
+        check_frames(config, f"the model of {self.folder!r}")
+        device, index, more = torch.device(self.device), self.layer - 1, config.field - SPAN
 
         def run(wave: Tensor) -> Tensor:
             # Pad or cut the end, so that there are as many frames as with frames of `SPAN` samples.
@@ -59,6 +56,13 @@ class Features(Validated):
         features = {"name": "hubert", **asdict(self), "folder": str(folder.resolve())}
         source = ModelSource(features, "folder", sha256)
         return Encoder(run, config.encoder_embed_dim, device, source=source)
+
+
+def check_frames(config: HubertConfig, name: str) -> None:
+    """Raise `ValueError` if the frames of a model are not those of units, every 20 ms; messages call it ``name``."""
+    if config.hop != HOP or abs(config.field - SPAN) >= HOP:
+        frame = f"{config.field} samples every {config.hop}, not about {SPAN} every {HOP}"
+        raise ValueError(f"a frame of {name} is {frame}; give other convolutions")
 
 
 def settings(folder: Path) -> HubertConfig:

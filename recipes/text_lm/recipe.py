@@ -23,7 +23,7 @@ from ...memory.scorer import ScorerModel, load_scorer
 from ...models.memory_transformer import TransformerConfig
 from ...registry import build
 from ...schema import PathText, PositiveInt, TwoOrMore
-from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer, save_tokenizer, unit_of_size
+from ...tokenizers_.base import Tokenizer, fit_or_load, input_kind, load_tokenizer, unit_of_size
 from ..engine.config import load, resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
@@ -182,13 +182,11 @@ def fit_front_end(config: Config) -> Tokenizer:
         shutil.copytree(source, folder, ignore=shutil.ignore_patterns(FRONT_END), dirs_exist_ok=True)
         atomic_write(folder / FRONT_END, (source / FRONT_END).read_bytes())  # last: it marks the folder as complete
         return load_tokenizer(folder)
-    front_end = build("front-ends", config.front_end)
     given = documents(config.data, "train", config.out)
     # Not every front-end reads them: missing data raises an error before a front-end is saved.
     first = list(islice(given, 1))
-    tokenizer = front_end.fit(document.content(input_kind(front_end)) for document in chain(first, given))
-    save_tokenizer(tokenizer, config.front_end, folder)
-    return tokenizer
+    kind = input_kind(build("front-ends", config.front_end))
+    return fit_or_load(config.front_end, folder, (document.content(kind) for document in chain(first, given)))
 
 
 def read_split(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...artifacts import CONFIG, FRONT_END
+from ...artifacts import CONFIG
 from ...files import atomic_write
 from ...models.loss import Loss
 from ...models.speech.mel_rvq import MelRVQ, MelRVQConfig, by_unit
@@ -20,7 +20,7 @@ from ...models.speech.unit_speaker import SpeakerConfig, SpokenSentence, UnitSpe
 from ...models.speech.unit_vocoder import UnitVocoder, VocoderConfig
 from ...registry import build
 from ...schema import NonNegativeInt, PathText, PositiveFloat, PositiveInt
-from ...tokenizers_.base import load_tokenizer, save_tokenizer
+from ...tokenizers_.base import fit_or_load
 from ...tokenizers_.hubert_units import UnitTokenizer
 from ..engine.config import as_dict, resolve_device
 from ..engine.data_record import documents
@@ -143,12 +143,8 @@ def _evaluated(
 
 def fit_units(config: Config) -> UnitTokenizer:
     """Fit and save the front-end on the training split, or load it if it is saved."""
-    folder = Path(config.out) / "front_end"
-    if not (folder / FRONT_END).is_file():
-        given = documents(config.data, "train", config.out)
-        fitted = build("front-ends", config.units).fit(document.content("audio") for document in given)
-        save_tokenizer(fitted, config.units, folder)
-    tokenizer = load_tokenizer(folder)
+    contents = (document.content("audio") for document in documents(config.data, "train", config.out))
+    tokenizer = fit_or_load(config.units, Path(config.out) / "front_end", contents)
     assert isinstance(tokenizer, UnitTokenizer)
     return tokenizer
 

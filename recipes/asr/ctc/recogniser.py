@@ -24,8 +24,8 @@ from ....data.base import InputKind
 from ....files import atomic_write
 from ....folders import loading
 from ....models.features._layer import Encoder
+from ....models.features.hubert import check_frames, settings
 from ....models.features.hubert import load as load_hubert
-from ....models.features.hubert import settings
 from ....models.speech.ctc import fits
 from ....models.speech.filter_bank import LOWEST, filter_bank
 from ....models.speech.hubert import HubertConfig, span_mask
@@ -78,7 +78,7 @@ class Recogniser(Validated):
         if self.filters and not LOWEST < self.filters <= RATE / 2:
             raise ValueError(f"filters = {self.filters} Hz must be above {LOWEST:g} and at most {RATE // 2}, or 0")
         if self.encoder is None:
-            _check(self.model, "model")
+            check_frames(self.model, "model")
 
     def length(self, content: Audio) -> int:
         """Samples at 16 kHz. Raises `UnreadableError` for a recording that is unreadable, or shorter than a frame."""
@@ -220,14 +220,8 @@ class CTCTranscriber:
 def _pretrained(run: Path) -> Path:
     """The model folder of a pretraining run. Raises `ValueError` if it is missing or its frames differ from ours."""
     with loading(run, "encoder (the folder of a finished `vqmem speech_pretraining`)", "speech_pretraining"):
-        _check(settings(run / "model"), f"encoder = {str(run)!r}")
+        check_frames(settings(run / "model"), f"encoder = {str(run)!r}")
     return run / "model"
-
-
-def _check(config: HubertConfig, what: str) -> None:
-    if config.hop != HOP or abs(config.field - SPAN) >= HOP:
-        frame = f"{config.field} samples every {config.hop}, not about {SPAN} every {HOP}"
-        raise ValueError(f"a frame of {what} is {frame}; give other convolutions")
 
 
 def _usable(utterances: Sequence[Utterance], alphabet: Alphabet, config: HubertConfig, longest: int) -> list[Utterance]:

@@ -19,7 +19,7 @@ from ....models.memory_transformer import TransformerConfig
 from ....models.speech.unit_ctc import SLOTS, UnitCTC
 from ....registry import build
 from ....schema import NonNegativeFloat, NonNegativeInt, PositiveInt, ShareBelowOne, Validated
-from ....tokenizers_.base import Stream, Tokenizer, input_kind, load_tokenizer, save_tokenizer
+from ....tokenizers_.base import Stream, Tokenizer, fit_or_load, input_kind, load_tokenizer
 from ...engine.distributed import main_process_first, ranks, save_model
 from ...engine.run_dir import is_trained
 from ...engine.task import Task, TrainConfig
@@ -130,11 +130,8 @@ class Recogniser(Validated):
         return UnitTranscriber(self, front_end, alphabet, model, scorer, load_aligner(out / "aligner", device))
 
     def _front_end(self, job: TrainingJob) -> Tokenizer:
-        folder = job.out / "front_end"
-        if not (folder / FRONT_END).is_file():
-            fitted = build("front-ends", self.front_end).fit(utterance.content for utterance in job.utterances)
-            save_tokenizer(fitted, self.front_end, folder)
-        return load_tokenizer(folder)
+        contents = (utterance.content for utterance in job.utterances)
+        return fit_or_load(self.front_end, job.out / "front_end", contents)
 
     def _train(self, job: TrainingJob, front_end: Tokenizer) -> None:
         spoken = [[_spoken(one, front_end, job.alphabet) for one in recording] for recording in job.recordings]
