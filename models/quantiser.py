@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ, ResidualVQ, VectorQuantize
 
+from ..schema import PositiveInt, Validated
 from .reduce import copy_from_first, sum_over_processes
 
 Kind = Literal["vq", "residual", "product", "fsq"]
 
 
 @dataclass(frozen=True)
-class QuantiserConfig:
+class QuantiserConfig(Validated):
     """The kind and size of a quantiser."""
 
     kind: Kind = "vq"
     """``vq`` one codebook; ``residual`` each stage quantises the residual of the last; ``product`` one codebook per
     slice of the vector; ``fsq`` a fixed grid, rounded (2309.15505)."""
-    codes: int = 64
+    codes: PositiveInt = 64
     """Codes of each codebook; `fsq` has the product of its ``levels`` instead."""
-    groups: int = 2
+    groups: PositiveInt = 2
     """Stages of ``residual``, slices of ``product``."""
     levels: tuple[int, ...] = (4, 4, 4)
     """Levels of each dimension of ``fsq``, 3 or more each."""
@@ -36,10 +37,7 @@ class QuantiserConfig:
     """Weight of the commitment loss: the mean squared distance of an embedding to its code."""
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"unknown quantiser {self.kind!r}; choose one of {', '.join(get_args(Kind))}")
-        if self.codes < 1 or self.groups < 1:
-            raise ValueError(f"a quantiser needs at least 1 code and 1 group, got {self.codes} and {self.groups}")
+        super().__post_init__()
         if self.kind == "fsq" and (not self.levels or min(self.levels) < 3):
             raise ValueError(f"fsq needs one or more levels of 3 or more, got {tuple(self.levels)}")
 

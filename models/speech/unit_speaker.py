@@ -14,14 +14,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ...artifacts import rename_keys
 from ...memory.slots import SlotBuffer, Slots
-from ...schema import coerce
+from ...schema import PositiveInt, ShareBelowOne, Validated, coerce
 from ..loss import Loss
 from ..memory_transformer import MemoryTransformer, TransformerConfig
 from .residual import Residuals, random_projection
 
 
 @dataclass(frozen=True)
-class SpeakerConfig:
+class SpeakerConfig(Validated):
     """The shape of a `UnitSpeaker`."""
 
     dim: int = 192
@@ -30,22 +30,19 @@ class SpeakerConfig:
     """Layers of the transformer."""
     heads: int = 4
     """Heads of each layer."""
-    reach: tuple[int, ...] = (1, 2, 3)
+    reach: tuple[PositiveInt, ...] = (1, 2, 3)
     """Dilations of the convolutions over letters; their sum is the number of letters of context on either side."""
     dropout: float = 0.1
     """Dropout probability in training."""
-    corrupt: float = 0.15
+    corrupt: ShareBelowOne = 0.15
     """Share of the previous units that training replaces by random ones, so that speech recovers from errors."""
-    longest: int = 50
+    longest: PositiveInt = 50
     """Maximum duration of a unit, in frames of 20 ms."""
 
     def __post_init__(self) -> None:
-        if self.longest < 1 or not self.reach or min(self.reach) < 1:
-            raise ValueError(
-                f"longest = {self.longest} and every number of reach = {list(self.reach)} must be 1 or more"
-            )
-        if not 0 <= self.corrupt < 1:
-            raise ValueError(f"corrupt = {self.corrupt} must be from 0 to below 1")
+        super().__post_init__()
+        if not self.reach:
+            raise ValueError("reach is empty; give at least one number")
         self.transformer(1)
 
     def transformer(self, units: int) -> TransformerConfig:

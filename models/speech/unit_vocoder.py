@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...artifacts import rename_keys
-from ...schema import coerce
+from ...schema import PositiveInt, Share, Validated, coerce
 from ..loss import Loss
 from .pitch import pulses
 from .residual import Residuals, random_projection
@@ -36,27 +36,24 @@ Wave = Literal["harmonic", "griffin_lim"]
 
 
 @dataclass(frozen=True)
-class VocoderConfig:
+class VocoderConfig(Validated):
     """The shape of a `UnitVocoder`, and the kind of synthesis."""
 
-    width: int = 256
+    width: PositiveInt = 256
     """Channels."""
-    dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
+    dilations: tuple[PositiveInt, ...] = (1, 2, 4, 1, 2, 4)
     """Dilations of the residual convolutions over three frames of 20 ms; their sum is the context on either side."""
     wave: Wave = "harmonic"
     """``harmonic``: pulses and noise through learnt filters; ``griffin_lim``: Griffin-Lim on the mel spectrogram."""
-    iterations: int = 32
+    iterations: PositiveInt = 32
     """Iterations of Griffin-Lim."""
-    unit_only_prob: float = 0.5
+    unit_only_prob: Share = 0.5
     """Probability that a training crop has units only; the other crops have the spoken letters too."""
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.iterations < 1:
-            raise ValueError(f"width = {self.width} and iterations = {self.iterations} must be 1 or more")
-        if not self.dilations or min(self.dilations) < 1:
-            raise ValueError(f"dilations = {list(self.dilations)} must be at least one number, each 1 or more")
-        if not 0 <= self.unit_only_prob <= 1:
-            raise ValueError(f"unit_only_prob = {self.unit_only_prob} must be from 0 to 1")
+        super().__post_init__()
+        if not self.dilations:
+            raise ValueError("dilations is empty; give at least one number")
 
 
 class VocoderOutput(NamedTuple):

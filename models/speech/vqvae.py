@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...schema import coerce
+from ...schema import NonNegativeFloat, NonNegativeInt, PositiveInt, ShareBelowOne, Validated, coerce
 from ..loss import Loss
 from ..quantiser import Quantiser, QuantiserConfig, usage
 from .spectral import Bandwidth, Distance, distance, loss, summary
@@ -22,47 +22,40 @@ CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
-class VQVAEConfig:
+class VQVAEConfig(Validated):
     """The shape of a `VQVAE` and settings of its training."""
 
     strides: tuple[tuple[int, ...], ...] = ((2,) * 3, (2,) * 5, (2,) * 7)
     """The strides of the stages of each level's encoder; their product is the level's hop in samples."""
-    width: int = 32
+    width: PositiveInt = 32
     """Channels of every convolution."""
-    depth: int = 4
+    depth: NonNegativeInt = 4
     """Residual blocks of each stage."""
-    growth: int = 3
+    growth: PositiveInt = 3
     """Ratio of the dilation of a residual block to that of the block before it."""
-    dim: int = 64
+    dim: PositiveInt = 64
     """Width of a code."""
-    codes: int = 512
+    codes: PositiveInt = 512
     """Codes of a level."""
-    decay: float = 0.9
+    decay: ShareBelowOne = 0.9
     """Decay per training step of the moving averages that codes follow."""
-    dead_below: float = 0.1
+    dead_below: NonNegativeFloat = 0.1
     """A code with less than this share of the uniform usage in a training step is moved to a vector; 0 = never."""
-    step_samples: int = 65536
+    step_samples: PositiveInt = 65536
     """Samples of a training step (batch size times crop), which define the uniform usage."""
-    commitment: float = 0.25
+    commitment: NonNegativeFloat = 0.25
     """Weight of the commitment loss: the mean squared distance of an encoding to its code."""
-    spectral: float = 1.0
+    spectral: NonNegativeFloat = 1.0
     """Weight of the spectral loss; the squared error has weight 1."""
-    rate: int = 16000
+    rate: PositiveInt = 16000
     """Samples a second of the recordings."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.strides or not all(self.strides) or min(map(min, self.strides)) < 2:
             raise ValueError(f"strides are of 2 or more, at least one a level, such as [[2, 2, 2]]; got {self.strides}")
         if len(set(self.hops)) < len(self.hops):
             raise ValueError(f"the levels of strides {self.strides} have hops {self.hops}; let no two be alike")
-        for name in ("width", "dim", "codes", "growth", "step_samples", "rate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} must be 1 or more")
-        for name in ("depth", "dead_below", "commitment", "spectral"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more")
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay = {self.decay} must be from 0 to below 1")
 
     @property
     def hops(self) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from ...data.base import Split
 from ...files import append_line, atomic_write
 from ...memory.scorer import SIGNALS, signals_of
 from ...registry import UnknownNameError, build
-from ...schema import PathText
+from ...schema import PathText, PositiveInt, TwoOrMore, Validated
 from ...tokenizers_.base import output_kind, unit_of_size
 from ..engine.config import as_dict, digest, dump, resolve_device
 from ..engine.distributed import on_main_process
@@ -50,7 +50,7 @@ class Native:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Validated):
     """A comparison. One model per seed is trained with random strategies and capacities.
 
     At a capacity as long as a passage nothing is evicted: there only the baseline is measured, as full memory.
@@ -74,17 +74,18 @@ class Config:
     """One model is trained for each seed."""
     split: Split = "test"
     """Choose on ``dev``, report on ``test`` once."""
-    passages: int | None = None
+    passages: PositiveInt | None = None
     """Passages of the split to read, evenly spaced; null is all."""
     rare: float = 8.0
     """Lowest unigram surprisal, in nats, of tokens that count as rare in the long-gap figure."""
-    shown: int = 512
+    shown: TwoOrMore = 512
     """Tokens of the passage that the report shows."""
     lm: text_lm.Config = field(default_factory=text_lm.Config)
     native: Native = field(default_factory=Native)
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for unknown strategies and memories without room."""
+        super().__post_init__()
         scorer = None if self.lm.scorer_from else self.lm.scorer
         names = [strategy.name for strategy in strategies(self.strategies, scorer)]
         for name in (self.baseline, *self.trained, *self.native.strategies):
@@ -101,8 +102,6 @@ class Config:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name}={list(values)} must name at least one, and none twice")
-        if self.shown < 2 or (self.passages is not None and self.passages < 1):
-            raise ValueError(f"passages={self.passages} and shown={self.shown}; give at least 1 and 2")
         idle = {"out": "out", "seed": "seeds", "strategies": "strategies", "capacities": "capacities"}
         for name, instead in idle.items():
             if getattr(self.lm, name) != getattr(text_lm.Config(), name):
@@ -170,7 +169,7 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
             figures = text_lm.scorer_report(run.config, run.scorer, data.items)
             figures = figures if "rate" in figures else {}  # the report shows the figures of a bottleneck only
     known = _known(config)
-    rows = [known[_key(config, cell)] for cell in _all_cells(config)]
+    rows = [known[_key(config, cell)] for seed in config.seeds for cell in _cells(config, seed)]
     counted = unit_of_size(build("front-ends", config.lm.front_end))
     with Bar("intervals of the figures", None, transient=True):
         table = summarise(rows, config.baseline, counted)
@@ -216,11 +215,6 @@ def _cells(config: Config, seed: int) -> Iterator[Cell]:
                 yield Cell(name, capacity, seed, "mixed")
     for name in config.native.strategies:
         yield Cell(name, config.native.capacity, seed, "native")
-
-
-def _all_cells(config: Config) -> Iterator[Cell]:
-    for seed in config.seeds:
-        yield from _cells(config, seed)
 
 
 def _key(config: Config, cell: Cell) -> str:

@@ -68,7 +68,8 @@ def run(config: Config) -> dict[str, Any]:
 def _run(config: Config) -> dict[str, Any]:
     out = Path(config.out)
     init_run_dir(config, ("out",))
-    figures = evaluate(config, _fitted(config, out / "front_end"))
+    given = (document.content("audio") for document in documents(config.data, "train", config.out))
+    figures = evaluate(config, load_or_fit(config.front_end, given, out / "front_end"))
     atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     return figures
 
@@ -93,8 +94,3 @@ def evaluate(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
         "perplexity": math.exp(float(-(shares * shares.log()).sum())),
         "frames_a_run": total / runs,
     }
-
-
-def _fitted(config: Config, folder: Path) -> Tokenizer:
-    given = (document.content("audio") for document in documents(config.data, "train", config.out))
-    return load_or_fit(config.front_end, given, folder)

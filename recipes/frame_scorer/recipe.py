@@ -20,7 +20,7 @@ from ...models.scorers.vq_lm import Scorer
 from ...models.speech.frame_scorer import FOLDER, KIND, FrameScorer, load_frame_scorer
 from ...models.vq_lm import State, VQLMConfig
 from ...registry import build
-from ...schema import PathText
+from ...schema import PathText, PositiveFloat, PositiveInt, TwoOrMore
 from ...tokenizers_._frames import FRAMES_A_SECOND, Extractor, stream_frames
 from ...tokenizers_._pinned import pin
 from ..engine.config import resolve_device
@@ -50,15 +50,15 @@ class Config(RunConfig):
     """Data source with recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     features: str | dict[str, Any] = "mfcc39"
     """Features of a frame: a name, or ``name`` and its keys (`vqmem list features NAME`)."""
-    train_seconds: float = 3600.0
+    train_seconds: PositiveFloat = 3600.0
     """Keep the frames of at most this many seconds of training recordings, the first ones, in memory."""
-    eval_clips: int | None = 32
+    eval_clips: PositiveInt | None = 32
     """Passages of the dev split to evaluate on, evenly spaced; null = all."""
-    passage: int = 2048
+    passage: TwoOrMore = 2048
     """Frames to read before the state is reset, 50 a second."""
-    batch_size: int = 16
+    batch_size: PositiveInt = 16
     """Batch size: passages read in parallel."""
-    segment: int = 64
+    segment: PositiveInt = 64
     """Frames through which gradients flow."""
     scorer: Scorer = field(default_factory=lambda: Scorer(dim=64, hidden=128))
     """The scorer; its keys for token ids (``tie``, ``cutoffs``) are ignored."""
@@ -67,9 +67,6 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes out of range."""
         super().__post_init__()
-        self.require_at_least(2, "passage")
-        self.require_at_least(1, "batch_size", "segment", "eval_clips")
-        self.require_positive("train_seconds")
         self.shape(1)  # raises for a wrong scorer before anything is read
 
     def shape(self, dim: int) -> VQLMConfig:

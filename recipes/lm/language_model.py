@@ -22,6 +22,7 @@ from ...memory.scorer import SIGNALS, ScorerModel, replace_rows
 from ...models.loss import Loss
 from ...models.memory_transformer import MemoryTransformer, Output, TransformerConfig, reconstruction_loss
 from ...registry import UnknownNameError, build
+from ...schema import PositiveInt, ShareBelowOne, Validated
 from .corpus import Passage, SegmentBatch, sweep_with_bar
 
 
@@ -353,18 +354,18 @@ def long_gap(ids: Int[Tensor, " time"], rare: Bool[Tensor, " vocab"], reach: int
 
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(Validated):
     """The size of the transformer; see `TransformerConfig`."""
 
-    layers: int = 3
+    layers: PositiveInt = 3
     """Transformer blocks."""
-    dim: int = 192
+    dim: PositiveInt = 192
     """Width; a multiple of twice the number of heads."""
-    heads: int = 4
+    heads: PositiveInt = 4
     """Attention heads per layer."""
-    expansion: int = 4
+    expansion: PositiveInt = 4
     """Width of the feed-forward part, as a multiple of ``dim``."""
-    dropout: float = 0.0
+    dropout: ShareBelowOne = 0.0
     """Dropout probability in training."""
     score_bias: bool = False
     """Whether each head learns a bias on the standardised score of a slot."""
@@ -378,6 +379,4 @@ def load_language_model(folder: Path, device: torch.device | str = "cpu") -> Lan
     def make(fields: dict[str, Any]) -> LanguageModel:
         return LanguageModel(TransformerConfig(**fields["shape"]), strategies(fields["strategies"]))
 
-    model = load_model(folder, make, kind="language_model", device=device)
-    assert isinstance(model, LanguageModel)
-    return model
+    return load_model(folder, make, kind="language_model", device=device)

@@ -19,7 +19,7 @@ from ...models.loss import Loss
 from ...models.speech import hubert
 from ...models.speech.hubert import KIND, HubertConfig
 from ...registry import build
-from ...schema import PathText
+from ...schema import NonNegativeFloat, PathText, PositiveInt
 from ...tokenizers_.base import Tokenizer, input_kind
 from ..engine.config import resolve_device
 from ..engine.data_record import documents
@@ -53,22 +53,22 @@ class Config(RunConfig):
     targets: str | dict[str, Any] = "hubert_units"
     """Front-end of the target units, one a frame; fitted on the training split."""
     model: HubertConfig = field(default_factory=HubertConfig)
-    batch_size: int = 8
+    batch_size: PositiveInt = 8
     """Crops in a batch."""
     crop: float = 4.0
     """Maximum length of a crop in seconds; shorter clips are not cropped."""
-    feature_weight: float = 10.0
+    feature_weight: NonNegativeFloat = 10.0
     """Weight of the penalty on the mean square of the convolutional features."""
-    off_target_weight: float = 0.0
+    off_target_weight: NonNegativeFloat = 0.0
     """Weight of the loss of unmasked frames, (1 - alpha) / alpha of equation 2; HuBERT has 0."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=5e-4, betas=(0.9, 0.98), weight_decay=0.01))
     labels: PathText | None = None
     """Table of phones (name, start, end, phone) of dev clips: evaluations then measure the layers against it."""
-    eval_clips: int | None = 32
+    eval_clips: PositiveInt | None = 32
     """Number of clips of the dev split to evaluate on, the first ones; null = all."""
-    probe_clips: int = 64
+    probe_clips: PositiveInt = 64
     """Training clips to fit the clusters that are compared with ``labels``."""
-    probe_clusters: int = 100
+    probe_clusters: PositiveInt = 100
     """Number of these clusters."""
     export: bool = False
     """Whether to write also ``transformers/``, a folder that `transformers.HubertModel` loads."""
@@ -77,12 +77,8 @@ class Config(RunConfig):
         """Raise `ValueError` for sizes out of range, and for settings that the front-end refuses."""
         super().__post_init__()
         build("front-ends", self.targets)
-        self.require_at_least(1, "batch_size", "probe_clips", "probe_clusters", "eval_clips")
         if self.model.frames(self.crop_samples) < 2:
             raise ValueError(f"crop={self.crop} seconds are fewer than two frames; give a longer crop")
-        for name in ("feature_weight", "off_target_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)} is negative; give 0 or more")
 
     @property
     def crop_samples(self) -> int:

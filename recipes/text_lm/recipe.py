@@ -23,7 +23,7 @@ from ...memory.policy import Guard
 from ...memory.scorer import ScorerModel, load_scorer
 from ...models.memory_transformer import TransformerConfig
 from ...registry import build
-from ...schema import PathText
+from ...schema import PathText, PositiveInt, TwoOrMore
 from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer, unit_of_size
 from ..engine.config import load, resolve_device
 from ..engine.data_record import documents
@@ -64,15 +64,15 @@ class Config(RunConfig):
     """Data source: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     front_end: str | dict[str, Any] = "bpe"
     """Front-end: a name, or ``name`` and its keys (`vqmem list front-ends NAME`)."""
-    passage: int = 2048
+    passage: TwoOrMore = 2048
     """Tokens read before the memory is emptied."""
-    train_tokens: int | None = None
+    train_tokens: TwoOrMore | None = None
     """The most training tokens to read; null is all."""
-    eval_passages: int | None = 32
+    eval_passages: PositiveInt | None = 32
     """Passages of the dev split to evaluate on, evenly spaced; null is all."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     """Batch size: passages that are read in parallel, each with a separate memory."""
-    segment: int = 64
+    segment: PositiveInt = 64
     """Tokens read at once; earlier tokens are visible only through the memory."""
     scorer: str | dict[str, Any] = "vq_lm"
     """Scorer: a name, or ``name`` and its keys (`vqmem list scorers NAME`)."""
@@ -89,14 +89,12 @@ class Config(RunConfig):
     """A guard: number of first tokens that no policy evicts."""
     recent: int = 0
     """A guard: number of newest tokens that no policy evicts."""
-    resample_every: int = 4
+    resample_every: PositiveInt = 4
     """Segments after which strategy and capacity are drawn again."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for invalid sizes, and for memories without room for the guards."""
         super().__post_init__()
-        self.require_at_least(2, "passage", "train_tokens")
-        self.require_at_least(1, "batch_size", "segment", "resample_every", "eval_passages")
         TransformerConfig(1, **asdict(self.shape))  # raises for an invalid shape before anything is trained
         if not self.capacities:
             raise ValueError("capacities is empty; name at least one number of slots")
@@ -194,11 +192,11 @@ def fit_front_end(config: Config) -> Tokenizer:
         shutil.copytree(source, folder, ignore=shutil.ignore_patterns(FRONT_END), dirs_exist_ok=True)
         atomic_write(folder / FRONT_END, (source / FRONT_END).read_bytes())  # last: it marks the folder as complete
         return load_tokenizer(folder)
-    front_end = build("front-ends", config.front_end)
     given = documents(config.data, "train", config.out)
     # Not every front-end reads them: missing data raises an error before a front-end is saved.
     first = list(islice(given, 1))
-    contents = (document.content(input_kind(front_end)) for document in chain(first, given))
+    kind = input_kind(build("front-ends", config.front_end))
+    contents = (document.content(kind) for document in chain(first, given))
     return load_or_fit(config.front_end, contents, folder)
 
 

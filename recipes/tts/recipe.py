@@ -19,7 +19,7 @@ from ...models.speech.spectral import bandwidth
 from ...models.speech.unit_speaker import SpeakerConfig, SpokenSentence, UnitSpeaker
 from ...models.speech.unit_vocoder import UnitVocoder, VocoderConfig
 from ...registry import build
-from ...schema import PathText
+from ...schema import NonNegativeInt, PathText, PositiveFloat, PositiveInt
 from ...tokenizers_.hubert_units import UnitTokenizer
 from ..engine.config import as_dict, resolve_device
 from ..engine.data_record import documents
@@ -60,22 +60,22 @@ class Config(RunConfig):
     language: str = "en"
     """Language in which `vqmem speak` reads numbers and abbreviations: de or en; empty = leave them. Training texts are
     always used as written."""
-    train_seconds: float = 7200.0
+    train_seconds: PositiveFloat = 7200.0
     """Keep at most this many seconds of training recordings, the first ones, in memory (64 kB a second)."""
-    eval_clips: int = 24
+    eval_clips: PositiveInt = 24
     """Recordings of the dev split to evaluate on, evenly spaced."""
-    samples: int = 4
+    samples: NonNegativeInt = 4
     """How many of these the report has players for."""
-    vocoder_batch_size: int = 8
+    vocoder_batch_size: PositiveInt = 8
     """Batch size of the vocoder: crops a step in each process."""
-    crop: int = 48
+    crop: PositiveInt = 48
     """Units of a crop, 20 ms each."""
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     vocoder_train: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=1500, weight_decay=0.01, eval_every=500)
     )
     rvq: MelRVQConfig = field(default_factory=MelRVQConfig)
-    batch_size: int = 16
+    batch_size: PositiveInt = 16
     """Batch size of the speaker: sentences a step in each process."""
     speaker: SpeakerConfig = field(default_factory=SpeakerConfig)
     speaker_train: TrainConfig = field(
@@ -91,9 +91,6 @@ class Config(RunConfig):
                 f"units = {self.units!r} must be hubert_units without deduplicate, which makes one unit a frame"
             )
         read_aloud("", self.language)
-        self.require_at_least(1, "batch_size", "vocoder_batch_size", "crop", "eval_clips")
-        self.require_at_least(0, "samples")
-        self.require_positive("train_seconds")
 
 
 class ModelTask:

@@ -21,7 +21,7 @@ from ...files import atomic_write
 from ...models.loss import Loss
 from ...models.speech.spectral import bandwidth
 from ...models.speech.vqvae import VQVAE, VQVAEConfig
-from ...schema import PathText
+from ...schema import NonNegativeInt, PathText, PositiveFloat, PositiveInt
 from ..engine.config import as_dict, resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, ranks, save_model, start_processes
@@ -48,17 +48,17 @@ class Config(RunConfig):
     out: PathText = "runs/vqvae"
     data: str | dict[str, Any] = "spoken_text"
     """Data source of recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
-    train_seconds: float = 3600.0
+    train_seconds: PositiveFloat = 3600.0
     """Keep at most this many seconds of training recordings, the first ones, in memory (64 kB a second)."""
-    eval_clips: int = 32
+    eval_clips: PositiveInt = 32
     """Recordings of the dev split to evaluate on, evenly spaced."""
-    eval_seconds: float = 4.0
+    eval_seconds: PositiveFloat = 4.0
     """Seconds of each recording to evaluate on, from its start."""
-    samples: int = 3
+    samples: NonNegativeInt = 3
     """How many of these the report has players for."""
-    batch_size: int = 8
+    batch_size: PositiveInt = 8
     """Batch size: crops a step in each process."""
-    crop: int = 8192
+    crop: PositiveInt = 8192
     """Samples of a crop."""
     model: VQVAEConfig = field(default_factory=VQVAEConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=3e-3, weight_decay=0.0))
@@ -66,9 +66,6 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes out of range."""
         super().__post_init__()
-        self.require_at_least(1, "batch_size", "crop", "eval_clips")
-        self.require_at_least(0, "samples")
-        self.require_positive("train_seconds", "eval_seconds")
         if self.model.step_samples != VQVAEConfig().step_samples:
             raise ValueError("model.step_samples is set by batch_size and crop; leave it out")
 
@@ -221,9 +218,7 @@ def held_out(config: Config, split: Split) -> list[tuple[str, Float[Tensor, " _"
 
 def load_vqvae(run_folder: Path, device: torch.device | str = "cpu") -> VQVAE:
     """Load the VQ-VAE of a finished run, in eval mode. Raises `ValueError` if it is missing or damaged."""
-    model = load_model(Path(run_folder) / "model", VQVAE.from_fields, kind=VQVAE.kind, device=device)
-    assert isinstance(model, VQVAE)
-    return model
+    return load_model(Path(run_folder) / "model", VQVAE.from_fields, kind=VQVAE.kind, device=device)
 
 
 def _report(model: VQVAE, clips: Sequence[Float[Tensor, " _"]]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from ...models.speech.vqvae import VQVAE
 from ..engine.progress import progress
 from ..reporting.page import HERE as PAGES
 from ..reporting.page import render, to_bytes
-from ..reporting.sound import mel, picture, sound
+from ..reporting.sound import players
 
 HERE = Path(__file__).parent
 
@@ -85,9 +85,4 @@ def _versions(model: VQVAE, waveform: Float[Tensor, " _"]) -> list[dict[str, Any
     for level, hop in enumerate(model.config.hops):
         codes = _codes(model, waveform, level)[None].to(device)
         made[f"hop {hop}"] = model.decode(codes, level, len(waveform))[0].cpu()
-    rate = model.config.rate
-    loudest = float(mel(waveform, rate).max())
-    return [
-        {"label": label, "sound": sound(version, rate), "picture": picture(mel(version, rate), loudest)}
-        for label, version in made.items()
-    ]
+    return players(made, model.config.rate)

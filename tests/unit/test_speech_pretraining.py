@@ -133,13 +133,13 @@ def test_bad_labels_are_refused(rows, message, tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"batch_size": 0}, "batch_size=0 is too small; give at least 1"),
-        ({"eval_clips": 0}, "eval_clips=0 is too small; give at least 1, or null"),
+        ({"batch_size": 0}, "batch_size = 0 must be at least 1"),
+        ({"eval_clips": 0}, "eval_clips = 0 must be at least 1, or null"),
         ({"crop": 0.03}, "crop=0.03 seconds are fewer than two frames"),
         ({"targets": "hubert_unit"}, "did you mean hubert_units"),
-        ({"seed": -1}, "seed=-1 is out of range"),
-        ({"feature_weight": -1.0}, "feature_weight=-1.0 is negative"),
-        ({"off_target_weight": -0.5}, "off_target_weight=-0.5 is negative"),
+        ({"seed": -1}, "seed = -1 must be at least 0"),
+        ({"feature_weight": -1.0}, "feature_weight = -1.0 must be at least 0"),
+        ({"off_target_weight": -0.5}, "off_target_weight = -0.5 must be at least 0"),
     ],
 )
 def test_bad_keys_are_refused(keys, message):

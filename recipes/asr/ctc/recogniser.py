@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,13 +24,13 @@ from ....data.base import InputKind
 from ....files import atomic_write
 from ....folders import loading
 from ....models.features._layer import Encoder
+from ....models.features.hubert import check_frames, settings
 from ....models.features.hubert import load as load_hubert
-from ....models.features.hubert import settings
 from ....models.speech.ctc import fits
 from ....models.speech.filter_bank import LOWEST, filter_bank
 from ....models.speech.hubert import HubertConfig, span_mask
 from ....models.speech.hubert_ctc import HubertCTC
-from ....schema import PathText, coerce
+from ....schema import PathText, PositiveFloat, PositiveInt, Share, ShareBelowOne, Validated, coerce
 from ....tokenizers_._frames import HOP, SPAN, stream_frames
 from ...engine.distributed import main_process_first, ranks, save_model
 from ...engine.run_dir import is_trained
@@ -46,7 +47,7 @@ KEPT = 1 << 27
 
 
 @dataclass(frozen=True)
-class Recogniser:
+class Recogniser(Validated):
     """CTC on frames of 20 ms. Long recordings are read in windows with a second of context on either side."""
 
     encoder: PathText | None = None
@@ -55,17 +56,17 @@ class Recogniser:
     """The network without ``encoder``; the product of its strides must be 320 samples."""
     filters: float = 0.0
     """Initialise the first convolution as band-pass filters up to this frequency in Hz; 0 = at random."""
-    dropout: float = 0.1
+    dropout: ShareBelowOne = 0.1
     """Dropout of the last layer's output."""
-    longest: float = 20.0
+    longest: PositiveFloat = 20.0
     """Maximum length of training recordings in seconds; longer ones are left out."""
-    window: float = 20.0
+    window: Annotated[float, Interval(ge=0.1)] = 20.0
     """Seconds of a recording to read at once; should not be much longer than training recordings."""
-    speed: float = 0.0
+    speed: ShareBelowOne = 0.0
     """Speed perturbation of training recordings: maximum change as a share; it changes the pitch, too."""
-    mask_prob: float = 0.0
+    mask_prob: Share = 0.0
     """Share of frames masked by spans, in half of the training recordings; spans may overlap; 0 = none."""
-    mask_length: int = 5
+    mask_length: PositiveInt = 5
     """Frames of a masked span."""
     freeze_convolutions: bool = False
     """Whether to freeze the convolutions, as HuBERT's fine-tuning does."""
@@ -73,20 +74,11 @@ class Recogniser:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for values out of range."""
-        if not 0 <= self.dropout < 1 or not 0 <= self.mask_prob <= 1 or not 0 <= self.speed < 1:
-            raise ValueError(
-                f"dropout = {self.dropout} and speed = {self.speed} must be from 0 to below 1, mask_prob = "
-                f"{self.mask_prob} from 0 to 1"
-            )
-        if self.longest <= 0 or self.window < 0.1 or self.mask_length < 1:
-            raise ValueError(
-                f"longest = {self.longest} s must be positive, window = {self.window} s at least 0.1, mask_length = "
-                f"{self.mask_length} frames at least 1"
-            )
+        super().__post_init__()
         if self.filters and not LOWEST < self.filters <= RATE / 2:
             raise ValueError(f"filters = {self.filters} Hz must be above {LOWEST:g} and at most {RATE // 2}, or 0")
         if self.encoder is None:
-            _check(self.model, "model")
+            check_frames(self.model, "model")
 
     def length(self, content: Audio) -> int:
         """Samples at 16 kHz. Raises `UnreadableError` for a recording that is unreadable, or shorter than a frame."""
@@ -117,7 +109,6 @@ class Recogniser:
             return HubertCTC(coerce(HubertConfig, fields["config"], ""), fields["letters"])
 
         model = load_model(out / "model", make, kind=KIND, device=device)
-        assert isinstance(model, HubertCTC)
         return CTCTranscriber(model, alphabet, decoding, out / LEXICON, self.window)
 
     def _train(self, job: TrainingJob, folder: Path) -> None:
@@ -237,14 +228,8 @@ class CTCTranscriber:
 def _pretrained(run: Path) -> Path:
     """The model folder of a pretraining run. Raises `ValueError` if it is missing or its frames differ from ours."""
     with loading(run, "encoder (the folder of a finished `vqmem speech_pretraining`)", "speech_pretraining"):
-        _check(settings(run / "model"), f"encoder = {str(run)!r}")
+        check_frames(settings(run / "model"), f"encoder = {str(run)!r}")
     return run / "model"
-
-
-def _check(config: HubertConfig, what: str) -> None:
-    if config.hop != HOP or abs(config.field - SPAN) >= HOP:
-        frame = f"{config.field} samples every {config.hop}, not about {SPAN} every {HOP}"
-        raise ValueError(f"a frame of {what} is {frame}; give other convolutions")
 
 
 def _usable(utterances: Sequence[Utterance], alphabet: Alphabet, config: HubertConfig, longest: int) -> list[Utterance]:

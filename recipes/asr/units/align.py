@@ -99,9 +99,7 @@ def load(folder: Path, device: torch.device) -> UnitCTC:
     def make(fields: dict[str, Any]) -> UnitCTC:
         return UnitCTC(coerce(UnitCTCConfig, fields["config"], ""), fields["units"], fields["letters"])
 
-    model = load_model(folder, make, kind=KIND, device=device)
-    assert isinstance(model, UnitCTC)
-    return model
+    return load_model(folder, make, kind=KIND, device=device)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from ....memory.scorer import load_scorer
 from ....models.memory_transformer import TransformerConfig
 from ....models.speech.unit_ctc import SLOTS, UnitCTC
 from ....registry import build
+from ....schema import NonNegativeFloat, NonNegativeInt, PositiveInt, ShareBelowOne, Validated
 from ....tokenizers_.base import Stream, Tokenizer, input_kind, load_tokenizer
 from ...engine.distributed import main_process_first, ranks, save_model
 from ...engine.front_end import load_or_fit
@@ -42,18 +43,18 @@ from .write import write
 
 
 @dataclass(frozen=True)
-class Recogniser:
+class Recogniser(Validated):
     """Units to text as one sequence. A small bidirectional network aligns the training texts with units first."""
 
     front_end: str | dict[str, Any] = field(default_factory=lambda: {"name": "hubert_units", "deduplicate": True})
     """Front-end that makes units; best with ``deduplicate``, so that a run of one unit is one token."""
-    chunk: int = 8
+    chunk: PositiveInt = 8
     """Units to read before letters are written."""
-    lookahead: int = 4
+    lookahead: NonNegativeInt = 4
     """Units to read after a letter's unit before the letter is written."""
-    passage: int = 600
+    passage: PositiveInt = 600
     """Units of neighbouring utterances that training reads before the memory is emptied."""
-    segment: int = 64
+    segment: PositiveInt = 64
     """Tokens after which the memory is updated; older tokens are seen only through the memory."""
     aligner: Aligner = field(default_factory=Aligner)
     scorer: str | dict[str, Any] = "vq_lm"
@@ -68,28 +69,20 @@ class Recogniser:
     """Guard: no policy may evict this many of the first tokens."""
     recent: int = 0
     """Guard: no policy may evict this many of the newest tokens."""
-    resample_every: int = 4
+    resample_every: PositiveInt = 4
     """Segments after which training samples strategy and capacity again."""
-    unit_noise: float = 0.1
+    unit_noise: ShareBelowOne = 0.1
     """Share of units that training replaces by random ones."""
-    letter_noise: float = 0.1
+    letter_noise: ShareBelowOne = 0.1
     """Share of letters that training replaces by random ones, because the recogniser reads letters that it wrote."""
-    unit_weight: float = 0.1
+    unit_weight: NonNegativeFloat = 0.1
     """Weight of the loss on units; letters and switches have 1."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for values out of range, and for memories smaller than the guards."""
-        for name in ("passage", "segment", "resample_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is too small; give at least 1")
-        for name in ("unit_noise", "letter_noise"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is a share; give 0 or more, and less than 1")
-        if not self.unit_weight >= 0:
-            raise ValueError(f"unit_weight={self.unit_weight} is negative; give 0 or more")
+        super().__post_init__()
         if not self.capacities or not self.strategies:
             raise ValueError("strategies and capacities must name at least one memory; give strategies: {fifo: ...}")
-        Interleaving(1, 1, self.chunk, self.lookahead)
         TransformerConfig(1, **asdict(self.shape))
         for strategy in strategies(self.strategies, self.scorer):
             for capacity in self.capacities:
