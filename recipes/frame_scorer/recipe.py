@@ -31,7 +31,7 @@ from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
-from ..lm.corpus import Passage, SegmentBatch, TrainingLoader, sweep
+from ..lm.corpus import Passage, SegmentBatch, segment_loader, sweep
 from ..lm.language_model import replace_rows
 
 NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_clips")
@@ -115,7 +115,7 @@ def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
     task = FrameScorerTask(scorer, corpus.table, config.rows)
     train(
         task,
-        TrainingLoader(corpus.passages, config.rows, config.segment, config.seed, *ranks()),
+        segment_loader(corpus.passages, config.rows, config.segment, config.seed, *ranks()),
         replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype),
         folder / "training",
         describe="frame scorer",

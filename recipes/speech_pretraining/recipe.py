@@ -25,13 +25,14 @@ from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer, save_toke
 from ..engine.config import resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
+from ..engine.loader import BatchLoader
 from ..engine.lock import locked
 from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
 from ..lm.corpus import require
-from .clips import PretrainingBatch, PretrainingClip, PretrainingLoader, list_clips
+from .clips import CropLoading, PretrainingBatch, PretrainingClip, list_clips, pretraining_sampler
 from .export import export
 from .labels import Labels, read_labels
 from .quality import accuracies, check, probe
@@ -56,6 +57,8 @@ class Config(RunConfig):
     """Crops in a batch."""
     crop: float = 4.0
     """Maximum length of a crop in seconds; shorter clips are not cropped."""
+    workers: int | None = None
+    """Processes that read recordings during training; 0 = none; null = by the CPUs, where reading takes long."""
     feature_weight: float = 10.0
     """Weight of the penalty on the mean square of the convolutional features."""
     unmasked_weight: float = 0.0
@@ -77,6 +80,7 @@ class Config(RunConfig):
         super().__post_init__()
         build("front-ends", self.targets)
         self.require_at_least(1, "rows", "probe_clips", "probe_clusters", "eval_clips")
+        self.require_at_least(0, "workers")
         if self.model.frames(self.crop_samples) < 2:
             raise ValueError(f"crop={self.crop} seconds are fewer than two frames; give a longer crop")
         for name in ("feature_weight", "unmasked_weight"):
@@ -196,7 +200,7 @@ def pretrain(
         hubert.build(config.model, classes).to(device), config.feature_weight, config.unmasked_weight
     )
     frames = config.model.frames(config.crop_samples)
-    loader = PretrainingLoader(train_clips, config.model, config.rows, frames, config.seed, *ranks())
+    sampler = pretraining_sampler(train_clips, config.rows, config.seed, *ranks())
     settings = replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype)
 
     def figures() -> dict[str, float]:
@@ -206,16 +210,17 @@ def pretrain(
                 metrics |= {f"{layer}/{name}": value for name, value in quality.items()}
         return metrics
 
-    train(
-        task,
-        loader,
-        settings,
-        folder / "training",
-        describe="hubert",
-        identity=fingerprint(config, NON_IDENTITY_KEYS),
-        evaluate=figures if settings.eval_every else None,
-        best_by="masked_nll",
-    )
+    with BatchLoader(sampler, CropLoading(config.model, frames), config.workers) as loader:
+        train(
+            task,
+            loader,
+            settings,
+            folder / "training",
+            describe="hubert",
+            identity=fingerprint(config, NON_IDENTITY_KEYS),
+            evaluate=figures if settings.eval_every else None,
+            best_by="masked_nll",
+        )
     fields = {"config": asdict(config.model), "num_classes": classes}
     save_model(folder, KIND, json.loads(json.dumps(fields)), task.module)
     return task.module.eval()

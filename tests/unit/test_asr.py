@@ -18,12 +18,13 @@ from vqmem.models.speech.ctc import BLANK, ctc_loss, fits
 from vqmem.models.speech.filter_bank import filter_bank
 from vqmem.models.speech.hubert import HubertConfig
 from vqmem.recipes.asr.base import Decoding, Letter, Utterance
-from vqmem.recipes.asr.ctc.batches import UtteranceLoader
+from vqmem.recipes.asr.ctc.batches import utterance_sampler
 from vqmem.recipes.asr.ctc.recogniser import Recogniser as CTCRecogniser
 from vqmem.recipes.asr.ctc.recogniser import _read_once
 from vqmem.recipes.asr.ctc.task import beam, decoder, greedy, stretches, write_lexicon
 from vqmem.recipes.asr.error_rates import TranscriptPair, error_rates, part, worst_utterances
 from vqmem.recipes.asr.text import segments, text_of, words
+from vqmem.recipes.engine.loader import IndexSampler
 from vqmem.recipes.speech.text_normalisation import Alphabet, normalise
 
 ALPHABET = Alphabet.of(["abc"])
@@ -188,10 +189,8 @@ def test_filters_pass_one_band_each_evenly_on_the_mel_scale(channels):
 def test_batches_contain_everything_once_and_resume():
     lengths = [(7 * i) % 40 for i in range(50)]
 
-    def loader(rank: int = 0, world: int = 1) -> UtteranceLoader:
-        return UtteranceLoader(
-            lengths, lambda numbers, draw: (numbers, int(torch.randint(99, (), generator=draw))), 5, 0, rank, world
-        )
+    def loader(rank: int = 0, world: int = 1) -> IndexSampler:
+        return utterance_sampler(range(50), lengths, 5, 0, rank, world)
 
     one = loader()
     epoch = [one.next() for _ in range(10)]
@@ -202,7 +201,7 @@ def test_batches_contain_everything_once_and_resume():
     assert [again.next() for _ in range(7)] == epoch[3:]
     assert [loader(rank, 2).next() for rank in range(2)] == epoch[:2]
     with pytest.raises(ValueError, match="no utterance to train on"):
-        UtteranceLoader([], lambda numbers, draw: numbers, 5, 0)
+        utterance_sampler([], [], 5, 0)
 
 
 # --- text and error rates ------------------------------------------------------------------------------------------
