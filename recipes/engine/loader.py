@@ -6,6 +6,7 @@ the training. Batches and saved positions are the same for any number of workers
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import multiprocessing
@@ -14,6 +15,7 @@ import pickle
 import random
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -21,8 +23,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from multiprocessing import resource_tracker
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -35,6 +38,7 @@ SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 """Signals that only the main process handles; it still needs the workers for the current step."""
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Endless requests, from each of which a batch is loaded, and a position that is a JSON-able value."""
 
@@ -148,7 +152,7 @@ class BatchLoader:
         self._delivered = sampler.state_dict()
         self._ahead: deque[dict[str, Any]] = deque()
         """The positions after each batch that is requested but not delivered."""
-        self._batches: Iterator[Any] | None = None
+        self._batches: Any = None
         self._patience = PATIENCE if workers is None else 0.0
         self._printed: set[str] = set()
 
@@ -196,7 +200,7 @@ class BatchLoader:
     def __exit__(self, *_: object) -> None:
         self._end_workers()
 
-    def _start_workers(self, workers: int) -> Iterator[Any]:
+    def _start_workers(self, workers: int) -> Any:
         loader = DataLoader(
             _Loading(self.load),
             sampler=self._requests(),  # pyright: ignore[reportArgumentType]  # it needs no length
@@ -204,13 +208,18 @@ class BatchLoader:
             collate_fn=_unchanged,
             num_workers=workers,
             multiprocessing_context=_context(self.load.__module__),
+            worker_init_fn=_end_with_parent,
             generator=torch.Generator(),  # the default one would change the random numbers of the training
         )
+        atexit.register(self._end_workers)  # else Python would wait for them
         with _clean_start():
             return iter(loader)
 
     def _end_workers(self) -> None:
-        self._batches = None  # the last reference: it ends its processes
+        if self._batches is not None:
+            self._batches._shutdown_workers()  # without it they would last as long as any traceback
+            atexit.unregister(self._end_workers)
+        self._batches = None
         self._ahead.clear()
 
     def _requests(self) -> Iterator[bytes]:
@@ -249,6 +258,13 @@ class _Loading(Dataset[Any]):
         return outcome, printed.getvalue()
 
 
+def _end_with_parent(worker: int) -> None:
+    """End this worker when the main process is killed; torch watches the server that forked it instead."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
 def _unchanged(batch: Any) -> Any:
     return batch
 
@@ -263,13 +279,16 @@ def _context(module: str) -> Any:
 @contextlib.contextmanager
 def _clean_start() -> Iterator[None]:
     """Start processes that neither handle signals of the terminal, run the user's script, nor print on their end."""
-    main, mask = sys.modules["__main__"], signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     # After a kill -9, the tracker of semaphores would warn that it removed some.
-    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+    sys.warnoptions.append(quiet := "ignore:resource_tracker:UserWarning")
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    resource_tracker.ensure_running()  # it unblocks some of them
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
         yield
     finally:
         sys.modules["__main__"] = main
-        sys.warnoptions.remove("ignore:resource_tracker:UserWarning")
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        sys.warnoptions.remove(quiet)
