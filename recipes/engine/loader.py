@@ -142,7 +142,7 @@ class BatchLoader:
 
     Args:
         sampler: chooses what the next batch contains.
-        load: makes a batch from a request. For workers, both must be picklable; they get no other data.
+        load: makes a batch from a request. For workers, it and the requests must be picklable; they get no other data.
         workers: number of worker processes. None starts them, in a number that suits the CPUs, once loading has taken
             ``PATIENCE`` seconds. 0 suits data that is in memory.
     """
