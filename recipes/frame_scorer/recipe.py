@@ -32,7 +32,7 @@ from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
-from ..lm.corpus import Passage, SegmentBatch, TrainingLoader, sweep
+from ..lm.corpus import Passage, SegmentBatch, segment_loader, sweep
 from ..lm.language_model import replace_rows
 
 NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_clips")
@@ -113,7 +113,7 @@ def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
     task = FrameScorerTask(scorer, corpus.table, config.batch_size)
     train(
         task,
-        TrainingLoader(corpus.passages, config.batch_size, config.segment, config.seed, *ranks()),
+        segment_loader(corpus.passages, config.batch_size, config.segment, config.seed, *ranks()),
         replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype),
         folder / "training",
         describe="frame scorer",

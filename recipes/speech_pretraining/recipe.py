@@ -19,12 +19,13 @@ from ...models.loss import Loss
 from ...models.speech import hubert
 from ...models.speech.hubert import KIND, HubertConfig
 from ...registry import build
-from ...schema import NonNegativeFloat, PathText, PositiveInt
+from ...schema import NonNegativeFloat, NonNegativeInt, PathText, PositiveInt
 from ...tokenizers_.base import Tokenizer, input_kind
 from ..engine.config import resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
 from ..engine.front_end import load_or_fit
+from ..engine.loader import BatchLoader
 from ..engine.lock import locked
 from ..engine.progress import Bar
 from ..engine.run_config import RunConfig
@@ -32,7 +33,7 @@ from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
 from ..lm.corpus import require
-from .clips import PretrainingBatch, PretrainingClip, PretrainingLoader, list_clips
+from .clips import CropLoading, PretrainingBatch, PretrainingClip, list_clips, pretraining_sampler
 from .export import export
 from .labels import Labels, read_labels
 from .quality import accuracies, check, probe
@@ -57,6 +58,8 @@ class Config(RunConfig):
     """Crops in a batch."""
     crop: float = 4.0
     """Maximum length of a crop in seconds; shorter clips are not cropped."""
+    workers: NonNegativeInt | None = None
+    """Processes that read recordings during training; 0 = none; null = by the CPUs, where reading takes long."""
     feature_weight: NonNegativeFloat = 10.0
     """Weight of the penalty on the mean square of the convolutional features."""
     off_target_weight: NonNegativeFloat = 0.0
@@ -191,7 +194,7 @@ def pretrain(
         hubert.build(config.model, classes).to(device), config.feature_weight, config.off_target_weight
     )
     frames = config.model.frames(config.crop_samples)
-    loader = PretrainingLoader(train_clips, config.model, config.batch_size, frames, config.seed, *ranks())
+    sampler = pretraining_sampler(train_clips, config.batch_size, config.seed, *ranks())
     settings = replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype)
 
     def figures() -> dict[str, float]:
@@ -201,16 +204,17 @@ def pretrain(
                 metrics |= {f"{layer}/{name}": value for name, value in quality.items()}
         return metrics
 
-    train(
-        task,
-        loader,
-        settings,
-        folder / "training",
-        describe="hubert",
-        identity=fingerprint(config, NON_IDENTITY_KEYS),
-        evaluate=figures if settings.eval_every else None,
-        best_by="masked_nll",
-    )
+    with BatchLoader(sampler, CropLoading(config.model, frames), config.workers) as loader:
+        train(
+            task,
+            loader,
+            settings,
+            folder / "training",
+            describe="hubert",
+            identity=fingerprint(config, NON_IDENTITY_KEYS),
+            evaluate=figures if settings.eval_every else None,
+            best_by="masked_nll",
+        )
     fields = {"config": asdict(config.model), "num_classes": classes}
     save_model(folder, KIND, json.loads(json.dumps(fields)), task.module)
     return task.module.eval()

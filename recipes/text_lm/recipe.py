@@ -35,7 +35,7 @@ from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import Task, TrainConfig
 from ..engine.trainer import seed_all, train
-from ..lm.corpus import Passage, TrainingLoader, passages, require, sweep
+from ..lm.corpus import Passage, passages, require, segment_loader, sweep
 from ..lm.language_model import (
     LanguageModel,
     LanguageModelTask,
@@ -381,7 +381,7 @@ def _train(
     evaluate: Callable[[], dict[str, float]],
     best_by: str,
 ) -> None:
-    loader = TrainingLoader(corpus, config.batch_size, config.segment, config.seed, *ranks())
+    loader = segment_loader(corpus, config.batch_size, config.segment, config.seed, *ranks())
     settings = replace(settings, seed=config.seed, device=config.device, dtype=config.dtype)
     train(
         task,

@@ -32,7 +32,7 @@ from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
 from ..lm.corpus import require
-from .clips import SentenceLoader, VocoderCrops, VoiceClip, align, aligned, read_clips
+from .clips import VoiceClip, align, aligned, read_clips, sentence_loader, vocoder_loader
 from .evaluate import evaluate, mel_residual, speaker_figures, vocoder_figures
 from .reading import read_aloud
 from .report import write_report
@@ -179,7 +179,7 @@ def fit_vocoder(
     model = UnitVocoder(config.vocoder, tokenizer.vocab_size, len(letters), size, hz)
     model.init_embeddings(tokenizer.centroids)
     model = model.to(device)
-    loader = VocoderCrops(clips, config.vocoder_batch_size, config.crop, config.seed, ranks()[0])
+    loader = vocoder_loader(clips, config.vocoder_batch_size, config.crop, config.seed, *ranks())
     # Spectra need full precision.
     settings = replace(config.vocoder_train, seed=config.seed, device=config.device, dtype="float32")
     return _fitted(config, model, loader, settings, lambda: vocoder_figures(model, dev), "mel_error_with_text")
@@ -227,7 +227,7 @@ def fit_speaker(
     model = UnitSpeaker(config.speaker, letters, tokenizer.vocab_size, max_train_letters)
     model.init_embeddings(tokenizer.centroids)
     model = model.to(device)
-    loader = SentenceLoader(model, sentences, config.batch_size, config.seed, *ranks())
+    loader = sentence_loader(model, sentences, config.batch_size, config.seed, *ranks())
     settings = replace(config.speaker_train, seed=config.seed, device=config.device, dtype=config.dtype)
     return _fitted(config, model, loader, settings, lambda: speaker_figures(model, held_out), "perplexity")
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...artifacts import load_model
 from ...data._reading import Skipping
@@ -25,6 +24,7 @@ from ...schema import NonNegativeInt, PathText, PositiveFloat, PositiveInt
 from ..engine.config import as_dict, resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, ranks, save_model, start_processes
+from ..engine.loader import BatchLoader, crop_sampler
 from ..engine.lock import locked
 from ..engine.progress import progress
 from ..engine.run_config import RunConfig
@@ -99,8 +99,8 @@ def fit(config: Config, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> VQV
     shape = replace(config.model, step_samples=config.batch_size * config.crop * ranks()[1])
     seed_all(config.seed)
     model = VQVAE(shape, bandwidth(corpus)).to(device)
-    model.seed_codebooks(WaveformCrops(corpus, SEEDING, config.crop, config.seed).next().to(device))
-    loader = WaveformCrops(corpus, config.batch_size, config.crop, config.seed, *ranks())
+    model.seed_codebooks(crop_loader(corpus, SEEDING, config.crop, config.seed).next().to(device))
+    loader = crop_loader(corpus, config.batch_size, config.crop, config.seed, *ranks())
     settings = replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype)
     task = VQVAETask(model)
     train(
@@ -132,10 +132,10 @@ class VQVAETask:
         return self.model.training_step(batch), None
 
 
-class WaveformCrops:
+def crop_loader(
+    clips: Sequence[Float[Tensor, " _"]], batch_size: int, length: int, seed: int, rank: int = 0, world: int = 1
+) -> BatchLoader:
     """Endless batches of random crops, every position equally likely; short recordings are padded.
-
-    A batch depends only on ``seed``, ``rank`` and the number of batches before it, so `state_dict` is one number.
 
     Args:
         clips: the recordings.
@@ -143,42 +143,15 @@ class WaveformCrops:
         length: samples of a crop.
         seed: seed of the positions.
         rank: number of this process.
-        world: number of processes; not used, because each process samples independently.
+        world: number of processes.
     """
 
-    def __init__(
-        self,
-        clips: Sequence[Float[Tensor, " _"]],
-        batch_size: int,
-        length: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.clips, self.batch_size, self.length = clips, batch_size, length
-        self.seed, self.rank, self.drawn = seed, rank, 0
-        self.places = [max(1, len(clip) - length + 1) for clip in clips]
-        self.ends = list(accumulate(self.places))
+    def crop(clip: int, start: int) -> Float[Tensor, " length"]:
+        part = clips[clip][start : start + length]
+        return F.pad(part, (0, length - len(part)))
 
-    def next(self) -> Float[Tensor, "batch length"]:
-        """The next batch."""
-        draw = random.Random(f"{self.seed}:{self.rank}:{self.drawn}")
-        self.drawn += 1
-        batch = torch.zeros(self.batch_size, self.length)
-        chosen = draw.choices(range(len(self.clips)), cum_weights=self.ends, k=self.batch_size)
-        for row, clip in zip(batch, chosen, strict=True):
-            start = draw.randrange(self.places[clip])
-            part = self.clips[clip][start : start + self.length]
-            row[: len(part)] = part
-        return batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """The number of batches drawn so far."""
-        return {"drawn": self.drawn}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`."""
-        self.drawn = state["drawn"]
+    sampler = crop_sampler([len(clip) for clip in clips], batch_size, length, seed, rank, world)
+    return BatchLoader(sampler, lambda crops: torch.stack([crop(*place) for place in crops]))
 
 
 def read(config: Config, split: Split, seconds: float) -> Iterator[Float[Tensor, " _"]]:

@@ -11,7 +11,7 @@ from vqmem.models.speech.unit_speaker import SpokenSentence, _draw, from_steps, 
 from vqmem.models.speech.unit_vocoder import FRAME, HOP, RATE
 from vqmem.recipes.tts import clips
 from vqmem.recipes.tts.alignment import Aligner, LetterUnitPair
-from vqmem.recipes.tts.clips import SentenceLoader, VocoderCrops, VoiceClip
+from vqmem.recipes.tts.clips import VoiceClip, sentence_loader, vocoder_loader
 from vqmem.tests.unit.tiny_voice import LETTERS, UNITS, sentence, speaker
 
 
@@ -149,15 +149,15 @@ def test_batches_depend_on_how_many_came_before_alone():
         "b", "", waveform[: 3 * FRAME], units[:3], hz[:6], voiced[:6], torch.zeros(3, 7, dtype=torch.long)
     )
     for make in (
-        lambda: VocoderCrops([clip, short], 3, 8, 0),
-        lambda: SentenceLoader(speaker(), [sentence(seed) for seed in range(7)], 2, 0),
+        lambda: vocoder_loader([clip, short], 3, 8, 0),
+        lambda: sentence_loader(speaker(), [sentence(seed) for seed in range(7)], 2, 0),
     ):
         loader, again = make(), make()
         for _ in range(4):
             loader.next()
         again.load_state_dict(json.loads(json.dumps(loader.state_dict())))
         assert all(torch.equal(a, b) for a, b in zip(loader.next(), again.next(), strict=True))
-    crop = VocoderCrops([short], 2, 8, 0).next()
+    crop = vocoder_loader([short], 2, 8, 0).next()
     assert crop.waveform.shape == (2, 8 * FRAME)
     assert crop.units[0].tolist() == [0, 1, 2, 2, 2, 2, 2, 2]
     assert not crop.waveform[:, 3 * FRAME :].any()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -15,7 +14,6 @@ from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from ....artifacts import CONFIG, load_model
 from ....data._audio import RATE, Audio
@@ -28,22 +26,21 @@ from ....models.features.hubert import check_frames, settings
 from ....models.features.hubert import load as load_hubert
 from ....models.speech.ctc import fits
 from ....models.speech.filter_bank import LOWEST, filter_bank
-from ....models.speech.hubert import HubertConfig, span_mask
+from ....models.speech.hubert import HubertConfig
 from ....models.speech.hubert_ctc import HubertCTC
 from ....schema import PathText, PositiveFloat, PositiveInt, Share, ShareBelowOne, Validated, coerce
 from ....tokenizers_._frames import HOP, SPAN, stream_frames
 from ...engine.distributed import main_process_first, ranks, save_model
+from ...engine.loader import BatchLoader
 from ...engine.run_dir import is_trained
 from ...engine.trainer import seed_all, train
 from ...speech.text_normalisation import Alphabet
 from ..base import Decoding, DecodingMode, TrainingJob, Utterance, one_by_one
 from ..utterances import size_of
-from .batches import UtteranceLoader
-from .task import LEXICON, CTCBatch, CTCTask, beam, beam_search, decoder, greedy, write_lexicon
+from .batches import RecordingLoading, utterance_sampler
+from .task import LEXICON, CTCTask, beam, beam_search, decoder, greedy, write_lexicon
 
 KIND = "hubert_ctc"
-KEPT = 1 << 27
-"""Samples of training recordings to keep in memory once they are read: 2.3 hours, 512 MB."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,8 @@ class Recogniser(Validated):
     """Frames of a masked span."""
     freeze_convolutions: bool = False
     """Whether to freeze the convolutions, as HuBERT's fine-tuning does."""
+    workers: NonNegativeInt | None = None
+    """Processes that read recordings during training; 0 = none; null = by the CPUs, where reading takes long."""
     reads: ClassVar[InputKind] = "audio"
 
     def __post_init__(self) -> None:
@@ -115,26 +114,22 @@ class Recogniser(Validated):
         seed_all(job.settings.seed)
         model = self._new_model(len(job.alphabet)).to(job.device)
         usable = _usable(job.utterances, job.alphabet, model.config, round(self.longest * RATE))
-        kept = list(_read_once(usable, KEPT))
+        lengths = [utterance.length for utterance in usable]
+        sampler = utterance_sampler(usable, lengths, job.batch_size, job.settings.seed, *ranks())
+        load = RecordingLoading(job.alphabet, model.config, self.speed, self.mask_prob, self.mask_length)
         task = CTCTask(model)
-
-        def collate(numbers: list[int], draw: torch.Generator) -> CTCBatch:
-            return self._batch([kept[number] for number in numbers], job.alphabet, model.config, draw)
-
-        loader = UtteranceLoader(
-            [utterance.length for utterance in kept], collate, job.batch_size, job.settings.seed, *ranks()
-        )
         held_out = CTCTranscriber(model, job.alphabet, Decoding(), job.out / LEXICON, self.window)
-        train(
-            task,
-            loader,
-            job.settings,
-            folder / "training",
-            describe="recogniser",
-            identity=job.identity,
-            evaluate=(lambda: job.evaluate(held_out)) if job.settings.eval_every else None,
-            best_by="cer",
-        )
+        with BatchLoader(sampler, load, self.workers) as loader:
+            train(
+                task,
+                loader,
+                job.settings,
+                folder / "training",
+                describe="recogniser",
+                identity=job.identity,
+                evaluate=(lambda: job.evaluate(held_out)) if job.settings.eval_every else None,
+                best_by="cer",
+            )
         fields = {"config": asdict(model.config), "letters": len(job.alphabet)}
         save_model(folder, KIND, json.loads(json.dumps(fields)), task.module)
 
@@ -153,39 +148,6 @@ class Recogniser(Validated):
         model.encoder.wav2vec2.feature_extractor.requires_grad_(not self.freeze_convolutions)
         model.encoder.mask_generator.requires_grad_(self.mask_prob > 0)
         return model
-
-    def _batch(
-        self, utterances: Sequence[Utterance], alphabet: Alphabet, config: HubertConfig, draw: torch.Generator
-    ) -> CTCBatch:
-        waves = [self._perturb_speed(utterance.content.read(), config.field, draw) for utterance in utterances]
-        lengths = torch.tensor([len(wave) for wave in waves])
-        inputs: tuple[Tensor, ...] = (pad_sequence(waves, batch_first=True), lengths)
-        if self.mask_prob:
-            counts = [config.frames(len(wave)) for wave in waves]
-            # Half of them stay unmasked: a network trained only on masked recordings cannot read unmasked ones.
-            hidden = torch.rand(len(waves), 1, generator=draw) < 0.5
-            inputs = (*inputs, span_mask(counts, self.mask_prob, self.mask_length, draw) & hidden)
-        letters = [alphabet.encode(utterance.text) for utterance in utterances]
-        return CTCBatch(inputs, pad_sequence(letters, batch_first=True), torch.tensor(list(map(len, letters))))
-
-    def _perturb_speed(self, wave: Float[Tensor, " _"], least: int, draw: torch.Generator) -> Float[Tensor, " _"]:
-        """Make a recording faster or slower, by up to ``speed``."""
-        if not self.speed:
-            return wave
-        factor = 1 + self.speed * (2 * float(torch.rand((), generator=draw)) - 1)
-        return F.interpolate(wave[None, None], max(least, round(len(wave) * factor)), mode="linear")[0, 0]
-
-
-def _read_once(utterances: Iterable[Utterance], room: int) -> Iterator[Utterance]:
-    """Cache the samples of the first utterances, up to ``room`` samples together."""
-    for utterance in utterances:
-        room -= utterance.length
-        yield replace(utterance, content=_Once(cache(utterance.content.read))) if room >= 0 else utterance
-
-
-@dataclass(frozen=True)
-class _Once:
-    read: Callable[[], Float[Tensor, " samples"]]
 
 
 class CTCTranscriber:

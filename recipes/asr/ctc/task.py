@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ....files import missing_file
 from ....models.loss import Loss
@@ -26,6 +27,11 @@ class CTCBatch(NamedTuple):
     inputs: tuple[Tensor, ...]
     letters: Int[Tensor, "batch letters"]
     lengths: Int[Tensor, " batch"]
+
+    @classmethod
+    def of(cls, inputs: tuple[Tensor, ...], letters: list[Int[Tensor, " _"]]) -> CTCBatch:
+        """Pad the letters of each row."""
+        return cls(inputs, pad_sequence(letters, batch_first=True), torch.tensor([len(row) for row in letters]))
 
 
 class CTCTask:

@@ -26,7 +26,7 @@ from ...engine.progress import model_of, progress
 from ...engine.run_dir import is_trained
 from ...engine.task import Task, TrainConfig
 from ...engine.trainer import seed_all, train
-from ...lm.corpus import TrainingLoader
+from ...lm.corpus import segment_loader
 from ...lm.decoder import make_reader
 from ...lm.language_model import LanguageModel, LanguageModelTask, Schedule, Shape, load_language_model, strategies
 from ...lm.scorer_task import ScorerTask
@@ -190,7 +190,7 @@ class Recogniser(Validated):
         description: str,
         held_out: UnitTranscriber | None = None,
     ) -> None:
-        loader = TrainingLoader(streams, job.batch_size, self.segment, settings.seed, *ranks())
+        loader = segment_loader(streams, job.batch_size, self.segment, settings.seed, *ranks())
         evaluate = (lambda: job.evaluate(held_out)) if held_out is not None and settings.eval_every else None
         described = {"describe": description, "identity": job.identity}
         train(task, loader, settings, folder / "training", evaluate=evaluate, best_by="cer", **described)
