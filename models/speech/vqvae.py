@@ -130,8 +130,8 @@ class VQVAE(nn.Module):
             spectral = loss(distance(target, made.waveform), self.size)
             total = total + squares + self.config.spectral * spectral + made.commitment
             figures = {"mse": squares, "spectral": spectral, "commitment": made.commitment}
-            found = {name: float(value.detach()) for name, value in figures.items()} | self._usage([made.codes])
-            metrics |= {f"hop{level.hop}/{name}": value for name, value in found.items()}
+            figures |= self._usage([made.codes])
+            metrics |= {f"hop{level.hop}/{name}": value for name, value in figures.items()}
         return Loss(total, metrics)
 
     @torch.no_grad()
@@ -152,7 +152,8 @@ class VQVAE(nn.Module):
                 error += float((target - made).double().square().sum())
                 distances.append(_on_cpu(distance(target, made)))
                 codes.append(code.cpu())
-            found = {"mse": error / max(1, sum(map(len, clips)))} | summary(distances) | self._usage(codes)
+            found = {"mse": error / max(1, sum(map(len, clips)))} | summary(distances)
+            found |= {name: float(value) for name, value in self._usage(codes).items()}
             found["used"] = found["codes_used"] / self.config.codes
             figures |= {f"hop{level.hop}/{name}": value for name, value in found.items()}
         return figures
@@ -218,7 +219,7 @@ class VQVAE(nn.Module):
             raise ValueError(f"level {number} is not there; choose from 0 to {len(self.levels) - 1}")
         return self._levels[number]
 
-    def _usage(self, codes: list[Int[Tensor, "batch _"]]) -> dict[str, float]:
+    def _usage(self, codes: list[Int[Tensor, "batch _"]]) -> dict[str, Tensor]:
         found = usage(torch.cat([code.reshape(-1, 1) for code in codes]), (self.config.codes,))
         return {"perplexity": 2 ** found["rate"], "codes_used": found["codes_used"]}
 

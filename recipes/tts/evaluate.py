@@ -38,7 +38,7 @@ def speaker_figures(model: UnitSpeaker, held_out: Sequence[SpokenSentence]) -> d
     steps = runs = 0
     for batch in batches(model, held_out, EVAL_BATCH_SIZE):
         batch = type(batch)(*(x.to(model.letters.weight.device) for x in batch))
-        metrics = model.training_step(batch).metrics
+        metrics = {name: float(metric) for name, metric in model.training_step(batch).metrics.items()}
         batch_steps = int(batch.real.sum())
         batch_runs = int((batch.frames > 0).sum())
         for key in ("nll", "accuracy"):
