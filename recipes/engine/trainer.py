@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from ...artifacts import full_tensor
 from ...models.host import to_device
@@ -203,7 +204,7 @@ def _update(session: _Session, run: _Run) -> None:
     optimizer.zero_grad(set_to_none=True)
     learns = False
     for part in range(config.accumulate):
-        batch = checkpoint.tree_map(lambda tensor: to_device(tensor, session.device), session.loader.next())
+        batch = tree_map_only(Tensor, lambda tensor: to_device(tensor, session.device), session.loader.next())
         with replica.synced(last=part == config.accumulate - 1):
             with autocast(session.device, dtype):
                 value, metrics, run.state = replica.step(batch, run.state)
