@@ -18,7 +18,10 @@ _ON_HOST: MutableMapping[Tensor, Tensor] = WeakTensorKeyDictionary()
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy ``tensor`` to ``device`` without waiting for it. `on_host` knows the original as long as the copy lives."""
+    """Copy ``tensor`` to ``device`` without waiting for it; neither may be changed in place afterwards.
+
+    `on_host` finds the original as long as the copy lives.
+    """
     moved = _copy(tensor, device)
     if moved is not tensor:
         _ON_HOST[moved] = tensor

@@ -238,8 +238,8 @@ class VQLM(nn.Module):
         """-log p(target | hidden) in nats, or nats a dimension for frames; ``blank``: the state was zero."""
         out = self.head(hidden)
         if self.softmax is not None:
-            # Not under autocast: torch's module mixes types. It also counts the targets of each class, which waits for
-            # the device; on one, a full softmax is the faster.
+            # Not under autocast: torch's module mixes types. It also counts the targets of each class on the device: a
+            # wait in each training step that stays.
             with torch.autocast(out.device.type, enabled=False):
                 flat = out.flatten(0, -2).to(self.head.weight.dtype)
                 return -self.softmax(flat, self.rank[targets].flatten()).output.view(targets.shape)

@@ -23,20 +23,21 @@ class Pending:
     """The metrics of the batches since they were last read: reading them waits for the device."""
 
     def __init__(self) -> None:
-        self.batches: list[tuple[int, Mapping[str, Tensor | float], Tensor | None]] = []
+        self.batches: list[tuple[int, dict[str, float | None], Tensor | None]] = []
 
     def add(self, step: int, metrics: Mapping[str, Tensor | float]) -> None:
         """Append the metrics of a batch of ``step``; its tensors become one, for there may be many batches."""
         scalars = [precise(x) for x in metrics.values() if isinstance(x, Tensor)]
-        self.batches.append((step, metrics, torch.stack(scalars) if scalars else None))
+        known = {name: None if isinstance(x, Tensor) else x for name, x in metrics.items()}
+        self.batches.append((step, known, torch.stack(scalars) if scalars else None))
 
     def read(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Yield step and metrics of every batch, and forget them. All come from the device in one transfer."""
         batches, self.batches = self.batches, []
         stacked = [scalars for _, _, scalars in batches if scalars is not None]
         numbers = iter(torch.cat(stacked).tolist() if stacked else ())
-        for step, metrics, _ in batches:
-            yield step, {name: next(numbers) if isinstance(x, Tensor) else x for name, x in metrics.items()}
+        for step, known, _ in batches:
+            yield step, {name: next(numbers) if x is None else x for name, x in known.items()}
 
 
 def add(window: Window, metrics: Mapping[str, float]) -> None:

@@ -113,7 +113,7 @@ class LanguageModel(nn.Module):
 class TaskState:
     """The state that training passes from segment to segment."""
 
-    step: Tensor
+    step: int
     scorer: Any
     memory: MemoryState
 
@@ -155,11 +155,11 @@ class LanguageModelTask:
         """Empty memories and the initial state of the scorer."""
         _, memory = self.schedule.at(0)
         empty = memory.empty(self.module.transformer.empty_payload(self.batch_size))
-        return TaskState(torch.zeros((), dtype=torch.long), self.scorer.initial_state(self.batch_size), empty)
+        return TaskState(0, self.scorer.initial_state(self.batch_size), empty)
 
     def step(self, batch: SegmentBatch, state: TaskState) -> tuple[Loss, TaskState]:
         """The loss on one segment, in nats per token."""
-        strategy, memory = self.schedule.at(int(state.step))
+        strategy, memory = self.schedule.at(int(state.step))  # a tensor in checkpoints of version 0.1
         if self.alter is not None:
             altered = self.alter(on_host(batch.tokens))
             batch = batch._replace(tokens=to_device(altered, batch.tokens.device))
