@@ -28,7 +28,7 @@ class Pending:
     def add(self, step: int, metrics: Mapping[str, Tensor | float]) -> None:
         """Append the metrics of a batch of ``step``; its tensors become one, for there may be many batches."""
         scalars = [precise(x) for x in metrics.values() if isinstance(x, Tensor)]
-        known = {name: None if isinstance(x, Tensor) else x for name, x in metrics.items()}
+        known: dict[str, float | None] = {name: None if isinstance(x, Tensor) else x for name, x in metrics.items()}
         self.batches.append((step, known, torch.stack(scalars) if scalars else None))
 
     def read(self) -> Iterator[tuple[int, dict[str, float]]]:
