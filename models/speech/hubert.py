@@ -14,6 +14,7 @@ can be loaded unchanged. The differences:
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import reduce
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...schema import PositiveInt, Validated
+from ..host import on_host, to_device
 
 BASE_CONVOLUTIONS = ((512, 10, 5), *[(512, 3, 2)] * 4, *[(512, 2, 2)] * 2)
 KIND = "hubert"
@@ -160,13 +162,15 @@ def encode(
     Raises:
         ValueError: a waveform is too short for a single frame.
     """
-    x, counts = _features(model, waveforms, lengths)
-    if counts is None:
-        counts = torch.full((len(x),), x.shape[1], device=x.device)
+    x = _features(model, waveforms, lengths)
+    counts = torch.full((len(x),), x.shape[1])
+    if lengths is not None:
+        counts = reduce(_convolved, model.wav2vec2.feature_extractor.conv_layers, on_host(lengths))
     if int(counts.min()) < 1:
         raise ValueError("a waveform is too short for a single frame; leave it out")
-    valid = torch.arange(x.shape[1], device=x.device) < counts[:, None]
+    valid = torch.arange(x.shape[1]) < counts[:, None]
     padded = lengths is not None and not bool(valid.all())
+    valid = to_device(valid, x.device)
     squares = x.float().pow(2).mean(-1)
     penalty = (squares * valid).sum() / valid.sum()
     encoder = model.wav2vec2.encoder
@@ -239,8 +243,8 @@ def span_mask(
 # --- inside --------------------------------------------------------------------------------------------------------
 
 
-def _features(model: Any, waveforms: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The output of the convolutions, batch x frames x channels, and the number of valid frames."""
+def _features(model: Any, waveforms: Tensor, lengths: Tensor | None) -> Float[Tensor, "batch frames channels"]:
+    """The output of the convolutions."""
     x = waveforms[:, None]
     for layer in model.wav2vec2.feature_extractor.conv_layers:
         if lengths is not None and isinstance(layer.layer_norm, nn.GroupNorm):
@@ -252,7 +256,7 @@ def _features(model: Any, waveforms: Tensor, lengths: Tensor | None) -> tuple[Te
     x = x.transpose(1, 2)
     if model.feature_grad_mult is not None and x.requires_grad:
         x.register_hook(lambda gradient: gradient * model.feature_grad_mult)
-    return x, lengths
+    return x
 
 
 def _convolved(lengths: Tensor, layer: Any) -> Tensor:

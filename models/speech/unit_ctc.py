@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...schema import PositiveInt, ShareBelowOne, Validated
+from ..host import on_host, to_device
 
 SLOTS = 2
 """CTC times of a unit: a run of one unit may stand for two letters, and a double letter needs three times."""
@@ -66,4 +67,4 @@ class UnitCTC(nn.Module):
             behind, _ = backwards(x.take_along_dim(turned, dim=1))
             x = torch.cat([ahead, behind.take_along_dim(turned, dim=1)], dim=-1)
         scores = self.head(self.dropout(x)).unflatten(-1, (SLOTS, -1)).flatten(1, 2)
-        return scores.log_softmax(-1), SLOTS * lengths
+        return scores.log_softmax(-1), to_device(SLOTS * on_host(lengths), units.device)

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ...artifacts import rename_keys
 from ...memory.slots import SlotBuffer, Slots
 from ...schema import PositiveInt, ShareBelowOne, Validated, coerce
+from ..host import choose, on_host, to_device
 from ..loss import Loss
 from ..memory_transformer import MemoryTransformer, TransformerConfig
 from .residual import Residuals, random_projection
@@ -177,16 +178,16 @@ class UnitSpeaker(nn.Module):
         frames = self.unit_embed(before) + _at(context, batch.place)
         positions = torch.arange(before.shape[1], device=before.device).expand_as(before)
         logits = self.transformer(frames, positions).logits
-        nll = F.cross_entropy(logits[batch.real].float(), batch.steps[batch.real])
-        real = batch.frames > 0
-        durations = self.durations(context, batch.units, batch.owners, real)[real]
-        duration_nll = F.cross_entropy(durations.float(), batch.frames[real] - 1)
+        nll = F.cross_entropy(choose(logits, batch.real).float(), choose(batch.steps, batch.real))
+        real = to_device(on_host(batch.frames) > 0, batch.frames.device)
+        durations = choose(self.durations(context, batch.units, batch.owners, real), real)
+        frames = choose(batch.frames, real)
+        duration_nll = F.cross_entropy(durations.float(), frames - 1)
         with torch.no_grad():
-            accuracy = (logits.argmax(-1) == batch.steps)[batch.real].float().mean()
-            error = (_median(durations) - batch.frames[real]).abs().float().mean()
-        figures = {"nll": nll, "accuracy": accuracy, "duration_nll": duration_nll, "duration_error": error}
-        metrics = {name: float(x.detach()) for name, x in figures.items()}
-        return Loss(nll + duration_nll, metrics | {"tokens": float(batch.real.sum())})
+            accuracy = choose(logits.argmax(-1) == batch.steps, batch.real).float().mean()
+            error = (_median(durations) - frames).abs().float().mean()
+        metrics = {"nll": nll, "accuracy": accuracy, "duration_nll": duration_nll, "duration_error": error}
+        return Loss(nll + duration_nll, {**metrics, "tokens": batch.real.sum()})
 
     def context(self, letters: Int[Tensor, "batch letters"]) -> Float[Tensor, "batch letters dim"]:
         """Encode each letter with its context; -1 is padding."""

@@ -123,8 +123,8 @@ class VQVAE(nn.Module):
             spectral = loss(distance(target, made.waveform), self.size)
             total = total + squares + self.config.spectral * spectral + made.commitment
             figures = {"mse": squares, "spectral": spectral, "commitment": made.commitment}
-            found = {name: float(value.detach()) for name, value in figures.items()} | self._usage([made.codes])
-            metrics |= {f"hop{level.hop}/{name}": value for name, value in found.items()}
+            figures |= self._usage([made.codes])
+            metrics |= {f"hop{level.hop}/{name}": value for name, value in figures.items()}
         return Loss(total, metrics)
 
     @torch.no_grad()
@@ -145,7 +145,8 @@ class VQVAE(nn.Module):
         figures = {}
         for level, of_level in zip(self._levels, copies, strict=True):
             found = {"mse": sum(copy.error for copy in of_level) / max(1, sum(copy.samples for copy in of_level))}
-            found |= summary(copy.distance for copy in of_level) | self._usage([copy.codes for copy in of_level])
+            found |= summary(copy.distance for copy in of_level)
+            found |= {name: float(value) for name, value in self._usage([copy.codes for copy in of_level]).items()}
             found["used"] = found["codes_used"] / self.config.codes
             figures |= {f"hop{level.hop}/{name}": value for name, value in found.items()}
         return figures
@@ -211,7 +212,7 @@ class VQVAE(nn.Module):
             raise ValueError(f"level {number} is not there; choose from 0 to {len(self.levels) - 1}")
         return self._levels[number]
 
-    def _usage(self, codes: list[Int[Tensor, "batch _"]]) -> dict[str, float]:
+    def _usage(self, codes: list[Int[Tensor, "batch _"]]) -> dict[str, Tensor]:
         found = usage(torch.cat([code.reshape(-1, 1) for code in codes]), (self.config.codes,))
         return {"perplexity": 2 ** found["rate"], "codes_used": found["codes_used"]}
 

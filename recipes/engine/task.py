@@ -16,7 +16,8 @@ class Task(Protocol):
     """A module and its training step. If the loss has no gradient (a scorer that only counts), nothing is optimised.
 
     ``metrics["tokens"]`` of the loss is optional: the number of tokens in the step. The log uses it as the weight of
-    its averages and for the speed.
+    its averages and for the speed. A step does not read values from the device, which would wait for it; it asks
+    `models.host.on_host` for those of the batch.
     """
 
     module: nn.Module
@@ -35,7 +36,7 @@ class Loader(Protocol):
     """An endless source of batches whose position is a JSON-able value."""
 
     def next(self) -> Any:
-        """The next batch: a tensor, or a dict, tuple or dataclass of them. The training loop moves it to the device."""
+        """The next batch: a tensor, or a dict, list or (named) tuple of them. The loop moves it to the device."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class FrameScorerTask:
         """Train on one segment; rows in which a passage begins start from the initial state."""
         state = replace_rows(state, self.scorer.initial_state(self.batch_size), batch.is_start)
         loss, state = self.scorer.training_step(self.table[batch.tokens], state, batch.valid)
-        return Loss(loss.value, loss.metrics | {"tokens": float(batch.valid.sum())}), state
+        return Loss(loss.value, {**loss.metrics, "tokens": batch.valid.sum()}), state
 
 
 def read_frames(config: Config, extractor: Extractor, split: Split, seconds: float | None = None) -> Frames:

@@ -19,6 +19,7 @@ from ...memory.bank import State as MemoryState
 from ...memory.compressor import Compression
 from ...memory.policy import ForwardStats, Guard, Policy, require_signals
 from ...memory.scorer import SIGNALS, ScorerModel, replace_rows
+from ...models.host import on_host, to_device
 from ...models.loss import Loss
 from ...models.memory_transformer import MemoryTransformer, Output, TransformerConfig, reconstruction_loss
 from ...registry import UnknownNameError, build
@@ -113,7 +114,7 @@ class LanguageModel(nn.Module):
 class TaskState:
     """The state that training passes from segment to segment."""
 
-    step: Tensor
+    step: int
     scorer: Any
     memory: MemoryState
 
@@ -130,7 +131,7 @@ class LanguageModelTask:
         schedule: the memory of each step.
         batch_size: rows of a batch.
         off_target_weight: weight of the loss on targets outside of ``target_mask``.
-        alter: changes the input tokens but not the targets.
+        alter: changes the input tokens, in main memory, but not the targets.
     """
 
     def __init__(
@@ -155,13 +156,14 @@ class LanguageModelTask:
         """Empty memories and the initial state of the scorer."""
         _, memory = self.schedule.at(0)
         empty = memory.empty(self.module.transformer.empty_payload(self.batch_size))
-        return TaskState(torch.zeros((), dtype=torch.long), self.scorer.initial_state(self.batch_size), empty)
+        return TaskState(0, self.scorer.initial_state(self.batch_size), empty)
 
     def step(self, batch: SegmentBatch, state: TaskState) -> tuple[Loss, TaskState]:
         """The loss on one segment, in nats per token."""
-        strategy, memory = self.schedule.at(int(state.step))
+        strategy, memory = self.schedule.at(int(state.step))  # a tensor in checkpoints of version 0.1
         if self.alter is not None:
-            batch = batch._replace(tokens=self.alter(batch.tokens))
+            altered = self.alter(on_host(batch.tokens))
+            batch = batch._replace(tokens=to_device(altered, batch.tokens.device))
         learned = self.module.compressor(strategy)
         scores, scorer = score_segment(self.scorer, batch, state.scorer, self.scored)
         before = state.memory.forget(batch.is_start)
@@ -178,15 +180,13 @@ class LanguageModelTask:
         if self.off_target_weight != 1:
             weights = weights * torch.where(batch.target_mask, 1.0, self.off_target_weight)
         loss = (losses * weights.flatten()).sum() / weights.sum().clamp(min=1)
-        metrics = {"nll": loss.detach(), "tokens": batch.valid.sum()}
+        metrics = {"nll": loss, "tokens": batch.valid.sum()}
         written = write_segment(memory, before, output, batch, scores, learned)
         if learned is not None and written.compressed.count:
             hidden = output.payload[0].detach()
             reconstruction = reconstruction_loss(self.module.transformer, hidden, written.evicted, written.compressed)
-            loss, metrics["reconstruction"] = loss + reconstruction, reconstruction.detach()
-        return Loss(loss, {name: float(x) for name, x in metrics.items()}), TaskState(
-            state.step + 1, scorer, _detach(written.state)
-        )
+            loss, metrics["reconstruction"] = loss + reconstruction, reconstruction
+        return Loss(loss, metrics), TaskState(state.step + 1, scorer, _detach(written.state))
 
 
 def write_segment(

@@ -15,6 +15,7 @@ from ...data._audio import RATE
 from ...data.base import Split
 from ...files import atomic_write
 from ...models.features.hubert import load
+from ...models.host import choose, on_host
 from ...models.loss import Loss
 from ...models.speech import hubert
 from ...models.speech.hubert import KIND, HubertConfig
@@ -102,16 +103,18 @@ class PretrainingTask:
         """The loss of masked frames, and the accuracy of masked and unmasked frames."""
         encoding = hubert.encode(self.module, batch.waveforms, batch.lengths, batch.mask)
         scores = hubert.logits(self.module, encoding.layers[-1])
-        unmasked = encoding.valid & ~batch.mask
-        loss = hubert.masked_loss(scores[batch.mask], batch.units[batch.mask], encoding.penalty, self.feature_weight)
+        mask, unmasked = on_host(batch.mask), on_host(encoding.valid) & ~on_host(batch.mask)
+        penalty = encoding.penalty
+        loss = hubert.masked_loss(choose(scores, mask), choose(batch.units, mask), penalty, self.feature_weight)
         if self.off_target_weight and unmasked.any():
-            loss = loss + self.off_target_weight * F.cross_entropy(scores[unmasked], batch.units[unmasked])
+            nats = F.cross_entropy(choose(scores, unmasked), choose(batch.units, unmasked))
+            loss = loss + self.off_target_weight * nats
         right = scores.detach().argmax(-1) == batch.units
         metrics = {
-            "masked_accuracy": float(right[batch.mask].float().mean()),
-            "unmasked_accuracy": float(right[unmasked].float().mean()),
-            "feature_penalty": float(encoding.penalty.detach()),
-            "tokens": float(encoding.valid.sum()),
+            "masked_accuracy": choose(right, mask).float().mean(),
+            "unmasked_accuracy": choose(right, unmasked).float().mean(),
+            "feature_penalty": penalty,
+            "tokens": encoding.valid.sum(),
         }
         return Loss(loss, metrics), None
 

@@ -40,7 +40,7 @@ def speaker_figures(model: UnitSpeaker, held_out: Sequence[SpokenSentence]) -> d
     total = -(-len(held_out) // EVAL_BATCH_SIZE)
     for batch in progress(batches(model, held_out, EVAL_BATCH_SIZE), total, "evaluating the speaker", transient=True):
         batch = type(batch)(*(x.to(model.letters.weight.device) for x in batch))
-        metrics = model.training_step(batch).metrics
+        metrics = {name: float(metric) for name, metric in model.training_step(batch).metrics.items()}
         batch_steps = int(batch.real.sum())
         batch_runs = int((batch.frames > 0).sum())
         for key in ("nll", "accuracy"):

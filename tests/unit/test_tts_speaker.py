@@ -75,7 +75,7 @@ def test_sentences_side_by_side_are_learnt_as_they_are_alone():
     runs = [len(item.spoken.units) for item in items]
     for name, weight in {"nll": weights, "accuracy": weights, "duration_nll": runs, "duration_error": runs}.items():
         mean = sum(one[name] * w for one, w in zip(alone, weight, strict=True)) / sum(weight)
-        assert together[name] == pytest.approx(mean, rel=1e-4), name
+        assert float(together[name]) == pytest.approx(float(mean), rel=1e-4), name
 
 
 def test_steps_one_by_one_follow_the_probabilities_of_all_at_once():

@@ -28,7 +28,7 @@ from ....models.speech.ctc import fits
 from ....models.speech.filter_bank import LOWEST, filter_bank
 from ....models.speech.hubert import HubertConfig
 from ....models.speech.hubert_ctc import HubertCTC
-from ....schema import PathText, PositiveFloat, PositiveInt, Share, ShareBelowOne, Validated, coerce
+from ....schema import NonNegativeInt, PathText, PositiveFloat, PositiveInt, Share, ShareBelowOne, Validated, coerce
 from ....tokenizers_._frames import HOP, SPAN, stream_frames
 from ...engine.distributed import main_process_first, ranks, save_model
 from ...engine.loader import BatchLoader

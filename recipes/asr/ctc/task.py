@@ -47,7 +47,7 @@ class CTCTask:
         """The CTC loss in nats a letter."""
         log_probs, counts = self.module(*batch.inputs)
         loss = ctc_loss(log_probs, counts, batch.letters, batch.lengths)
-        return Loss(loss, {"tokens": float(batch.lengths.sum())}), None
+        return Loss(loss, {"tokens": batch.lengths.sum()}), None
 
 
 def greedy(windows: Iterable[Float[Tensor, "_ classes"]], alphabet: Alphabet, seconds: float) -> Iterator[Letter]:
