@@ -152,7 +152,16 @@ class SegmentSampler:
 def segment_loader(
     items: Sequence[Passage], batch_size: int, length: int, seed: int, rank: int = 0, world: int = 1
 ) -> BatchLoader:
-    """Endless batches of segments; the arguments are those of `SegmentSampler`."""
+    """Endless batches of segments.
+
+    Args:
+        items: the passages.
+        batch_size: rows that are read in parallel.
+        length: tokens of a segment.
+        seed: of the order.
+        rank: process ``rank`` of ``world`` reads every ``world``-th passage of the order.
+        world: the number of processes.
+    """
     sampler = SegmentSampler(items, batch_size, length, seed, rank, world)
     return BatchLoader(sampler, lambda segments: _batch(segments, length))
 
