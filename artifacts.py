@@ -24,6 +24,7 @@ from .files import atomic_write, missing_file
 from .sketch import build_sketch
 
 T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 FRONT_END = "front_end.json"
@@ -121,11 +122,11 @@ def read_config(folder: Path, kind: str | None = None) -> dict[str, Any]:
 
 def load_model(
     folder: Path,
-    builder: Callable[[dict[str, Any]], nn.Module],
+    builder: Callable[[dict[str, Any]], M],
     *,
     kind: str | None = None,
     device: torch.device | str = "cpu",
-) -> nn.Module:
+) -> M:
     """Rebuild the model in ``folder``, in eval mode.
 
     A module whose parameters had other names in earlier versions lists them in ``renamed_weights``: old -> new prefix.

@@ -5,15 +5,45 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import math
+import operator
 import os
 import types
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from annotated_types import Interval
+
 PathText = Annotated[str, "path"]
 """The text of a path; `coerce` expands it. A name on a hub may stand in its place."""
+
+PositiveInt = Annotated[int, Interval(ge=1)]
+TwoOrMore = Annotated[int, Interval(ge=2)]
+NonNegativeInt = Annotated[int, Interval(ge=0)]
+PositiveFloat = Annotated[float, Interval(gt=0)]
+NonNegativeFloat = Annotated[float, Interval(ge=0)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+ShareBelowOne = Annotated[float, Interval(ge=0, lt=1)]
+Temperature = Annotated[float, Interval(ge=0, lt=math.inf)]
+Seed = Annotated[int, Interval(ge=0, lt=2**63)]
+
+_LIMITS = {
+    "ge": ("at least", operator.ge),
+    "gt": ("above", operator.gt),
+    "le": ("at most", operator.le),
+    "lt": ("below", operator.lt),
+}
+
+
+class Validated:
+    """Base of dataclasses whose fields have a range or choices in their type, as in ``capacity: PositiveInt = 128``."""
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a value that its type does not allow."""
+        for name, hint in _hints(type(self)).items():
+            _check_range(hint, getattr(self, name), name)
 
 
 RENAMED_KEYS = {
@@ -67,6 +97,8 @@ def coerce(hint: Any, value: Any, key: str) -> Any:
     if hint == PathText:
         return _coerce_path(value, key)
     origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return coerce(args[0], value, key)
     if origin in (typing.Union, types.UnionType):
         return _coerce_union(hint, args, value, key)
     if origin is Literal:
@@ -133,7 +165,7 @@ def _coerce_union(hint: Any, args: tuple[Any, ...], value: Any, key: str) -> Any
 def _make(schema: Any, value: Any, key: str) -> Any:
     if not isinstance(value, dict):
         raise _wrong(key or "config", value, schema)
-    hints = typing.get_type_hints(schema, include_extras=True)
+    hints = _hints(schema)
     fields = {field.name: field for field in dataclasses.fields(schema) if field.init}
     for name in value:
         if name not in fields and RENAMED_KEYS.get(name) in fields:
@@ -154,10 +186,33 @@ def _make(schema: Any, value: Any, key: str) -> Any:
 
 def _keys(schema: Any, key: str) -> list[str]:
     """The dotted names of all keys of ``schema``, nested ones included."""
-    hints = typing.get_type_hints(schema)
+    hints = _hints(schema)
     paths = {field.name: _dotted(key, field.name) for field in dataclasses.fields(schema)}
     nested = [_keys(hints[name], path) for name, path in paths.items() if dataclasses.is_dataclass(hints[name])]
     return [*paths.values(), *(path for part in nested for path in part)]
+
+
+@functools.cache
+def _hints(schema: Any) -> dict[str, Any]:
+    return typing.get_type_hints(schema, include_extras=True)
+
+
+def _check_range(hint: Any, value: Any, key: str, otherwise: str = "") -> None:
+    """Compare ``value``, or its items, with the `Interval` or `Literal` in ``hint``; None passes."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal and value not in args:
+        raise _wrong(key, value, hint)
+    if origin is Annotated and isinstance(interval := args[1], Interval):
+        bounds = {name: bound for name in _LIMITS if (bound := getattr(interval, name)) is not None}
+        if not all(_LIMITS[name][1](value, bound) for name, bound in bounds.items()):
+            limits = " and ".join(f"{_LIMITS[name][0]} {bound}" for name, bound in bounds.items())
+            raise ValueError(f"{key} = {value} must be {limits}{otherwise}")
+    elif origin in (typing.Union, types.UnionType) and value is not None:
+        for part in args:
+            _check_range(part, value, key, ", or null" if type(None) in args else "")
+    elif isinstance(value, (list, tuple)) and args:
+        for number, item in enumerate(value):
+            _check_range(args[0], item, f"{key}[{number}]")
 
 
 def shown(value: Any) -> str:
@@ -179,6 +234,8 @@ def type_name(hint: Any) -> str:
     if hint == PathText:
         return "a path"
     origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return type_name(args[0])
     if origin in (typing.Union, types.UnionType):
         return " or ".join(type_name(part) for part in args)
     if origin is Literal:

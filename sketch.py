@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+M = TypeVar("M", bound=nn.Module)
 _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace, torch.logspace}
 _FACTORIES |= {torch.rand, torch.randn, torch.randint, torch.randperm, torch.empty_strided}
 
@@ -35,8 +36,8 @@ class _Bounded(TorchFunctionMode):
 
 
 def build_sketch(
-    builder: Callable[[dict[str, Any]], nn.Module], fields: dict[str, Any], weights: Mapping[str, Tensor]
-) -> tuple[nn.Module, bool]:
+    builder: Callable[[dict[str, Any]], M], fields: dict[str, Any], weights: Mapping[str, Tensor]
+) -> tuple[M, bool]:
     """Build the module to compare its shapes, in hardly more memory than ``weights``; and say whether it is real.
 
     All tensors are on the device ``meta`` at first. If that fails, because the builder computes with its tensors, the

@@ -52,7 +52,7 @@ class Audio:
     data: bytes | None = field(default=None, repr=False)
     part: tuple[float, float] = (0.0, 1.0)
     place: str = field(default="", compare=False)
-    on_progress: Callable[[float], None] = field(default=lambda second: None, repr=False, compare=False)
+    on_progress: Callable[[float], None] | None = field(default=None, repr=False, compare=False)
     warned: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def read(self, rate: int = RATE) -> Float[Tensor, " samples"]:
@@ -118,7 +118,8 @@ class Audio:
                         f"{self.name!r} has a sample that is NaN or infinite at {worst:.3f} s; make it again"
                     )
                 count, seconds, silent = count + len(block), seconds + len(block) / rate, silent and not block.any()
-                self.on_progress(seconds)
+                if self.on_progress:
+                    self.on_progress(seconds)
                 yield rate, block
         if not count:
             raise UnreadableError(f"{self.name!r} holds no samples; give a recording with sound in it")

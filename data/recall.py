@@ -38,13 +38,15 @@ import random
 import string
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from ..registry import UnknownNameError
+from annotated_types import Interval
+
+from ..schema import NonNegativeInt, Validated
 from .base import Document, Split
 
 T = TypeVar("T")
-TASKS = ("surprising_needed", "predictable_needed", "surprising_useless")
+Task = Literal["surprising_needed", "predictable_needed", "surprising_useless"]
 _KEYS = string.ascii_uppercase[:12]
 _VALUES = {key: (string.ascii_lowercase + string.digits)[3 * i : 3 * i + 3] for i, key in enumerate(_KEYS)}
 _NOISE = "".join(sorted({*map(chr, range(0x21, 0x7F))} - set("@?;#yn" + string.ascii_uppercase)))
@@ -53,7 +55,7 @@ _JUNK = 8  # facts without a question for each fact with one
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Validated):
     """Recall documents, each a function of its task, seed, split and index.
 
     Args:
@@ -66,22 +68,17 @@ class Source:
         seed: seed of the generator.
     """
 
-    task: str = "surprising_needed"
+    task: Task = "surprising_needed"
     train_documents: int = 2000
     held_out_documents: int = 100
     length: int = 512
-    facts: int = 6
-    gap: int = 300
+    facts: Annotated[int, Interval(ge=1, le=8)] = 6
+    gap: NonNegativeInt = 300
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse unknown tasks and documents that do not fit."""
-        if self.task not in TASKS:
-            raise UnknownNameError("recall task", self.task, list(TASKS))
-        if not 1 <= self.facts <= 8:
-            raise ValueError(f"recall facts {self.facts} is out of range; give 1 to 8")
-        if self.gap < 0:
-            raise ValueError(f"recall gap {self.gap} is negative; give 0 or more")
+        """Refuse documents that do not fit."""
+        super().__post_init__()
         if self.length < (needed := self.gap + 32 * self.facts):
             raise ValueError(f"recall length {self.length} holds no {self.facts} facts; give {needed} or more")
 

@@ -6,9 +6,12 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from annotated_types import Interval
 
 from ..registry import build
+from ..schema import NonNegativeInt, PositiveInt, Share, Validated
 from .base import Document, Split
 
 _A_SECOND = 50
@@ -23,7 +26,7 @@ class UnitRun(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Validated):
     """Streams made of the documents of another source of units, with the same splits.
 
     All lengths count runs of one unit, which are the tokens of a front-end that deduplicates. Speech continues from
@@ -53,30 +56,23 @@ class Source:
     """
 
     source: str | dict[str, Any] = field(default_factory=lambda: {"name": "unit_files"})
-    train_documents: int = 4000
-    held_out_documents: int = 48
+    train_documents: PositiveInt = 4000
+    held_out_documents: PositiveInt = 48
     length: int = 2048
-    phrases: int = 6
-    phrase: int = 32
-    cue: int = 8
-    gap: int = 576
-    dense: float = 0.6
+    phrases: PositiveInt = 6
+    phrase: Annotated[int, Interval(ge=8)] = 32
+    cue: NonNegativeInt = 8
+    gap: NonNegativeInt = 576
+    dense: Share = 0.6
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse documents that do not fit."""
-        for name in ("train_documents", "held_out_documents", "phrases"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"repeated_phrases {name} {value} is too small; give 1 or more")
-        if self.phrase < 8 or not 0 <= self.cue < 3 * self.phrase // 4:
+        super().__post_init__()
+        if self.cue >= 3 * self.phrase // 4:
             raise ValueError(
-                f"repeated_phrases phrase {self.phrase} and cue {self.cue} do not fit; "
-                "give a phrase of 8 or more and a cue of less than three quarters of it"
+                f"repeated_phrases cue {self.cue} does not fit; give less than three quarters of phrase {self.phrase}"
             )
-        if not 0 <= self.dense <= 1:
-            raise ValueError(f"repeated_phrases dense {self.dense} is no share; give 0 to 1")
-        if self.gap < 0:
-            raise ValueError(f"repeated_phrases gap {self.gap} is negative; give 0 or more")
         needed = self.gap + 4 * self.phrases * (5 * self.phrase // 4 + self.phrase // 2)
         if self.length < needed:
             raise ValueError(

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..schema import NonNegativeInt, Validated
 from ._splits import share
 from .base import Document, Split, take_evenly
 
@@ -19,7 +20,7 @@ WORDS = (
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Validated):
     """Every combination of the words once, 2,304 sentences; a hash assigns each to a split.
 
     Held-out sentences have the same words as those of training, in other combinations.
@@ -28,12 +29,7 @@ class Source:
         limit: maximum number of sentences of each split, taken evenly; 0 = all.
     """
 
-    limit: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse a limit that cannot be."""
-        if self.limit < 0:
-            raise ValueError(f"sentences limit {self.limit} is negative; give 0 for all")
+    limit: NonNegativeInt = 0
 
     def documents(self, split: Split) -> Iterator[Document]:
         """The sentences of ``split``, in the order of their words."""

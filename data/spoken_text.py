@@ -10,16 +10,17 @@ import random
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Interval
 
+from ..files import atomic_file
 from ..registry import UnknownNameError, build
-from ..schema import PathText
+from ..schema import NonNegativeInt, PathText, Validated
 from . import _espeak
 from ._audio import Audio
 from ._characters import compose, separates, unify
@@ -30,7 +31,7 @@ RATE = 22_050
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Validated):
     """Pieces of the documents of a text source, each a recording with its text; the splits are those of the text.
 
     Voice and speed of a piece depend only on the seed and its name: the same keys give the same samples to the bit. The
@@ -57,23 +58,18 @@ class Source:
         "en-gb-x-gbclan+m7",
         "en-us+f5",
     )
-    speeds: tuple[int, ...] = (140, 160, 180)
-    chars: int = 200
-    limit: int = 400
+    speeds: tuple[Annotated[int, Interval(ge=80, le=450)], ...] = (140, 160, 180)
+    chars: NonNegativeInt = 200
+    limit: NonNegativeInt = 400
     plain: bool = False
     seed: int = 0
     cache: PathText = ""
 
     def __post_init__(self) -> None:
         """Refuse values that the engine does not support."""
+        super().__post_init__()
         if not self.voices or not self.speeds:
             raise ValueError("spoken_text needs one voice and one speed at least; give voices: [en-us], speeds: [160]")
-        for speed in self.speeds:
-            if not 80 <= speed <= 450:
-                raise ValueError(f"spoken_text speed {speed} is out of range; give 80 to 450 words a minute")
-        for name in ("chars", "limit"):
-            if (value := getattr(self, name)) < 0:
-                raise ValueError(f"spoken_text {name} {value} is negative; give 0 for no limit")
 
     def documents(self, split: Split) -> Iterator[Document]:
         """Speak the pieces of ``split``, or read them from the cache. Raises `ValueError` for an unknown voice."""
@@ -171,15 +167,8 @@ def _intact(path: Path) -> bool:
 
 
 def _write(path: Path, samples: np.ndarray) -> None:
-    """Write a recording to a temporary file and rename it, so that readers never see a part of it."""
+    """Write a recording completely or not at all."""
     import soundfile
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            soundfile.write(file, samples, RATE, format="FLAC", subtype="PCM_16")
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as file:
+        soundfile.write(file, samples, RATE, format="FLAC", subtype="PCM_16")

@@ -246,4 +246,4 @@ def _others(indices: Int[Tensor, "batch kept"], count: int) -> Int[Tensor, "batc
     """The indices below ``count`` that are not in ``indices``, in order."""
     batch, kept = indices.shape
     rest = torch.ones(batch, count, dtype=torch.bool, device=indices.device).scatter_(1, indices, False)
-    return rest.nonzero()[:, 1].view(batch, count - kept)
+    return rest.long().argsort(dim=1, descending=True, stable=True)[:, : count - kept]  # `nonzero` waits for a device

@@ -200,7 +200,7 @@ def age(slots: Slots, now: Int[Tensor, " batch"]) -> Int[Tensor, "batch slots"]:
     return (now[:, None] - slots.positions).clamp(min=1)
 
 
-def standardise_among(x: Float[Tensor, "*batch slots"], among: Bool[Tensor, "*batch slots"]) -> Tensor:
+def standardise_among(x: Float[Tensor, "*batch slots"], among: Bool[Tensor, "*#batch slots"]) -> Tensor:
     """``x`` less its mean and divided by its standard deviation, both over the slots where ``among`` is set."""
     count = among.sum(-1, keepdim=True).clamp(min=1)
     mean = torch.where(among, x, 0).sum(-1, keepdim=True) / count

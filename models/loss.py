@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jaxtyping import Float
@@ -10,7 +11,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Loss:
-    """A scalar to minimise, in nats a token, and metrics to log."""
+    """A scalar to minimise, in nats a token, and metrics to log.
+
+    A metric is a scalar on the device, which the training loop reads only when it logs, or a number known without it.
+    """
 
     value: Float[Tensor, ""]
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        plain = {name: x.detach() if isinstance(x, Tensor) else x for name, x in self.metrics.items()}
+        object.__setattr__(self, "metrics", plain)

@@ -12,11 +12,12 @@ from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from ..memory.slots import Slots
+from ..schema import PositiveInt, ShareBelowOne, Validated
 from .norm import RMSNorm, normalise
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(Validated):
     """Shape of a `MemoryTransformer`.
 
     ``frame_dim`` replaces token ids by frames of that size as input. ``shift`` adds a projection of the previous token
@@ -25,12 +26,12 @@ class TransformerConfig:
     learn to use their memory from far less text.
     """
 
-    vocab_size: int
-    layers: int = 4
-    dim: int = 256
-    heads: int = 4
-    expansion: int = 4
-    dropout: float = 0.0
+    vocab_size: PositiveInt
+    layers: PositiveInt = 4
+    dim: PositiveInt = 256
+    heads: PositiveInt = 4
+    expansion: PositiveInt = 4
+    dropout: ShareBelowOne = 0.0
     rope_base: float = 10_000.0
     score_bias: bool = False
     shift: bool = False
@@ -38,11 +39,7 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for impossible sizes, heads that do not divide the width, and ``shift`` with frames."""
-        for name in ("vocab_size", "layers", "dim", "heads", "expansion"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is too small; give 1 or more")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} is a share of units; give 0 or more, and less than 1")
+        super().__post_init__()
         if self.shift and self.frame_dim is not None:
             raise ValueError(f"shift needs token ids, but frame_dim={self.frame_dim} makes the input frames")
         if self.dim % (2 * self.heads):

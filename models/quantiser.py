@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ, ResidualVQ, VectorQuantize
 
+from ..schema import PositiveInt, Validated
+from .host import precise
 from .reduce import copy_from_first, sum_over_processes
 
 Kind = Literal["vq", "residual", "product", "fsq"]
 
 
 @dataclass(frozen=True)
-class QuantiserConfig:
+class QuantiserConfig(Validated):
     """The kind and size of a quantiser."""
 
     kind: Kind = "vq"
     """``vq`` one codebook; ``residual`` each stage quantises the residual of the last; ``product`` one codebook per
     slice of the vector; ``fsq`` a fixed grid, rounded (2309.15505)."""
-    codes: int = 64
+    codes: PositiveInt = 64
     """Codes of each codebook; `fsq` has the product of its ``levels`` instead."""
-    groups: int = 2
+    groups: PositiveInt = 2
     """Stages of ``residual``, slices of ``product``."""
     levels: tuple[int, ...] = (4, 4, 4)
     """Levels of each dimension of ``fsq``, 3 or more each."""
@@ -36,10 +39,7 @@ class QuantiserConfig:
     """Weight of the commitment loss: the mean squared distance of an embedding to its code."""
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"unknown quantiser {self.kind!r}; choose one of {', '.join(get_args(Kind))}")
-        if self.codes < 1 or self.groups < 1:
-            raise ValueError(f"a quantiser needs at least 1 code and 1 group, got {self.codes} and {self.groups}")
+        super().__post_init__()
         if self.kind == "fsq" and (not self.levels or min(self.levels) < 3):
             raise ValueError(f"fsq needs one or more levels of 3 or more, got {tuple(self.levels)}")
 
@@ -67,6 +67,8 @@ class Quantiser(nn.Module):
             with torch.no_grad():
                 self.inner.eval()(rows.unsqueeze(0))
             self.inner.train()
+        for codebook in _codebooks(self.inner):
+            codebook.init_embed_ = _nothing  # it would ask the device in each step whether this has been done
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -104,20 +106,24 @@ class Quantiser(nn.Module):
         return self.inner.get_output_from_indices(codes)  # pyright: ignore[reportCallIssue]
 
 
-def usage(codes: Int[Tensor, "rows groups"], sizes: tuple[int, ...]) -> dict[str, float]:
+def usage(codes: Int[Tensor, "rows groups"], sizes: tuple[int, ...]) -> dict[str, Tensor]:
     """Statistics of code usage: ``rate``, ``codes_used`` and ``dead_codes``.
 
     ``rate`` is the entropy of the code (or tuple of codes) in bits a token. The others are the numbers of codes, over
     all codebooks, that occur and that do not occur.
     """
     # One number for each tuple of codes, renumbered at each step so that products of sizes do not overflow.
-    joint = torch.zeros_like(codes[:, 0])
-    for group in codes.unbind(1):
-        joint = torch.unique(joint * (int(group.max()) + 1) + group, return_inverse=True)[1]
-    share = torch.bincount(joint).double() / joint.numel()
-    used = sum(int(torch.bincount(group).count_nonzero()) for group in codes.unbind(1))
-    rate = abs(float((share * share.log2()).sum()))
-    return {"rate": rate, "codes_used": float(used), "dead_codes": float(sum(sizes) - used)}
+    joint, used = torch.zeros_like(codes[:, 0]), codes.new_zeros(())
+    for group, size in zip(codes.unbind(1), sizes, strict=True):
+        joint = joint * size + group
+        joint = torch.searchsorted(joint.sort().values, joint)
+        used = used + codes.new_zeros(size).scatter_(0, group, 1).sum()
+    counts = torch.zeros_like(joint).scatter_add_(0, joint, torch.ones_like(joint))
+    if counts.is_cpu:  # the zeros add nothing, but dropping them elsewhere would wait for the device
+        counts = counts[counts > 0]
+    share = precise(counts) / joint.numel()
+    rate = (share * share.clamp(min=1 / max(1, joint.numel())).log2()).sum().abs()
+    return {"rate": rate, "codes_used": used, "dead_codes": sum(sizes) - used}
 
 
 def _inner(config: QuantiserConfig, dim: int) -> nn.Module:
@@ -143,7 +149,36 @@ def _inner(config: QuantiserConfig, dim: int) -> nn.Module:
         inner = VectorQuantize(dim=dim, **slices, **options)
     else:
         inner = VectorQuantize(dim=dim, **options)
-    for codebook in inner.modules():
-        if hasattr(codebook, "all_reduce_fn"):
-            codebook.all_reduce_fn = sum_over_processes  # pyright: ignore[reportArgumentType]
+    for codebook in _codebooks(inner):
+        codebook.all_reduce_fn = sum_over_processes
+        codebook.expire_codes_ = partial(_revive, codebook)
     return inner
+
+
+def _codebooks(inner: nn.Module) -> list[Any]:
+    return [module for module in inner.modules() if hasattr(module, "all_reduce_fn")]
+
+
+def _nothing(*_: object, **__: object) -> None:
+    pass
+
+
+@torch.no_grad()
+def _revive(codebook: Any, batch: Float[Tensor, "books rows dim"], seq_mask: None = None) -> None:
+    """As the library, move dead codes to distinct vectors of the batch; if there are too few, the rest at later steps.
+
+    The library draws as many vectors as codes are dead. Elsewhere than on the CPU an order of the whole batch is drawn.
+    """
+    if batch.is_cpu:
+        type(codebook).expire_codes_(codebook, batch)
+    elif codebook.training and codebook.has_dead_code_replacement:
+        dead = codebook.cluster_size < codebook.threshold_ema_dead_code
+        number = dead.cumsum(1)
+        dead &= number <= batch.shape[1]
+        order = torch.rand(batch.shape[:2], device=batch.device).argsort(1)
+        drawn = order.gather(1, (number - 1).clamp(0, batch.shape[1] - 1))
+        vectors = batch.gather(1, drawn[..., None].expand(-1, -1, batch.shape[2]))
+        size = codebook.reset_cluster_size
+        codebook.embed.data.copy_(torch.where(dead[..., None], vectors, codebook.embed))
+        codebook.embed_avg.data.copy_(torch.where(dead[..., None], vectors * size, codebook.embed_avg))
+        codebook.cluster_size.data.masked_fill_(dead, size)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .host import choose, on_host, places, precise, to_device
 from .loss import Loss
 from .lstm import empty_state, run_twin_lstm
 from .quantiser import Kind, Quantiser, QuantiserConfig, usage
@@ -158,7 +159,9 @@ class VQLM(nn.Module):
         The codebook does not change, even in training mode.
         """
         parts = [self.head.weight.new_zeros(tokens.shape[0], 0, 3)]
-        for part in tokens.split(max(1, CHUNK // tokens.shape[0]), 1) if tokens.numel() else ():
+        known = on_host(tokens) if self.config.frame_dim is None else tokens
+        for part in known.split(max(1, CHUNK // tokens.shape[0]), 1) if tokens.numel() else ():
+            part = to_device(part, tokens.device)
             rows, targets, index = self._rows(part)
             rebuilt, blank, state = run_twin_lstm(self.lstm, rows, self.quantiser.look(rows)[0], index.t(), state)
             surprise = self._nll(rebuilt, part.transpose(0, 1)).t()
@@ -173,26 +176,28 @@ class VQLM(nn.Module):
         surprise in bits), ``rate`` in bits, ``codes_used`` and ``dead_codes`` of this batch, ``commitment``. Raises
         ValueError if the mask is empty.
         """
-        if not mask.any():
+        counted, device = on_host(mask), mask.device
+        if not counted.any():
             raise ValueError("the mask of this batch leaves no token to train on; skip the batch")
         rows, _, index = self._rows(tokens)
-        seen = index[mask]
+        seen = choose(index, mask)
         quantised, codes, commitment = self.quantiser(rows.index_select(0, seen))
         # All copies of a row have the same code, so that any copy will do; rows outside the mask do not count.
         copy = seen.new_zeros(rows.shape[0]).scatter_(0, seen, torch.arange(len(seen), device=seen.device))
         rebuilt, blank, state = run_twin_lstm(self.lstm, rows, quantised.index_select(0, copy), index.t(), state)
-        dropped = mask & (torch.rand(mask.shape, device=mask.device) < self.config.state_dropout)
+        dropped = counted & (torch.rand(mask.shape) < self.config.state_dropout)
+        kept = places(counted & ~dropped, device)
+        without = places(dropped, device)
         nll = self._nll(rebuilt, tokens.transpose(0, 1)).t()
-        if dropped.any():
-            rare = self._nll(blank.index_select(0, index[dropped]), tokens[dropped], blank=True)
-            nll = nll.masked_scatter(dropped, rare)
-        metrics = usage(codes, self.quantiser.sizes) | {"commitment": float(commitment.detach())}
+        metrics = {**usage(codes, self.quantiser.sizes), "commitment": commitment}
         # A metric without tokens in this batch is left out instead of logged as not-a-number.
-        if (kept := mask & ~dropped).any():
-            metrics["surprise"] = float(nll.detach()[kept].mean())
-            metrics["residual"] = metrics["surprise"] / math.log(2)
-        if dropped.any():
-            metrics["rarity"] = float(nll.detach()[dropped].mean())
+        if len(kept):
+            metrics["surprise"] = nll.flatten()[kept].mean()
+            metrics["residual"] = precise(metrics["surprise"]) / math.log(2)
+        if len(without):
+            rare = self._nll(blank.index_select(0, index.flatten()[without]), tokens.flatten(0, 1)[without], blank=True)
+            nll = nll.flatten().index_put((without,), rare).view(mask.shape)
+            metrics["rarity"] = rare.mean()
         return Loss((nll * mask).sum() / mask.sum() + commitment, metrics), (state[0].detach(), state[1].detach())
 
     @torch.no_grad()
@@ -215,7 +220,7 @@ class VQLM(nn.Module):
         surprise, rarity, gain = signals[mask].double().mean(0).tolist()
         codes = self.codes(tokens)[mask].reshape(int(mask.sum()), -1)
         means = {"surprise": surprise, "rarity": rarity, "gain": gain, "residual": surprise / math.log(2)}
-        return means | usage(codes, self.quantiser.sizes)
+        return means | {name: float(x) for name, x in usage(codes, self.quantiser.sizes).items()}
 
     def _rows(self, tokens: Tokens) -> tuple[Float[Tensor, "rows dim"], Tensor, Int[Tensor, "batch time"]]:
         """The distinct embeddings of these tokens, their targets, and the index of each token among them.
@@ -223,7 +228,7 @@ class VQLM(nn.Module):
         Quantisation, projection to gates and scores without state are computed once for each distinct token.
         """
         if self.config.frame_dim is None:
-            ids, index = torch.unique(tokens, return_inverse=True)
+            ids, index = (to_device(x, tokens.device) for x in torch.unique(on_host(tokens), return_inverse=True))
             return self.embed(ids), ids, index
         frames = tokens.flatten(0, 1)
         index = torch.arange(len(frames), device=frames.device).view(tokens.shape[:2])
@@ -233,7 +238,8 @@ class VQLM(nn.Module):
         """-log p(target | hidden) in nats, or nats a dimension for frames; ``blank``: the state was zero."""
         out = self.head(hidden)
         if self.softmax is not None:
-            # Not under autocast: torch's module mixes types.
+            # Not under autocast: torch's module mixes types. It also counts the targets of each class on the device: a
+            # wait in each training step that stays.
             with torch.autocast(out.device.type, enabled=False):
                 flat = out.flatten(0, -2).to(self.head.weight.dtype)
                 return -self.softmax(flat, self.rank[targets].flatten()).output.view(targets.shape)

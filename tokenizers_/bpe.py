@@ -6,11 +6,14 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from ..schema import NonNegativeInt, Validated
 from ._text import byte_alphabet, cut, stream_of
 from .base import Stream
 
@@ -20,7 +23,7 @@ _BATCH = 32  # pieces encoded at once, in as many threads as there are cores
 
 
 @dataclass(frozen=True)
-class FrontEnd:
+class FrontEnd(Validated):
     """Byte-pair encoding (Sennrich et al., 1508.07909) over bytes with GPT-2's word splitting, as in GPT-2.
 
     Args:
@@ -28,15 +31,8 @@ class FrontEnd:
         train_bytes: how many bytes of the training texts to learn the merges from, the first ones; 0 = all.
     """
 
-    vocab_size: int = 4096
-    train_bytes: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse impossible sizes."""
-        if self.vocab_size < 256:
-            raise ValueError(f"bpe vocab_size {self.vocab_size} cannot hold the 256 bytes; give 256 or more")
-        if self.train_bytes < 0:
-            raise ValueError(f"bpe train_bytes {self.train_bytes} is negative; give 0 to learn from everything")
+    vocab_size: Annotated[int, Interval(ge=256)] = 4096
+    train_bytes: NonNegativeInt = 0
 
     def fit(self, texts: Iterable[str]) -> BPETokenizer:
         """Learn the merges. The same texts give the same merges, whatever the number of threads."""

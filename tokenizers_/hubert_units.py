@@ -20,7 +20,7 @@ from ..data._reading import Skipping
 from ..data.base import InputKind
 from ..files import atomic_write, missing_file
 from ..registry import ROOT, build
-from ..schema import PathText
+from ..schema import PathText, PositiveInt, Validated
 from ._frames import Extractor, stream_frames
 from ._pinned import pin, unpin
 from ._units import format_units, stream_of
@@ -34,7 +34,7 @@ _ENCODER = "encoder.json"
 
 
 @dataclass(frozen=True)
-class FrontEnd:
+class FrontEnd(Validated):
     """Hsu et al., 2106.07447: clusters of MFCC first, then of a layer of a model that was trained on those.
 
     Args:
@@ -48,7 +48,7 @@ class FrontEnd:
     """
 
     features: str | dict[str, Any] = "mfcc39"
-    clusters: int = 100
+    clusters: PositiveInt = 100
     seed: int = 0
     fit_frames: int = 200_000
     deduplicate: bool = False
@@ -59,8 +59,7 @@ class FrontEnd:
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        if self.clusters < 1:
-            raise ValueError(f"hubert_units clusters {self.clusters} is too small; give 1 or more")
+        super().__post_init__()
         if self.fit_frames < self.clusters:
             raise ValueError(
                 f"hubert_units fit_frames {self.fit_frames} is less than clusters {self.clusters}; give more of them"

@@ -12,6 +12,7 @@ import torch
 
 from ..data.base import InputKind
 from ..files import atomic_write
+from ..schema import NonNegativeInt, Validated
 from ._units import format_units, stream_of
 from .base import Stream
 
@@ -19,7 +20,7 @@ _FILE = "units.json"
 
 
 @dataclass(frozen=True)
-class FrontEnd:
+class FrontEnd(Validated):
     """The id is the unit.
 
     Args:
@@ -27,15 +28,10 @@ class FrontEnd:
         deduplicate: whether a run of one unit is one token, whose size is its length in frames.
     """
 
-    vocab_size: int = 0
+    vocab_size: NonNegativeInt = 0
     deduplicate: bool = False
     size_unit: ClassVar[str] = "frame"
     input_kind: ClassVar[InputKind] = "units"
-
-    def __post_init__(self) -> None:
-        """Refuse a negative size."""
-        if self.vocab_size < 0:
-            raise ValueError(f"units vocab_size {self.vocab_size} is negative; give 0 to count them")
 
     def fit(self, texts: Iterable[tuple[int, ...]]) -> GivenUnits:
         """Count the units if ``vocab_size`` is 0. Raises `ValueError` if there are none."""

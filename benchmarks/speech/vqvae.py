@@ -28,7 +28,7 @@ from vqmem.models.speech.spectral import bandwidth
 from vqmem.models.speech.vqvae import VQVAE
 from vqmem.recipes.engine.config import digest, load
 from vqmem.recipes.engine.trainer import seed_all, train
-from vqmem.recipes.vqvae.recipe import SEEDING, Config, VQVAETask, WaveformCrops, held_out, read
+from vqmem.recipes.vqvae.recipe import SEEDING, Config, VQVAETask, crop_loader, held_out, read
 
 CONFIG = Path(__file__).parents[2] / "recipes" / "vqvae" / "configs" / "speech.yaml"
 OURS, DEFAULT = "this project's settings", "the library's defaults"
@@ -128,12 +128,12 @@ def _trained(config: Config, seed: int, corpus: list[Tensor], folder: Path, ours
     seed_all(seed)
     model = VQVAE(shape, bandwidth(corpus))
     if ours:
-        model.seed_codebooks(WaveformCrops(corpus, SEEDING, config.crop, seed).next())
+        model.seed_codebooks(crop_loader(corpus, SEEDING, config.crop, seed).next())
     else:
         for level in model.levels:
             level.quantiser = LibraryDefault(shape.dim, shape.codes)
     settings = replace(config.train, seed=seed, device=config.device)
-    crops = WaveformCrops(corpus, config.batch_size, config.crop, seed)
+    crops = crop_loader(corpus, config.batch_size, config.crop, seed)
     train(VQVAETask(model), crops, settings, folder, describe=folder.name, identity=model.fields() | {"ours": ours})
     return model
 

@@ -15,6 +15,4 @@ class Codec:
 
     def load(self, folder: Path) -> VQVAE:
         """The model in ``folder``. Raises `ValueError` if it is missing, damaged or of another kind."""
-        model = load_model(folder, VQVAE.from_fields, kind=VQVAE.kind)
-        assert isinstance(model, VQVAE)
-        return model
+        return load_model(folder, VQVAE.from_fields, kind=VQVAE.kind)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ...artifacts import load_model, read_config
 from ...files import missing_file
-from ...schema import PathText, coerce
+from ...schema import PathText, PositiveInt, Validated, coerce
 from ...tokenizers_._frames import HOP, SPAN
 from ..speech import hubert
 from ..speech.hubert import KIND, HubertConfig
@@ -22,7 +22,7 @@ from ._layer import Encoder, ModelSource
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(Validated):
     """Weights of a finished run.
 
     Args:
@@ -32,13 +32,8 @@ class Features:
     """
 
     folder: PathText = "runs/speech_pretraining"
-    layer: int = 2
+    layer: PositiveInt = 2
     device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Refuse impossible layers."""
-        if self.layer < 1:
-            raise ValueError(f"hubert layer {self.layer} is not there; layers are counted from 1")
 
     def build(self) -> Encoder:
         """Load the model. Raises `ValueError` if it is missing, damaged, or has fewer layers or other frames."""
@@ -49,11 +44,8 @@ class Features:
         if self.layer > config.encoder_num_layers:
             layers = config.encoder_num_layers
             raise ValueError(f"the model of {self.folder!r} has {layers} layers, not {self.layer}; give 1 to {layers}")
-        more = config.field - SPAN
-        if config.hop != HOP or abs(more) >= HOP:
-            frame = f"{config.field} samples every {config.hop}, not about {SPAN} every {HOP}"
-            raise ValueError(f"a frame of the model of {self.folder!r} is {frame}; give another model")
-        device, index = torch.device(self.device), self.layer - 1
+        check_frames(config, f"the model of {self.folder!r}")
+        device, index, more = torch.device(self.device), self.layer - 1, config.field - SPAN
 
         def run(wave: Tensor) -> Tensor:
             # Pad or cut the end, so that there are as many frames as with frames of `SPAN` samples.
@@ -64,6 +56,13 @@ class Features:
         features = {"name": "hubert", **asdict(self), "folder": str(folder.resolve())}
         source = ModelSource(features, "folder", sha256)
         return Encoder(run, config.encoder_embed_dim, device, source=source)
+
+
+def check_frames(config: HubertConfig, name: str) -> None:
+    """Raise `ValueError` if the frames of a model are not those of units, every 20 ms; messages call it ``name``."""
+    if config.hop != HOP or abs(config.field - SPAN) >= HOP:
+        frame = f"{config.field} samples every {config.hop}, not about {SPAN} every {HOP}"
+        raise ValueError(f"a frame of {name} is {frame}; give other convolutions")
 
 
 def settings(folder: Path) -> HubertConfig:

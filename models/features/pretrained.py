@@ -13,14 +13,14 @@ from torch.nn.functional import layer_norm
 
 from ...data._reading import local_path
 from ...registry import UnknownNameError
-from ...schema import PathText
+from ...schema import PathText, PositiveInt, Validated
 from ...tokenizers_._frames import HOP
 from ...tokenizers_._pinned import weights_sha256
 from ._layer import Encoder, Layer, ModelSource
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(Validated):
     """Pretrained weights, unchanged.
 
     Args:
@@ -30,13 +30,8 @@ class Features:
     """
 
     path: PathText = "HUBERT_BASE"
-    layer: int = 6
+    layer: PositiveInt = 6
     device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Refuse impossible layers."""
-        if self.layer < 1:
-            raise ValueError(f"pretrained layer {self.layer} is not there; layers are counted from 1")
 
     def build(self) -> Encoder:
         """Load the model. Raises `ValueError` if it is missing, of another kind, or has fewer layers."""

@@ -77,7 +77,7 @@ class LSTMLM(nn.Module):
         surprise, (h, c) = self._surprise(tokens, state)
         counted, _ = self.unigram.training_step(tokens, self.unigram.initial_state(tokens.shape[0]), mask)
         loss = (surprise * mask).sum() / mask.sum().clamp(min=1)
-        return Loss(loss, {"surprise": loss.item(), "rarity": counted.value.item()}), (h.detach(), c.detach())
+        return Loss(loss, {"surprise": loss, "rarity": counted.value}), (h.detach(), c.detach())
 
     def _surprise(self, tokens: Int[Tensor, "batch time"], state: State) -> tuple[Float[Tensor, "batch time"], State]:
         hidden, after = run_lstm(self.lstm, self.embed(tokens), state)

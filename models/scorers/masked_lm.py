@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..host import on_host, to_device
 from ..loss import Loss
 from ..lstm import empty_state, run_lstm, run_twin_lstm
 from .unigram import Unigram
@@ -76,8 +77,9 @@ class MaskedLM(nn.Module):
     ) -> tuple[Float[Tensor, "batch time signal"], State]:
         """Surprise behind a mask, unigram rarity and their difference, in nats."""
         parts = [self.bias.new_zeros(tokens.shape[0], 0, 3)]
-        for part in tokens.split(max(1, CHUNK // tokens.shape[0]), 1) if tokens.numel() else ():
-            ids, index = torch.unique(part, return_inverse=True)
+        for part in on_host(tokens).split(max(1, CHUNK // tokens.shape[0]), 1) if tokens.numel() else ():
+            distinct = torch.unique(part, return_inverse=True)
+            part, ids, index = (to_device(x, tokens.device) for x in (part, *distinct))
             masks = self.embed.weight[-1].expand(len(ids), -1)
             guessed, _, state = run_twin_lstm(self.lstm, self.embed(ids), masks, index.t(), state)
             surprise = self._nll(guessed, part.t()).t()
@@ -100,8 +102,7 @@ class MaskedLM(nn.Module):
         asked = (wrong & mask).t()
         loss = (self._nll(hidden, tokens.t()) * asked).sum() / asked.sum().clamp(min=1)
         counted, _ = self.unigram.training_step(tokens, self.unigram.initial_state(tokens.shape[0]), mask)
-        metrics = {"surprise": loss.item(), "rarity": counted.value.item()}
-        return Loss(loss, metrics), (h.detach(), c.detach())
+        return Loss(loss, {"surprise": loss, "rarity": counted.value}), (h.detach(), c.detach())
 
     def _nll(self, hidden: Float[Tensor, "time batch hidden"], targets: Int[Tensor, "time batch"]) -> Tensor:
         logits = F.linear(self.head(hidden), self.embed.weight[:-1], self.bias)

@@ -144,9 +144,9 @@ class Reuse(nn.Module):
         weight = self.unigram.rarity(tokens).to(again) * decided
         loss = F.binary_cross_entropy_with_logits(again, target, weight, reduction="sum") / weight.sum().clamp(min=1)
         metrics = {
-            "again": loss.item(),
-            "share that comes again": float((target * decided).sum() / decided.sum().clamp(min=1)),
-            "rarity": counted.value.item(),
+            "again": loss,
+            "share that comes again": (target * decided).sum() / decided.sum().clamp(min=1),
+            "rarity": counted.value,
         }
         return Loss(loss, metrics), State(after.h.detach(), after.c.detach(), *after[2:])
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..host import choose
 from ..loss import Loss
 from ..reduce import sum_over_processes
 
@@ -60,12 +61,12 @@ class Unigram(nn.Module):
         self, tokens: Int[Tensor, "batch time"], state: Float[Tensor, "batch 0"], mask: Bool[Tensor, "batch time"]
     ) -> tuple[Loss, Float[Tensor, "batch 0"]]:
         """Count the tokens in the mask. The loss is from the counts before, and has no gradient."""
-        seen = tokens[mask]
+        seen = choose(tokens, mask)
         surprise = self.rarity(seen).sum() / max(1, seen.numel())
-        counted = torch.bincount(seen, minlength=self.counts.numel())
+        counted = torch.zeros_like(self.counts).index_add_(0, seen, torch.ones_like(seen, dtype=self.counts.dtype))
         sum_over_processes(counted)
         self.counts += counted
-        return Loss(surprise, {"surprise": float(surprise), "rarity": float(surprise)}), state
+        return Loss(surprise, {"surprise": surprise, "rarity": surprise}), state
 
     def rarity(self, tokens: Int[Tensor, "*tokens"] | None = None) -> Float[Tensor, "*tokens"]:
         """-log p of the tokens, or of the vocabulary in the order of ids, in nats."""

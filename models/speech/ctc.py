@@ -6,6 +6,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..host import on_host
+
 BLANK = 0
 """The blank class; letter ``i`` is class ``i + 1``."""
 
@@ -27,10 +29,9 @@ def ctc_loss(
     Returns:
         The mean over all letters of the batch.
     """
-    targets = letters + 1
-    total = F.ctc_loss(
-        log_probs.transpose(0, 1).float(), targets, counts, lengths, BLANK, reduction="sum", zero_infinity=True
-    )
+    # torch's own kernel reads the sizes in main memory
+    log_probs, sizes = log_probs.transpose(0, 1).float(), (on_host(counts), on_host(lengths))
+    total = F.ctc_loss(log_probs, letters + 1, *sizes, BLANK, reduction="sum", zero_infinity=True)
     return total / lengths.sum().clamp(min=1)
 
 

@@ -110,6 +110,5 @@ def is_frame_scorer(run: Path) -> bool:
 def load_frame_scorer(run: Path, device: torch.device | str = "cpu") -> FrameScorer:
     """Load the frame scorer of a finished run, in eval mode. Raises `ValueError` if it is missing or damaged."""
     model = load_model(Path(run) / FOLDER, FrameScorer.from_fields, kind=KIND, device=device)
-    assert isinstance(model, FrameScorer)
     model.folder = Path(run) / FOLDER
     return model

@@ -14,12 +14,17 @@ can be loaded unchanged. The differences:
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from functools import reduce
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ...schema import PositiveInt, Validated
+from ..host import on_host, to_device
 
 BASE_CONVOLUTIONS = ((512, 10, 5), *[(512, 3, 2)] * 4, *[(512, 2, 2)] * 2)
 KIND = "hubert"
@@ -29,26 +34,26 @@ TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True)
-class HubertConfig:
+class HubertConfig(Validated):
     """Settings with torchaudio's names; the defaults are `torchaudio.models.hubert_pretrain_base`."""
 
     extractor_mode: Literal["group_norm", "layer_norm"] = "group_norm"
     """``group_norm`` normalises each channel over time, in the first layer only; ``layer_norm`` each step, in all."""
-    extractor_conv_layer_config: tuple[tuple[int, int, int], ...] = BASE_CONVOLUTIONS
+    extractor_conv_layer_config: tuple[tuple[PositiveInt, PositiveInt, PositiveInt], ...] = BASE_CONVOLUTIONS
     """Channels, kernel and stride of each convolution; the product of the strides is the hop in samples."""
     extractor_conv_bias: bool = False
     """Whether convolutions have a bias."""
-    encoder_embed_dim: int = 768
+    encoder_embed_dim: PositiveInt = 768
     """Width of the transformer; a multiple of its heads and of ``encoder_pos_conv_groups``."""
     encoder_projection_dropout: float = 0.1
     """Dropout between features and transformer."""
     encoder_pos_conv_kernel: int = 128
     """Kernel, in frames, of the convolution that encodes positions."""
-    encoder_pos_conv_groups: int = 16
+    encoder_pos_conv_groups: PositiveInt = 16
     """Groups of that convolution."""
-    encoder_num_layers: int = 12
+    encoder_num_layers: PositiveInt = 12
     """Transformer layers."""
-    encoder_num_heads: int = 12
+    encoder_num_heads: PositiveInt = 12
     """Attention heads a layer."""
     encoder_attention_dropout: float = 0.1
     """Dropout of attention weights."""
@@ -62,29 +67,24 @@ class HubertConfig:
     """Whether a layer normalises its input rather than its output."""
     encoder_layer_drop: float = 0.05
     """Probability that training skips a layer."""
-    mask_prob: float = 0.8
+    mask_prob: Annotated[float, Interval(gt=0, le=1)] = 0.8
     """Total length of the masked spans of a clip, as a share of its frames; spans overlap, so that fewer are masked."""
-    mask_length: int = 10
+    mask_length: PositiveInt = 10
     """Frames a span."""
-    final_dim: int = 256
+    final_dim: PositiveInt = 256
     """Width of the space in which frames are compared with classes."""
-    feature_grad_mult: float | None = 0.1
+    feature_grad_mult: Annotated[float, Interval(gt=0, lt=1)] | None = 0.1
     """Factor of the gradient of the convolutions; null = 1."""
 
     def __post_init__(self) -> None:
-        sizes = [size for layer in self.extractor_conv_layer_config for size in layer]
-        sizes += [self.encoder_num_layers, self.encoder_num_heads, self.encoder_pos_conv_groups, self.mask_length]
-        if not self.extractor_conv_layer_config or min(sizes) < 1 or min(self.encoder_embed_dim, self.final_dim) < 1:
-            raise ValueError("every size of the model must be at least 1, and extractor_conv_layer_config not empty")
+        super().__post_init__()
+        if not self.extractor_conv_layer_config:
+            raise ValueError("extractor_conv_layer_config is empty; give at least one convolution")
         for name in ("encoder_num_heads", "encoder_pos_conv_groups"):
             if self.encoder_embed_dim % getattr(self, name):
                 raise ValueError(
                     f"encoder_embed_dim = {self.encoder_embed_dim} is not a multiple of {name} = {getattr(self, name)}"
                 )
-        if not 0 < self.mask_prob <= 1:
-            raise ValueError(f"mask_prob = {self.mask_prob} must be above 0 and at most 1")
-        if self.feature_grad_mult is not None and not 0 < self.feature_grad_mult < 1:
-            raise ValueError(f"feature_grad_mult = {self.feature_grad_mult} must be between 0 and 1, or null")
 
     @property
     def hop(self) -> int:
@@ -162,13 +162,15 @@ def encode(
     Raises:
         ValueError: a waveform is too short for a single frame.
     """
-    x, counts = _features(model, waveforms, lengths)
-    if counts is None:
-        counts = torch.full((len(x),), x.shape[1], device=x.device)
+    x = _features(model, waveforms, lengths)
+    counts = torch.full((len(x),), x.shape[1])
+    if lengths is not None:
+        counts = reduce(_convolved, model.wav2vec2.feature_extractor.conv_layers, on_host(lengths))
     if int(counts.min()) < 1:
         raise ValueError("a waveform is too short for a single frame; leave it out")
-    valid = torch.arange(x.shape[1], device=x.device) < counts[:, None]
+    valid = torch.arange(x.shape[1]) < counts[:, None]
     padded = lengths is not None and not bool(valid.all())
+    valid = to_device(valid, x.device)
     squares = x.float().pow(2).mean(-1)
     penalty = (squares * valid).sum() / valid.sum()
     encoder = model.wav2vec2.encoder
@@ -241,8 +243,8 @@ def span_mask(
 # --- inside --------------------------------------------------------------------------------------------------------
 
 
-def _features(model: Any, waveforms: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The output of the convolutions, batch x frames x channels, and the number of valid frames."""
+def _features(model: Any, waveforms: Tensor, lengths: Tensor | None) -> Float[Tensor, "batch frames channels"]:
+    """The output of the convolutions."""
     x = waveforms[:, None]
     for layer in model.wav2vec2.feature_extractor.conv_layers:
         if lengths is not None and isinstance(layer.layer_norm, nn.GroupNorm):
@@ -254,7 +256,7 @@ def _features(model: Any, waveforms: Tensor, lengths: Tensor | None) -> tuple[Te
     x = x.transpose(1, 2)
     if model.feature_grad_mult is not None and x.requires_grad:
         x.register_hook(lambda gradient: gradient * model.feature_grad_mult)
-    return x, lengths
+    return x
 
 
 def _convolved(lengths: Tensor, layer: Any) -> Tensor:

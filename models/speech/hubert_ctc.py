@@ -7,6 +7,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..host import on_host, to_device
 from . import hubert
 from .hubert import HubertConfig
 
@@ -30,7 +31,8 @@ class HubertCTC(nn.Module):
     ) -> tuple[Float[Tensor, "batch frames classes"], Int[Tensor, " batch"]]:
         """Log-probabilities of the classes by frame, and the number of valid frames; see `hubert.encode`."""
         encoding = hubert.encode(self.encoder, waveforms, lengths, mask)
-        return self.head(encoding.layers[-1]).float().log_softmax(-1), encoding.valid.sum(1)
+        counts = to_device(on_host(encoding.valid).sum(1), waveforms.device)
+        return self.head(encoding.layers[-1]).float().log_softmax(-1), counts
 
     def start_from(self, pretrained: nn.Module) -> None:
         """Copy the weights of a model that `vqmem speech_pretraining` has trained with the same settings."""

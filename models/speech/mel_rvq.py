@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...artifacts import rename_keys
-from ...schema import coerce
+from ...schema import NonNegativeInt, TwoOrMore, Validated, coerce
 from ..quantiser import Quantiser, QuantiserConfig
 from .unit_vocoder import BANDS, FRAME, HOP, RATE
 
@@ -20,19 +20,13 @@ COLUMNS = FRAME // HOP
 
 
 @dataclass(frozen=True)
-class MelRVQConfig:
+class MelRVQConfig(Validated):
     """The number and size of the codebooks."""
 
-    num_quantizers: int = 16
+    num_quantizers: NonNegativeInt = 16
     """Codebooks, each of the residual of the ones before it; 0 = no residual codes."""
-    codes: int = 256
+    codes: TwoOrMore = 256
     """Codes of each codebook."""
-
-    def __post_init__(self) -> None:
-        if self.num_quantizers < 0 or self.codes < 2:
-            raise ValueError(
-                f"num_quantizers = {self.num_quantizers} must be 0 or more, and codes = {self.codes} at least 2"
-            )
 
 
 class MelRVQ(nn.Module):

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..host import to_device
+
 FFTS = (1024, 512, 256)
 """Lengths of windows and transforms in samples; the hop is a quarter of the length."""
 PART = 1 << 19
@@ -78,6 +80,10 @@ class Distance:
     bins: Float[Tensor, " scale"]
     """Magnitudes of a row."""
 
+    def cpu(self) -> Distance:
+        """The same distances on the CPU."""
+        return Distance(*(part.cpu() for part in (self.residual, self.energy, self.log, self.bins)))
+
 
 def distance(target: Float[Tensor, "batch time"], made: Float[Tensor, "batch time"]) -> Distance:
     """Distances of waveforms, in units of the data set's standard deviation, for each of `FFTS`."""
@@ -86,7 +92,7 @@ def distance(target: Float[Tensor, "batch time"], made: Float[Tensor, "batch tim
         wanted, given = magnitudes(target, fft), magnitudes(made, fft)
         log = (wanted.clamp(min=FLOOR).log() - given.clamp(min=FLOOR).log()).abs()
         sums = [part.sum((1, 2)) for part in ((wanted - given).square(), wanted.square(), log)]
-        parts.append([*sums, wanted.new_tensor(wanted[0].numel())])
+        parts.append([*sums, wanted.new_full((), wanted[0].numel())])
     residual, energy, log, bins = zip(*parts, strict=True)
     return Distance(torch.stack(residual, 1), torch.stack(energy, 1), torch.stack(log, 1), torch.stack(bins))
 
@@ -98,7 +104,7 @@ def loss(found: Distance, size: Bandwidth) -> Float[Tensor, ""]:
     norm of the data. The second, of Arik et al. (1808.06719), preserves faint sounds. Both are means over rows and
     resolutions.
     """
-    norms = found.bins.sqrt() * found.bins.new_tensor(size.spectral)
+    norms = found.bins.sqrt() * to_device(torch.tensor(size.spectral, dtype=found.bins.dtype), found.bins.device)
     # The root of 0 has no gradient.
     convergence = (found.residual + 1e-12).sqrt() / norms
     return (convergence + found.log / found.bins).mean()

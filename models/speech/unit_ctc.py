@@ -9,28 +9,29 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...schema import PositiveInt, ShareBelowOne, Validated
+from ..host import on_host, to_device
+
 SLOTS = 2
 """CTC times of a unit: a run of one unit may stand for two letters, and a double letter needs three times."""
 
 
 @dataclass(frozen=True)
-class UnitCTCConfig:
+class UnitCTCConfig(Validated):
     """The size of the network."""
 
-    dim: int = 256
+    dim: PositiveInt = 256
     """Width of embeddings, and of the two directions of an LSTM layer together."""
-    layers: int = 2
+    layers: PositiveInt = 2
     """Number of LSTM layers, each with a forward and a backward LSTM."""
-    dropout: float = 0.3
+    dropout: ShareBelowOne = 0.3
     """Dropout probability of the inputs of each layer."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for impossible sizes."""
-        if self.dim < 2 or self.dim % 2 or self.layers < 1 or not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"dim={self.dim} must be even and at least 2, layers={self.layers} at least 1, dropout={self.dropout} "
-                "from 0 to below 1"
-            )
+        super().__post_init__()
+        if self.dim % 2:
+            raise ValueError(f"dim = {self.dim} must be even")
 
 
 class UnitCTC(nn.Module):
@@ -66,4 +67,4 @@ class UnitCTC(nn.Module):
             behind, _ = backwards(x.take_along_dim(turned, dim=1))
             x = torch.cat([ahead, behind.take_along_dim(turned, dim=1)], dim=-1)
         scores = self.head(self.dropout(x)).unflatten(-1, (SLOTS, -1)).flatten(1, 2)
-        return scores.log_softmax(-1), SLOTS * lengths
+        return scores.log_softmax(-1), to_device(SLOTS * on_host(lengths), units.device)

@@ -14,14 +14,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ...artifacts import rename_keys
 from ...memory.slots import SlotBuffer, Slots
-from ...schema import coerce
+from ...schema import PositiveInt, ShareBelowOne, Validated, coerce
+from ..host import choose, on_host, to_device
 from ..loss import Loss
 from ..memory_transformer import MemoryTransformer, TransformerConfig
 from .residual import Residuals, random_projection
 
 
 @dataclass(frozen=True)
-class SpeakerConfig:
+class SpeakerConfig(Validated):
     """The shape of a `UnitSpeaker`."""
 
     dim: int = 192
@@ -30,22 +31,19 @@ class SpeakerConfig:
     """Layers of the transformer."""
     heads: int = 4
     """Heads of each layer."""
-    reach: tuple[int, ...] = (1, 2, 3)
+    reach: tuple[PositiveInt, ...] = (1, 2, 3)
     """Dilations of the convolutions over letters; their sum is the number of letters of context on either side."""
     dropout: float = 0.1
     """Dropout probability in training."""
-    corrupt: float = 0.15
+    corrupt: ShareBelowOne = 0.15
     """Share of the previous units that training replaces by random ones, so that speech recovers from errors."""
-    longest: int = 50
+    longest: PositiveInt = 50
     """Maximum duration of a unit, in frames of 20 ms."""
 
     def __post_init__(self) -> None:
-        if self.longest < 1 or not self.reach or min(self.reach) < 1:
-            raise ValueError(
-                f"longest = {self.longest} and every number of reach = {list(self.reach)} must be 1 or more"
-            )
-        if not 0 <= self.corrupt < 1:
-            raise ValueError(f"corrupt = {self.corrupt} must be from 0 to below 1")
+        super().__post_init__()
+        if not self.reach:
+            raise ValueError("reach is empty; give at least one number")
         self.transformer(1)
 
     def transformer(self, units: int) -> TransformerConfig:
@@ -180,16 +178,16 @@ class UnitSpeaker(nn.Module):
         frames = self.unit_embed(before) + _at(context, batch.place)
         positions = torch.arange(before.shape[1], device=before.device).expand_as(before)
         logits = self.transformer(frames, positions).logits
-        nll = F.cross_entropy(logits[batch.real].float(), batch.steps[batch.real])
-        real = batch.frames > 0
-        durations = self.durations(context, batch.units, batch.owners, real)[real]
-        duration_nll = F.cross_entropy(durations.float(), batch.frames[real] - 1)
+        nll = F.cross_entropy(choose(logits, batch.real).float(), choose(batch.steps, batch.real))
+        real = to_device(on_host(batch.frames) > 0, batch.frames.device)
+        durations = choose(self.durations(context, batch.units, batch.owners, real), real)
+        frames = choose(batch.frames, real)
+        duration_nll = F.cross_entropy(durations.float(), frames - 1)
         with torch.no_grad():
-            accuracy = (logits.argmax(-1) == batch.steps)[batch.real].float().mean()
-            error = (_median(durations) - batch.frames[real]).abs().float().mean()
-        figures = {"nll": nll, "accuracy": accuracy, "duration_nll": duration_nll, "duration_error": error}
-        metrics = {name: float(x.detach()) for name, x in figures.items()}
-        return Loss(nll + duration_nll, metrics | {"tokens": float(batch.real.sum())})
+            accuracy = choose(logits.argmax(-1) == batch.steps, batch.real).float().mean()
+            error = (_median(durations) - frames).abs().float().mean()
+        metrics = {"nll": nll, "accuracy": accuracy, "duration_nll": duration_nll, "duration_error": error}
+        return Loss(nll + duration_nll, {**metrics, "tokens": batch.real.sum()})
 
     def context(self, letters: Int[Tensor, "batch letters"]) -> Float[Tensor, "batch letters dim"]:
         """Encode each letter with its context; -1 is padding."""

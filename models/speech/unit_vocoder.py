@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...artifacts import rename_keys
-from ...schema import coerce
+from ...schema import PositiveInt, Share, Validated, coerce
+from ..host import to_device
 from ..loss import Loss
 from .pitch import pulses
 from .residual import Residuals, random_projection
@@ -36,27 +37,24 @@ Wave = Literal["harmonic", "griffin_lim"]
 
 
 @dataclass(frozen=True)
-class VocoderConfig:
+class VocoderConfig(Validated):
     """The shape of a `UnitVocoder`, and the kind of synthesis."""
 
-    width: int = 256
+    width: PositiveInt = 256
     """Channels."""
-    dilations: tuple[int, ...] = (1, 2, 4, 1, 2, 4)
+    dilations: tuple[PositiveInt, ...] = (1, 2, 4, 1, 2, 4)
     """Dilations of the residual convolutions over three frames of 20 ms; their sum is the context on either side."""
     wave: Wave = "harmonic"
     """``harmonic``: pulses and noise through learnt filters; ``griffin_lim``: Griffin-Lim on the mel spectrogram."""
-    iterations: int = 32
+    iterations: PositiveInt = 32
     """Iterations of Griffin-Lim."""
-    unit_only_prob: float = 0.5
+    unit_only_prob: Share = 0.5
     """Probability that a training crop has units only; the other crops have the spoken letters too."""
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.iterations < 1:
-            raise ValueError(f"width = {self.width} and iterations = {self.iterations} must be 1 or more")
-        if not self.dilations or min(self.dilations) < 1:
-            raise ValueError(f"dilations = {list(self.dilations)} must be at least one number, each 1 or more")
-        if not 0 <= self.unit_only_prob <= 1:
-            raise ValueError(f"unit_only_prob = {self.unit_only_prob} must be from 0 to 1")
+        super().__post_init__()
+        if not self.dilations:
+            raise ValueError("dilations is empty; give at least one number")
 
 
 class VocoderOutput(NamedTuple):
@@ -177,8 +175,8 @@ class UnitVocoder(nn.Module):
         pitch = ((sound.pitch - octaves).abs() * real).sum() / real.sum().clamp(min=1)
         voicing = F.binary_cross_entropy_with_logits(sound.voiced, real)
         accuracy = ((sound.voiced > 0) == crop.voiced).float().mean()
-        figures = {"spectral": spectral, "mel": mel, "octaves": pitch, "voicing": accuracy}
-        return Loss(spectral + mel + pitch + voicing, {name: float(x.detach()) for name, x in figures.items()})
+        metrics = {"spectral": spectral, "mel": mel, "octaves": pitch, "voicing": accuracy}
+        return Loss(spectral + mel + pitch + voicing, metrics)
 
     @torch.no_grad()
     def speak(
@@ -224,11 +222,13 @@ class UnitVocoder(nn.Module):
         """Filter pulses and noise, and add them."""
         source = pulses(hz, RATE, HOP)
         # The noise depends on the length only, so that speech is reproducible.
-        noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(source.shape[1])).to(source)
+        noise = torch.randn(source.shape, generator=torch.Generator().manual_seed(source.shape[1]))
+        noise = to_device(noise, source.device).to(source.dtype)
         filters = [(x @ self.bins.T).exp().transpose(1, 2) for x in (sound.harmonic, sound.noise)]
         spectra = [self._spectrum(x)[..., : filters[0].shape[-1]] for x in (source, noise)]
         mixed = spectra[0] * filters[0] * voiced[:, None] + spectra[1] * filters[1]
         mixed = F.pad(torch.view_as_real(mixed), (0, 0, 0, 1))  # the last half window is centred on the end
+        # A wait for the device that stays: torch checks there that the windows cover every sample.
         return torch.istft(torch.view_as_complex(mixed), FILTER, HOP, window=self.window, length=source.shape[1])
 
     def _spectrum(self, x: Tensor) -> Tensor:
@@ -259,11 +259,13 @@ def log_mel(waveform: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch fr
         FFT,
         HOP,
         WINDOW,
-        torch.hann_window(WINDOW).to(waveform),
+        torch.hann_window(WINDOW, dtype=waveform.dtype, device=waveform.device),
         pad_mode="constant",
         return_complex=True,
     )
-    mel = _mel_basis().to(waveform).T @ spectrum.abs()[..., : waveform.shape[1] // HOP]
+    mel = (
+        to_device(_mel_basis(), waveform.device).to(waveform.dtype).T @ spectrum.abs()[..., : waveform.shape[1] // HOP]
+    )
     return mel.clamp(min=QUIETEST).log().transpose(1, 2)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...schema import coerce
+from ...schema import NonNegativeFloat, NonNegativeInt, PositiveInt, ShareBelowOne, Validated, coerce
 from ..loss import Loss
 from ..quantiser import Quantiser, QuantiserConfig, usage
 from .spectral import Bandwidth, Distance, distance, loss, summary
@@ -22,47 +22,40 @@ CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
-class VQVAEConfig:
+class VQVAEConfig(Validated):
     """The shape of a `VQVAE` and settings of its training."""
 
     strides: tuple[tuple[int, ...], ...] = ((2,) * 3, (2,) * 5, (2,) * 7)
     """The strides of the stages of each level's encoder; their product is the level's hop in samples."""
-    width: int = 32
+    width: PositiveInt = 32
     """Channels of every convolution."""
-    depth: int = 4
+    depth: NonNegativeInt = 4
     """Residual blocks of each stage."""
-    growth: int = 3
+    growth: PositiveInt = 3
     """Ratio of the dilation of a residual block to that of the block before it."""
-    dim: int = 64
+    dim: PositiveInt = 64
     """Width of a code."""
-    codes: int = 512
+    codes: PositiveInt = 512
     """Codes of a level."""
-    decay: float = 0.9
+    decay: ShareBelowOne = 0.9
     """Decay per training step of the moving averages that codes follow."""
-    dead_below: float = 0.1
+    dead_below: NonNegativeFloat = 0.1
     """A code with less than this share of the uniform usage in a training step is moved to a vector; 0 = never."""
-    step_samples: int = 65536
+    step_samples: PositiveInt = 65536
     """Samples of a training step (batch size times crop), which define the uniform usage."""
-    commitment: float = 0.25
+    commitment: NonNegativeFloat = 0.25
     """Weight of the commitment loss: the mean squared distance of an encoding to its code."""
-    spectral: float = 1.0
+    spectral: NonNegativeFloat = 1.0
     """Weight of the spectral loss; the squared error has weight 1."""
-    rate: int = 16000
+    rate: PositiveInt = 16000
     """Samples a second of the recordings."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.strides or not all(self.strides) or min(map(min, self.strides)) < 2:
             raise ValueError(f"strides are of 2 or more, at least one a level, such as [[2, 2, 2]]; got {self.strides}")
         if len(set(self.hops)) < len(self.hops):
             raise ValueError(f"the levels of strides {self.strides} have hops {self.hops}; let no two be alike")
-        for name in ("width", "dim", "codes", "growth", "step_samples", "rate"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} must be 1 or more")
-        for name in ("depth", "dead_below", "commitment", "spectral"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more")
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay = {self.decay} must be from 0 to below 1")
 
     @property
     def hops(self) -> tuple[int, ...]:
@@ -130,8 +123,8 @@ class VQVAE(nn.Module):
             spectral = loss(distance(target, made.waveform), self.size)
             total = total + squares + self.config.spectral * spectral + made.commitment
             figures = {"mse": squares, "spectral": spectral, "commitment": made.commitment}
-            found = {name: float(value.detach()) for name, value in figures.items()} | self._usage([made.codes])
-            metrics |= {f"hop{level.hop}/{name}": value for name, value in found.items()}
+            figures |= self._usage([made.codes])
+            metrics |= {f"hop{level.hop}/{name}": value for name, value in figures.items()}
         return Loss(total, metrics)
 
     @torch.no_grad()
@@ -141,18 +134,19 @@ class VQVAE(nn.Module):
         For each level, with the prefix ``hop{H}/``: ``mse`` (over the variance of the training data), the figures of
         `spectral.summary`, ``perplexity``, ``codes_used`` and ``used``, the share of used codes.
         """
-        clips = [waveform for waveform in waveforms if waveform.shape[0]]
-        figures = {}
-        for number, level in enumerate(self._levels):
-            codes, distances, error = [], [], 0.0
-            for clip in clips:
+        copies: list[list[_Copy]] = [[] for _ in self._levels]
+        for clip in (waveform for waveform in waveforms if len(waveform)):
+            target = clip[None] / self.size.scale
+            for number, of_level in enumerate(copies):
                 code = self.encode(clip[None], number)
-                made = self.decode(code, number, clip.shape[0])
-                target, made = clip[None] / self.size.scale, made / self.size.scale
-                error += float((target - made).double().square().sum())
-                distances.append(_on_cpu(distance(target, made)))
-                codes.append(code.cpu())
-            found = {"mse": error / max(1, sum(map(len, clips)))} | summary(distances) | self._usage(codes)
+                made = self.decode(code, number, len(clip)) / self.size.scale
+                error = float((target - made).double().square().sum())
+                of_level.append(_Copy(error, len(clip), distance(target, made).cpu(), code.cpu()))
+        figures = {}
+        for level, of_level in zip(self._levels, copies, strict=True):
+            found = {"mse": sum(copy.error for copy in of_level) / max(1, sum(copy.samples for copy in of_level))}
+            found |= summary(copy.distance for copy in of_level)
+            found |= {name: float(value) for name, value in self._usage([copy.codes for copy in of_level]).items()}
             found["used"] = found["codes_used"] / self.config.codes
             figures |= {f"hop{level.hop}/{name}": value for name, value in found.items()}
         return figures
@@ -218,9 +212,16 @@ class VQVAE(nn.Module):
             raise ValueError(f"level {number} is not there; choose from 0 to {len(self.levels) - 1}")
         return self._levels[number]
 
-    def _usage(self, codes: list[Int[Tensor, "batch _"]]) -> dict[str, float]:
+    def _usage(self, codes: list[Int[Tensor, "batch _"]]) -> dict[str, Tensor]:
         found = usage(torch.cat([code.reshape(-1, 1) for code in codes]), (self.config.codes,))
         return {"perplexity": 2 ** found["rate"], "codes_used": found["codes_used"]}
+
+
+class _Copy(NamedTuple):
+    error: float
+    samples: int
+    distance: Distance
+    codes: Tensor
 
 
 class _Level(nn.Module):
@@ -388,7 +389,3 @@ def _overlapping(
 def _padded(waveform: Float[Tensor, "batch time"], hop: int) -> Float[Tensor, "batch longer"]:
     """Pad with zeros to complete hops."""
     return F.pad(waveform, (0, -waveform.shape[1] % hop))
-
-
-def _on_cpu(found: Distance) -> Distance:
-    return Distance(*(part.cpu() for part in (found.residual, found.energy, found.log, found.bins)))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 
 from ...data.base import InputKind
-from ...schema import PathText
+from ...schema import NonNegativeInt, PathText, Validated
 from ..engine.task import TrainConfig
 from ..speech.text_normalisation import Alphabet
 
@@ -53,10 +53,10 @@ class Transcriber(Protocol):
 
 
 @dataclass(frozen=True)
-class Decoding:
+class Decoding(Validated):
     """How a CTC recogniser turns class probabilities into letters."""
 
-    beam: int = 0
+    beam: NonNegativeInt = 0
     """Hypotheses to keep; 0 = greedy, the likeliest class of each frame. A beam needs the extra ``asr``."""
     lexicon: bool = False
     """Whether the beam writes only words of the training texts."""
@@ -69,8 +69,7 @@ class Decoding:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for settings that need a beam."""
-        if self.beam < 0:
-            raise ValueError(f"beam = {self.beam} is negative; give 0 for the likeliest class of each frame")
+        super().__post_init__()
         if not self.beam and (self.lexicon or self.lm is not None):
             raise ValueError("lexicon and lm need a beam; give one, such as beam: 50")
 

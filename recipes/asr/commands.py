@@ -27,11 +27,12 @@ def _transcribe(asked: argparse.Namespace) -> None:
     show(asked.files, asked.run, as_json=asked.json, beam=asked.beam, decoding_mode=asked.decoder, device=asked.device)
 
 
-_TRANSCRIBE = Command(
-    "transcribe recordings, with times, using a recogniser that you trained",
-    _transcribe_arguments,
-    _transcribe,
-    """\
+COMMANDS = {
+    "transcribe": Command(
+        "transcribe recordings, with times, using a recogniser that you trained",
+        _transcribe_arguments,
+        _transcribe,
+        """\
 examples:
   vqmem asr demo && vqmem transcribe clip.flac
   vqmem transcribe *.wav --run runs/digits --json
@@ -42,7 +43,5 @@ several. A recording without speech is one line, from 0 to its length, with an e
 length of a recording. Unreadable files are skipped and listed at the end, and the exit code is then 2. Control
 characters are written as escapes, such as \\u001b.
 `vqmem asr --help` shows how to train a recogniser.""",
-)
-
-
-COMMANDS = {"transcribe": _TRANSCRIBE}
+    ),
+}

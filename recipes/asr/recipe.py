@@ -17,7 +17,7 @@ from ...data.base import Split, take_evenly
 from ...files import atomic_write, file_sha256
 from ...folders import loading
 from ...registry import build
-from ...schema import PathText
+from ...schema import NonNegativeInt, PathText, PositiveInt
 from ..engine.config import load, resolve_device
 from ..engine.distributed import main_process_first, on_main_process, start_processes
 from ..engine.lock import locked
@@ -56,20 +56,18 @@ class Config(RunConfig):
     """The recogniser: a name, or ``name`` and its keys (`vqmem list recognisers NAME`)."""
     characters: str = ""
     """Characters that the recogniser writes, besides the space; empty = those of the normalised training texts."""
-    batch_size: int = 16
+    batch_size: PositiveInt = 16
     """Utterances, or streams of utterances, in a batch."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(weight_decay=0.01, betas=(0.9, 0.98)))
     decoding: Decoding = field(default_factory=Decoding)
-    eval_recordings: int | None = 64
+    eval_recordings: PositiveInt | None = 64
     """Recordings of the dev split to evaluate on, evenly spaced; null = all."""
-    worst_utterances: int = 20
+    worst_utterances: NonNegativeInt = 20
     """How many of the utterances with the most errors ``evaluation.json`` lists."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes out of range, and for characters that the alphabet refuses."""
         super().__post_init__()
-        self.require_at_least(1, "batch_size", "eval_recordings")
-        self.require_at_least(0, "worst_utterances")
         if self.characters:
             Alphabet.of([self.characters])
 
@@ -117,7 +115,7 @@ def _fit(config: Config, recogniser: Recogniser) -> Run:
     held_out = _chosen(config, dev)
 
     def figures(transcriber: Transcriber) -> dict[str, float]:
-        return error_rates(recognise(next(iter(transcriber.decoding_modes.values())), held_out))
+        return error_rates(recognise(next(iter(transcriber.decoding_modes.values())), held_out, "recognising dev"))
 
     job = TrainingJob(
         out,
@@ -195,7 +193,7 @@ def evaluate(run: Run, split: Split = "dev", decoding_modes: Sequence[str] | Non
     }
 
 
-def recognise(mode: DecodingMode, chosen: Sequence[Sequence[Utterance]], description: str = "") -> list[TranscriptPair]:
+def recognise(mode: DecodingMode, chosen: Sequence[Sequence[Utterance]], description: str) -> list[TranscriptPair]:
     """The reference and the hypothesis of each utterance.
 
     A recording of several utterances is transcribed as one; its transcript is cut into utterances afterwards.
@@ -204,7 +202,7 @@ def recognise(mode: DecodingMode, chosen: Sequence[Sequence[Utterance]], descrip
     order = sorted(range(len(chosen)), key=lambda i: sum(utterance.length for utterance in chosen[i]))
     groups = [order[i : i + EVAL_BATCH_SIZE] for i in range(0, len(order), EVAL_BATCH_SIZE)]
     letters: list[list[Letter]] = [[] for _ in chosen]
-    for group in progress(groups, len(groups), description) if description else groups:
+    for group in progress(groups, len(groups), description, transient=True):
         for number, letter in mode([[utterance.content for utterance in chosen[i]] for i in group]):
             letters[group[number]].append(letter)
     pairs = []

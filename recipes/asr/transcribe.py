@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ...data._reading import SilentError, Skipping, UnreadableError
 from ...registry import UnknownNameError
 from ..engine.config import resolve_device
 from ..engine.progress import Bar
-from ..speech.units import SLOW, seconds_of
+from ..speech.units import seconds_of
 from .base import DecodingMode
 from .recipe import Run, load_run
 from .text import Word, segments, words
@@ -48,13 +47,12 @@ def show(
         )
     mode = _decoding_mode(run, decoding_mode)
     skipping, total = Skipping(), sum(seconds_of(Audio(file)) for file in files)
-    with Bar("transcribing", total, quiet=total < SLOW) as bar:
+    with Bar("transcribing", total, transient=True) as bar:
         for file in files:
             with skipping:
                 found, name = _words(mode, file, bar), file if len(files) > 1 else ""
                 lines = list(_objects(found, name) if as_json else _lines(segments(found), name))
-                sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+                bar.write("".join(f"{line}\n" for line in lines))
     skipping.report()
     if skipping.reasons:
         raise UnreadableError(f"{len(skipping.reasons)} of {len(files)} recordings could not be read; see above")

@@ -62,7 +62,10 @@ def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
     label = summary["metrics"][metric]["label"]
     if set(verdicts) == {"too few passages"}:
         return f"On {label}, there are too few passages for a verdict; give at least {FEWEST_PASSAGES}."
-    wins = {name: sum(_is(row, name, metric, "better") for row in rows) for name in _names(rows)}
+    wins = {
+        name: sum(_is(row, name, metric, "better") for row in rows)
+        for name in dict.fromkeys(row["strategy"] for row in rows)
+    }
     sign = -1 if summary["metrics"][metric]["better"] == "lower" else 1
 
     def rank(name: str) -> tuple[int, int, float]:
@@ -167,10 +170,6 @@ def _settings(summary: Mapping[str, Any], metric: str) -> list[tuple[str, int]]:
 
 def _rows(summary: Mapping[str, Any], metric: str) -> list[Row]:
     return [row for row in summary["rows"] if row["metrics"].get(metric, {}).get("value") is not None]
-
-
-def _names(rows: Sequence[Row]) -> list[str]:
-    return list(dict.fromkeys(row["strategy"] for row in rows))
 
 
 def _is(row: Row, name: str, metric: str, verdict: str) -> bool:

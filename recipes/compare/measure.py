@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..engine.progress import Bar
 from ..lm.corpus import Passage
 from ..lm.language_model import LanguageModel, PassageReading, Strategy, long_gap, read_passages
 from ..text_lm.recipe import Config
@@ -42,7 +41,6 @@ def measure(
     items: Sequence[Passage],
     scores: Sequence[Float[Tensor, "_ signal"]],
     rare: Bool[Tensor, " vocab"],
-    bar: Bar,
 ) -> dict[str, Any]:
     """Measure a cell.
 
@@ -55,21 +53,15 @@ def measure(
         items: the passages to read.
         scores: their scores; see `score_passages`.
         rare: whether each token is rare; see `rare_tokens`.
-        bar: shows the tokens read.
 
     Returns:
         Passage names, figure -> ``[numerators, sizes]`` by passage (see `figures`), peak bytes per row and speed.
     """
-    began, read = time.perf_counter(), 0
-
-    def tick(tokens: int) -> None:
-        nonlocal read
-        read += tokens
-        bar.update(read)
-
+    began, read = time.perf_counter(), sum(len(item.ids) - 1 for item in items)
     memory = strategy.memory(cell.capacity, config.guard)
+    what = f"{cell.strategy}@{cell.capacity} {cell.train}"
     readings, peak_bytes = read_passages(
-        model, strategy, memory, items, scores, config.batch_size, config.segment, tick
+        model, strategy, memory, items, scores, config.batch_size, config.segment, what
     )
     reach = cell.capacity + config.segment
     sums = [figures(item, reading, rare, reach) for item, reading in zip(items, readings, strict=True)]

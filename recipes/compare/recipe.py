@@ -19,11 +19,11 @@ from ...data.base import Split
 from ...files import append_line, atomic_write
 from ...memory.scorer import SIGNALS, signals_of
 from ...registry import UnknownNameError, build
-from ...schema import PathText
+from ...schema import PathText, PositiveInt, TwoOrMore, Validated
 from ...tokenizers_.base import output_kind, unit_of_size
 from ..engine.config import as_dict, digest, dump, resolve_device
 from ..engine.distributed import on_main_process
-from ..engine.progress import Bar
+from ..engine.progress import Bar, model_of, progress
 from ..engine.task import TrainConfig
 from ..lm.corpus import Passage, require
 from ..lm.language_model import score_passages, strategies
@@ -50,7 +50,7 @@ class Native:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Validated):
     """A comparison. One model per seed is trained with random strategies and capacities.
 
     At a capacity as long as a passage nothing is evicted: there only the baseline is measured, as full memory.
@@ -74,17 +74,18 @@ class Config:
     """One model is trained for each seed."""
     split: Split = "test"
     """Choose on ``dev``, report on ``test`` once."""
-    passages: int | None = None
+    passages: PositiveInt | None = None
     """Passages of the split to read, evenly spaced; null is all."""
     rare: float = 8.0
     """Lowest unigram surprisal, in nats, of tokens that count as rare in the long-gap figure."""
-    shown: int = 512
+    shown: TwoOrMore = 512
     """Tokens of the passage that the report shows."""
     lm: text_lm.Config = field(default_factory=text_lm.Config)
     native: Native = field(default_factory=Native)
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for unknown strategies and memories without room."""
+        super().__post_init__()
         scorer = None if self.lm.scorer_from else self.lm.scorer
         names = [strategy.name for strategy in strategies(self.strategies, scorer)]
         for name in (self.baseline, *self.trained, *self.native.strategies):
@@ -101,8 +102,6 @@ class Config:
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name}={list(values)} must name at least one, and none twice")
-        if self.shown < 2 or (self.passages is not None and self.passages < 1):
-            raise ValueError(f"passages={self.passages} and shown={self.shown}; give at least 1 and 2")
         idle = {"out": "out", "seed": "seeds", "strategies": "strategies", "capacities": "capacities"}
         for name, instead in idle.items():
             if getattr(self.lm, name) != getattr(text_lm.Config(), name):
@@ -146,8 +145,10 @@ def run(config: Config) -> dict[str, Any]:
     text_lm.start(config.lm)
     require(config.lm.data, config.split)
     strategies(config.strategies, text_lm.scorer_of(config.lm))
-    for seed in config.seeds:
-        _train(config, seed)
+    models = list(_models(config))
+    for number, model in enumerate(models, start=1):
+        with model_of(number, len(models)):
+            text_lm.fit(model)
     return _compare(config, began)
 
 
@@ -160,16 +161,19 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
     for seed in config.seeds:
         run = text_lm.fit(config.mixed(seed))  # loads the models trained in `run`
         data = _eval_data(config, run)
-        for cell in _cells(config, seed):
+        cells = list(_cells(config, seed))
+        for cell in progress(cells, len(cells), f"memories of seed {seed}", transient=True):
             _measure(config, cell, run, data)
         if seed == config.seeds[0]:
             passage = _passage(config, run, data)
             figures = text_lm.scorer_report(run.config, run.scorer, data.items)
             figures = figures if "rate" in figures else {}  # the report shows the figures of a bottleneck only
     known = _known(config)
-    rows = [known[_key(config, cell)] for cell in _all_cells(config)]
+    rows = [known[_key(config, cell)] for seed in config.seeds for cell in _cells(config, seed)]
     counted = unit_of_size(build("front-ends", config.lm.front_end))
-    summary = summarise(rows, config.baseline, counted) | {
+    with Bar("intervals of the figures", None, transient=True):
+        table = summarise(rows, config.baseline, counted)
+    summary = table | {
         "title": config.title,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": "vqmem " + " ".join(sys.argv[1:]),
@@ -184,15 +188,16 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
     }
     atomic_write(out / "config.yaml", dump(config))
     atomic_write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
-    write_report(summary, out / "report.html")
+    with Bar("report", None, transient=True):
+        write_report(summary, out / "report.html")
     return summary
 
 
-def _train(config: Config, seed: int) -> None:
-    """Train and save the mixed and native models of ``seed`` that are not finished."""
-    text_lm.fit(config.mixed(seed))
-    for name in config.native.strategies:
-        text_lm.fit(config.natively(name, seed))
+def _models(config: Config) -> Iterator[text_lm.Config]:
+    """The configs of the mixed and native models of each seed."""
+    for seed in config.seeds:
+        yield config.mixed(seed)
+        yield from (config.natively(name, seed) for name in config.native.strategies)
 
 
 def _eval_data(config: Config, run: text_lm.Run) -> EvalData:
@@ -210,11 +215,6 @@ def _cells(config: Config, seed: int) -> Iterator[Cell]:
                 yield Cell(name, capacity, seed, "mixed")
     for name in config.native.strategies:
         yield Cell(name, config.native.capacity, seed, "native")
-
-
-def _all_cells(config: Config) -> Iterator[Cell]:
-    for seed in config.seeds:
-        yield from _cells(config, seed)
 
 
 def _key(config: Config, cell: Cell) -> str:
@@ -252,9 +252,7 @@ def _measure(config: Config, cell: Cell, run: text_lm.Run, data: EvalData) -> No
         folder = Path(config.natively(cell.strategy, cell.seed).out) / "transformer"
         model = text_lm.load_language_model(folder, resolve_device(config.lm.device))
     strategy = next(s for s in strategies(config.strategies) if s.name == cell.strategy)
-    total = sum(len(item.ids) - 1 for item in data.items)
-    with Bar(f"seed {cell.seed}  {cell.strategy}@{cell.capacity} {cell.train}", total) as bar:
-        found = measure(model, strategy, cell, config.lm, data.items, data.scores, data.rare, bar)
+    found = measure(model, strategy, cell, config.lm, data.items, data.scores, data.rare)
     append_line(_results(config), json.dumps({"key": key, **asdict(cell), **found}))
 
 

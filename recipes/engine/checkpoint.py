@@ -233,23 +233,11 @@ def set_rng_state(state: Mapping[str, Any], device: torch.device) -> None:
 # --- trees of tensors ----------------------------------------------------------------------------------------------
 
 
-def tree_map(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """``tree`` with ``function`` applied to every tensor in its dicts, lists, (named) tuples and dataclasses."""
-    if isinstance(tree, Tensor):
-        return function(tree)
-    if _is_record(type(tree)):
-        return type(tree)(**{name: tree_map(function, value) for name, value in _values(tree).items()})
-    if type(tree) is dict:
-        return {key: tree_map(function, value) for key, value in tree.items()}
-    if type(tree) in (list, tuple):
-        return type(tree)(tree_map(function, value) for value in tree)
-    return tree
-
-
 def encode(tree: Any) -> tuple[dict[str, Tensor], Any]:
-    """Split a tree into named tensors and JSON. Leaves: tensors, numbers, strings, None; inner nodes as in `tree_map`.
+    """Split a tree into named tensors and JSON.
 
-    Raises ``TypeError`` for anything else: an explicit state consists of values only.
+    Leaves: tensors, numbers, strings, None; nodes: dicts, lists, (named) tuples, dataclasses. Raises ``TypeError`` for
+    anything else: an explicit state consists of values only.
     """
     tensors: dict[str, Tensor] = {}
 

@@ -61,16 +61,16 @@ def _list_keys(asked: argparse.Namespace) -> None:
     print(visible(json.dumps(described, indent=2, ensure_ascii=False)))
 
 
-_LIST = Command(
-    "list the policies, scorers, front-ends, compressions, data sources and recipes",
-    _list_arguments,
-    _list,
-    """\
+COMMANDS = {
+    "list": Command(
+        "list the policies, scorers, front-ends, compressions, data sources and recipes",
+        _list_arguments,
+        _list,
+        """\
 examples:
   vqmem list policies
   vqmem list policies scored
   vqmem list --json
 Each is one file; docs/add-a-variant.md says how to add one.""",
-)
-
-COMMANDS = {"list": _LIST}
+    ),
+}

@@ -101,7 +101,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-MAY_CHANGE = {"log_every", "save_every", "device", "tensorboard"}
+MAY_CHANGE = {"log_every", "save_every", "device", "tensorboard", "workers"}
 """Keys that may differ between the runs that start and resume a training."""
 
 

@@ -15,6 +15,7 @@ from ...data.base import Document, Split
 from ...files import file_sha256, naming_path
 from ...registry import build
 from .distributed import ranks
+from .progress import progress
 
 RECORD = ".data-{}.jsonl"
 """File name: a line for each document of a split, and one with their number at the end of the split."""
@@ -29,6 +30,10 @@ def documents(data: str | dict[str, Any], split: Split, out: str | Path | None) 
 
     Raises ``ValueError`` in one line at the first document that is different, new or missing.
     """
+    return progress(_documents(data, split, out), None, f"documents of {split}", transient=True)
+
+
+def _documents(data: str | dict[str, Any], split: Split, out: str | Path | None) -> Iterator[Document]:
     source = build("data", data).documents(split)
     if out is None or not Path(out).is_dir() or ranks()[0] > 0:
         yield from source

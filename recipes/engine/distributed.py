@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
 from types import FrameType
@@ -163,7 +163,7 @@ class _Step(nn.Module):
         super().__init__()
         self.module, self.run, self.touch_all = task.module, task.step, touch_all
 
-    def forward(self, batch: Any, state: Any) -> tuple[Tensor, dict[str, float], Any]:
+    def forward(self, batch: Any, state: Any) -> tuple[Tensor, Mapping[str, Tensor | float], Any]:
         with joint_step():
             loss, state = self.run(batch, state)
         value = loss.value
@@ -180,7 +180,7 @@ class Replica:
     def __init__(self, task: Task, call: nn.Module, spare: nn.Module | None) -> None:
         self.task, self.call, self.spare, self.module = task, call, spare, task.module
 
-    def step(self, batch: Any, state: Any) -> tuple[Tensor, dict[str, float], Any]:
+    def step(self, batch: Any, state: Any) -> tuple[Tensor, Mapping[str, Tensor | float], Any]:
         """`Task.step`: loss in nats, metrics, state."""
         return self.call(batch, state)
 
@@ -273,11 +273,11 @@ class Interrupts:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
-    def asked(self, device: torch.device) -> int:
+    def asked(self) -> int:
         """The signal that any process has received, or 0; equal in all processes."""
         if not dist.is_initialized():
             return self.signal
-        flag = torch.tensor(self.signal, device=device)
+        flag = torch.tensor(self.signal)  # in main memory, so that no process waits for its device
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return int(flag)
 

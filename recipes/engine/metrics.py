@@ -4,19 +4,45 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ...files import append_line, atomic_write
+from ...models.host import precise
 from .distributed import gather
 
 Window = dict[str, list[float]]
 """Weighted sum and weight of each metric since the last line of the log."""
 
 
-def add(window: Window, metrics: Mapping[str, float], weight: float) -> None:
-    """Add one batch's metrics to ``window``; ``tokens`` are counted, the rest averaged."""
+class Pending:
+    """The metrics of the batches since they were last read: reading them waits for the device."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, dict[str, float | None], Tensor | None]] = []
+
+    def add(self, step: int, metrics: Mapping[str, Tensor | float]) -> None:
+        """Append the metrics of a batch of ``step``; its tensors become one, for there may be many batches."""
+        scalars = [precise(x) for x in metrics.values() if isinstance(x, Tensor)]
+        known: dict[str, float | None] = {name: None if isinstance(x, Tensor) else x for name, x in metrics.items()}
+        self.batches.append((step, known, torch.stack(scalars) if scalars else None))
+
+    def read(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yield step and metrics of every batch, and forget them. All come from the device in one transfer."""
+        batches, self.batches = self.batches, []
+        stacked = [scalars for _, _, scalars in batches if scalars is not None]
+        numbers = iter(torch.cat(stacked).tolist() if stacked else ())
+        for step, known, _ in batches:
+            yield step, {name: next(numbers) if x is None else x for name, x in known.items()}
+
+
+def add(window: Window, metrics: Mapping[str, float]) -> None:
+    """Add one batch's metrics to ``window``; ``tokens`` are counted, the rest averaged with them as the weight."""
+    weight = metrics.get("tokens", 1.0)
     for name, value in metrics.items():
         part = window.setdefault(name, [0.0, 0.0])
         part[0] += value if name == "tokens" else value * weight

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from torch import nn
 
 from ...models.loss import Loss
+from ...schema import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, Validated
 
 
 @runtime_checkable
@@ -15,7 +16,8 @@ class Task(Protocol):
     """A module and its training step. If the loss has no gradient (a scorer that only counts), nothing is optimised.
 
     ``metrics["tokens"]`` of the loss is optional: the number of tokens in the step. The log uses it as the weight of
-    its averages and for the speed.
+    its averages and for the speed. A step does not read values from the device, which would wait for it; it asks
+    `models.host.on_host` for those of the batch.
     """
 
     module: nn.Module
@@ -34,7 +36,7 @@ class Loader(Protocol):
     """An endless source of batches whose position is a JSON-able value."""
 
     def next(self) -> Any:
-        """The next batch: a tensor, or a dict, tuple or dataclass of them. The training loop moves it to the device."""
+        """The next batch: a tensor, or a dict, list or (named) tuple of them. The loop moves it to the device."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -47,30 +49,30 @@ class Loader(Protocol):
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Validated):
     """Settings of one training. Steps count optimiser updates."""
 
-    steps: int = 1000
+    steps: PositiveInt = 1000
     """Total number of updates."""
-    lr: float = 1e-3
+    lr: PositiveFloat = 1e-3
     """The learning rate that AdamW reaches after the warm-up."""
-    warmup: int = 50
+    warmup: NonNegativeInt = 50
     """Steps over which the learning rate rises from 0."""
-    min_lr_ratio: float = 0.1
+    min_lr_ratio: Share = 0.1
     """Learning rate at the end of the cosine schedule, as a share of ``lr``."""
-    weight_decay: float = 0.1
+    weight_decay: NonNegativeFloat = 0.1
     """AdamW's weight decay of matrices; vectors do not decay."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates of the moving averages of the gradient and of its square."""
-    clip: float = 1.0
+    clip: PositiveFloat = 1.0
     """Largest norm of the gradient; a longer gradient is scaled down to it."""
-    accumulate: int = 1
+    accumulate: PositiveInt = 1
     """Batches per step."""
-    log_every: int = 10
+    log_every: PositiveInt = 10
     """Steps between two lines of the log."""
-    eval_every: int = 0
+    eval_every: NonNegativeInt = 0
     """Steps between evaluations on the dev split. The best weights are kept. 0 evaluates at the end only."""
-    save_every: int = 200
+    save_every: NonNegativeInt = 200
     """Steps between checkpoints; 0 saves at the end only."""
     seed: int = 0
     """Seed of weights and dropout; a recipe sets it from the ``seed`` of the run."""
@@ -82,15 +84,3 @@ class TrainConfig:
     """``auto`` is ``ddp`` under torchrun, else ``none``; ``fsdp`` shards parameters and optimiser (``fully_shard``)."""
     tensorboard: bool = True
     """Whether to write a TensorBoard log as well."""
-
-    def __post_init__(self) -> None:
-        least_values = {"steps": 1, "accumulate": 1, "log_every": 1, "warmup": 0, "eval_every": 0, "save_every": 0}
-        for name, least in least_values.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)} must be at least {least}")
-        if not self.lr > 0 or not self.clip > 0:
-            raise ValueError(f"lr = {self.lr} and clip = {self.clip} must be positive")
-        if not 0 <= self.min_lr_ratio <= 1 or self.weight_decay < 0:
-            raise ValueError(
-                f"min_lr_ratio = {self.min_lr_ratio} must be from 0 to 1, weight_decay = {self.weight_decay} 0 or more"
-            )

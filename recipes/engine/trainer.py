@@ -27,13 +27,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from ...artifacts import full_tensor
+from ...models.host import to_device
 from . import checkpoint
 from .best import PREFIX, Best, better_of, buffers, describe_best
 from .config import as_dict, autocast, flat, lasting, refuse_changes, resolve_device, resolve_dtype
 from .distributed import Interrupts, Replica, on_main_process, ranks, start_processes, wrap
-from .metrics import Log, add, note
+from .metrics import Log, Pending, Window, add, note
 from .progress import Bar
 from .run_dir import too_few_steps
 from .task import Loader, Task, TrainConfig
@@ -49,8 +51,9 @@ class _Run:
 
     step: int
     state: Any
-    window: dict[str, list[float]] = field(default_factory=dict)
-    """Weighted sum and weight of each metric since the last line of the log."""
+    window: Window = field(default_factory=dict)
+    pending: Pending = field(default_factory=Pending)
+    """The metrics of the last steps, which are not in ``window`` yet."""
     figures: dict[str, float] = field(default_factory=dict)
     """The newest value of each logged metric."""
     seconds: float = 0.0
@@ -166,10 +169,12 @@ def _loop(session: _Session, run: _Run, bar: Bar, interrupts: Interrupts, log: L
         _update(session, run)
         last = run.step == config.steps
         if last or run.step % config.log_every == 0:
+            _settle(session, run)
             figures = log.train(run.step, run.window, run.seconds)
             run.window, run.seconds, run.figures = {}, 0.0, run.figures | figures
             bar.update(run.step, note(figures))
         if session.evaluate and (last or _due(run.step, config.eval_every)):
+            _settle(session, run)
             with session.replica.evaluating(), autocast(session.device, resolve_dtype(config.dtype, session.device)):
                 figures = on_main_process(session.evaluate)()
             log.evaluation(run.step, figures)
@@ -179,8 +184,9 @@ def _loop(session: _Session, run: _Run, bar: Bar, interrupts: Interrupts, log: L
                 run.best = better_of(run.best, run.step, figure, session.replica.module)
                 if last and run.best is not None:
                     log.best(run.step, {"best_step": float(run.best.step), session.best_by: run.best.figure})
-        stop = interrupts.asked(session.device)
+        stop = interrupts.asked()
         if last or stop or _due(run.step, config.save_every):
+            _settle(session, run)
             _save(session, run)
         if stop:
             bar.say(
@@ -191,25 +197,24 @@ def _loop(session: _Session, run: _Run, bar: Bar, interrupts: Interrupts, log: L
 
 
 def _update(session: _Session, run: _Run) -> None:
-    """One optimiser update: ``accumulate`` batches, clipping, AdamW."""
+    """One optimiser update: ``accumulate`` batches, clipping, AdamW. It reads nothing from the device."""
     config, replica, optimizer = session.config, session.replica, session.optimizer
     dtype = resolve_dtype(config.dtype, session.device)
     began = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)
     learns = False
     for part in range(config.accumulate):
-        batch = checkpoint.tree_map(lambda tensor: tensor.to(session.device), session.loader.next())
+        batch = tree_map_only(Tensor, lambda tensor: to_device(tensor, session.device), session.loader.next())
         with replica.synced(last=part == config.accumulate - 1):
             with autocast(session.device, dtype):
                 value, metrics, run.state = replica.step(batch, run.state)
-            loss = _finite("loss", value, session, run)
             if value.requires_grad:
                 (value / config.accumulate).backward()
                 learns = True
-        add(run.window, {"loss": loss, **metrics}, metrics.get("tokens", 1.0))
+        run.pending.add(run.step + 1, {"loss": value.detach(), **metrics})
     if learns:
         norm = nn.utils.clip_grad_norm_(replica.module.parameters(), config.clip)
-        add(run.window, {"gradient_norm": _finite("gradient norm", full_tensor(norm), session, run)}, 1.0)
+        run.pending.add(run.step + 1, {"gradient_norm": full_tensor(norm)})
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(run.step, config)
         optimizer.step()
@@ -217,15 +222,20 @@ def _update(session: _Session, run: _Run) -> None:
     run.step += 1
 
 
-def _finite(what: str, value: Tensor, session: _Session, run: _Run) -> float:
-    number = float(value.detach())
-    if not math.isfinite(number):
-        saved = next(iter(checkpoint.newest_first(session.folder / checkpoint.FOLDER)), None)
-        raise NonFiniteError(
-            f"{session.describe}: the {what} is {number} at step {run.step + 1}; lower train.lr (now "
-            f"{session.config.lr:g}) or raise warmup; nothing of this step is saved, the last checkpoint is {saved}"
-        )
-    return number
+def _settle(session: _Session, run: _Run) -> None:
+    """Read the metrics of the last steps, before they are logged or what these steps made is evaluated or saved."""
+    began = time.perf_counter()
+    for step, metrics in run.pending.read():
+        for what in ("loss", "gradient norm"):
+            if not math.isfinite(number := metrics.get(what.replace(" ", "_"), 0.0)):
+                last = next(iter(checkpoint.newest_first(session.folder / checkpoint.FOLDER)), None)
+                raise NonFiniteError(
+                    f"{session.describe}: the {what} is {number} at step {step}; lower train.lr (now "
+                    f"{session.config.lr:g}) or raise warmup; nothing of this step is saved, the last checkpoint is "
+                    f"{last}"
+                )
+        add(run.window, metrics)
+    run.seconds += time.perf_counter() - began  # the device has worked until now
 
 
 def _due(step: int, every: int) -> bool:

@@ -10,16 +10,15 @@ from typing import Any
 
 import torch
 
-from ...artifacts import FRONT_END
 from ...data._reading import Skipping
 from ...files import atomic_write
 from ...registry import build
 from ...schema import PathText
-from ...tokenizers_.base import Tokenizer, load_tokenizer, save_tokenizer
+from ...tokenizers_.base import Tokenizer
 from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, start_processes
+from ..engine.front_end import load_or_fit
 from ..engine.lock import locked
-from ..engine.progress import progress
 from ..engine.run_dir import init_run_dir
 from ..lm.corpus import require
 
@@ -69,7 +68,8 @@ def run(config: Config) -> dict[str, Any]:
 def _run(config: Config) -> dict[str, Any]:
     out = Path(config.out)
     init_run_dir(config, ("out",))
-    figures = evaluate(config, _fitted(config, out / "front_end"))
+    given = (document.content("audio") for document in documents(config.data, "train", config.out))
+    figures = evaluate(config, load_or_fit(config.front_end, given, out / "front_end"))
     atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     return figures
 
@@ -94,12 +94,3 @@ def evaluate(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
         "perplexity": math.exp(float(-(shares * shares.log()).sum())),
         "frames_a_run": total / runs,
     }
-
-
-def _fitted(config: Config, folder: Path) -> Tokenizer:
-    if (folder / FRONT_END).is_file():
-        return load_tokenizer(folder)
-    given = progress(documents(config.data, "train", config.out), None, "recordings")
-    tokenizer = build("front-ends", config.front_end).fit(document.content("audio") for document in given)
-    save_tokenizer(tokenizer, config.front_end, folder)
-    return tokenizer

@@ -20,18 +20,19 @@ from ...models.scorers.vq_lm import Scorer
 from ...models.speech.frame_scorer import FOLDER, KIND, FrameScorer, load_frame_scorer
 from ...models.vq_lm import State, VQLMConfig
 from ...registry import build
-from ...schema import PathText
+from ...schema import PathText, PositiveFloat, PositiveInt, TwoOrMore
 from ...tokenizers_._frames import FRAMES_A_SECOND, Extractor, stream_frames
 from ...tokenizers_._pinned import pin
 from ..engine.config import resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked
+from ..engine.progress import Bar
 from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
-from ..lm.corpus import Passage, SegmentBatch, TrainingLoader, sweep
+from ..lm.corpus import Passage, SegmentBatch, segment_loader, sweep
 from ..lm.language_model import replace_rows
 
 NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_clips")
@@ -49,15 +50,15 @@ class Config(RunConfig):
     """Data source with recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     features: str | dict[str, Any] = "mfcc39"
     """Features of a frame: a name, or ``name`` and its keys (`vqmem list features NAME`)."""
-    train_seconds: float = 3600.0
+    train_seconds: PositiveFloat = 3600.0
     """Keep the frames of at most this many seconds of training recordings, the first ones, in memory."""
-    eval_clips: int | None = 32
+    eval_clips: PositiveInt | None = 32
     """Passages of the dev split to evaluate on, evenly spaced; null = all."""
-    passage: int = 2048
+    passage: TwoOrMore = 2048
     """Frames to read before the state is reset, 50 a second."""
-    batch_size: int = 16
+    batch_size: PositiveInt = 16
     """Batch size: passages read in parallel."""
-    segment: int = 64
+    segment: PositiveInt = 64
     """Frames through which gradients flow."""
     scorer: Scorer = field(default_factory=lambda: Scorer(dim=64, hidden=128))
     """The scorer; its keys for token ids (``tie``, ``cutoffs``) are ignored."""
@@ -66,9 +67,6 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes out of range."""
         super().__post_init__()
-        self.require_at_least(2, "passage")
-        self.require_at_least(1, "batch_size", "segment", "eval_clips")
-        self.require_positive("train_seconds")
         self.shape(1)  # raises for a wrong scorer before anything is read
 
     def shape(self, dim: int) -> VQLMConfig:
@@ -115,7 +113,7 @@ def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
     task = FrameScorerTask(scorer, corpus.table, config.batch_size)
     train(
         task,
-        TrainingLoader(corpus.passages, config.batch_size, config.segment, config.seed, *ranks()),
+        segment_loader(corpus.passages, config.batch_size, config.segment, config.seed, *ranks()),
         replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype),
         folder / "training",
         describe="frame scorer",
@@ -143,7 +141,7 @@ class FrameScorerTask:
         """Train on one segment; rows in which a passage begins start from the initial state."""
         state = replace_rows(state, self.scorer.initial_state(self.batch_size), batch.is_start)
         loss, state = self.scorer.training_step(self.table[batch.tokens], state, batch.valid)
-        return Loss(loss.value, loss.metrics | {"tokens": float(batch.valid.sum())}), state
+        return Loss(loss.value, {**loss.metrics, "tokens": batch.valid.sum()}), state
 
 
 def read_frames(config: Config, extractor: Extractor, split: Split, seconds: float | None = None) -> Frames:
@@ -185,4 +183,5 @@ def report(scorer: FrameScorer, frames: Frames) -> dict[str, float]:
     """Metrics of the scorer on passages (see `VQLM.report`); surprise, rarity and gain in nats a dimension."""
     passages, device = frames.passages, scorer.mean.device
     _, batch = next(sweep(passages, len(passages), max(len(passage.ids) for passage in passages)))
-    return scorer.report(frames.table[batch.tokens].to(device), batch.valid.to(device))
+    with Bar("evaluating the scorer", None, transient=True):
+        return scorer.report(frames.table[batch.tokens].to(device), batch.valid.to(device))

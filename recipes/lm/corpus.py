@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +14,8 @@ from ...data._reading import Skipping
 from ...data.base import Document, Split
 from ...registry import build
 from ...tokenizers_.base import Tokenizer, input_kind
+from ..engine.loader import BatchLoader, shuffled
+from ..engine.progress import Bar
 
 
 @dataclass(frozen=True)
@@ -107,18 +107,8 @@ def require(data: str | dict[str, Any], split: Split, content: str = "documents"
         raise ValueError(f"the split {split} of the data has no {content} ({data!r}); give data that has some")
 
 
-@lru_cache(maxsize=4)
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """The indices below ``count``, shuffled differently each epoch; cached, since a loader asks for every item."""
-    order = list(range(count))
-    random.Random(f"{seed}:{epoch}").shuffle(order)
-    return order
-
-
-class TrainingLoader:
-    """Endless batches of segments: each row reads passage after passage, in an order that is shuffled every epoch.
-
-    Its `state_dict` is plain JSON, so that a killed run resumes at the same token.
+class SegmentSampler:
+    """Samples a segment for each row, which reads passage after passage; passages are shuffled every epoch.
 
     Args:
         items: the passages.
@@ -136,15 +126,15 @@ class TrainingLoader:
         self.drawn = rank
         self.rows: list[list[int]] = [[self._draw(), 0] for _ in range(batch_size)]
 
-    def next(self) -> SegmentBatch:
-        """The next segment of every row."""
+    def next(self) -> list[tuple[Passage, int]]:
+        """The passage of every row and the start of its next segment."""
         segments = []
         for row in self.rows:
             if row[1] >= len(self.items[row[0]].ids) - 1:
                 row[:] = [self._draw(), 0]
             segments.append((self.items[row[0]], row[1]))
             row[1] += self.length
-        return _batch(segments, self.length)
+        return segments
 
     def state_dict(self) -> dict[str, Any]:
         """The position of every row."""
@@ -155,9 +145,25 @@ class TrainingLoader:
         self.drawn, self.rows = state["drawn"], [list(row) for row in state["rows"]]
 
     def _draw(self) -> int:
-        epoch, index = divmod(self.drawn, len(self.items))
         self.drawn += self.world
-        return epoch_order(len(self.items), self.seed, epoch)[index]
+        return shuffled(len(self.items), self.seed, self.drawn - self.world)
+
+
+def segment_loader(
+    items: Sequence[Passage], batch_size: int, length: int, seed: int, rank: int = 0, world: int = 1
+) -> BatchLoader:
+    """Endless batches of segments.
+
+    Args:
+        items: the passages.
+        batch_size: rows that are read in parallel.
+        length: tokens of a segment.
+        seed: of the order.
+        rank: process ``rank`` of ``world`` reads every ``world``-th passage of the order.
+        world: the number of processes.
+    """
+    sampler = SegmentSampler(items, batch_size, length, seed, rank, world)
+    return BatchLoader(sampler, lambda segments: _batch(segments, length))
 
 
 def sweep(items: Sequence[Passage], batch_size: int, length: int) -> Iterator[tuple[list[int], SegmentBatch]]:
@@ -167,6 +173,23 @@ def sweep(items: Sequence[Passage], batch_size: int, length: int) -> Iterator[tu
         longest = max(len(items[i].ids) for i in group)
         for start in range(0, longest - 1, length):
             yield group, _batch([(items[i], start) for i in group], length)
+
+
+def sweep_with_bar(
+    description: str, items: Sequence[Passage], batch_size: int, length: int
+) -> Iterator[tuple[list[int], SegmentBatch]]:
+    """`sweep`, showing the tokens read.
+
+    Args:
+        description: what is being done.
+        items: the passages.
+        batch_size: passages that are read in parallel.
+        length: tokens of a segment.
+    """
+    with Bar(description, sum(len(item.ids) - 1 for item in items), transient=True) as bar:
+        for group, batch in sweep(items, batch_size, length):
+            yield group, batch
+            bar.advance(int(batch.valid.sum()))
 
 
 def _batch(segments: list[tuple[Passage, int]], length: int) -> SegmentBatch:

@@ -19,10 +19,12 @@ from ...memory.bank import State as MemoryState
 from ...memory.compressor import Compression
 from ...memory.policy import ForwardStats, Guard, Policy, require_signals
 from ...memory.scorer import SIGNALS, ScorerModel, replace_rows
+from ...models.host import on_host, to_device
 from ...models.loss import Loss
 from ...models.memory_transformer import MemoryTransformer, Output, TransformerConfig, reconstruction_loss
 from ...registry import UnknownNameError, build
-from .corpus import Passage, SegmentBatch, sweep
+from ...schema import PositiveInt, ShareBelowOne, Validated
+from .corpus import Passage, SegmentBatch, sweep_with_bar
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class LanguageModel(nn.Module):
 class TaskState:
     """The state that training passes from segment to segment."""
 
-    step: Tensor
+    step: int
     scorer: Any
     memory: MemoryState
 
@@ -129,7 +131,7 @@ class LanguageModelTask:
         schedule: the memory of each step.
         batch_size: rows of a batch.
         off_target_weight: weight of the loss on targets outside of ``target_mask``.
-        alter: changes the input tokens but not the targets.
+        alter: changes the input tokens, in main memory, but not the targets.
     """
 
     def __init__(
@@ -154,13 +156,14 @@ class LanguageModelTask:
         """Empty memories and the initial state of the scorer."""
         _, memory = self.schedule.at(0)
         empty = memory.empty(self.module.transformer.empty_payload(self.batch_size))
-        return TaskState(torch.zeros((), dtype=torch.long), self.scorer.initial_state(self.batch_size), empty)
+        return TaskState(0, self.scorer.initial_state(self.batch_size), empty)
 
     def step(self, batch: SegmentBatch, state: TaskState) -> tuple[Loss, TaskState]:
         """The loss on one segment, in nats per token."""
-        strategy, memory = self.schedule.at(int(state.step))
+        strategy, memory = self.schedule.at(int(state.step))  # a tensor in checkpoints of version 0.1
         if self.alter is not None:
-            batch = batch._replace(tokens=self.alter(batch.tokens))
+            altered = self.alter(on_host(batch.tokens))
+            batch = batch._replace(tokens=to_device(altered, batch.tokens.device))
         learned = self.module.compressor(strategy)
         scores, scorer = score_segment(self.scorer, batch, state.scorer, self.scored)
         before = state.memory.forget(batch.is_start)
@@ -177,15 +180,13 @@ class LanguageModelTask:
         if self.off_target_weight != 1:
             weights = weights * torch.where(batch.target_mask, 1.0, self.off_target_weight)
         loss = (losses * weights.flatten()).sum() / weights.sum().clamp(min=1)
-        metrics = {"nll": loss.detach(), "tokens": batch.valid.sum()}
+        metrics = {"nll": loss, "tokens": batch.valid.sum()}
         written = write_segment(memory, before, output, batch, scores, learned)
         if learned is not None and written.compressed.count:
             hidden = output.payload[0].detach()
             reconstruction = reconstruction_loss(self.module.transformer, hidden, written.evicted, written.compressed)
-            loss, metrics["reconstruction"] = loss + reconstruction, reconstruction.detach()
-        return Loss(loss, {name: float(x) for name, x in metrics.items()}), TaskState(
-            state.step + 1, scorer, _detach(written.state)
-        )
+            loss, metrics["reconstruction"] = loss + reconstruction, reconstruction
+        return Loss(loss, metrics), TaskState(state.step + 1, scorer, _detach(written.state))
 
 
 def write_segment(
@@ -255,7 +256,7 @@ def score_passages(
     """
     scores: list[list[Tensor]] = [[] for _ in items]
     state = None
-    for group, batch in sweep(items, batch_size, length):
+    for group, batch in sweep_with_bar("scoring passages", items, batch_size, length):
         batch = batch.to(device)
         is_start = state is None or bool(batch.is_start.all())
         signals, state = scorer.score(batch.tokens, scorer.initial_state(len(group)) if is_start else state)
@@ -281,7 +282,7 @@ def read_passages(
     scores: Sequence[Float[Tensor, "_ signal"]] | None,
     batch_size: int,
     length: int,
-    tick: Callable[[int], None] = lambda tokens: None,
+    description: str = "reading passages",
 ) -> tuple[list[PassageReading], int]:
     """Read every passage with ``memory``.
 
@@ -293,7 +294,7 @@ def read_passages(
         scores: the result of `score_passages`; None if the policy needs no scores.
         batch_size: passages that are read in parallel.
         length: tokens of a segment.
-        tick: called with the number of tokens read, for progress.
+        description: the name of the bar.
 
     Returns:
         A reading for each passage, and the peak bytes of memory per row.
@@ -302,7 +303,7 @@ def read_passages(
     device = model.transformer.norm.weight.device
     readings = [PassageReading(torch.zeros(0), torch.zeros(0, dtype=torch.bool), []) for _ in items]
     state, most = None, 0
-    for group, batch in sweep(items, batch_size, length):
+    for group, batch in sweep_with_bar(description, items, batch_size, length):
         segment = _scores_of(scores, group, batch, length)
         batch, segment = batch.to(device), segment.to(device)
         if state is None or bool(batch.is_start.all()):
@@ -316,7 +317,6 @@ def read_passages(
                 torch.cat([old.correct, correct[row][real]]),
                 [*old.kept, slots.positions[row][slots.valid[row]].tolist()] if real.any() else old.kept,
             )
-        tick(int(batch.valid.sum()))
     return readings, most
 
 
@@ -354,18 +354,18 @@ def long_gap(ids: Int[Tensor, " time"], rare: Bool[Tensor, " vocab"], reach: int
 
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(Validated):
     """The size of the transformer; see `TransformerConfig`."""
 
-    layers: int = 3
+    layers: PositiveInt = 3
     """Transformer blocks."""
-    dim: int = 192
+    dim: PositiveInt = 192
     """Width; a multiple of twice the number of heads."""
-    heads: int = 4
+    heads: PositiveInt = 4
     """Attention heads per layer."""
-    expansion: int = 4
+    expansion: PositiveInt = 4
     """Width of the feed-forward part, as a multiple of ``dim``."""
-    dropout: float = 0.0
+    dropout: ShareBelowOne = 0.0
     """Dropout probability in training."""
     score_bias: bool = False
     """Whether each head learns a bias on the standardised score of a slot."""
@@ -379,6 +379,4 @@ def load_language_model(folder: Path, device: torch.device | str = "cpu") -> Lan
     def make(fields: dict[str, Any]) -> LanguageModel:
         return LanguageModel(TransformerConfig(**fields["shape"]), strategies(fields["strategies"]))
 
-    model = load_model(folder, make, kind="language_model", device=device)
-    assert isinstance(model, LanguageModel)
-    return model
+    return load_model(folder, make, kind="language_model", device=device)

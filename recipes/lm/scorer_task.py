@@ -28,4 +28,4 @@ class ScorerTask:
         """Train on one segment; rows at the start of a passage begin with the initial state."""
         state = replace_rows(state, self.scorer.initial_state(self.batch_size), batch.is_start)
         loss, state = self.scorer.training_step(batch.tokens, state, batch.valid)
-        return Loss(loss.value, loss.metrics | {"tokens": float(batch.valid.sum())}), state
+        return Loss(loss.value, {**loss.metrics, "tokens": batch.valid.sum()}), state

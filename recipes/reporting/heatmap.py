@@ -37,7 +37,7 @@ def heatmap_page(tokens: Sequence[Mapping[str, Any]], title: str) -> str:
     data = {
         "tokens": [token["text"] for token in tokens],
         "signals": {
-            name: [_rounded(token[key]) for token in tokens]
+            name: [round(float(token[key]), 4) for token in tokens]
             for name, key in signals.items()
             if tokens and all(key in token for token in tokens)
         },
@@ -87,7 +87,3 @@ def style(strength: float) -> Style:
 def _visible(text: str) -> str:
     shown = text.replace("\r\n", "\n").replace("\n", f"{LINE_END}\n")
     return visible(shown.translate(_SYMBOLS))
-
-
-def _rounded(value: float) -> float:
-    return round(float(value), 4)

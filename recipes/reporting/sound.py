@@ -6,6 +6,7 @@ import base64
 import io
 import struct
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -44,6 +45,15 @@ def sound(waveform: Float[Tensor, " _"], rate: int) -> str:
     file = io.BytesIO()
     soundfile.write(file, waveform.clamp(-1, 1).numpy(), rate, format="WAV", subtype="PCM_16")
     return f"data:audio/wav;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def players(versions: Mapping[str, Float[Tensor, " _"]], rate: int) -> list[dict[str, str]]:
+    """Label, sound and picture of each version of a recording; the loudest of the first one is the brightest."""
+    powers = [mel(version, rate) for version in versions.values()]
+    return [
+        {"label": label, "sound": sound(version, rate), "picture": picture(power, float(powers[0].max()))}
+        for (label, version), power in zip(versions.items(), powers, strict=True)
+    ]
 
 
 def pauses(waveform: Float[Tensor, " _"], rate: int) -> list[tuple[float, float]]:

@@ -41,11 +41,12 @@ def _score(asked: argparse.Namespace) -> None:
     show(*given, tokenizer=asked.tokenizer, span=asked.span, **written)
 
 
-_SCORE = Command(
-    "score every token of a text or unit of a recording by surprise, rarity and gain from context",
-    _score_arguments,
-    _score,
-    """\
+COMMANDS = {
+    "score": Command(
+        "score every token of a text or unit of a recording by surprise, rarity and gain from context",
+        _score_arguments,
+        _score,
+        """\
 examples:
   vqmem score book.txt | less -R
   vqmem score book.txt --signal gain --html book.html
@@ -59,7 +60,5 @@ run scores frames) and start and end in seconds. The content of a file decides w
 `reuse` has no surprise and therefore no score.
 surprise: how badly the token is reconstructed from its code and the preceding context; rarity: from its code alone;
 gain = rarity - surprise: how much the context helps to predict it.""",
-)
-
-
-COMMANDS = {"score": _SCORE}
+    ),
+}

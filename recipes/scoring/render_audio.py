@@ -27,8 +27,6 @@ from .audio import AudioScores, load_audio_scorer
 from .sound_plot import CURVE, LEFT, RIGHT, SPECTRUM, STYLE, ScoredClip, draw, still
 from .text import KEYS, choose_signal, rounded
 
-SLOW = 300
-"""Seconds of recording from which progress is shown."""
 DRAWN = 120
 """The most seconds that a page or a picture shows, since it is drawn, and on a page played, in one piece."""
 _LINE = 25  # units per line of the terminal: half a second at 50 units a second
@@ -94,7 +92,7 @@ def show_recording(
             f"--span {span.start:g}:{span.start + DRAWN:g}, or use --json"
         )
     scorer = load_audio_scorer(model, device)
-    with Bar("score", int(total), quiet=total < SLOW) as bar:
+    with Bar("score", int(total), transient=True) as bar:
         scores = scorer(replace(audio, on_progress=lambda second: bar.update(int(second))))
     first, scores = _cut(scores, span)
     signal = choose_signal(signal, scores.given)

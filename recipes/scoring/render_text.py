@@ -26,8 +26,6 @@ from ..reporting.heatmap import LINE_END, heatmap_page, heatmap_terminal
 from .render_audio import parse_span, show_recording
 from .text import KEYS, choose_signal, score_text
 
-SLOW = 200_000
-"""Characters from which progress is shown, unless it would disturb the text."""
 PAGE_TOKENS = 200_000
 """Tokens that a browser can lay out at an acceptable speed."""
 
@@ -106,7 +104,7 @@ def _load(model: Path | None, tokenizer: str | None, device: torch.device) -> Sc
 
 
 def _watched(chunks: Iterator[list[dict[str, Any]]], total: int, *, quiet: bool) -> Iterator[list[dict[str, Any]]]:
-    with Bar("score", total, quiet=quiet or total < SLOW) as bar:
+    with Bar("score", total, quiet=quiet, transient=True) as bar:
         for chunk in chunks:
             yield chunk
             bar.update(chunk[-1]["end"])

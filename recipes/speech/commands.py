@@ -23,11 +23,12 @@ def _show_units(asked: argparse.Namespace) -> None:
     show_units(asked.files, asked.model, deduplicate=asked.deduplicate, as_json=asked.json)
 
 
-_UNITS = Command(
-    "turn recordings into speech units, 50 a second",
-    _units_arguments,
-    _show_units,
-    """\
+COMMANDS = {
+    "units": Command(
+        "turn recordings into speech units, 50 a second",
+        _units_arguments,
+        _show_units,
+        """\
 examples:
   vqmem units clip.flac
   vqmem units clip.flac --json --deduplicate
@@ -37,7 +38,5 @@ of --json have the keys unit, start and end (seconds), and file if there are sev
 written as escapes, such as \\u001b. Unreadable files are skipped and listed at the end; if no file is readable, the
 exit code is 2.
 `vqmem fit-units --help` shows how to fit units on your recordings.""",
-)
-
-
-COMMANDS = {"units": _UNITS}
+    ),
+}

@@ -18,9 +18,6 @@ from ...tokenizers_.base import Stream, Tokenizer, load_tokenizer
 from ...tokenizers_.hubert_units import PACKAGED, UnitTokenizer
 from ..engine.progress import Bar
 
-SLOW = 600
-"""Seconds of recordings from which on a progress bar is shown."""
-
 _FULL_SCALE = 0.999  # amplitude of clipped samples
 _CLIPPED = 1e-3  # share of such samples from which on a recording counts as clipped
 
@@ -43,7 +40,7 @@ def show_units(files: Sequence[str], model: Path | None, *, deduplicate: bool, a
     tokenizer = load_units(model)
     recordings, skipping, clipped = [Audio(file) for file in files], Skipping(), []
     total = sum(map(seconds_of, recordings))
-    with Bar("units", total, quiet=total < SLOW) as bar:
+    with Bar("units", total, transient=True) as bar:
         for recording in recordings:
             with skipping:
                 stream, loud = _read(recording, tokenizer, bar)
@@ -55,8 +52,7 @@ def show_units(files: Sequence[str], model: Path | None, *, deduplicate: bool, a
                     stream = stream_of(stream.ids, deduplicate=True)
                 name = recording.name if len(files) > 1 else ""
                 lines = _objects(stream, name) if as_json else [_line(stream, name, tokenizer)]
-                sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+                bar.write("".join(f"{line}\n" for line in lines))
     for line in clipped:
         print(one_line(f"{line}; its units may be wrong"), file=sys.stderr)
     skipping.report()

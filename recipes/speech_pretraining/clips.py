@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,8 +20,8 @@ from ...data.base import Document
 from ...files import atomic_write
 from ...models.speech.hubert import HubertConfig, span_mask
 from ...tokenizers_.base import Tokenizer
+from ..engine.loader import BatchIndex, IndexSampler, shuffled
 from ..engine.progress import progress
-from ..lm.corpus import epoch_order
 
 SLACK = 2
 """Frames that the targets may lack at the end of a clip."""
@@ -50,52 +49,24 @@ class PretrainingBatch(NamedTuple):
     mask: Bool[Tensor, "batch frames"]
 
 
-class PretrainingLoader:
-    """Endless batches of random crops with their masks; clips are shuffled each epoch.
+class PretrainingRequest(NamedTuple):
+    """The clips of a batch, and the seed of its crops and masks."""
 
-    A batch depends only on ``seed``, ``rank`` and the number of batches before it, so `state_dict` is one number.
+    clips: list[PretrainingClip]
+    seed: int
 
-    Args:
-        clips: the recordings.
-        config: the shape of the model, and its masking.
-        batch_size: crops in a batch.
-        crop: maximum frames of a crop.
-        seed: seed of order, crops and masks.
-        rank: number of this process.
-        world: number of processes.
-    """
 
-    def __init__(
-        self,
-        clips: Sequence[PretrainingClip],
-        config: HubertConfig,
-        batch_size: int,
-        crop: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.clips, self.config, self.batch_size, self.crop = clips, config, batch_size, crop
-        self.seed, self.rank, self.world, self.drawn = seed, rank, world, 0
+@dataclass(frozen=True)
+class CropLoading:
+    """Makes batches of random crops of at most ``crop`` frames, with their masks."""
 
-    def next(self) -> PretrainingBatch:
-        """The next batch."""
-        draw = torch.Generator().manual_seed(random.Random(f"{self.seed}:{self.rank}:{self.drawn}").getrandbits(62))
-        first = (self.drawn * self.world + self.rank) * self.batch_size
-        self.drawn += 1
-        return batch([self._crop(self._clip(first + row), draw) for row in range(self.batch_size)], self.config, draw)
+    config: HubertConfig
+    crop: int
 
-    def state_dict(self) -> dict[str, Any]:
-        """The number of batches drawn so far."""
-        return {"drawn": self.drawn}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`."""
-        self.drawn = state["drawn"]
-
-    def _clip(self, number: int) -> PretrainingClip:
-        epoch, index = divmod(number, len(self.clips))
-        return self.clips[epoch_order(len(self.clips), self.seed, epoch)[index]]
+    def __call__(self, request: PretrainingRequest) -> PretrainingBatch:
+        """Read the clips of a batch and crop them."""
+        draw = torch.Generator().manual_seed(request.seed)
+        return batch([self._crop(clip, draw) for clip in request.clips], self.config, draw)
 
     def _crop(self, clip: PretrainingClip, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         spare = max(0, len(clip.units) - self.crop)
@@ -103,6 +74,27 @@ class PretrainingLoader:
         units = clip.units[start : start + self.crop]
         begin = start * self.config.hop
         return clip.waveform(self.config)[begin : begin + self.config.samples(len(units))], units
+
+
+def pretraining_sampler(
+    clips: Sequence[PretrainingClip], batch_size: int, seed: int, rank: int = 0, world: int = 1
+) -> IndexSampler:
+    """Sample the clips of each batch; clips are shuffled each epoch.
+
+    Args:
+        clips: the recordings.
+        batch_size: clips in a batch.
+        seed: seed of order, crops and masks.
+        rank: number of this process.
+        world: number of processes.
+    """
+
+    def choose(index: BatchIndex) -> PretrainingRequest:
+        numbers = range(index.number * batch_size, (index.number + 1) * batch_size)
+        chosen = [clips[shuffled(len(clips), seed, number)] for number in numbers]
+        return PretrainingRequest(chosen, index.random(seed).getrandbits(62))
+
+    return IndexSampler(choose, rank, world)
 
 
 def batch(crops: Sequence[tuple[Tensor, Tensor]], config: HubertConfig, draw: torch.Generator) -> PretrainingBatch:

@@ -13,6 +13,7 @@ from ...data._audio import RATE
 from ...models.speech import hubert
 from ...models.speech.hubert import HubertConfig
 from ...tokenizers_.hubert_units import cluster
+from ..engine.progress import progress
 from ..speech.unit_metrics import boundaries, changes, pnmi, purities, usage
 from .clips import PretrainingClip, batch
 from .labels import Labels
@@ -41,7 +42,7 @@ def accuracies(
     nats: list[Tensor] = []
     predicted: list[Tensor] = []
     targets: list[Tensor] = []
-    for clip in clips:
+    for clip in progress(clips, len(clips), "evaluating masked prediction", transient=True):
         one = batch([(clip.waveform(config), clip.units)], config, draw)
         scores = hubert.logits(
             model, hubert.encode(model, one.waveforms.to(device), None, one.mask.to(device)).layers[-1]
@@ -134,11 +135,14 @@ def probe(
         clusters: number of clusters.
         seed: seed of the clustering.
     """
-    fitting = [torch.cat(layer) for layer in zip(*(layer_features(model, config, clip) for clip in fit), strict=True)]
-    reading = {clip.name: layer_features(model, config, clip) for clip in read if clip.name in labels}
+    read = [clip for clip in read if clip.name in labels]
+    both = progress([*fit, *read], len(fit) + len(read), "features of the layers", transient=True)
+    layers = [(clip.name, layer_features(model, config, clip)) for clip in both]
+    fitting = [torch.cat(layer) for layer in zip(*(features for _, features in layers[: len(fit)]), strict=True)]
+    reading = dict(layers[len(fit) :])
     figures = {}
-    for layer, features in enumerate(fitting):
+    for layer, features in enumerate(progress(fitting, len(fitting), "clusters of the layers", transient=True)):
         centres = cluster(features, clusters, seed)
-        units = {name: torch.cdist(layers[layer], centres).argmin(1) for name, layers in reading.items()}
+        units = {name: torch.cdist(outputs[layer], centres).argmin(1) for name, outputs in reading.items()}
         figures[f"layer_{layer + 1}"] = unit_quality(units, labels, config)
     return figures

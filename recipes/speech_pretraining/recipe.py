@@ -11,27 +11,30 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...artifacts import FRONT_END
 from ...data._audio import RATE
 from ...data.base import Split
 from ...files import atomic_write
 from ...models.features.hubert import load
+from ...models.host import choose, on_host
 from ...models.loss import Loss
 from ...models.speech import hubert
 from ...models.speech.hubert import KIND, HubertConfig
 from ...registry import build
-from ...schema import PathText
-from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer, save_tokenizer
+from ...schema import NonNegativeFloat, NonNegativeInt, PathText, PositiveInt
+from ...tokenizers_.base import Tokenizer, input_kind
 from ..engine.config import resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
+from ..engine.front_end import load_or_fit
+from ..engine.loader import BatchLoader
 from ..engine.lock import locked
+from ..engine.progress import Bar
 from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
 from ..lm.corpus import require
-from .clips import PretrainingBatch, PretrainingClip, PretrainingLoader, list_clips
+from .clips import CropLoading, PretrainingBatch, PretrainingClip, list_clips, pretraining_sampler
 from .export import export
 from .labels import Labels, read_labels
 from .quality import accuracies, check, probe
@@ -52,22 +55,24 @@ class Config(RunConfig):
     targets: str | dict[str, Any] = "hubert_units"
     """Front-end of the target units, one a frame; fitted on the training split."""
     model: HubertConfig = field(default_factory=HubertConfig)
-    batch_size: int = 8
+    batch_size: PositiveInt = 8
     """Crops in a batch."""
     crop: float = 4.0
     """Maximum length of a crop in seconds; shorter clips are not cropped."""
-    feature_weight: float = 10.0
+    workers: NonNegativeInt | None = None
+    """Processes that read recordings during training; 0 = none; null = by the CPUs, where reading takes long."""
+    feature_weight: NonNegativeFloat = 10.0
     """Weight of the penalty on the mean square of the convolutional features."""
-    off_target_weight: float = 0.0
+    off_target_weight: NonNegativeFloat = 0.0
     """Weight of the loss of unmasked frames, (1 - alpha) / alpha of equation 2; HuBERT has 0."""
     train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=5e-4, betas=(0.9, 0.98), weight_decay=0.01))
     labels: PathText | None = None
     """Table of phones (name, start, end, phone) of dev clips: evaluations then measure the layers against it."""
-    eval_clips: int | None = 32
+    eval_clips: PositiveInt | None = 32
     """Number of clips of the dev split to evaluate on, the first ones; null = all."""
-    probe_clips: int = 64
+    probe_clips: PositiveInt = 64
     """Training clips to fit the clusters that are compared with ``labels``."""
-    probe_clusters: int = 100
+    probe_clusters: PositiveInt = 100
     """Number of these clusters."""
     export: bool = False
     """Whether to write also ``transformers/``, a folder that `transformers.HubertModel` loads."""
@@ -76,12 +81,8 @@ class Config(RunConfig):
         """Raise `ValueError` for sizes out of range, and for settings that the front-end refuses."""
         super().__post_init__()
         build("front-ends", self.targets)
-        self.require_at_least(1, "batch_size", "probe_clips", "probe_clusters", "eval_clips")
         if self.model.frames(self.crop_samples) < 2:
             raise ValueError(f"crop={self.crop} seconds are fewer than two frames; give a longer crop")
-        for name in ("feature_weight", "off_target_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)} is negative; give 0 or more")
 
     @property
     def crop_samples(self) -> int:
@@ -102,16 +103,18 @@ class PretrainingTask:
         """The loss of masked frames, and the accuracy of masked and unmasked frames."""
         encoding = hubert.encode(self.module, batch.waveforms, batch.lengths, batch.mask)
         scores = hubert.logits(self.module, encoding.layers[-1])
-        unmasked = encoding.valid & ~batch.mask
-        loss = hubert.masked_loss(scores[batch.mask], batch.units[batch.mask], encoding.penalty, self.feature_weight)
+        mask, unmasked = on_host(batch.mask), on_host(encoding.valid) & ~on_host(batch.mask)
+        penalty = encoding.penalty
+        loss = hubert.masked_loss(choose(scores, mask), choose(batch.units, mask), penalty, self.feature_weight)
         if self.off_target_weight and unmasked.any():
-            loss = loss + self.off_target_weight * F.cross_entropy(scores[unmasked], batch.units[unmasked])
+            nats = F.cross_entropy(choose(scores, unmasked), choose(batch.units, unmasked))
+            loss = loss + self.off_target_weight * nats
         right = scores.detach().argmax(-1) == batch.units
         metrics = {
-            "masked_accuracy": float(right[batch.mask].float().mean()),
-            "unmasked_accuracy": float(right[unmasked].float().mean()),
-            "feature_penalty": float(encoding.penalty.detach()),
-            "tokens": float(encoding.valid.sum()),
+            "masked_accuracy": choose(right, mask).float().mean(),
+            "unmasked_accuracy": choose(right, unmasked).float().mean(),
+            "feature_penalty": penalty,
+            "tokens": encoding.valid.sum(),
         }
         return Loss(loss, metrics), None
 
@@ -152,18 +155,16 @@ def _evaluated(
     figures["skipped"] = skipped
     atomic_write(out / "evaluation.json", json.dumps(figures, indent=2) + "\n")
     if config.export:
-        export(model, config.model, out / "transformers")
+        with Bar("exporting", None, transient=True):
+            export(model, config.model, out / "transformers")
     return figures
 
 
 def fit_targets(config: Config) -> Tokenizer:
     """Fit and save the front-end of the targets on the training split, or load it if it is saved."""
-    folder = Path(config.out) / "targets"
-    if not (folder / FRONT_END).is_file():
-        front_end, given = build("front-ends", config.targets), documents(config.data, "train", config.out)
-        fitted = front_end.fit(document.content(input_kind(front_end)) for document in given)
-        save_tokenizer(fitted, config.targets, folder)
-    return load_tokenizer(folder)
+    reads = input_kind(build("front-ends", config.targets))
+    given = (document.content(reads) for document in documents(config.data, "train", config.out))
+    return load_or_fit(config.targets, given, Path(config.out) / "targets")
 
 
 def split_clips(config: Config, targets: Tokenizer, split: Split) -> tuple[list[PretrainingClip], list[str]]:
@@ -196,7 +197,7 @@ def pretrain(
         hubert.build(config.model, classes).to(device), config.feature_weight, config.off_target_weight
     )
     frames = config.model.frames(config.crop_samples)
-    loader = PretrainingLoader(train_clips, config.model, config.batch_size, frames, config.seed, *ranks())
+    sampler = pretraining_sampler(train_clips, config.batch_size, config.seed, *ranks())
     settings = replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype)
 
     def figures() -> dict[str, float]:
@@ -206,16 +207,17 @@ def pretrain(
                 metrics |= {f"{layer}/{name}": value for name, value in quality.items()}
         return metrics
 
-    train(
-        task,
-        loader,
-        settings,
-        folder / "training",
-        describe="hubert",
-        identity=fingerprint(config, NON_IDENTITY_KEYS),
-        evaluate=figures if settings.eval_every else None,
-        best_by="masked_nll",
-    )
+    with BatchLoader(sampler, CropLoading(config.model, frames), config.workers) as loader:
+        train(
+            task,
+            loader,
+            settings,
+            folder / "training",
+            describe="hubert",
+            identity=fingerprint(config, NON_IDENTITY_KEYS),
+            evaluate=figures if settings.eval_every else None,
+            best_by="masked_nll",
+        )
     fields = {"config": asdict(config.model), "num_classes": classes}
     save_model(folder, KIND, json.loads(json.dumps(fields)), task.module)
     return task.module.eval()

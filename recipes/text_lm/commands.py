@@ -31,21 +31,6 @@ def _train_scorer(asked: argparse.Namespace) -> None:
     run_config(registry.load("recipes", "text_lm"), config, print_only=asked.print_config)
 
 
-_TRAIN_SCORER = Command(
-    "train a scorer for the tokenizer of a pretrained model, whose cache can then keep what it scores high",
-    _train_scorer_arguments,
-    _train_scorer,
-    """\
-examples:
-  vqmem train-scorer --tokenizer HuggingFaceTB/SmolLM2-135M --data my_texts/ --out runs/smollm2
-  vqmem train-scorer --tokenizer ./my_model --data book.txt scorer_train.steps=500
-It runs `vqmem text_lm` with the config scorer: training on 10 million tokens (a short text is read repeatedly).
-Give text similar to what the model will read. Without --data it uses scorer_quick: half a megabyte of built-in text,
-for a first look. `vqmem text_lm --help` explains the keys. The same command continues an interrupted run where it
-stopped.""",
-)
-
-
 # --- generate ---
 
 
@@ -75,17 +60,29 @@ def _generate(asked: argparse.Namespace) -> None:
     show(asked.run, asked.prompt, sampling, asked.out, asked.device, **memory)
 
 
-_GENERATE = Command(
-    "continue a text, or a recording, with a trained model and its bounded memory",
-    _generate_arguments,
-    _generate,
-    """\
+COMMANDS = {
+    "train-scorer": Command(
+        "train a scorer for the tokenizer of a pretrained model, whose cache can then keep what it scores high",
+        _train_scorer_arguments,
+        _train_scorer,
+        """\
+examples:
+  vqmem train-scorer --tokenizer HuggingFaceTB/SmolLM2-135M --data my_texts/ --out runs/smollm2
+  vqmem train-scorer --tokenizer ./my_model --data book.txt scorer_train.steps=500
+It runs `vqmem text_lm` with the config scorer: training on 10 million tokens (a short text is read repeatedly).
+Give text similar to what the model will read. Without --data it uses scorer_quick: half a megabyte of built-in text,
+for a first look. `vqmem text_lm --help` explains the keys. The same command continues an interrupted run where it
+stopped.""",
+    ),
+    "generate": Command(
+        "continue a text, or a recording, with a trained model and its bounded memory",
+        _generate_arguments,
+        _generate,
+        """\
 examples:
   vqmem generate runs/novels --prompt "It was a dark and stormy night"
   vqmem generate runs/novels --prompt "$(cat chapter.txt)" --strategy gain --capacity 64
   vqmem generate runs/codes --prompt hello.flac --tokens 500 -o longer.wav
 A run on speech needs a front-end that can be decoded to sound: vqvae_codes.""",
-)
-
-
-COMMANDS = {"train-scorer": _TRAIN_SCORER, "generate": _GENERATE}
+    ),
+}

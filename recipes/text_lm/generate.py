@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from ...console import one_line, visible
 from ...data._audio import Audio
 from ...files import atomic_write, is_stream
 from ...registry import UnknownNameError
+from ...schema import NonNegativeInt, Seed, Temperature, Validated
 from ...tokenizers_.base import Tokenizer, output_kind
 from ..engine.config import resolve_device
 from ..engine.progress import progress
@@ -28,21 +28,13 @@ from .recipe import Run, load_run
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(Validated):
     """Settings of sampling. Temperature 0 takes the likeliest token; ``top_k`` 0 samples from all."""
 
-    tokens: int = 200
-    temperature: float = 0.8
-    top_k: int = 50
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for invalid values."""
-        for name in ("tokens", "temperature", "top_k"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} = {getattr(self, name)} must be 0 or more and finite")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed = {self.seed} is out of range; give a number from 0 to 2^63 - 1")
+    tokens: NonNegativeInt = 200
+    temperature: Temperature = 0.8
+    top_k: NonNegativeInt = 50
+    seed: Seed = 0
 
 
 def reader(

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
@@ -22,17 +23,19 @@ from ...memory.policy import Guard
 from ...memory.scorer import ScorerModel, load_scorer
 from ...models.memory_transformer import TransformerConfig
 from ...registry import build
-from ...schema import PathText
-from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer, save_tokenizer, unit_of_size
+from ...schema import PathText, PositiveInt, TwoOrMore
+from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer, unit_of_size
 from ..engine.config import load, resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
+from ..engine.front_end import load_or_fit
 from ..engine.lock import locked
+from ..engine.progress import Bar, model_of, progress
 from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import Task, TrainConfig
 from ..engine.trainer import seed_all, train
-from ..lm.corpus import Passage, TrainingLoader, passages, require, sweep
+from ..lm.corpus import Passage, passages, require, segment_loader, sweep
 from ..lm.language_model import (
     LanguageModel,
     LanguageModelTask,
@@ -61,15 +64,15 @@ class Config(RunConfig):
     """Data source: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     front_end: str | dict[str, Any] = "bpe"
     """Front-end: a name, or ``name`` and its keys (`vqmem list front-ends NAME`)."""
-    passage: int = 2048
+    passage: TwoOrMore = 2048
     """Tokens read before the memory is emptied."""
-    train_tokens: int | None = None
+    train_tokens: TwoOrMore | None = None
     """The most training tokens to read; null is all."""
-    eval_passages: int | None = 32
+    eval_passages: PositiveInt | None = 32
     """Passages of the dev split to evaluate on, evenly spaced; null is all."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     """Batch size: passages that are read in parallel, each with a separate memory."""
-    segment: int = 64
+    segment: PositiveInt = 64
     """Tokens read at once; earlier tokens are visible only through the memory."""
     scorer: str | dict[str, Any] = "vq_lm"
     """Scorer: a name, or ``name`` and its keys (`vqmem list scorers NAME`)."""
@@ -86,14 +89,12 @@ class Config(RunConfig):
     """A guard: number of first tokens that no policy evicts."""
     recent: int = 0
     """A guard: number of newest tokens that no policy evicts."""
-    resample_every: int = 4
+    resample_every: PositiveInt = 4
     """Segments after which strategy and capacity are drawn again."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for invalid sizes, and for memories without room for the guards."""
         super().__post_init__()
-        self.require_at_least(2, "passage", "train_tokens")
-        self.require_at_least(1, "batch_size", "segment", "resample_every", "eval_passages")
         TransformerConfig(1, **asdict(self.shape))  # raises for an invalid shape before anything is trained
         if not self.capacities:
             raise ValueError("capacities is empty; name at least one number of slots")
@@ -156,7 +157,8 @@ def fit(config: Config) -> Run:
     start(config)
     with locked(Path(config.out)):
         tokenizer, scorer, corpus = fit_scorer(config)
-        return Run(config, tokenizer, scorer, train_model(config, tokenizer, scorer, corpus))
+        with _model_of(config, 2):
+            return Run(config, tokenizer, scorer, train_model(config, tokenizer, scorer, corpus))
 
 
 def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
@@ -171,7 +173,13 @@ def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
     with main_process_first():
         tokenizer = fit_front_end(config)
     corpus = [] if trained else read_split(config, tokenizer, "train", limit=config.train_tokens)
-    return tokenizer, train_scorer(config, tokenizer, corpus), corpus
+    with _model_of(config, 1):
+        return tokenizer, train_scorer(config, tokenizer, corpus), corpus
+
+
+def _model_of(config: Config, number: int) -> AbstractContextManager[None]:
+    """Number the models that the run trains: the scorer, unless another run provides it, and the language model."""
+    return model_of(number, 2 if config.strategies and config.scorer_from is None else 1)
 
 
 def fit_front_end(config: Config) -> Tokenizer:
@@ -184,13 +192,12 @@ def fit_front_end(config: Config) -> Tokenizer:
         shutil.copytree(source, folder, ignore=shutil.ignore_patterns(FRONT_END), dirs_exist_ok=True)
         atomic_write(folder / FRONT_END, (source / FRONT_END).read_bytes())  # last: it marks the folder as complete
         return load_tokenizer(folder)
-    front_end = build("front-ends", config.front_end)
     given = documents(config.data, "train", config.out)
     # Not every front-end reads them: missing data raises an error before a front-end is saved.
     first = list(islice(given, 1))
-    tokenizer = front_end.fit(document.content(input_kind(front_end)) for document in chain(first, given))
-    save_tokenizer(tokenizer, config.front_end, folder)
-    return tokenizer
+    kind = input_kind(build("front-ends", config.front_end))
+    contents = (document.content(kind) for document in chain(first, given))
+    return load_or_fit(config.front_end, contents, folder)
 
 
 def read_split(
@@ -288,11 +295,11 @@ def evaluate(run: Run, split: Split = "dev") -> dict[str, Any]:
     config, tokenizer, scorer, model = run
     items = read_split(config, tokenizer, split, count=config.eval_passages)
     scores = score_passages(scorer, items, config.batch_size, config.segment, resolve_device(config.device))
+    cells = [(strategy, capacity) for strategy in strategies(config.strategies) for capacity in config.capacities]
     memories = {}
-    for strategy in strategies(config.strategies):
-        for capacity in config.capacities:
-            figures = _figures(config, model, strategy, capacity, items, scores, unit_of_size(tokenizer))
-            memories[f"{strategy.name}@{capacity}"] = figures
+    for strategy, capacity in progress(cells, len(cells), "evaluating memories", transient=True):
+        figures = _figures(config, model, strategy, capacity, items, scores, unit_of_size(tokenizer))
+        memories[f"{strategy.name}@{capacity}"] = figures
     return {"split": split, "scorer": scorer_report(config, scorer, items), "memories": memories}
 
 
@@ -328,7 +335,8 @@ def scorer_report(config: Config, scorer: Any, items: list[Passage]) -> dict[str
         return {}
     _, batch = next(sweep(items, len(items), max(len(item.ids) for item in items)))
     batch = batch.to(resolve_device(config.device))
-    return scorer.report(batch.tokens, batch.valid)
+    with Bar("evaluating the scorer", None, transient=True):
+        return scorer.report(batch.tokens, batch.valid)
 
 
 def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
@@ -376,7 +384,7 @@ def _train(
     evaluate: Callable[[], dict[str, float]],
     best_by: str,
 ) -> None:
-    loader = TrainingLoader(corpus, config.batch_size, config.segment, config.seed, *ranks())
+    loader = segment_loader(corpus, config.batch_size, config.segment, config.seed, *ranks())
     settings = replace(settings, seed=config.seed, device=config.device, dtype=config.dtype)
     train(
         task,

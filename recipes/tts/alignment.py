@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from ..engine.progress import progress
+
 ROUNDS = 5
 """Training rounds with single letters; as many follow with pairs of neighbouring letters."""
 MOVES = (-0.7, -0.7, -3.0, -5.0)
@@ -50,7 +52,7 @@ class Aligner:
         assert pairs, "nothing to align"
         owners = [_evenly(pair) for pair in pairs]
         aligner = cls(torch.zeros(alphabet**2, units), alphabet)
-        for number in range(2 * ROUNDS):
+        for number in progress(range(2 * ROUNDS), 2 * ROUNDS, "aligning letters with units", transient=True):
             counts = torch.zeros(alphabet**2, units)
             for pair, path in zip(pairs, owners, strict=True):
                 states = _letter_pairs(pair.letters, alphabet)[path]

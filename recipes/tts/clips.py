@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +18,8 @@ from ...models.speech.unit_speaker import SentenceBatch, SpokenSentence, UnitRun
 from ...models.speech.unit_vocoder import FRAME, HOP, RATE, REACH, VocoderBatch, letter_windows
 from ...tokenizers_.hubert_units import UnitTokenizer
 from ..engine.data_record import documents
+from ..engine.loader import BatchIndex, BatchLoader, IndexSampler, crop_sampler, shuffled
 from ..engine.progress import progress
-from ..lm.corpus import epoch_order
 from .alignment import Aligner, LetterUnitPair
 from .text import alphabet, plain, spell
 
@@ -135,10 +133,10 @@ def _pair(clip: VoiceClip, letters: str) -> LetterUnitPair:
     return LetterUnitPair(spell(clip.text, letters)[0], clip.runs[0])
 
 
-class VocoderCrops:
+def vocoder_loader(
+    clips: Sequence[VoiceClip], batch_size: int, frames: int, seed: int, rank: int = 0, world: int = 1
+) -> BatchLoader:
     """Endless batches of random crops, every position equally likely; short clips are padded with their last unit.
-
-    A batch depends only on ``seed``, ``rank`` and the number of batches before it, so `state_dict` is one number.
 
     Args:
         clips: the recordings.
@@ -146,51 +144,31 @@ class VocoderCrops:
         frames: units in a crop.
         seed: seed of the positions.
         rank: number of this process.
+        world: number of processes.
     """
 
-    def __init__(self, clips: Sequence[VoiceClip], batch_size: int, frames: int, seed: int, rank: int = 0) -> None:
-        self.clips, self.batch_size, self.frames = clips, batch_size, frames
-        self.seed, self.rank, self.drawn = seed, rank, 0
-        self.places = [max(1, len(clip.units) - frames + 1) for clip in clips]
-        self.ends = list(accumulate(self.places))
+    def load(crops: list[tuple[int, int]]) -> VocoderBatch:
+        rows = [_crop(clips[clip], start, frames) for clip, start in crops]
+        return VocoderBatch(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
-    def next(self) -> VocoderBatch:
-        """The next batch."""
-        draw = random.Random(f"{self.seed}:{self.rank}:{self.drawn}")
-        self.drawn += 1
-        chosen = draw.choices(range(len(self.clips)), cum_weights=self.ends, k=self.batch_size)
-        crops = [self._crop(self.clips[clip], draw.randrange(self.places[clip])) for clip in chosen]
-        return VocoderBatch(*(torch.stack(column) for column in zip(*crops, strict=True)))
-
-    def _crop(self, clip: VoiceClip, start: int) -> tuple[Tensor, ...]:
-        def part(x: Tensor, size: int) -> Tensor:
-            cut = x[start * size : (start + self.frames) * size]
-            return torch.cat([cut, cut.new_zeros(self.frames * size - len(cut), *cut.shape[1:])])
-
-        units = clip.units[start : start + self.frames]
-        units = torch.cat([units, units[-1:].expand(self.frames - len(units))])
-        two = FRAME // HOP
-        return (
-            units,
-            part(clip.letter_windows, 1),
-            part(clip.waveform, FRAME),
-            part(clip.hz, two),
-            part(clip.voiced, two),
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """The number of batches drawn so far."""
-        return {"drawn": self.drawn}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`."""
-        self.drawn = state["drawn"]
+    return BatchLoader(crop_sampler([len(clip.units) for clip in clips], batch_size, frames, seed, rank, world), load)
 
 
-class SentenceLoader:
+def _crop(clip: VoiceClip, start: int, frames: int) -> tuple[Tensor, ...]:
+    def part(x: Tensor, size: int) -> Tensor:
+        cut = x[start * size : (start + frames) * size]
+        return torch.cat([cut, cut.new_zeros(frames * size - len(cut), *cut.shape[1:])])
+
+    units = clip.units[start : start + frames]
+    units = torch.cat([units, units[-1:].expand(frames - len(units))])
+    two = FRAME // HOP
+    return units, part(clip.letter_windows, 1), part(clip.waveform, FRAME), part(clip.hz, two), part(clip.voiced, two)
+
+
+def sentence_loader(
+    model: UnitSpeaker, items: Sequence[SpokenSentence], batch_size: int, seed: int, rank: int = 0, world: int = 1
+) -> BatchLoader:
     """Endless batches of sentences of similar length, shuffled each epoch.
-
-    A batch depends only on ``seed``, ``rank`` and the number of batches before it, so `state_dict` is one number.
 
     Args:
         model: makes the batches.
@@ -200,34 +178,13 @@ class SentenceLoader:
         rank: number of this process.
         world: number of processes.
     """
+    ranked = sorted(items, key=lambda item: len(item.letters) + len(item.spoken.units))
+    groups = [ranked[first : first + batch_size] for first in range(0, len(ranked), batch_size)]
 
-    def __init__(
-        self,
-        model: UnitSpeaker,
-        items: Sequence[SpokenSentence],
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        ranked = sorted(range(len(items)), key=lambda i: len(items[i].letters) + len(items[i].spoken.units))
-        self.groups = [ranked[first : first + batch_size] for first in range(0, len(ranked), batch_size)]
-        self.model, self.items, self.seed, self.rank, self.world, self.drawn = model, items, seed, rank, world, 0
+    def choose(index: BatchIndex) -> list[SpokenSentence]:
+        return groups[shuffled(len(groups), seed, index.number)]
 
-    def next(self) -> SentenceBatch:
-        """The next batch."""
-        epoch, index = divmod(self.drawn * self.world + self.rank, len(self.groups))
-        self.drawn += 1
-        group = self.groups[epoch_order(len(self.groups), self.seed, epoch)[index]]
-        return self.model.batch([self.items[i] for i in group])
-
-    def state_dict(self) -> dict[str, Any]:
-        """The number of batches drawn so far."""
-        return {"drawn": self.drawn}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`."""
-        self.drawn = state["drawn"]
+    return BatchLoader(IndexSampler(choose, rank, world), model.batch)
 
 
 def batches(model: UnitSpeaker, items: Sequence[SpokenSentence], batch_size: int) -> Iterator[SentenceBatch]:

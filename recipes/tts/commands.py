@@ -34,18 +34,17 @@ def _speak(asked: argparse.Namespace) -> None:
     show(text, asked.run, asked.out, Manner(asked.temperature, asked.seed), asked.device, asked.language)
 
 
-_SPEAK = Command(
-    "speak a text of any length with a voice that `vqmem tts` has trained",
-    _speak_arguments,
-    _speak,
-    """\
+COMMANDS = {
+    "speak": Command(
+        "speak a text of any length with a voice that `vqmem tts` has trained",
+        _speak_arguments,
+        _speak,
+        """\
 examples:
   vqmem speak "two golden lions laugh" -o lions.wav
   vqmem speak --file chapter.txt -o chapter.flac --run runs/kerstin
   echo "six white cows run" | vqmem speak - -o cows.wav --temperature 0.8 --seed 3
 Numbers, dates, amounts and abbreviations are spoken as words. Characters that the voice has not learnt are reported and
 left out; signs among them separate words. The file is written completely or not at all.""",
-)
-
-
-COMMANDS = {"speak": _SPEAK}
+    ),
+}

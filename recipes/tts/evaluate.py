@@ -14,6 +14,7 @@ from torch import Tensor
 from ...models.speech.mel_rvq import MelRVQ
 from ...models.speech.unit_speaker import SpokenSentence, UnitSpeaker
 from ...models.speech.unit_vocoder import UnitVocoder, Wave, log_mel
+from ..engine.progress import progress
 from .clips import VoiceClip, batches
 from .voice import Voice
 
@@ -36,9 +37,10 @@ def speaker_figures(model: UnitSpeaker, held_out: Sequence[SpokenSentence]) -> d
     """
     sums: defaultdict[str, float] = defaultdict(float)
     steps = runs = 0
-    for batch in batches(model, held_out, EVAL_BATCH_SIZE):
+    total = -(-len(held_out) // EVAL_BATCH_SIZE)
+    for batch in progress(batches(model, held_out, EVAL_BATCH_SIZE), total, "evaluating the speaker", transient=True):
         batch = type(batch)(*(x.to(model.letters.weight.device) for x in batch))
-        metrics = model.training_step(batch).metrics
+        metrics = {name: float(metric) for name, metric in model.training_step(batch).metrics.items()}
         batch_steps = int(batch.real.sum())
         batch_runs = int((batch.frames > 0).sum())
         for key in ("nll", "accuracy"):
@@ -68,7 +70,7 @@ def vocoder_figures(model: UnitVocoder, clips: Sequence[VoiceClip], rvq: MelRVQ 
     sums: defaultdict[str, float] = defaultdict(float)
     columns = 0
     device = model.device
-    for clip in clips:
+    for clip in progress(clips, len(clips), "evaluating the vocoder", transient=True):
         units = clip.units.to(device)
         windows = clip.letter_windows.to(device)
         made = {

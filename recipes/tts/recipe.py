@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...artifacts import CONFIG, FRONT_END
+from ...artifacts import CONFIG
 from ...files import atomic_write
 from ...models.loss import Loss
 from ...models.speech.mel_rvq import MelRVQ, MelRVQConfig, by_unit
@@ -19,19 +19,20 @@ from ...models.speech.spectral import bandwidth
 from ...models.speech.unit_speaker import SpeakerConfig, SpokenSentence, UnitSpeaker
 from ...models.speech.unit_vocoder import UnitVocoder, VocoderConfig
 from ...registry import build
-from ...schema import PathText
-from ...tokenizers_.base import load_tokenizer, save_tokenizer
+from ...schema import NonNegativeInt, PathText, PositiveFloat, PositiveInt
 from ...tokenizers_.hubert_units import UnitTokenizer
 from ..engine.config import as_dict, resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
+from ..engine.front_end import load_or_fit
 from ..engine.lock import locked
+from ..engine.progress import Bar, model_of, progress
 from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
 from ..engine.trainer import seed_all, train
 from ..lm.corpus import require
-from .clips import SentenceLoader, VocoderCrops, VoiceClip, align, aligned, read_clips
+from .clips import VoiceClip, align, aligned, read_clips, sentence_loader, vocoder_loader
 from .evaluate import evaluate, mel_residual, speaker_figures, vocoder_figures
 from .reading import read_aloud
 from .report import write_report
@@ -59,22 +60,22 @@ class Config(RunConfig):
     language: str = "en"
     """Language in which `vqmem speak` reads numbers and abbreviations: de or en; empty = leave them. Training texts are
     always used as written."""
-    train_seconds: float = 7200.0
+    train_seconds: PositiveFloat = 7200.0
     """Keep at most this many seconds of training recordings, the first ones, in memory (64 kB a second)."""
-    eval_clips: int = 24
+    eval_clips: PositiveInt = 24
     """Recordings of the dev split to evaluate on, evenly spaced."""
-    samples: int = 4
+    samples: NonNegativeInt = 4
     """How many of these the report has players for."""
-    vocoder_batch_size: int = 8
+    vocoder_batch_size: PositiveInt = 8
     """Batch size of the vocoder: crops a step in each process."""
-    crop: int = 48
+    crop: PositiveInt = 48
     """Units of a crop, 20 ms each."""
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     vocoder_train: TrainConfig = field(
         default_factory=lambda: TrainConfig(steps=1500, weight_decay=0.01, eval_every=500)
     )
     rvq: MelRVQConfig = field(default_factory=MelRVQConfig)
-    batch_size: int = 16
+    batch_size: PositiveInt = 16
     """Batch size of the speaker: sentences a step in each process."""
     speaker: SpeakerConfig = field(default_factory=SpeakerConfig)
     speaker_train: TrainConfig = field(
@@ -90,9 +91,6 @@ class Config(RunConfig):
                 f"units = {self.units!r} must be hubert_units without deduplicate, which makes one unit a frame"
             )
         read_aloud("", self.language)
-        self.require_at_least(1, "batch_size", "vocoder_batch_size", "crop", "eval_clips")
-        self.require_at_least(0, "samples")
-        self.require_positive("train_seconds")
 
 
 class ModelTask:
@@ -125,10 +123,12 @@ def run(config: Config) -> dict[str, Any]:
         letters, aligner = align(clips, tokenizer.vocab_size)
         clips, sentences = aligned(clips, letters, aligner)
         dev, held_out = aligned(dev, letters, aligner)
-        vocoder = fit_vocoder(config, tokenizer, letters, clips, dev)
+        with model_of(1, 2):
+            vocoder = fit_vocoder(config, tokenizer, letters, clips, dev)
         with main_process_first():
             rvq = fit_rvq(config, vocoder, clips)
-        speaker = fit_speaker(config, tokenizer, letters, sentences, held_out)
+        with model_of(2, 2):
+            speaker = fit_speaker(config, tokenizer, letters, sentences, held_out)
         voice = Voice(tokenizer, speaker, vocoder, rvq, config.language)
         return _evaluated(config, voice, dev, held_out)
 
@@ -146,12 +146,8 @@ def _evaluated(
 
 def fit_units(config: Config) -> UnitTokenizer:
     """Fit and save the front-end on the training split, or load it if it is saved."""
-    folder = Path(config.out) / "front_end"
-    if not (folder / FRONT_END).is_file():
-        given = documents(config.data, "train", config.out)
-        fitted = build("front-ends", config.units).fit(document.content("audio") for document in given)
-        save_tokenizer(fitted, config.units, folder)
-    tokenizer = load_tokenizer(folder)
+    given = (document.content("audio") for document in documents(config.data, "train", config.out))
+    tokenizer = load_or_fit(config.units, given, Path(config.out) / "front_end")
     assert isinstance(tokenizer, UnitTokenizer)
     return tokenizer
 
@@ -177,13 +173,13 @@ def fit_vocoder(
     pitch = torch.cat([clip.hz[clip.voiced] for clip in clips])
     if not len(pitch):
         raise ValueError(f"no voice is found in the split train of {config.data!r}; give recordings of speech")
-    size = bandwidth(clip.waveform for clip in clips)
+    size = bandwidth(clip.waveform for clip in progress(clips, len(clips), "bandwidth", transient=True))
     seed_all(config.seed)
     hz = float(pitch.log().mean().exp())
     model = UnitVocoder(config.vocoder, tokenizer.vocab_size, len(letters), size, hz)
     model.init_embeddings(tokenizer.centroids)
     model = model.to(device)
-    loader = VocoderCrops(clips, config.vocoder_batch_size, config.crop, config.seed, ranks()[0])
+    loader = vocoder_loader(clips, config.vocoder_batch_size, config.crop, config.seed, *ranks())
     # Spectra need full precision.
     settings = replace(config.vocoder_train, seed=config.seed, device=config.device, dtype="float32")
     return _fitted(config, model, loader, settings, lambda: vocoder_figures(model, dev), "mel_error_with_text")
@@ -197,11 +193,12 @@ def fit_rvq(config: Config, vocoder: UnitVocoder, clips: Sequence[VoiceClip]) ->
     if not (folder / CONFIG).is_file():
         seed_all(config.seed)
         start: list[torch.Tensor] = []
-        for number in torch.randperm(len(clips)).tolist():
-            start.append(by_unit(mel_residual(vocoder, clips[number])).cpu())
-            if sum(map(len, start)) >= RVQ_UNITS:
-                break
-        rvq = MelRVQ(config.rvq, torch.cat(start))
+        with Bar("codebooks of mel residuals", None, transient=True):
+            for number in torch.randperm(len(clips)).tolist():
+                start.append(by_unit(mel_residual(vocoder, clips[number])).cpu())
+                if sum(map(len, start)) >= RVQ_UNITS:
+                    break
+            rvq = MelRVQ(config.rvq, torch.cat(start))
         save_model(folder, rvq.kind, rvq.fields(), rvq)
     return load_part(folder, MelRVQ, resolve_device(config.device))
 
@@ -230,7 +227,7 @@ def fit_speaker(
     model = UnitSpeaker(config.speaker, letters, tokenizer.vocab_size, max_train_letters)
     model.init_embeddings(tokenizer.centroids)
     model = model.to(device)
-    loader = SentenceLoader(model, sentences, config.batch_size, config.seed, *ranks())
+    loader = sentence_loader(model, sentences, config.batch_size, config.seed, *ranks())
     settings = replace(config.speaker_train, seed=config.seed, device=config.device, dtype=config.dtype)
     return _fitted(config, model, loader, settings, lambda: speaker_figures(model, held_out), "perplexity")
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from ...data.base import take_evenly
 from ...files import atomic_write
 from ...models.speech.unit_vocoder import RATE, griffin_lim, log_mel
+from ..engine.progress import progress
 from ..reporting.page import HERE as PAGES
 from ..reporting.page import render, to_bytes
-from ..reporting.sound import mel, picture, sound
+from ..reporting.sound import players
 from .clips import VoiceClip
 from .evaluate import copy, rvq_copy
 from .speak import Manner, pieces, speak
@@ -49,7 +50,8 @@ def write_report(
         "units": voice.tokenizer.vocab_size,
         "letters": voice.speaker.alphabet,
         "samples": [
-            {"name": clip.name, "text": clip.text, "versions": _shown(versions(voice, clip))} for clip in shown
+            {"name": clip.name, "text": clip.text, "versions": players(versions(voice, clip), RATE)}
+            for clip in progress(shown, len(shown), "samples of the report", transient=True)
         ],
         "config": config,
     }
@@ -80,11 +82,3 @@ def versions(voice: Voice, clip: VoiceClip) -> dict[str, Float[Tensor, " _"]]:
         "its units and letters": copy(model, units, windows),
         **({"its text": torch.cat(list(speak(voice, clip.text, Manner())))} if pieces(voice, clip.text) else {}),
     }
-
-
-def _shown(made: Mapping[str, Float[Tensor, " _"]]) -> list[dict[str, Any]]:
-    loudest = float(mel(made["recording"], RATE).max())
-    return [
-        {"label": label, "sound": sound(waveform, RATE), "picture": picture(mel(waveform, RATE), loudest)}
-        for label, waveform in made.items()
-    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from ...data.spoken_text import cut
 from ...files import atomic_file, is_stream
 from ...models.speech.unit_vocoder import RATE, letter_windows
 from ...registry import UnknownNameError
+from ...schema import Seed, Temperature, Validated
 from ..engine.config import resolve_device
 from ..engine.progress import Bar
 from .reading import read_aloud
@@ -33,18 +33,11 @@ FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG"}
 
 
 @dataclass(frozen=True)
-class Manner:
+class Manner(Validated):
     """How to sample units: ``temperature`` 0 takes the likeliest unit at each step; ``seed`` is for sampling."""
 
-    temperature: float = 0.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for values out of range."""
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature = {self.temperature} must be 0 or more and finite")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed = {self.seed} is out of range; give a number from 0 to 2^63 - 1")
+    temperature: Temperature = 0.5
+    seed: Seed = 0
 
 
 def speak(voice: Voice, text: str, manner: Manner) -> Iterator[Float[Tensor, " _"]]:
@@ -108,7 +101,7 @@ def write_speech(voice: Voice, text: str, out: Path, manner: Manner) -> float:
     if not form:
         raise UnknownNameError("format of sound", out.suffix or out.name, list(FORMATS))
     spoken, samples = speak(voice, text, manner), 0
-    with Bar("speaking", len(pieces(voice, text)), quiet=len(text) < 4 * PIECE) as bar, atomic_file(out) as file:
+    with Bar("speaking", len(pieces(voice, text)), transient=True) as bar, atomic_file(out) as file:
         try:
             # By its descriptor: soundfile prints errors of a file object's methods, and does not raise them.
             with soundfile.SoundFile(file.fileno(), "w", RATE, 1, format=form, closefd=False) as sound:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -40,7 +40,7 @@ def load_voice(run: Path, device: torch.device | str = "cpu") -> Voice:
 def _load_rvq(run: Path, device: torch.device | str) -> MelRVQ | None:
     """The residual quantiser of a run; None if it has none. Runs of version 0.1 call its folder ``details``."""
     if (folder := run / "details").is_dir():
-        return cast(MelRVQ, load_model(folder, MelRVQ.from_fields, kind="unit_details", device=device))
+        return load_model(folder, MelRVQ.from_fields, kind="unit_details", device=device)
     folder = run / part_of(MelRVQ)
     return load_part(folder, MelRVQ, device) if folder.is_dir() else None
 

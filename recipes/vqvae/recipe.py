@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...artifacts import load_model
 from ...data._reading import Skipping
@@ -21,11 +20,13 @@ from ...files import atomic_write
 from ...models.loss import Loss
 from ...models.speech.spectral import bandwidth
 from ...models.speech.vqvae import VQVAE, VQVAEConfig
-from ...schema import PathText
+from ...schema import NonNegativeInt, PathText, PositiveFloat, PositiveInt
 from ..engine.config import as_dict, resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, ranks, save_model, start_processes
+from ..engine.loader import BatchLoader, crop_sampler
 from ..engine.lock import locked
+from ..engine.progress import progress
 from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import TrainConfig
@@ -47,17 +48,17 @@ class Config(RunConfig):
     out: PathText = "runs/vqvae"
     data: str | dict[str, Any] = "spoken_text"
     """Data source of recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
-    train_seconds: float = 3600.0
+    train_seconds: PositiveFloat = 3600.0
     """Keep at most this many seconds of training recordings, the first ones, in memory (64 kB a second)."""
-    eval_clips: int = 32
+    eval_clips: PositiveInt = 32
     """Recordings of the dev split to evaluate on, evenly spaced."""
-    eval_seconds: float = 4.0
+    eval_seconds: PositiveFloat = 4.0
     """Seconds of each recording to evaluate on, from its start."""
-    samples: int = 3
+    samples: NonNegativeInt = 3
     """How many of these the report has players for."""
-    batch_size: int = 8
+    batch_size: PositiveInt = 8
     """Batch size: crops a step in each process."""
-    crop: int = 8192
+    crop: PositiveInt = 8192
     """Samples of a crop."""
     model: VQVAEConfig = field(default_factory=VQVAEConfig)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(lr=3e-3, weight_decay=0.0))
@@ -65,9 +66,6 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes out of range."""
         super().__post_init__()
-        self.require_at_least(1, "batch_size", "crop", "eval_clips")
-        self.require_at_least(0, "samples")
-        self.require_positive("train_seconds", "eval_seconds")
         if self.model.step_samples != VQVAEConfig().step_samples:
             raise ValueError("model.step_samples is set by batch_size and crop; leave it out")
 
@@ -101,8 +99,8 @@ def fit(config: Config, clips: Sequence[tuple[str, Float[Tensor, " _"]]]) -> VQV
     shape = replace(config.model, step_samples=config.batch_size * config.crop * ranks()[1])
     seed_all(config.seed)
     model = VQVAE(shape, bandwidth(corpus)).to(device)
-    model.seed_codebooks(WaveformCrops(corpus, SEEDING, config.crop, config.seed).next().to(device))
-    loader = WaveformCrops(corpus, config.batch_size, config.crop, config.seed, *ranks())
+    model.seed_codebooks(crop_loader(corpus, SEEDING, config.crop, config.seed).next().to(device))
+    loader = crop_loader(corpus, config.batch_size, config.crop, config.seed, *ranks())
     settings = replace(config.train, seed=config.seed, device=config.device, dtype=config.dtype)
     task = VQVAETask(model)
     train(
@@ -134,10 +132,10 @@ class VQVAETask:
         return self.model.training_step(batch), None
 
 
-class WaveformCrops:
+def crop_loader(
+    clips: Sequence[Float[Tensor, " _"]], batch_size: int, length: int, seed: int, rank: int = 0, world: int = 1
+) -> BatchLoader:
     """Endless batches of random crops, every position equally likely; short recordings are padded.
-
-    A batch depends only on ``seed``, ``rank`` and the number of batches before it, so `state_dict` is one number.
 
     Args:
         clips: the recordings.
@@ -145,42 +143,15 @@ class WaveformCrops:
         length: samples of a crop.
         seed: seed of the positions.
         rank: number of this process.
-        world: number of processes; not used, because each process samples independently.
+        world: number of processes.
     """
 
-    def __init__(
-        self,
-        clips: Sequence[Float[Tensor, " _"]],
-        batch_size: int,
-        length: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.clips, self.batch_size, self.length = clips, batch_size, length
-        self.seed, self.rank, self.drawn = seed, rank, 0
-        self.places = [max(1, len(clip) - length + 1) for clip in clips]
-        self.ends = list(accumulate(self.places))
+    def crop(clip: int, start: int) -> Float[Tensor, " length"]:
+        part = clips[clip][start : start + length]
+        return F.pad(part, (0, length - len(part)))
 
-    def next(self) -> Float[Tensor, "batch length"]:
-        """The next batch."""
-        draw = random.Random(f"{self.seed}:{self.rank}:{self.drawn}")
-        self.drawn += 1
-        batch = torch.zeros(self.batch_size, self.length)
-        chosen = draw.choices(range(len(self.clips)), cum_weights=self.ends, k=self.batch_size)
-        for row, clip in zip(batch, chosen, strict=True):
-            start = draw.randrange(self.places[clip])
-            part = self.clips[clip][start : start + self.length]
-            row[: len(part)] = part
-        return batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """The number of batches drawn so far."""
-        return {"drawn": self.drawn}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`."""
-        self.drawn = state["drawn"]
+    sampler = crop_sampler([len(clip) for clip in clips], batch_size, length, seed, rank, world)
+    return BatchLoader(sampler, lambda crops: torch.stack([crop(*place) for place in crops]))
 
 
 def read(config: Config, split: Split, seconds: float) -> Iterator[Float[Tensor, " _"]]:
@@ -208,7 +179,7 @@ def held_out(config: Config, split: Split) -> list[tuple[str, Float[Tensor, " _"
     """Names and starts of the recordings to evaluate on, evenly spaced. Raises as `read` does."""
     chosen = take_evenly(list(documents(config.data, split, config.out)), config.eval_clips)
     skipping, clips = Skipping(), []
-    for document in chosen:
+    for document in progress(chosen, len(chosen), f"reading {split}", transient=True):
         with skipping:
             parts = document.content("audio").stream(config.eval_seconds, config.model.rate)
             clips.append((document.name, next(parts)))
@@ -220,14 +191,12 @@ def held_out(config: Config, split: Split) -> list[tuple[str, Float[Tensor, " _"
 
 def load_vqvae(run_folder: Path, device: torch.device | str = "cpu") -> VQVAE:
     """Load the VQ-VAE of a finished run, in eval mode. Raises `ValueError` if it is missing or damaged."""
-    model = load_model(Path(run_folder) / "model", VQVAE.from_fields, kind=VQVAE.kind, device=device)
-    assert isinstance(model, VQVAE)
-    return model
+    return load_model(Path(run_folder) / "model", VQVAE.from_fields, kind=VQVAE.kind, device=device)
 
 
 def _report(model: VQVAE, clips: Sequence[Float[Tensor, " _"]]) -> dict[str, float]:
     device = next(model.parameters()).device
-    return model.report(clip.to(device) for clip in clips)
+    return model.report(clip.to(device) for clip in progress(clips, len(clips), "evaluating", transient=True))
 
 
 def _with_mean(figures: dict[str, float]) -> dict[str, float]:

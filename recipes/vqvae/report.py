@@ -13,9 +13,10 @@ from torch import Tensor
 
 from ...files import atomic_write
 from ...models.speech.vqvae import VQVAE
+from ..engine.progress import progress
 from ..reporting.page import HERE as PAGES
 from ..reporting.page import render, to_bytes
-from ..reporting.sound import mel, picture, sound
+from ..reporting.sound import players
 
 HERE = Path(__file__).parent
 
@@ -48,7 +49,7 @@ def write_report(
     levels = []
     for number, hop in enumerate(model.config.hops):
         counts = torch.zeros(model.config.codes, dtype=torch.long)
-        for clip in clips:
+        for clip in progress(clips, len(clips), f"usage of codes at hop {hop}", transient=True):
             counts += torch.bincount(_codes(model, clip, number), minlength=model.config.codes)
         rate = model.config.rate / hop
         about = {"hop": hop, "codes_per_second": rate, "bits_per_second": rate * float(np.log2(model.config.codes))}
@@ -84,9 +85,4 @@ def _versions(model: VQVAE, waveform: Float[Tensor, " _"]) -> list[dict[str, Any
     for level, hop in enumerate(model.config.hops):
         codes = _codes(model, waveform, level)[None].to(device)
         made[f"hop {hop}"] = model.decode(codes, level, len(waveform))[0].cpu()
-    rate = model.config.rate
-    loudest = float(mel(waveform, rate).max())
-    return [
-        {"label": label, "sound": sound(version, rate), "picture": picture(mel(version, rate), loudest)}
-        for label, version in made.items()
-    ]
+    return players(made, model.config.rate)

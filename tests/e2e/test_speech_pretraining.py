@@ -1,7 +1,9 @@
 """A run of the HuBERT recipe on files: figures, what is left out, stopping and going on, what it is good for."""
 
 import json
+import multiprocessing
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -81,24 +83,59 @@ def test_a_run_reports_figures_and_what_was_left_out(finished):
 
 
 def test_a_stopped_run_goes_on_to_the_bit(folder, finished, monkeypatch):
-    step, calls = recipe.PretrainingTask.step, []
-
-    def stopping(self, batch, state):
-        calls.append(1)
-        if len(calls) == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, batch, state)
-
-    monkeypatch.setattr(recipe.PretrainingTask, "step", stopping)
+    calls = _stop_at(4, monkeypatch)
     config = load(recipe.Config, folder / "config.yaml", [f"out={folder / 'parts'}"])
     with pytest.raises(SystemExit):
         recipe.run(config)
     recipe.run(config)
     assert len(calls) == 6
-    unbroken, parts = (load_file(run / "model" / "model.safetensors") for run in (finished, folder / "parts"))
-    assert all(torch.equal(unbroken[name], parts[name]) for name in unbroken)
-    logs = [(run / "model/training/metrics.jsonl").read_bytes() for run in (finished, folder / "parts")]
+    _are_equal(finished, folder / "parts")
+
+
+def _stop_at(step, monkeypatch):
+    """Send SIGTERM in this step. Returns a list with one item a step."""
+    original, calls = recipe.PretrainingTask.step, []
+
+    def stopping(self, batch, state):
+        calls.append(1)
+        if len(calls) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, state)
+
+    monkeypatch.setattr(recipe.PretrainingTask, "step", stopping)
+    return calls
+
+
+def _are_equal(unbroken, parts):
+    weights = [load_file(run / "model" / "model.safetensors") for run in (unbroken, parts)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    logs = [(run / "model/training/metrics.jsonl").read_bytes() for run in (unbroken, parts)]
     assert logs[0] == logs[1]
+
+
+def test_workers_change_nothing_and_report_a_damaged_recording_in_one_line(
+    folder, finished, monkeypatch, capfd, tmp_path
+):
+    for split in ("train", "dev"):
+        shutil.copytree(folder / split, tmp_path / split)
+    command = ["speech_pretraining", str(folder / "config.yaml"), f"data.path={tmp_path}", f"out={tmp_path / 'run'}"]
+    _stop_at(4, monkeypatch)
+    with pytest.raises(SystemExit):
+        main([*command, "workers=1"])
+    intact = {path: path.read_bytes() for path in (tmp_path / "train").glob("*.flac")}
+    for path, data in intact.items():
+        path.write_bytes(data[: len(data) // 2])
+    capfd.readouterr()
+    assert main([*command, "workers=1"]) == 2
+    *lines, last = capfd.readouterr().err.strip().split("\n")
+    assert last.startswith("vqmem: ")
+    assert ".flac" in last
+    assert not any("Traceback" in line for line in lines)
+    for path, data in intact.items():
+        path.write_bytes(data)
+    assert main([*command, "workers=2"]) == 0
+    assert multiprocessing.active_children() == []
+    _are_equal(finished, tmp_path / "run")
 
 
 def test_its_layers_are_features_of_units_and_targets(folder, finished):

@@ -19,7 +19,7 @@ from vqmem.data._audio import Audio
 from vqmem.recipes.engine.config import load
 from vqmem.recipes.text_lm import recipe as text_lm
 from vqmem.recipes.text_lm.summary import format_summary
-from vqmem.recipes.vqvae.recipe import Config, VQVAETask, WaveformCrops, load_vqvae, run
+from vqmem.recipes.vqvae.recipe import Config, VQVAETask, crop_loader, load_vqvae, run
 from vqmem.registry import build
 from vqmem.tokenizers_.base import input_kind, load_tokenizer, output_kind, save_tokenizer
 
@@ -212,7 +212,7 @@ def test_what_cannot_be_is_refused_in_a_line(
     assert not (tmp_path / "x.wav").exists()
     assert "reads audio" in refused("vqvae", config, "data=builtin_text", f"out={tmp_path}/a")
     assert "strides" in refused("vqvae", config, "model.strides=[[1]]", f"out={tmp_path}/b")
-    assert "set by rows and crop" in refused("vqvae", config, "model.step_samples=5", f"out={tmp_path}/b")
+    assert "set by batch_size and crop" in refused("vqvae", config, "model.step_samples=5", f"out={tmp_path}/b")
     assert "holds another run" in refused("vqvae", config, f"out={trained}", "model.codes=13")
     codes = {"name": "vqvae_codes", "path": str(trained)}
     with pytest.raises(ValueError, match="level 2 is not there"):
@@ -225,11 +225,11 @@ def test_what_cannot_be_is_refused_in_a_line(
 
 def test_crops_are_drawn_alike_and_go_on_where_they_stopped() -> None:
     clips = [torch.arange(1, 100.0), torch.arange(1000, 1005.0)]
-    unbroken, part = WaveformCrops(clips, 4, 10, 3), WaveformCrops(clips, 4, 10, 3)
+    unbroken, part = crop_loader(clips, 4, 10, 3), crop_loader(clips, 4, 10, 3)
     batches = [unbroken.next() for _ in range(400)]
     part.load_state_dict({"drawn": 30})
     assert torch.equal(part.next(), batches[30])
-    assert not torch.equal(WaveformCrops(clips, 4, 10, 3, rank=1).next(), batches[0])
+    assert not torch.equal(crop_loader(clips, 4, 10, 3, rank=1).next(), batches[0])
     firsts = {float(row[0]) for batch in batches for row in batch}
     assert {1.0, 90.0} <= firsts <= {*map(float, range(1, 91)), 1000.0}
     short = next(row for batch in batches for row in batch if row[0] == 1000)

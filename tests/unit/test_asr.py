@@ -18,12 +18,12 @@ from vqmem.models.speech.ctc import BLANK, ctc_loss, fits
 from vqmem.models.speech.filter_bank import filter_bank
 from vqmem.models.speech.hubert import HubertConfig
 from vqmem.recipes.asr.base import Decoding, Letter, Utterance
-from vqmem.recipes.asr.ctc.batches import UtteranceLoader
+from vqmem.recipes.asr.ctc.batches import RecordingLoading, UtteranceRequest, utterance_sampler
 from vqmem.recipes.asr.ctc.recogniser import Recogniser as CTCRecogniser
-from vqmem.recipes.asr.ctc.recogniser import _read_once
 from vqmem.recipes.asr.ctc.task import beam, decoder, greedy, stretches, write_lexicon
 from vqmem.recipes.asr.error_rates import TranscriptPair, error_rates, part, worst_utterances
 from vqmem.recipes.asr.text import segments, text_of, words
+from vqmem.recipes.engine.loader import IndexSampler
 from vqmem.recipes.speech.text_normalisation import Alphabet, normalise
 
 ALPHABET = Alphabet.of(["abc"])
@@ -144,23 +144,11 @@ def test_about_half_of_the_recordings_are_unmasked():
     """A network that always sees hidden frames in training cannot read a recording without any."""
     said = SimpleNamespace(read=lambda: torch.ones(8000))
     utterances = [Utterance(str(i), said, "ab", 8000) for i in range(64)]
-    recogniser = CTCRecogniser(model=HubertConfig(), mask_prob=0.1)
-    batch = recogniser._batch(utterances, ALPHABET, recogniser.model, torch.Generator().manual_seed(0))
-    waves, lengths, hidden = batch.inputs
+    load = RecordingLoading(ALPHABET, HubertConfig(), speed=0.0, mask_prob=0.1, mask_length=5)
+    waves, lengths, hidden = load(UtteranceRequest(utterances, 0)).inputs
     assert waves.shape == (64, 8000)
     assert set(lengths.tolist()) == {8000}
     assert 20 < int(hidden.any(1).sum()) < 44
-
-
-def test_recordings_that_there_is_room_for_are_read_once():
-    reads = []
-
-    def said(name: str) -> Utterance:
-        return Utterance(name, SimpleNamespace(read=lambda: reads.append(name) or torch.ones(4)), "ab", 4)
-
-    for utterance in [*_read_once(map(said, "abc"), 8)] * 2:
-        assert utterance.content.read().shape == (4,)
-    assert reads == ["a", "b", "c", "c"]
 
 
 def test_a_network_begins_with_band_pass_filters():
@@ -188,10 +176,8 @@ def test_filters_pass_one_band_each_evenly_on_the_mel_scale(channels):
 def test_batches_contain_everything_once_and_resume():
     lengths = [(7 * i) % 40 for i in range(50)]
 
-    def loader(rank: int = 0, world: int = 1) -> UtteranceLoader:
-        return UtteranceLoader(
-            lengths, lambda numbers, draw: (numbers, int(torch.randint(99, (), generator=draw))), 5, 0, rank, world
-        )
+    def loader(rank: int = 0, world: int = 1) -> IndexSampler:
+        return utterance_sampler(range(50), lengths, 5, 0, rank, world)
 
     one = loader()
     epoch = [one.next() for _ in range(10)]
@@ -202,7 +188,7 @@ def test_batches_contain_everything_once_and_resume():
     assert [again.next() for _ in range(7)] == epoch[3:]
     assert [loader(rank, 2).next() for rank in range(2)] == epoch[:2]
     with pytest.raises(ValueError, match="no utterance to train on"):
-        UtteranceLoader([], lambda numbers, draw: numbers, 5, 0)
+        utterance_sampler([], [], 5, 0)
 
 
 # --- text and error rates ------------------------------------------------------------------------------------------

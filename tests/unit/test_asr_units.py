@@ -57,7 +57,7 @@ def test_interleaving_loses_nothing(count, places, chunk, lookahead, data):
 def test_chunks_are_of_one_size_but_the_first_and_the_last():
     assert list(Interleaving(1, 1, chunk=4).chunks(10, 3)) == [(0, 3), (3, 7), (7, 10)]
     assert list(Interleaving(1, 1, chunk=4).chunks(2, 4)) == [(0, 2)]
-    with pytest.raises(ValueError, match="chunk=0 must be at least 1"):
+    with pytest.raises(ValueError, match="chunk = 0 must be at least 1"):
         Interleaving(1, 1, chunk=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from vqmem.recipes.engine.config import as_dict, autocast, digest, dump, from_dict, load, resolve_device, resolve_dtype
 from vqmem.registry import UnknownNameError, build, names
 from vqmem.registry import load as load_variant
+from vqmem.schema import NonNegativeInt, PositiveFloat, PositiveInt, ShareBelowOne, Validated
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,16 @@ class Schema:
 class Needy:
     data: str
     train: Train = Train()
+
+
+@dataclass(frozen=True)
+class Limited(Validated):
+    count: PositiveInt = 1
+    most: NonNegativeInt | None = None
+    rate: PositiveFloat = 1.0
+    dropout: ShareBelowOne = 0.0
+    sizes: tuple[PositiveInt, ...] = ()
+    kind: Literal["mean", "max"] = "mean"
 
 
 def fails(*overrides: str, path: Path | None = None, schema: type = Schema) -> str:
@@ -227,3 +239,21 @@ def test_values_of_another_type_are_taken_or_refused_in_one_line(name):
 def test_variants_of_another_type_are_refused(kind, value):
     with pytest.raises(ValueError, match=r"\A.+ has no name; add `name: ...` \(one of .+\)\Z"):
         build(kind, value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"count": 0}, "count = 0 must be at least 1"),
+        ({"most": -1}, "most = -1 must be at least 0, or null"),
+        ({"rate": float("nan")}, "rate = nan must be above 0"),
+        ({"dropout": 1.0}, "dropout = 1.0 must be at least 0 and below 1"),
+        ({"sizes": (2, 0)}, "sizes[1] = 0 must be at least 1"),
+        ({"kind": "maxi"}, "kind = 'maxi' is not one of mean, max; did you mean max?"),
+    ],
+)
+def test_a_value_outside_its_range_is_one_line(values, message):
+    assert Limited(3, None, 0.5, 0.9, (1, 2), "max").sizes == (1, 2)
+    for make in (lambda: Limited(**values), lambda: from_dict(Limited, values)):
+        with pytest.raises(ValueError, match=rf"\A{re.escape(message)}\Z"):
+            make()

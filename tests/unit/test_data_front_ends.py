@@ -94,9 +94,9 @@ def test_a_pretrained_tokenizer_is_known_by_what_it_does(tokenizer_folder: Path,
 
 
 def test_refusals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="vocab_size 100 cannot hold the 256 bytes"):
+    with pytest.raises(ValueError, match="vocab_size = 100 must be at least 256"):
         bpe.FrontEnd(vocab_size=100)
-    with pytest.raises(ValueError, match="train_bytes -1 is negative"):
+    with pytest.raises(ValueError, match="train_bytes = -1 must be at least 0"):
         bpe.FrontEnd(train_bytes=-1)
     with pytest.raises(ValueError, match="has no path"):
         pretrained.FrontEnd().fit([])

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vqmem.data.recall import TASKS, Source
+from vqmem.data.recall import Source, Task
+from vqmem.registry import build
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", get_args(Task))
 @given(facts=st.integers(1, 8), gap=st.integers(0, 400), room=st.integers(0, 300), seed=st.integers(0, 9))
 @settings(max_examples=30, deadline=None)
 def test_every_fact_is_asked_beyond_the_gap(task: str, facts: int, gap: int, room: int, seed: int) -> None:
@@ -66,7 +68,7 @@ def test_surprise_keeps_and_loses_what_the_tasks_claim() -> None:
 
 
 def test_training_documents_are_shorter_and_well_formed() -> None:
-    for task in TASKS:
+    for task in get_args(Task):
         sizes = [len(d.text) for d in Source(task, 200).documents("train")]
         assert min(sizes) < 200
         assert max(sizes) > 450
@@ -82,11 +84,14 @@ def test_seed_and_split_change_every_document() -> None:
 
 def test_refused() -> None:
     for keys, message in [
-        ({"task": "surprising_neded"}, r"unknown recall task 'surprising_neded'; did you mean surprising_needed"),
-        ({"facts": 9}, "facts 9"),
-        ({"facts": 0}, "facts 0"),
-        ({"gap": -1}, "gap -1"),
+        (
+            {"task": "surprising_neded"},
+            r"recall.task = 'surprising_neded' is not one of .*; did you mean surprising_needed",
+        ),
+        ({"facts": 9}, "facts = 9 must be at least 1 and at most 8"),
+        ({"facts": 0}, "facts = 0"),
+        ({"gap": -1}, "gap = -1"),
         ({"length": 100}, "length 100 holds no 6 facts; give 492 or more"),
     ]:
         with pytest.raises(ValueError, match=message):
-            Source(**keys)
+            build("data", {"name": "recall", **keys})

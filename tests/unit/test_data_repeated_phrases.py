@@ -123,11 +123,11 @@ def test_seed_split_and_index_make_the_document(spoken):
 
 def test_refused(spoken):
     for keys, message in [
-        ({"phrases": 0}, "phrases 0 is too small"),
-        ({"phrase": 7}, "phrase 7 and cue 8"),
-        ({"cue": 30}, "phrase 32 and cue 30"),
-        ({"gap": -1}, "gap -1 is negative"),
-        ({"dense": 1.5}, "dense 1.5 is no share"),
+        ({"phrases": 0}, "phrases = 0 must be at least 1"),
+        ({"phrase": 7}, "phrase = 7 must be at least 8"),
+        ({"cue": 30}, "cue 30 does not fit; give less than three quarters of phrase 32"),
+        ({"gap": -1}, "gap = -1 must be at least 0"),
+        ({"dense": 1.5}, "dense = 1.5 must be at least 0 and at most 1"),
         ({"length": 1000, "gap": 600}, "length 1000 holds no 6 phrases; give 1944 or more"),
     ]:
         with pytest.raises(ValueError, match=message):

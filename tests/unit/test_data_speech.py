@@ -295,9 +295,9 @@ def test_what_is_wrong_with_a_voice_is_one_line(tmp_path, monkeypatch):
     for keys, match in (
         ({"voices": ["en-uss"]}, "unknown eSpeak voice 'en-uss'; did you mean en-US"),
         ({"voices": ["en-us+g3"]}, r"unknown variant of an eSpeak voice 'g3'; did you mean .*f3"),
-        ({"speeds": [3]}, "speed 3 is out of range"),
+        ({"speeds": [3]}, r"speeds\[0\] = 3 must be at least 80 and at most 450"),
         ({"voices": []}, "needs one voice"),
-        ({"limit": -1}, "limit -1 is negative"),
+        ({"limit": -1}, "limit = -1 must be at least 0"),
     ):
         with pytest.raises(ValueError, match=match):
             read("spoken_text", cache=str(tmp_path), **keys)

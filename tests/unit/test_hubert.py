@@ -58,8 +58,8 @@ def test_a_clip_too_short_is_refused():
     [
         ({"encoder_num_heads": 7}, "encoder_embed_dim = 768 is not a multiple of encoder_num_heads = 7"),
         ({"mask_prob": 0.0}, "mask_prob = 0.0 must be above 0"),
-        ({"feature_grad_mult": 1.0}, "feature_grad_mult = 1.0 must be between 0 and 1, or null"),
-        ({"extractor_conv_layer_config": ()}, "not empty"),
+        ({"feature_grad_mult": 1.0}, "feature_grad_mult = 1.0 must be above 0 and below 1, or null"),
+        ({"extractor_conv_layer_config": ()}, "is empty"),
         ({"mask_length": 0}, "at least 1"),
     ],
 )

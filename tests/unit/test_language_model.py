@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vqmem.data.base import Document, take_evenly
 from vqmem.models.memory_transformer import TransformerConfig
-from vqmem.recipes.lm.corpus import Passage, TrainingLoader, passages, sweep
+from vqmem.recipes.lm.corpus import Passage, passages, segment_loader, sweep
 from vqmem.recipes.lm.language_model import (
     LanguageModel,
     LanguageModelTask,
@@ -55,8 +55,8 @@ def test_a_sweep_predicts_every_token_once(lengths, rows, segment):
 @settings(max_examples=20, deadline=None)
 def test_the_training_loader_resumes_and_shares_among_processes(seed, rows, world):
     items = [passage(3 + i, i) for i in range(9)]
-    loaders = [TrainingLoader(items, rows, 4, seed, rank, world) for rank in range(world)]
-    first = [{row[0] for row in loader.rows} for loader in loaders]
+    loaders = [segment_loader(items, rows, 4, seed, rank, world) for rank in range(world)]
+    first = [{row[0] for row in loader.state_dict()["rows"]} for loader in loaders]
     if rows * world <= len(items):  # within an epoch no two rows of any process read the same passage
         assert sum(map(len, first)) == len(set().union(*first)) == rows * world
     loader = loaders[0]
@@ -64,7 +64,7 @@ def test_the_training_loader_resumes_and_shares_among_processes(seed, rows, worl
         loader.next()
     state = loader.state_dict()
     wanted = [loader.next() for _ in range(4)]
-    again = TrainingLoader(items, rows, 4, seed, 0, world)
+    again = segment_loader(items, rows, 4, seed, 0, world)
     again.load_state_dict(state)
     for batch in wanted:
         assert all(torch.equal(a, b) for a, b in zip(batch, again.next(), strict=True))
@@ -95,9 +95,9 @@ def test_training_forgets_at_document_borders():
     fresh = passage(9, 5)
     losses = []
     for before in (1, 2):
-        loader = TrainingLoader([passage(9, before)], 1, 8, 0)
+        loader = segment_loader([passage(9, before)], 1, 8, 0)
         _, state = task.step(loader.next(), task.initial_state())
-        loss, _ = task.step(TrainingLoader([fresh], 1, 8, 0).next(), state)
+        loss, _ = task.step(segment_loader([fresh], 1, 8, 0).next(), state)
         losses.append(loss.value.item())
     assert losses[0] == losses[1]
 
@@ -113,7 +113,7 @@ def test_mixed_training_keeps_within_every_capacity():
     model, scorer = models()
     schedule = Schedule(CHOICES, [4, 12], resample_every=1, seed=1)
     task, state = LanguageModelTask(model, scorer, schedule, 2), None
-    loader, state = TrainingLoader([passage(90, i) for i in range(3)], 2, 8, 0), task.initial_state()
+    loader, state = segment_loader([passage(90, i) for i in range(3)], 2, 8, 0), task.initial_state()
     for step in range(12):
         loss, state = task.step(loader.next(), state)
         loss.value.backward()
@@ -126,7 +126,7 @@ def test_a_bias_on_scores_is_given_scores_under_any_policy():
     _, scorer = models()
     model = LanguageModel(TransformerConfig(40, layers=2, dim=16, heads=2, score_bias=True), CHOICES[:1])
     task = LanguageModelTask(model, scorer, Schedule(CHOICES[:1], [8]), 1)
-    _, state = task.step(TrainingLoader([passage(9, 1)], 1, 8, 0).next(), task.initial_state())
+    _, state = task.step(segment_loader([passage(9, 1)], 1, 8, 0).next(), task.initial_state())
     assert state.memory.slots.scores.abs().sum() > 0
 
 

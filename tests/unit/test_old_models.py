@@ -21,6 +21,7 @@ from vqmem.recipes.speech_pretraining import recipe as speech_pretraining
 from vqmem.recipes.text_lm import recipe as text_lm
 from vqmem.recipes.tts import recipe as tts
 from vqmem.recipes.tts.voice import _load_rvq
+from vqmem.registry import build
 
 SPEAKER = UnitSpeaker(SpeakerConfig(dim=16, layers=1, heads=2), " ab", 5, max_train_letters=7)
 VOCODER = UnitVocoder(VocoderConfig(width=8, unit_only_prob=0.25), 5, 3, Bandwidth(), 100.0)
@@ -86,7 +87,7 @@ def test_old_config_keys_are_refused_with_the_new_name(config, old, new, tmp_pat
 
 def test_old_keys_of_a_variant_are_refused_with_the_new_name():
     with pytest.raises(ValueError, match=r"the config key units.budgets is called units.capacities now"):
-        load(asr.Config, None, ["recogniser={name: units, budgets: [8]}"])
+        build("recognisers", {"name": "units", "budgets": [8]})
 
 
 def test_a_learned_compression_with_its_old_name_loads(tmp_path):

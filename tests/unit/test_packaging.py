@@ -18,14 +18,16 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PARTS = ["data", "memory", "models", "recipes", "tokenizers_"]
 """The folders that are sub-packages."""
-SHIPPED = (".py", ".yaml", ".html", ".css", ".js", ".md", ".json", ".safetensors")
+SHIPPED = (".py", ".pyi", ".yaml", ".html", ".css", ".js", ".md", ".json", ".safetensors")
 
 
 def shipped() -> set[str]:
     """What a wheel must hold, from the disk."""
     inside = [path for part in PARTS for path in (ROOT / part).rglob("*") if path.suffix in SHIPPED]
     return {
-        f"vqmem/{path.relative_to(ROOT)}" for path in [*ROOT.glob("*.py"), ROOT / "py.typed", *inside] if path.is_file()
+        f"vqmem/{path.relative_to(ROOT)}"
+        for path in [*ROOT.glob("*.py"), *ROOT.glob("*.pyi"), ROOT / "py.typed", *inside]
+        if path.is_file()
     }
 
 
@@ -45,7 +47,7 @@ def test_every_package_on_disk_is_listed():
 def test_links_for_type_checkers_are_those_of_the_disk():
     links = ROOT / ".typing" / "vqmem"
     assert sorted(link.name for link in links.iterdir()) == sorted(
-        ["benchmarks", *PARTS, *(path.name for path in ROOT.glob("*.py"))]
+        ["benchmarks", *PARTS, *(path.name for suffix in ("py", "pyi") for path in ROOT.glob(f"*.{suffix}"))]
     )
     for link in links.iterdir():
         assert os.readlink(link) == f"../../{link.name}"
@@ -59,7 +61,7 @@ def test_the_wheel_contains_everything_and_nothing_else(tmp_path):
     """Built from a copy, since building writes beside the sources; without network."""
     copy, wheels = tmp_path / "copy", tmp_path / "wheels"
     keep = {*PARTS, "pyproject.toml", "README.md", "LICENSE", "py.typed", "tests"} | {
-        path.name for path in ROOT.glob("*.py")
+        path.name for path in (*ROOT.glob("*.py"), *ROOT.glob("*.pyi"))
     }
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info", "runs")
     copy.mkdir()

@@ -8,7 +8,7 @@ import re
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from vqmem.models.quantiser import usage
 from vqmem.models.vq_lm import VQLM, VQLMConfig
@@ -112,7 +112,9 @@ def test_more_codes_than_tokens_do_no_harm(kind):
     assert loss.metrics["dead_codes"] > 0
 
 
-def test_dead_codes_come_back_to_life():
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_dead_codes_come_back_to_life(on_cpu, monkeypatch):
+    monkeypatch.setattr(Tensor, "is_cpu", on_cpu, raising=False)  # elsewhere nothing may be counted
     model = make(codes=6, dead_below=0.5, decay=0.5)
     for name, buffer in model.quantiser.named_buffers():
         if name.endswith(("embed", "embed_avg")):
@@ -123,7 +125,9 @@ def test_dead_codes_come_back_to_life():
     assert model.report(tokens)["codes_used"] >= 5
 
 
-def test_usage_counts_by_hand():
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_usage_counts_by_hand(on_cpu, monkeypatch):
+    monkeypatch.setattr(Tensor, "is_cpu", on_cpu, raising=False)
     codes = torch.tensor([[0, 1], [0, 1], [2, 0], [2, 1]])
     figures = usage(codes, (4, 2))
     assert figures["rate"] == pytest.approx(1.5)

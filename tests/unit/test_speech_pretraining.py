@@ -10,7 +10,8 @@ from vqmem.artifacts import save_model
 from vqmem.data._audio import Audio
 from vqmem.models.speech import hubert
 from vqmem.models.speech.hubert import HubertConfig
-from vqmem.recipes.speech_pretraining.clips import PretrainingClip, PretrainingLoader
+from vqmem.recipes.engine.loader import BatchLoader
+from vqmem.recipes.speech_pretraining.clips import CropLoading, PretrainingClip, pretraining_sampler
 from vqmem.recipes.speech_pretraining.labels import read_labels
 from vqmem.recipes.speech_pretraining.quality import unit_quality
 from vqmem.recipes.speech_pretraining.recipe import Config, PretrainingTask
@@ -31,7 +32,7 @@ def clips(tmp_path):
 
 
 def test_crops_and_units_stay_together(clips):
-    loader, starts = PretrainingLoader(clips, MODEL, batch_size=3, crop=30, seed=0), set()
+    loader, starts = BatchLoader(pretraining_sampler(clips, 3, 0), CropLoading(MODEL, 30)), set()
     for _ in range(12):
         batch = loader.next()
         for row, length in enumerate(batch.lengths.tolist()):
@@ -47,13 +48,15 @@ def test_crops_and_units_stay_together(clips):
 
 
 def test_every_clip_comes_once_an_epoch_and_processes_share_them(clips):
-    loaders = [PretrainingLoader(clips, MODEL, batch_size=1, crop=99, seed=1, rank=rank, world=3) for rank in range(3)]
+    loaders = [
+        BatchLoader(pretraining_sampler(clips, 1, 1, rank=rank, world=3), CropLoading(MODEL, 99)) for rank in range(3)
+    ]
     for _ in range(4):
         assert sorted(MODEL.frames(int(loader.next().lengths)) for loader in loaders) == [9, 40, 77]
 
 
 def test_a_loader_goes_on_where_it_was(clips):
-    first, second = (PretrainingLoader(clips, MODEL, batch_size=2, crop=20, seed=4) for _ in range(2))
+    first, second = (BatchLoader(pretraining_sampler(clips, 2, 4), CropLoading(MODEL, 20)) for _ in range(2))
     for _ in range(5):
         first.next()
     second.load_state_dict(first.state_dict())
@@ -64,7 +67,7 @@ def test_a_loader_goes_on_where_it_was(clips):
 def test_shown_frames_count_as_much_as_is_said(clips):
     shape = {"encoder_embed_dim": 32, "encoder_num_layers": 1, "encoder_num_heads": 2, "encoder_ff_interm_features": 32}
     small = HubertConfig(final_dim=8, extractor_conv_layer_config=((16, 400, 320),), **shape)
-    batch = PretrainingLoader(clips, small, batch_size=3, crop=30, seed=0).next()
+    batch = BatchLoader(pretraining_sampler(clips, 3, 0), CropLoading(small, 30)).next()
     model = hubert.build(small, 77).eval()
     losses = [PretrainingTask(model, 10.0, weight).step(batch, None)[0].value.item() for weight in (0.0, 1.0, 2.0)]
     encoding = hubert.encode(model, batch.waveforms, batch.lengths, batch.mask)
@@ -133,13 +136,13 @@ def test_bad_labels_are_refused(rows, message, tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"batch_size": 0}, "batch_size=0 is too small; give at least 1"),
-        ({"eval_clips": 0}, "eval_clips=0 is too small; give at least 1, or null"),
+        ({"batch_size": 0}, "batch_size = 0 must be at least 1"),
+        ({"eval_clips": 0}, "eval_clips = 0 must be at least 1, or null"),
         ({"crop": 0.03}, "crop=0.03 seconds are fewer than two frames"),
         ({"targets": "hubert_unit"}, "did you mean hubert_units"),
-        ({"seed": -1}, "seed=-1 is out of range"),
-        ({"feature_weight": -1.0}, "feature_weight=-1.0 is negative"),
-        ({"off_target_weight": -0.5}, "off_target_weight=-0.5 is negative"),
+        ({"seed": -1}, "seed = -1 must be at least 0"),
+        ({"feature_weight": -1.0}, "feature_weight = -1.0 must be at least 0"),
+        ({"off_target_weight": -0.5}, "off_target_weight = -0.5 must be at least 0"),
     ],
 )
 def test_bad_keys_are_refused(keys, message):

@@ -135,10 +135,23 @@ def test_task_without_gradient(tmp_path):
     assert again.module.counts.sum() == 20 * 2 * 4
 
 
-def test_divergence_names_the_step_and_saves_nothing(tmp_path):
-    with pytest.raises(NonFiniteError, match=r"loss is nan at step 12;.*step-000000011"):
-        run(tmp_path, spoil_at=23)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000011"]
+@pytest.mark.parametrize(
+    ("spoil_at", "step", "saved"),
+    [
+        (23, 12, ["step-000000011"]),
+        (13, 7, []),  # seen when step 8 is logged
+        (21, 11, []),  # seen before step 11 is saved
+        (27, 14, ["step-000000011"]),  # seen before step 15 is evaluated
+    ],
+)
+def test_divergence_names_the_step_and_saves_nothing(tmp_path, spoil_at, step, saved):
+    with pytest.raises(
+        NonFiniteError, match=rf"loss is nan at step {step};.*last checkpoint is .*{saved[0] if saved else None}\Z"
+    ):
+        run(tmp_path, spoil_at=spoil_at)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("*")] == saved
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert max((line["step"] for line in lines), default=0) < step
 
 
 def test_another_run_in_the_folder_is_refused(tmp_path):

@@ -11,7 +11,7 @@ from vqmem.models.speech.unit_speaker import SpokenSentence, _draw, from_steps, 
 from vqmem.models.speech.unit_vocoder import FRAME, HOP, RATE
 from vqmem.recipes.tts import clips
 from vqmem.recipes.tts.alignment import Aligner, LetterUnitPair
-from vqmem.recipes.tts.clips import SentenceLoader, VocoderCrops, VoiceClip
+from vqmem.recipes.tts.clips import VoiceClip, sentence_loader, vocoder_loader
 from vqmem.tests.unit.tiny_voice import LETTERS, UNITS, sentence, speaker
 
 
@@ -75,7 +75,7 @@ def test_sentences_side_by_side_are_learnt_as_they_are_alone():
     runs = [len(item.spoken.units) for item in items]
     for name, weight in {"nll": weights, "accuracy": weights, "duration_nll": runs, "duration_error": runs}.items():
         mean = sum(one[name] * w for one, w in zip(alone, weight, strict=True)) / sum(weight)
-        assert together[name] == pytest.approx(mean, rel=1e-4), name
+        assert float(together[name]) == pytest.approx(float(mean), rel=1e-4), name
 
 
 def test_steps_one_by_one_follow_the_probabilities_of_all_at_once():
@@ -149,15 +149,15 @@ def test_batches_depend_on_how_many_came_before_alone():
         "b", "", waveform[: 3 * FRAME], units[:3], hz[:6], voiced[:6], torch.zeros(3, 7, dtype=torch.long)
     )
     for make in (
-        lambda: VocoderCrops([clip, short], 3, 8, 0),
-        lambda: SentenceLoader(speaker(), [sentence(seed) for seed in range(7)], 2, 0),
+        lambda: vocoder_loader([clip, short], 3, 8, 0),
+        lambda: sentence_loader(speaker(), [sentence(seed) for seed in range(7)], 2, 0),
     ):
         loader, again = make(), make()
         for _ in range(4):
             loader.next()
         again.load_state_dict(json.loads(json.dumps(loader.state_dict())))
         assert all(torch.equal(a, b) for a, b in zip(loader.next(), again.next(), strict=True))
-    crop = VocoderCrops([short], 2, 8, 0).next()
+    crop = vocoder_loader([short], 2, 8, 0).next()
     assert crop.waveform.shape == (2, 8 * FRAME)
     assert crop.units[0].tolist() == [0, 1, 2, 2, 2, 2, 2, 2]
     assert not crop.waveform[:, 3 * FRAME :].any()

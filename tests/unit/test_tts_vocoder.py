@@ -105,7 +105,7 @@ def test_rvq_codes_encode_the_mel_residual_and_the_first_quantizers_matter_most(
 
 
 def test_an_rvq_of_impossible_size_is_refused():
-    with pytest.raises(ValueError, match="codes = 1 at least 2"):
+    with pytest.raises(ValueError, match="codes = 1 must be at least 2"):
         MelRVQConfig(codes=1)
 
 

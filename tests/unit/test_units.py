@@ -159,7 +159,7 @@ def test_what_cannot_be_units_is_one_line(tmp_path):
     soundfile.write(tmp_path / "short.wav", noise(0.5).numpy(), RATE)
     with pytest.raises(ValueError, match="24 frames of 20 ms are fewer than 100 clusters"):
         FrontEnd().fit([Audio(str(tmp_path / "short.wav"))])
-    with pytest.raises(ValueError, match="clusters 0 is too small"):
+    with pytest.raises(ValueError, match="clusters = 0 must be at least 1"):
         FrontEnd(clusters=0)
     with pytest.raises(ValueError, match="fit_frames 5 is less than clusters 100"):
         FrontEnd(fit_frames=5)
@@ -240,7 +240,7 @@ def test_what_is_wrong_with_a_model_is_one_line(hubert, tmp_path):
         with pytest.raises(ValueError, match=match) as caught:
             features.build()
         assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="layer 0 is not there"):
+    with pytest.raises(ValueError, match="layer = 0 must be at least 1"):
         pretrained.Features(layer=0)
     with pytest.raises(ValueError, match="unknown kind of features 'mfcc'; did you mean mfcc39"):
         build("features", "mfcc")

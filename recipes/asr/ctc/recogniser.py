@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from ....artifacts import CONFIG, load_model
 from ....data._audio import RATE, Audio
@@ -23,30 +22,29 @@ from ....data.base import InputKind
 from ....files import atomic_write
 from ....folders import loading
 from ....models.features._layer import Encoder
+from ....models.features.hubert import check_frames, settings
 from ....models.features.hubert import load as load_hubert
-from ....models.features.hubert import settings
 from ....models.speech.ctc import fits
 from ....models.speech.filter_bank import LOWEST, filter_bank
-from ....models.speech.hubert import HubertConfig, span_mask
+from ....models.speech.hubert import HubertConfig
 from ....models.speech.hubert_ctc import HubertCTC
-from ....schema import PathText, coerce
+from ....schema import NonNegativeInt, PathText, PositiveFloat, PositiveInt, Share, ShareBelowOne, Validated, coerce
 from ....tokenizers_._frames import HOP, SPAN, stream_frames
 from ...engine.distributed import main_process_first, ranks, save_model
+from ...engine.loader import BatchLoader
 from ...engine.run_dir import is_trained
 from ...engine.trainer import seed_all, train
 from ...speech.text_normalisation import Alphabet
 from ..base import Decoding, DecodingMode, TrainingJob, Utterance, one_by_one
 from ..utterances import size_of
-from .batches import UtteranceLoader
-from .task import LEXICON, CTCBatch, CTCTask, beam, beam_search, decoder, greedy, write_lexicon
+from .batches import RecordingLoading, utterance_sampler
+from .task import LEXICON, CTCTask, beam, beam_search, decoder, greedy, write_lexicon
 
 KIND = "hubert_ctc"
-KEPT = 1 << 27
-"""Samples of training recordings to keep in memory once they are read: 2.3 hours, 512 MB."""
 
 
 @dataclass(frozen=True)
-class Recogniser:
+class Recogniser(Validated):
     """CTC on frames of 20 ms. Long recordings are read in windows with a second of context on either side."""
 
     encoder: PathText | None = None
@@ -55,38 +53,31 @@ class Recogniser:
     """The network without ``encoder``; the product of its strides must be 320 samples."""
     filters: float = 0.0
     """Initialise the first convolution as band-pass filters up to this frequency in Hz; 0 = at random."""
-    dropout: float = 0.1
+    dropout: ShareBelowOne = 0.1
     """Dropout of the last layer's output."""
-    longest: float = 20.0
+    longest: PositiveFloat = 20.0
     """Maximum length of training recordings in seconds; longer ones are left out."""
-    window: float = 20.0
+    window: Annotated[float, Interval(ge=0.1)] = 20.0
     """Seconds of a recording to read at once; should not be much longer than training recordings."""
-    speed: float = 0.0
+    speed: ShareBelowOne = 0.0
     """Speed perturbation of training recordings: maximum change as a share; it changes the pitch, too."""
-    mask_prob: float = 0.0
+    mask_prob: Share = 0.0
     """Share of frames masked by spans, in half of the training recordings; spans may overlap; 0 = none."""
-    mask_length: int = 5
+    mask_length: PositiveInt = 5
     """Frames of a masked span."""
     freeze_convolutions: bool = False
     """Whether to freeze the convolutions, as HuBERT's fine-tuning does."""
+    workers: NonNegativeInt | None = None
+    """Processes that read recordings during training; 0 = none; null = by the CPUs, where reading takes long."""
     reads: ClassVar[InputKind] = "audio"
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for values out of range."""
-        if not 0 <= self.dropout < 1 or not 0 <= self.mask_prob <= 1 or not 0 <= self.speed < 1:
-            raise ValueError(
-                f"dropout = {self.dropout} and speed = {self.speed} must be from 0 to below 1, mask_prob = "
-                f"{self.mask_prob} from 0 to 1"
-            )
-        if self.longest <= 0 or self.window < 0.1 or self.mask_length < 1:
-            raise ValueError(
-                f"longest = {self.longest} s must be positive, window = {self.window} s at least 0.1, mask_length = "
-                f"{self.mask_length} frames at least 1"
-            )
+        super().__post_init__()
         if self.filters and not LOWEST < self.filters <= RATE / 2:
             raise ValueError(f"filters = {self.filters} Hz must be above {LOWEST:g} and at most {RATE // 2}, or 0")
         if self.encoder is None:
-            _check(self.model, "model")
+            check_frames(self.model, "model")
 
     def length(self, content: Audio) -> int:
         """Samples at 16 kHz. Raises `UnreadableError` for a recording that is unreadable, or shorter than a frame."""
@@ -117,33 +108,28 @@ class Recogniser:
             return HubertCTC(coerce(HubertConfig, fields["config"], ""), fields["letters"])
 
         model = load_model(out / "model", make, kind=KIND, device=device)
-        assert isinstance(model, HubertCTC)
         return CTCTranscriber(model, alphabet, decoding, out / LEXICON, self.window)
 
     def _train(self, job: TrainingJob, folder: Path) -> None:
         seed_all(job.settings.seed)
         model = self._new_model(len(job.alphabet)).to(job.device)
         usable = _usable(job.utterances, job.alphabet, model.config, round(self.longest * RATE))
-        kept = list(_read_once(usable, KEPT))
+        lengths = [utterance.length for utterance in usable]
+        sampler = utterance_sampler(usable, lengths, job.batch_size, job.settings.seed, *ranks())
+        load = RecordingLoading(job.alphabet, model.config, self.speed, self.mask_prob, self.mask_length)
         task = CTCTask(model)
-
-        def collate(numbers: list[int], draw: torch.Generator) -> CTCBatch:
-            return self._batch([kept[number] for number in numbers], job.alphabet, model.config, draw)
-
-        loader = UtteranceLoader(
-            [utterance.length for utterance in kept], collate, job.batch_size, job.settings.seed, *ranks()
-        )
         held_out = CTCTranscriber(model, job.alphabet, Decoding(), job.out / LEXICON, self.window)
-        train(
-            task,
-            loader,
-            job.settings,
-            folder / "training",
-            describe="recogniser",
-            identity=job.identity,
-            evaluate=(lambda: job.evaluate(held_out)) if job.settings.eval_every else None,
-            best_by="cer",
-        )
+        with BatchLoader(sampler, load, self.workers) as loader:
+            train(
+                task,
+                loader,
+                job.settings,
+                folder / "training",
+                describe="recogniser",
+                identity=job.identity,
+                evaluate=(lambda: job.evaluate(held_out)) if job.settings.eval_every else None,
+                best_by="cer",
+            )
         fields = {"config": asdict(model.config), "letters": len(job.alphabet)}
         save_model(folder, KIND, json.loads(json.dumps(fields)), task.module)
 
@@ -162,39 +148,6 @@ class Recogniser:
         model.encoder.wav2vec2.feature_extractor.requires_grad_(not self.freeze_convolutions)
         model.encoder.mask_generator.requires_grad_(self.mask_prob > 0)
         return model
-
-    def _batch(
-        self, utterances: Sequence[Utterance], alphabet: Alphabet, config: HubertConfig, draw: torch.Generator
-    ) -> CTCBatch:
-        waves = [self._perturb_speed(utterance.content.read(), config.field, draw) for utterance in utterances]
-        lengths = torch.tensor([len(wave) for wave in waves])
-        inputs: tuple[Tensor, ...] = (pad_sequence(waves, batch_first=True), lengths)
-        if self.mask_prob:
-            counts = [config.frames(len(wave)) for wave in waves]
-            # Half of them stay unmasked: a network trained only on masked recordings cannot read unmasked ones.
-            hidden = torch.rand(len(waves), 1, generator=draw) < 0.5
-            inputs = (*inputs, span_mask(counts, self.mask_prob, self.mask_length, draw) & hidden)
-        letters = [alphabet.encode(utterance.text) for utterance in utterances]
-        return CTCBatch(inputs, pad_sequence(letters, batch_first=True), torch.tensor(list(map(len, letters))))
-
-    def _perturb_speed(self, wave: Float[Tensor, " _"], least: int, draw: torch.Generator) -> Float[Tensor, " _"]:
-        """Make a recording faster or slower, by up to ``speed``."""
-        if not self.speed:
-            return wave
-        factor = 1 + self.speed * (2 * float(torch.rand((), generator=draw)) - 1)
-        return F.interpolate(wave[None, None], max(least, round(len(wave) * factor)), mode="linear")[0, 0]
-
-
-def _read_once(utterances: Iterable[Utterance], room: int) -> Iterator[Utterance]:
-    """Cache the samples of the first utterances, up to ``room`` samples together."""
-    for utterance in utterances:
-        room -= utterance.length
-        yield replace(utterance, content=_Once(cache(utterance.content.read))) if room >= 0 else utterance
-
-
-@dataclass(frozen=True)
-class _Once:
-    read: Callable[[], Float[Tensor, " samples"]]
 
 
 class CTCTranscriber:
@@ -237,14 +190,8 @@ class CTCTranscriber:
 def _pretrained(run: Path) -> Path:
     """The model folder of a pretraining run. Raises `ValueError` if it is missing or its frames differ from ours."""
     with loading(run, "encoder (the folder of a finished `vqmem speech_pretraining`)", "speech_pretraining"):
-        _check(settings(run / "model"), f"encoder = {str(run)!r}")
+        check_frames(settings(run / "model"), f"encoder = {str(run)!r}")
     return run / "model"
-
-
-def _check(config: HubertConfig, what: str) -> None:
-    if config.hop != HOP or abs(config.field - SPAN) >= HOP:
-        frame = f"{config.field} samples every {config.hop}, not about {SPAN} every {HOP}"
-        raise ValueError(f"a frame of {what} is {frame}; give other convolutions")
 
 
 def _usable(utterances: Sequence[Utterance], alphabet: Alphabet, config: HubertConfig, longest: int) -> list[Utterance]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ....files import missing_file
 from ....models.loss import Loss
@@ -27,6 +28,11 @@ class CTCBatch(NamedTuple):
     letters: Int[Tensor, "batch letters"]
     lengths: Int[Tensor, " batch"]
 
+    @classmethod
+    def of(cls, inputs: tuple[Tensor, ...], letters: list[Int[Tensor, " _"]]) -> CTCBatch:
+        """Pad the letters of each row."""
+        return cls(inputs, pad_sequence(letters, batch_first=True), torch.tensor([len(row) for row in letters]))
+
 
 class CTCTask:
     """Training of a network that returns log-probabilities and the number of valid frames of each row."""
@@ -41,7 +47,7 @@ class CTCTask:
         """The CTC loss in nats a letter."""
         log_probs, counts = self.module(*batch.inputs)
         loss = ctc_loss(log_probs, counts, batch.letters, batch.lengths)
-        return Loss(loss, {"tokens": float(batch.lengths.sum())}), None
+        return Loss(loss, {"tokens": batch.lengths.sum()}), None
 
 
 def greedy(windows: Iterable[Float[Tensor, "_ classes"]], alphabet: Alphabet, seconds: float) -> Iterator[Letter]:

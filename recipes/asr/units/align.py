@@ -18,11 +18,12 @@ from ....models.speech.ctc import BLANK, fits
 from ....models.speech.unit_ctc import SLOTS, UnitCTC, UnitCTCConfig
 from ....schema import coerce
 from ...engine.distributed import ranks, save_model
+from ...engine.loader import BatchLoader
 from ...engine.run_dir import is_trained
 from ...engine.task import TrainConfig
 from ...engine.trainer import seed_all, train
 from ..base import TrainingJob
-from ..ctc.batches import UtteranceLoader
+from ..ctc.batches import UtteranceRequest, utterance_sampler
 from ..ctc.task import CTCBatch, CTCTask
 
 KIND = "unit_ctc"
@@ -78,15 +79,14 @@ def fit(
     model = UnitCTC(aligner.model, vocab_size, len(job.alphabet)).to(job.device)
     task = CTCTask(model)
 
-    def collate(numbers: list[int], draw: torch.Generator) -> CTCBatch:
-        units = [_noisy(kept[number].units, aligner.noise, vocab_size, draw) for number in numbers]
-        letters = [kept[number].letters for number in numbers]
-        inputs = (pad_sequence(units, batch_first=True), torch.tensor(list(map(len, units))))
-        return CTCBatch(inputs, pad_sequence(letters, batch_first=True), torch.tensor(list(map(len, letters))))
+    def make_batch(request: UtteranceRequest) -> CTCBatch:
+        draw = torch.Generator().manual_seed(request.seed)
+        units = [_noisy(utterance.units, aligner.noise, vocab_size, draw) for utterance in request.utterances]
+        inputs = (pad_sequence(units, batch_first=True), torch.tensor([len(row) for row in units]))
+        return CTCBatch.of(inputs, [utterance.letters for utterance in request.utterances])
 
-    loader = UtteranceLoader(
-        [len(utterance.units) for utterance in kept], collate, aligner.batch_size, settings.seed, *ranks()
-    )
+    lengths = [len(utterance.units) for utterance in kept]
+    loader = BatchLoader(utterance_sampler(kept, lengths, aligner.batch_size, settings.seed, *ranks()), make_batch)
     train(task, loader, settings, folder / "training", describe="aligner", identity=job.identity)
     fields = {"config": asdict(aligner.model), "units": vocab_size, "letters": len(job.alphabet)}
     save_model(folder, KIND, fields, task.module)
@@ -99,9 +99,7 @@ def load(folder: Path, device: torch.device) -> UnitCTC:
     def make(fields: dict[str, Any]) -> UnitCTC:
         return UnitCTC(coerce(UnitCTCConfig, fields["config"], ""), fields["units"], fields["letters"])
 
-    model = load_model(folder, make, kind=KIND, device=device)
-    assert isinstance(model, UnitCTC)
-    return model
+    return load_model(folder, make, kind=KIND, device=device)
 
 
 @torch.no_grad()

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from ....schema import NonNegativeInt, PositiveInt, Validated
+
 
 class Interleaved(NamedTuple):
     """A sequence, and which of its tokens the model writes (letters and switches); it reads the others."""
@@ -20,7 +22,7 @@ class Interleaved(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Interleaving:
+class Interleaving(Validated):
     """How units and letters alternate. Ids: units first, then letters, the switch and the end.
 
     The letters of a unit follow the first chunk that reaches ``lookahead`` units beyond it. The end token follows the
@@ -35,13 +37,8 @@ class Interleaving:
 
     units: int
     letters: int
-    chunk: int = 8
-    lookahead: int = 4
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for empty chunks and a negative ``lookahead``."""
-        if self.chunk < 1 or self.lookahead < 0:
-            raise ValueError(f"chunk={self.chunk} must be at least 1, lookahead={self.lookahead} at least 0")
+    chunk: PositiveInt = 8
+    lookahead: NonNegativeInt = 4
 
     @property
     def switch(self) -> int:

@@ -18,12 +18,15 @@ from ....memory.scorer import load_scorer
 from ....models.memory_transformer import TransformerConfig
 from ....models.speech.unit_ctc import SLOTS, UnitCTC
 from ....registry import build
-from ....tokenizers_.base import Stream, Tokenizer, input_kind, load_tokenizer, save_tokenizer
+from ....schema import NonNegativeFloat, NonNegativeInt, PositiveInt, ShareBelowOne, Validated
+from ....tokenizers_.base import Stream, Tokenizer, input_kind, load_tokenizer
 from ...engine.distributed import main_process_first, ranks, save_model
+from ...engine.front_end import load_or_fit
+from ...engine.progress import model_of, progress
 from ...engine.run_dir import is_trained
 from ...engine.task import Task, TrainConfig
 from ...engine.trainer import seed_all, train
-from ...lm.corpus import TrainingLoader
+from ...lm.corpus import segment_loader
 from ...lm.decoder import make_reader
 from ...lm.language_model import LanguageModel, LanguageModelTask, Schedule, Shape, load_language_model, strategies
 from ...lm.scorer_task import ScorerTask
@@ -40,18 +43,18 @@ from .write import write
 
 
 @dataclass(frozen=True)
-class Recogniser:
+class Recogniser(Validated):
     """Units to text as one sequence. A small bidirectional network aligns the training texts with units first."""
 
     front_end: str | dict[str, Any] = field(default_factory=lambda: {"name": "hubert_units", "deduplicate": True})
     """Front-end that makes units; best with ``deduplicate``, so that a run of one unit is one token."""
-    chunk: int = 8
+    chunk: PositiveInt = 8
     """Units to read before letters are written."""
-    lookahead: int = 4
+    lookahead: NonNegativeInt = 4
     """Units to read after a letter's unit before the letter is written."""
-    passage: int = 600
+    passage: PositiveInt = 600
     """Units of neighbouring utterances that training reads before the memory is emptied."""
-    segment: int = 64
+    segment: PositiveInt = 64
     """Tokens after which the memory is updated; older tokens are seen only through the memory."""
     aligner: Aligner = field(default_factory=Aligner)
     scorer: str | dict[str, Any] = "vq_lm"
@@ -66,28 +69,20 @@ class Recogniser:
     """Guard: no policy may evict this many of the first tokens."""
     recent: int = 0
     """Guard: no policy may evict this many of the newest tokens."""
-    resample_every: int = 4
+    resample_every: PositiveInt = 4
     """Segments after which training samples strategy and capacity again."""
-    unit_noise: float = 0.1
+    unit_noise: ShareBelowOne = 0.1
     """Share of units that training replaces by random ones."""
-    letter_noise: float = 0.1
+    letter_noise: ShareBelowOne = 0.1
     """Share of letters that training replaces by random ones, because the recogniser reads letters that it wrote."""
-    unit_weight: float = 0.1
+    unit_weight: NonNegativeFloat = 0.1
     """Weight of the loss on units; letters and switches have 1."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for values out of range, and for memories smaller than the guards."""
-        for name in ("passage", "segment", "resample_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is too small; give at least 1")
-        for name in ("unit_noise", "letter_noise"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is a share; give 0 or more, and less than 1")
-        if not self.unit_weight >= 0:
-            raise ValueError(f"unit_weight={self.unit_weight} is negative; give 0 or more")
+        super().__post_init__()
         if not self.capacities or not self.strategies:
             raise ValueError("strategies and capacities must name at least one memory; give strategies: {fifo: ...}")
-        Interleaving(1, 1, self.chunk, self.lookahead)
         TransformerConfig(1, **asdict(self.shape))
         for strategy in strategies(self.strategies, self.scorer):
             for capacity in self.capacities:
@@ -121,7 +116,8 @@ class Recogniser:
     def fit(self, job: TrainingJob) -> UnitTranscriber:
         """Train and save front-end, aligner, scorer and language model, or load those that are trained."""
         with main_process_first():
-            front_end = self._front_end(job)
+            contents = (utterance.content for utterance in job.utterances)
+            front_end = load_or_fit(self.front_end, contents, job.out / "front_end")
         made = job.out / "transformer"
         for part, settings in (("aligner", self.aligner.train), ("scorer", self.scorer_train)):
             is_trained(job.out / part, settings.steps, needed_by=made)
@@ -136,21 +132,23 @@ class Recogniser:
         front_end = load_tokenizer(out / "front_end")
         return UnitTranscriber(self, front_end, alphabet, model, scorer, load_aligner(out / "aligner", device))
 
-    def _front_end(self, job: TrainingJob) -> Tokenizer:
-        folder = job.out / "front_end"
-        if not (folder / FRONT_END).is_file():
-            fitted = build("front-ends", self.front_end).fit(utterance.content for utterance in job.utterances)
-            save_tokenizer(fitted, self.front_end, folder)
-        return load_tokenizer(folder)
-
     def _train(self, job: TrainingJob, front_end: Tokenizer) -> None:
-        spoken = [[_spoken(one, front_end, job.alphabet) for one in recording] for recording in job.recordings]
+        total, alphabet = len(job.recordings), job.alphabet
+        spoken = [
+            [_spoken(one, front_end, alphabet) for one in recording]
+            for recording in progress(job.recordings, total, "units of train", transient=True)
+        ]
         settings = replace(self.aligner.train, **_shared(job))
-        aligner = fit_aligner(self.aligner, list(chain.from_iterable(spoken)), front_end.vocab_size, job, settings)
-        aligned = [[one for one in align(aligner, recording) if one is not None] for recording in spoken]
+        with model_of(1, 3):
+            aligner = fit_aligner(self.aligner, list(chain.from_iterable(spoken)), front_end.vocab_size, job, settings)
+        aligned = [
+            [one for one in align(aligner, recording) if one is not None]
+            for recording in progress(spoken, total, "aligning", transient=True)
+        ]
         codes = self.interleaving(front_end.vocab_size, len(job.alphabet))
         streams = Streams(aligned, codes, job.alphabet, self.passage, job.settings.seed)
-        scorer = self._scorer(job, streams, codes)
+        with model_of(2, 3):
+            scorer = self._scorer(job, streams, codes)
         seed_all(job.settings.seed)
         choices = strategies(self.strategies)
         model = LanguageModel(TransformerConfig(codes.vocab_size, **asdict(self.shape)), choices).to(job.device)
@@ -165,7 +163,8 @@ class Recogniser:
         )
         held_out = UnitTranscriber(self, front_end, job.alphabet, model, scorer, aligner)
         folder = job.out / "transformer"
-        self._run(job, job.settings, task, streams, folder, "language model", held_out)
+        with model_of(3, 3):
+            self._run(job, job.settings, task, streams, folder, "language model", held_out)
         fields = {"shape": asdict(task.module.transformer.config), "strategies": self.strategies}
         save_model(folder, "language_model", json.loads(json.dumps(fields)), task.module)
 
@@ -191,7 +190,7 @@ class Recogniser:
         description: str,
         held_out: UnitTranscriber | None = None,
     ) -> None:
-        loader = TrainingLoader(streams, job.batch_size, self.segment, settings.seed, *ranks())
+        loader = segment_loader(streams, job.batch_size, self.segment, settings.seed, *ranks())
         evaluate = (lambda: job.evaluate(held_out)) if held_out is not None and settings.eval_every else None
         described = {"describe": description, "identity": job.identity}
         train(task, loader, settings, folder / "training", evaluate=evaluate, best_by="cer", **described)

@@ -1,0 +1,15 @@
+from ._version import __version__ as __version__
+from .data.base import Audio as Audio
+from .default_scorer import load_default_scorer as load_default_scorer
+from .memory.bank import Memory as Memory
+from .memory.huggingface.cache import VQMemCache as VQMemCache
+from .memory.scorer import load_scorer as load_scorer
+from .memory.slots import Slots as Slots
+from .models.memory_transformer import MemoryTransformer as MemoryTransformer
+from .models.vq_lm import VQLM as VQLM
+from .recipes.lm.text_scorer import load_scoring as load_scoring
+from .recipes.scoring.audio import score_audio as score_audio
+from .recipes.scoring.text import score_text as score_text
+from .recipes.speech.units import load_units as load_units
+from .recipes.text_lm.recipe import load_run as load_run
+from .registry import build as build
