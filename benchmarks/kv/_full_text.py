@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 from vqmem.benchmarks.kv._argument import passed
@@ -19,6 +19,7 @@ from vqmem.benchmarks.kv._presses import BY_SHARE, CallThrough, best, make, prep
 from vqmem.memory.bank import Memory
 from vqmem.memory.huggingface.arguments import require_match, resolve
 from vqmem.memory.huggingface.attention import AttentionRecorder, RecordingMask, mask_of
+from vqmem.memory.huggingface.groups import Groups
 from vqmem.memory.huggingface.hooks import attach
 from vqmem.memory.huggingface.hooks import score as score_tokens
 from vqmem.memory.policy import ForwardStats, Guard
@@ -54,7 +55,10 @@ class FullTextCache(DynamicCache):
         self.presses = {name: make(name, streaming=False) for name in presses}
         self.kept: dict[tuple[str, int], list[Tensor]] = {(name, count): [] for name in presses for count in counts}
         self.norms = torch.zeros(ids.shape)
-        self.weights, self.recorder = torch.zeros(0), AttentionRecorder(QUERIES)
+        self.weights = torch.zeros(())
+        text = model.config.get_text_config(decoder=True)
+        groups = Groups("model", text.num_hidden_layers, text.num_key_value_heads)
+        self.recorder = AttentionRecorder(QUERIES, groups, self._add_weights)
         self.implementation, self.dtype = model.config._attn_implementation, model.dtype
         detach = attach(model, self, prepare(model, self.presses.values()))
         model(ids, **passed(self), logits_to_keep=1)
@@ -80,7 +84,10 @@ class FullTextCache(DynamicCache):
     def finish(self) -> None:
         """Called after the pass."""
         self.norms /= len(self.layers)
-        self.weights = self.recorder.weights
+        self.weights /= len(self.layers)
+
+    def _add_weights(self, weights: Float[Tensor, "1 1 queries slots"]) -> None:
+        self.weights = self.weights + weights[:, 0]
 
     def fail(self) -> None:
         """Called where the pass did not end: there is nothing to read then."""

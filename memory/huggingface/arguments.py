@@ -86,9 +86,22 @@ def settle(
     block: Any,
     storage: str,
 ) -> Settings:
-    """Complete the arguments of `VQMemCache`, which have the same names, for the unwrapped model ``decoder``.
+    """Complete the arguments of `VQMemCache`.
 
-    Raises `ValueError` where they do not fit each other or the model.
+    Args:
+        decoder: The model, unwrapped.
+        tokenizer: As for `VQMemCache`, and so are the others.
+        capacity: Tokens, a share of the prompt or bytes.
+        policy: A preset, a name, a mapping, a policy or None.
+        scorer: A scorer, a folder or None.
+        sinks: First tokens that stay.
+        recent: Newest tokens that stay; None for the default.
+        share: What keeps one set of tokens; None for the default.
+        block: Tokens beyond the capacity at which some are evicted; None for the default.
+        storage: How keys and values are stored.
+
+    Raises:
+        ValueError: They do not fit each other or the model.
     """
     preset = preset_of(policy)
     if preset is not None:
@@ -108,8 +121,10 @@ def settle(
     require_vocabulary(model, decoder)
     groups = Groups(share, count_layers(decoder), key_heads(decoder))
     chosen = resolve(policy, model) if preset is None else _policy_of(preset, model, decoder, groups)
+    chosen = Memory(_UNSETTLED, chosen).policy  # refuses what is no policy
     require_match(chosen, model)
-    signals = AttentionSignals(decoder, chosen.attention_signals, groups) if "signals" in chosen.requires else None
+    names = getattr(chosen, "attention_signals", ())
+    signals = AttentionSignals(decoder, names, groups) if "signals" in chosen.requires else None
     recent = None if recent is None else as_integer("recent", recent)
     return Settings(size, chosen, model, sinks, recent, groups, block, signals, slot_bytes(decoder, groups, storage))
 

@@ -45,7 +45,7 @@ class VQMemCache(Cache):
         tokenizer: The tokenizer of the model, for the packaged scorer. It may be left out where the policy needs no
             scores or ``scorer`` is given; then ``VQMemCache(model, 256)`` gives the capacity.
         capacity: How many tokens of a row stay when some are evicted. A number of tokens (256), a share of the prompt
-            (0.25), which is settled when the prompt is read, or bytes a row (``"64MB"``).
+            (0.25: of all that was read in passes of several tokens), or bytes a row (``"64MB"``).
         policy: A preset (``auto``, ``stream`` for many passes, ``document`` for a long prompt), the name of a policy,
             its YAML mapping or the object; None is the policy that suits the scorer. A preset sets ``recent``,
             ``share`` and ``block`` too, unless they are given.
@@ -115,7 +115,6 @@ class VQMemCache(Cache):
         self._failed = False
         self._busy = threading.Lock()
         self._thread = 0
-        self._prompt = 0
         super().__init__(layers=[VQMemLayer(storage) for _ in range(layers)])
         scored = ()
         if "layers" in self.memory.requires:
@@ -201,8 +200,8 @@ class VQMemCache(Cache):
         given = arguments.get("input_ids")
         self._check_batch_size(arguments.get("inputs_embeds") if given is None else given)
         tokens, valid = new_tokens(arguments, self.get_seq_length())
-        if self._state is None and self._settings.capacity.share is not None:
-            self.memory = self._settings.memory(self._prompt or tokens.shape[1])
+        if self._settings.capacity.share is not None and tokens.shape[1] > 1:
+            self.memory = self._settings.memory(self.get_seq_length() + tokens.shape[1])
         before = self._state or self._initial_state(tokens)
         if before.placement != placement(self._decoder):
             was, now = (" on ".join(map(str, x)) for x in (before.placement, placement(self._decoder)))
@@ -266,7 +265,6 @@ class VQMemCache(Cache):
         seen = self.get_seq_length()
         if arguments.get("is_first_iteration") or not seen:
             self._thread = threading.get_ident()
-            self._prompt = length
         elif self._thread != threading.get_ident():
             self._failed = True  # the tokens of two texts are mixed
             raise ValueError("two threads generate with one cache at once; give each another cache")

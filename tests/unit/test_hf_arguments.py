@@ -66,11 +66,14 @@ NOT_INTEGERS = {
 @pytest.mark.parametrize("value", NOT_INTEGERS.values(), ids=NOT_INTEGERS)
 def test_sizes_that_are_no_integers_are_refused(model, value):
     message = " is not an integer number of tokens; give one, such as 256"
-    assert refusal(VQMemCache, model, value, "fifo").endswith(message)
+    if not isinstance(value, str) and value != 0.25:  # the capacity may be a share of the prompt
+        assert refusal(VQMemCache, model, value, policy="fifo").endswith(message)
     assert refusal(Memory, value).startswith("capacity=")
+    if value is not None:
+        assert refusal(VQMemCache, model, 64, policy="fifo", block=value).startswith("block=")
     for name in ("sinks", "recent"):
-        if value is not None or name == "sinks":  # without one, `recent` is half of what is left
-            assert refusal(VQMemCache, model, 64, "fifo", **{name: value}).startswith(f"{name}=")
+        if value is not None or name == "sinks":  # the others have defaults that depend on the rest
+            assert refusal(VQMemCache, model, 64, policy="fifo", **{name: value}).startswith(f"{name}=")
         assert refusal(Guard, **{name: value}).endswith(message)
 
 
@@ -115,7 +118,7 @@ def test_integers_of_any_library_are_taken(model, value):
     ],
 )
 def test_what_is_no_policy_is_refused(model, policy, named):
-    assert refusal(VQMemCache, model, 64, policy, Noise(0)).startswith(named)
+    assert refusal(VQMemCache, model, 64, policy=policy, scorer=Noise(0)).startswith(named)
 
 
 def test_a_memory_refuses_parts_that_are_something_else():
@@ -186,14 +189,94 @@ def test_the_folder_of_a_run_is_its_scorer(model, tmp_path, monkeypatch):
     save_model(run / "scorer", "scorers/reuse", fields, made)
     monkeypatch.setenv("HOME", str(tmp_path))
     for folder in (run, str(run), "~/reuse"):
-        cache = VQMemCache(model, 64, scorer=folder)
+        cache = VQMemCache(model, 64, policy=None, scorer=folder)
         assert torch.equal(cache.scorer.head[0].weight, made.head[0].weight)
         assert cache.memory.policy == registry.build("policies", ReuseScorer.policy)
+        mixed = VQMemCache(model, 64, scorer=folder).memory.policy
+        assert (mixed.gain, mixed.surprise, mixed.score) == (1.0, 0.0, 0.2), "the signal that suits the scorer"
     assert "did you mean" in refusal(VQMemCache, model, 64, scorer=tmp_path / "reuze")
     assert "not found; " in refusal(VQMemCache, model, 64, scorer="vq_lm")
     config = json.loads((run / "scorer" / "config.json").read_text())
     (run / "scorer" / "config.json").write_text(json.dumps(config | {"kind": "other"}))
     assert "is damaged or was edited" in refusal(VQMemCache, model, 64, scorer=run)
+
+
+@pytest.mark.parametrize("value", ["256", "64", "MB", "-5MB", "64 bytes", ""])
+def test_texts_that_are_no_size_are_refused(model, value):
+    assert refusal(VQMemCache, model, value, policy="fifo").startswith(
+        f"capacity={value!r} is no size; give tokens (256)"
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("share", ["model", "layer", "head"])
+@pytest.mark.parametrize("storage", ["full", "int8"])
+def test_a_capacity_in_bytes_bounds_the_bytes(model, share, storage):
+    cache = VQMemCache(model, "24kB", policy="knorm", share=share, storage=storage)
+    name = min(NAMES)
+    for part in torch.arange(400).remainder(50)[None].split(20, 1):
+        model(part, **{name: cache})
+    slot = cache.nbytes / cache.memory.capacity
+    assert 24_000 - slot < cache.nbytes - cache._state.memory.moments.nbytes <= 24_000
+    assert "has no room for 1 tokens of this model" in refusal(VQMemCache, model, "10B", policy="knorm")
+    assert VQMemCache(model, "0.5 MiB", policy="fifo").memory.capacity == 2**19 // (2 * 2 * 4 * 8 * 4 + 61)
+
+
+@torch.no_grad()
+def test_a_capacity_that_is_a_share_waits_for_the_prompt(model):
+    ids = torch.arange(80).remainder(50)[None]
+    name = min(NAMES)
+    cache = VQMemCache(model, 0.25, policy="knorm")
+    assert "capacity=0.25 of the prompt, " in repr(cache)
+    model(ids, **{name: cache})
+    assert cache.stats()["kept"] == [20]
+    cache.reset()
+    model(ids[:, :40], **{name: cache})
+    assert cache.stats()["kept"] == [10]
+    cache = VQMemCache(model, 0.25, policy="knorm")
+    model.generate(ids, **{name: cache}, max_new_tokens=3, do_sample=False, prefill_chunk_size=16, pad_token_id=0)
+    assert cache.stats()["kept"] == [20], "of the full prompt, although it came in parts"
+    cache = VQMemCache(model, 0.25)
+    model(ids[:, :8], **{name: cache})
+    assert cache.memory.capacity == 2, "guards give way in a short prompt"
+
+
+@torch.no_grad()
+def test_statistics_say_what_was_read_and_is_kept(model):
+    cache, mask = VQMemCache(model, 8, policy="fifo"), torch.tensor([[1] * 20, [0] * 15 + [1] * 5])
+    assert cache.stats() == {"read": [], "kept": [], "evicted": [], "bytes": 0, "layers": [0, 0]}
+    model(torch.ones(2, 20, dtype=torch.long), attention_mask=mask, **{min(NAMES): cache})
+    stats = cache.stats()
+    assert (stats["read"], stats["kept"], stats["evicted"]) == ([20, 5], [8, 5], [12, 0])
+    assert stats["bytes"] == cache.nbytes > sum(stats["layers"]) > 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("policy", ["auto", "stream", "document"])
+def test_presets_work_at_once(policy):
+    """With the packaged scorer where the tokenizer is given, without it where it is not."""
+    model, text = llama(300), "Call me Ishmael. Some years ago, never mind how long precisely, I thought I would sail."
+    tokenizer = registry.build("front-ends", "bytes").fit([])
+    ids = tokenizer.encode(text).ids[None]
+    for given in ((tokenizer,), ()):
+        cache = VQMemCache(model, *given, 40, policy=policy)
+        assert (cache.scorer is not None) == bool(given)
+        assert (cache.memory.policy.score > 0) == bool(given)
+        text = model.generate(ids, **{min(NAMES): cache}, max_new_tokens=60, do_sample=False, pad_token_id=0)
+        assert text.shape[1] == ids.shape[1] + 60
+        assert 40 <= cache.stats()["kept"][0] < 40 + cache.block
+        assert (cache.groups.share, cache.block) == ("head", 32)
+    mine = VQMemCache(model, tokenizer, capacity=40, policy=policy, share="layer", block=1, recent=7)
+    assert (mine.groups.share, mine.block, mine.memory.guard.recent) == ("layer", 1, 7)
+
+
+def test_a_preset_does_without_queries_that_are_not_found(model):
+    other = llama()
+    for layer in other.model.layers:
+        layer.self_attn.query = layer.self_attn.q_proj
+        del layer.self_attn.q_proj
+    assert VQMemCache(other, 64).memory.policy.attention_signals == ("keydiff", "norm")
+    assert VQMemCache(model, 64).memory.policy.attention_signals == ("expected", "observed", "keydiff", "norm")
 
 
 def test_the_run_of_a_frame_scorer_is_refused(model, tmp_path):
@@ -205,12 +288,13 @@ def test_the_run_of_a_frame_scorer_is_refused(model, tmp_path):
 
 
 def test_the_representation_has_policy_sizes_and_tokens(model):
-    cache = VQMemCache(model, 16, scorer=scorer("reuse"))
-    settings = "policy=scored(surprise=0.0, gain=1.0, scale='raw'), capacity=16, sinks=4, recent=6"
+    cache = VQMemCache(model, 16, policy=None, scorer=scorer("reuse"))
+    policy = "scored(surprise=0.0, gain=1.0, scale='raw')"
+    settings = f"policy={policy}, capacity=16, sinks=4, recent=6, share=model, block=1"
     assert repr(cache) == f"VQMemCache(LlamaForCausalLM, {settings}: 0 tokens read, 0 kept, 0 bytes)"
     with torch.no_grad():
         model(torch.arange(40)[None], **{min(NAMES): cache})
-    assert repr(cache).endswith(f"recent=6: 40 tokens read, 16 kept, {cache.nbytes:,} bytes)")
+    assert repr(cache).endswith(f"block=1: 40 tokens read, 16 kept, {cache.nbytes:,} bytes)")
     assert repr(VQMemCache(model, 1_000, policy="fifo")).startswith(
         "VQMemCache(LlamaForCausalLM, policy=fifo(), capacity=1000"
     )

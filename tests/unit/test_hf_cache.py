@@ -273,7 +273,7 @@ class ShortKeys:
 
     def score_layer(self, layer, inputs, keys, values, attention):
         assert inputs["hidden_states"].shape[1] <= keys.shape[2]
-        return -keys.norm(dim=-1).mean(1)
+        return -keys.norm(dim=-1)
 
     def priority(self, slots, now):
         return slots.usage
