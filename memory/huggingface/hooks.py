@@ -108,7 +108,8 @@ def _after(cache: Any, module: nn.Module, args: tuple[Any, ...], kwargs: dict[st
 def _after_layer(cache: Any, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
     forward = _forward_pass(cache, kwargs)
     if forward is not None:
-        forward.score_layer(layer, kwargs, output[1])
+        inputs = dict(zip(("hidden_states",), args, strict=False)) | kwargs  # GPT-2 gives them by position
+        forward.score_layer(layer, inputs, output[1])
 
 
 def _forward_pass(cache: Any, kwargs: dict[str, Any]) -> Any:

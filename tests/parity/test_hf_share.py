@@ -166,10 +166,10 @@ def test_each_group_keeps_what_the_oracle_keeps(policy, share):
 def test_rows_do_not_depend_on_the_batch_and_can_be_reordered(share):
     model, (ids, _) = make_model("llama"), ragged()
     ids = ids.clamp(min=1)
-    options = (CAPACITY, POLICIES["weighted"], None, SINKS, RECENT)
+    options = {"policy": POLICIES["weighted"], "scorer": Noise(3), "sinks": SINKS, "recent": RECENT, "share": share}
 
     def make():
-        return VQMemCache(model, options[0], options[1], Noise(3), *options[3:], share=share)
+        return VQMemCache(model, CAPACITY, **options)
 
     together, alone = make(), make()
     with torch.no_grad():
