@@ -192,5 +192,5 @@ def test_a_damaged_cache_of_units_is_an_error(folder, finished, capsys):
 def test_features_refuse_layers_that_are_not_there(finished):
     with pytest.raises(ValueError, match="has 2 layers, not 3; give 1 to 2"):
         build("features", {"name": "hubert", "folder": str(finished), "layer": 3}).build()
-    with pytest.raises(ValueError, match="layers are counted from 1"):
+    with pytest.raises(ValueError, match="layer = 0 must be at least 1"):
         build("features", {"name": "hubert", "folder": str(finished), "layer": 0})

@@ -107,7 +107,7 @@ def test_a_comparison_shows_its_models_and_evaluations(capsys, monkeypatch, tmp_
     small = ["passage=96", "batch_size=4", "segment=16", "eval_passages=3", "train_tokens=3000", "train.eval_every=2"]
     small += ["scorer_train.steps=2", "train.steps=2", "shape.dim=16", "shape.heads=2", "shape.layers=1"]
     given = ["strategies={fifo: {policy: fifo}}", "trained=[]", "baseline=fifo", "capacities=[8]", "seeds=[0,1]"]
-    given += ["passages=3", "native.strategies=[fifo]", "native.budget=8", "native.train.steps=2"]
+    given += ["passages=3", "native.strategies=[fifo]", "native.capacity=8", "native.train.steps=2"]
     assert main(["compare", "demo", f"out={tmp_path / 'run'}", *given, *(f"lm.{override}" for override in small)]) == 0
     captured = capsys.readouterr()
     shown = {line.partition("  ")[0] for line in captured.err.splitlines()}

@@ -87,7 +87,7 @@ def test_another_seed_is_other_noise():
         ({"name": "masked_lm", "corrupt": 0.0}, "corrupt"),
         ({"name": "masked_lm", "replace": 0.6}, "replace"),
         ({"name": "vq_lm", "quantiser": "kmeans"}, "vq, residual, product, fsq"),
-        ({"name": "vq_lm", "codes": 0}, "at least 1 code"),
+        ({"name": "vq_lm", "codes": 0}, "codes = 0 must be at least 1"),
         ({"name": "vq_lm", "quantiser": "product", "groups": 3}, "3 slices"),
         ({"name": "vq_lm", "quantiser": "fsq", "levels": (2, 4)}, "levels"),
         ({"name": "vq_lm", "state_dropout": 1.0}, "state_dropout"),
