@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .groups import Groups
-from .supported_models import MASKED
+from .supported_models import MASKED, placement, text_config
 
 _BLOCK = 128
 """Queries whose attention is computed at a time; bounds the peak memory of all heads."""
@@ -112,6 +112,37 @@ def _record(
 ) -> None:
     """Record a call of ``scaled_dot_product_attention``, whose parameters these are."""
     recorder.add_products(query, key, attn_mask, scale)
+
+
+def set_mask(
+    arguments: dict[str, Any],
+    cached: Bool[Tensor, "batch slots"],
+    valid: Bool[Tensor, "batch new"],
+    seen: int,
+    model: Any,
+    recorder: AttentionRecorder | None,
+) -> None:
+    """Give a pass the mask that fits the slots, or none where attention needs none.
+
+    Args:
+        arguments: The arguments of the call; changed in place.
+        cached: False for cached slots that are not valid: as many, and the first, in every group of a row.
+        valid: False where a new token is padding.
+        seen: Tokens read before, padding included.
+        model: The model, unwrapped.
+        recorder: Records the attention weights; None where nobody needs them.
+    """
+    given = arguments.get("attention_mask")
+    padded = not (valid.all() and cached.all())
+    # Until something is evicted, the slots are the columns of the caller's mask.
+    fits = cached.shape[1] == seen and given is not None and given.shape[1] == seen + valid.shape[1]
+    if recorder is None and (fits or not padded):
+        if not fits:
+            arguments["attention_mask"] = None
+        return
+    dtype, _ = placement(model)
+    mask = mask_of(cached, valid, text_config(model)._attn_implementation, dtype)
+    arguments["attention_mask"] = mask if recorder is None else RecordingMask.of(mask, recorder)
 
 
 def mask_of(

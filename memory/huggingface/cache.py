@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -20,14 +21,15 @@ except ImportError as error:
 
 from ..policy import LayerScorer, Observer, Policy
 from ..scorer import ScorerModel
+from . import saved
 from .arguments import describe, settle
-from .attention import AttentionRecorder, RecordingMask, mask_of
+from .attention import set_mask
 from .hooks import attach, new_tokens, score
 from .layer import VQMemLayer
 from .positions import Rotation
 from .signals import QueryState
 from .state import CacheState, ForwardPass
-from .supported_models import attention_layers, count_layers, placement, refuse_presses, text_config, unwrap
+from .supported_models import attention_layers, count_layers, placement, refuse_presses, unwrap
 
 
 class VQMemCache(Cache):
@@ -208,14 +210,17 @@ class VQMemCache(Cache):
             raise ValueError(
                 f"the model was in {was} when it filled the cache and is in {now} now; move it back, or call reset()"
             )
-        state, distance = self._compact(before, tokens.shape[1])
+        state, distance = before, None
+        if self._rotation is not None:
+            state, distance = before.compact(tokens.shape[1], self._rotation.limit, self.groups)
         state, positions = self._append(state, tokens, valid)
         policy = self.memory.policy
         queries = policy.queries if isinstance(policy, Observer) else None
         forward = ForwardPass(self, state, positions, valid, queries)
         if not self.memory.observes:
             forward.choose_slots()
-        self._set_mask(arguments, self.groups.first(before.memory.slots.valid), valid, forward.recorder)
+        cached = self.groups.first(before.memory.slots.valid)
+        set_mask(arguments, cached, valid, self.get_seq_length(), self._decoder, forward.recorder)
         if arguments.get("position_ids") is None or self._rotation is not None:
             # By default a model would count padding, and ignore that positions were compacted.
             arguments["position_ids"] = positions + state.shift[:, None]
@@ -223,30 +228,6 @@ class VQMemCache(Cache):
             for index, layer in enumerate(self.layers):
                 layer.rotate(self._rotation, self.groups.of_layer(distance, index), before.placement[0])
         return forward
-
-    def _set_mask(
-        self,
-        arguments: dict[str, Any],
-        cached: Bool[Tensor, "batch slots"],
-        valid: Bool[Tensor, "batch new"],
-        recorder: AttentionRecorder | None,
-    ) -> None:
-        """Give a pass the mask that fits the slots, or none where attention needs none.
-
-        Which ``cached`` slots are valid is the same in all groups of a row: as many, behind those that are not.
-        """
-        given = arguments.get("attention_mask")
-        seen = self.get_seq_length()
-        padded = not (valid.all() and cached.all())
-        # Until something is evicted, the slots are the columns of the caller's mask.
-        fits = cached.shape[1] == seen and given is not None and given.shape[1] == seen + valid.shape[1]
-        if recorder is None and (fits or not padded):
-            if not fits:
-                arguments["attention_mask"] = None
-            return
-        dtype, _ = placement(self._decoder)
-        mask = mask_of(cached, valid, text_config(self._decoder)._attn_implementation, dtype)
-        arguments["attention_mask"] = mask if recorder is None else RecordingMask.of(mask, recorder)
 
     def end(self, state: CacheState | None) -> None:
         """Finish a pass: take over its ``state``, or mark the cache as failed where it is None."""
@@ -291,22 +272,6 @@ class VQMemCache(Cache):
         queries = () if self.signals is None else tuple(QueryState() for _ in self.layers)
         return CacheState(self.memory.empty((none, none)), scorer, zero, zero, placement(self._decoder), queries)
 
-    def _compact(self, state: CacheState, new: int) -> tuple[CacheState, Int[Tensor, "rows slots"] | None]:
-        """Give slots the positions from 0 on, without gaps, if ``new`` tokens would pass the limit of the model.
-
-        Returns the state and the distance by which the keys have to be rotated; None for no rotation.
-        """
-        slots = state.memory.slots
-        limit = None if self._rotation is None else self._rotation.limit
-        if limit is None or not slots.count or int((state.seen + state.shift).max()) + new <= limit:
-            return state, None
-        positions = (slots.valid.cumsum(1) - 1).clamp(min=0)
-        moved = replace(slots, payload=(slots.payload[0], positions))
-        state = replace(
-            state, memory=replace(state.memory, slots=moved), shift=self.groups.first(slots.valid.sum(1)) - state.seen
-        )
-        return state, positions - slots.payload[1]
-
     def _append(
         self, state: CacheState, tokens: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"]
     ) -> tuple[CacheState, Int[Tensor, "batch new"]]:
@@ -341,6 +306,48 @@ class VQMemCache(Cache):
         """Keep the rows at ``indices`` alone."""
         super().batch_select_indices(indices)
         self._map_batch(lambda x: x[indices.to(x.device)])
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the cache and what it needs to go on into a safetensors file, for `load`.
+
+        Raises `ValueError` where nothing was read yet, or the policy is not one of the package.
+        """
+        if self._state is None:
+            raise ValueError("the cache is empty: it has read no token; read a text with the model before saving it")
+        arguments = {"policy": saved.policy_spec(self.memory.policy)} | self._arguments()
+        saved.write(Path(path), arguments, self._decoder, self.scorer, self._state, self.layers)
+
+    def _arguments(self) -> dict[str, Any]:
+        """What makes an equal empty cache, besides the policy and the scorer."""
+        guard, positions = self.memory.guard, "compact" if self._rotation else "kept"
+        return {
+            **{"capacity": self.memory.capacity, "sinks": guard.sinks, "recent": guard.recent},
+            **{"share": self.groups.share, "block": self.block, "positions": positions},
+            "storage": self.layers[0].storage,
+        }
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], model: Any, tokenizer: Any = None, *, scorer: Any = None) -> VQMemCache:
+        """A cache that goes on where the saved one stopped.
+
+        Args:
+            path: The file that `save` wrote.
+            model: The model that filled it.
+            tokenizer: Its tokenizer, where the cache has the packaged scorer.
+            scorer: Its scorer, where it has another.
+
+        Raises:
+            ValueError: The file is missing or damaged, or of another model or scorer.
+        """
+        about, tensors = saved.read(Path(path))
+        if saved.fingerprint(unwrap(model)) != about["model"]:
+            raise ValueError(f"{path} was saved with another model than this {type(model).__name__}")
+        cache = cls(model, tokenizer, scorer=scorer, **about["arguments"])
+        if about["scorer"] is not None and saved.fingerprint(cast(Any, cache.scorer)) != about["scorer"]:
+            raise ValueError(f"{path} was saved with another scorer; give it, or the tokenizer for the packaged one")
+        initial = cache._initial_state(tensors["seen"][:, None])
+        cache._state = saved.restore(tensors, about["read"], initial, cache.layers, cache._decoder)
+        return cache
 
     def reset(self) -> None:
         """Forget all tokens: the cache is as new."""
@@ -381,16 +388,7 @@ class VQMemCache(Cache):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> VQMemCache:
         """A copy for the same model, for a prompt that several texts begin with."""
-        clone = VQMemCache(
-            self.model,
-            capacity=self.memory.capacity,
-            policy=self.memory.policy,
-            scorer=self.scorer,
-            share=self.groups.share,
-            block=self.block,
-            positions="compact" if self._rotation else "kept",
-            storage=self.layers[0].storage,
-        )
+        clone = VQMemCache(self.model, policy=self.memory.policy, scorer=self.scorer, **self._arguments())
         clone._settings, clone.memory = self._settings, self.memory
         clone._state = copy.deepcopy(self._state, memo)
         clone._failed = self._failed

@@ -38,6 +38,19 @@ class CacheState:
     queries: tuple[QueryState, ...] = ()
     """The queries of each layer, where signals need them."""
 
+    def compact(self, new: int, limit: int, groups: Groups) -> tuple[CacheState, Int[Tensor, "rows slots"] | None]:
+        """Give slots the positions from 0 on, without gaps, if ``new`` tokens would pass the ``limit`` of the model.
+
+        Returns the state and the distance by which the keys have to be rotated; None for no rotation.
+        """
+        slots = self.memory.slots
+        if not slots.count or int((self.seen + self.shift).max()) + new <= limit:
+            return self, None
+        positions = (slots.valid.cumsum(1) - 1).clamp(min=0)
+        memory = replace(self.memory, slots=replace(slots, payload=(slots.payload[0], positions)))
+        shift = groups.first(slots.valid.sum(1)) - self.seen
+        return replace(self, memory=memory, shift=shift), positions - slots.payload[1]
+
     def map_batch(self, change: Callable[[Tensor], Tensor], groups: Groups) -> CacheState:
         """Apply ``change``, which selects or repeats rows of the batch, to every tensor."""
         named = self.memory.state_dict().items()

@@ -1,0 +1,125 @@
+"""Caches in files: a prefix is read and compressed once, and continued by many."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from ...files import atomic_write, missing_file
+from ...registry import names
+from ..bank import State
+from ..policy import Policy, variant_name
+from .signals import QueryState
+from .state import CacheState
+from .supported_models import placement
+
+FORMAT = "vqmem cache 1"
+
+
+def fingerprint(module: nn.Module) -> str:
+    """A hash of the names, shapes and some values of all weights, which tells models apart without reading all."""
+    digest = hashlib.sha256()
+    for name, weight in module.state_dict().items():
+        flat = weight.detach().reshape(-1)
+        some = flat[:: max(1, flat.numel() // 64)].float().cpu()
+        digest.update(f"{name}{list(weight.shape)}".encode() + some.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def policy_spec(policy: Policy) -> dict[str, Any]:
+    """The YAML form of a policy. Raises `ValueError` for one that no file of the package defines."""
+    name = variant_name(policy)
+    if name not in names("policies") or not is_dataclass(policy):
+        raise ValueError(f"policy {name} has no name in `vqmem list policies`, by which a file could describe it")
+    return {"name": name} | asdict(policy)
+
+
+def write(path: Path, arguments: dict[str, Any], model: nn.Module, scorer: Any, state: CacheState, layers: Any) -> None:
+    """Write a cache into one file, in full or not at all.
+
+    Args:
+        path: A safetensors file.
+        arguments: What makes an equal empty cache, as JSON-able values.
+        model: The model, unwrapped; its fingerprint is written.
+        scorer: The scorer, whose fingerprint is written; None where there is none.
+        state: The bookkeeping.
+        layers: The layers of the cache.
+    """
+    tensors = {f"memory.{name}": x for name, x in state.memory.state_dict().items()}
+    tensors |= {"seen": state.seen, "shift": state.shift}
+    tensors |= {f"scorer.{i}": x for i, x in enumerate(tree_flatten(state.scorer)[0]) if x is not None}
+    for index, layer in enumerate(layers):
+        tensors |= {f"layers.{index}.keys": layer.keys, f"layers.{index}.values": layer.values}
+    for index, queries in enumerate(state.queries):
+        parts = {"hidden": queries.hidden, "valid": queries.valid}
+        named = {name: torch.cat(pending, dim=1) for name, pending in parts.items() if pending}
+        named |= {name: x for name in ("total", "mean", "second") if (x := getattr(queries, name)) is not None}
+        tensors |= {f"queries.{index}.{name}": x for name, x in named.items()}
+    about = {
+        "arguments": arguments,
+        "read": layers[0].seen,
+        "model": fingerprint(model),
+        "scorer": None if scorer is None else fingerprint(scorer),
+    }
+    contents = {name: x.detach().contiguous().cpu() for name, x in tensors.items()}
+    atomic_write(path, safetensors.torch.save(contents, {"format": FORMAT, "about": json.dumps(about)}))
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `write` wrote: the arguments and fingerprints, and the tensors. Raises `ValueError` in one line."""
+    if not path.is_file():
+        raise missing_file("file", path, "*.safetensors")
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            if about.get("format") != FORMAT:
+                raise ValueError(f"{path} has no cache; give a file that VQMemCache.save wrote")
+            return json.loads(about["about"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file ({error}); save the cache again") from None
+
+
+def restore(tensors: dict[str, Tensor], seen: int, initial: CacheState, layers: Any, model: Any) -> CacheState:
+    """Fill the ``layers`` and return the bookkeeping.
+
+    Args:
+        tensors: What `read` returned.
+        seen: The tokens that were read, padding included.
+        initial: The state of an empty cache of the same batch size.
+        layers: The empty layers of the cache.
+        model: The model, unwrapped.
+
+    Raises:
+        ValueError: The model has another type of weights than the saved keys.
+    """
+    dtype, device = placement(model)
+    tensors = {name: x.to(device) for name, x in tensors.items()}
+    kept = tensors["layers.0.keys"].dtype
+    if kept not in (dtype, torch.uint8):
+        raise ValueError(f"the cache was saved with {kept} and the model is in {dtype} now; load the model in {kept}")
+    for index, layer in enumerate(layers):
+        keys, values = (tensors[f"layers.{index}.{name}"] for name in ("keys", "values"))
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values, layer.seen = keys, values, seen
+    leaves, structure = tree_flatten(initial.scorer)
+    scorer = tree_unflatten([tensors.get(f"scorer.{i}") for i in range(len(leaves))], structure)
+    memory = {name.removeprefix("memory."): x for name, x in tensors.items() if name.startswith("memory.")}
+    queries = tuple(_queries(tensors, f"queries.{i}.") for i in range(len(initial.queries)))
+    state = State.from_state_dict(memory)
+    return CacheState(state, scorer, tensors["seen"], tensors["shift"], (dtype, device), queries)
+
+
+def _queries(tensors: dict[str, Tensor], prefix: str) -> QueryState:
+    found: dict[str, Any] = {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+    for name in found.keys() & {"hidden", "valid"}:
+        found[name] = (found[name],)
+    return QueryState(**found)
