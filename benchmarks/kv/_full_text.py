@@ -57,7 +57,7 @@ class FullTextCache(DynamicCache):
         self.norms = torch.zeros(ids.shape)
         self.weights = torch.zeros(())
         text = model.config.get_text_config(decoder=True)
-        groups = Groups("model", text.num_hidden_layers, text.num_key_value_heads)
+        groups = Groups("model", tuple(range(text.num_hidden_layers)), text.num_key_value_heads)
         self.recorder = AttentionRecorder(QUERIES, groups, self._add_weights)
         self.implementation, self.dtype = model.config._attn_implementation, model.dtype
         detach = attach(model, self, prepare(model, self.presses.values()))

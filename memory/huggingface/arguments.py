@@ -18,7 +18,7 @@ from .capacity import Capacity, parse_capacity
 from .groups import SHARES, Groups
 from .presets import Preset, build_preset, preset_of
 from .signals import AttentionSignals
-from .supported_models import count_layers, key_heads, placement, text_config
+from .supported_models import bounded, key_shape, layers_of, placement, text_config
 
 _UNSETTLED = 1 << 40
 """The capacity before the prompt is known, whose share it is."""
@@ -51,12 +51,14 @@ class Settings:
     block: int
     signals: AttentionSignals | None
     slot_bytes: int
-    """Bytes of a slot of a row in all layers, bookkeeping included."""
+    """Bytes of a slot of a row in all bounded layers, bookkeeping included; 0 if layers differ."""
 
     def memory(self, prompt: int | None = None) -> Memory:
         """The memory for a prompt of so many tokens; without an end where the capacity waits for the prompt."""
         capacity = self.capacity.tokens
         if self.capacity.bytes is not None:
+            if not self.slot_bytes:
+                raise ValueError("the layers of this model have different keys; give the capacity in tokens")
             capacity = self.capacity.bytes // self.slot_bytes - (self.block - 1)
             if capacity < 1:
                 raise ValueError(
@@ -105,10 +107,15 @@ def settle(
     """
     preset = preset_of(policy)
     if preset is not None:
-        share, block = share or preset.share, preset.block if block is None else block
+        share = share or (preset.share if key_shape(decoder) else "layer")
+        block = preset.block if block is None else block
     share, block = share or "model", 1 if block is None else as_integer("block", block)
     if share not in SHARES:
         raise ValueError(f"share={share!r}; use {' or '.join(SHARES)}")
+    if share == "head" and key_shape(decoder) is None:
+        raise ValueError(
+            f'layers of {type(decoder).__name__} have different or latent heads of keys; use share="layer"'
+        )
     if block < 1:
         raise ValueError(f"block={block}; evict after 1 token or more")
     size, sinks = parse_capacity(capacity), as_integer("sinks", sinks)
@@ -119,7 +126,7 @@ def settle(
     if model is None and tokenizer is not None and (preset is not None or _needs_scores(policy)):
         model = load_default_scorer(tokenizer, device, vocab_size=text_config(decoder).vocab_size)
     require_vocabulary(model, decoder)
-    groups = Groups(share, count_layers(decoder), key_heads(decoder))
+    groups = Groups(share, bounded(layers_of(decoder)), (key_shape(decoder) or (1, 0))[0])
     chosen = resolve(policy, model) if preset is None else _policy_of(preset, model, decoder, groups)
     chosen = Memory(_UNSETTLED, chosen).policy  # refuses what is no policy
     require_match(chosen, model)
@@ -146,11 +153,13 @@ def _needs_scores(policy: Any) -> bool:
 
 
 def slot_bytes(decoder: Any, groups: Groups, storage: str) -> int:
-    """Bytes of a slot of a row: keys and values of all layers, and the bookkeeping of each group."""
-    config = text_config(decoder)
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    """Bytes of a slot of a row: keys and values of all bounded layers, and bookkeeping; 0 where layers differ."""
+    shape = key_shape(decoder)
+    if shape is None:
+        return 0
+    heads, width = shape
     number = width + 8 if storage == "int8" else width * placement(decoder)[0].itemsize
-    return 2 * groups.layers * groups.heads * number + groups.count * _BOOKKEEPING
+    return 2 * groups.layers * heads * number + groups.count * _BOOKKEEPING
 
 
 def describe(policy: Policy) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
+from transformers.masking_utils import create_masks_for_generate
 
 from .groups import Groups
 from .supported_models import MASKED, placement, text_config
@@ -117,22 +119,22 @@ def _record(
 def set_mask(
     arguments: dict[str, Any],
     cached: Bool[Tensor, "batch slots"],
-    valid: Bool[Tensor, "batch new"],
-    seen: int,
+    forward: Any,
     model: Any,
-    recorder: AttentionRecorder | None,
 ) -> None:
     """Give a pass the mask that fits the slots, or none where attention needs none.
 
     Args:
         arguments: The arguments of the call; changed in place.
         cached: False for cached slots that are not valid: as many, and the first, in every group of a row.
-        valid: False where a new token is padding.
-        seen: Tokens read before, padding included.
+        forward: The `ForwardPass`, which says which new tokens are padding, and records attention weights or not.
         model: The model, unwrapped.
-        recorder: Records the attention weights; None where nobody needs them.
+
+    Raises:
+        ValueError: The model takes no such mask.
     """
-    given = arguments.get("attention_mask")
+    given, valid, recorder = arguments.get("attention_mask"), forward.valid, forward.recorder
+    seen = forward.columns - valid.shape[1]
     padded = not (valid.all() and cached.all())
     # Until something is evicted, the slots are the columns of the caller's mask.
     fits = cached.shape[1] == seen and given is not None and given.shape[1] == seen + valid.shape[1]
@@ -141,8 +143,20 @@ def set_mask(
             arguments["attention_mask"] = None
         return
     dtype, _ = placement(model)
-    mask = mask_of(cached, valid, text_config(model)._attn_implementation, dtype)
-    arguments["attention_mask"] = mask if recorder is None else RecordingMask.of(mask, recorder)
+    config = text_config(model)
+    mask = mask_of(cached, valid, config._attn_implementation, dtype)
+    mask = mask if recorder is None else RecordingMask.of(mask, recorder)
+    if forward.groups.layers == len(forward.layers):
+        arguments["attention_mask"] = mask
+        return
+    # Layers that bound themselves keep the mask that `transformers` makes of the columns.
+    embeds = torch.empty(*valid.shape, 0, dtype=dtype, device=valid.device)
+    names = inspect.signature(create_masks_for_generate).parameters.keys() & {"cache", "past_key_values"}
+    passed: Any = {"attention_mask": given, "position_ids": None} | dict.fromkeys(names, forward)
+    masks = create_masks_for_generate(config, embeds, **passed)
+    if not isinstance(masks, dict) or "full_attention" not in masks:
+        raise ValueError(f"{type(model).__name__} takes one mask for layers of two kinds; give texts without padding")
+    arguments["attention_mask"] = {**masks, "full_attention": mask}
 
 
 def mask_of(

@@ -25,11 +25,11 @@ from . import saved
 from .arguments import describe, settle
 from .attention import set_mask
 from .hooks import attach, new_tokens, score
-from .layer import VQMemLayer
+from .layer import VQMemLayer, bytes_of
 from .positions import Rotation
 from .signals import QueryState
 from .state import CacheState, ForwardPass
-from .supported_models import attention_layers, count_layers, placement, refuse_presses, unwrap
+from .supported_models import attention_layers, bounded, layers_of, placement, refuse_presses, unwrap
 
 
 class VQMemCache(Cache):
@@ -86,13 +86,11 @@ class VQMemCache(Cache):
         storage: str | Any = "full",
     ) -> None:
         decoder = unwrap(model)
-        layers = count_layers(decoder)
-        for name, value, choices in [
-            ("positions", positions, ("kept", "compact")),
-            ("storage", storage, ("full", "int8")),
-        ]:
-            if value not in choices:
-                raise ValueError(f"{name}={value!r}; use {' or '.join(choices)}")
+        layers = layers_of(decoder)
+        if positions not in ("kept", "compact"):
+            raise ValueError(f"positions={positions!r}; use kept or compact")
+        if storage not in ("full", "int8"):
+            raise ValueError(f"storage={storage!r}; use full or int8")
         if capacity is None:
             tokenizer, capacity = None, tokenizer
         self._rotation = Rotation(decoder) if positions == "compact" else None
@@ -117,7 +115,11 @@ class VQMemCache(Cache):
         self._failed = False
         self._busy = threading.Lock()
         self._thread = 0
-        super().__init__(layers=[VQMemLayer(storage) for _ in range(layers)])
+        if self._rotation is not None and len(bounded(layers)) < len(layers):
+            raise ValueError(f'{type(decoder).__name__} has layers that bound themselves; use positions="kept"')
+        for index in self.groups.bounded:
+            layers[index] = VQMemLayer(storage)
+        super().__init__(layers=layers)
         scored = ()
         if "layers" in self.memory.requires:
             scored = self.signals.modules if self.signals else cast(LayerScorer, self.memory.policy).layers(decoder)
@@ -139,7 +141,7 @@ class VQMemCache(Cache):
     def nbytes(self) -> int:
         """Bytes in use now: keys and values of all layers, and the bookkeeping of the slots."""
         bookkeeping = self._state.memory.nbytes if self._state else 0
-        return sum(layer.nbytes for layer in self.layers) + bookkeeping
+        return sum(map(bytes_of, self.layers)) + bookkeeping
 
     def stats(self) -> dict[str, Any]:
         """What was read and is kept: tokens of each row, and bytes in all and of each layer."""
@@ -150,7 +152,7 @@ class VQMemCache(Cache):
             "kept": kept,
             "evicted": [seen - now for seen, now in zip(read, kept, strict=True)],
             "bytes": self.nbytes,
-            "layers": [layer.nbytes for layer in self.layers],
+            "layers": [bytes_of(layer) for layer in self.layers],
         }
 
     def __repr__(self) -> str:
@@ -220,13 +222,13 @@ class VQMemCache(Cache):
         if not self.memory.observes:
             forward.choose_slots()
         cached = self.groups.first(before.memory.slots.valid)
-        set_mask(arguments, cached, valid, self.get_seq_length(), self._decoder, forward.recorder)
+        set_mask(arguments, cached, forward, self._decoder)
         if arguments.get("position_ids") is None or self._rotation is not None:
             # By default a model would count padding, and ignore that positions were compacted.
             arguments["position_ids"] = positions + state.shift[:, None]
         if distance is not None:
-            for index, layer in enumerate(self.layers):
-                layer.rotate(self._rotation, self.groups.of_layer(distance, index), before.placement[0])
+            for index in self.groups.bounded:
+                self.layers[index].rotate(self._rotation, self.groups.of_layer(distance, index), before.placement[0])
         return forward
 
     def end(self, state: CacheState | None) -> None:
@@ -269,7 +271,7 @@ class VQMemCache(Cache):
         none = self.groups.expand(torch.zeros_like(tokens[:, :0]))
         zero = torch.zeros_like(tokens[:, 0])
         scorer = None if self.scorer is None else self.scorer.initial_state(len(tokens))
-        queries = () if self.signals is None else tuple(QueryState() for _ in self.layers)
+        queries = () if self.signals is None else tuple(QueryState() for _ in self.groups.bounded)
         return CacheState(self.memory.empty((none, none)), scorer, zero, zero, placement(self._decoder), queries)
 
     def _append(
@@ -310,12 +312,19 @@ class VQMemCache(Cache):
     def save(self, path: str | PathLike[str]) -> None:
         """Write the cache and what it needs to go on into a safetensors file, for `load`.
 
-        Raises `ValueError` where nothing was read yet, or the policy is not one of the package.
+        Raises `ValueError` where nothing was read yet, the policy is not one of the package or a layer bounds itself.
         """
+        self._require_bounded("save")
         if self._state is None:
             raise ValueError("the cache is empty: it has read no token; read a text with the model before saving it")
         arguments = {"policy": saved.policy_spec(self.memory.policy)} | self._arguments()
         saved.write(Path(path), arguments, self._decoder, self.scorer, self._state, self.layers)
+
+    def _require_bounded(self, what: str) -> None:
+        if self.groups.layers < len(self.layers):
+            raise ValueError(
+                f"{what} does not work with layers that bound themselves, as {type(self.model).__name__} has"
+            )
 
     def _arguments(self) -> dict[str, Any]:
         """What makes an equal empty cache, besides the policy and the scorer."""
@@ -323,7 +332,7 @@ class VQMemCache(Cache):
         return {
             **{"capacity": self.memory.capacity, "sinks": guard.sinks, "recent": guard.recent},
             **{"share": self.groups.share, "block": self.block, "positions": positions},
-            "storage": self.layers[0].storage,
+            "storage": self.layers[self.groups.bounded[0]].storage,
         }
 
     @classmethod
@@ -369,6 +378,7 @@ class VQMemCache(Cache):
         count = max(0, seen + tokens_to_remove) if tokens_to_remove <= 0 else tokens_to_remove
         if state is None or count >= seen:
             return
+        self._require_bounded("crop")
         slots = state.memory.slots
         if slots.count < seen:
             raise ValueError(

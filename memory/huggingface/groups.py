@@ -20,13 +20,18 @@ class Groups:
 
     Args:
         share: One of `SHARES`.
-        layers: The layers of the model.
+        bounded: The indices of the layers whose slots are evicted; other layers bound themselves.
         heads: The heads of keys and values in a layer.
     """
 
     share: str
-    layers: int
+    bounded: tuple[int, ...]
     heads: int
+
+    @property
+    def layers(self) -> int:
+        """How many layers are bounded."""
+        return len(self.bounded)
 
     @property
     def count(self) -> int:
@@ -46,9 +51,9 @@ class Groups:
         return x.unflatten(0, (-1, self.count))
 
     def of_layer(self, x: Tensor, layer: int) -> Tensor:
-        """The rows of ``x`` for a layer: ``[batch, heads, ...]``, or ``[batch, 1, ...]`` where its heads share."""
+        """The rows of ``x`` for a bounded layer, ``[batch, heads, ...]``, or ``[batch, 1, ...]`` where heads share."""
         heads = self.in_layer
-        first = 0 if self.share == "model" else layer * heads
+        first = 0 if self.share == "model" else self.bounded.index(layer) * heads
         return self.split(x)[:, first : first + heads]
 
     @property

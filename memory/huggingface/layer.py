@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from transformers.cache_utils import DynamicLayer
 
 from .int8 import pack, unpack
@@ -100,10 +101,10 @@ class VQMemLayer(DynamicLayer):
             self.keys, self.values = (x[..., :count, :].clone() for x in (self.keys, self.values))
             self.seen = count
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of keys and values."""
-        return self.keys.nbytes + self.values.nbytes if self.is_initialized else 0
+
+def bytes_of(layer: Any) -> int:
+    """Bytes of all tensors of a cache layer of any kind: keys and values, or a recurrent state."""
+    return sum(value.nbytes for value in tree_leaves(vars(layer)) if isinstance(value, Tensor))
 
 
 def _take(x: Tensor, indices: Int[Tensor, "batch groups kept"]) -> Tensor:

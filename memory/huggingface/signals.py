@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from ..policy import standardise_among
 from .groups import Groups
-from .supported_models import attention_layers, text_config
+from .supported_models import attention_layers, key_shape, text_config
 
 FUTURE = 512
 """The coming positions over which the expected attention is averaged, as in kvpress."""
@@ -21,6 +22,8 @@ HALF_LIFE = 256
 """Tokens after which a query counts half in the statistics of the queries."""
 PENDING = 64
 """The newest queries that are counted at each eviction, and whose attention is observed."""
+WITHOUT_ROTATION = ("cohere2", "exaone4")
+"""Models whose layers with full attention have no rotary positions while those with windows have."""
 FLOOR = 1e-6
 """The least attention weight whose logarithm is taken."""
 
@@ -60,11 +63,14 @@ class AttentionSignals:
     def __init__(self, model: Any, names: Sequence[str], groups: Groups) -> None:
         self.names, self.groups = tuple(names), groups
         self.needs_queries = not {"expected", "observed"}.isdisjoint(names)
-        self.modules = attention_layers(model)
+        self.modules = [module for module in attention_layers(model) if module.layer_idx in groups.bounded]
         config = text_config(model)
-        self.heads: int = config.num_attention_heads
-        self.width: int = getattr(config, "head_dim", None) or config.hidden_size // self.heads
-        self._angles: Any = next((module for module in model.modules() if hasattr(module, "inv_freq")), None)
+        shape = key_shape(model)
+        self.heads, self.width = (config.num_attention_heads, shape[1]) if shape else (0, 0)
+        self._unrotated = config.model_type in WITHOUT_ROTATION
+        self._angles: Any = next((x for x in model.modules() if "RotaryEmbedding" in type(x).__name__), None)
+        parameters = () if self._angles is None else inspect.signature(self._angles.forward).parameters
+        self._kind = ("full_attention",) if "layer_type" in parameters else ()
         self._apply: Any = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
         if self.needs_queries:
             self._check(model, config)
@@ -76,7 +82,7 @@ class AttentionSignals:
             for module in self.modules:
                 hidden = weight.new_zeros(1, 2, config.hidden_size, dtype=_dtype(module, weight.dtype))
                 queries = self.queries(module, hidden.to(_device(module, weight.device)))
-                self.rotate(queries, *self.angles(queries, torch.arange(2, device=queries.device)[None]))
+                self.rotate(queries, *self.angles(module, queries, torch.arange(2, device=queries.device)[None]))
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"the queries of {type(model).__name__} are not found ({' '.join(str(error).split())}); use a policy "
@@ -102,9 +108,11 @@ class AttentionSignals:
             queries = norm(queries)
         return queries.transpose(1, 2).float()
 
-    def angles(self, x: Tensor, positions: Int[Tensor, "batch new"]) -> tuple[Tensor, Tensor] | tuple[()]:
-        """Cosines and sines of the rotation to ``positions``; none for a model without rotary positions."""
-        return self._angles(x, positions) if self._angles else ()
+    def angles(self, module: Any, x: Tensor, positions: Int[Tensor, "batch new"]) -> tuple[Tensor, Tensor] | tuple[()]:
+        """Cosines and sines of the rotation to ``positions``; none for a layer without rotary positions."""
+        if self._angles is None or self._unrotated or not getattr(module, "use_rope", True):
+            return ()
+        return self._angles(x, positions, *self._kind)
 
     def rotate(self, x: Float[Tensor, "batch heads new width"], *angles: Tensor) -> Tensor:
         """Rotate ``x`` with the model's function, which is linear in ``x`` and in the angles."""
@@ -145,9 +153,9 @@ class AttentionSignals:
             state = _count(state, queries, real)
             scale = getattr(module, "scaling", None) or self.width**-0.5
             if "expected" in self.names:
-                found["expected"] = self._expected(state, keys, values, valid, now, scale)
+                found["expected"] = self._expected(module, state, keys, values, valid, now, scale)
             if "observed" in self.names:
-                found["observed"] = self._observed(queries, real, keys, valid, now, scale)
+                found["observed"] = self._observed(module, queries, real, keys, valid, now, scale)
         if "keydiff" in self.names:
             unit = F.normalize(keys, dim=-1) * valid[:, None, :, None]
             found["keydiff"] = -F.cosine_similarity(keys, unit.sum(dim=2, keepdim=True), dim=-1)
@@ -157,6 +165,7 @@ class AttentionSignals:
 
     def _expected(
         self,
+        module: Any,
         state: QueryState,
         keys: Float[Tensor, "batch key_heads slots width"],
         values: Float[Tensor, "batch key_heads slots width"],
@@ -167,7 +176,7 @@ class AttentionSignals:
         assert state.mean is not None
         assert state.second is not None
         positions = now[:, None] + torch.arange(FUTURE, device=now.device)
-        angles = [angle.mean(dim=1, keepdim=True) for angle in self.angles(state.mean, positions)]
+        angles = [angle.mean(dim=1, keepdim=True) for angle in self.angles(module, state.mean, positions)]
         mean = self.rotate(state.mean[:, :, None], *angles)
         spread = state.second - state.mean[..., None] * state.mean[:, :, None]
         spread = self.rotate(self.rotate(spread, *angles).transpose(2, 3), *angles)
@@ -179,6 +188,7 @@ class AttentionSignals:
 
     def _observed(
         self,
+        module: Any,
         queries: Float[Tensor, "batch heads new width"],
         real: Bool[Tensor, "batch new"],
         keys: Float[Tensor, "batch key_heads slots width"],
@@ -188,7 +198,7 @@ class AttentionSignals:
     ) -> Float[Tensor, "batch key_heads slots"]:
         new = queries.shape[2]
         after = real.flip(1).cumsum(1).flip(1)  # the newest real token is at position now - 1
-        rotated = self.rotate(queries, *self.angles(queries, (now[:, None] - after).clamp(min=0)))
+        rotated = self.rotate(queries, *self.angles(module, queries, (now[:, None] - after).clamp(min=0)))
         grouped = rotated.unflatten(1, (keys.shape[1], -1))
         logits = scale * grouped @ keys[:, :, None].transpose(-1, -2)
         # The newest slots are the new tokens, which later ones see alone.

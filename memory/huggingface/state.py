@@ -128,6 +128,8 @@ class ForwardPass(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """All keys and values of a layer for the attention of this pass; eviction comes after it."""
+        if layer_idx not in self.groups.bounded:
+            return self.layers[layer_idx].update(key_states, value_states, *args, **kwargs)
         self._layer = layer_idx
         if self.groups.share == "head" and key_states.shape[1] != self.groups.heads:
             raise ValueError(
@@ -143,15 +145,17 @@ class ForwardPass(Cache):
     def score_layer(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Compute the signals of the slots of a layer after its attention, or let the policy score them itself."""
         signals = self.cache.signals
+        if layer.layer_idx not in self.groups.bounded:
+            return
         if signals is not None:
-            state = self.state.queries[layer.layer_idx]
+            place = self.groups.bounded.index(layer.layer_idx)
+            state = self.state.queries[place]
             if signals.needs_queries:
                 state = state.append(inputs["hidden_states"], self.valid)
             if self.evicts:
                 state = self._compute(signals, layer, state)
-            layers = self.state.queries
-            layers = (*layers[: layer.layer_idx], state, *layers[layer.layer_idx + 1 :])
-            self.state = replace(self.state, queries=layers)
+            queries = self.state.queries
+            self.state = replace(self.state, queries=(*queries[:place], state, *queries[place + 1 :]))
         elif self.evicts:
             keys, values = self.layers[layer.layer_idx].read(self.state.placement[0])
             policy = cast(LayerScorer, self.cache.memory.policy)
@@ -181,8 +185,8 @@ class ForwardPass(Cache):
                 self._take_over()
                 self.choose_slots()
                 if self.keep is not None:
-                    for index, layer in enumerate(self.layers):
-                        layer.keep(self.groups.of_layer(self.keep, index))
+                    for index in self.groups.bounded:
+                        self.layers[index].keep(self.groups.of_layer(self.keep, index))
             self.cache.end(self.state)
         except BaseException:
             self.fail()
@@ -246,7 +250,8 @@ class ForwardPass(Cache):
 
     def _check_written(self) -> None:
         """Raise `ValueError` unless every layer in use has all tokens of the pass and no other code evicted from it."""
-        written = {(layer.seen, layer.count) for layer in self.layers if layer.seen}
+        layers = [self.layers[index] for index in self.groups.bounded]
+        written = {(layer.seen, layer.count) for layer in layers if layer.seen}
         new = self.valid.shape[1]
         if not any(seen == self.columns for seen, _ in written):
             raise ValueError(

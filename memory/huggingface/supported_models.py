@@ -41,8 +41,9 @@ def placement(model: Any) -> tuple[torch.dtype, torch.device]:
 
 
 def attention_layers(model: Any) -> list[Any]:
-    """The modules that write into a cache."""
-    return [module for module in model.modules() if hasattr(module, "layer_idx")]
+    """The modules that write into a cache: the innermost that know the number of their layer."""
+    numbered = [module for module in model.modules() if hasattr(module, "layer_idx")]
+    return [module for module in numbered if not any(hasattr(x, "layer_idx") for x in [*module.modules()][1:])]
 
 
 def refuse_presses(layers: Sequence[nn.Module]) -> None:
@@ -57,8 +58,8 @@ def refuse_presses(layers: Sequence[nn.Module]) -> None:
             )
 
 
-def count_layers(model: Any) -> int:
-    """How many layers of ``model`` (a `transformers` decoder) have keys and values.
+def layers_of(model: Any) -> list[Any]:
+    """The empty cache layers that `transformers` gives ``model``, a decoder; a `DynamicLayer` can be bounded.
 
     Raises `ValueError`, with the reason, for a model whose layers or positions do not work with evicted slots.
     """
@@ -68,14 +69,25 @@ def count_layers(model: Any) -> int:
         raise ValueError(f"model={name} is no transformers model; give the model that generates")
     reason = _reason(model, config, config.get_text_config(decoder=True))
     if reason:
-        raise ValueError(f"{name} {reason}; use a decoder in which every layer attends to all earlier tokens")
-    return len(DynamicCache(config=config).layers)
+        raise ValueError(f"{name} {reason}; use a decoder whose layers, or some, attend to all earlier tokens")
+    return DynamicCache(config=config).layers
 
 
-def key_heads(model: Any) -> int:
-    """How many heads of keys and values a layer has."""
+def bounded(layers: Sequence[Any]) -> tuple[int, ...]:
+    """The indices of the layers that attend to all earlier tokens, whose slots have to be evicted."""
+    return tuple(index for index, layer in enumerate(layers) if type(layer) is DynamicLayer)
+
+
+def key_shape(model: Any) -> tuple[int, int] | None:
+    """How many heads of keys and values a layer has, and their width; None where layers differ or keys are latent."""
     config = text_config(model)
-    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    if hasattr(config, "kv_lora_rank"):
+        return None
+    try:
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        return heads, getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    except RuntimeError:  # what `transformers` raises for an attribute that layers do not share
+        return None
 
 
 def text_config(model: Any) -> Any:
@@ -96,9 +108,10 @@ def _reason(model: Any, config: Any, text: Any) -> str | None:
         return "biases attention by distance between columns (ALiBi), which evicted slots would shift"
     if "local" in getattr(text, "attention_layers", ()):  # GPT-Neo, whose windows count columns without the cache
         return "has layers with local attention, whose windows evicted slots would shift"
-    kinds = {type(layer).__name__ for layer in DynamicCache(config=config).layers if type(layer) is not DynamicLayer}
-    if kinds:
-        return f"has layers that do not attend to all earlier tokens ({', '.join(sorted(kinds))})"
+    layers = DynamicCache(config=config).layers
+    if not bounded(layers):
+        kinds = sorted({type(layer).__name__ for layer in layers})
+        return f"has no layer of mere attention to all earlier tokens ({', '.join(kinds)})"
     if "position_ids" not in inspect.signature(model.forward).parameters:
         return "takes no position_ids, so that new tokens cannot get their positions"
     return None

@@ -6,16 +6,22 @@ import transformers
 from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory import naive
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.supported_models import attention_layers, bounded, layers_of
 from vqmem.models.scorers.random import Noise
 
 VOCAB, ROWS, LENGTH, CAPACITY, SINKS, RECENT = 50, 3, 36, 10, 2, 3
 HEADS, KEY_HEADS, LAYERS = 4, 2, 2
-SHAPE = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": LAYERS}
-SHAPE |= {"num_attention_heads": HEADS, "pad_token_id": 0}
+SHAPE = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": HEADS}
+SHAPE |= {"pad_token_id": 0}
+HYBRID = {"num_hidden_layers": 4, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"] * 2}
 CONFIGS = {
-    "llama": lambda: transformers.LlamaConfig(**SHAPE, num_key_value_heads=KEY_HEADS),
-    "qwen3": lambda: transformers.Qwen3Config(**SHAPE, num_key_value_heads=KEY_HEADS, head_dim=8),
-    "gpt_neox": lambda: transformers.GPTNeoXConfig(**SHAPE),
+    "llama": lambda: transformers.LlamaConfig(**SHAPE, num_hidden_layers=LAYERS, num_key_value_heads=KEY_HEADS),
+    "qwen3": lambda: transformers.Qwen3Config(**SHAPE, num_hidden_layers=LAYERS, num_key_value_heads=KEY_HEADS, head_dim=8),
+    "gpt_neox": lambda: transformers.GPTNeoXConfig(**SHAPE, num_hidden_layers=LAYERS),
+    "qwen2": lambda: transformers.Qwen2Config(**SHAPE, **HYBRID, num_key_value_heads=KEY_HEADS, use_sliding_window=True),
+    "gemma3": lambda: transformers.Gemma3TextConfig(**SHAPE, **HYBRID, num_key_value_heads=KEY_HEADS, head_dim=8),
+    "cohere2": lambda: transformers.Cohere2Config(**SHAPE, **HYBRID, num_key_value_heads=KEY_HEADS),
+    "olmo3": lambda: transformers.Olmo3Config(**SHAPE, **HYBRID, num_key_value_heads=KEY_HEADS),
     "gpt2": lambda: transformers.GPT2Config(vocab_size=VOCAB, n_embd=32, n_layer=LAYERS, n_head=HEADS, n_positions=64),
 }
 ATTENTION = {"name": "weighted", "expected": 0.75, "observed": 0.28, "keydiff": 0.23, "norm": 0.25, "log_age": 0.2}
@@ -74,14 +80,14 @@ def read(model, cache, ids, mask, chunks):
 @torch.no_grad()
 def dense(model, ids, mask, visible):
     """Logits, and each layer's attention weights and keys, of one pass in which heads see what was ``visible``."""
-    heads = visible.shape[1] // LAYERS
+    modules = [module for module in attention_layers(model) if module.layer_idx in bounded(layers_of(model))]
+    heads = visible.shape[1] // len(modules)
     visible = visible | torch.eye(LENGTH, dtype=torch.bool)
-    modules = [module for module in model.modules() if hasattr(module, "layer_idx")]
     bias = torch.zeros(visible.shape).masked_fill(~visible, torch.finfo(torch.float32).min)
     weights = {}
 
     def before(module, args, kwargs):
-        of_layer = bias[:, module.layer_idx * heads :][:, :heads]
+        of_layer = bias[:, modules.index(module) * heads :][:, :heads]
         kwargs["attention_mask"] = of_layer.repeat_interleave(HEADS // heads, dim=1)
         return args, kwargs
 
@@ -92,7 +98,7 @@ def dense(model, ids, mask, visible):
     hooks += [module.register_forward_hook(after, with_kwargs=True) for module in modules]
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cached = transformers.DynamicCache()
-    logits = model(ids, position_ids=positions, **{CACHE: cached}).logits
+    logits = model(ids, attention_mask=mask, position_ids=positions, **{CACHE: cached}).logits
     for hook in hooks:
         hook.remove()
     return logits, weights, [layer.keys for layer in cached.layers]

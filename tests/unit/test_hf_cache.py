@@ -58,9 +58,6 @@ REFUSED = {
         "Falcon", vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, alibi=True
     ),
     "sliding windows": lambda: small("Mistral", **SHAPE, intermediate_size=48, num_key_value_heads=2, sliding_window=8),
-    "some sliding layers": lambda: small(
-        "Gemma3Text", **SHAPE, intermediate_size=48, num_key_value_heads=2, head_dim=8, sliding_window=8
-    ),
     "local attention": lambda: small("GPTNeo", hidden_size=32, num_layers=2, num_heads=2, attention_types=LOCAL),
     "an encoder": lambda: small("T5", vocab_size=50, d_model=32, d_ff=32, d_kv=8, num_layers=1, num_heads=2),
     "recurrent state": lambda: small("Mamba", vocab_size=50, hidden_size=32, num_hidden_layers=1, state_size=4),
@@ -73,7 +70,6 @@ REASONS = {
     "MPT's ALiBi": "ALiBi",
     "Falcon with ALiBi": "ALiBi",
     "sliding windows": "SlidingWindow",
-    "some sliding layers": "SlidingWindow",
     "local attention": "local attention",
     "an encoder": "encoder-decoder",
     "recurrent state": "recurrent state|Linear",

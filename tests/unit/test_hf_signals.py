@@ -54,7 +54,7 @@ def read(request):
 
 
 def compute(model, names, state, layer, cache, now=LENGTH, competing=None):
-    signals = AttentionSignals(model, names, Groups("head", LAYERS, cache.layers[0].keys.shape[1]))
+    signals = AttentionSignals(model, names, Groups("head", tuple(range(LAYERS)), cache.layers[0].keys.shape[1]))
     kept = cache.layers[layer]
     valid = torch.ones(1, LENGTH, dtype=torch.bool)
     competing = torch.ones(1, kept.keys.shape[1], LENGTH, dtype=torch.bool) if competing is None else competing
@@ -90,7 +90,7 @@ def test_expected_is_that_of_normally_distributed_queries(read):
         turned = torch.zeros(width, width)
         for position in range(LENGTH, LENGTH + module.FUTURE):
             basis = torch.eye(width)[None, None].expand(1, HEADS, -1, -1)
-            angles = signals.angles(basis, torch.full((1, width), position))
+            angles = signals.angles(signals.modules[layer], basis, torch.full((1, width), position))
             turned += signals.rotate(basis, *angles)[0, head].T / module.FUTURE
         key_head = head // (HEADS // heads)
         keys = kept.keys[0, key_head]
