@@ -1,5 +1,6 @@
 from ._version import __version__ as __version__
 from .data.base import Audio as Audio
+from .default_scorer import load_default_scorer as load_default_scorer
 from .memory.bank import Memory as Memory
 from .memory.huggingface.cache import VQMemCache as VQMemCache
 from .memory.scorer import load_scorer as load_scorer

@@ -13,8 +13,12 @@ import torch
 from annotated_types import Interval
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+<<<<<<< HEAD
 from ..schema import NonNegativeInt, Validated
 from ._text import cut, stream_of
+=======
+from ._text import byte_alphabet, cut, stream_of
+>>>>>>> 07818e3 (Read tokens by their characters: a scorer that is trained once for every tokenizer)
 from .base import Stream
 
 _FILE = "tokenizer.json"
@@ -64,9 +68,9 @@ class BPETokenizer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Tabulate the bytes of every token of a byte-level ``tokenizer``."""
-        self._tokenizer = tokenizer
+        self.wrapped = tokenizer
         self.vocab_size = tokenizer.get_vocab_size()
-        byte_of = _byte_alphabet()
+        byte_of = byte_alphabet()
         tokens = [tokenizer.id_to_token(i) or "" for i in range(self.vocab_size)]
         self._bytes = [bytes(byte_of[character] for character in token) for token in tokens]
         self._sizes = np.array([len(data) for data in self._bytes], dtype=np.int32)
@@ -76,7 +80,7 @@ class BPETokenizer:
         pieces = cut(text)
         parts = [np.zeros(0, dtype=np.int64)]
         while batch := list(itertools.islice(pieces, _BATCH)):
-            encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            encodings = self.wrapped.encode_batch_fast(batch, add_special_tokens=False)
             parts += [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
         ids = np.concatenate(parts)
         return stream_of(text, torch.from_numpy(ids), torch.from_numpy(self._sizes[ids]))
@@ -87,6 +91,7 @@ class BPETokenizer:
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json``, which Hugging Face reads too."""
+<<<<<<< HEAD
         self._tokenizer.save(str(Path(folder) / _FILE))
 
 
@@ -95,6 +100,9 @@ def _byte_alphabet() -> dict[str, int]:
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
+=======
+        self.wrapped.save(str(Path(folder) / _FILE))
+>>>>>>> 07818e3 (Read tokens by their characters: a scorer that is trained once for every tokenizer)
 
 
 def _limited(texts: Iterable[str], limit: int) -> Iterator[str]:

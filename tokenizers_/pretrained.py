@@ -51,7 +51,7 @@ class PretrainedTokenizer:
 
     def __init__(self, tokenizer: Any) -> None:
         """Wrap a fast tokenizer of `transformers`."""
-        self._tokenizer = tokenizer
+        self.wrapped = tokenizer
         # Not its length: the ids of some tokenizers have gaps.
         self.vocab_size = max(tokenizer.get_vocab().values()) + 1
 
@@ -62,7 +62,7 @@ class PretrainedTokenizer:
         """
         ids, ends, shift = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)], 0
         for piece in cut(text, _PIECE):
-            encoding = self._tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            encoding = self.wrapped(piece, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             if encoding["input_ids"]:
                 ids.append(np.array(encoding["input_ids"], dtype=np.int64))
                 offsets = np.array(encoding["offset_mapping"], dtype=np.int32)
@@ -77,17 +77,17 @@ class PretrainedTokenizer:
 
     def decode(self, ids: list[int]) -> str:
         """The text of the tokens, special ones included."""
-        return self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return self.wrapped.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def sha256(self) -> str:
         """SHA-256 of everything that determines the ids of a text, independent of the tokenizer's name and place."""
-        parts = json.loads(self._tokenizer.backend_tokenizer.to_str())
+        parts = json.loads(self.wrapped.backend_tokenizer.to_str())
         kept = {name: parts[name] for name in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
         """Copy the files of the tokenizer."""
-        self._tokenizer.save_pretrained(str(folder))
+        self.wrapped.save_pretrained(str(folder))
 
 
 def _read(path: str) -> Any:

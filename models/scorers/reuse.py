@@ -74,10 +74,11 @@ class Reuse(nn.Module):
     signals = Scorer.signals
     policy = Scorer.policy
 
-    def __init__(self, vocab_size: int, spec: Scorer) -> None:
+    def __init__(self, vocab_size: int, spec: Scorer, embed: nn.Module | None = None) -> None:
+        """A model with its own table of embeddings, or with ``embed`` from ids to vectors of ``spec.dim``."""
         super().__init__()
         self.horizon, self.dropout = spec.horizon, spec.dropout
-        self.embed = nn.Embedding(vocab_size, spec.dim)
+        self.embed = nn.Embedding(vocab_size, spec.dim) if embed is None else embed
         nn.init.zeros_(self.embed.weight)  # a token that training never saw equals an unknown one
         self.gaps, self.counts = nn.Embedding(GAPS, 16), nn.Embedding(COUNTS, 16)
         width = spec.dim + 32
@@ -92,7 +93,7 @@ class Reuse(nn.Module):
 
     def initial_state(self, batch: int) -> State:
         """The state of a new document: zeros."""
-        seen = torch.zeros(batch, self.embed.num_embeddings, dtype=torch.int32, device=self.embed.weight.device)
+        seen = torch.zeros(batch, self.vocab_size, dtype=torch.int32, device=self.unigram.counts.device)
         return State(*empty_state(self.lstm, batch), seen[:, 0].long(), seen, seen.clone())
 
     @torch.no_grad()
@@ -101,7 +102,7 @@ class Reuse(nn.Module):
     ) -> tuple[Float[Tensor, "batch time signal"], tuple[Tensor, ...]]:
         """-log p(occurs again), unigram rarity and their difference, in nats."""
         if not tokens.numel():
-            return self.embed.weight.new_zeros(*tokens.shape, 3), state
+            return self.gaps.weight.new_zeros(*tokens.shape, 3), state
         again, state = self._again(tokens, State(*state), known=None)
         surprise, rarity = F.softplus(-again), self.unigram.rarity(tokens).to(again)
         return torch.stack([surprise, rarity, rarity - surprise], -1), state

@@ -233,7 +233,10 @@ def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) ->
     if is_trained(folder, config.scorer_train.steps, needed_by=Path(config.out) / "transformer"):
         return load_scorer(Path(config.out), device)
     seed_all(config.seed)
-    scorer = build("scorers", config.scorer).build(tokenizer.vocab_size).to(device)
+    spec = build("scorers", config.scorer)
+    # A scorer that reads the characters of tokens needs the tokenizer, the others its size.
+    scorer = spec.build_for(tokenizer) if hasattr(spec, "build_for") else spec.build(tokenizer.vocab_size)
+    scorer = scorer.to(device)
     if hasattr(scorer, "rank_by"):
         ids = torch.cat([passage.ids for passage in corpus])
         scorer.rank_by(torch.bincount(ids, minlength=tokenizer.vocab_size))

@@ -1,0 +1,160 @@
+"""The probability that a token occurs again soon, from its characters: one model for every tokenizer."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...tokenizers_._pieces import count_tokens, pieces
+from . import reuse
+from .reuse import Reuse
+
+FEATURES = 64
+"""The most n-grams and shape features of a token that count, the first ones."""
+BEGIN, END = "\2", "\3"
+"""Marks of the first and last character of a piece."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """The scorer `reuse`, whose embedding of a token is the mean of vectors of its character n-grams.
+
+    The n-grams are hashed into ``buckets`` vectors (fastText, 1607.04606). The rest is that of `reuse`.
+    """
+
+    dim: int = 64
+    """Width of the embedding."""
+    hidden: int = 128
+    """Width of the LSTM."""
+    horizon: int = 1024
+    """Number of following tokens in which a token may occur again; see `reuse`."""
+    dropout: float = 0.1
+    """Share of tokens that training replaces by unknown ones."""
+    buckets: int = 1 << 14
+    """Number of vectors, at most 32767."""
+    signals: ClassVar[tuple[str, ...]] = reuse.Scorer.signals
+    policy: ClassVar[Mapping[str, Any]] = reuse.Scorer.policy
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.buckets <= np.iinfo(np.int16).max:
+            raise ValueError(f"buckets={self.buckets} must be from 1 to {np.iinfo(np.int16).max}")
+        self._reuse()
+
+    def build(self, vocab_size: int) -> Reuse:
+        """An untrained `Reuse` of tokens without characters; see `build_for`."""
+        return Reuse(vocab_size, self._reuse(), CharacterEmbedding(vocab_size, self.dim, self.buckets))
+
+    def build_for(self, tokenizer: Any) -> Reuse:
+        """An untrained `Reuse` that reads the characters of a tokenizer's tokens."""
+        found = pieces(tokenizer)
+        model = self.build(len(found))
+        model.embed.features.copy_(features(found, self.buckets))
+        return model
+
+    def convert(self, trained: Reuse, tokenizer: Any, texts: Mapping[str, float], vocab_size: int | None) -> Reuse:
+        """An ordinary `Reuse` for another tokenizer: its embeddings are computed once, its frequencies counted.
+
+        A special token has the rarity of the average token of a text, so that its frequency neither keeps nor evicts it.
+
+        Args:
+            trained: a trained model of `build_for` (of any tokenizer).
+            tokenizer: as for `pieces`.
+            texts: pieces of text and how often each occurs; see `count_tokens`.
+            vocab_size: number of ids of the model, if it is more than those of the tokenizer.
+
+        Raises:
+            ValueError: if ``vocab_size`` is less than the tokenizer needs.
+        """
+        found = pieces(tokenizer)
+        size = len(found) if vocab_size is None else vocab_size
+        if size < len(found):
+            raise ValueError(f"vocab_size={size} is less than the {len(found)} ids of the tokenizer")
+        model = Reuse(size, self._reuse())
+        shared = {
+            name: tensor for name, tensor in trained.state_dict().items() if not name.startswith(("embed", "uni"))
+        }
+        model.load_state_dict(shared, strict=False)
+        with torch.no_grad():
+            model.embed.weight[: len(found)] = trained.embed.vectors(features(found, self.buckets))
+        counts = count_tokens(tokenizer, texts, size)
+        frequency = counts / counts.sum().clamp(min=1)
+        average = counts.sum() * torch.special.entr(frequency).sum().neg().exp()
+        counts[[i for i, piece in enumerate(found) if piece is None]] = average
+        model.unigram.counts = counts
+        return model.eval()
+
+    def _reuse(self) -> reuse.Scorer:
+        return reuse.Scorer(self.dim, self.hidden, self.horizon, self.dropout)
+
+
+class CharacterEmbedding(nn.Module):
+    """From ids to the mean of the vectors of their features; zeros for a token without characters."""
+
+    features: Tensor
+
+    def __init__(self, vocab_size: int, dim: int, buckets: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(buckets + 1, dim))
+        self.register_buffer("features", torch.zeros(vocab_size, FEATURES, dtype=torch.int16))
+
+    def forward(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time dim"]:
+        """The embedding of each token; each distinct one is computed once."""
+        ids, index = torch.unique(tokens, return_inverse=True)
+        return self.vectors(self.features[ids])[index]
+
+    def vectors(self, features: Int[Tensor, "token feature"]) -> Float[Tensor, "token dim"]:
+        """The mean of the vectors of each row of features, where 0 is none."""
+        return F.embedding_bag(features.long(), self.weight, mode="mean", padding_idx=0)
+
+
+def features(found: Sequence[str | None], buckets: int) -> Int[Tensor, "token feature"]:
+    """The features of each piece by number, from 1 on, and 0 behind the last."""
+    bucket = cache(lambda feature: 1 + zlib.crc32(feature.encode(errors="surrogateescape")) % buckets)
+    rows = np.zeros((len(found), FEATURES), np.int16)
+    for row, piece in zip(rows, found, strict=True):
+        if piece:
+            numbers = [bucket(feature) for feature in features_of(piece)[:FEATURES]]
+            row[: len(numbers)] = numbers
+    return torch.from_numpy(rows)
+
+
+def features_of(piece: str) -> list[str]:
+    """The features of a piece as text: its shape, the whole piece, and its n-grams of 2 to 4 characters.
+
+    The space before a word belongs to the shape and the whole piece alone.
+    """
+    word = piece[1:] if piece.startswith(" ") and len(piece) > 1 else piece
+    marked = BEGIN + word + END
+    grams = [marked[i : i + n] for n in (2, 3, 4) for i in range(len(marked) - n + 1)]
+    shape = [
+        f"{END}{name}"
+        for name in (_case(word), _kind(word), str(min(len(word), 12)), f"space {len(word) < len(piece)}")
+    ]
+    return [*shape, f"{END}{END}{piece}", *grams]
+
+
+def _case(word: str) -> str:
+    if word.islower() or word.isupper():
+        return "lower" if word.islower() else "upper" if len(word) > 1 else "capital"
+    return "capital" if word.istitle() else "mixed" if word.lower() != word.upper() else "no case"
+
+
+def _kind(word: str) -> str:
+    for name, test in (
+        ("letters", str.isalpha),
+        ("digits", str.isdigit),
+        ("both", str.isalnum),
+        ("blank", str.isspace),
+    ):
+        if test(word):
+            return name
+    return "other with letters" if any(map(str.isalnum, word)) else "other"

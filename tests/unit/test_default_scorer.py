@@ -1,0 +1,161 @@
+"""The scorer that reads characters: its features, its conversion for a tokenizer, and the packaged one."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from tokenizers import AddedToken
+from vqmem import load_default_scorer
+from vqmem.default_scorer import FOLDER, FREQUENCIES, make_scorer, read_frequencies
+from vqmem.artifacts import read_config
+from vqmem.models.scorers.character_reuse import FEATURES, Scorer, features, features_of
+from vqmem.tokenizers_.bpe import FrontEnd
+
+TEXT = "the cat sat on the mat, and the dog ran. " * 8
+WORDS = {" the": 20.0, " cat": 5.0, ",": 9.0, " dog": 1.0}
+
+
+def tokenizer():
+    return FrontEnd(290).fit([TEXT])
+
+
+def trained(spec: Scorer, front_end):
+    """A model whose weights are random."""
+    torch.manual_seed(0)
+    model = spec.build_for(front_end)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    return model
+
+
+def test_the_hash_is_the_same_everywhere():
+    assert features([" the"], 1 << 14)[0, :14].tolist() == HASHED
+    assert features([None, "", " the"], 1 << 14)[:2].eq(0).all()
+
+
+def test_features_of_a_piece():
+    found = features_of(" the")
+    assert found[4:] == [
+        "\3\3 the",
+        *("\2t", "th", "he", "e\3"),
+        *("\2th", "the", "he\3"),
+        *("\2the", "the\3"),
+    ]
+    assert found[:4] == ["\3lower", "\3letters", "\0033", "\3space True"]
+    assert set(features_of("the")[5:]) == set(found[5:])
+    assert features_of("\n\n")[:2] == ["\3no case", "\3blank"]
+    assert len(features_of("x" * 100)) > FEATURES
+    assert features(["x" * 100], 100).shape == (1, FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("word", "shape"),
+    [
+        ("The", ["capital", "letters"]),
+        ("A", ["capital", "letters"]),
+        ("NASA", ["upper", "letters"]),
+        ("iPhone", ["mixed", "letters"]),
+        ("1998", ["no case", "digits"]),
+        ("x2", ["lower", "both"]),
+        ("...", ["no case", "other"]),
+        ("don't", ["lower", "other with letters"]),
+    ],
+)
+def test_shapes(word, shape):
+    assert [feature[1:] for feature in features_of(word)[:2]] == shape
+
+
+def test_an_embedding_is_the_mean_of_its_vectors():
+    spec, front_end = Scorer(dim=5, hidden=7, buckets=97), tokenizer()
+    model = trained(spec, front_end)
+    numbers = model.embed.features
+    ids = torch.arange(front_end.vocab_size)[None]
+    found = model.embed(ids)[0]
+    for i, row in enumerate(numbers.tolist()):
+        vectors = [model.embed.weight[number] for number in row if number]
+        torch.testing.assert_close(found[i], torch.stack(vectors).mean(0))
+
+
+def test_converted_for_its_tokenizer_it_predicts_the_same():
+    spec, front_end = Scorer(dim=5, hidden=7, buckets=97), tokenizer()
+    model = trained(spec, front_end)
+    other = spec.convert(model, front_end, WORDS, None)
+    ids = front_end.encode(TEXT).ids[None]
+    ours, theirs = (one.score(ids, one.initial_state(1))[0][..., 0] for one in (model, other))
+    torch.testing.assert_close(ours, theirs)
+    assert type(other.embed) is torch.nn.Embedding
+    assert other.vocab_size == front_end.vocab_size
+
+
+def test_special_tokens_and_ids_without_a_token():
+    spec, front_end = Scorer(dim=5, hidden=7, buckets=97), tokenizer()
+    model = trained(spec, front_end)
+    front_end.wrapped.add_special_tokens([AddedToken("<end>", special=True)])
+    size = front_end.vocab_size
+    other = spec.convert(model, front_end, WORDS, size + 10)
+    assert other.vocab_size == size + 10
+    assert other.initial_state(1).counts.shape == (1, size + 10)
+    assert other.embed.weight[size:].eq(0).all()
+    frequency = spec.convert(model, tokenizer(), WORDS, None).unigram.counts
+    frequency = frequency[frequency > 0] / frequency.sum()
+    average = (frequency * frequency.log()).sum().exp()
+    counts = other.unigram.counts
+    torch.testing.assert_close(counts[size], average * counts[:size].sum())
+    assert counts[size + 1 :].eq(0).all()
+    with pytest.raises(ValueError, match=f"vocab_size={size} is less than the {size + 1} ids of the tokenizer"):
+        spec.convert(model, front_end, WORDS, size)
+
+
+def test_the_packaged_scorer_is_deterministic_and_made_once():
+    front_end = tokenizer()
+    made = load_default_scorer(front_end)
+    assert load_default_scorer(front_end) is made
+    assert load_default_scorer(front_end, vocab_size=400) is not made
+    again = load_default_scorer(tokenizer())
+    assert again is not made
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in made.state_dict().items())
+    assert not made.training
+
+
+def test_the_packaged_scorer_knows_english():
+    front_end = tokenizer()
+    made = load_default_scorer(front_end)
+    (the,), (x,) = (front_end.encode(text).ids.tolist() for text in (" the", "|"))
+    rarity = made.unigram.rarity()
+    assert rarity[the] < 5 < rarity[x]
+
+
+def test_it_takes_a_bare_tokenizer():
+    front_end = tokenizer()
+    bare, wrapped = load_default_scorer(front_end.wrapped), load_default_scorer(front_end)
+    assert torch.equal(bare.embed.weight, wrapped.embed.weight)
+    assert torch.equal(bare.unigram.counts, wrapped.unigram.counts)
+
+
+def test_the_package_is_small_and_has_many_pieces():
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 5e6
+    fields = read_config(FOLDER / "scorer")["fields"]
+    counts = read_frequencies(FOLDER, fields["frequencies_sha256"])
+    assert len(counts) == 60_000
+    assert counts[" the"] == max(count for piece, count in counts.items() if piece[:1] == " " and piece[1:].isalpha())
+
+
+@pytest.mark.parametrize("name", [FREQUENCIES, "scorer/model.safetensors", "scorer/config.json"])
+def test_damaged_or_missing_files_are_refused(name, tmp_path):
+    shutil.copytree(FOLDER, tmp_path / "copy")
+    path = tmp_path / "copy" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged"):
+        make_scorer(tmp_path / "copy", tokenizer())
+    path.unlink()
+    with pytest.raises(ValueError, match="no "):
+        make_scorer(tmp_path / "copy", tokenizer())
+
+
+def test_too_many_buckets_are_refused():
+    with pytest.raises(ValueError, match="buckets=40000"):
+        Scorer(buckets=40_000)
