@@ -1,4 +1,4 @@
-"""The characters that each token id stands for, the same for every kind of tokenizer; and token counts of weighed texts."""
+"""The characters of each token id, the same for every kind of tokenizer; and token counts of weighted texts."""
 
 from __future__ import annotations
 

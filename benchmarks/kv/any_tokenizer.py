@@ -81,7 +81,7 @@ def main() -> None:
         figures,
         flags,
         title="One scorer for every tokenizer",
-        question="Does a scorer that reads characters do for a tokenizer that it never saw what a scorer trained for it does?",
+        question="Does one scorer for every tokenizer keep what a scorer trained for the tokenizer keeps?",
         measured=(
             f"SmolLM2's 49,152 ids, and {SIZE:,} each of two tokenizers trained here; dev texts, float32, one thread. "
             "Seconds are of the processor. Both scorers have read novels, general text and code, 11.8 million tokens."

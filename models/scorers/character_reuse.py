@@ -20,6 +20,8 @@ from .reuse import Reuse
 
 FEATURES = 64
 """The most n-grams and shape features of a token that count, the first ones."""
+MOST_SPECIAL = 0.05
+"""The most that special tokens together add to all counts, as a share of them."""
 BEGIN, END = "\2", "\3"
 """Marks of the first and last character of a piece."""
 
@@ -63,7 +65,8 @@ class Scorer:
     def convert(self, trained: Reuse, tokenizer: Any, texts: Mapping[str, float], vocab_size: int | None) -> Reuse:
         """An ordinary `Reuse` for another tokenizer: its embeddings are computed once, its frequencies counted.
 
-        A special token has the rarity of the average token of a text, so that its frequency neither keeps nor evicts it.
+        A special token is as rare as the tokens of a text on average, so that its frequency neither keeps nor evicts
+        it; many are rarer, so that together they do not change the frequencies of the others.
 
         Args:
             trained: a trained model of `build_for` (of any tokenizer).
@@ -85,15 +88,19 @@ class Scorer:
         model.load_state_dict(shared, strict=False)
         with torch.no_grad():
             model.embed.weight[: len(found)] = trained.embed.vectors(features(found, self.buckets))
-        counts = count_tokens(tokenizer, texts, size)
-        frequency = counts / counts.sum().clamp(min=1)
-        average = counts.sum() * torch.special.entr(frequency).sum().neg().exp()
-        counts[[i for i, piece in enumerate(found) if piece is None]] = average
-        model.unigram.counts = counts
+        model.unigram.counts = _with_special_tokens(count_tokens(tokenizer, texts, size), found)
         return model.eval()
 
     def _reuse(self) -> reuse.Scorer:
         return reuse.Scorer(self.dim, self.hidden, self.horizon, self.dropout)
+
+
+def _with_special_tokens(counts: Float[Tensor, " vocab"], found: Sequence[str | None]) -> Float[Tensor, " vocab"]:
+    """``counts`` with those of the pieces that are None; see `Scorer.convert`."""
+    special = torch.tensor([i for i, piece in enumerate(found) if piece is None], dtype=torch.long)
+    total = counts.sum().clamp(min=1)
+    average = torch.special.entr(counts / total).sum().neg().exp()
+    return counts.index_fill(0, special, float(total * average.clamp(max=MOST_SPECIAL / max(1, len(special)))))
 
 
 class CharacterEmbedding(nn.Module):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tokenizers import AddedToken
 from vqmem import load_default_scorer
-from vqmem.default_scorer import FOLDER, FREQUENCIES, make_scorer, read_frequencies
 from vqmem.artifacts import read_config
-from vqmem.models.scorers.character_reuse import FEATURES, Scorer, features, features_of
+from vqmem.default_scorer import FOLDER, FREQUENCIES, make_scorer, read_frequencies
+from vqmem.models.scorers.character_reuse import FEATURES, Scorer, _with_special_tokens, features, features_of
 from vqmem.tokenizers_.bpe import FrontEnd
 
 TEXT = "the cat sat on the mat, and the dog ran. " * 8
@@ -98,14 +98,19 @@ def test_special_tokens_and_ids_without_a_token():
     assert other.vocab_size == size + 10
     assert other.initial_state(1).counts.shape == (1, size + 10)
     assert other.embed.weight[size:].eq(0).all()
-    frequency = spec.convert(model, tokenizer(), WORDS, None).unigram.counts
-    frequency = frequency[frequency > 0] / frequency.sum()
-    average = (frequency * frequency.log()).sum().exp()
     counts = other.unigram.counts
-    torch.testing.assert_close(counts[size], average * counts[:size].sum())
+    assert counts[size].item() == pytest.approx(0.05 * counts[:size].sum().item())
     assert counts[size + 1 :].eq(0).all()
     with pytest.raises(ValueError, match=f"vocab_size={size} is less than the {size + 1} ids of the tokenizer"):
         spec.convert(model, front_end, WORDS, size)
+
+
+@pytest.mark.parametrize(("number", "share"), [(1, 0.05), (2, 0.025), (100, 0.0005)])
+def test_special_tokens_are_as_rare_as_tokens_on_average_or_rarer(number, share):
+    counts = torch.tensor([1.0] * 50 + [0.0] * number, dtype=torch.float64)
+    found = _with_special_tokens(counts, ["a"] * 50 + [None] * number)
+    assert found[:50].equal(counts[:50])
+    assert (found[50:] / 50).tolist() == pytest.approx([min(share, 1 / 50)] * number)
 
 
 def test_the_packaged_scorer_is_deterministic_and_made_once():
