@@ -31,7 +31,10 @@ def trained(spec: Scorer, front_end):
 
 
 def test_the_hash_is_the_same_everywhere():
-    assert features([" the"], 1 << 14)[0, :14].tolist() == HASHED
+    assert features([" the"], 1 << 14)[0, :14].tolist() == [
+        *(7988, 8976, 8235, 4541, 12824, 1369, 1896),
+        *(9864, 7336, 6373, 11751, 3539, 9060, 15384),
+    ]
     assert features([None, "", " the"], 1 << 14)[:2].eq(0).all()
 
 
