@@ -50,8 +50,10 @@ def make_scorer(folder: Path, tokenizer: Any, vocab_size: int | None = None) -> 
     """The scorer for a tokenizer from the weights and frequencies in ``folder``; see `load_default_scorer`."""
     fields = read_config(folder / "scorer", "scorers")["fields"]
     spec = build("scorers", fields["scorer"])
-    trained = load_model(folder / "scorer", lambda given: spec.build(given["vocab_size"]))
-    return spec.convert(trained, tokenizer, read_frequencies(folder, fields["frequencies_sha256"]), vocab_size)
+    frequencies = read_frequencies(folder, fields["frequencies_sha256"])
+    with torch.random.fork_rng(devices=[]):  # the weights that are replaced are drawn; a user's seed is not ours
+        trained = load_model(folder / "scorer", lambda given: spec.build(given["vocab_size"]))
+        return spec.convert(trained, tokenizer, frequencies, vocab_size)
 
 
 def read_frequencies(folder: Path, sha256: str) -> dict[str, int]:

@@ -42,7 +42,7 @@ def pieces(tokenizer: Any) -> list[str | None]:
     return found
 
 
-def count_tokens(tokenizer: Any, texts: Mapping[str, float], vocab_size: int) -> Float[Tensor, " vocab"]:
+def count_tokens(tokenizer: Any, texts: Mapping[str, int], vocab_size: int) -> Float[Tensor, " vocab"]:
     """How often each id occurs if every text occurs as often as its value says.
 
     A text is encoded behind a letter or a line end, because SentencePiece would put a space before the first text.
@@ -109,7 +109,7 @@ def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
     if hasattr(tokenizer, "encode_batch_fast"):
         return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-    if callable(tokenizer):
+    if hasattr(tokenizer, "get_vocab"):
         return tokenizer(texts, add_special_tokens=False)["input_ids"]
     return [tokenizer.encode(text).ids.tolist() for text in texts]
 

@@ -205,7 +205,8 @@ def closed(
 
 def correlation(one: Any, other: Any) -> float:
     """Spearman's."""
-    return round(float(spearmanr(one, other).statistic), 3)
+    found: Any = spearmanr(one, other)
+    return round(float(found.statistic), 3)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ FEATURES = 64
 """The most n-grams and shape features of a token that count, the first ones."""
 MOST_SPECIAL = 0.05
 """The most that special tokens together add to all counts, as a share of them."""
+SHARED = ("gaps", "counts", "lstm", "head")
+"""The parts of a `Reuse` that do not depend on the vocabulary."""
 BEGIN, END = "\2", "\3"
 """Marks of the first and last character of a piece."""
 
@@ -53,16 +55,13 @@ class Scorer:
 
     def build(self, vocab_size: int) -> Reuse:
         """An untrained `Reuse` of tokens without characters; see `build_for`."""
-        return Reuse(vocab_size, self._reuse(), CharacterEmbedding(vocab_size, self.dim, self.buckets))
+        return self._model(torch.zeros(vocab_size, FEATURES, dtype=torch.int16))
 
     def build_for(self, tokenizer: Any) -> Reuse:
         """An untrained `Reuse` that reads the characters of a tokenizer's tokens."""
-        found = pieces(tokenizer)
-        model = self.build(len(found))
-        model.embed.features.copy_(features(found, self.buckets))
-        return model
+        return self._model(features(pieces(tokenizer), self.buckets))
 
-    def convert(self, trained: Reuse, tokenizer: Any, texts: Mapping[str, float], vocab_size: int | None) -> Reuse:
+    def convert(self, trained: Reuse, tokenizer: Any, texts: Mapping[str, int], vocab_size: int | None) -> Reuse:
         """An ordinary `Reuse` for another tokenizer: its embeddings are computed once, its frequencies counted.
 
         A special token is as rare as the tokens of a text on average, so that its frequency neither keeps nor evicts
@@ -81,15 +80,17 @@ class Scorer:
         size = len(found) if vocab_size is None else vocab_size
         if size < len(found):
             raise ValueError(f"vocab_size={size} is less than the {len(found)} ids of the tokenizer")
-        model = Reuse(size, self._reuse())
-        shared = {
-            name: tensor for name, tensor in trained.state_dict().items() if not name.startswith(("embed", "uni"))
-        }
+        assert isinstance(trained.embed, CharacterEmbedding)
+        table = torch.zeros(size, self.dim)
+        table[: len(found)] = trained.embed.vectors(features(found, self.buckets)).detach()
+        model = Reuse(size, self._reuse(), nn.Embedding.from_pretrained(table, freeze=False))
+        shared = {name: tensor for name, tensor in trained.state_dict().items() if name.startswith(SHARED)}
         model.load_state_dict(shared, strict=False)
-        with torch.no_grad():
-            model.embed.weight[: len(found)] = trained.embed.vectors(features(found, self.buckets))
         model.unigram.counts = _with_special_tokens(count_tokens(tokenizer, texts, size), found)
         return model.eval()
+
+    def _model(self, numbers: Int[Tensor, "token feature"]) -> Reuse:
+        return Reuse(len(numbers), self._reuse(), CharacterEmbedding(numbers, self.dim, self.buckets))
 
     def _reuse(self) -> reuse.Scorer:
         return reuse.Scorer(self.dim, self.hidden, self.horizon, self.dropout)
@@ -108,10 +109,11 @@ class CharacterEmbedding(nn.Module):
 
     features: Tensor
 
-    def __init__(self, vocab_size: int, dim: int, buckets: int) -> None:
+    def __init__(self, numbers: Int[Tensor, "token feature"], dim: int, buckets: int) -> None:
+        """Zero vectors for the features of each id, as `features` numbers them."""
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(buckets + 1, dim))
-        self.register_buffer("features", torch.zeros(vocab_size, FEATURES, dtype=torch.int16))
+        self.register_buffer("features", numbers)
 
     def forward(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time dim"]:
         """The embedding of each token; each distinct one is computed once."""

@@ -78,8 +78,10 @@ class Reuse(nn.Module):
         """A model with its own table of embeddings, or with ``embed`` from ids to vectors of ``spec.dim``."""
         super().__init__()
         self.horizon, self.dropout = spec.horizon, spec.dropout
-        self.embed = nn.Embedding(vocab_size, spec.dim) if embed is None else embed
-        nn.init.zeros_(self.embed.weight)  # a token that training never saw equals an unknown one
+        if embed is None:
+            embed = nn.Embedding(vocab_size, spec.dim)
+            nn.init.zeros_(embed.weight)  # a token that training never saw equals an unknown one
+        self.embed = embed
         self.gaps, self.counts = nn.Embedding(GAPS, 16), nn.Embedding(COUNTS, 16)
         width = spec.dim + 32
         self.lstm = nn.LSTM(width, spec.hidden, batch_first=True)

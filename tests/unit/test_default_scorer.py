@@ -9,12 +9,18 @@ import torch
 from tokenizers import AddedToken
 from vqmem import load_default_scorer
 from vqmem.artifacts import read_config
+from vqmem.benchmarks.kv.pack_default_scorer import count_pieces, pack
 from vqmem.default_scorer import FOLDER, FREQUENCIES, make_scorer, read_frequencies
+from vqmem.memory.scorer import load_scorer
 from vqmem.models.scorers.character_reuse import FEATURES, Scorer, _with_special_tokens, features, features_of
+from vqmem.recipes.engine.task import TrainConfig
+from vqmem.recipes.text_lm.recipe import Config, run
+from vqmem.tokenizers_._pieces import pieces
+from vqmem.tokenizers_.base import load_tokenizer
 from vqmem.tokenizers_.bpe import FrontEnd
 
 TEXT = "the cat sat on the mat, and the dog ran. " * 8
-WORDS = {" the": 20.0, " cat": 5.0, ",": 9.0, " dog": 1.0}
+WORDS = {" the": 20, " cat": 5, ",": 9, " dog": 1}
 
 
 def tokenizer():
@@ -117,8 +123,9 @@ def test_special_tokens_are_as_rare_as_tokens_on_average_or_rarer(number, share)
 
 
 def test_the_packaged_scorer_is_deterministic_and_made_once():
-    front_end = tokenizer()
+    front_end, random = tokenizer(), torch.get_rng_state()
     made = load_default_scorer(front_end)
+    assert torch.equal(torch.get_rng_state(), random)
     assert load_default_scorer(front_end) is made
     assert load_default_scorer(front_end, vocab_size=400) is not made
     again = load_default_scorer(tokenizer())
@@ -160,8 +167,43 @@ def test_damaged_or_missing_files_are_refused(name, tmp_path):
     with pytest.raises(ValueError, match="damaged"):
         make_scorer(tmp_path / "copy", tokenizer())
     path.unlink()
-    with pytest.raises(ValueError, match="no "):
+    with pytest.raises(ValueError, match="not found"):
         make_scorer(tmp_path / "copy", tokenizer())
+
+
+def test_a_run_trains_saves_and_is_packed(tmp_path):
+    config = Config(
+        out=str(tmp_path / "run"),
+        front_end={"name": "bpe", "vocab_size": 300, "train_bytes": 20_000},
+        train_tokens=4000,
+        passage=128,
+        eval_passages=2,
+        rows=2,
+        segment=64,
+        scorer={"name": "character_reuse", "dim": 4, "hidden": 5, "buckets": 50},
+        scorer_train=TrainConfig(steps=3, warmup=1, tensorboard=False),
+    )
+    run(config)
+    loaded = load_scorer(tmp_path / "run")
+    assert loaded.embed.weight.any()
+    front_end = load_tokenizer(tmp_path / "run" / "front_end")
+    assert torch.equal(loaded.embed.features, features(pieces(front_end), 50))
+    pack(tmp_path / "run", tmp_path / "packed", 100)
+    made = make_scorer(tmp_path / "packed", front_end)
+    weights = loaded.half().float().embed(torch.arange(front_end.vocab_size)[None])[0]
+    torch.testing.assert_close(made.embed.weight, weights)
+    counts = read_frequencies(
+        tmp_path / "packed", read_config(tmp_path / "packed/scorer")["fields"]["frequencies_sha256"]
+    )
+    assert len(counts) == 100
+    assert list(counts.values()) == sorted(counts.values(), reverse=True)
+
+
+def test_pieces_of_text_are_cut_as_gpt2_cuts_them():
+    counted = count_pieces(["It's the cat's  mat\n\n\tin 1998, été…", "the"])
+    assert next(iter(counted)) == "'s"
+    assert counted["'s"] == 2
+    assert {"It", " the", " cat", " ", " mat", "\n\n", "\t", "in", " 1998", ",", " été", "…", "the"} <= set(counted)
 
 
 def test_too_many_buckets_are_refused():
