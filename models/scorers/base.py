@@ -28,7 +28,8 @@ class Scorer(Protocol):
 
     Class variables may declare more. ``signals`` are the names in `SIGNALS` whose meaning it supports, the most useful
     first; the default is all. A policy that weighs another signal is refused. ``policy`` is the policy, as in YAML,
-    that suits its signals; see `policy_of`.
+    that suits its signals; see `policy_of`. A scorer that reads the characters of tokens also has
+    ``build_for(tokenizer)``, which training calls in place of `build`; see `character_reuse`.
     """
 
     def build(self, vocab_size: int) -> TrainableScorer:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PARTS = ["data", "memory", "models", "recipes", "tokenizers_"]
 """The folders that are sub-packages."""
-SHIPPED = (".py", ".pyi", ".yaml", ".html", ".css", ".js", ".md", ".json", ".safetensors")
+SHIPPED = (".py", ".pyi", ".yaml", ".html", ".css", ".js", ".md", ".json", ".safetensors", ".gz")
 
 
 def shipped() -> set[str]:
