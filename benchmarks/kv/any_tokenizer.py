@@ -130,26 +130,25 @@ def by_word(flags: Any, reference: Mapping[str, tuple[PretrainedTokenizer, Any]]
         front_end = PretrainedTokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
         scorer = make_scorer(FOLDER, front_end)
         found = [word_signals(front_end, scorer, text) for _, text in texts]
-        more = {"by": front_end.vocab_size}
+        more: dict[str, float] = {"ids": front_end.vocab_size}
         for kind in KINDS:
             mine = [i for i, (file, _) in enumerate(texts) if file.startswith(kind)]
             both = (np.concatenate([rows[i] for i in mine]) for rows in (wanted, found))
             more[kind] = correlation(*both)
         value = correlation(np.concatenate(wanted), np.concatenate(found))
-        ids = more.pop("by")
-        figures[f"agreement by word, {name}"] = figure(value, "", 0.8, ids=ids, **more)
+        figures[f"agreement by word, {name}"] = figure(value, "", 0.8, **more)
     return figures
 
 
 def word_signals(front_end: PretrainedTokenizer, scorer: Any, text: str) -> Float[np.ndarray, " word"]:
-    """The surprise of each word with a letter: the most of its tokens."""
+    """The surprise of each run of letters: the most of the tokens that end in it; NaN where none does."""
     stream = front_end.encode(text)
     surprise = scorer.score(stream.ids[None], scorer.initial_state(1))[0][0, :, 0].numpy()
-    words = list(re.finditer(r"[^\W\d_]+", text))
-    word = np.searchsorted([match.start() for match in words], stream.ends.numpy(), side="left") - 1
-    found = np.zeros(len(words))
-    inside = word >= 0
-    np.maximum.at(found, word[inside], surprise[inside])
+    starts, ends = np.array([match.span() for match in re.finditer(r"[^\W\d_]+", text)]).reshape(-1, 2).T
+    word = np.searchsorted(starts, stream.ends.numpy(), side="left") - 1
+    inside = stream.ends.numpy() <= np.append(ends, -1)[word]  # -1 before the first word
+    found = np.full(len(starts), np.nan)
+    np.fmax.at(found, word[inside], surprise[inside])
     return found
 
 
@@ -213,8 +212,8 @@ def kind_of(item: Passage) -> str:
 
 
 def correlation(one: Any, other: Any) -> float:
-    """Spearman's."""
-    found: Any = spearmanr(one, other)
+    """Spearman's, of the pairs without NaN."""
+    found: Any = spearmanr(one, other, nan_policy="omit")
     return round(float(found.statistic), 3)
 
 
