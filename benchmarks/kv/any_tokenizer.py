@@ -130,7 +130,7 @@ def by_word(flags: Any, reference: Mapping[str, tuple[PretrainedTokenizer, Any]]
         front_end = PretrainedTokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer))
         scorer = make_scorer(FOLDER, front_end)
         found = [word_signals(front_end, scorer, text) for _, text in texts]
-        more: dict[str, float] = {"ids": front_end.vocab_size}
+        more: dict[str, Any] = {"ids": front_end.vocab_size}
         for kind in KINDS:
             mine = [i for i, (file, _) in enumerate(texts) if file.startswith(kind)]
             both = (np.concatenate([rows[i] for i in mine]) for rows in (wanted, found))
