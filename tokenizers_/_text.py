@@ -56,7 +56,7 @@ def stream_of(text: str, ids: Int[Tensor, " time"], sizes: Int[Tensor, " time"])
 
 
 def byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable character for each byte: printable Latin-1 stands for itself, the rest are 256, 257, …"""
+    """GPT-2's printable character for each byte: printable Latin-1 stands for itself, the others are from 256 on."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}

@@ -13,12 +13,8 @@ import torch
 from annotated_types import Interval
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-<<<<<<< HEAD
 from ..schema import NonNegativeInt, Validated
-from ._text import cut, stream_of
-=======
 from ._text import byte_alphabet, cut, stream_of
->>>>>>> 07818e3 (Read tokens by their characters: a scorer that is trained once for every tokenizer)
 from .base import Stream
 
 _FILE = "tokenizer.json"
@@ -91,18 +87,7 @@ class BPETokenizer:
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json``, which Hugging Face reads too."""
-<<<<<<< HEAD
-        self._tokenizer.save(str(Path(folder) / _FILE))
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable character for each byte: printable Latin-1 stands for itself, others count up from 256."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
-=======
         self.wrapped.save(str(Path(folder) / _FILE))
->>>>>>> 07818e3 (Read tokens by their characters: a scorer that is trained once for every tokenizer)
 
 
 def _limited(texts: Iterable[str], limit: int) -> Iterator[str]:
