@@ -178,7 +178,7 @@ def test_a_run_trains_saves_and_is_packed(tmp_path):
         train_tokens=4000,
         passage=128,
         eval_passages=2,
-        rows=2,
+        batch_size=2,
         segment=64,
         scorer={"name": "character_reuse", "dim": 4, "hidden": 5, "buckets": 50},
         scorer_train=TrainConfig(steps=3, warmup=1, tensorboard=False),
