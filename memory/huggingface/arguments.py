@@ -86,7 +86,8 @@ def settle(
     recent: Any,
     share: Any,
     block: Any,
-    storage: str,
+    positions: Any,
+    storage: Any,
 ) -> Settings:
     """Complete the arguments of `VQMemCache`.
 
@@ -100,11 +101,19 @@ def settle(
         recent: Newest tokens that stay; None for the default.
         share: What keeps one set of tokens; None for the default.
         block: Tokens beyond the capacity at which some are evicted; None for the default.
+        positions: Whether tokens keep their positions or are moved together.
         storage: How keys and values are stored.
 
     Raises:
         ValueError: They do not fit each other or the model.
     """
+    layers = layers_of(decoder)
+    if positions not in ("kept", "compact"):
+        raise ValueError(f"positions={positions!r}; use kept or compact")
+    if positions == "compact" and len(bounded(layers)) < len(layers):
+        raise ValueError(f'{type(decoder).__name__} has layers that bound themselves; use positions="kept"')
+    if storage not in ("full", "int8"):
+        raise ValueError(f"storage={storage!r}; use full or int8")
     preset = preset_of(policy)
     if preset is not None:
         share = share or (preset.share if key_shape(decoder) else "layer")
@@ -126,7 +135,7 @@ def settle(
     if model is None and tokenizer is not None and (preset is not None or _needs_scores(policy)):
         model = load_default_scorer(tokenizer, device, vocab_size=text_config(decoder).vocab_size)
     require_vocabulary(model, decoder)
-    groups = Groups(share, bounded(layers_of(decoder)), (key_shape(decoder) or (1, 0))[0])
+    groups = Groups(share, bounded(layers), (key_shape(decoder) or (1, 0))[0])
     chosen = resolve(policy, model) if preset is None else _policy_of(preset, model, decoder, groups)
     chosen = Memory(_UNSETTLED, chosen).policy  # refuses what is no policy
     require_match(chosen, model)

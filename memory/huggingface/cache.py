@@ -29,7 +29,7 @@ from .layer import VQMemLayer, bytes_of
 from .positions import Rotation
 from .signals import QueryState
 from .state import CacheState, ForwardPass
-from .supported_models import attention_layers, bounded, layers_of, placement, refuse_presses, unwrap
+from .supported_models import attention_layers, layers_of, placement, refuse_presses, unwrap
 
 
 class VQMemCache(Cache):
@@ -87,13 +87,8 @@ class VQMemCache(Cache):
     ) -> None:
         decoder = unwrap(model)
         layers = layers_of(decoder)
-        if positions not in ("kept", "compact"):
-            raise ValueError(f"positions={positions!r}; use kept or compact")
-        if storage not in ("full", "int8"):
-            raise ValueError(f"storage={storage!r}; use full or int8")
         if capacity is None:
             tokenizer, capacity = None, tokenizer
-        self._rotation = Rotation(decoder) if positions == "compact" else None
         self._settings = settle(
             decoder,
             tokenizer,
@@ -104,19 +99,19 @@ class VQMemCache(Cache):
             recent=recent,
             share=share,
             block=block,
+            positions=positions,
             storage=storage,
         )
         settings = self._settings
         self.model, self.scorer, self.memory = model, settings.scorer, settings.memory()
         self.groups, self.block, self.signals = settings.groups, settings.block, settings.signals
+        self._rotation = Rotation(decoder) if positions == "compact" else None
         self._decoder = decoder
         self._attention = attention_layers(decoder)
         self._state: CacheState | None = None
         self._failed = False
         self._busy = threading.Lock()
         self._thread = 0
-        if self._rotation is not None and len(bounded(layers)) < len(layers):
-            raise ValueError(f'{type(decoder).__name__} has layers that bound themselves; use positions="kept"')
         for index in self.groups.bounded:
             layers[index] = VQMemLayer(storage)
         super().__init__(layers=layers)

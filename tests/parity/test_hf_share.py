@@ -16,9 +16,13 @@ SHAPE |= {"pad_token_id": 0}
 HYBRID = {"num_hidden_layers": 4, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"] * 2}
 CONFIGS = {
     "llama": lambda: transformers.LlamaConfig(**SHAPE, num_hidden_layers=LAYERS, num_key_value_heads=KEY_HEADS),
-    "qwen3": lambda: transformers.Qwen3Config(**SHAPE, num_hidden_layers=LAYERS, num_key_value_heads=KEY_HEADS, head_dim=8),
+    "qwen3": lambda: transformers.Qwen3Config(
+        **SHAPE, num_hidden_layers=LAYERS, num_key_value_heads=KEY_HEADS, head_dim=8
+    ),
     "gpt_neox": lambda: transformers.GPTNeoXConfig(**SHAPE, num_hidden_layers=LAYERS),
-    "qwen2": lambda: transformers.Qwen2Config(**SHAPE, **HYBRID, num_key_value_heads=KEY_HEADS, use_sliding_window=True),
+    "qwen2": lambda: transformers.Qwen2Config(
+        **SHAPE, **HYBRID, num_key_value_heads=KEY_HEADS, use_sliding_window=True
+    ),
     "gemma3": lambda: transformers.Gemma3TextConfig(**SHAPE, **HYBRID, num_key_value_heads=KEY_HEADS, head_dim=8),
     "cohere2": lambda: transformers.Cohere2Config(**SHAPE, **HYBRID, num_key_value_heads=KEY_HEADS),
     "olmo3": lambda: transformers.Olmo3Config(**SHAPE, **HYBRID, num_key_value_heads=KEY_HEADS),
