@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...tokenizers_._pieces import count_tokens, pieces
+from ..host import on_host, to_device
 from . import reuse
 from .reuse import Reuse
 
@@ -49,8 +50,8 @@ class Scorer:
     policy: ClassVar[Mapping[str, Any]] = reuse.Scorer.policy
 
     def __post_init__(self) -> None:
-        if not 1 <= self.buckets <= np.iinfo(np.int16).max:
-            raise ValueError(f"buckets={self.buckets} must be from 1 to {np.iinfo(np.int16).max}")
+        if not 1 <= self.buckets <= np.iinfo(np.int32).max:
+            raise ValueError(f"buckets={self.buckets} must be from 1 to {np.iinfo(np.int32).max}")
         self._reuse()
 
     def build(self, vocab_size: int) -> Reuse:
@@ -117,7 +118,7 @@ class CharacterEmbedding(nn.Module):
 
     def forward(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time dim"]:
         """The embedding of each token; each distinct one is computed once."""
-        ids, index = torch.unique(tokens, return_inverse=True)
+        ids, index = (to_device(x, tokens.device) for x in torch.unique(on_host(tokens), return_inverse=True))
         return self.vectors(self.features[ids])[index]
 
     def vectors(self, features: Int[Tensor, "token feature"]) -> Float[Tensor, "token dim"]:
@@ -128,7 +129,7 @@ class CharacterEmbedding(nn.Module):
 def features(found: Sequence[str | None], buckets: int) -> Int[Tensor, "token feature"]:
     """The features of each piece by number, from 1 on, and 0 behind the last."""
     bucket = cache(lambda feature: 1 + zlib.crc32(feature.encode(errors="surrogateescape")) % buckets)
-    rows = np.zeros((len(found), FEATURES), np.int16)
+    rows = np.zeros((len(found), FEATURES), np.int32)
     for row, piece in zip(rows, found, strict=True):
         if piece:
             numbers = [bucket(feature) for feature in features_of(piece)[:FEATURES]]
