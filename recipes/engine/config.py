@@ -61,7 +61,8 @@ def load(schema: type[T], path: str | Path | None, overrides: Iterable[str] = ()
     try:
         return from_dict(schema, typing.cast("dict[str, Any]", resolved))
     except RenamedKeyError as error:
-        in_file = path is not None and not any(error.old in override for override in overrides)
+        overridden = [override.partition("=")[0].strip() for override in overrides]
+        in_file = path is not None and not any(f"{error.old}.".startswith(f"{key}.") for key in overridden)
         raise ValueError(f"{path}: {error}" if in_file else str(error)) from None
 
 
