@@ -126,7 +126,7 @@ def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any])
     changed = [f"{key} {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
     if changed:
         raise ValueError(
-            f"{folder} holds another run ({'; '.join(changed[:4])}); use another folder or delete this one"
+            f"{folder} contains another run ({'; '.join(changed[:4])}); use another folder or delete this one"
         )
 
 
