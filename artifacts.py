@@ -51,7 +51,7 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
         return parse_safetensors(data)
     except Exception as error:  # a header that its sum confirms may still hold anything
         reason = f"{type(error).__name__}: {error}".split("\n")[0]
-        raise ValueError(f"{path} does not hold tensors ({reason}); make it again") from error
+        raise ValueError(f"{path} does not contain tensors ({reason}); make it again") from error
 
 
 def seal(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def read_config(folder: Path, kind: str | None = None) -> dict[str, Any]:
     if not all(isinstance(config.get(key), of) for key, of in wanted.items()):
         raise ValueError(f"{path} does not describe a model of vqmem: it needs the keys {', '.join(wanted)}")
     if kind is not None and kind not in (config["kind"], config["kind"].split("/")[0]):
-        raise ValueError(f"{folder} holds a model of kind {config['kind']!r}, but {kind!r} is wanted")
+        raise ValueError(f"{folder} contains a model of kind {config['kind']!r}, but {kind!r} is wanted")
     return config
 
 

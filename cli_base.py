@@ -55,6 +55,20 @@ class Parser(argparse.ArgumentParser):
         return self.parse_intermixed_args([*words[:end], *(_LITERAL + word for word in words[end + 1 :])])
 
 
+class RenamedOption(argparse.Action):
+    """An option with an old name, left out of the help: using it is an error that gives the new name."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, *, now: str) -> None:
+        super().__init__(option_strings, dest, nargs="?", help=argparse.SUPPRESS)
+        self.now = now
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: object, values: object, option_string: str | None = None
+    ) -> NoReturn:
+        """Raise ``ValueError``."""
+        parser.error(f"the option {option_string} is called {self.now} now; rename it")
+
+
 # --- types of arguments --------------------------------------------------------------------------------------------
 
 

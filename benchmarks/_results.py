@@ -110,7 +110,9 @@ def write_result(name: str, result: Result, folder: Path = RESULTS) -> Path:
     try:
         text = json.dumps(asdict(result), indent=1, ensure_ascii=False, allow_nan=False)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"result {name!r} holds what JSON cannot ({error}); give numbers, texts or None") from None
+        raise ValueError(
+            f"result {name!r} has values that JSON cannot represent ({error}); give numbers, texts or None"
+        ) from None
     path = folder / f"{name}.json"
     # Innermost lists on a line each: intervals and points by the hundred.
     lists = re.compile(r"\[\n([^][{}\"]*)\n *\]")

@@ -73,7 +73,7 @@ class Audio:
         """
         size = round(seconds * rate)
         if size < 1:
-            raise ValueError(f"chunks of {seconds} seconds hold no sample; give a longer time")
+            raise ValueError(f"chunks of {seconds} seconds contain no sample; give a longer time")
         pending: list[np.ndarray] = []
         for block in self._resampled(rate):
             pending.append(block)
@@ -122,7 +122,7 @@ class Audio:
                     self.on_progress(seconds)
                 yield rate, block
         if not count:
-            raise UnreadableError(f"{self.name!r} holds no samples; give a recording with sound in it")
+            raise UnreadableError(f"{self.name!r} has no samples; give a recording with sound in it")
         if silent:
             raise SilentError(f"{self.name!r} is silent: all of its {count} samples are 0; record it again")
 

@@ -154,7 +154,7 @@ def _recording(cell: Any, root: Path, name: str, place: str) -> Audio:
     cell = {"path": cell} if isinstance(cell, str) else cell
     if not isinstance(cell, dict) or not (cell.get("path") or cell.get("bytes")):
         raise ValueError(
-            f"row {name} of {str(root)!r} holds no recording but {type(cell).__name__}; name another `audio`"
+            f"row {name} of {str(root)!r} has no recording but {type(cell).__name__}; name another `audio`"
         )
     path, data = cell.get("path") or "", cell.get("bytes")
     if not data and "://" in path:

@@ -3,7 +3,7 @@
 A document states ``facts`` facts, each a key and a value, continues with at least ``gap`` characters of filler, and
 then asks for every fact in random order. ``spans`` marks the value in each question: only a model that has kept the
 fact predicts it. The document then asks for the facts again in another order; these answers are a few characters back
-and are not marked.
+and have no spans.
 
 All dev and test documents have this form. Training documents have a random share of the filler (and junk), more often
 small than large: models learn to look back much sooner from dense facts than from documents where one character in
@@ -80,7 +80,7 @@ class Source(Validated):
         """Refuse documents that do not fit."""
         super().__post_init__()
         if self.length < (needed := self.gap + 32 * self.facts):
-            raise ValueError(f"recall length {self.length} holds no {self.facts} facts; give {needed} or more")
+            raise ValueError(f"recall length {self.length} is too short for {self.facts} facts; give {needed} or more")
 
     def documents(self, split: Split) -> Iterator[Document]:
         """Generate the documents of ``split``; ``spans`` are the values in the first question for each fact."""

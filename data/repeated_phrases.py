@@ -49,7 +49,7 @@ class Source(Validated):
         length: runs of a document.
         phrases: repeated excerpts in a document of dev and test.
         phrase: runs of an excerpt, plus or minus a quarter.
-        cue: first runs of a second occurrence, which are not marked.
+        cue: first runs of a second occurrence, which are outside of ``spans``.
         gap: minimum number of runs between the two occurrences in dev, test and training documents that are not dense.
         dense: share of the training documents with excerpts throughout.
         seed: seed of the generator.
@@ -76,7 +76,7 @@ class Source(Validated):
         needed = self.gap + 4 * self.phrases * (5 * self.phrase // 4 + self.phrase // 2)
         if self.length < needed:
             raise ValueError(
-                f"repeated_phrases length {self.length} holds no {self.phrases} phrases; give {needed} or more"
+                f"repeated_phrases length {self.length} is too short for {self.phrases} phrases; give {needed} or more"
             )
 
     def documents(self, split: Split) -> Iterator[Document]:

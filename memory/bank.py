@@ -127,7 +127,7 @@ class Memory:
 
     @property
     def uncompressed_capacity(self) -> int:
-        """The most slots that hold single tokens; the others are for pooled ones."""
+        """Maximum number of slots for single tokens; the rest is for pooled slots."""
         return self.capacity - self.compression.compressed_capacity(self.capacity)
 
     @property

@@ -167,7 +167,7 @@ def _nothing(*_: object, **__: object) -> None:
 def _revive(codebook: Any, batch: Float[Tensor, "books rows dim"], seq_mask: None = None) -> None:
     """As the library, move dead codes to distinct vectors of the batch; if there are too few, the rest at later steps.
 
-    The library draws as many vectors as codes are dead. Elsewhere than on the CPU an order of the whole batch is drawn.
+    The library draws as many vectors as codes are dead. On other devices, a permutation of the batch is drawn.
     """
     if batch.is_cpu:
         type(codebook).expire_codes_(codebook, batch)

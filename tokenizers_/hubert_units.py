@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Interval
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -49,7 +50,7 @@ class FrontEnd(Validated):
 
     features: str | dict[str, Any] = "mfcc39"
     clusters: PositiveInt = 100
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0  # the range that scikit-learn accepts
     fit_frames: int = 200_000
     deduplicate: bool = False
     frames: bool = False

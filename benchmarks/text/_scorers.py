@@ -31,7 +31,7 @@ def train_field(config: Config, sizes: tuple[int, ...] = SIZES) -> Field:
     """Every scorer of the folder ``models/scorers`` and a VQ-LM a codebook size, in subfolders of ``config.out``.
 
     All read the same tokens in the same order, with the same widths and steps. What has been trained is loaded. The
-    unigram is counted on all of the training split instead, whose frequencies it is there to tell.
+    unigram is counted on the full training split instead, because it estimates that split's frequencies.
     """
     out = Path(config.out)
     tokenizer = fit_front_end(config)

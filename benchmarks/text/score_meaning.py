@@ -78,7 +78,7 @@ class Figures:
             row: the name of the row.
             column: the name of the column.
             value: the value of the cell.
-            ends: low and high end of its interval; None, as the whole or as an end, adds no interval.
+            ends: lower and upper bound of its interval; None, also as a bound, adds no interval.
         """
         defined = value if math.isfinite(value) else None
         self.values.setdefault(table, {}).setdefault(row, {})[column] = _rounded(defined)

@@ -17,7 +17,7 @@ try:
     from kvpress import ScorerPress
 except ImportError as error:
     raise ImportError(
-        "this module needs kvpress, which holds transformers below 5.3; run `pip install 'vqmem[kvpress]'`"
+        "this module needs kvpress, which requires transformers below 5.3; run `pip install 'vqmem[kvpress]'`"
     ) from error
 
 from ..bank import Memory

@@ -13,7 +13,7 @@ from ...schema import PositiveInt, ShareBelowOne, Validated
 from ..host import on_host, to_device
 
 SLOTS = 2
-"""CTC times of a unit: a run of one unit may stand for two letters, and a double letter needs three times."""
+"""CTC frames per unit: a run of one unit may spell two letters, and a double letter needs three frames."""
 
 
 @dataclass(frozen=True)

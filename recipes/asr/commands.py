@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ...cli_base import DEVICE, RECORDINGS, Command, file_name, file_path
+from ...cli_base import DEVICE, RECORDINGS, Command, RenamedOption, file_name, file_path
 
 
 def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,7 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--decoder", metavar="NAME", help="decoding mode, as evaluation.json lists them (default: the first)"
     )
+    parser.add_argument("--way", action=RenamedOption, now="--decoder")
     beam = "hypotheses to keep, for a ctc run; 0 is greedy (default: as the run says); needs the extra asr"
     parser.add_argument("--beam", type=int, metavar="N", help=beam)
     parser.add_argument("--device", default="cpu", help=DEVICE)

@@ -61,7 +61,8 @@ def load(schema: type[T], path: str | Path | None, overrides: Iterable[str] = ()
     try:
         return from_dict(schema, typing.cast("dict[str, Any]", resolved))
     except RenamedKeyError as error:
-        in_file = path is not None and not any(error.old in override for override in overrides)
+        overridden = [override.partition("=")[0].strip() for override in overrides]
+        in_file = path is not None and not any(f"{error.old}.".startswith(f"{key}.") for key in overridden)
         raise ValueError(f"{path}: {error}" if in_file else str(error)) from None
 
 
@@ -125,7 +126,7 @@ def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any])
     changed = [f"{key} {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)]
     if changed:
         raise ValueError(
-            f"{folder} holds another run ({'; '.join(changed[:4])}); use another folder or delete this one"
+            f"{folder} contains another run ({'; '.join(changed[:4])}); use another folder or delete this one"
         )
 
 

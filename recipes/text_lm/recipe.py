@@ -344,7 +344,7 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
     with loading(folder, "language model", "text_lm"):
         config = load(Config, folder / "config.yaml")
         if not config.strategies:
-            raise ValueError(f"{folder} holds a scorer alone, which `vqmem score FILE --model {folder}` uses")
+            raise ValueError(f"{folder} contains only a scorer, which `vqmem score FILE --model {folder}` uses")
         model = load_language_model(folder / "transformer", device)
         return Run(config, load_tokenizer(folder / "front_end"), load_scorer(folder, device), model)
 

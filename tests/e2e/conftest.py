@@ -77,7 +77,7 @@ def bad_recordings(clip: Path, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "text.wav").write_text("no sound")
     return {
         "one.wav": "is too short for speech units: 1 samples",
-        "none.wav": "holds no samples",
+        "none.wav": "has no samples",
         "zeros.wav": "is silent: all of its 16000 samples are 0",
         "nan.wav": "NaN or infinite at 0.000 s",
         "cut.flac": "is damaged or cut off after",

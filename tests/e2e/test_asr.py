@@ -203,7 +203,7 @@ def test_where_no_recording_can_be_read_all_reasons_are_listed(talking, tmp_path
     assert main(["transcribe", *map(str, sorted(tmp_path.iterdir())), "--run", str(talking)]) == 2
     first, *reasons, last = capsys.readouterr().err.splitlines()
     assert first == "skipped 2 of 2:"
-    assert ["holds no samples" in reasons[0], "is not audio" in reasons[1]] == [True, True]
+    assert ["has no samples" in reasons[0], "is not audio" in reasons[1]] == [True, True]
     assert last == "vqmem: none of the 2 can be used; see above"
 
 
@@ -277,7 +277,7 @@ def test_what_is_wrong_is_one_line(folder, trained, refused, tmp_path):
         "transcribe", clip, "--run", trained, "--decoder", "gready"
     )
     assert "is not audio" in refused("transcribe", folder / "8.wav", "--run", trained)
-    assert "holds another run" in refused("asr", folder / "ctc.yaml", f"out={trained}", "batch_size=3")
+    assert "contains another run" in refused("asr", folder / "ctc.yaml", f"out={trained}", "batch_size=3")
     assert "not about 400 every 320" in refused(
         "asr", folder / "ctc.yaml", "recogniser.model.extractor_conv_layer_config=[[8,10,5]]"
     )

@@ -137,7 +137,7 @@ def test_fitted_units(clip, fitted, capsys, contents):
 
 def test_what_is_wrong_with_fitting_is_one_line(fitted, refused, tmp_path):
     config = fitted / "units.yaml"
-    assert "holds another run (clusters 12 -> 13)" in refused("fit-units", config, "clusters=13")
+    assert "contains another run (clusters 12 -> 13)" in refused("fit-units", config, "clusters=13")
     assert "fewer than 5000 clusters" in refused("fit-units", config, "clusters=5000", f"out={tmp_path / 'a'}")
     assert not (tmp_path / "a" / "front_end").exists()
     assert "did you mean mfcc39?" in refused("fit-units", config, "features=mfcc", f"out={tmp_path / 'b'}")

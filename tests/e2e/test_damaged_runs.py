@@ -63,7 +63,7 @@ def test_parts_in_each_others_place(refused, copy, part):
     text.write_text("some text")
     message = refused(*({"TEXT": text, "RUN": copy}.get(word, word) for word in USES[part]))
     kinds = {"scorer": "'scorers/vq_lm'", "transformer": "'language_model'"}
-    assert f"{copy / part} holds a model of kind {kinds[other]}" in message
+    assert f"{copy / part} contains a model of kind {kinds[other]}" in message
 
 
 def test_every_file_of_a_training_checkpoint_is_checked_against_its_sum(refused, copy, config_file):

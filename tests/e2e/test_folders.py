@@ -143,7 +143,7 @@ def test_a_run_given_as_a_config(here, refused, copy):
 def test_a_scorer_alone_does_not_generate(here, refused, config_file, copy):
     (copy / "config.yaml").write_text((copy / "config.yaml").read_text().split("strategies:")[0])
     message = refused(*given("generate", str(copy)))
-    assert message == f"vqmem: {copy} holds a scorer alone, which `vqmem score FILE --model {copy}` uses"
+    assert message == f"vqmem: {copy} contains only a scorer, which `vqmem score FILE --model {copy}` uses"
     assert main(["score", "text.txt", "--model", str(copy), "--json"]) == 0
 
 

@@ -59,7 +59,7 @@ def test_a_folder_in_which_a_run_is_at_work(refused, config_file, tmp_path):
         message = refused(*argv, "scorer_train.steps=1000000")
         first.kill()
     assert message == f"vqmem: {tmp_path}/run is in use by another run; wait for its end, or give another `out`"
-    assert "holds another run" in refused(*argv, "seed=1")
+    assert "contains another run" in refused(*argv, "seed=1")
 
 
 def test_seeds_of_a_comparison_may_run_at_once_but_none_twice(capsys, refused, config_file, tmp_path):

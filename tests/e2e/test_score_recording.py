@@ -306,7 +306,7 @@ def test_given_again_nothing_is_trained(config, frames, monkeypatch, capsys):
 
 def test_frame_scorers_that_cannot_be(config, frames, refused, tmp_path):
     out = f"out={tmp_path}/x"
-    assert "holds another run" in refused("frame_scorer", config, f"out={frames}", "passage=60")
+    assert "contains another run" in refused("frame_scorer", config, f"out={frames}", "passage=60")
     assert "segment = 0 must be at least 1" in refused("frame_scorer", config, out, "segment=0")
     assert "train.seed is set by seed" in refused("frame_scorer", config, out, "train.seed=3")
     assert "cutoffs" in refused("frame_scorer", config, out, "scorer.cutoffs=[5]")

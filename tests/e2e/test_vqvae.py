@@ -213,7 +213,7 @@ def test_what_cannot_be_is_refused_in_a_line(
     assert "reads audio" in refused("vqvae", config, "data=builtin_text", f"out={tmp_path}/a")
     assert "strides" in refused("vqvae", config, "model.strides=[[1]]", f"out={tmp_path}/b")
     assert "set by batch_size and crop" in refused("vqvae", config, "model.step_samples=5", f"out={tmp_path}/b")
-    assert "holds another run" in refused("vqvae", config, f"out={trained}", "model.codes=13")
+    assert "contains another run" in refused("vqvae", config, f"out={trained}", "model.codes=13")
     codes = {"name": "vqvae_codes", "path": str(trained)}
     with pytest.raises(ValueError, match="level 2 is not there"):
         build("front-ends", codes | {"level": 2}).fit([])

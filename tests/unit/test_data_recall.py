@@ -91,7 +91,7 @@ def test_refused() -> None:
         ({"facts": 9}, "facts = 9 must be at least 1 and at most 8"),
         ({"facts": 0}, "facts = 0"),
         ({"gap": -1}, "gap = -1"),
-        ({"length": 100}, "length 100 holds no 6 facts; give 492 or more"),
+        ({"length": 100}, "length 100 is too short for 6 facts; give 492 or more"),
     ]:
         with pytest.raises(ValueError, match=message):
             build("data", {"name": "recall", **keys})

@@ -128,7 +128,7 @@ def test_refused(spoken):
         ({"cue": 30}, "cue 30 does not fit; give less than three quarters of phrase 32"),
         ({"gap": -1}, "gap = -1 must be at least 0"),
         ({"dense": 1.5}, "dense = 1.5 must be at least 0 and at most 1"),
-        ({"length": 1000, "gap": 600}, "length 1000 holds no 6 phrases; give 1944 or more"),
+        ({"length": 1000, "gap": 600}, "length 1000 is too short for 6 phrases; give 1944 or more"),
     ]:
         with pytest.raises(ValueError, match=message):
             Source(spoken, **keys)

@@ -175,7 +175,7 @@ def test_rows_that_name_files(tmp_path):
     assert far.audio is not None
     assert far.audio.data
     assert len(far.audio.read()) == 1600
-    with pytest.raises(ValueError, match=r"row train/0 of .* holds no recording but int"):
+    with pytest.raises(ValueError, match=r"row train/0 of .* has no recording but int"):
         read("hub", path=str(tmp_path / "rows.jsonl"), audio="n")
     with pytest.raises(ValueError, match=r"unknown column .* 'fil'; did you mean file"):
         read("hub", path=str(tmp_path / "rows.jsonl"), audio="fil")

@@ -288,7 +288,7 @@ def test_speakers_that_are_missing_are_unknown(tmp_path):
         speaker="speaker",
     )
     write(path, lines({"wav": 7.5}))
-    refused("holds no recording but float", path, audio="wav")
+    refused("has no recording but float", path, audio="wav")
 
 
 def test_a_folder_of_recordings_with_metadata(tmp_path):

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import pytest
 import torch
 from vqmem.artifacts import load_model, rename_keys, save_model
+from vqmem.cli import main
 from vqmem.models.memory_transformer import TransformerConfig
 from vqmem.models.speech.mel_rvq import MelRVQ, MelRVQConfig
 from vqmem.models.speech.spectral import Bandwidth
@@ -82,7 +83,16 @@ def test_old_config_keys_are_refused_with_the_new_name(config, old, new, tmp_pat
     *sections, key = old.split(".")
     file.write_text("".join(f"{section}: {{" for section in sections) + f"{key}: 1" + "}" * len(sections))
     with pytest.raises(ValueError, match=rf"\A{re.escape(str(file))}: {message}\Z"):
-        load(config, file)
+        load(config, file, [f"out=runs/{old}"])
+
+
+def test_an_old_option_is_refused_with_the_new_name(capsys):
+    for words in (["--way", "greedy"], ["--way=greedy"], ["--way"]):
+        assert main(["transcribe", "x.wav", *words]) == 2
+        assert "the option --way is called --decoder now; rename it" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["transcribe", "--help"])
+    assert "--way" not in capsys.readouterr().out
 
 
 def test_old_keys_of_a_variant_are_refused_with_the_new_name():

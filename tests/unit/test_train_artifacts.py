@@ -146,7 +146,7 @@ def test_weights_whose_sum_is_right_and_whose_header_is_not(saved, data):
     (saved / "model.safetensors").write_bytes(data)
     config = json.loads((saved / "config.json").read_text()) | {"sha256": hashlib.sha256(data).hexdigest()}
     (saved / "config.json").write_text(json.dumps(seal(config)))
-    with pytest.raises(ValueError, match=r"\A.*model\.safetensors does not hold tensors \(.+\); make it again\Z"):
+    with pytest.raises(ValueError, match=r"\A.*model\.safetensors does not contain tensors \(.+\); make it again\Z"):
         load_model(saved, build)
 
 
@@ -200,7 +200,7 @@ def test_scorers_are_not_made_in_the_size_that_a_config_asks_for(tmp_path, name)
 
 def test_a_kind_stands_for_those_below_it(saved):
     load_model(saved, build, kind="toys")
-    with pytest.raises(ValueError, match="holds a model of kind 'toys/tied', but 'scorers' is wanted"):
+    with pytest.raises(ValueError, match="contains a model of kind 'toys/tied', but 'scorers' is wanted"):
         load_model(saved, build, kind="scorers")
 
 

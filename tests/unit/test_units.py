@@ -161,6 +161,9 @@ def test_what_cannot_be_units_is_one_line(tmp_path):
         FrontEnd().fit([Audio(str(tmp_path / "short.wav"))])
     with pytest.raises(ValueError, match="clusters = 0 must be at least 1"):
         FrontEnd(clusters=0)
+    for seed in (-1, 2**32):
+        with pytest.raises(ValueError, match=f"seed = {seed} must be at least 0 and below 4294967296"):
+            FrontEnd(seed=seed)
     with pytest.raises(ValueError, match="fit_frames 5 is less than clusters 100"):
         FrontEnd(fit_frames=5)
     with pytest.raises(ValueError, match=r"no kmeans\.safetensors"):
