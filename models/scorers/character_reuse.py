@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...schema import PositiveInt, Validated
 from ...tokenizers_._pieces import count_tokens, pieces
 from ..host import on_host, to_device
 from . import reuse
@@ -30,7 +31,7 @@ BEGIN, END = "\2", "\3"
 
 
 @dataclass(frozen=True)
-class Scorer:
+class Scorer(Validated):
     """The scorer `reuse`, whose embedding of a token is the mean of vectors of its character n-grams.
 
     The n-grams are hashed into ``buckets`` vectors (fastText, 1607.04606). The rest is that of `reuse`.
@@ -44,19 +45,18 @@ class Scorer:
     """Number of following tokens in which a token may occur again; see `reuse`."""
     dropout: float = 0.1
     """Share of tokens that training replaces by unknown ones."""
-    buckets: int = 1 << 14
-    """Number of vectors, at most 32767."""
+    buckets: PositiveInt = 1 << 14
+    """Number of vectors."""
     signals: ClassVar[tuple[str, ...]] = reuse.Scorer.signals
     policy: ClassVar[Mapping[str, Any]] = reuse.Scorer.policy
 
     def __post_init__(self) -> None:
-        if not 1 <= self.buckets <= np.iinfo(np.int32).max:
-            raise ValueError(f"buckets={self.buckets} must be from 1 to {np.iinfo(np.int32).max}")
+        super().__post_init__()
         self._reuse()
 
     def build(self, vocab_size: int) -> Reuse:
         """An untrained `Reuse` of tokens without characters; see `build_for`."""
-        return self._model(torch.zeros(vocab_size, FEATURES, dtype=torch.int16))
+        return self._model(torch.zeros(vocab_size, FEATURES, dtype=torch.int32))
 
     def build_for(self, tokenizer: Any) -> Reuse:
         """An untrained `Reuse` that reads the characters of a tokenizer's tokens."""
