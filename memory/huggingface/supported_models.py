@@ -111,7 +111,7 @@ def _reason(model: Any, config: Any, text: Any) -> str | None:
     layers = DynamicCache(config=config).layers
     if not bounded(layers):
         kinds = sorted({type(layer).__name__ for layer in layers})
-        return f"has no layer of mere attention to all earlier tokens ({', '.join(kinds)})"
+        return f"has no layer that only attends to all earlier tokens ({', '.join(kinds)})"
     if "position_ids" not in inspect.signature(model.forward).parameters:
         return "takes no position_ids, so that new tokens cannot get their positions"
     return None
