@@ -191,3 +191,24 @@ def test_rows_do_not_depend_on_the_batch_and_can_be_reordered(share):
         after = model(ids[[1, 1, 0], 20:], **{CACHE: together}).logits
         expected = model(ids[1:2, 20:], **{CACHE: alone}).logits
     torch.testing.assert_close(after[:1], expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("policy", ["fifo", "scored", "weighted"])
+@pytest.mark.parametrize("block", [1, 4])
+def test_equal_prefixes_keep_equal_sets_whatever_is_beside_or_after_them(policy, block):
+    """With one set for the model and a policy that looks at ids alone: also in another model."""
+    ids, _ = ragged()
+    ids = ids.clamp(min=1)
+    kept = []
+    for name, beside, after in (("llama", ids[1], ids[2]), ("gpt_neox", ids[2], ids[1])):
+        model = make_model(name)
+        cache = VQMemCache(model, CAPACITY, policy=policy, scorer=Noise(3), sinks=SINKS, recent=RECENT, block=block)
+        model(torch.stack([ids[0], beside])[:, :20], **{CACHE: cache})
+        kept.append([cache.positions[0]])
+        follows = torch.cat([ids[0, 20:24], after[24:]]).expand(2, -1)
+        for token in follows.split(1, dim=1):
+            model(token, **{CACHE: cache})
+            kept[-1].append(cache.positions[0])
+    assert kept[0][:5] == kept[1][:5]
+    assert kept[0][0] != list(range(20))
