@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -165,14 +166,19 @@ class ForwardPass(Cache):
     def _compute(self, signals: AttentionSignals, layer: Any, state: QueryState) -> QueryState:
         """Compute the signals of a layer; returns its queries afterwards."""
         groups, slots = self.groups, self.state.memory.slots
-        guarded = self.cache.memory.guard.protects(slots, groups.expand(self.state.seen))
-        competing = groups.of_layer(slots.valid & ~guarded, layer.layer_idx)
+        competing = groups.of_layer(self._competing, layer.layer_idx)
         keys, values = self.layers[layer.layer_idx].read(self.state.placement[0])
         now = self.state.seen + self.state.shift
         found, state = signals.compute(layer, state, keys, values, groups.first(slots.valid), competing, now)
         for name, signal in found.items():
             self._measured.setdefault(name, []).append(signal)
         return state
+
+    @cached_property
+    def _competing(self) -> Bool[Tensor, "rows slots"]:
+        """The slots that have content and that no guard protects."""
+        slots = self.state.memory.slots
+        return slots.valid & ~self.cache.memory.guard.protects(slots, self.groups.expand(self.state.seen))
 
     def finish(self) -> None:
         """End the pass: evict, if the policy needed the statistics of the pass.
