@@ -151,9 +151,11 @@ def set_mask(
         return
     # Layers that bound themselves keep the mask that `transformers` makes of the columns.
     embeds = torch.empty(*valid.shape, 0, dtype=dtype, device=valid.device)
-    names = inspect.signature(create_masks_for_generate).parameters.keys() & {"cache", "past_key_values"}
-    passed: Any = {"attention_mask": given, "position_ids": None} | dict.fromkeys(names, forward)
-    masks = create_masks_for_generate(config, embeds, **passed)
+    columns = torch.arange(seen, forward.columns, device=valid.device)
+    passed: dict[str, Any] = {"attention_mask": given, "position_ids": None, "cache_position": columns}
+    passed |= dict.fromkeys(("cache", "past_key_values"), forward)
+    known = inspect.signature(create_masks_for_generate).parameters.keys()  # releases differ
+    masks = create_masks_for_generate(config, embeds, **{name: passed[name] for name in known & passed.keys()})
     if not isinstance(masks, dict) or "full_attention" not in masks:
         raise ValueError(f"{type(model).__name__} takes one mask for layers of two kinds; give texts without padding")
     arguments["attention_mask"] = {**masks, "full_attention": mask}

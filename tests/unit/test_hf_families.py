@@ -66,6 +66,8 @@ def read(model, cache, ids, mask):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_is_bounded_and_exact_until_it_is_full(name):
     model = make_model(name, FAMILIES[name])
+    if not model._supports_default_dynamic_cache():
+        pytest.skip("this release gives the model another kind of cache, which is refused")
     ids = torch.randint(1, VOCAB, (2, 40), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids)
     mask[1, :6] = 0
