@@ -10,7 +10,7 @@ import random
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,23 @@ SINKS = 4
 
 @dataclass(frozen=True)
 class Setting:
-    """A way to keep tokens: a policy's YAML mapping and the scorer that it uses, or one of kvpress's presses.
+    """A way to keep tokens: a policy and the scorer that it uses, or one of kvpress's presses.
 
     Without either nothing is ever evicted.
+
+    Args:
+        name: of its row in tables.
+        policy: a policy's YAML mapping, or a preset.
+        scorer: the name of the scorer.
+        press: the name of a press.
+        options: other arguments of the cache.
     """
 
     name: str
-    policy: Mapping[str, Any] | None = None
+    policy: str | Mapping[str, Any] | None = None
     scorer: str | None = None
     press: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Streams:
@@ -83,7 +91,8 @@ class Streams:
         return {
             "model": [FILE, str(self.model.dtype), f"transformers {transformers.__version__}"],
             "press": setting.press and [setting.press, presses.MADE.get(setting.press.removeprefix("kvpress "))],
-            "policy": setting.policy and dict(setting.policy),
+            "policy": dict(setting.policy) if isinstance(setting.policy, Mapping) else setting.policy,
+            **({"options": dict(setting.options)} if setting.options else {}),
             "scorer": setting.scorer and self.prints[setting.scorer],
             "capacity": None if setting.policy is None and setting.press is None else capacity,
             "sinks": SINKS,
@@ -97,7 +106,7 @@ class Streams:
         if setting.policy is None:
             return DynamicCache()
         scorer = None if setting.scorer is None else self.scorers[setting.scorer]
-        return VQMemCache(self.model, capacity, policy=setting.policy, scorer=scorer, sinks=SINKS)
+        return VQMemCache(self.model, capacity, policy=setting.policy, scorer=scorer, sinks=SINKS, **setting.options)
 
     def _read(self, setting: Setting, capacity: int, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
         return presses.seeded(lambda: read(self.model, self.cache(setting, capacity), ids))

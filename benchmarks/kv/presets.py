@@ -1,0 +1,101 @@
+"""What the presets of the cache keep in streams, beside the newest tokens and the best press of kvpress alone.
+
+    python benchmarks/kv/presets.py [--quick] [--json] [--save] [--data FOLDER] [--run FOLDER] [--passages N]
+
+Reads dev passages of 2,048 tokens of novels, general text and an encyclopedia with SmolLM2-135M through 128 slots, 64
+tokens at a time. Nothing is trained; losses are kept in the run's folder, so that a stopped run goes on. It needs what
+`smollm2.py` names. On a CPU, set MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296
+MALLOC_TRIM_THRESHOLD_=8589934592.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from vqmem.benchmarks._results import figure, options, present
+from vqmem.benchmarks.kv._bench import RARE
+from vqmem.benchmarks.kv._streams import SINKS, Setting, Streams, sample
+from vqmem.benchmarks.kv._tables import EVERYTHING, NEWEST, sums, table
+from vqmem.benchmarks.kv.smollm2 import load_smollm2
+from vqmem.default_scorer import load_default_scorer
+from vqmem.recipes.lm.corpus import Passage
+
+CAPACITY, LENGTH, ROWS = 128, 2048, 4
+SCORER = "packaged"
+EXPECTED, ATTENTION, STREAM = "expected attention", "stream, attention part alone", "stream"
+HALF = {"share": "head", "recent": (CAPACITY - SINKS) // 2}
+SETTINGS = [
+    Setting(EVERYTHING),
+    Setting(NEWEST, {"name": NEWEST}),
+    Setting(EXPECTED, {"name": "weighted", "score": 0.0, "expected": 1.0}, options=HALF),
+    Setting(ATTENTION, "stream"),
+    Setting(STREAM, "stream", SCORER),
+    Setting("stream, a set a layer", "stream", SCORER, options={"share": "layer"}),
+]
+DOMAINS = {"novels": "dev", "general": "general/dev", "encyclopedia": "encyclopedia/dev"}
+"""The folders of each domain in the folder ``text`` of the data."""
+
+
+def main() -> None:
+    """Measure, print, save."""
+    parser = options(__doc__)
+    default = os.environ.get("VQMEM_DATA", "../shared/data")
+    parser.add_argument("--data", type=Path, default=default, help="folder that holds text/ (default $VQMEM_DATA)")
+    parser.add_argument("--run", type=Path, default="runs/presets_benchmark", help="folder where losses are kept")
+    parser.add_argument("--passages", type=int, default=8, help="passages of each domain (default 8)")
+    flags = parser.parse_args()
+    torch.set_num_threads(1)
+    lm = load_smollm2(torch.bfloat16)
+    scorer = load_default_scorer(lm.tokenizer, vocab_size=lm.model.config.vocab_size)
+    streams = Streams(lm.model, {SCORER: scorer}, flags.run, ROWS)
+    rarity = scorer.unigram.rarity().numpy()
+    figures: dict[str, Any] = {}
+    tables: dict[str, Any] = {}
+    intervals: dict[str, Any] = {}
+    count = 2 if flags.quick else flags.passages
+    for domain, folder in DOMAINS.items():
+        chosen = sample(
+            [*passages(flags.data / "text" / folder, lm.tokenizer)], LENGTH, 2 if flags.quick else flags.passages
+        )
+        found = {setting.name: streams.nats(setting, CAPACITY, chosen) for setting in SETTINGS}
+        read = sums(found, chosen, rarity, RARE, CAPACITY)
+        tables[domain], intervals[domain] = table(read)
+        more = 100 * (read.closed(STREAM)[0] - read.closed(EXPECTED)[0])
+        figures[f"gap closed, {domain}: stream over expected attention"] = figure(round(more, 1), "points", 0.0)
+        less = read.mean(EXPECTED) - read.mean(STREAM)
+        figures[f"loss, {domain}: stream under expected attention"] = figure(round(less, 4), "nats", 0.0)
+    present(
+        "presets",
+        figures,
+        flags,
+        title="The preset of the cache, without anything trained for the model",
+        question="Does the preset keep more of what matters than the best of kvpress's presses in streams?",
+        measured=(
+            f"SmolLM2-135M-Instruct (4-bit weights, computed in bfloat16) reads {count} dev passages a domain of {LENGTH} "
+            f"tokens, 64 at a time, through {CAPACITY} slots with {SINKS} sinks; each head of keys keeps its own tokens "
+            f"unless said. `{EXPECTED}` guards the newest half, presets the newest 32. NLL in nats over the tokens after "
+            f"the first {CAPACITY}; long-gap tokens have a unigram surprisal above {RARE:g} nats and were last seen "
+            "further back than there are slots."
+        ),
+        split="dev",
+        seeds=[0],
+        tables=tables,
+        intervals=intervals,
+    )
+
+
+def passages(folder: Path, tokenizer: Any) -> Iterator[Passage]:
+    """All passages of full length of the texts in a folder."""
+    for path in sorted(folder.iterdir()):
+        ids = torch.tensor(tokenizer(path.read_text(encoding="utf-8"))["input_ids"])
+        for start in range(0, len(ids) - LENGTH + 1, LENGTH):
+            part = ids[start : start + LENGTH]
+            yield Passage(f"{path.name}:{start}", part, torch.ones_like(part), torch.ones_like(part, dtype=torch.bool))
+
+
+if __name__ == "__main__":
+    main()
