@@ -58,9 +58,7 @@ def main() -> None:
     intervals: dict[str, Any] = {}
     count = 2 if flags.quick else flags.passages
     for domain, folder in DOMAINS.items():
-        chosen = sample(
-            [*passages(flags.data / "text" / folder, lm.tokenizer)], LENGTH, 2 if flags.quick else flags.passages
-        )
+        chosen = sample([*passages(flags.data / "text" / folder, lm.tokenizer)], LENGTH, count)
         found = {setting.name: streams.nats(setting, CAPACITY, chosen) for setting in SETTINGS}
         read = sums(found, chosen, rarity, RARE, CAPACITY)
         tables[domain], intervals[domain] = table(read)
@@ -77,9 +75,9 @@ def main() -> None:
         measured=(
             f"SmolLM2-135M-Instruct (4-bit weights, computed in bfloat16) reads {count} dev passages a domain of {LENGTH} "
             f"tokens, 64 at a time, through {CAPACITY} slots with {SINKS} sinks; each head of keys keeps its own tokens "
-            f"unless said. `{EXPECTED}` guards the newest half, presets the newest 32. NLL in nats over the tokens after "
-            f"the first {CAPACITY}; long-gap tokens have a unigram surprisal above {RARE:g} nats and were last seen "
-            "further back than there are slots."
+            f"unless said. `{EXPECTED}` guards the newest half, presets the newest 32. NLL in nats over the tokens "
+            f"after the first {CAPACITY}; long-gap tokens have a unigram surprisal above {RARE:g} nats and were last "
+            "seen further back than there are slots."
         ),
         split="dev",
         seeds=[0],
