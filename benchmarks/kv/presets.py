@@ -73,11 +73,11 @@ def main() -> None:
         title="The preset of the cache, without anything trained for the model",
         question="Does the preset keep more of what matters than the best of kvpress's presses in streams?",
         measured=(
-            f"SmolLM2-135M-Instruct (4-bit weights, computed in bfloat16) reads {count} dev passages a domain of {LENGTH} "
-            f"tokens, 64 at a time, through {CAPACITY} slots with {SINKS} sinks; each head of keys keeps its own tokens "
-            f"unless said. `{EXPECTED}` guards the newest half, presets the newest 32. NLL in nats over the tokens "
-            f"after the first {CAPACITY}; long-gap tokens have a unigram surprisal above {RARE:g} nats and were last "
-            "seen further back than there are slots."
+            f"SmolLM2-135M-Instruct (4-bit weights, computed in bfloat16) reads {count} dev passages a domain, each of "
+            f"{LENGTH} tokens, 64 at a time, through {CAPACITY} slots with {SINKS} sinks; each head of keys keeps its "
+            f"tokens, unless said. `{EXPECTED}` guards the newest half, presets the newest 32. NLL in nats over the "
+            f"tokens after the first {CAPACITY}; long-gap tokens have a unigram surprisal above {RARE:g} nats and were "
+            "last seen further back than there are slots."
         ),
         split="dev",
         seeds=[0],
