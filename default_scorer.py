@@ -32,6 +32,9 @@ def load_default_scorer(tokenizer: Any, device: torch.device | str = "cpu", voca
         device: where the scorer is put.
         vocab_size: number of ids of the model, if it has more than the tokenizer. The others have no characters.
 
+    Returns:
+        The scorer, on ``device`` and in eval mode.
+
     Raises:
         ValueError: if ``vocab_size`` is less than the tokenizer needs, or the file of the scorer is damaged.
     """

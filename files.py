@@ -152,6 +152,9 @@ def missing_file(what: str, path: Path, pattern: str = "*", otherwise: str = "")
         path: the missing file or folder.
         pattern: glob of the files that may be suggested instead.
         otherwise: what to do if no file has a similar name.
+
+    Returns:
+        The error, to be raised by the caller.
     """
     folder = next((parent for parent in path.parents if parent.is_dir()), Path("."))
     present = sorted(entry.name for entry in folder.glob(pattern) if not entry.name.startswith("."))

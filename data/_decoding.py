@@ -42,6 +42,9 @@ def open_recording(name: str, data: bytes | None, warn: Callable[[str], None]) -
         data: the bytes of the encoded file, if they are in memory; None = read the file.
         warn: is called with a line about each oddity that is no reason to refuse the file.
 
+    Yields:
+        The open recording; it is closed when the block ends.
+
     Raises:
         UnreadableError: in one line, for a file that is missing, no regular file, or not audio.
     """
@@ -247,6 +250,9 @@ def cut_off(name: str, at: float, expected: float | None, reason: str = "") -> U
         at: seconds after which decoding stopped.
         expected: seconds according to its header; None = unknown.
         reason: the message of the decoder.
+
+    Returns:
+        The error, to be raised by the caller.
     """
     length = f" of {expected:.2f}" if expected and expected > at else ""
     reason = reason.removeprefix("Error : ").strip(". ")

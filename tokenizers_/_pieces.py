@@ -26,6 +26,9 @@ def pieces(tokenizer: Any) -> list[str | None]:
     Args:
         tokenizer: a tokenizer of `transformers` (fast or slow), a `tokenizers.Tokenizer`, a front-end that wraps one,
             or anything with ``vocab_size`` and ``decode`` of a list of ids.
+
+    Returns:
+        One string or None per id, in the order of the ids.
     """
     tokenizer = getattr(tokenizer, "wrapped", tokenizer)
     if not hasattr(tokenizer, "get_vocab"):
@@ -51,6 +54,9 @@ def count_tokens(tokenizer: Any, texts: Mapping[str, int], vocab_size: int) -> F
         tokenizer: as for `pieces`.
         texts: words, numbers, punctuation and white space, each as it stands in running text (`` the``).
         vocab_size: number of ids, at least those of the tokenizer.
+
+    Returns:
+        The count of each id, in float64.
     """
     before = ["\n" if text[:1].isalnum() else "a" for text in texts]
     encoded = _encode(tokenizer, [mark + text for mark, text in zip(before, texts, strict=True)])

@@ -61,6 +61,9 @@ def quiz(task: str, prose: str, words: int, rng: random.Random) -> Quiz:
         prose: the text from which the haystack is cut at a random place; unused by tasks whose haystack is noise.
         words: the approximate length of the haystack.
         rng: draws the needle, its place and the piece of prose.
+
+    Returns:
+        The quiz; its answer is the value of the needle.
     """
     kind, noisy = TASKS[task]
     key = f"{rng.choice(ADJECTIVES)}-{rng.choice(NOUNS)}"

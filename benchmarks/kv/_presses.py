@@ -182,6 +182,9 @@ def score(
         attention: the attention weights of this pass; None if the model did not return them.
         capacity: slots that will be kept.
         start: tokens that were read before this pass.
+
+    Returns:
+        The press's score of each slot for each head of keys, in float32; the slots of the highest stay.
     """
     layer.rotary_emb.offset = start
     # The half is against rounding: kvpress rounds down what it keeps.

@@ -192,6 +192,9 @@ def summarise(
         given: the same of the test books.
         lengths: the tokens of every test quiz's text.
         ours: the setting of ``scored`` that was chosen on dev.
+
+    Returns:
+        The figures with their goals, by name, and the result for the page.
     """
     judged, chosen = (f"{part}% found, {JUDGED:.1%} kept" for part in ("", "Dev, to choose by: "))
     values, intervals = {}, {}

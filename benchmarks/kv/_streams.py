@@ -135,6 +135,9 @@ def sample(items: Sequence[Passage], length: int, count: int, seed: int = 0) -> 
         count: passages to draw.
         seed: the seed of the order within a document.
 
+    Returns:
+        ``count`` passages, which take turns over the documents.
+
     Raises:
         ValueError: if there are fewer passages of this length than ``count``.
     """
@@ -171,6 +174,9 @@ def long_gap(
         rarity: the unigram surprisal of each token, in nats.
         rare: the surprisal above which a token is rare, in nats.
         capacity: the distance to the last occurrence, in tokens, that a gap must exceed.
+
+    Returns:
+        Whether each token is rare and last occurred more than ``capacity`` tokens before.
     """
     return (rarity[ids] > rare) & (gaps(ids) > capacity)
 

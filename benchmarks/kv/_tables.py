@@ -52,6 +52,9 @@ def sums(
         rarity: the unigram surprisal of each token, in nats.
         rare: the surprisal above which a token is rare, in nats; see `long_gap`.
         capacity: slots of the caches.
+
+    Returns:
+        The loss of each passage by setting, in nats, over all tokens and over long-gap tokens, and the counts of both.
     """
     masks = [long_gap(item.ids.numpy(), rarity, rare, capacity) for item in items]
     nats = {name: np.array([x[capacity:].sum(dtype=np.float64) for x in rows]) for name, rows in found.items()}

@@ -104,6 +104,9 @@ def describe(
         read: the summed losses on test, by capacity.
         ours: the setting of ``scored`` that was chosen on dev.
         figures: the judged figures; see `judge`.
+
+    Returns:
+        The result for the page.
     """
     first = size.capacities[0]
     found = read[first]

@@ -30,6 +30,9 @@ def line_chart(chart: Chart, ticks: list[float]) -> dict[str, Any]:
     Args:
         chart: What is drawn.
         ticks: Where a logarithmic x axis has its ticks, if there are ten at most.
+
+    Returns:
+        The specification, ready for JSON.
     """
     rows: list[dict[str, Any]] = [
         {"series": series.name, **dict(zip(("x", "y", "low", "high"), point, strict=False))}

@@ -101,6 +101,9 @@ def answer(values: Mapping[str, Any], intervals: Mapping[str, Any], name: str, q
         intervals: their intervals.
         name: the figure: ``nll``, which is judged as perplexity, or ``recall_nll``.
         quarter: the number of slots to report.
+
+    Returns:
+        The answer, in a sentence or two.
     """
     even = 1.0 if name == "nll" else 0.0
     said, reached = [], []
@@ -126,6 +129,9 @@ def chart(values: Mapping[str, Any], intervals: Mapping[str, Any], title: str, y
         intervals: their intervals; rows without one are left out.
         title: the title of the chart.
         y: the title of its y axis, with the unit.
+
+    Returns:
+        The chart, with a logarithmic x axis.
     """
     series: dict[str, list[list[float]]] = {}
     for label, row in values.items():

@@ -165,6 +165,9 @@ def result(found: Found, figures: dict[str, dict[str, Any]], config: Config, see
         figures: the judged figures; see `compare`.
         config: the network and its training.
         seeds: the seeds of the models.
+
+    Returns:
+        The result for the page.
     """
     keys = ("stft_error", "convergence", "log_magnitude", "mse", "used", "perplexity")
     values: dict[str, Any] = {}

@@ -28,6 +28,9 @@ def result(
         answer: the answer; empty counts which strategies are better or worse than the baseline.
         effect: the place of the value that summarises the result: table, row, column.
         notes: remarks on the result.
+
+    Returns:
+        The result for the page.
     """
     values: dict[str, Any] = {}
     intervals: dict[str, Any] = {}

@@ -120,6 +120,9 @@ def measure(config: Config, field: Field, count: int, resamples: int) -> Result:
         field: the trained scorers.
         count: passages of the dev books to correlate on.
         resamples: bootstrap resamples of the passages.
+
+    Returns:
+        The result for the page.
     """
     models = field.scorers | {str(codes): model for codes, model in field.curve.items()}
     readings = read_dev(config, field, list(models.values()), count)
@@ -148,6 +151,9 @@ def read_dev(config: Config, field: Field, models: Sequence[ScorerModel], count:
         field: the front-end and the unigram scorer.
         models: the scorers whose signals are the columns, in this order.
         count: passages to read, each of `WORDS` words.
+
+    Returns:
+        One reading per passage, with the signals of ``models`` in its columns.
     """
     source = build("data", config.data)
     rarity_of_words = WordRarity(document.text for document in source.documents("train"))
@@ -253,6 +259,9 @@ def describe(
         readings: the passages that were correlated.
         resamples: bootstrap resamples of the intervals.
         items: the passages of the curve.
+
+    Returns:
+        The result for the page.
     """
     words, tokens = (
         sum(len(part) for part in parts) for parts in zip(*((r.words, r.tokens) for r in readings), strict=True)

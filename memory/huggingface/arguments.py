@@ -104,6 +104,9 @@ def settle(
         positions: Whether tokens keep their positions or are moved together.
         storage: How keys and values are stored.
 
+    Returns:
+        The settings of the cache, with every default filled in.
+
     Raises:
         ValueError: They do not fit each other or the model.
     """

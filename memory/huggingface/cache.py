@@ -340,6 +340,9 @@ class VQMemCache(Cache):
             tokenizer: Its tokenizer, where the cache has the packaged scorer.
             scorer: Its scorer, where it has another.
 
+        Returns:
+            The cache, with the tokens, arguments and state of the saved one.
+
         Raises:
             ValueError: The file is missing or damaged, or of another model or scorer.
         """

@@ -98,6 +98,9 @@ def restore(tensors: dict[str, Tensor], seen: int, initial: CacheState, layers: 
         layers: The empty layers of the cache.
         model: The model, unwrapped.
 
+    Returns:
+        The bookkeeping of the cache, as it was saved.
+
     Raises:
         ValueError: The model has another type of weights than the saved keys.
     """

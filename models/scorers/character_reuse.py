@@ -74,6 +74,9 @@ class Scorer(Validated):
             texts: pieces of text and how often each occurs; see `count_tokens`.
             vocab_size: number of ids of the model, if it is more than those of the tokenizer.
 
+        Returns:
+            The model for ``tokenizer``, in eval mode, with one trainable embedding per id.
+
         Raises:
             ValueError: if ``vocab_size`` is less than the tokenizer needs.
         """

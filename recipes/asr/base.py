@@ -124,6 +124,9 @@ class Recogniser(Protocol):
             decoding: how class probabilities become letters; recognisers without CTC refuse a beam.
             device: the device of the networks.
 
+        Returns:
+            What writes the letters of recordings, on ``device``.
+
         Raises:
             ValueError: if a part is missing or damaged, or if this recogniser cannot decode like this.
         """

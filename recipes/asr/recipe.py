@@ -139,6 +139,9 @@ def load_run(folder: Path, device: torch.device | str = "cpu", beam: int | None 
         device: where the models go.
         beam: replaces the ``beam`` of the config; 0 decodes greedily, without lexicon and language model.
 
+    Returns:
+        The run: its config, alphabet, recogniser and models in eval mode.
+
     Raises:
         ValueError: A part is missing or damaged, the recogniser does not support this decoding, or the language model
             is not the one that the run was evaluated with.

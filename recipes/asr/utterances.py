@@ -41,6 +41,9 @@ def read(
         recogniser: says which field of a document it reads, and measures it.
         cache: folder for the lengths, in the folder of the run.
 
+    Returns:
+        The utterances in the order of the documents, and the lines.
+
     Raises:
         ValueError: No utterance is left, or the cache is damaged or of other documents.
     """

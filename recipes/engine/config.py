@@ -45,6 +45,9 @@ def load(schema: type[T], path: str | Path | None, overrides: Iterable[str] = ()
         overrides: ``key=value`` with dotted keys.
         folder: the configs that the recipe ships.
 
+    Returns:
+        The config, checked and with all its fields.
+
     Raises:
         ValueError: in one line, for a missing or malformed file, an override without ``=``, an unknown key or a value
             of the wrong type.

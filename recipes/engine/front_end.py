@@ -19,6 +19,9 @@ def load_or_fit(front_end: str | dict[str, Any], contents: Iterable[Any], folder
         front_end: a name, or ``name`` and its keys.
         contents: texts or recordings of the training split; read only to fit.
         folder: the folder of the front-end.
+
+    Returns:
+        The front-end, loaded from ``folder``.
     """
     if not (folder / FRONT_END).is_file():
         with Bar("fitting the front-end", None, transient=True):

@@ -125,6 +125,9 @@ def crop_sampler(
         seed: seed of the positions.
         rank: number of this process.
         world: number of processes.
+
+    Returns:
+        The sampler; each of its items asks for the ``batch_size`` crops of one batch.
     """
     places = [max(1, length - size + 1) for length in lengths]
     ends = list(accumulate(places))

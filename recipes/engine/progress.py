@@ -134,6 +134,9 @@ def progress(items: Iterable[T], total: int | None, description: str, *, transie
         total: their number; None where it is not known.
         description: what is being done.
         transient: whether the bar goes at its end.
+
+    Yields:
+        The items, unchanged.
     """
     with Bar(description, total, transient=transient) as bar:
         for item in items:

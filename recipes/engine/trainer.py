@@ -112,6 +112,9 @@ def train(
         describe: the name of the training in messages.
         identity: JSON-able values that identify the run besides ``config``: model, data.
 
+    Returns:
+        The last logged figures, by name.
+
     Raises:
         NonFiniteError: when training diverges.
         ValueError: for a folder that contains another run, or only damaged checkpoints.

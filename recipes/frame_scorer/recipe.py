@@ -153,6 +153,9 @@ def read_frames(config: Config, extractor: Extractor, split: Split, seconds: flo
         split: train, dev or test.
         seconds: maximum seconds together; None = all recordings.
 
+    Returns:
+        The frames of all recordings, ``[frame, feature]``, and passages whose ids are indices of frames.
+
     Raises:
         ValueError: The data source has no recordings, or none with two frames.
     """

@@ -65,6 +65,9 @@ def passages(
         length: tokens of a passage.
         limit: stop after this many tokens; None reads all.
 
+    Returns:
+        The passages in the order of the documents, of 2 tokens or more each.
+
     Raises:
         ValueError: if no passage has a token to predict.
     """
@@ -161,6 +164,9 @@ def segment_loader(
         seed: of the order.
         rank: process ``rank`` of ``world`` reads every ``world``-th passage of the order.
         world: the number of processes.
+
+    Returns:
+        The loader; a batch has ``batch_size`` rows of at most ``length`` tokens.
     """
     sampler = SegmentSampler(items, batch_size, length, seed, rank, world)
     return BatchLoader(sampler, lambda segments: _batch(segments, length))
@@ -185,6 +191,9 @@ def sweep_with_bar(
         items: the passages.
         batch_size: passages that are read in parallel.
         length: tokens of a segment.
+
+    Yields:
+        The indices of the passages of each batch, and the batch.
     """
     with Bar(description, sum(len(item.ids) - 1 for item in items), transient=True) as bar:
         for group, batch in sweep(items, batch_size, length):

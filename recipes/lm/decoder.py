@@ -150,6 +150,9 @@ def make_reader(
         strategy: the strategy of ``memory``, one of those the model was trained with.
         memory: what is kept.
         remember: what the slots contain; None chooses as described.
+
+    Returns:
+        A reader of segments of ``segment`` tokens with this memory.
     """
     if remember is None:
         remember = "hidden" if memory.compression.compressed_capacity(memory.capacity) else "keys_values"

@@ -37,6 +37,9 @@ def score_text(text: str, scoring: Scoring | None = None, chunk: int = CHUNK) ->
         text: of any length.
         scoring: the result of `load_scoring`; by default the packaged scorer.
         chunk: tokens that are scored at once.
+
+    Yields:
+        The tokens of a chunk in order, a mapping of the keys above per token.
     """
     scoring = load_scoring() if scoring is None else scoring
     state, offset, end = scoring.scorer.initial_state(1), 0, 0

@@ -87,6 +87,9 @@ def pretraining_sampler(
         seed: seed of order, crops and masks.
         rank: number of this process.
         world: number of processes.
+
+    Returns:
+        The sampler; each of its items asks for the clips of one batch, with the seed of its crops and masks.
     """
 
     def choose(index: BatchIndex) -> PretrainingRequest:
@@ -119,6 +122,9 @@ def list_clips(
         config: the shape of the model, which sets the frames.
         cache: folder where the units are saved, because making them takes a while.
         split: name of the split.
+
+    Returns:
+        The clips with their units, in the order of ``documents``, and the lines.
 
     Raises:
         ValueError: No clip is left, ``targets`` does not make one unit a frame, or the cache is damaged or of other

@@ -134,6 +134,9 @@ def probe(
         labels: phones by name of clip.
         clusters: number of clusters.
         seed: seed of the clustering.
+
+    Returns:
+        The figures of `unit_quality` by name, by layer.
     """
     read = [clip for clip in read if clip.name in labels]
     both = progress([*fit, *read], len(fit) + len(read), "features of the layers", transient=True)

@@ -188,6 +188,9 @@ def pretrain(
         train_clips: clips to train on.
         dev: clips to evaluate on.
         labels: phones by name of clip; None = do not measure the layers.
+
+    Returns:
+        The model of `transformers`, in eval mode.
     """
     folder, device = Path(config.out) / "model", resolve_device(config.device)
     if is_trained(folder, config.train.steps):
@@ -255,6 +258,9 @@ def layers(
         train_clips: the first ``probe_clips`` of these fit the clusters.
         dev: the first ``eval_clips`` of these are measured, if they have labels.
         labels: phones by name of clip.
+
+    Returns:
+        The figures of `unit_quality` by name, by layer.
     """
     fit, size, seed = train_clips[: config.probe_clips], config.probe_clusters, config.seed
     return probe(model, config.model, fit, dev[: config.eval_clips], labels, size, seed)

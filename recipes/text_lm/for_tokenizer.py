@@ -40,6 +40,9 @@ def configure(
         overrides: ``key=value`` changes.
         name: a config. Default: ``scorer``, or ``scorer_quick`` (built-in text) if neither ``data`` nor an override
             gives the data.
+
+    Returns:
+        The config, with the tokenizer as its front-end.
     """
     reads = data is not None or any(override.startswith(("data=", "data.")) for override in overrides)
     config = load(Config, name or ("scorer" if reads else "scorer_quick"), overrides, folder=CONFIGS)

@@ -48,6 +48,9 @@ def reader(
         capacity: of the memory, in slots; None takes the largest capacity.
         remember: what the slots contain; see `make_reader`.
 
+    Returns:
+        A reader with the memory of that strategy.
+
     Raises:
         ValueError: for an unknown strategy, a capacity that is too small, or a scorer without the policy's signals.
     """
@@ -112,6 +115,9 @@ def continue_text(
         sampling: how to sample.
         strategy: the name of one of the run's strategies; None takes the first.
         capacity: of the memory, in slots; None takes the largest capacity.
+
+    Returns:
+        The pieces of the continuation, generated as they are asked for.
 
     Raises:
         ValueError: at the call, for a prompt that is not valid Unicode or has no token, an unknown strategy or a

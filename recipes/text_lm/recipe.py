@@ -212,6 +212,9 @@ def read_split(
         limit: tokens to read from the start of the split; None reads all.
         count: passages to return, evenly spaced among those read; None returns all.
 
+    Returns:
+        The passages in the order of the documents, of 2 tokens or more each.
+
     Raises:
         ValueError: if no passage has a token to predict.
     """

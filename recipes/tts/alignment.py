@@ -48,6 +48,9 @@ class Aligner:
             pairs: letters and units of the training texts.
             alphabet: number of different letters.
             units: number of different units.
+
+        Returns:
+            The trained aligner.
         """
         assert pairs, "nothing to align"
         owners = [_evenly(pair) for pair in pairs]

@@ -69,6 +69,9 @@ def read_clips(
         seconds: read only the first recordings, of this length together.
         count: without ``seconds``: read this many recordings, evenly spaced; None = all.
 
+    Returns:
+        The clips: waveforms with their units and pitch.
+
     Raises:
         ValueError: There is no recording, or the run in ``out`` began with other recordings.
     """
@@ -145,6 +148,9 @@ def vocoder_loader(
         seed: seed of the positions.
         rank: number of this process.
         world: number of processes.
+
+    Returns:
+        The loader; a batch has ``batch_size`` crops of ``frames`` units.
     """
 
     def load(crops: list[tuple[int, int]]) -> VocoderBatch:
@@ -177,6 +183,9 @@ def sentence_loader(
         seed: seed of the order.
         rank: number of this process.
         world: number of processes.
+
+    Returns:
+        The loader; a batch has at most ``batch_size`` sentences, padded.
     """
     ranked = sorted(items, key=lambda item: len(item.letters) + len(item.spoken.units))
     groups = [ranked[first : first + batch_size] for first in range(0, len(ranked), batch_size)]

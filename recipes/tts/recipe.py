@@ -164,6 +164,9 @@ def fit_vocoder(
         clips: aligned training recordings.
         dev: aligned recordings to evaluate on.
 
+    Returns:
+        The trained vocoder, in eval mode.
+
     Raises:
         ValueError: No training recording is voiced.
     """
@@ -218,6 +221,9 @@ def fit_speaker(
         letters: the alphabet.
         sentences: aligned training texts.
         held_out: aligned texts to evaluate on.
+
+    Returns:
+        The trained speaker, in eval mode.
     """
     folder, device = Path(config.out) / "speaker", resolve_device(config.device)
     if is_trained(folder, config.speaker_train.steps):

@@ -144,6 +144,9 @@ def crop_loader(
         seed: seed of the positions.
         rank: number of this process.
         world: number of processes.
+
+    Returns:
+        The loader; a batch is a tensor ``[batch_size, length]`` of samples.
     """
 
     def crop(clip: int, start: int) -> Float[Tensor, " length"]:

@@ -1,4 +1,4 @@
-"""Docstrings: a public function with four parameters or more describes each of them, as CONTRIBUTING.md asks."""
+"""Docstrings: a public function of four parameters or more describes each of them, and what it returns or yields."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from textwrap import indent
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("benchmarks", "data", "memory", "models", "recipes", "tokenizers_")
 ARGS = re.compile(r"^Args:\n((?:(?: .*)?\n?)+)", re.MULTILINE)
+RESULT = re.compile(r"^(?:Returns|Yields):\n +\S", re.MULTILINE)
 
 
 def sources() -> dict[str, str]:
@@ -40,28 +41,35 @@ def wrong(files: dict[str, str]) -> set[str]:
             described = {*re.findall(r"^ {4}\**(\w+)(?: \(.*\))?: \S", block[1], re.MULTILINE)} if block else set()
             kinds = {owner.name, *map(ast.unparse, owner.bases)} if owner else set()
             keys = {(kind, function.name, *sorted(every)) for kind in kinds}
-            if block and described == every:
+            returns = function.returns is not None and ast.unparse(function.returns) not in ("None", "NoReturn")
+            silent = returns and len(named) >= 4 and not RESULT.search(texts[0])
+            if block and described == every and not silent:
                 documented |= keys
             elif block or len(named) >= 4:
                 found[f"{name}:{function.lineno} {function.name}"] = (keys, block)
     return {place for place, (keys, block) in found.items() if block or not keys & documented}
 
 
-def test_public_functions_describe_their_parameters():
+def test_public_functions_describe_their_parameters_and_results():
     assert not wrong(sources())
 
 
 def test_what_the_check_finds():
-    head, args = "def f(a, b, c, *, d, **more):\n", "    Args:\n" + "".join(f"        {x}: It.\n" for x in "abcd")
+    head = "def f(a, b, c, *, d, **more) -> int:\n"
+    args = "    Args:\n" + "".join(f"        {x}: It.\n" for x in "abcd")
     right = head + f'    """Do.\n\n{args}        more: It.\n\n    Returns:\n        x: y.\n    """'
     files = {
         "none.py": head + '    """Do."""',
         "short.py": head + f'    """Do.\n\n{args}    """',
         "extra.py": right.replace("more: It.", "more: It.\n        z: It."),
+        "silent.py": right.replace("Returns", "Result"),
         "right.py": right,
+        "yields.py": right.replace("Returns", "Yields"),
+        "nothing.py": right.replace("Returns", "Result").replace("int", "None"),
         "private.py": right.replace("def f", "def _f").replace("Args", "Arguments"),
         "base.py": "class Base:\n" + indent(right, "    "),
         "override.py": f'class Other(Base):\n    {head}        """Do it fast."""',
         "new.py": f'class Other:\n    {head}        """Do it fast."""',
     }
-    assert {place.split(":")[0] for place in wrong(files)} == {"none.py", "short.py", "extra.py", "new.py"}
+    found = {place.split(":")[0] for place in wrong(files)}
+    assert found == {"none.py", "short.py", "extra.py", "silent.py", "new.py"}

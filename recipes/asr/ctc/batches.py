@@ -43,6 +43,9 @@ def utterance_sampler(
         rank: number of this process.
         world: number of processes.
 
+    Returns:
+        The sampler; each of its items asks for the utterances of one batch.
+
     Raises:
         ValueError: There is no utterance.
     """

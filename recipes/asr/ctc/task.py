@@ -74,6 +74,9 @@ def beam(
         alphabet: the letters.
         seconds: duration of a frame.
         decode: the beam search (see `decoder`).
+
+    Yields:
+        The letters in order, each with its start and end in seconds; a stretch with letters ends with a space.
     """
     for first, stretch in stretches(windows):
         best = decode(stretch[None])[0][0]

@@ -70,6 +70,9 @@ def fit(
         vocab_size: number of units.
         job: alphabet, device and folder of the run.
         settings: ``aligner.train`` with seed, device and dtype of the run.
+
+    Returns:
+        The trained network, on the device of ``job``.
     """
     folder = job.out / "aligner"
     if is_trained(folder, settings.steps, needed_by=job.out / "scorer"):

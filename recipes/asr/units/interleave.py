@@ -69,6 +69,9 @@ class Interleaving(Validated):
             letters: ids of letters.
             places: index of the unit of each letter, in non-decreasing order.
             first: units in the first chunk; the others have ``chunk``, the last one the rest.
+
+        Returns:
+            The ids of the stream, and which of them the recogniser writes.
         """
         ids: list[int] = []
         written: list[bool] = []
