@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ._reading import require_path
+from .reading.files import require_path
 
 _NOT_TEXT = re.compile("[\0\udc80-\udcff]")  # surrogateescape maps bytes outside the encoding to these surrogates
 _BLANK = " \t\r\n"  # JSON ignores these

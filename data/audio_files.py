@@ -12,11 +12,11 @@ from typing import Any
 from ..folders import AUDIO_SUFFIXES
 from ..registry import UnknownNameError
 from ..schema import PathText
-from ._audio import Audio
-from ._reading import files_below, require_path
 from ._splits import SPLITS, share
 from ._tables import Row, read_rows, table_format
 from .base import Document, Split
+from .reading.audio import Audio
+from .reading.files import files_below, require_path
 
 _MANIFESTS = ("manifest.tsv", "manifest.csv", "manifest.jsonl")
 _PARTS = {"train": (0.0, 0.8), "dev": (0.8, 0.9), "test": (0.9, 1.0)}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
-from ._audio import Audio
+from .reading.audio import Audio
 
 InputKind = Literal["text", "audio", "units"]
 """The field of a document that a front-end reads."""

@@ -13,10 +13,10 @@ from typing import Any
 
 from ..registry import UnknownNameError
 from ..schema import PathText
-from ._audio import Audio
-from ._reading import did_you_mean, files_below, local_path, require_path
 from ._tables import Row, read_rows, table_format
 from .base import Document, Split
+from .reading.audio import Audio
+from .reading.files import did_you_mean, files_below, local_path, require_path
 
 _LOOK = 1000  # a column must occur in so many rows: each row of JSON may have other keys
 

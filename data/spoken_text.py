@@ -22,9 +22,9 @@ from ..files import atomic_file
 from ..registry import UnknownNameError, build
 from ..schema import NonNegativeInt, PathText, Validated
 from . import _espeak
-from ._audio import Audio
 from ._characters import compose, separates, unify
 from .base import Document, Split, take_evenly
+from .reading.audio import Audio
 
 RATE = 22_050
 """Samples a second of the engine."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..schema import PathText
-from ._reading import files_below, read_text, require_path
 from ._splits import SPLITS, share
 from .base import Document, Split
+from .reading.files import files_below, read_text, require_path
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ..registry import UnknownNameError
 from ..schema import PathText
-from ._reading import require_path
 from ._splits import share
 from ._tables import read_rows
 from .base import Document, Split
+from .reading.files import require_path
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..registry import build
-from ._frames import Extractor
+from .speech.frames import Extractor
 
 
 def weights_sha256(module: nn.Module, *more: Any) -> str:

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ._frames import FRAMES_A_SECOND
 from .base import Stream
+from .speech.frames import FRAMES_A_SECOND
 
 
 def stream_of(

@@ -16,16 +16,16 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..artifacts import FRONT_END, read_sealed, seal
-from ..data._audio import Audio
-from ..data._reading import Skipping
 from ..data.base import InputKind
+from ..data.reading.audio import Audio
+from ..data.reading.files import Skipping
 from ..files import atomic_write, missing_file
 from ..registry import ROOT, build
 from ..schema import PathText, PositiveInt, Validated
-from ._frames import Extractor, stream_frames
 from ._pinned import pin, unpin
 from ._units import format_units, stream_of
 from .base import Stream, load_tokenizer
+from .speech.frames import Extractor, stream_frames
 
 PACKAGED = ROOT / "models" / "pretrained" / "units"
 """The packaged units; ``README.md`` in the folder names their training data and command."""

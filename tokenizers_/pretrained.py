@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data._reading import did_you_mean, local_path
+from ..data.reading.files import did_you_mean, local_path
 from ..schema import PathText
 from ._text import cut
 from .base import Stream

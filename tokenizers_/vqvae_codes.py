@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..artifacts import save_model
-from ..data._audio import Audio
 from ..data.base import InputKind
+from ..data.reading.audio import Audio
 from ..registry import build
 from ..schema import PathText
-from ._codec import Codec
 from .base import Stream
+from .speech.codec import Codec
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from vqmem.data._audio import RATE
 from vqmem.data.audio_files import Source
+from vqmem.data.reading.audio import RATE
 
 UNITS = 50
 """Of HuBERT, a second."""

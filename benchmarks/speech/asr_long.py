@@ -26,7 +26,7 @@ import soundfile
 import torch
 from vqmem.benchmarks._results import figure, options, present
 from vqmem.benchmarks.speech._long import SPLIT, UNITS, recording, resident
-from vqmem.data._audio import RATE, Audio
+from vqmem.data.reading.audio import RATE, Audio
 from vqmem.recipes.asr.recipe import Run, load_run
 from vqmem.recipes.asr.text import words
 from vqmem.recipes.asr.utterances import read

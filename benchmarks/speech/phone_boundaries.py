@@ -35,7 +35,7 @@ from vqmem.recipes.frame_scorer import recipe as frame_scorer
 from vqmem.recipes.scoring.audio import AudioScorer, load_audio_scorer
 from vqmem.recipes.text_lm import recipe as text_lm
 from vqmem.registry import ROOT, build
-from vqmem.tokenizers_._frames import stream_frames
+from vqmem.tokenizers_.speech.frames import stream_frames
 
 SEEDS = (0, 1, 2)
 BASELINE, EVEN = "MFCC change", "evenly spaced"

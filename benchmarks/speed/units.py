@@ -26,7 +26,7 @@ import soxr
 import torch
 from vqmem.benchmarks._results import figure, options, present
 from vqmem.benchmarks.speech._long import recording, resident
-from vqmem.data._audio import RATE, Audio
+from vqmem.data.reading.audio import RATE, Audio
 from vqmem.recipes.speech.units import load_units
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ...artifacts import load_model, read_config
 from ...files import missing_file
 from ...schema import PathText, PositiveInt, Validated, coerce
-from ...tokenizers_._frames import HOP, SPAN
+from ...tokenizers_.speech.frames import HOP, SPAN
 from ..speech import hubert
 from ..speech.hubert import KIND, HubertConfig
 from ._layer import Encoder, ModelSource

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...data._audio import RATE
+from ...data.reading.audio import RATE
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from ...data._reading import local_path
+from ...data.reading.files import local_path
 from ...registry import UnknownNameError
 from ...schema import PathText, PositiveInt, Validated
-from ...tokenizers_._frames import HOP
 from ...tokenizers_._pinned import weights_sha256
+from ...tokenizers_.speech.frames import HOP
 from ._layer import Encoder, Layer, ModelSource
 
 

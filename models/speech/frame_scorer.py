@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ...artifacts import CONFIG, load_model, read_config
 from ...registry import build
 from ...schema import coerce
-from ...tokenizers_._frames import Extractor
 from ...tokenizers_._pinned import unpin
+from ...tokenizers_.speech.frames import Extractor
 from ..loss import Loss
 from ..vq_lm import VQLM, State, VQLMConfig
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 
 from ...artifacts import read_sealed, seal
-from ...data._reading import require_path
 from ...data.base import Split, take_evenly
+from ...data.reading.files import require_path
 from ...files import atomic_write, file_sha256
 from ...folders import loading
 from ...registry import build

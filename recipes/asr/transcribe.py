@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ...console import one_line
-from ...data._audio import Audio
-from ...data._reading import SilentError, Skipping, UnreadableError
+from ...data.reading.audio import Audio
+from ...data.reading.files import SilentError, Skipping, UnreadableError
 from ...registry import UnknownNameError
 from ..engine.config import resolve_device
 from ..engine.progress import Bar

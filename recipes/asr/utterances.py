@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 from ...artifacts import read_sealed, seal
 from ...console import one_line
-from ...data._audio import Audio
-from ...data._reading import Skipping, UnreadableError
 from ...data.base import Document, Split
+from ...data.reading.audio import Audio
+from ...data.reading.files import Skipping, UnreadableError
 from ...files import atomic_write
-from ...tokenizers_._frames import SPAN
+from ...tokenizers_.speech.frames import SPAN
 from ..engine.data_record import documents as given
 from ..engine.distributed import ranks
 from ..engine.progress import progress

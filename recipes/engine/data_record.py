@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ...data._audio import Audio
 from ...data.base import Document, Split
+from ...data.reading.audio import Audio
 from ...files import file_sha256, naming_path
 from ...registry import build
 from .distributed import ranks

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ...data._reading import Skipping
+from ...data.reading.files import Skipping
 from ...files import atomic_write
 from ...registry import build
 from ...schema import PathText

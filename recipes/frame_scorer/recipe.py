@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...data._reading import Skipping
 from ...data.base import Split, take_evenly
+from ...data.reading.files import Skipping
 from ...files import atomic_write
 from ...models.loss import Loss
 from ...models.scorers.vq_lm import Scorer
@@ -21,8 +21,8 @@ from ...models.speech.frame_scorer import FOLDER, KIND, FrameScorer, load_frame_
 from ...models.vq_lm import State, VQLMConfig
 from ...registry import build
 from ...schema import PathText, PositiveFloat, PositiveInt, TwoOrMore
-from ...tokenizers_._frames import FRAMES_A_SECOND, Extractor, stream_frames
 from ...tokenizers_._pinned import pin
+from ...tokenizers_.speech.frames import FRAMES_A_SECOND, Extractor, stream_frames
 from ..engine.config import resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, ranks, save_model, start_processes

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from ...data._reading import Skipping
 from ...data.base import Document, Split
+from ...data.reading.files import Skipping
 from ...registry import build
 from ...tokenizers_.base import Tokenizer, input_kind
 from ..engine.loader import BatchLoader, shuffled

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...data._audio import Audio
+from ...data.reading.audio import Audio
 from ...folders import loading
 from ...memory.scorer import SIGNALS, signals_of
 from ...models.speech.frame_scorer import FrameScorer, is_frame_scorer, load_frame_scorer
 from ...registry import ROOT
-from ...tokenizers_._frames import FRAMES_A_SECOND, Extractor, stream_frames
 from ...tokenizers_.base import input_kind
+from ...tokenizers_.speech.frames import FRAMES_A_SECOND, Extractor, stream_frames
 from ..lm.text_scorer import Scoring, load_scoring
 
 PACKAGED = ROOT / "models" / "pretrained" / "speech"

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ...console import one_line
-from ...data._audio import RATE, Audio
+from ...data.reading.audio import RATE, Audio
 from ...files import atomic_write
 from ...memory.scorer import SIGNALS
 from ..engine.progress import Bar

@@ -13,8 +13,8 @@ import torch
 from rich.console import Console
 
 from ...console import one_line
-from ...data._audio import is_recording
-from ...data._reading import read_text
+from ...data.reading.audio import is_recording
+from ...data.reading.files import read_text
 from ...files import atomic_write
 from ...memory.scorer import SIGNALS, signals_of
 from ...models.speech.frame_scorer import is_frame_scorer

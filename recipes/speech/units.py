@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ...console import one_line
-from ...data._audio import RATE, Audio
-from ...data._reading import Skipping, UnreadableError
+from ...data.reading.audio import RATE, Audio
+from ...data.reading.files import Skipping, UnreadableError
 from ...folders import loading
 from ...tokenizers_._units import stream_of
 from ...tokenizers_.base import Stream, Tokenizer, load_tokenizer

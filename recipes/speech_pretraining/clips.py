@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ...artifacts import read_sealed, read_tensors, seal, write_tensors
-from ...data._audio import Audio
-from ...data._reading import Skipping, UnreadableError
 from ...data.base import Document
+from ...data.reading.audio import Audio
+from ...data.reading.files import Skipping, UnreadableError
 from ...files import atomic_write
 from ...models.speech.hubert import HubertConfig, span_mask
 from ...tokenizers_.base import Tokenizer

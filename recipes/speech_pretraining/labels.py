@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ...data._audio import RATE
 from ...data._tables import read_rows
+from ...data.reading.audio import RATE
 from ...models.speech.hubert import HubertConfig
 
 COLUMNS = ("name", "start", "end", "phone")

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...data._audio import RATE
+from ...data.reading.audio import RATE
 from ...models.speech import hubert
 from ...models.speech.hubert import HubertConfig
 from ...tokenizers_.hubert_units import cluster

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...data._audio import RATE
 from ...data.base import Split
+from ...data.reading.audio import RATE
 from ...files import atomic_write
 from ...models.features.hubert import load
 from ...models.host import choose, on_host

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...console import one_line, visible
-from ...data._audio import Audio
+from ...data.reading.audio import Audio
 from ...files import atomic_write, is_stream
 from ...registry import UnknownNameError
 from ...schema import NonNegativeInt, Seed, Temperature, Validated

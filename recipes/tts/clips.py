@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...data._reading import Skipping, UnreadableError
 from ...data.base import Document, Split, take_evenly
+from ...data.reading.files import Skipping, UnreadableError
 from ...models.speech.pitch import track
 from ...models.speech.unit_speaker import SentenceBatch, SpokenSentence, UnitRuns, UnitSpeaker
 from ...models.speech.unit_vocoder import FRAME, HOP, RATE, REACH, VocoderBatch, letter_windows

@@ -25,7 +25,7 @@ def _speak_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _speak(asked: argparse.Namespace) -> None:
-    from ...data._reading import read_text
+    from ...data.reading.files import read_text
     from .speak import Manner, show
 
     if (asked.text is None) == (asked.file is None):

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...artifacts import load_model
-from ...data._reading import Skipping
 from ...data.base import Split, take_evenly
+from ...data.reading.files import Skipping
 from ...files import atomic_write
 from ...models.loss import Loss
 from ...models.speech.spectral import bandwidth

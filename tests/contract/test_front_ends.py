@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 from vqmem.artifacts import save_model
-from vqmem.data._audio import Audio
 from vqmem.data.base import Document
+from vqmem.data.reading.audio import Audio
 from vqmem.models.speech.spectral import Bandwidth
 from vqmem.models.speech.vqvae import VQVAE, VQVAEConfig
 from vqmem.registry import build, load, names

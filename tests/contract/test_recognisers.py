@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from vqmem.data._audio import Audio
-from vqmem.data._reading import UnreadableError
+from vqmem.data.reading.audio import Audio
+from vqmem.data.reading.files import UnreadableError
 from vqmem.recipes.asr.base import Decoding, Recogniser
 from vqmem.recipes.speech.text_normalisation import Alphabet
 from vqmem.registry import build, load, names

@@ -147,7 +147,7 @@ def test_a_line_of_50_mb_is_scored_as_it_is_read(tiny_run, line):
     script = f"""
 from itertools import islice
 from pathlib import Path
-from vqmem.data._reading import read_text
+from vqmem.data.reading.files import read_text
 from vqmem.recipes.lm.text_scorer import load_scoring
 from vqmem.recipes.scoring.text import score_text
 text = read_text("{line}")

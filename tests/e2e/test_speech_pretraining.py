@@ -12,7 +12,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 from vqmem.cli import main
-from vqmem.data._audio import Audio
+from vqmem.data.reading.audio import Audio
 from vqmem.recipes.engine.config import load
 from vqmem.recipes.speech_pretraining import recipe
 from vqmem.registry import build

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import torch
 from vqmem.cli import main
-from vqmem.data._audio import Audio
+from vqmem.data.reading.audio import Audio
 from vqmem.recipes.engine.config import load
 from vqmem.recipes.text_lm import recipe as text_lm
 from vqmem.recipes.text_lm.summary import format_summary

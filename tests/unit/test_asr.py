@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
-from vqmem.data._audio import RATE
+from vqmem.data.reading.audio import RATE
 from vqmem.models.speech.ctc import BLANK, ctc_loss, fits
 from vqmem.models.speech.filter_bank import filter_bank
 from vqmem.models.speech.hubert import HubertConfig

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from vqmem.cli import main
 from vqmem.console import one_line, visible
-from vqmem.data._reading import Skipping, UnreadableError, read_text
+from vqmem.data.reading.files import Skipping, UnreadableError, read_text
 from vqmem.recipes.engine.progress import Bar
 from vqmem.recipes.reporting.heatmap import heatmap_terminal
 from vqmem.recipes.reporting.page import HERE, render

@@ -13,8 +13,8 @@ import soxr
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vqmem.data._audio import RATE, Audio, read_audio, stream_audio
-from vqmem.data._reading import Skipping, UnreadableError
+from vqmem.data.reading.audio import RATE, Audio, read_audio, stream_audio
+from vqmem.data.reading.files import Skipping, UnreadableError
 
 
 def tones(rate: int, seconds: float = 3.0, channels: int = 1) -> np.ndarray:

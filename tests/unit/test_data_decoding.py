@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from vqmem.data._audio import RATE, Audio
-from vqmem.data._reading import UnreadableError
+from vqmem.data.reading.audio import RATE, Audio
+from vqmem.data.reading.files import UnreadableError
 
 SECONDS = 3.0
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from vqmem.data._audio import RATE, Audio
+from vqmem.data.reading.audio import RATE, Audio
 
 NOISE = np.random.default_rng(0).standard_normal((15 * RATE, 8)).astype(np.float32) * 0.1
 VOICE = NOISE[:, 7] * np.sin(np.arange(len(NOISE), dtype=np.float32) / 3000)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from vqmem.data._audio import RATE, Audio, is_recording
-from vqmem.data._reading import UnreadableError
+from vqmem.data.reading.audio import RATE, Audio, is_recording
+from vqmem.data.reading.files import UnreadableError
 
 
 def tone(form: str) -> bytes:

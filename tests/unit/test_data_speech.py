@@ -7,14 +7,15 @@ import shutil
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 import soundfile
-from datasets import Audio, Features, Value
-from vqmem.data import _audio, spoken_text
+from vqmem.data import spoken_text
 from vqmem.data.base import Document
+from vqmem.data.reading.audio import Audio, UnreadableError
 from vqmem.registry import build
 
 SPLITS = ("train", "dev", "test")
@@ -52,7 +53,7 @@ def test_a_manifest_names_speakers_and_texts(manifest):
     assert len(documents) == 24
     first = next(document for document in documents if document.name == "set0/00.wav")
     assert (first.speaker, first.text) == ("speaker0", 'said "0"')
-    assert first.audio == _audio.Audio(str(manifest / "set0/00.wav"))
+    assert first.audio == Audio(str(manifest / "set0/00.wav"))
     assert named(manifest) == named(manifest / "manifest.tsv")
     assert [len(names) for names in named(manifest)] == [20, 2, 2]
 
@@ -121,7 +122,7 @@ def test_a_row_whose_file_is_missing_is_an_error_when_it_is_read(manifest):
     documents = [document for split in SPLITS for document in read("audio_files", split, path=str(manifest))]
     (missing,) = [document for document in documents if document.name == "set0/00.wav"]
     assert missing.audio is not None
-    with pytest.raises(_audio.UnreadableError, match=r"no such file or folder: '.*set0/00\.wav'"):
+    with pytest.raises(UnreadableError, match=r"no such file or folder: '.*set0/00\.wav'"):
         missing.audio.read()
 
 
@@ -141,7 +142,9 @@ def test_the_real_manifest(real_data):
 def test_a_folder_as_datasets_makes_them(tmp_path):
     """LibriSpeech, LJSpeech and Common Voice come as parquet with an Audio column; a folder with metadata works too."""
     audio = [{"bytes": clip(tmp_path / f"{i}.flac", seed=i).read_bytes(), "path": f"{i}.flac"} for i in range(3)]
-    features = Features({"audio": Audio(16_000), "text": Value("string"), "speaker_id": Value("int64")})
+    features = datasets.Features(
+        {"audio": datasets.Audio(16_000), "text": datasets.Value("string"), "speaker_id": datasets.Value("int64")}
+    )
     table = pyarrow.table(
         [pyarrow.array(audio, features["audio"].pa_type), ["a", "b", None], [7, 8, 9]], ["audio", "text", "speaker_id"]
     ).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features.to_dict()}})})

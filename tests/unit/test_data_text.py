@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from vqmem.data._reading import read_text, require_path
+from vqmem.data.reading.files import read_text, require_path
 from vqmem.registry import build
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from vqmem.data._audio import Audio
-from vqmem.data._reading import UnreadableError
+from vqmem.data.reading.audio import Audio
+from vqmem.data.reading.files import UnreadableError
 from vqmem.models.speech.hubert import HubertConfig
 from vqmem.recipes.asr.base import Utterance
 from vqmem.recipes.asr.ctc.batches import RecordingLoading, utterance_sampler

@@ -17,8 +17,8 @@ import torch
 from transformers import HubertConfig as TheirConfig
 from transformers import HubertModel
 from vqmem.artifacts import save_model
-from vqmem.data._audio import Audio
-from vqmem.data._reading import local_path
+from vqmem.data.reading.audio import Audio
+from vqmem.data.reading.files import local_path
 from vqmem.models.speech import hubert
 from vqmem.models.speech.frame_scorer import KIND, FrameScorer, load_frame_scorer
 from vqmem.models.speech.hubert import HubertConfig

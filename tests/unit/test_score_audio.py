@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 from vqmem.artifacts import save_model
-from vqmem.data._audio import RATE, Audio, is_recording
+from vqmem.data.reading.audio import RATE, Audio, is_recording
 from vqmem.models.speech.frame_scorer import FOLDER, KIND, FrameScorer, is_frame_scorer, load_frame_scorer
 from vqmem.models.vq_lm import VQLMConfig
 from vqmem.recipes.scoring.audio import load_audio_scorer, score_audio

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 from vqmem.artifacts import save_model
-from vqmem.data._audio import Audio
+from vqmem.data.reading.audio import Audio
 from vqmem.models.speech import hubert
 from vqmem.models.speech.hubert import HubertConfig
 from vqmem.recipes.engine.loader import BatchLoader

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from vqmem.data._audio import Audio
 from vqmem.data.base import Document
+from vqmem.data.reading.audio import Audio
 from vqmem.models.speech.unit_speaker import UnitRuns, UnitSpeaker
 from vqmem.models.speech.unit_vocoder import FRAME, RATE
 from vqmem.recipes.speech.units import load_units

@@ -15,12 +15,12 @@ import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
-from vqmem.data._audio import RATE, Audio, UnreadableError
+from vqmem.data.reading.audio import RATE, Audio, UnreadableError
 from vqmem.models.features import mfcc39, pretrained
 from vqmem.registry import build
-from vqmem.tokenizers_._frames import HOP, SPAN, stream_frames
 from vqmem.tokenizers_._units import stream_of
 from vqmem.tokenizers_.hubert_units import FrontEnd, UnitTokenizer, cluster
+from vqmem.tokenizers_.speech.frames import HOP, SPAN, stream_frames
 
 TINY = {
     "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ....artifacts import CONFIG, load_model
-from ....data._audio import RATE, Audio
-from ....data._reading import Skipping, UnreadableError
 from ....data.base import InputKind
+from ....data.reading.audio import RATE, Audio
+from ....data.reading.files import Skipping, UnreadableError
 from ....files import atomic_write
 from ....folders import loading
 from ....models.features._layer import Encoder
@@ -29,7 +29,7 @@ from ....models.speech.filter_bank import LOWEST, filter_bank
 from ....models.speech.hubert import HubertConfig
 from ....models.speech.hubert_ctc import HubertCTC
 from ....schema import NonNegativeInt, PathText, PositiveFloat, PositiveInt, Share, ShareBelowOne, Validated, coerce
-from ....tokenizers_._frames import HOP, SPAN, stream_frames
+from ....tokenizers_.speech.frames import HOP, SPAN, stream_frames
 from ...engine.distributed import main_process_first, ranks, save_model
 from ...engine.loader import BatchLoader
 from ...engine.run_dir import is_trained

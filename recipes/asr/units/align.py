@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ....artifacts import load_model
-from ....data._reading import Skipping, UnreadableError
+from ....data.reading.files import Skipping, UnreadableError
 from ....models.speech.ctc import BLANK, fits
 from ....models.speech.unit_ctc import SLOTS, UnitCTC, UnitCTCConfig
 from ....schema import coerce

@@ -1,6 +1,6 @@
 """Read any recording as mono float32 samples at one rate, all at once or streamed in bounded memory.
 
-`_decoding` decodes files to their end, `_mixing` averages their channels, and soxr resamples them as a stream. The
+`decoding` decodes files to their end, `mixing` averages their channels, and soxr resamples them as a stream. The
 resampler keeps the state of its filter from block to block, so that the samples do not depend on the size of the
 chunks.
 """
@@ -22,12 +22,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..console import one_line
-from ..folders import AUDIO_SUFFIXES
-from ..schema import expand
-from ._decoding import Compressed, Frames, Uncompressed, open_recording
-from ._mixing import mix_channels
-from ._reading import SilentError, UnreadableError, require_path
+from ...console import one_line
+from ...folders import AUDIO_SUFFIXES
+from ...schema import expand
+from .decoding import Compressed, Frames, Uncompressed, open_recording
+from .files import SilentError, UnreadableError, require_path
+from .mixing import mix_channels
 
 RATE = 16_000
 """Default samples a second."""
@@ -62,7 +62,7 @@ class Audio:
     def stream(self, seconds: float = CHUNK, rate: int = RATE) -> Iterator[Float[Tensor, " samples"]]:
         """Yield the samples in chunks of ``seconds`` (the last may be shorter), which concatenate to `read`.
 
-        Channels are averaged; if they cancel each other out, one of them is used (see `_mixing.mix_channels`). Memory
+        Channels are averaged; if they cancel each other out, one of them is used (see `mixing.mix_channels`). Memory
         is bounded by the chunk and 10 seconds, for recordings of any length. The file is decoded to its end, whatever
         its header says of its length. If the header says more, a line on standard error reports it.
 

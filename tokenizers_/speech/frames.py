@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..data._audio import RATE
-from ..data._reading import UnreadableError
+from ...data.reading.audio import RATE
+from ...data.reading.files import UnreadableError
 
 HOP = 320
 """Samples from one frame to the next: 20 ms at 16 kHz."""

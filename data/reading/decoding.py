@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ..schema import expand
-from ._reading import UnreadableError, require_path
+from ...schema import expand
+from .files import UnreadableError, require_path
 
 Frames = Float[np.ndarray, "frames channels"]
 """Samples, in -1 … 1."""

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from ..console import one_line
-from ..schema import expand
+from ...console import one_line
+from ...schema import expand
 
 _JUNK = {"__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 

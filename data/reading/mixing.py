@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from jaxtyping import Float
 
-from ._decoding import Frames
+from .decoding import Frames
 
 _WINDOW = 10.0  # seconds from the first sound on that decide whether channels cancel
 _CANCELLED = 0.2  # share of the energy that the average of unrelated channels has; opposite channels have 0

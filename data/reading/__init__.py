@@ -1,0 +1,1 @@
+"""Read recordings and text files, and find them in folders."""

@@ -1,0 +1,1 @@
+"""What front-ends of speech work with: feature frames and codecs."""
