@@ -246,7 +246,7 @@ def type_name(hint: Any) -> str:
         return f"a list of {size} ({inner})"
     if (origin or hint) is dict or dataclasses.is_dataclass(hint):
         return "a mapping"
-    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+    plain = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path"}
     return plain.get(hint, "null" if hint is type(None) else str(hint))
 
 

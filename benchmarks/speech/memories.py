@@ -99,7 +99,7 @@ def answer(values: Mapping[str, Any], intervals: Mapping[str, Any], name: str, q
     Args:
         values: the rows of `table`, by strategy and slots.
         intervals: their intervals.
-        name: the figure: ``nll``, which is judged as perplexity, or ``recall_nll``.
+        name: the figure: ``nll``, which is reported as perplexity, or ``recall_nll``.
         quarter: the number of slots to report.
 
     Returns:

@@ -4,7 +4,7 @@
                                     [--threads N] [--data FOLDER] [--runs FOLDER]
 
 Trains the recipe's configs `kerstin` (German, 46 minutes of recordings) and `spoken` (text that Python carries, spoken
-by eSpeak NG), or takes them from the folder of runs. Whisper base then hears sentences of the test split, on which
+by eSpeak NG), or takes them from the folder of runs. Whisper base then transcribes sentences of the test split, on which
 nothing was chosen but how many residual codebooks `kerstin` has, as the result says: the recordings; copies by
 Griffin-Lim of their mel spectrograms, which is the ceiling, and of what units and residual codes say about those;
 copies from units by learnt filters, without and with the letters; and the text spoken. `_whisper.py` says how to get
@@ -61,7 +61,7 @@ QUICK += ["train_seconds=60"]
 
 
 def main() -> None:
-    """Train, listen, print, save."""
+    """Train, recognise, print, save."""
     parser = options(__doc__)
     default = os.environ.get("VQMEM_DATA", "../shared/data")
     parser.add_argument("--whisper", type=Path, help="folder of Whisper base for CTranslate2")
@@ -76,7 +76,7 @@ def main() -> None:
     torch.set_num_threads(flags.threads)
     os.environ["VQMEM_DATA"] = flags.data
     if reason := missing(flags.whisper):
-        print(f"not heard: {reason}", file=sys.stderr)
+        print(f"not recognised: {reason}", file=sys.stderr)
     figures: dict[str, Any] = {}
     tables: dict[str, Any] = {SPEED: {}, MEMORY: {}, ERRORS: {}}
     intervals: dict[str, Any] = {}
@@ -94,7 +94,7 @@ def main() -> None:
         figures[f"{name}, speaking"] = figure(tables[SPEED][name]["all as one text"], "x real time", FAST)
         if not reason:
             recogniser = Whisper(flags.whisper, VOICES[name][0], flags.threads)
-            rates, lost = heard(name, voice, clips, recogniser)
+            rates, lost = recognise(name, voice, clips, recogniser)
             tables[ERRORS] |= {f"{name}, {version}": row for version, row in rates.items()}
             key, points = f"{name}, WER that copies add", round(lost.pop("points"), 2)
             figures[key] = figure(points, "points", ADDED, least=False)
@@ -113,10 +113,10 @@ def main() -> None:
         ),
         measured=(
             f"The configs {' and '.join(flags.voices)} of `vqmem tts`, on {flags.clips} sentences of each test split. "
-            "Whisper base (CTranslate2, 8 bits, beam 5) hears the recordings; copies by Griffin-Lim of their mel "
+            "Whisper base (CTranslate2, 8 bits, beam 5) transcribes the recordings; copies by Griffin-Lim of their mel "
             "spectrograms, which is the ceiling of what follows, and of what their units and all or half of the "
             "residual codes say about those; copies from their units by learnt filters, without and with the letters; "
-            "and the text spoken. Up to 28 s of sentences are heard together. Case and punctuation do not count."
+            "and the text spoken. Up to 28 s of sentences are recognised together. Case and punctuation do not count."
         ),
         split="test splits of the voices' recordings",
         seeds=[recipe.Config().seed],
@@ -185,7 +185,7 @@ def memory(run: Path, clips: Sequence[VoiceClip], minutes: Sequence[int]) -> dic
     return peaks
 
 
-def heard(
+def recognise(
     name: str, voice: Voice, clips: Sequence[VoiceClip], recogniser: Whisper
 ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
     """Measure how well a recogniser understands every version of the clips.
@@ -207,7 +207,7 @@ def heard(
     texts = [clip.text for clip in clips]
     pairs_of = {
         version: listen(recogniser, waveforms, texts)
-        for version, waveforms in progress(made.items(), len(made), f"hearing {name}")
+        for version, waveforms in progress(made.items(), len(made), f"recognising {name}")
     }
     table = {}
     for version, pairs in pairs_of.items():

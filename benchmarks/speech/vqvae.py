@@ -3,7 +3,7 @@
     python benchmarks/speech/vqvae.py [--quick] [--json] [--save] [--data FOLDER] [--runs FOLDER] [--seeds N]
 
 Trains the network of the recipe's config `speech` on speakers of LibriSpeech's train-clean-100 and measures it on those
-of test-other, whom it never heard: with this project's quantiser, and with `VectorQuantize(dim, codebook_size)` of
+of test-other, who are not in its training data: with this project's quantiser, and with `VectorQuantize(dim, codebook_size)` of
 `vector-quantize-pytorch` as it comes. Weights at the start, crops, steps and everything else are the same. Runs are
 kept in a folder and go on where they stopped. Needs the folder ``speech`` with its manifest.
 """
@@ -162,7 +162,7 @@ def result(found: Found, figures: dict[str, dict[str, Any]], config: Config, see
 
     Args:
         found: the reports of the models, by setting.
-        figures: the judged figures; see `compare`.
+        figures: the figures with their goals; see `compare`.
         config: the network and its training.
         seeds: the seeds of the models.
 

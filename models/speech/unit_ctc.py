@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ...schema import PositiveInt, ShareBelowOne, Validated
 from ..host import on_host, to_device
 
-SLOTS = 2
+FRAMES_PER_UNIT = 2
 """CTC frames per unit: a run of one unit may spell two letters, and a double letter needs three frames."""
 
 
@@ -35,7 +35,7 @@ class UnitCTCConfig(Validated):
 
 
 class UnitCTC(nn.Module):
-    """Embedding, a convolution over three units, LSTMs in both directions, and `SLOTS` distributions a unit.
+    """Embedding, a convolution over three units, LSTMs in both directions, and `FRAMES_PER_UNIT` distributions a unit.
 
     Graves et al., "Connectionist Temporal Classification" (ICML 2006), on discrete input. The backward LSTMs read each
     row from its last unit, so that padding comes last; packed sequences do the same ten times slower.
@@ -50,12 +50,12 @@ class UnitCTC(nn.Module):
             nn.ModuleList(nn.LSTM(config.dim, half, batch_first=True) for _ in range(config.layers)) for _ in range(2)
         )
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(config.dim, SLOTS * (letters + 1))
+        self.head = nn.Linear(config.dim, FRAMES_PER_UNIT * (letters + 1))
 
     def forward(
         self, units: Int[Tensor, "batch time"], lengths: Int[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch slots classes"], Int[Tensor, " batch"]]:
-        """Log-probabilities of the classes at `SLOTS` times a unit, and the number of valid times."""
+        """Log-probabilities of the classes at `FRAMES_PER_UNIT` times a unit, and the number of valid times."""
         places = torch.arange(units.shape[1], device=units.device).expand_as(units)
         real = places < lengths[:, None]
         turned = torch.where(real, lengths[:, None] - 1 - places, places)[..., None]
@@ -66,5 +66,5 @@ class UnitCTC(nn.Module):
             ahead, _ = forwards(x)
             behind, _ = backwards(x.take_along_dim(turned, dim=1))
             x = torch.cat([ahead, behind.take_along_dim(turned, dim=1)], dim=-1)
-        scores = self.head(self.dropout(x)).unflatten(-1, (SLOTS, -1)).flatten(1, 2)
-        return scores.log_softmax(-1), to_device(SLOTS * on_host(lengths), units.device)
+        scores = self.head(self.dropout(x)).unflatten(-1, (FRAMES_PER_UNIT, -1)).flatten(1, 2)
+        return scores.log_softmax(-1), to_device(FRAMES_PER_UNIT * on_host(lengths), units.device)

@@ -100,7 +100,7 @@ class TrainingJob:
 class Recogniser(Protocol):
     """The frozen dataclass ``Recogniser`` of a ``recogniser.py`` in a sub-folder; its fields are its YAML keys."""
 
-    reads: InputKind
+    input_kind: InputKind
     """The field of a document that it reads."""
 
     def length(self, content: Any) -> int:

@@ -22,10 +22,10 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object a line for each word")
 
 
-def _transcribe(asked: argparse.Namespace) -> None:
+def _transcribe(args: argparse.Namespace) -> None:
     from .transcribe import show
 
-    show(asked.files, asked.run, as_json=asked.json, beam=asked.beam, decoding_mode=asked.decoder, device=asked.device)
+    show(args.files, args.run, as_json=args.json, beam=args.beam, decoding_mode=args.decoder, device=args.device)
 
 
 COMMANDS = {

@@ -35,7 +35,7 @@ def format_summary(config: Config, figures: dict[str, Any]) -> str:
     if figures["skipped"]:
         lines.append(f"{len(figures['skipped'])} recordings left out; evaluation.json lists them")
     lines.append(f"saved in {config.out}")
-    if build("recognisers", config.recogniser).reads == "audio":  # `transcribe` reads recordings, not units
+    if build("recognisers", config.recogniser).input_kind == "audio":  # `transcribe` reads recordings, not units
         lines[-1] += f"; vqmem transcribe FILE --run {config.out} uses it"
     return "\n".join(lines)
 

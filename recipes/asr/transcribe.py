@@ -40,9 +40,9 @@ def show(
         UnreadableError: A recording could not be read.
     """
     run = load_run(folder, resolve_device(device), beam)
-    if run.recogniser.reads != "audio":
+    if run.recogniser.input_kind != "audio":
         raise ValueError(
-            f"the run {str(folder)!r} reads {run.recogniser.reads} that were made elsewhere, not recordings; "
+            f"the run {str(folder)!r} reads {run.recogniser.input_kind} that were made elsewhere, not recordings; "
             "give --run a run whose data are recordings"
         )
     mode = _decoding_mode(run, decoding_mode)

@@ -47,7 +47,7 @@ def read(
     Raises:
         ValueError: No utterance is left, or the cache is damaged or of other documents.
     """
-    documents, reads = list(given(data, split, cache.parent)), recogniser.reads
+    documents, kind = list(given(data, split, cache.parent)), recogniser.input_kind
     index = cache / f"{split}.json"
     is_new = not index.is_file()
     if is_new:
@@ -59,7 +59,7 @@ def read(
         reason = f"{len(about['skipped'])} documents of {split} are left out, as {one_line(str(index))} says"
         print(f"{reason}; use another out to read them again", file=sys.stderr)
     utterances = [
-        Utterance(document.name, document.content(reads), normalise(document.text), length)
+        Utterance(document.name, document.content(kind), normalise(document.text), length)
         for document, length in zip(documents, about["lengths"], strict=True)
         if length
     ]
@@ -69,12 +69,12 @@ def read(
 
 
 def _measure(documents: Sequence[Document], split: Split, recogniser: Recogniser, index: Path) -> None:
-    skipping, lengths, reads = Skipping(), [0] * len(documents), recogniser.reads
+    skipping, lengths, kind = Skipping(), [0] * len(documents), recogniser.input_kind
     for number, document in enumerate(progress(documents, len(documents), f"reading {split}")):
         with skipping:
             if not normalise(document.text):
                 raise UnreadableError(f"{document.name!r} has no text; give one in the column `text`")
-            lengths[number] = recogniser.length(document.content(reads))
+            lengths[number] = recogniser.length(document.content(kind))
     skipping.report()
     names = [document.name for document in documents]
     about = seal({"documents": names, "lengths": lengths, "skipped": skipping.reasons})

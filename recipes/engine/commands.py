@@ -22,31 +22,31 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _list(asked: argparse.Namespace) -> None:
-    if asked.name is not None:
-        _list_keys(asked)
+def _list(args: argparse.Namespace) -> None:
+    if args.name is not None:
+        _list_keys(args)
         return
-    kinds = list(registry.KINDS) if asked.kind is None else [asked.kind]
+    kinds = list(registry.KINDS) if args.kind is None else [args.kind]
     found = {
         kind: {name: registry.fault(kind, name) or registry.describe(kind, name) for name in registry.names(kind)}
         for kind in kinds
     }
-    if asked.json:
-        print(visible(json.dumps(found if asked.kind is None else found[asked.kind], indent=2, ensure_ascii=False)))
+    if args.json:
+        print(visible(json.dumps(found if args.kind is None else found[args.kind], indent=2, ensure_ascii=False)))
         return
     width = max((len(name) for names in found.values() for name in names), default=0)
     for kind, names in found.items():
-        if asked.kind is None:
+        if args.kind is None:
             print(kind)
         for name, description in names.items():
-            print(one_line(f"{'' if asked.kind else '  '}{name:{width}}  {description}"))
+            print(one_line(f"{'' if args.kind else '  '}{name:{width}}  {description}"))
 
 
-def _list_keys(asked: argparse.Namespace) -> None:
-    variant = registry.load(asked.kind, asked.name)
-    schema = variant.Config if asked.kind == "recipes" else variant
-    if not asked.json:
-        print(one_line(registry.describe(asked.kind, asked.name)))
+def _list_keys(args: argparse.Namespace) -> None:
+    variant = registry.load(args.kind, args.name)
+    schema = variant.Config if args.kind == "recipes" else variant
+    if not args.json:
+        print(one_line(registry.describe(args.kind, args.name)))
         explained = (
             f"keys, with their defaults and types:\n{explain(json_schema(schema))}"
             if fields(schema)

@@ -57,10 +57,10 @@ def start_processes(parallel: str, device: torch.device) -> tuple[int, int]:
     rank, world = ranks()
     if parallel == "none" and world > 1:
         raise ValueError(
-            f"parallel = none, but torchrun started {world} processes; give ddp or fsdp for each key .parallel"
+            f"parallel = none, but torchrun started {world} processes; set train.parallel (and every other *.parallel) to ddp or fsdp"
         )
     if parallel == "fsdp" and world == 1:
-        raise ValueError("parallel = fsdp needs torchrun with at least two processes; give none for each key .parallel")
+        raise ValueError("parallel = fsdp needs torchrun with at least two processes; set train.parallel (and every other *.parallel) to none")
     if world > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -273,7 +273,7 @@ class Interrupts:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
-    def asked(self) -> int:
+    def requested_signal(self) -> int:
         """The signal that any process has received, or 0; equal in all processes."""
         if not dist.is_initialized():
             return self.signal

@@ -26,8 +26,8 @@ def recipe_command(name: str) -> Command:
         parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=changes)
         parser.add_argument("--print-config", action="store_true", help="print the resolved config and do nothing")
 
-    def run(asked: argparse.Namespace) -> None:
-        _run_recipe(name, asked)
+    def run(args: argparse.Namespace) -> None:
+        _run_recipe(name, args)
 
     example = shipped[0] if shipped else "my.yaml"
     epilog = f"""\
@@ -42,12 +42,12 @@ The same command continues an interrupted run where it stopped."""
     return Command(registry.describe("recipes", name), arguments, run, epilog, more)
 
 
-def _run_recipe(name: str, asked: argparse.Namespace) -> None:
+def _run_recipe(name: str, args: argparse.Namespace) -> None:
     recipe = registry.load("recipes", name)
     from .config import load
 
-    config = load(recipe.Config, asked.config, asked.overrides, folder=_configs(name))
-    run_config(recipe, config, print_only=asked.print_config)
+    config = load(recipe.Config, args.config, args.overrides, folder=_configs(name))
+    run_config(recipe, config, print_only=args.print_config)
 
 
 def run_config(recipe: Any, config: Any, *, print_only: bool) -> None:

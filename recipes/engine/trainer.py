@@ -187,7 +187,7 @@ def _loop(session: _Session, run: _Run, bar: Bar, interrupts: Interrupts, log: L
                 run.best = better_of(run.best, run.step, figure, session.replica.module)
                 if last and run.best is not None:
                     log.best(run.step, {"best_step": float(run.best.step), session.best_by: run.best.figure})
-        stop = interrupts.asked()
+        stop = interrupts.requested_signal()
         if last or stop or _due(run.step, config.save_every):
             _settle(session, run)
             _save(session, run)

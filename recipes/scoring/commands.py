@@ -33,12 +33,12 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _score(asked: argparse.Namespace) -> None:
+def _score(args: argparse.Namespace) -> None:
     from .render_text import show
 
-    given = (asked.file, asked.encoding, asked.model, asked.signal, asked.device)
-    written = {"as_json": asked.json, "html": asked.html, "image": asked.image}
-    show(*given, tokenizer=asked.tokenizer, span=asked.span, **written)
+    given = (args.file, args.encoding, args.model, args.signal, args.device)
+    written = {"as_json": args.json, "html": args.html, "image": args.image}
+    show(*given, tokenizer=args.tokenizer, span=args.span, **written)
 
 
 COMMANDS = {

@@ -17,10 +17,10 @@ def _units_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object a line for each unit")
 
 
-def _show_units(asked: argparse.Namespace) -> None:
+def _show_units(args: argparse.Namespace) -> None:
     from .units import show_units
 
-    show_units(asked.files, asked.model, deduplicate=asked.deduplicate, as_json=asked.json)
+    show_units(args.files, args.model, deduplicate=args.deduplicate, as_json=args.json)
 
 
 COMMANDS = {

@@ -24,11 +24,11 @@ def _train_scorer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and do nothing")
 
 
-def _train_scorer(asked: argparse.Namespace) -> None:
+def _train_scorer(args: argparse.Namespace) -> None:
     from .for_tokenizer import configure
 
-    config = configure(asked.tokenizer, asked.data, asked.out, asked.overrides, asked.config)
-    run_config(registry.load("recipes", "text_lm"), config, print_only=asked.print_config)
+    config = configure(args.tokenizer, args.data, args.out, args.overrides, args.config)
+    run_config(registry.load("recipes", "text_lm"), config, print_only=args.print_config)
 
 
 # --- generate ---
@@ -52,12 +52,12 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default auto)")
 
 
-def _generate(asked: argparse.Namespace) -> None:
+def _generate(args: argparse.Namespace) -> None:
     from .generate import Sampling, show
 
-    sampling = Sampling(asked.tokens, asked.temperature, asked.top_k, asked.seed)
-    memory = {"strategy": asked.strategy, "capacity": asked.capacity}
-    show(asked.run, asked.prompt, sampling, asked.out, asked.device, **memory)
+    sampling = Sampling(args.tokens, args.temperature, args.top_k, args.seed)
+    memory = {"strategy": args.strategy, "capacity": args.capacity}
+    show(args.run, args.prompt, sampling, args.out, args.device, **memory)
 
 
 COMMANDS = {

@@ -24,14 +24,14 @@ def _speak_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help=DEVICE)
 
 
-def _speak(asked: argparse.Namespace) -> None:
+def _speak(args: argparse.Namespace) -> None:
     from ...data.reading.files import read_text
     from .speak import Manner, show
 
-    if (asked.text is None) == (asked.file is None):
+    if (args.text is None) == (args.file is None):
         raise ValueError("give either a text or --file FILE; see `vqmem speak --help`")
-    text = read_text(asked.file or "-", asked.encoding, "--encoding") if asked.text in (None, "-") else asked.text
-    show(text, asked.run, asked.out, Manner(asked.temperature, asked.seed), asked.device, asked.language)
+    text = read_text(args.file or "-", args.encoding, "--encoding") if args.text in (None, "-") else args.text
+    show(text, args.run, args.out, Manner(args.temperature, args.seed), args.device, args.language)
 
 
 COMMANDS = {

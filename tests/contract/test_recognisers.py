@@ -31,7 +31,7 @@ class TestRecogniser:
     def test_it_is_frozen_and_does_what_the_recipe_asks_for(self, name: str) -> None:
         recogniser = build("recognisers", name)
         assert isinstance(recogniser, Recogniser)
-        assert recogniser.reads in ("audio", "units")
+        assert recogniser.input_kind in ("audio", "units")
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(recogniser, dataclasses.fields(load("recognisers", name))[0].name, None)
 

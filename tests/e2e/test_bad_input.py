@@ -174,7 +174,7 @@ def test_a_model_is_trained_on_a_long_line(config_file, line, tmp_path):
     [
         ("segmnt=4", "unknown key 'segmnt'; did you mean segment"),
         ("train.stps=4", "unknown key 'train.stps'; did you mean train.steps"),
-        ("segment=many", "segment = 'many' is not a whole number"),
+        ("segment=many", "segment = 'many' is not an integer"),
         ("segment", "override 'segment' is not key=value"),
         ("capacities=[0]", "capacity=0; a memory needs at least 1 slot"),
         ("sinks=20 recent=20", "guards (sinks=20 + recent=20 = 40) exceed the"),

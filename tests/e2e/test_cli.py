@@ -82,7 +82,7 @@ def test_help_of_a_recipe_explains_every_key(capsys):
         main(["text_lm", "--help"])
     printed = capsys.readouterr().out
     assert "novels" in printed
-    assert "  segment = 64    a whole number\n      Tokens read at once;" in printed
+    assert "  segment = 64    an integer\n      Tokens read at once;" in printed
     assert "  scorer_train.steps = 600  " in printed, "a default is the recipe's, not that of the nested class"
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vqmem.memory.policy import Guard
 from vqmem.models.memory_transformer import TransformerConfig
-from vqmem.models.speech.unit_ctc import SLOTS, UnitCTC, UnitCTCConfig
+from vqmem.models.speech.unit_ctc import FRAMES_PER_UNIT, UnitCTC, UnitCTCConfig
 from vqmem.recipes.asr.text import text_of
 from vqmem.recipes.asr.units.align import Aligned, SpokenUtterance, align
 from vqmem.recipes.asr.units.interleave import Interleaving
@@ -94,8 +94,8 @@ def test_padding_changes_nothing_for_units():
     units = torch.randint(9, (2, 12))
     together, counts = model(units, torch.tensor([12, 7]))
     alone, _ = model(units[1:, :7], torch.tensor([7]))
-    assert counts.tolist() == [12 * SLOTS, 7 * SLOTS]
-    torch.testing.assert_close(together[1, : 7 * SLOTS], alone[0])
+    assert counts.tolist() == [12 * FRAMES_PER_UNIT, 7 * FRAMES_PER_UNIT]
+    torch.testing.assert_close(together[1, : 7 * FRAMES_PER_UNIT], alone[0])
     assert not torch.allclose(alone[0, 0], model(units[1:, :6], torch.tensor([6]))[0][0, 0]), "it reads both ways"
 
 

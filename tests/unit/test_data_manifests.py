@@ -165,8 +165,8 @@ def test_units_have_the_texts_of_their_lines(tmp_path):
     for row, match in (
         ({"id": "a", "units": [3]}, "line 3 of 'units.jsonl': the id 'a' is empty or was given before"),
         ({"id": None, "units": [3]}, "the id '' is empty"),
-        ({"id": "b", "units": "123"}, "units are whole numbers from 0 on"),
-        ({"id": "b", "units": [True]}, "units are whole numbers from 0 on"),
+        ({"id": "b", "units": "123"}, "units are integers from 0 on"),
+        ({"id": "b", "units": [True]}, "units are integers from 0 on"),
         ({"id": "b", "units": [3], "text": ["b"]}, "line 3 of .*: column 'text' holds lists"),
     ):
         write(tmp_path / "more.jsonl", path.read_bytes() + lines(row).encode())

@@ -1,4 +1,4 @@
-"""Phrases come again where the source says, copied, marked but for their cue, and not from another split."""
+"""Phrases come again where the source says, copied, predicted but for their cue, and not from another split."""
 
 from __future__ import annotations
 
@@ -77,18 +77,18 @@ def test_the_place_of_the_first_phrase_says_little(spoken):
 
 
 def test_training_documents_repeat_often_and_at_all_distances(spoken):
-    distances, marked, lengths = [], 0, []
+    distances, target_units, lengths = [], 0, []
     for document in Source(spoken, 100, 1, 512, 1, 36, 8, 256, dense=1.0).documents("train"):
         runs, spans = runs_of(document)
         assert max(runs) < 100
         lengths.append(len(runs))
         for start, stop in spans:
-            marked += stop - start
+            target_units += stop - start
             copied = runs[start - 8 : stop]
             distances += [next(back for back in range(1, start) if runs[start - 8 - back : stop - back] == copied)]
     assert min(lengths) == 108
     assert 480 < max(lengths) <= 512
-    assert 0.25 < marked / sum(lengths) < 0.6
+    assert 0.25 < target_units / sum(lengths) < 0.6
     assert min(distances) < 30
     assert max(distances) > 300
     assert sorted(distances)[len(distances) // 2] < 100

@@ -112,7 +112,7 @@ def test_integers_of_any_library_are_taken(model, value):
         ({}, "policy {} has no name"),
         ({"name": 3}, "policy {'name': 3} has no name"),
         ({"name": "scored", "weigth": 1}, "unknown key 'scored.weigth'"),
-        ({"name": "scored", "window": "a"}, "scored.window = 'a' is not a whole number"),
+        ({"name": "scored", "window": "a"}, "scored.window = 'a' is not an integer"),
         ("oracle", "policy oracle looks ahead and gives an upper bound for analyses"),
         (Oracle(), "policy oracle looks ahead"),
     ],

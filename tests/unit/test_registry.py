@@ -65,7 +65,7 @@ def test_fields_are_checked():
     for spec, message in [
         ("fiffo", "unknown policy 'fiffo'; did you mean fifo?"),
         ({"name": "random", "sed": 3}, "unknown key 'random.sed'; did you mean random.seed?"),
-        ({"name": "random", "seed": "x"}, "random.seed = 'x' is not a whole number"),
+        ({"name": "random", "seed": "x"}, "random.seed = 'x' is not an integer"),
         ({"seed": 3}, "has no name; add `name: ...`"),
     ]:
         with pytest.raises(ValueError, match=r"\A.+\Z") as caught:

@@ -284,7 +284,7 @@ def test_what_is_wrong_with_units_is_one_line(tmp_path):
     for text, match in (
         ("", "has no units"),
         ('{"id": "a"}', "unknown line 1 of 'u.jsonl': key 'units'"),
-        ('{"id": "a", "units": [1.5]}', "units are whole numbers"),
+        ('{"id": "a", "units": [1.5]}', "units are integers"),
         ('{"id": "a", "units": [1]}\n{"id"', "cannot read units from"),
         ("[1, 2]", "line 1 is no object"),
     ):

@@ -69,7 +69,7 @@ class Recogniser(Validated):
     """Whether to freeze the convolutions, as HuBERT's fine-tuning does."""
     workers: NonNegativeInt | None = None
     """Processes that read recordings during training; 0 = none; null = by the CPUs, where reading takes long."""
-    reads: ClassVar[InputKind] = "audio"
+    input_kind: ClassVar[InputKind] = "audio"
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for values out of range."""

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ....artifacts import load_model
 from ....data.reading.files import Skipping, UnreadableError
 from ....models.speech.ctc import BLANK, fits
-from ....models.speech.unit_ctc import SLOTS, UnitCTC, UnitCTCConfig
+from ....models.speech.unit_ctc import FRAMES_PER_UNIT, UnitCTC, UnitCTCConfig
 from ....schema import coerce
 from ...engine.distributed import ranks, save_model
 from ...engine.loader import BatchLoader
@@ -119,7 +119,7 @@ def _align(model: UnitCTC, utterance: SpokenUtterance) -> Aligned:
     classes = forced_align(log_probs.float().cpu(), (utterance.letters + 1)[None].int(), blank=BLANK)[0][0]
     before = torch.cat([torch.tensor([BLANK]), classes[:-1]])
     first = ((classes != BLANK) & (classes != before)).nonzero()[:, 0]
-    return Aligned(utterance.units, utterance.letters, first // SLOTS)
+    return Aligned(utterance.units, utterance.letters, first // FRAMES_PER_UNIT)
 
 
 def _learnable(spoken: Sequence[SpokenUtterance]) -> Iterator[SpokenUtterance]:
@@ -136,7 +136,7 @@ def _learnable(spoken: Sequence[SpokenUtterance]) -> Iterator[SpokenUtterance]:
 
 def _can_align(utterance: SpokenUtterance) -> bool:
     """Whether there are letters, and enough units for them."""
-    return len(utterance.letters) > 0 and fits(utterance.letters, SLOTS * len(utterance.units))
+    return len(utterance.letters) > 0 and fits(utterance.letters, FRAMES_PER_UNIT * len(utterance.units))
 
 
 def _noisy(units: Tensor, share: float, vocab_size: int, draw: torch.Generator) -> Int[Tensor, " units"]:

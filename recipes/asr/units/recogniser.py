@@ -16,7 +16,7 @@ from ....data.base import InputKind
 from ....memory.policy import Guard
 from ....memory.scorer import load_scorer
 from ....models.memory_transformer import TransformerConfig
-from ....models.speech.unit_ctc import SLOTS, UnitCTC
+from ....models.speech.unit_ctc import FRAMES_PER_UNIT, UnitCTC
 from ....registry import build
 from ....schema import NonNegativeFloat, NonNegativeInt, PositiveInt, ShareBelowOne, Validated
 from ....tokenizers_.base import Stream, Tokenizer, input_kind, load_tokenizer
@@ -94,7 +94,7 @@ class Recogniser(Validated):
         return Guard(self.sinks, self.recent)
 
     @property
-    def reads(self) -> InputKind:
+    def input_kind(self) -> InputKind:
         """The field of a document that the front-end reads."""
         return input_kind(build("front-ends", self.front_end))
 
@@ -242,7 +242,7 @@ class UnitTranscriber:
             stream = self.front_end.encode(content)
             log_probs, _ = self.aligner(stream.ids[None].to(device), torch.tensor([len(stream)], device=device))
             for character, first, stop in greedy(log_probs.cpu(), self.alphabet, 1.0):
-                start, end = stream.starts[int(first) // SLOTS], stream.ends[(int(stop) - 1) // SLOTS]
+                start, end = stream.starts[int(first) // FRAMES_PER_UNIT], stream.ends[(int(stop) - 1) // FRAMES_PER_UNIT]
                 yield Letter(character, seconds + start.item(), seconds + end.item())
             seconds += stream.ends[-1].item()
             yield Letter(" ", seconds, seconds)
