@@ -30,7 +30,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, and to seek in, that becomes ``path`` at the end; where writing fails, nothing is left of it.
 
     A link stays, and its target is replaced. The new file keeps the owner and permissions of the old one. If ``path``
-    is no regular file (a device, a pipe, /dev/stdout), or its folder cannot be written, the content is copied into it.
+    is not a regular file (a device, a pipe, /dev/stdout), or its folder cannot be written, the content is copied into
+    it.
 
     Raises ``OSError`` as `naming_path` does.
     """

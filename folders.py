@@ -44,7 +44,8 @@ def loading(folder: Path, wanted: str, *recipes: str) -> Iterator[None]:
             raise
         if not folder.exists():
             raise missing_file(wanted, folder, otherwise=_maker(folder, recipes[0])) from error
-        raise ValueError(f"{str(folder)!r} is no {wanted}, but {_what_is(folder, found)}") from error
+        article = "an" if wanted.startswith(tuple("aeiou")) else "a"
+        raise ValueError(f"{str(folder)!r} is not {article} {wanted}, but {_what_is(folder, found)}") from error
 
 
 def _recipe_of(folder: Path) -> str | None:

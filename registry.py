@@ -73,7 +73,7 @@ def load(kind: str, name: str) -> Any:
     except (Exception, SystemExit) as error:  # importing a file may raise anything
         raise ValueError(f"{_singular(kind)} {name!r} is broken: {where}: {_reason(error)}") from error
     if not dataclasses.is_dataclass(schema):
-        raise ValueError(f"{_singular(kind)} {name!r} is broken: {where}: its {spec.symbol} is no dataclass")
+        raise ValueError(f"{_singular(kind)} {name!r} is broken: {where}: its {spec.symbol} is not a dataclass")
     return found
 
 
@@ -105,7 +105,7 @@ def fault(kind: str, name: str) -> str:
         return f"broken: {path}: it defines no {spec.symbol}"
     node = bound[spec.symbol]
     if isinstance(node, ast.ClassDef) and not node.bases and not node.decorator_list:
-        return f"broken: {path}: its {spec.symbol} is no dataclass"
+        return f"broken: {path}: its {spec.symbol} is not a dataclass"
     return ""
 
 

@@ -49,7 +49,7 @@ class Row:
 
 
 def table_format(path: str | Path) -> str:
-    """The format that the name of a file ends in, such as ``.csv`` for ``A.CSV.gz``; empty if it is no table."""
+    """The format that the name of a file ends in, such as ``.csv`` for ``A.CSV.gz``; empty if it is not a table."""
     return _split_name(str(path))[0]
 
 
@@ -75,7 +75,7 @@ def read_rows(path: str | Path, what: str, encoding: str = "", form: str = "") -
     named, compression = _split_name(str(path))
     name = str(path) if "://" in str(path) else str(require_path(path))
     if not (form or named):
-        raise ValueError(f"{name!r} is no table; give one that ends in {', '.join(_READERS)} (or these and .gz)")
+        raise ValueError(f"{name!r} is not a table; give one that ends in {', '.join(_READERS)} (or these and .gz)")
     try:
         with _open(name, compression) as file:
             for place, cells in _READERS[form or named](file, encoding):
@@ -189,7 +189,7 @@ def _parse(text: str, line: int) -> Any:
             json.dumps(parsed, ensure_ascii=False).encode()
         return parsed
     except UnicodeEncodeError as error:  # JSON can encode half of a pair of surrogates
-        raise ValueError(f"line {line} holds {error.object[error.start]!r}, which is no valid Unicode") from error
+        raise ValueError(f"line {line} holds {error.object[error.start]!r}, which is not valid Unicode") from error
     except json.JSONDecodeError as error:
         line += error.lineno - 1
         raise ValueError(f"line {line} is no JSON ({error.msg} at character {error.colno}); write it again") from error
@@ -207,7 +207,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _object(place: str, value: Any) -> tuple[str, dict[str, Any]]:
     if not isinstance(value, dict):
-        raise ValueError(f'{place} is no object such as {{"text": "…"}} but {_kind(value)}')
+        raise ValueError(f'{place} is not an object such as {{"text": "…"}} but {_kind(value)}')
     return place, value
 
 

@@ -163,7 +163,7 @@ def _fits(row: Row, patterns: dict[str, Any]) -> bool:
 
 def _pattern(column: str, item: Any) -> str:
     if isinstance(item, bool) or not isinstance(item, (str, int)):  # YAML reads no as false and 1.50 as a number
-        raise ValueError(f"pattern {item!r} for column {column} is no text; write it in quotes")
+        raise ValueError(f"pattern {item!r} for column {column} is not text; write it in quotes")
     return str(item)
 
 

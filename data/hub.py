@@ -140,7 +140,7 @@ class Source:
                 name = row.text("file_name")
                 path = f"{table.rpartition('/')[0]}/{name}"
                 if path not in present:
-                    raise ValueError(f"{row.place}: file_name {name!r} is no recording of {self.path!r}; correct it")
+                    raise ValueError(f"{row.place}: file_name {name!r} is not a recording of {self.path!r}; correct it")
                 yield Row(row.place, {"audio": path} | row.cells)
 
 

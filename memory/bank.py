@@ -85,7 +85,7 @@ _NEWEST: Any = build("policies", "fifo")
 
 @dataclass(frozen=True)
 class Memory:
-    """At most ``capacity`` slots a row, kept by ``policy`` within ``guard``.
+    """At most ``capacity`` slots per row, kept by ``policy`` within ``guard``.
 
     Args:
         capacity: The most slots of a row, uncompressed and pooled ones together.
@@ -94,7 +94,7 @@ class Memory:
         guard: The slots that the policy may not evict; none by default.
 
     Raises:
-        ValueError: ``capacity`` is no integer, is below 1 or leaves no room for the guards, or a part is not what
+        ValueError: ``capacity`` is not an integer, is below 1 or leaves no room for the guards, or a part is not what
             its name says.
     """
 
@@ -108,7 +108,7 @@ class Memory:
         for name, kind in (("policy", Policy), ("compression", Compression), ("guard", Guard)):
             part = getattr(self, name)
             if isinstance(part, type) or not isinstance(part, kind):
-                raise ValueError(f"{name}={shown(part)} is no {name}; give {_MADE_BY[name]}")
+                raise ValueError(f"{name}={shown(part)} is not a {name}; give {_MADE_BY[name]}")
         object.__setattr__(self, "capacity", as_integer("capacity", self.capacity))
         if self.capacity < 1:
             raise ValueError(f"capacity={self.capacity}; a memory needs at least 1 slot")

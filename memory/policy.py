@@ -134,7 +134,7 @@ class Guard:
 
 
 def as_integer(name: str, value: Any) -> int:
-    """``value``, which may come from numpy or torch, as an ``int``. Raises `ValueError` where it is no integer."""
+    """``value``, which may come from numpy or torch, as an ``int``. Raises `ValueError` where it is not an integer."""
     number = None
     if isinstance(value, float) and value.is_integer():
         number = int(value)

@@ -24,7 +24,7 @@ State = Any
 
 
 def replace_rows(state: State, new: State, rows: Bool[Tensor, " batch"]) -> State:
-    """``state`` with the rows where ``rows`` is set taken from ``new``, and all leaves that are no tensors."""
+    """``state`` with the rows where ``rows`` is set taken from ``new``, and all non-tensor leaves."""
 
     def choose(old: Any, other: Any) -> Any:
         if not (isinstance(old, Tensor) and isinstance(other, Tensor)):

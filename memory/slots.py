@@ -1,4 +1,4 @@
-"""The slots of a memory: one slot a remembered token, for all rows of a batch."""
+"""The slots of a memory: one slot per remembered token, for all rows of a batch."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Slots:
 
     @property
     def count(self) -> int:
-        """The number of slots a row, valid or not."""
+        """The number of slots per row, valid or not."""
         return self.valid.shape[1]
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Loss:
-    """A scalar to minimise, in nats a token, and metrics to log.
+    """A scalar to minimise, in nats per token, and metrics to log.
 
     A metric is a scalar on the device, which the training loop reads only when it logs, or a number known without it.
     """

@@ -34,7 +34,7 @@ class QuantiserConfig(Validated):
     decay: float = 0.95
     """Decay per training step of the moving average that codes follow."""
     dead_below: float = 0.05
-    """A code with fewer tokens a training step (moving average) is moved to a token of the batch; 0 = never."""
+    """A code with fewer tokens per training step (moving average) is moved to a token of the batch; 0 = never."""
     commitment: float = 0.25
     """Weight of the commitment loss: the mean squared distance of an embedding to its code."""
 
@@ -109,7 +109,7 @@ class Quantiser(nn.Module):
 def usage(codes: Int[Tensor, "rows groups"], sizes: tuple[int, ...]) -> dict[str, Tensor]:
     """Statistics of code usage: ``rate``, ``codes_used`` and ``dead_codes``.
 
-    ``rate`` is the entropy of the code (or tuple of codes) in bits a token. The others are the numbers of codes, over
+    ``rate`` is the entropy of the code (or tuple of codes) in bits per token. The others are the numbers of codes, over
     all codebooks, that occur and that do not occur.
     """
     # One number for each tuple of codes, renumbered at each step so that products of sizes do not overflow.

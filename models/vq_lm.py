@@ -84,9 +84,9 @@ class VQLM(nn.Module):
         surprise = -log p(x_t | ĥ_t)                rarity: the same with h and c set to zero
 
     F is one LSTM cell, Q the quantiser. A softmax predicts token ids, a Gaussian with learnt diagonal variance predicts
-    frames (nats a dimension; ``rarity`` has another variance, because it has less information). With one code, surprise
-    is the surprisal of a plain language model; with as many codes as tokens it falls to 0. The state of a batch item is
-    its row of ``h`` and ``c``; zeros start a new document.
+    frames (nats per dimension; ``rarity`` has another variance, because it has less information). With one code,
+    surprise is the surprisal of a plain language model; with as many codes as tokens it falls to 0. The state of a batch
+    item is its row of ``h`` and ``c``; zeros start a new document.
 
     With ``cutoffs`` the softmax is torch's adaptive one (1609.04309): its probabilities are exact and sum to 1, but
     rare tokens (see `rank_by`) share a class, and each further class has weights half as wide.
@@ -154,7 +154,7 @@ class VQLM(nn.Module):
 
     @torch.no_grad()
     def score(self, tokens: Tokens, state: State) -> tuple[Float[Tensor, "batch time signal"], State]:
-        """Surprise, rarity and gain of each token, in nats (frames: nats a dimension), and the state after the last.
+        """Surprise, rarity and gain of each token, in nats (frames: nats per dimension), and the state after the last.
 
         The codebook does not change, even in training mode.
         """
@@ -211,7 +211,7 @@ class VQLM(nn.Module):
         """Evaluate documents, one a row, each from an empty state.
 
         Mean ``surprise``, ``rarity`` and ``gain`` in nats; ``rate`` (entropy of the codes) and ``residual`` (surprise)
-        in bits a token, to be read together; ``codes_used`` and ``dead_codes``: codes that occur and that do not.
+        in bits per token, to be read together; ``codes_used`` and ``dead_codes``: codes that occur and that do not.
         """
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if mask is None else mask
         if not mask.any():
@@ -235,7 +235,7 @@ class VQLM(nn.Module):
         return self.embed(frames), frames, index
 
     def _nll(self, hidden: Float[Tensor, "*n hidden"], targets: Tensor, *, blank: bool = False) -> Float[Tensor, "*n"]:
-        """-log p(target | hidden) in nats, or nats a dimension for frames; ``blank``: the state was zero."""
+        """-log p(target | hidden) in nats, or nats per dimension for frames; ``blank``: the state was zero."""
         out = self.head(hidden)
         if self.softmax is not None:
             # Not under autocast: torch's module mixes types. It also counts the targets of each class on the device: a

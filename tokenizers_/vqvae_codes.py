@@ -26,7 +26,7 @@ class FrontEnd:
 
     Args:
         path: folder of the finished run.
-        level: index of the level; -1 = the last, which has the fewest codes a second with the recipe's defaults.
+        level: index of the level; -1 = the last, which has the fewest codes per second with the recipe's defaults.
     """
 
     path: PathText = ""
@@ -76,7 +76,7 @@ class VQVAECodes:
         return Stream(codes, seconds[:-1].float(), seconds[1:].float(), edges.diff().int())
 
     def decode(self, ids: Sequence[int]) -> Float[Tensor, " time"]:
-        """Decode codes to a waveform at `rate` samples a second, a hop per code."""
+        """Decode codes to a waveform at `rate` samples per second, a hop per code."""
         codes = torch.tensor(ids, dtype=torch.long).view(1, -1)
         parts = self.model.decode_stream([codes], self.level) if codes.numel() else ()
         return torch.cat([torch.zeros(0), *(part[0] for part in parts)])

@@ -53,7 +53,9 @@ def needles(bench: Bench, size: Size) -> tuple[dict[str, Any], Result]:
     bench.model.config.name_or_path = str(bench.folder / "tokenizer")  # where KVzip looks for it
     candidates = {setting.name: setting for setting in CANDIDATES}
     dev, _ = quiz_all(bench, [*BASELINES[:2], *candidates.values()], "dev", size.texts[:2], size.dev_quizzes)
-    found = {name: np.concatenate([row[name] for row in dev.values()])[:, SHARES.index(GOAL_SHARE)] for name in candidates}
+    found = {
+        name: np.concatenate([row[name] for row in dev.values()])[:, SHARES.index(GOAL_SHARE)] for name in candidates
+    }
     ours = max(found, key=lambda name: float(found[name].mean()))
     scored = [setting for name, setting in candidates.items() if name in (ours, SURPRISE.name, STREAMED)]
     presses = [name for name in PRESSES if name.removeprefix("kvpress ") in QUIZZED]

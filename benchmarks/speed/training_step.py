@@ -82,7 +82,7 @@ class Peer:
 
 
 def flops(shape: Shape, slots: int) -> int:
-    """Floating-point operations of a training step with ``slots`` full slots a row, two for each multiply-add.
+    """Floating-point operations of a training step with ``slots`` full slots per row, two for each multiply-add.
 
     Counted: the matmuls of queries, keys, values, output and feed-forward, keys and values made anew of the memory,
     attention's two products over the pairs a query may see, and the head. Their backward passes are twice as much, but

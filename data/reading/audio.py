@@ -30,7 +30,7 @@ from .files import SilentError, UnreadableError, require_path
 from .mixing import mix_channels
 
 RATE = 16_000
-"""Default samples a second."""
+"""Default samples per second."""
 CHUNK = 20.0
 """Default seconds of a chunk."""
 
@@ -56,7 +56,7 @@ class Audio:
     warned: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def read(self, rate: int = RATE) -> Float[Tensor, " samples"]:
-        """All samples, in -1 … 1, at ``rate`` samples a second. Raises as `stream` does."""
+        """All samples, in -1 … 1, at ``rate`` samples per second. Raises as `stream` does."""
         return torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *self._resampled(rate)]))
 
     def stream(self, seconds: float = CHUNK, rate: int = RATE) -> Iterator[Float[Tensor, " samples"]]:

@@ -46,7 +46,7 @@ def open_recording(name: str, data: bytes | None, warn: Callable[[str], None]) -
         The open recording; it is closed when the block ends.
 
     Raises:
-        UnreadableError: in one line, for a file that is missing, no regular file, or not audio.
+        UnreadableError: in one line, for a file that is missing, not a regular file, or not audio.
     """
     import soundfile
 
@@ -266,7 +266,7 @@ def _file(name: str, data: bytes | None) -> io.RawIOBase | io.BytesIO:
         return io.BytesIO(data)
     path = expand(name)
     if not os.path.isfile(path):  # a pipe would wait to be opened
-        kind = "a folder" if require_path(path).is_dir() else "no regular file"
+        kind = "a folder" if require_path(path).is_dir() else "not a regular file"
         raise UnreadableError(f"{name!r} is {kind}; give a file with a recording")
     try:
         return open(path, "rb", buffering=0)

@@ -140,7 +140,7 @@ def settle(
     require_vocabulary(model, decoder)
     groups = Groups(share, bounded(layers), (key_shape(decoder) or (1, 0))[0])
     chosen = resolve(policy, model) if preset is None else _policy_of(preset, model, decoder, groups)
-    chosen = Memory(_UNSETTLED, chosen).policy  # refuses what is no policy
+    chosen = Memory(_UNSETTLED, chosen).policy  # refuses what is not a policy
     require_match(chosen, model)
     names = getattr(chosen, "attention_signals", ())
     signals = AttentionSignals(decoder, names, groups) if "signals" in chosen.requires else None
@@ -190,7 +190,7 @@ def resolve_scorer(scorer: Any, device: Any = "cpu") -> ScorerModel | None:
     if isinstance(scorer, type) or not isinstance(scorer, ScorerModel):
         kind = f"the class {scorer.__name__}" if isinstance(scorer, type) else f"of type {type(scorer).__name__}"
         raise ValueError(
-            f"scorer={shown(scorer)} is no scorer ({kind}); give the folder of a run of vqmem train-scorer, or "
+            f"scorer={shown(scorer)} is not a scorer ({kind}); give the folder of a run of vqmem train-scorer, or "
             "vqmem.load_scorer(folder)"
         )
     if input_kind(scorer) != "tokens":

@@ -33,7 +33,7 @@ from .supported_models import attention_layers, layers_of, placement, refuse_pre
 
 
 class VQMemCache(Cache):
-    """A key-value cache of at most ``capacity`` tokens a row, which a policy chooses.
+    """A key-value cache of at most ``capacity`` tokens per row, which a policy chooses.
 
         cache = VQMemCache(model, tokenizer, capacity=256)
         model.generate(**inputs, cache=cache)
@@ -47,7 +47,7 @@ class VQMemCache(Cache):
         tokenizer: The tokenizer of the model, for the packaged scorer. It may be left out where the policy needs no
             scores or ``scorer`` is given; then ``VQMemCache(model, 256)`` gives the capacity.
         capacity: How many tokens of a row stay when some are evicted. A number of tokens (256), a share of the prompt
-            (0.25: of all that was read in passes of several tokens), or bytes a row (``"64MB"``).
+            (0.25: of all that was read in passes of several tokens), or bytes per row (``"64MB"``).
         policy: A preset (``auto``, ``stream`` for many passes, ``document`` for a long prompt), the name of a policy,
             its YAML mapping or the object; None is the policy that suits the scorer. A preset sets ``recent``,
             ``share`` and ``block`` too, unless they are given.

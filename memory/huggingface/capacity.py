@@ -28,7 +28,7 @@ class Capacity:
 
 
 def parse_capacity(value: Any) -> Capacity:
-    """Read a number of tokens (256), a share of the prompt (0.25) or bytes a row (``"64MB"``).
+    """Read a number of tokens (256), a share of the prompt (0.25) or bytes per row (``"64MB"``).
 
     Raises `ValueError` for anything else.
     """
@@ -36,7 +36,8 @@ def parse_capacity(value: Any) -> Capacity:
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?)?B\s*", value.upper())
         if not found:
             raise ValueError(
-                f"capacity={shown(value)} is no size; give tokens (256), a share of the prompt (0.25) or bytes ('64MB')"
+                f"capacity={shown(value)} is not a size; give tokens (256), a share of the prompt (0.25) "
+                "or bytes ('64MB')"
             )
         return Capacity(bytes=int(float(found[1]) * _UNITS[found[2] or ""]))
     if isinstance(value, float) and 0 < value < 1:

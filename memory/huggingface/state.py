@@ -266,6 +266,6 @@ class ForwardPass(Cache):
             )
         if written != {(self.columns, self.state.memory.slots.count)}:
             raise ValueError(
-                f"the cache wrote {self.state.memory.slots.count} slots a layer, but something else changed them "
+                f"the cache wrote {self.state.memory.slots.count} slots per layer, but something else changed them "
                 "within the pass; take other hooks off the attention of the model"
             )

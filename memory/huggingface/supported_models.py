@@ -66,7 +66,7 @@ def layers_of(model: Any) -> list[Any]:
     name = type(model).__name__
     config = getattr(model, "config", None)
     if config is None or not hasattr(config, "get_text_config"):
-        raise ValueError(f"model={name} is no transformers model; give the model that generates")
+        raise ValueError(f"model={name} is not a transformers model; give the model that generates")
     reason = _reason(model, config, config.get_text_config(decoder=True))
     if reason:
         raise ValueError(f"{name} {reason}; use a decoder whose layers, or some, attend to all earlier tokens")
@@ -101,7 +101,7 @@ def _reason(model: Any, config: Any, text: Any) -> str | None:
         return "is an encoder-decoder, whose cache has the encoder's keys too"
     supports = getattr(model, "_supports_default_dynamic_cache", None)
     if supports is None:
-        return "cannot generate (it has no head, or is no decoder)"
+        return "cannot generate (it has no head, or is not a decoder)"
     if not supports():
         return "carries a recurrent state or another kind of cache, which has no slots to evict"
     if _has_alibi(text):

@@ -25,7 +25,7 @@ class Policy:
     queries: ClassVar[int | None] = None
 
     def observe(self, usage: Float[Tensor, "batch slots"], stats: ForwardStats) -> Float[Tensor, "batch slots"]:
-        """The weights of the last query that is no padding; unchanged where all are padding."""
+        """The weights of the last query that is not padding; unchanged where all are padding."""
         weights = valid_weights(stats)
         valid = stats.valid[:, -weights.shape[1] :]
         last = (valid * torch.arange(1, valid.shape[1] + 1, device=valid.device)).argmax(dim=1)

@@ -16,8 +16,8 @@ from ...data.reading.audio import RATE
 class Features:
     """Kaldi's MFCC (25 ms windows every 10 ms, 23 mel bands, no energy) and deltas, as in HuBERT's recipe.
 
-    Every other of the 100 frames a second is kept, at the times of the frames of HuBERT's encoder. The keys depart from
-    that recipe: units of normalised frames depend more on phones and less on speaker, channel and loudness.
+    Every other of the 100 frames per second is kept, at the times of the frames of HuBERT's encoder. The keys depart
+    from that recipe: units of normalised frames depend more on phones and less on speaker, channel and loudness.
 
     Args:
         normalise: whether to scale each number to mean 0 and deviation 1 over the recording (in windows of 20 s).

@@ -28,7 +28,7 @@ class Scorer:
     decay: float = 0.95
     """Decay per training step of the moving average that codes follow."""
     dead_below: float = 0.05
-    """A code with fewer tokens a training step (moving average) is moved to a token of the batch; 0 = never."""
+    """A code with fewer tokens per training step (moving average) is moved to a token of the batch; 0 = never."""
     commitment: float = 0.25
     """Weight of the commitment loss: the mean squared distance of an embedding to its code."""
     state_dropout: float = 0.1

@@ -18,7 +18,7 @@ def ctc_loss(
     letters: Int[Tensor, "batch letters"],
     lengths: Int[Tensor, " batch"],
 ) -> Float[Tensor, ""]:
-    """Negative log-likelihood in nats a letter. An utterance whose letters do not fit into its times counts as zero.
+    """Negative log-likelihood in nats per letter. An utterance whose letters do not fit into its times counts as zero.
 
     Args:
         log_probs: log-probabilities of the classes.

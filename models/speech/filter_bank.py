@@ -25,7 +25,7 @@ def filter_bank(channels: int, kernel: int, top: float, rate: int) -> Float[Tens
         channels: number of filters; the last of an odd number has no sine.
         kernel: length of a filter in samples.
         top: highest frequency in Hz.
-        rate: samples a second.
+        rate: samples per second.
 
     Returns:
         The weights.

@@ -27,7 +27,7 @@ FOLDER = "model"
 class FrameScorer(nn.Module):
     """A `VQLM` on frames that are standardised by mean and deviation of the training frames in each dimension.
 
-    Scores are in nats a dimension of such frames; a Gaussian with only these two parameters has 1.42 on average. It
+    Scores are in nats per dimension of such frames; a Gaussian with only these two parameters has 1.42 on average. It
     satisfies the contract of a scorer (`ScorerModel`) with frames for tokens: causal, and the same for any chunking.
     """
 
@@ -80,7 +80,7 @@ class FrameScorer(nn.Module):
     def score(
         self, frames: Float[Tensor, "batch time dim"], state: State
     ) -> tuple[Float[Tensor, "batch time signal"], State]:
-        """Surprise, rarity and gain of each frame, in nats a dimension, and the state after the last."""
+        """Surprise, rarity and gain of each frame, in nats per dimension, and the state after the last."""
         return self.lm.score(self._standardised(frames), state)
 
     def training_step(
@@ -94,7 +94,7 @@ class FrameScorer(nn.Module):
         return self.lm.codes(self._standardised(frames))
 
     def report(self, frames: Float[Tensor, "batch time dim"], mask: Bool[Tensor, "batch time"]) -> dict[str, float]:
-        """As `VQLM.report`; ``residual`` is in bits a dimension, ``rate`` in bits a frame."""
+        """As `VQLM.report`; ``residual`` is in bits per dimension, ``rate`` in bits per frame."""
         return self.lm.report(self._standardised(frames), mask)
 
     def _standardised(self, frames: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:

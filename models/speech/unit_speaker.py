@@ -110,7 +110,7 @@ class UnitSpeaker(nn.Module):
 
     Args:
         config: the shape.
-        letters: the alphabet; its first letter stands at both ends of a text.
+        letters: the alphabet; its first letter is added at both ends of a text.
         units: number of units.
         max_train_letters: letters of the longest training text; 0 = unknown. Longer texts are spoken badly.
     """

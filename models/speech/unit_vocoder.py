@@ -196,7 +196,7 @@ class UnitVocoder(nn.Module):
                 synthesises whatever ``wave`` is.
 
         Returns:
-            Waveforms at 16 kHz, `FRAME` samples a unit.
+            Waveforms at 16 kHz, `FRAME` samples per unit.
 
         Raises:
             ValueError: a unit is out of range.

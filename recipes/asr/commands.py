@@ -19,7 +19,7 @@ def _transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     beam = "hypotheses to keep, for a ctc run; 0 is greedy (default: as the run says); needs the extra asr"
     parser.add_argument("--beam", type=int, metavar="N", help=beam)
     parser.add_argument("--device", default="cpu", help=DEVICE)
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line for each word")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line for each word")
 
 
 def _transcribe(args: argparse.Namespace) -> None:

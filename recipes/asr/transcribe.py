@@ -30,7 +30,7 @@ def show(
     Args:
         files: paths of the recordings.
         folder: a finished run of `vqmem asr`.
-        as_json: print a JSON object a word, in place of a line a segment.
+        as_json: print a JSON object per word, in place of a line per segment.
         beam: hypotheses to keep; None = as the run's config says.
         decoding_mode: one of the transcriber's; None = the first.
         device: where the model runs.

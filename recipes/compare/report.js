@@ -46,8 +46,8 @@
     const tile = (value, label, ...extra) => element("div", { class: "tile" }, element("b", {}, value), element("span", {}, label), ...extra);
     const usage = finite(codes) && finite(used) ? element("div", { class: "bar", "aria-hidden": "true", "--share": used / codes }, element("i")) : null;
     at("scorer-tiles").append(
-      ...(finite(rate) ? [tile(format(rate, 3), "rate: entropy of the codes, bits a token")] : []),
-      ...(finite(residual) ? [tile(format(residual, 3), "residual: information that the code lacks, bits a token")] : []),
+      ...(finite(rate) ? [tile(format(rate, 3), "rate: entropy of the codes, bits per token")] : []),
+      ...(finite(residual) ? [tile(format(residual, 3), "residual: information that the code lacks, bits per token")] : []),
       ...(finite(used) ? [tile(integer(used) + (finite(codes) ? ` of ${integer(codes)}` : ""), "codes used", usage)] : []),
       ...(finite(dead) ? [tile(`${dead ? "⚠ " : ""}${integer(dead)}`, dead ? "dead codes: never chosen" : "dead codes")] : []),
       ...Object.entries(more).filter(([, value]) => value != null && typeof value !== "object").map(([name, value]) =>

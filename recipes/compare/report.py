@@ -29,10 +29,11 @@ def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
         {"title", "created": iso time, "command", "machine", "seconds": float, "config": {...},
          "corpus", "split", "seeds": [int], "baseline": strategy, "documents": n, "tokens": n, "bytes": n,
          "metrics": {metric: {"label", "unit"?, "better": "lower" | "higher"}},           the first one leads
-         "rows": [{"strategy", "capacity": slots, "train": "mixed" | "native", "memory_bytes": bytes a row,
+         "rows": [{"strategy", "capacity": slots, "train": "mixed" | "native", "memory_bytes": bytes per row,
                    "metrics": {metric: Comparison.to_json()},                              see statistics.py
                    "per_seed"?: {metric: [float]}, "tokens_per_second"?: float}],
-         "scorer"?: {"rate": bits a token, "residual": bits a token, "codes": n, "codes_used": n, "dead_codes": n, ...},
+         "scorer"?: {"rate": bits per token, "residual": bits per token, "codes": n, "codes_used": n, "dead_codes": n,
+                     ...},
          "passage"?: {"name", "tokens": [str], "signals"?: {signal: [nats]},
                       "memories"?: {strategy: {"capacity": slots, "segment": tokens,
                                                "kept": [[indices of tokens kept after segment 0], ...]}}}}

@@ -57,10 +57,14 @@ def start_processes(parallel: str, device: torch.device) -> tuple[int, int]:
     rank, world = ranks()
     if parallel == "none" and world > 1:
         raise ValueError(
-            f"parallel = none, but torchrun started {world} processes; set train.parallel (and every other *.parallel) to ddp or fsdp"
+            f"parallel = none, but torchrun started {world} processes; "
+            "set train.parallel (and every other *.parallel) to ddp or fsdp"
         )
     if parallel == "fsdp" and world == 1:
-        raise ValueError("parallel = fsdp needs torchrun with at least two processes; set train.parallel (and every other *.parallel) to none")
+        raise ValueError(
+            "parallel = fsdp needs torchrun with at least two processes; "
+            "set train.parallel (and every other *.parallel) to none"
+        )
     if world > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)

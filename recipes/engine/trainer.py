@@ -172,12 +172,12 @@ def _loop(session: _Session, run: _Run, bar: Bar, interrupts: Interrupts, log: L
         _update(session, run)
         last = run.step == config.steps
         if last or run.step % config.log_every == 0:
-            _settle(session, run)
+            _read_pending_metrics(session, run)
             figures = log.train(run.step, run.window, run.seconds)
             run.window, run.seconds, run.figures = {}, 0.0, run.figures | figures
             bar.update(run.step, note(figures))
         if session.evaluate and (last or _due(run.step, config.eval_every)):
-            _settle(session, run)
+            _read_pending_metrics(session, run)
             with session.replica.evaluating(), autocast(session.device, resolve_dtype(config.dtype, session.device)):
                 figures = on_main_process(session.evaluate)()
             log.evaluation(run.step, figures)
@@ -189,7 +189,7 @@ def _loop(session: _Session, run: _Run, bar: Bar, interrupts: Interrupts, log: L
                     log.best(run.step, {"best_step": float(run.best.step), session.best_by: run.best.figure})
         stop = interrupts.requested_signal()
         if last or stop or _due(run.step, config.save_every):
-            _settle(session, run)
+            _read_pending_metrics(session, run)
             _save(session, run)
         if stop:
             bar.say(
@@ -225,7 +225,7 @@ def _update(session: _Session, run: _Run) -> None:
     run.step += 1
 
 
-def _settle(session: _Session, run: _Run) -> None:
+def _read_pending_metrics(session: _Session, run: _Run) -> None:
     """Read the metrics of the last steps, before they are logged or what these steps made is evaluated or saved."""
     began = time.perf_counter()
     for step, metrics in run.pending.read():

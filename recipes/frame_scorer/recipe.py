@@ -183,7 +183,7 @@ def read_frames(config: Config, extractor: Extractor, split: Split, seconds: flo
 
 
 def report(scorer: FrameScorer, frames: Frames) -> dict[str, float]:
-    """Metrics of the scorer on passages (see `VQLM.report`); surprise, rarity and gain in nats a dimension."""
+    """Metrics of the scorer on passages (see `VQLM.report`); surprise, rarity and gain in nats per dimension."""
     passages, device = frames.passages, scorer.mean.device
     _, batch = next(sweep(passages, len(passages), max(len(passage.ids) for passage in passages)))
     with Bar("evaluating the scorer", None, transient=True):

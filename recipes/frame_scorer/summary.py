@@ -9,7 +9,7 @@ from ...memory.scorer import SIGNALS
 from .recipe import Config
 
 GAUSSIAN_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
-"""Entropy of a standard Gaussian in nats a dimension: the baseline for standardised frames."""
+"""Entropy of a standard Gaussian in nats per dimension: the baseline for standardised frames."""
 
 
 def format_summary(config: Config, figures: dict[str, Any]) -> str:
@@ -17,9 +17,9 @@ def format_summary(config: Config, figures: dict[str, Any]) -> str:
     scorer = figures["scorer"]
     nats = ", ".join(f"{name} {scorer[name]:.3f}" for name in SIGNALS)
     return (
-        f"on {figures['frames']:,} frames of the {figures['split']} split, nats a dimension: {nats}\n"
+        f"on {figures['frames']:,} frames of the {figures['split']} split, nats per dimension: {nats}\n"
         f"  (a Gaussian with the mean and variance of the frames: {GAUSSIAN_ENTROPY:.3f})\n"
-        f"  rate {scorer['rate']:.2f} bits a frame; codes used {scorer['codes_used']:.0f}, "
+        f"  rate {scorer['rate']:.2f} bits per frame; codes used {scorer['codes_used']:.0f}, "
         f"dead {scorer['dead_codes']:.0f}\n"
         f"saved in {config.out}/; now try\n  vqmem score FILE --model {config.out}"
     )

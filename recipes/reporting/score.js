@@ -6,7 +6,7 @@
   document.getElementById("figures").append(
     tile(integer(tokens.length), "tokens"),
     ...Object.entries(signals).map(([name, values]) =>
-      tile(format(mean(values)), `mean ${name}, nats a token (${format(mean(values) / Math.LN2, 2)} bits)`)),
+      tile(format(mean(values)), `mean ${name}, nats per token (${format(mean(values) / Math.LN2, 2)} bits)`)),
     ...(details.code ? [tile(integer(new Set(details.code).size), "different codes used")] : []));
 
   const top = document.getElementById("top");

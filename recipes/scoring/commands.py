@@ -22,7 +22,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--span", metavar="START:END", help="show these seconds of a recording only")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="one JSON object a token and line, instead of colours")
+    output.add_argument("--json", action="store_true", help="one JSON object per token and line, instead of colours")
     page = "write a page: a text as a heat map; a recording with a player, its scores above its spectrogram"
     output.add_argument("--html", type=output_file, metavar="OUT", help=page)
     output.add_argument(

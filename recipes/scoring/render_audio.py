@@ -29,7 +29,7 @@ from .text import KEYS, choose_signal, rounded
 
 DRAWN = 120
 """The most seconds that a page or a picture shows, since it is drawn, and on a page played, in one piece."""
-_LINE = 25  # units per line of the terminal: half a second at 50 units a second
+_LINE = 25  # units per line of the terminal: half a second at 50 units per second
 
 
 class Span(NamedTuple):
@@ -146,7 +146,7 @@ def _print_colours(scores: AudioScores, signal: str) -> None:
         for name, mean in zip(SIGNALS, scores.signals.mean(0).tolist(), strict=True)
         if name in scores.given
     )
-    kind, unit = ("frames", "nats a dimension") if scores.ids is None else ("units", "nats a unit")
+    kind, unit = ("frames", "nats per dimension") if scores.ids is None else ("units", "nats per unit")
     print(f"{len(strong):,} {kind}; {unit}: {means}; orange = high {signal}", file=sys.stderr)
 
 
@@ -177,7 +177,7 @@ def _page(clip: ScoredClip, first: int, signal: str, model: str) -> str:
         "units": None if scores.ids is None else scores.ids.tolist(),
         "codes": None if scores.codes is None else scores.codes.tolist(),
         "first": first,
-        "unit": "nats a dimension" if scores.ids is None else "nats",
+        "unit": "nats per dimension" if scores.ids is None else "nats",
         "model": model,
     }
     styles, scripts = [STYLE, HERE / "sound.css"], [HERE / "sound.js"]

@@ -146,7 +146,7 @@ def _print_colours(chunks: Iterator[list[dict[str, Any]]], signal: str) -> None:
     sys.stdout.write("\n")
     sys.stdout.flush()  # a broken pipe must be noticed before the summary is printed
     means = ", ".join(f"{name} {total / count:.2f}" for name, total in totals.items())
-    print(f"{count:,} tokens; nats a token: {means}; orange = high {signal}", file=sys.stderr)
+    print(f"{count:,} tokens; nats per token: {means}; orange = high {signal}", file=sys.stderr)
 
 
 def _writable(sign: str) -> bool:

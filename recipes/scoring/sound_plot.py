@@ -106,7 +106,7 @@ def _signal(clip: ScoredClip, name: str) -> list[str]:
         y = bottom - (mark - marks[0]) / span * (bottom - top)
         parts.append(f'<path class="grid" d="M{LEFT:g} {y:.1f}h{clip.width:.0f}"/>')
         parts.append(_text(LEFT - 8, y + 4, f"{mark:g}", "end"))
-    unit = "nats" if clip.scores.ids is not None else "nats a dimension"
+    unit = "nats" if clip.scores.ids is not None else "nats per dimension"
     parts.append(_text(LEFT, top - 12, f"{name}, {unit}", "start", "name"))
     steps = [f"V{place:.1f}H{clip.x(end):.1f}" for place, end in zip(places, clip.scores.ends.tolist(), strict=True)]
     start = f"M{clip.x(float(clip.scores.starts[0])):.1f} {places[0]:.1f}"

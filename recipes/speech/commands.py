@@ -14,7 +14,7 @@ def _units_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deduplicate", action="store_true", help="merge repeated units into one, with their total duration"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line for each unit")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line for each unit")
 
 
 def _show_units(args: argparse.Namespace) -> None:

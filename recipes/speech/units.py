@@ -32,7 +32,7 @@ def show_units(files: Sequence[str], model: Path | None, *, deduplicate: bool, a
         files: paths of the recordings.
         model: folder of a run of `vqmem fit-units`; None = the packaged units.
         deduplicate: merge repeated units into one.
-        as_json: print a JSON object a unit, in place of a line a recording.
+        as_json: print a JSON object per unit, in place of a line per recording.
 
     Raises:
         UnreadableError: No recording could be read.

@@ -19,7 +19,7 @@ def format_summary(config: Config, figures: dict[str, Any]) -> str:
         nats = [name for name in SIGNALS if name in scorer]
         more = [name for name in scorer if name not in (*SIGNALS, "rate", "residual")]
         if nats:
-            lines.append("  scorer, nats a token: " + ", ".join(f"{name} {scorer[name]:.3f}" for name in nats))
+            lines.append("  scorer, nats per token: " + ", ".join(f"{name} {scorer[name]:.3f}" for name in nats))
         lines.append("  scorer: " + ", ".join(f"{name.replace('_', ' ')} {scorer[name]:.4g}" for name in more))
     memories, front_end = figures["memories"], build("front-ends", config.front_end)
     width = max(map(len, memories), default=0)

@@ -1,12 +1,12 @@
 // The report of a VQ-VAE: figures by level, usage of codes, players and spectrograms.
 {
   const at = (id) => document.getElementById(id);
-  at("about").textContent = `${integer(data.clips)} recordings (${integer(data.seconds)} s) of the ${data.split} split · ${integer(data.codes)} codes a level`;
+  at("about").textContent = `${integer(data.clips)} recordings (${integer(data.seconds)} s) of the ${data.split} split · ${integer(data.codes)} codes per level`;
 
   const columns = [
     ["hop", (level) => integer(level.hop)],
-    ["codes a second", (level) => integer(level.codes_per_second)],
-    ["bits a second", (level) => integer(level.bits_per_second)],
+    ["codes per second", (level) => integer(level.codes_per_second)],
+    ["bits per second", (level) => integer(level.bits_per_second)],
     ["STFT error", (level) => format(level.figures.stft_error)],
     ["convergence", (level) => format(level.figures.convergence)],
     ["log magnitude", (level) => format(level.figures.log_magnitude)],

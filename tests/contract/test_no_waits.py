@@ -78,7 +78,7 @@ class NoReads(TorchFunctionMode):
 @pytest.fixture
 def steps(monkeypatch) -> list[int]:
     """Makes every training step run on a `PretendedDevice`; the list has the steps before which metrics were read."""
-    device, update, settle, read = PretendedDevice(), trainer._update, trainer._settle, []
+    device, update, read_pending, read = PretendedDevice(), trainer._update, trainer._read_pending_metrics, []
 
     def copy(tensor: Tensor, _: torch.device) -> Tensor:
         moved = tensor.clone()
@@ -98,10 +98,10 @@ def steps(monkeypatch) -> list[int]:
     def note(session, run):
         if run.pending.batches:
             read.append(run.step)
-        settle(session, run)
+        read_pending(session, run)
 
     monkeypatch.setattr(trainer, "_update", on_device)
-    monkeypatch.setattr(trainer, "_settle", note)
+    monkeypatch.setattr(trainer, "_read_pending_metrics", note)
     return read
 
 

@@ -65,7 +65,7 @@ def test_runs_of_other_recipes(here, refused, recipe):
         if f"vqmem {command} " not in RUNS[recipe] or recipe == "compare":
             if command == "units" and recipe in ("tts", "text_lm"):  # which may have units
                 continue
-            assert message.startswith("vqmem: 'run' is no ")
+            assert message.startswith("vqmem: 'run' is not a")
             assert f", but {RUNS[recipe].replace('FOLDER', 'run')}" in message
     assert not (here / "out.wav").exists()
 
@@ -76,7 +76,7 @@ def test_a_voice_given_as_an_encoder(here, refused):
     (here / "run" / "config.yaml").write_text(dump(load(module.Config, None)))
     message = refused("asr", "demo", "recogniser.encoder=run", "out=deep/run")
     assert message.startswith(
-        "vqmem: 'run' is no encoder (the folder of a finished `vqmem speech_pretraining`), but a voice:"
+        "vqmem: 'run' is not an encoder (the folder of a finished `vqmem speech_pretraining`), but a voice:"
     )
     assert not (here / "deep").exists()
 
@@ -104,7 +104,7 @@ def test_what_is_no_run(here, refused, files, folder, message):
     path.mkdir(parents=True, exist_ok=True) if folder != "file" else None
     shown = str(Path("things") / folder)
     for command in USES:
-        assert f"'{shown}' is no " in (line := refused(*given(command, shown)))
+        assert f"'{shown}' is not a" in (line := refused(*given(command, shown)))
         assert f", but {message.replace('FOLDER', shown)}" in line
 
 

@@ -107,7 +107,7 @@ def test_lines_of_half_a_second_in_the_terminal(clip, frames, capsys, model, mon
     lines = re.sub(r"\x1b\[[\d;]*m", "", out).splitlines()
     assert [line.split()[0] for line in lines] == ["0.00", "0.50", "1.00", "1.50", "2.00", "2.50"]
     assert "\x1b[" in out
-    assert "149 frames; nats a dimension: " in err if more else "149 units; nats a unit: " in err
+    assert "149 frames; nats per dimension: " in err if more else "149 units; nats per unit: " in err
     assert "orange = high rarity" in err
     if not more:
         main(["units", str(clip)])
@@ -296,7 +296,7 @@ def test_given_again_nothing_is_trained(config, frames, monkeypatch, capsys):
     assert main(["frame_scorer", str(config), f"out={frames}"]) == 0
     assert (frames / "evaluation.json").read_bytes() == before
     printed = capsys.readouterr().out
-    assert "of the dev split, nats a dimension: surprise" in printed
+    assert "of the dev split, nats per dimension: surprise" in printed
     assert f"vqmem score FILE --model {frames}" in printed
     figures = json.loads(before)
     assert figures["frames"] > 20

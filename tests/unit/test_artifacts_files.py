@@ -1,4 +1,4 @@
-"""Where files are written: what is no regular file stays what it is, and nothing is left half-written."""
+"""Where files are written: what is not a regular file stays what it is, and nothing is left half-written."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_folder_misspelt_names_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no file's name may be one on the hub, so it is looked for there first."""
+    """What is not a file's name may be one on the hub, so it is looked for there first."""
     (tmp_path / "stories").mkdir()
     monkeypatch.chdir(tmp_path)
 

@@ -126,8 +126,8 @@ def test_manifests_that_cannot_be_read_right(kind, folder):
         ({"by": "speker"}, "did you mean speaker"),
         ({"splits": {"train": {"path": "*"}, "dev": {"pth": "*"}}}, "'pth'; did you mean path"),
         ({"where": {1: "x"}}, "unknown column of the recordings '1'; known: path"),
-        ({"where": {"text": False}}, "pattern False for column text is no text; write it in quotes"),
-        ({"where": {"text": 1.5}}, r"pattern 1\.5 for column text is no text"),
+        ({"where": {"text": False}}, "pattern False for column text is not text; write it in quotes"),
+        ({"where": {"text": 1.5}}, r"pattern 1\.5 for column text is not text"),
         ({"by": "speaker"}, r"line 5 of 'manifest\.tsv' has no speaker to split by"),
     ],
 )

@@ -36,7 +36,7 @@ def test_lists_of_other_files_are_no_recordings(content, tmp_path):
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
-    with pytest.raises(UnreadableError, match=r"pipe\.wav' is no regular file; give a file"):
+    with pytest.raises(UnreadableError, match=r"pipe\.wav' is not a regular file; give a file"):
         Audio(str(tmp_path / "pipe.wav")).read()
 
 

@@ -131,13 +131,13 @@ REFUSED = {
     "header.csv": ("id,text\n", "has no text for train"),
     "misspelt.csv": ("id,txt\n0,a\n", r"unknown column of data set .* 'text'; did you mean txt\?"),
     "damaged.jsonl": (lines({"text": "a"}) + '{"text": "b"\n', r"line 2 is no JSON \(.* at character \d+\)"),
-    "scalar.jsonl": ('{"text": "a"}\n["b"]\n', "line 2 is no object"),
+    "scalar.jsonl": ('{"text": "a"}\n["b"]\n', "line 2 is not an object"),
     "twice.jsonl": ('{"text": "a", "text": "b"}\n', "line 1 cannot be read: it has the key 'text' twice"),
     "digits.jsonl": ('{"text": ' + "9" * 5000 + "}\n", "line 1 cannot be read: Exceeds the limit"),
     "deep.jsonl": ('{"text": ' + "[" * 99_999 + "\n", "cannot read data set"),
-    "half.jsonl": ('{"text": "\\ud83d"}\n', r"half\.jsonl': line 1 holds .* which is no valid Unicode"),
+    "half.jsonl": ('{"text": "\\ud83d"}\n', r"half\.jsonl': line 1 holds .* which is not valid Unicode"),
     "array.json": ('[\n{"text": "a"},\n{"text": "b"\n', "line 4 is no JSON"),
-    "scalar.json": ('[{"text": "a"}, 7]', "item 1 is no object"),
+    "scalar.json": ('[{"text": "a"}, 7]', "item 1 is not an object"),
     "inside.json": ('{"data": [{"text": "a"}]}', "unknown column of data set .* 'text'; .*data"),
     "lists.jsonl": (lines({"id": "x", "text": ["a"]}), "line 1 .* 'text' holds lists, not text; name a column"),
     "objects.jsonl": (lines({"text": {"en": "a"}}), "'text' holds objects, not text; name another column"),
@@ -151,7 +151,7 @@ REFUSED = {
     "damaged.parquet": (parquet("a")[:-9], "cannot read data set"),
     "damaged.csv.gz": (gzip.compress(b"id,text\n" + b"0,a\n" * 999)[:-20], "cannot read data set"),
     "plain.csv.gz": (b"id,text\n0,a\n", "cannot read data set .*: Not a gzipped file"),
-    "rows.xlsx": (b"PK\3\4", r"is no table; give one that ends in \.csv, \.tsv"),
+    "rows.xlsx": (b"PK\3\4", r"is not a table; give one that ends in \.csv, \.tsv"),
 }  # fmt: skip
 
 
@@ -225,7 +225,7 @@ def test_a_path_that_is_not_there_is_not_looked_for_on_the_hub(path, tmp_path, m
     write(tmp_path / "rows.csv", "text,id\na,0\n")
     refused(r"no such file or folder: 'rwos\.csv'; did you mean 'rows\.csv'", "rwos.csv")
     write(tmp_path / "json", "no table")
-    refused("'json' is no table", "json")
+    refused("'json' is not a table", "json")
 
 
 def test_the_name_of_a_format_reads_no_table_of_the_working_directory(tmp_path, monkeypatch):
@@ -311,7 +311,7 @@ def test_a_folder_of_recordings_with_metadata(tmp_path):
     for name in ("../outside.wav", "3.wav", None):
         write(tmp_path / "flat/metadata.jsonl", lines(*rows, {"file_name": name, "transcription": "a"}))
         refused(
-            "line 4 of 'metadata.jsonl': file_name .* is no recording of",
+            "line 4 of 'metadata.jsonl': file_name .* is not a recording of",
             tmp_path / "flat",
             audio="audio",
             text="transcription",

@@ -102,11 +102,11 @@ def test_integers_of_any_library_are_taken(model, value):
 @pytest.mark.parametrize(
     ("policy", "named"),
     [
-        (3, "policy=3 is no policy"),
-        (["fifo"], "policy=['fifo'] is no policy"),
+        (3, "policy=3 is not a policy"),
+        (["fifo"], "policy=['fifo'] is not a policy"),
         (torch.ones(30, 30), "policy=tensor([[1., 1."),
-        (Noise(0), "policy=Noise() is no policy"),
-        (Oracle, "policy=<class 'vqmem.memory.policies.oracle.Policy'> is no policy"),
+        (Noise(0), "policy=Noise() is not a policy"),
+        (Oracle, "policy=<class 'vqmem.memory.policies.oracle.Policy'> is not a policy"),
         ("", "unknown policy ''"),
         ("fivo", "unknown policy 'fivo'; did you mean fifo?"),
         ({}, "policy {} has no name"),
@@ -122,9 +122,9 @@ def test_what_is_no_policy_is_refused(model, policy, named):
 
 
 def test_a_memory_refuses_parts_that_are_something_else():
-    assert refusal(Memory, 8, policy="fifo").startswith("policy='fifo' is no policy; give what vqmem.registry.build")
-    assert refusal(Memory, 8, compression="drop").startswith("compression='drop' is no compression")
-    assert refusal(Memory, 8, guard=(4, 2)).startswith("guard=(4, 2) is no guard; give a Guard")
+    assert refusal(Memory, 8, policy="fifo").startswith("policy='fifo' is not a policy; give what vqmem.registry.build")
+    assert refusal(Memory, 8, compression="drop").startswith("compression='drop' is not a compression")
+    assert refusal(Memory, 8, guard=(4, 2)).startswith("guard=(4, 2) is not a guard; give a Guard")
     assert refusal(registry.build, "policies", 3).startswith("policy 3 has no name")
 
 
@@ -142,11 +142,11 @@ def test_the_oracle_takes_its_text_as_it_comes(model):
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        (3, "scorer=3 is no scorer (of type int)"),
-        ([Noise(0)], "scorer=[Noise()] is no scorer (of type list)"),
-        ({"name": "vq_lm"}, "scorer={'name': 'vq_lm'} is no scorer (of type dict)"),
-        (Noise, "scorer=<class 'vqmem.models.scorers.random.Noise'> is no scorer (the class Noise)"),
-        (registry.build("scorers", "unigram"), "scorer=Scorer(smoothing=1.0) is no scorer (of type Scorer)"),
+        (3, "scorer=3 is not a scorer (of type int)"),
+        ([Noise(0)], "scorer=[Noise()] is not a scorer (of type list)"),
+        ({"name": "vq_lm"}, "scorer={'name': 'vq_lm'} is not a scorer (of type dict)"),
+        (Noise, "scorer=<class 'vqmem.models.scorers.random.Noise'> is not a scorer (the class Noise)"),
+        (registry.build("scorers", "unigram"), "scorer=Scorer(smoothing=1.0) is not a scorer (of type Scorer)"),
         (torch.nn.Linear(2, 2), "scorer=Linear("),
         (VQLM(FRAMES), "scorer=VQLM reads frames of recordings, not token ids"),
         (FrameScorer("log_mel", FRAMES), "scorer=FrameScorer reads frames of recordings, not token ids"),
@@ -204,7 +204,7 @@ def test_the_folder_of_a_run_is_its_scorer(model, tmp_path, monkeypatch):
 @pytest.mark.parametrize("value", ["256", "64", "MB", "-5MB", "64 bytes", ""])
 def test_texts_that_are_no_size_are_refused(model, value):
     assert refusal(VQMemCache, model, value, policy="fifo").startswith(
-        f"capacity={value!r} is no size; give tokens (256)"
+        f"capacity={value!r} is not a size; give tokens (256)"
     )
 
 
@@ -284,7 +284,7 @@ def test_the_run_of_a_frame_scorer_is_refused(model, tmp_path):
     save_model(tmp_path / "model", "frame_scorer", frames.fields(), frames)
     (tmp_path / "config.yaml").write_text(dump(FrameConfig()))
     (tmp_path / "evaluation.json").write_text("{}")
-    assert "is no scorer, but " in refusal(VQMemCache, model, 64, scorer=tmp_path)
+    assert "is not a scorer, but " in refusal(VQMemCache, model, 64, scorer=tmp_path)
 
 
 def test_the_representation_has_policy_sizes_and_tokens(model):

@@ -85,7 +85,7 @@ def test_models_that_cannot_work_are_refused_with_the_reason(what):
 
 
 def test_what_is_no_model_is_refused(model):
-    with pytest.raises(ValueError, match="model=str is no transformers model"):
+    with pytest.raises(ValueError, match="model=str is not a transformers model"):
         VQMemCache("gpt2", 8, policy="fifo")
     with pytest.raises(ValueError, match="LlamaModel cannot generate"):
         VQMemCache(model.model, 8, policy="fifo")

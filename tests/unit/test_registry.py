@@ -88,8 +88,8 @@ BROKEN = {
     "no_class": ('"""Mine."""\nlimit = 3\n', "it defines no Policy", "has no attribute 'Policy'"),
     "no_dataclass": (
         '"""Mine."""\nclass Policy:\n    pass\n',
-        "its Policy is no dataclass",
-        "its Policy is no dataclass",
+        "its Policy is not a dataclass",
+        "its Policy is not a dataclass",
     ),
     "imports": ('"""Mine."""\nimport not_installed_here\nPolicy = 3\n', "", "No module named 'not_installed_here'"),
     "raises": ('"""Mine."""\nraise RuntimeError("no GPU\\nat all")\nPolicy = 3\n', "", "RuntimeError: no GPU at all"),
@@ -142,7 +142,7 @@ def test_a_broken_recipe_leaves_the_other_commands_usable(tmp_path, monkeypatch,
     (tmp_path / "recipes" / "mine" / "__init__.py").write_text("")
     monkeypatch.setattr(registry, "ROOT", tmp_path)
     assert main(["list", "recipes"]) == 0
-    assert "mine" not in capsys.readouterr().out  # a folder without recipe.py is no recipe
+    assert "mine" not in capsys.readouterr().out  # a folder without recipe.py is not a recipe
     (tmp_path / "recipes" / "mine" / "recipe.py").write_text("def")
     assert main([]) == 0
     assert "broken: " in capsys.readouterr().out
@@ -196,8 +196,8 @@ def test_of_two_entry_points_of_one_name_the_second_is_named(installed, capsys):
     [
         ("not_installed_here:Policy", "ModuleNotFoundError: No module named 'not_installed_here'"),
         ("json:Policy", "AttributeError: module 'json' has no attribute 'Policy'"),
-        ("json:JSONDecoder", "its Policy is no dataclass"),
-        ("json:dumps", "its Policy is no dataclass"),
+        ("json:JSONDecoder", "its Policy is not a dataclass"),
+        ("json:dumps", "its Policy is not a dataclass"),
     ],
 )
 def test_an_entry_point_that_is_broken(installed, capsys, value, message):

@@ -21,7 +21,7 @@ def memories() -> ModuleType:
 
 
 def comparison(folder: Path, passages: int = PASSAGES, largest: int = 64) -> Path:
-    """A folder as `vqmem compare` leaves it: full memory costs 2 nats a token, others `NATS` at 16 slots."""
+    """A folder as `vqmem compare` leaves it: full memory costs 2 nats per token, others `NATS` at 16 slots."""
     cells = [
         {
             **{"strategy": strategy, "capacity": capacity, "seed": seed, "train": "mixed"},

@@ -41,7 +41,7 @@ def tokenizer(**keys: object) -> UnitTokenizer:
 
 
 def test_mfcc_is_the_recipe_of_hubert():
-    """As fairseq's dump_mfcc_feature.py makes them; of its 100 frames a second every other one."""
+    """As fairseq's dump_mfcc_feature.py makes them; of its 100 frames per second every other one."""
     wave = noise(1.3)
     cepstra = torchaudio.compliance.kaldi.mfcc(waveform=wave[None], sample_frequency=16_000, use_energy=False)
     deltas = torchaudio.functional.compute_deltas(cepstra.T)
@@ -286,7 +286,7 @@ def test_what_is_wrong_with_units_is_one_line(tmp_path):
         ('{"id": "a"}', "unknown line 1 of 'u.jsonl': key 'units'"),
         ('{"id": "a", "units": [1.5]}', "units are integers"),
         ('{"id": "a", "units": [1]}\n{"id"', "cannot read units from"),
-        ("[1, 2]", "line 1 is no object"),
+        ("[1, 2]", "line 1 is not an object"),
     ):
         (tmp_path / "u.jsonl").write_text(text)
         with pytest.raises(ValueError, match=match):

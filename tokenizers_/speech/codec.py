@@ -15,7 +15,7 @@ class Codec(Protocol):
 
     kind: str
     config: Any
-    """Has ``hops`` (samples a code, by level), ``rate`` (samples a second) and ``codes`` (size of a codebook)."""
+    """Has ``hops`` (samples per code, by level), ``rate`` (samples per second) and ``codes`` (size of a codebook)."""
 
     def fields(self) -> dict[str, Any]:
         """JSON-able values from which the model is rebuilt, without the weights."""

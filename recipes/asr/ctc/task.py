@@ -44,7 +44,7 @@ class CTCTask:
         """There is no state between batches."""
 
     def step(self, batch: CTCBatch, state: None) -> tuple[Loss, None]:
-        """The CTC loss in nats a letter."""
+        """The CTC loss in nats per letter."""
         log_probs, counts = self.module(*batch.inputs)
         loss = ctc_loss(log_probs, counts, batch.letters, batch.lengths)
         return Loss(loss, {"tokens": batch.lengths.sum()}), None

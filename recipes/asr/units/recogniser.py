@@ -242,7 +242,8 @@ class UnitTranscriber:
             stream = self.front_end.encode(content)
             log_probs, _ = self.aligner(stream.ids[None].to(device), torch.tensor([len(stream)], device=device))
             for character, first, stop in greedy(log_probs.cpu(), self.alphabet, 1.0):
-                start, end = stream.starts[int(first) // FRAMES_PER_UNIT], stream.ends[(int(stop) - 1) // FRAMES_PER_UNIT]
+                start = stream.starts[int(first) // FRAMES_PER_UNIT]
+                end = stream.ends[(int(stop) - 1) // FRAMES_PER_UNIT]
                 yield Letter(character, seconds + start.item(), seconds + end.item())
             seconds += stream.ends[-1].item()
             yield Letter(" ", seconds, seconds)

@@ -15,7 +15,7 @@ from ..base import Letter
 from .interleave import Interleaving
 
 MOST = 2
-"""Maximum number of letters a unit, so that writing ends whatever the model predicts."""
+"""Maximum number of letters per unit, so that writing ends whatever the model predicts."""
 Turns = Generator[tuple[list[int], list[Letter]], Float[Tensor, " vocab"], list[Letter]]
 """Yields the tokens to read next and the finished letters; receives the logits after them; returns the last letters."""
 
