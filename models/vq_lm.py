@@ -85,8 +85,8 @@ class VQLM(nn.Module):
 
     F is one LSTM cell, Q the quantiser. A softmax predicts token ids, a Gaussian with learnt diagonal variance predicts
     frames (nats per dimension; ``rarity`` has another variance, because it has less information). With one code,
-    surprise is the surprisal of a plain language model; with as many codes as tokens it falls to 0. The state of a batch
-    item is its row of ``h`` and ``c``; zeros start a new document.
+    surprise is the surprisal of a plain language model; with as many codes as tokens it falls to 0. The state of a
+    batch item is its row of ``h`` and ``c``; zeros start a new document.
 
     With ``cutoffs`` the softmax is torch's adaptive one (1609.04309): its probabilities are exact and sum to 1, but
     rare tokens (see `rank_by`) share a class, and each further class has weights half as wide.

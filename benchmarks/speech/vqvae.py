@@ -5,7 +5,8 @@
 Trains the network of the recipe's config `speech` on speakers of LibriSpeech's train-clean-100 and measures it on those
 of test-other, none of them a training speaker: with this project's quantiser, and with `VectorQuantize(dim,
 codebook_size)` of `vector-quantize-pytorch` as it comes. Weights at the start, crops, steps and everything else are the
-same. Runs are kept in a folder and go on where they stopped. Needs the folder ``speech`` with its manifest."""
+same. Runs are kept in a folder and go on where they stopped. Needs the folder ``speech`` with its manifest.
+"""
 
 from __future__ import annotations
 
