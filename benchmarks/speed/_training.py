@@ -17,7 +17,7 @@ from vqmem.models.memory_transformer import MemoryTransformer, TransformerConfig
 
 @dataclass(frozen=True)
 class Shape:
-    """What both sides share: ``segment`` tokens a row and step, ``batch`` rows, feed-forward 4 x ``dim``."""
+    """What both sides share: ``segment`` tokens per row and step, ``batch`` rows, feed-forward 4 x ``dim``."""
 
     dim: int
     layers: int

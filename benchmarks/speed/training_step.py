@@ -4,7 +4,7 @@
 
 **Against the peer** (PyPI, by Phil Wang; extra ``bench``): forward, backward and AdamW, in turns in one run. A figure
 is the median over the rounds of peer time by our time, for the same tokens a step. Equal on both sides: layers, width,
-heads, feed-forward 4 x width, vocabulary, rows, tokens a segment, full slots (``mem_len``), pooled slots
+heads, feed-forward 4 x width, vocabulary, rows, tokens per segment, full slots (``mem_len``), pooled slots
 (``cmem_len``), 4 slots into one by a learnt convolution with the attention-reconstruction loss, attention over both
 memories and the segment, keys and values made anew in each step, fp32, the same optimiser. Different: the peer has
 learnt relative positions, biases, an untied head and LayerNorm; ours rotary positions, a tied head and RMSNorm. Three

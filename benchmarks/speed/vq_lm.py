@@ -20,7 +20,7 @@ from vqmem.benchmarks.speed._training import parse, take_turns
 from vqmem.models.vq_lm import VQLM, VQLMConfig
 
 SHAPES = {"batch 32": (32, 128, 3.0), "one stream": (1, 2048, 10.0)}
-"""Rows, tokens a row, and the ratio to reach."""
+"""Rows, tokens per row, and the ratio to reach."""
 NOTES = [
     "Training at batch 32: counted in matmuls the loop does 2.4 times our work (two cells a token against one, forward "
     "and backward), so a ratio of 3 asks for more than that out of the same matmuls. Blocks of 64 to 512 tokens, and "
