@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -39,8 +39,8 @@ class VQMemCache(Cache):
         model.generate(**inputs, cache=cache)
 
     Pass it as ``cache`` (before `transformers` 5.24: ``past_key_values``) to ``model`` or to its ``generate``: greedy,
-    sampling, beams, prompts in one pass or in chunks, batches with padding. Tokens are evicted after each pass, so
-    attention sees ``capacity`` cached tokens and the new ones. Each row keeps a different set of tokens.
+    sampling, beams, prompts in one pass or in chunks, batches with padding. Tokens are evicted after a pass. Each row
+    keeps a different set of tokens.
 
     Args:
         model: A decoder of `transformers` that attends to all earlier tokens.
@@ -56,12 +56,11 @@ class VQMemCache(Cache):
         recent: How many of the newest tokens always stay; half of the capacity that the sinks leave if None.
         share: What keeps one set of tokens: the ``model`` (default), each ``layer`` or each ``head`` of keys and
             values. Policies that look at attention get the mean over what shares a set.
-        block: Tokens are evicted once there are so many more than the capacity; 1 by default. Evicting seldom is
-            faster.
-        positions: ``kept`` leaves each token its position. ``compact`` moves the tokens together, by rotating their
-            keys, whenever new tokens would pass the positions that the model was trained for.
-        storage: ``full`` stores keys and values as the model computes them. ``int8`` stores them in 8 bits, with an
-            error of at most 1/510 of the range of their slot and head.
+        block: Tokens are evicted once there are so many more than the capacity; 1 by default. Seldom is faster.
+        positions: ``kept`` leaves each token its position. ``compact`` rotates keys so that the tokens move together
+            whenever new ones would pass the positions that the model was trained for.
+        storage: ``full`` keeps the model's type. ``int8`` stores keys and values in 8 bits, with an error of at most
+            1/510 of the range of their slot and head.
 
     Raises:
         ValueError: The model cannot work with evicted slots, the capacity has no room for the guards, or the scorer is
@@ -317,18 +316,13 @@ class VQMemCache(Cache):
 
     def _require_bounded(self, what: str) -> None:
         if self.groups.layers < len(self.layers):
-            raise ValueError(
-                f"{what} does not work with layers that bound themselves, as {type(self.model).__name__} has"
-            )
+            raise ValueError(f"{what} does not work: {type(self.model).__name__} has layers that bound themselves")
 
     def _arguments(self) -> dict[str, Any]:
         """What makes an equal empty cache, besides the policy and the scorer."""
-        guard, positions = self.memory.guard, "compact" if self._rotation else "kept"
-        return {
-            **{"capacity": self.memory.capacity, "sinks": guard.sinks, "recent": guard.recent},
-            **{"share": self.groups.share, "block": self.block, "positions": positions},
-            "storage": self.layers[self.groups.bounded[0]].storage,
-        }
+        storage = self.layers[self.groups.bounded[0]].storage
+        made = {"capacity": self.memory.capacity, "share": self.groups.share, "block": self.block, "storage": storage}
+        return made | asdict(self.memory.guard) | {"positions": "compact" if self._rotation else "kept"}
 
     @classmethod
     def load(cls, path: str | PathLike[str], model: Any, tokenizer: Any = None, *, scorer: Any = None) -> VQMemCache:

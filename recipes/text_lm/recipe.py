@@ -238,8 +238,7 @@ def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) ->
     seed_all(config.seed)
     spec = build("scorers", config.scorer)
     # A scorer that reads the characters of tokens needs the tokenizer, the others its size.
-    scorer = spec.build_for(tokenizer) if hasattr(spec, "build_for") else spec.build(tokenizer.vocab_size)
-    scorer = scorer.to(device)
+    scorer = (spec.build_for(tokenizer) if hasattr(spec, "build_for") else spec.build(tokenizer.vocab_size)).to(device)
     if hasattr(scorer, "rank_by"):
         ids = torch.cat([passage.ids for passage in corpus])
         scorer.rank_by(torch.bincount(ids, minlength=tokenizer.vocab_size))
@@ -264,7 +263,7 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
     Args:
         config: the run.
         tokenizer: the front-end.
-        scorer: scores the tokens for the policies; it is not trained.
+        scorer: scores the tokens for the policies.
         corpus: the training passages; unused if the model is finished.
 
     Returns:
