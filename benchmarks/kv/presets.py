@@ -1,4 +1,4 @@
-"""What the presets of the cache keep in streams, beside the newest tokens and the best press of kvpress alone.
+"""What the presets of the cache keep in streams, beside the newest tokens and expected attention alone.
 
     python benchmarks/kv/presets.py [--quick] [--json] [--save] [--data FOLDER] [--run FOLDER] [--passages N]
 
@@ -71,7 +71,7 @@ def main() -> None:
         figures,
         flags,
         title="The preset of the cache, without anything trained for the model",
-        question="Does the preset keep more of what matters than the best of kvpress's presses in streams?",
+        question="Does the preset keep more of what matters in streams than expected attention alone?",
         measured=(
             f"SmolLM2-135M-Instruct (4-bit weights, computed in bfloat16) reads {count} dev passages a domain, each of "
             f"{LENGTH} tokens, 64 at a time, through {CAPACITY} slots with {SINKS} sinks; each head of keys keeps its "
@@ -79,6 +79,7 @@ def main() -> None:
             f"tokens after the first {CAPACITY}; long-gap tokens have a unigram surprisal above {RARE:g} nats and were "
             "last seen further back than there are slots."
         ),
+        effect=("novels", STREAM, "gap closed, %"),
         split="dev",
         seeds=[0],
         tables=tables,
