@@ -51,9 +51,10 @@ def _run_recipe(name: str, args: argparse.Namespace) -> None:
 
 
 def run_config(recipe: Any, config: Any, *, print_only: bool) -> None:
-    """Run a recipe and print its summary, or only print the config."""
+    """Run a recipe and print its summary, or only print the config. The variants of the config are checked first."""
     from .config import dump, refuse_placeholders
 
+    registry.check_variants(config)
     main = os.environ.get("RANK", "0") == "0"  # only the first of several processes prints
     if print_only:
         print(dump(config) if main else "", end="")
