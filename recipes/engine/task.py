@@ -16,7 +16,8 @@ class Task(Protocol):
     """A module and its training step. If the loss has no gradient (a scorer that only counts), nothing is optimised.
 
     ``metrics["tokens"]`` of the loss is optional: the number of tokens in the step. The log uses it as the weight of
-    its averages and for the speed. A step does not read values from the device, which would wait for it; it asks
+    its averages and for the speed. An optional attribute ``token_unit`` says what a token is, for the progress bar
+    (default: tokens). A step does not read values from the device, which would wait for it; it asks
     `models.host.on_host` for those of the batch.
     """
 

@@ -128,6 +128,8 @@ def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
 class FrameScorerTask:
     """Training on segments of frames; tokens of a batch are indices of ``table``."""
 
+    token_unit = "frames"
+
     def __init__(self, scorer: FrameScorer, table: Float[Tensor, "frames dim"], batch_size: int) -> None:
         self.module: Any = scorer
         self.scorer, self.batch_size = scorer, batch_size

@@ -93,6 +93,8 @@ class Config(RunConfig):
 class PretrainingTask:
     """Masked prediction: mask spans, predict their units."""
 
+    token_unit = "frames"
+
     def __init__(self, model: nn.Module, feature_weight: float, off_target_weight: float = 0.0) -> None:
         self.module, self.feature_weight, self.off_target_weight = model, feature_weight, off_target_weight
 
