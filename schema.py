@@ -76,12 +76,28 @@ class UnknownNameError(ValueError):
         super().__init__(f"unknown {what} {name!r}; {hint}")
 
 
+class UnknownKeyError(UnknownNameError):
+    """A key that a dataclass does not have."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__("key", name, known)
+        self.name, self.known = name, known
+
+    def below(self, key: str) -> UnknownKeyError:
+        """The same error where the dataclass is at the dotted ``key``."""
+        return UnknownKeyError(_dotted(key, self.name), [_dotted(key, known) for known in self.known])
+
+
 class RenamedKeyError(ValueError):
     """A key has another name since a release."""
 
     def __init__(self, old: str, new: str) -> None:
         super().__init__(f"the config key {old} is called {new} now; rename it")
         self.old, self.new = old, new
+
+    def below(self, key: str) -> RenamedKeyError:
+        """The same error where the dataclass is at the dotted ``key``."""
+        return RenamedKeyError(_dotted(key, self.old), _dotted(key, self.new))
 
 
 def expand(path: str) -> str:
@@ -178,9 +194,7 @@ def _make(schema: Any, value: Any, key: str) -> Any:
             raise RenamedKeyError(_dotted(key, name), _dotted(key, RENAMED_KEYS[name]))
         if name not in fields:
             below = [path for path in _keys(schema, key) if path.split(".")[-1] == name]
-            raise UnknownNameError(
-                "key", _dotted(key, name), below or [_dotted(key, known) for known in _suggested(schema)]
-            )
+            raise UnknownKeyError(_dotted(key, name), below or [_dotted(key, known) for known in _suggested(schema)])
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in value:
@@ -188,8 +202,8 @@ def _make(schema: Any, value: Any, key: str) -> Any:
     made = {name: coerce(hints[name], item, _dotted(key, name)) for name, item in value.items()}
     try:
         return schema(**made)
-    except RenamedKeyError as error:  # of a variant that the dataclass makes
-        raise RenamedKeyError(_dotted(key, error.old), _dotted(key, error.new)) from None
+    except (RenamedKeyError, UnknownKeyError) as error:  # of a variant that the dataclass makes
+        raise error.below(key) from None
     except ValueError as error:  # what the dataclass itself checks
         raise ValueError(_located(str(error), key, fields)) from None
 
