@@ -29,6 +29,10 @@ def main(argv: list[str] | None = None) -> int:
     0 is success, 2 a mistake of the user, which is reported in one line on standard error, and 130 an interruption.
     """
     if argv is None:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            # Each process of torchrun would print DDP's advice to turn `find_unused_parameters` off, which
+            # `distributed.wrap` needs. It comes from C++, whose level torch reads when it is imported.
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         prepare_streams()
         argv = sys.argv[1:]
     try:

@@ -12,11 +12,12 @@ import importlib
 import importlib.metadata
 import pkgutil
 import sys
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from .schema import UnknownNameError, coerce, shown
 
@@ -44,6 +45,20 @@ KINDS = {
     "recognisers": Kind("recipes/asr", "Recogniser", leaf="recogniser"),
     "recipes": Kind("recipes", "Config", leaf="recipe"),
 }
+
+
+@dataclass(frozen=True)
+class VariantOf:
+    """Marks the type of a field that contains the YAML form of a variant of ``kind``."""
+
+    kind: str
+
+
+DataSpec = Annotated[str | dict[str, Any], VariantOf("data")]
+FeaturesSpec = Annotated[str | dict[str, Any], VariantOf("features")]
+FrontEndSpec = Annotated[str | dict[str, Any], VariantOf("front-ends")]
+RecogniserSpec = Annotated[str | dict[str, Any], VariantOf("recognisers")]
+ScorerSpec = Annotated[str | dict[str, Any], VariantOf("scorers")]
 
 
 def names(kind: str) -> list[str]:
@@ -118,10 +133,18 @@ def _binds(node: ast.AST) -> str | None:
     return node.name if isinstance(node, (ast.ClassDef, ast.FunctionDef)) else None
 
 
-def build(kind: str, spec: Any) -> Any:
-    """Make a variant from its YAML form: a name, or a mapping of ``name`` and its fields. Raises `ValueError`.
+def build(kind: str, spec: Any, key: str | None = None) -> Any:
+    """Make a variant from its YAML form: a name, or a mapping of ``name`` and its fields.
 
     >>> build("policies", {"name": "scored", "rarity": 2.0})  # doctest: +SKIP
+
+    Args:
+        kind: one of `KINDS`.
+        spec: the YAML form.
+        key: the dotted key that ``spec`` has in a config, for errors; None is the variant's name.
+
+    Raises:
+        ValueError: in one line, for an unknown variant and for fields that it does not take.
     """
     fields = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
     name = fields.pop("name", None)
@@ -129,7 +152,22 @@ def build(kind: str, spec: Any) -> Any:
         raise ValueError(
             f"{_singular(kind)} {shown(spec)} has no name; add `name: ...` (one of {', '.join(names(kind))})"
         )
-    return coerce(load(kind, name), fields, name)
+    return coerce(load(kind, name), fields, name if key is None else key)
+
+
+def check_variants(config: Any, key: str = "") -> None:
+    """Build every variant that the fields of ``config`` describe, nested ones included; raises as `build` does.
+
+    Loading a config does not do this: a finished run can be used where the package of its data source is missing.
+    """
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value, path = getattr(config, field.name), f"{key}.{field.name}" if key else field.name
+        for note in getattr(hints[field.name], "__metadata__", ()):
+            if isinstance(note, VariantOf):
+                check_variants(build(note.kind, value, path), path)
+        if dataclasses.is_dataclass(value):
+            check_variants(value, path)
 
 
 def _kind(kind: str) -> Kind:

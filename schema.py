@@ -9,8 +9,10 @@ import functools
 import math
 import operator
 import os
+import re
 import types
 import typing
+from collections.abc import Container
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -61,6 +63,10 @@ RENAMED_KEYS = {
 """Old names of keys, wherever a key of the new name stands beside them."""
 
 
+NOT_SUGGESTED = "not_suggested"
+"""Key of a dataclass field's metadata: errors do not suggest the field, because something else sets it."""
+
+
 class UnknownNameError(ValueError):
     """A name that no variant, key or file answers to; the message gives the nearest matches."""
 
@@ -70,12 +76,28 @@ class UnknownNameError(ValueError):
         super().__init__(f"unknown {what} {name!r}; {hint}")
 
 
+class UnknownKeyError(UnknownNameError):
+    """A key that a dataclass does not have."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__("key", name, known)
+        self.name, self.known = name, known
+
+    def below(self, key: str) -> UnknownKeyError:
+        """The same error where the dataclass is at the dotted ``key``."""
+        return UnknownKeyError(_dotted(key, self.name), [_dotted(key, known) for known in self.known])
+
+
 class RenamedKeyError(ValueError):
     """A key has another name since a release."""
 
     def __init__(self, old: str, new: str) -> None:
         super().__init__(f"the config key {old} is called {new} now; rename it")
-        self.old = old
+        self.old, self.new = old, new
+
+    def below(self, key: str) -> RenamedKeyError:
+        """The same error where the dataclass is at the dotted ``key``."""
+        return RenamedKeyError(_dotted(key, self.old), _dotted(key, self.new))
 
 
 def expand(path: str) -> str:
@@ -172,7 +194,7 @@ def _make(schema: Any, value: Any, key: str) -> Any:
             raise RenamedKeyError(_dotted(key, name), _dotted(key, RENAMED_KEYS[name]))
         if name not in fields:
             below = [path for path in _keys(schema, key) if path.split(".")[-1] == name]
-            raise UnknownNameError("key", _dotted(key, name), below or [_dotted(key, known) for known in fields])
+            raise UnknownKeyError(_dotted(key, name), below or [_dotted(key, known) for known in _suggested(schema)])
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in value:
@@ -180,16 +202,28 @@ def _make(schema: Any, value: Any, key: str) -> Any:
     made = {name: coerce(hints[name], item, _dotted(key, name)) for name, item in value.items()}
     try:
         return schema(**made)
+    except (RenamedKeyError, UnknownKeyError) as error:  # of a variant that the dataclass makes
+        raise error.below(key) from None
     except ValueError as error:  # what the dataclass itself checks
-        raise ValueError(f"{key}: {error}" if key else str(error)) from None
+        raise ValueError(_located(str(error), key, fields)) from None
+
+
+def _located(message: str, key: str, fields: Container[str]) -> str:
+    """The ``message`` of a dataclass at ``key``: a dotted key where it begins with a field, as in "steps = 0 must"."""
+    begins_with_field = re.split(r"\W", message)[0] in fields
+    return message if not key else f"{key}.{message}" if begins_with_field else f"{key}: {message}"
 
 
 def _keys(schema: Any, key: str) -> list[str]:
-    """The dotted names of all keys of ``schema``, nested ones included."""
+    """The dotted names of the keys of ``schema`` that errors suggest, nested ones included."""
     hints = _hints(schema)
-    paths = {field.name: _dotted(key, field.name) for field in dataclasses.fields(schema)}
+    paths = {name: _dotted(key, name) for name in _suggested(schema)}
     nested = [_keys(hints[name], path) for name, path in paths.items() if dataclasses.is_dataclass(hints[name])]
     return [*paths.values(), *(path for part in nested for path in part)]
+
+
+def _suggested(schema: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(schema) if field.init and NOT_SUGGESTED not in field.metadata]
 
 
 @functools.cache

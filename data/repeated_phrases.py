@@ -6,11 +6,11 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from annotated_types import Interval
 
-from ..registry import build
+from ..registry import DataSpec, build
 from ..schema import NonNegativeInt, PositiveInt, Share, Validated
 from .base import Document, Split
 
@@ -55,7 +55,7 @@ class Source(Validated):
         seed: seed of the generator.
     """
 
-    source: str | dict[str, Any] = field(default_factory=lambda: {"name": "unit_files"})
+    source: DataSpec = field(default_factory=lambda: {"name": "unit_files"})
     train_documents: PositiveInt = 4000
     held_out_documents: PositiveInt = 48
     length: int = 2048

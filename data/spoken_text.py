@@ -13,13 +13,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Interval
 
 from ..files import atomic_file
-from ..registry import UnknownNameError, build
+from ..registry import DataSpec, UnknownNameError, build
 from ..schema import NonNegativeInt, PathText, Validated
 from . import _espeak
 from ._characters import compose, separates, unify
@@ -49,7 +49,7 @@ class Source(Validated):
         cache: folder for the recordings; empty = ``vqmem/spoken`` in the user's cache.
     """
 
-    text: str | dict[str, Any] = "builtin_text"
+    text: DataSpec = "builtin_text"
     voices: tuple[str, ...] = (
         "en-us",
         "en-us+f3",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Interval
@@ -20,7 +20,7 @@ from ..data.base import InputKind
 from ..data.reading.audio import Audio
 from ..data.reading.files import Skipping
 from ..files import atomic_write, missing_file
-from ..registry import ROOT, build
+from ..registry import ROOT, FeaturesSpec, build
 from ..schema import PathText, PositiveInt, Validated
 from ._pinned import pin, unpin
 from ._units import format_units, stream_of
@@ -48,7 +48,7 @@ class FrontEnd(Validated):
         fitted: a run of `vqmem fit-units` whose clusters are used, or ``packaged``; empty = fit new clusters.
     """
 
-    features: str | dict[str, Any] = "mfcc39"
+    features: FeaturesSpec = "mfcc39"
     clusters: PositiveInt = 100
     seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0  # the range that scikit-learn accepts
     fit_frames: int = 200_000

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import altair as alt
@@ -12,6 +15,14 @@ WIDTH, HEIGHT = 460, 300
 """Of the plot itself, without its axes and legend."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666", "#000000")
 """Okabe and Ito's, which colour-blind readers can distinguish."""
+
+
+FEW = 10
+"""Different x up to which each has a tick, and the intervals at it stand side by side."""
+GAP = 5
+"""Pixels between two intervals that stand side by side."""
+PADDING = 10
+"""Pixels to the left of the first point and to the right of the last."""
 
 
 def draw(chart: Chart) -> str:
@@ -29,19 +40,20 @@ def line_chart(chart: Chart, ticks: list[float]) -> dict[str, Any]:
 
     Args:
         chart: What is drawn.
-        ticks: Where a logarithmic x axis has its ticks, if there are ten at most.
+        ticks: Where a logarithmic x axis has its ticks, if there are `FEW` at most.
 
     Returns:
         The specification, ready for JSON.
     """
+    apart = side_by_side(chart, ticks)
     rows: list[dict[str, Any]] = [
-        {"series": series.name, **dict(zip(("x", "y", "low", "high"), point, strict=False))}
-        for series in chart.series
-        for point in series.points
+        {"series": series.name, **dict(zip(("x", "y", "low", "high"), (apart(number, x), *rest), strict=False))}
+        for number, series in enumerate(chart.series)
+        for x, *rest in series.points
     ]
-    scale = alt.Scale(type="log" if chart.log_x else "linear", zero=False, nice=not chart.log_x)
+    scale = alt.Scale(type="log" if chart.log_x else "linear", zero=False, nice=not chart.log_x, padding=PADDING)
     axis = alt.Axis(format=",~g", grid=False)
-    if chart.log_x and len(ticks) <= 10:
+    if chart.log_x and len(ticks) <= FEW:
         axis.values = ticks
     dashes = [dash for dash in ([1, 0], [5, 3]) for _ in COLOURS]
     names = list(dict.fromkeys(series.name for series in chart.series))
@@ -62,3 +74,20 @@ def line_chart(chart: Chart, ticks: list[float]) -> dict[str, Any]:
         .configure_legend(symbolType="stroke", symbolSize=300, symbolStrokeWidth=2.5)
         .to_dict()
     )
+
+
+def side_by_side(chart: Chart, xs: list[float]) -> Callable[[int, float], float]:
+    """Where a series, by its number, has its point at x: intervals at the same x would hide each other.
+
+    Charts without intervals, and those with more than `FEW` different ``xs``, are left as they are.
+    """
+    if not 1 < len(xs) <= FEW or not any(len(point) > 2 for series in chart.series for point in series.points):
+        return lambda number, x: x
+    to_axis, from_axis = (math.log, math.exp) if chart.log_x else (float, float)
+    places = [to_axis(x) for x in xs]
+    # All intervals of an x take at most half of the space to the next x.
+    nearest = min(right - left for left, right in itertools.pairwise(places))
+    gap = min(GAP * (places[-1] - places[0]) / WIDTH, nearest / 2 / len(chart.series))
+    middle = (len(chart.series) - 1) / 2
+    # Rounded, as the last digits of a logarithm differ between machines, and pictures are compared by their bytes.
+    return lambda number, x: float(f"{from_axis(to_axis(x) + (number - middle) * gap):.6g}")

@@ -16,7 +16,7 @@ from ...data.base import Split, take_evenly
 from ...data.reading.files import require_path
 from ...files import atomic_write, file_sha256
 from ...folders import loading
-from ...registry import build
+from ...registry import DataSpec, RecogniserSpec, build
 from ...schema import NonNegativeInt, PathText, PositiveInt
 from ..engine.config import load, resolve_device
 from ..engine.distributed import main_process_first, on_main_process, start_processes
@@ -48,11 +48,11 @@ class Config(RunConfig):
     """A run: one recogniser, trained on the recordings of a data source that have a text."""
 
     out: PathText = "runs/asr"
-    data: str | dict[str, Any] = "spoken_text"
+    data: DataSpec = "spoken_text"
     """Data source whose documents have a text: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     joint: str = ""
     """Neighbours whose names agree up to the last of these are parts of one recording; empty = each is a recording."""
-    recogniser: str | dict[str, Any] = "ctc"
+    recogniser: RecogniserSpec = "ctc"
     """The recogniser: a name, or ``name`` and its keys (`vqmem list recognisers NAME`)."""
     characters: str = ""
     """Characters that the recogniser writes, besides the space; empty = those of the normalised training texts."""
@@ -97,7 +97,7 @@ def _evaluated(run: Run) -> dict[str, Any]:
 
 def fit(config: Config) -> Run:
     """Train and save the recogniser, or load it if it is trained."""
-    recogniser: Recogniser = build("recognisers", config.recogniser)
+    recogniser: Recogniser = build("recognisers", config.recogniser, "recogniser")
     recogniser.check(Path(config.out), config.decoding)
     start_processes(config.train.parallel, resolve_device(config.device))
     require(config.data, "dev", "recordings")
@@ -148,7 +148,7 @@ def load_run(folder: Path, device: torch.device | str = "cpu", beam: int | None 
     """
     with loading(folder, "run (the folder of a finished `vqmem asr`)", "asr"):
         config = load(Config, folder / "config.yaml")
-    recogniser: Recogniser = build("recognisers", config.recogniser)
+    recogniser: Recogniser = build("recognisers", config.recogniser, "recogniser")
     if not (folder / ALPHABET).is_file():
         raise ValueError(f"{folder} has no {ALPHABET}: it is not a finished run of `vqmem asr`; run its command again")
     alphabet = Alphabet(read_sealed(folder / ALPHABET)["characters"])

@@ -10,6 +10,7 @@ import json
 import re
 import typing
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...registry import ROOT, load, names
@@ -51,9 +52,14 @@ def json_schema(schema: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
 
 
+def schema_path(name: str) -> Path:
+    """The file of the JSON schema of the recipe ``name``; recipes of other packages have none."""
+    return ROOT / "recipes" / name / FILE
+
+
 def recipe_schema(name: str) -> dict[str, Any]:
     """The JSON schema of the recipe ``name``, from its file if it has one."""
-    path = ROOT / "recipes" / name / FILE
+    path = schema_path(name)
     return json.loads(path.read_bytes()) if path.is_file() else json_schema(load("recipes", name).Config)
 
 
@@ -109,9 +115,9 @@ def _docs(schema: Any) -> dict[str, str]:
 def write_schemas() -> None:
     """Write the schema of every recipe of the package next to its ``recipe.py``."""
     for name in names("recipes"):
-        if (folder := ROOT / "recipes" / name).is_dir():
+        if (path := schema_path(name)).parent.is_dir():
             text = json.dumps(json_schema(load("recipes", name).Config), indent=1, ensure_ascii=False)
-            (folder / FILE).write_text(f"{text}\n", encoding="utf-8")
+            path.write_text(f"{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -112,9 +112,9 @@ class Log:
             self.writer.add_scalar(f"{kind}/{key}", value, step)  # pyright: ignore[reportOptionalMemberAccess]
 
 
-def note(figures: Mapping[str, float]) -> str:
-    """Format the figures that a progress bar shows."""
-    speed = f"  {figures['tokens_per_second']:,.0f} tokens/s" if "tokens_per_second" in figures else ""
+def note(figures: Mapping[str, float], token_unit: str = "tokens") -> str:
+    """Format the figures that a progress bar shows; ``token_unit`` is what the task counts as tokens."""
+    speed = f"  {figures['tokens_per_second']:,.0f} {token_unit}/s" if "tokens_per_second" in figures else ""
     return f"loss {figures['loss']:.4f}{speed}"
 
 

@@ -126,7 +126,9 @@ class Bar:
         return "  ".join(filter(None, parts))
 
 
-def progress(items: Iterable[T], total: int | None, description: str, *, transient: bool = False) -> Iterator[T]:
+def progress(
+    items: Iterable[T], total: int | None, description: str, *, transient: bool = False, quiet: bool = False
+) -> Iterator[T]:
     """Yield ``items`` and show how many are done, and how long the rest will take; see `Bar`.
 
     Args:
@@ -134,11 +136,12 @@ def progress(items: Iterable[T], total: int | None, description: str, *, transie
         total: their number; None where it is not known.
         description: what is being done.
         transient: whether the bar goes at its end.
+        quiet: show nothing.
 
     Yields:
         The items, unchanged.
     """
-    with Bar(description, total, transient=transient) as bar:
+    with Bar(description, total, transient=transient, quiet=quiet) as bar:
         for item in items:
             yield item
             bar.advance(1)

@@ -12,7 +12,7 @@ from typing import Any
 from ... import registry
 from ...cli_base import Command, file_name
 from ...console import visible
-from .config_help import explain, recipe_schema
+from .config_help import explain, recipe_schema, schema_path
 
 
 def recipe_command(name: str) -> Command:
@@ -25,6 +25,9 @@ def recipe_command(name: str) -> Command:
         changes = "changes to it, such as train.steps=100"
         parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=changes)
         parser.add_argument("--print-config", action="store_true", help="print the resolved config and do nothing")
+        if (path := schema_path(name)).is_file():
+            about = "print the path of the JSON schema of the keys, for editors"
+            parser.add_argument("--schema", action="version", version=str(path), help=about)
 
     def run(args: argparse.Namespace) -> None:
         _run_recipe(name, args)
@@ -51,9 +54,10 @@ def _run_recipe(name: str, args: argparse.Namespace) -> None:
 
 
 def run_config(recipe: Any, config: Any, *, print_only: bool) -> None:
-    """Run a recipe and print its summary, or only print the config."""
+    """Run a recipe and print its summary, or only print the config. The variants of the config are checked first."""
     from .config import dump, refuse_placeholders
 
+    registry.check_variants(config)
     main = os.environ.get("RANK", "0") == "0"  # only the first of several processes prints
     if print_only:
         print(dump(config) if main else "", end="")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from ...schema import PathText, Seed, Validated
+from ...schema import NOT_SUGGESTED, PathText, Seed, Validated
 from .task import TrainConfig
 
 
@@ -31,6 +31,7 @@ class RunConfig(Validated):
             training = getattr(self, field.name)
             if not isinstance(training, TrainConfig):
                 continue
-            for name in ("seed", "device", "dtype"):
-                if getattr(training, name) != getattr(TrainConfig(), name):
+            for key in fields(TrainConfig):
+                name = key.name
+                if NOT_SUGGESTED in key.metadata and getattr(training, name) != key.default:
                     raise ValueError(f"{field.name}.{name} is set by {name}; leave it out and set {name}")

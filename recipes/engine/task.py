@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import nn
 
 from ...models.loss import Loss
-from ...schema import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, Validated
+from ...schema import NOT_SUGGESTED, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, Validated
 
 
 @runtime_checkable
@@ -16,7 +16,8 @@ class Task(Protocol):
     """A module and its training step. If the loss has no gradient (a scorer that only counts), nothing is optimised.
 
     ``metrics["tokens"]`` of the loss is optional: the number of tokens in the step. The log uses it as the weight of
-    its averages and for the speed. A step does not read values from the device, which would wait for it; it asks
+    its averages and for the speed. An optional attribute ``token_unit`` says what a token is, for the progress bar
+    (default: tokens). A step does not read values from the device, which would wait for it; it asks
     `models.host.on_host` for those of the batch.
     """
 
@@ -48,6 +49,10 @@ class Loader(Protocol):
         ...
 
 
+SET_BY_RUN = {NOT_SUGGESTED: True}
+"""Metadata of the keys that `RunConfig` refuses in a training, because they apply to the run."""
+
+
 @dataclass(frozen=True)
 class TrainConfig(Validated):
     """Settings of one training. Steps count optimiser updates."""
@@ -74,11 +79,11 @@ class TrainConfig(Validated):
     """Steps between evaluations on the dev split. The best weights are kept. 0 evaluates at the end only."""
     save_every: NonNegativeInt = 200
     """Steps between checkpoints; 0 saves at the end only."""
-    seed: int = 0
+    seed: int = field(default=0, metadata=SET_BY_RUN)
     """Seed of weights and dropout; a recipe sets it from the ``seed`` of the run."""
-    device: str = "auto"
+    device: str = field(default="auto", metadata=SET_BY_RUN)
     """Device to train on; a recipe sets it from the ``device`` of the run."""
-    dtype: str = "auto"
+    dtype: str = field(default="auto", metadata=SET_BY_RUN)
     """Precision of training; a recipe sets it from the ``dtype`` of the run."""
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     """``auto`` is ``ddp`` under torchrun, else ``none``; ``fsdp`` shards parameters and optimiser (``fully_shard``)."""

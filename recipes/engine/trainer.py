@@ -175,7 +175,7 @@ def _loop(session: _Session, run: _Run, bar: Bar, interrupts: Interrupts, log: L
             _read_pending_metrics(session, run)
             figures = log.train(run.step, run.window, run.seconds)
             run.window, run.seconds, run.figures = {}, 0.0, run.figures | figures
-            bar.update(run.step, note(figures))
+            bar.update(run.step, note(figures, getattr(session.replica.task, "token_unit", "tokens")))
         if session.evaluate and (last or _due(run.step, config.eval_every)):
             _read_pending_metrics(session, run)
             with session.replica.evaluating(), autocast(session.device, resolve_dtype(config.dtype, session.device)):

@@ -12,7 +12,7 @@ import torch
 
 from ...data.reading.files import Skipping
 from ...files import atomic_write
-from ...registry import build
+from ...registry import DataSpec, FeaturesSpec, build
 from ...schema import PathText
 from ...tokenizers_.base import Tokenizer
 from ..engine.data_record import documents
@@ -32,9 +32,9 @@ class Config:
 
     out: PathText = "runs/fit_units"
     """Folder of the result; units that are there are loaded, not fitted again."""
-    data: str | dict[str, Any] = "spoken_text"
+    data: DataSpec = "spoken_text"
     """Data source with recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
-    features: str | dict[str, Any] = "mfcc39"
+    features: FeaturesSpec = "mfcc39"
     """Features to cluster: a name, or ``name`` and its keys (`vqmem list features NAME`)."""
     clusters: int = 100
     """Number of units."""
@@ -47,7 +47,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for settings that the front-end refuses."""
-        build("front-ends", self.front_end)
+        build("front-ends", self.front_end, key="")
 
     @property
     def front_end(self) -> dict[str, Any]:

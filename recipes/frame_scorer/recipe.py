@@ -19,7 +19,7 @@ from ...models.loss import Loss
 from ...models.scorers.vq_lm import Scorer
 from ...models.speech.frame_scorer import FOLDER, KIND, FrameScorer, load_frame_scorer
 from ...models.vq_lm import State, VQLMConfig
-from ...registry import build
+from ...registry import DataSpec, FeaturesSpec, build
 from ...schema import PathText, PositiveFloat, PositiveInt, TwoOrMore
 from ...tokenizers_._pinned import pin
 from ...tokenizers_.speech.frames import FRAMES_A_SECOND, Extractor, stream_frames
@@ -46,9 +46,9 @@ class Config(RunConfig):
     """A run. `vqmem score FILE --model OUT` uses it."""
 
     out: PathText = "runs/frame_scorer"
-    data: str | dict[str, Any] = "spoken_text"
+    data: DataSpec = "spoken_text"
     """Data source with recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
-    features: str | dict[str, Any] = "mfcc39"
+    features: FeaturesSpec = "mfcc39"
     """Features of a frame: a name, or ``name`` and its keys (`vqmem list features NAME`)."""
     train_seconds: PositiveFloat = 3600.0
     """Keep the frames of at most this many seconds of training recordings, the first ones, in memory."""
@@ -86,7 +86,7 @@ def run(config: Config) -> dict[str, Any]:
     start_processes(config.train.parallel, resolve_device(config.device))
     with locked(Path(config.out)):
         init_run_dir(config, NON_IDENTITY_KEYS)
-        extractor = build("features", config.features).build()
+        extractor = build("features", config.features, "features").build()
         dev = read_frames(config, extractor, "dev")
         dev = dev._replace(passages=take_evenly(dev.passages, config.eval_clips))
         return _evaluated(config, fit(config, extractor, dev), dev)
@@ -127,6 +127,8 @@ def fit(config: Config, extractor: Extractor, dev: Frames) -> FrameScorer:
 
 class FrameScorerTask:
     """Training on segments of frames; tokens of a batch are indices of ``table``."""
+
+    token_unit = "frames"
 
     def __init__(self, scorer: FrameScorer, table: Float[Tensor, "frames dim"], batch_size: int) -> None:
         self.module: Any = scorer

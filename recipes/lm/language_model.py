@@ -54,13 +54,15 @@ def strategies(nodes: Mapping[str, Any], scorer: Any = None) -> list[Strategy]:
     ``scorer``, a model or the YAML form of one, has to give the signals that the policies use; None skips the check.
     """
     made = []
-    scorer = build("scorers", scorer) if isinstance(scorer, str | Mapping) else scorer
+    scorer = build("scorers", scorer, "scorer") if isinstance(scorer, str | Mapping) else scorer
     for name, node in nodes.items():
         if not isinstance(node, Mapping) or "policy" not in node:
             raise ValueError(f"strategy {name!r} is {node!r}; it needs the key policy, as in {{policy: fifo}}")
-        for key in set(node) - {"policy", "compression"}:
-            raise UnknownNameError(f"key of the strategy {name!r}:", key, ["policy", "compression"])
-        compression, policy = build("compressions", node.get("compression", "drop")), build("policies", node["policy"])
+        for unknown in set(node) - {"policy", "compression"}:
+            raise UnknownNameError(f"key of the strategy {name!r}:", unknown, ["policy", "compression"])
+        key = f"strategies.{name}"
+        compression = build("compressions", node.get("compression", "drop"), f"{key}.compression")
+        policy = build("policies", node["policy"], f"{key}.policy")
         if "future" in policy.requires:
             raise ValueError(
                 f"strategy {name!r}: policy {node['policy']!r} looks ahead, which no model can; for analysis"

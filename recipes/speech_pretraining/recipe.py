@@ -19,7 +19,7 @@ from ...models.host import choose, on_host
 from ...models.loss import Loss
 from ...models.speech import hubert
 from ...models.speech.hubert import KIND, HubertConfig
-from ...registry import build
+from ...registry import DataSpec, FrontEndSpec, build
 from ...schema import NonNegativeFloat, NonNegativeInt, PathText, PositiveInt
 from ...tokenizers_.base import Tokenizer, input_kind
 from ..engine.config import resolve_device
@@ -50,9 +50,9 @@ class Config(RunConfig):
     """A run: one iteration. The targets of the next iteration are clusters of a layer of this one."""
 
     out: PathText = "runs/speech_pretraining"
-    data: str | dict[str, Any] = "spoken_text"
+    data: DataSpec = "spoken_text"
     """Data source with recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
-    targets: str | dict[str, Any] = "hubert_units"
+    targets: FrontEndSpec = "hubert_units"
     """Front-end of the target units, one a frame; fitted on the training split."""
     model: HubertConfig = field(default_factory=HubertConfig)
     batch_size: PositiveInt = 8
@@ -80,7 +80,7 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes out of range, and for settings that the front-end refuses."""
         super().__post_init__()
-        build("front-ends", self.targets)
+        build("front-ends", self.targets, "targets")
         if self.model.frames(self.crop_samples) < 2:
             raise ValueError(f"crop={self.crop} seconds are fewer than two frames; give a longer crop")
 
@@ -92,6 +92,8 @@ class Config(RunConfig):
 
 class PretrainingTask:
     """Masked prediction: mask spans, predict their units."""
+
+    token_unit = "frames"
 
     def __init__(self, model: nn.Module, feature_weight: float, off_target_weight: float = 0.0) -> None:
         self.module, self.feature_weight, self.off_target_weight = model, feature_weight, off_target_weight

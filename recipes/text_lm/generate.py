@@ -97,7 +97,7 @@ def show(folder: Path, prompt: str, sampling: Sampling, out: Path | None, device
         return
     if out is not None:
         raise ValueError(f"{folder} writes text and not sound; leave out -o {out}")
-    pieces = continue_text(run, prompt, sampling, **memory)
+    pieces = continue_text(run, prompt, sampling, quiet=sys.stdout.isatty(), **memory)  # a terminal shows the text
     print(visible(prompt), end="", flush=True)  # only now that everything has been checked
     for piece in pieces:
         print(visible(piece), end="", flush=True)
@@ -105,7 +105,13 @@ def show(folder: Path, prompt: str, sampling: Sampling, out: Path | None, device
 
 
 def continue_text(
-    run: Run, prompt: str, sampling: Sampling, *, strategy: str | None = None, capacity: int | None = None
+    run: Run,
+    prompt: str,
+    sampling: Sampling,
+    *,
+    strategy: str | None = None,
+    capacity: int | None = None,
+    quiet: bool = True,
 ) -> Iterator[str]:
     """Continue a text; the pieces that are yielded never end inside a character.
 
@@ -115,6 +121,7 @@ def continue_text(
         sampling: how to sample.
         strategy: the name of one of the run's strategies; None takes the first.
         capacity: of the memory, in slots; None takes the largest capacity.
+        quiet: show no progress.
 
     Returns:
         The pieces of the continuation, generated as they are asked for.
@@ -129,7 +136,9 @@ def continue_text(
         raise ValueError(f"the prompt is not valid UTF-8 at character {error.start}; give it in UTF-8") from None
     require_text(run.tokenizer)
     ids = run.tokenizer.encode(prompt).ids
-    return _texts(run.tokenizer, ids.tolist(), generate(reader(run, strategy, capacity), ids, sampling))
+    tokens = generate(reader(run, strategy, capacity), ids, sampling)
+    tokens = progress(tokens, sampling.tokens, "generating", transient=True, quiet=quiet)
+    return _texts(run.tokenizer, ids.tolist(), tokens)
 
 
 def write_speech(

@@ -22,7 +22,7 @@ from ...folders import loading
 from ...memory.policy import Guard
 from ...memory.scorer import ScorerModel, load_scorer
 from ...models.memory_transformer import TransformerConfig
-from ...registry import build
+from ...registry import DataSpec, FrontEndSpec, ScorerSpec, build
 from ...schema import PathText, PositiveInt, TwoOrMore
 from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer, unit_of_size
 from ..engine.config import load, resolve_device
@@ -60,9 +60,9 @@ class Config(RunConfig):
     """A run. Training draws a strategy and a capacity of those given at random every ``resample_every`` segments."""
 
     out: PathText = "runs/text_lm"
-    data: str | dict[str, Any] = "builtin_text"
+    data: DataSpec = "builtin_text"
     """Data source: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
-    front_end: str | dict[str, Any] = "bpe"
+    front_end: FrontEndSpec = "bpe"
     """Front-end: a name, or ``name`` and its keys (`vqmem list front-ends NAME`)."""
     passage: TwoOrMore = 2048
     """Tokens read before the memory is emptied."""
@@ -74,7 +74,7 @@ class Config(RunConfig):
     """Batch size: passages that are read in parallel, each with a separate memory."""
     segment: PositiveInt = 64
     """Tokens read at once; earlier tokens are visible only through the memory."""
-    scorer: str | dict[str, Any] = "vq_lm"
+    scorer: ScorerSpec = "vq_lm"
     """Scorer: a name, or ``name`` and its keys (`vqmem list scorers NAME`)."""
     scorer_from: PathText | None = None
     """A finished run; its scorer and front-end are used instead of training new ones."""
@@ -195,7 +195,7 @@ def fit_front_end(config: Config) -> Tokenizer:
     given = documents(config.data, "train", config.out)
     # Not every front-end reads them: missing data raises an error before a front-end is saved.
     first = list(islice(given, 1))
-    kind = input_kind(build("front-ends", config.front_end))
+    kind = input_kind(build("front-ends", config.front_end, "front_end"))
     contents = (document.content(kind) for document in chain(first, given))
     return load_or_fit(config.front_end, contents, folder)
 
@@ -236,7 +236,7 @@ def train_scorer(config: Config, tokenizer: Tokenizer, corpus: list[Passage]) ->
     if is_trained(folder, config.scorer_train.steps, needed_by=Path(config.out) / "transformer"):
         return load_scorer(Path(config.out), device)
     seed_all(config.seed)
-    spec = build("scorers", config.scorer)
+    spec = build("scorers", config.scorer, "scorer")
     # A scorer that reads the characters of tokens needs the tokenizer, the others its size.
     scorer = (spec.build_for(tokenizer) if hasattr(spec, "build_for") else spec.build(tokenizer.vocab_size)).to(device)
     if hasattr(scorer, "rank_by"):

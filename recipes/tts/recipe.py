@@ -18,7 +18,7 @@ from ...models.speech.mel_rvq import MelRVQ, MelRVQConfig, by_unit
 from ...models.speech.spectral import bandwidth
 from ...models.speech.unit_speaker import SpeakerConfig, SpokenSentence, UnitSpeaker
 from ...models.speech.unit_vocoder import UnitVocoder, VocoderConfig
-from ...registry import build
+from ...registry import DataSpec, FrontEndSpec, build
 from ...schema import NonNegativeInt, PathText, PositiveFloat, PositiveInt
 from ...tokenizers_.hubert_units import UnitTokenizer
 from ..engine.config import as_dict, resolve_device
@@ -51,11 +51,9 @@ class Config(RunConfig):
     """A run: one voice. Train on recordings of one speaker, because units carry little of a speaker's identity."""
 
     out: PathText = "runs/tts"
-    data: str | dict[str, Any] = field(
-        default_factory=lambda: {"name": "spoken_text", "voices": ["en-us"], "speeds": [150]}
-    )
+    data: DataSpec = field(default_factory=lambda: {"name": "spoken_text", "voices": ["en-us"], "speeds": [150]})
     """Data source of recordings with their texts: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
-    units: str | dict[str, Any] = field(default_factory=lambda: {"name": "hubert_units", "clusters": 300})
+    units: FrontEndSpec = field(default_factory=lambda: {"name": "hubert_units", "clusters": 300})
     """Front-end of units, fitted on the training split; a single voice can use more clusters than many voices."""
     language: str = "en"
     """Language in which `vqmem speak` reads numbers and abbreviations: de or en; empty = leave them. Training texts are
@@ -85,7 +83,7 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Raise `ValueError` for sizes out of range, and for settings that the front-end refuses."""
         super().__post_init__()
-        front_end = build("front-ends", self.units)
+        front_end = build("front-ends", self.units, "units")
         if getattr(front_end, "input_kind", "text") != "audio" or front_end.deduplicate:
             raise ValueError(
                 f"units = {self.units!r} must be hubert_units without deduplicate, which makes one unit a frame"

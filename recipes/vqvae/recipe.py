@@ -20,6 +20,7 @@ from ...files import atomic_write
 from ...models.loss import Loss
 from ...models.speech.spectral import bandwidth
 from ...models.speech.vqvae import VQVAE, VQVAEConfig
+from ...registry import DataSpec
 from ...schema import NonNegativeInt, PathText, PositiveFloat, PositiveInt
 from ..engine.config import as_dict, resolve_device
 from ..engine.data_record import documents
@@ -46,7 +47,7 @@ class Config(RunConfig):
     """A run: one VQ-VAE."""
 
     out: PathText = "runs/vqvae"
-    data: str | dict[str, Any] = "spoken_text"
+    data: DataSpec = "spoken_text"
     """Data source of recordings: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     train_seconds: PositiveFloat = 3600.0
     """Keep at most this many seconds of training recordings, the first ones, in memory (64 kB a second)."""

@@ -179,6 +179,20 @@ def test_text_cannot_command_the_terminal(tiny_run, capsys, monkeypatch):
     assert (out, err) == (f"{shown}\\u001b[2Ja\nb\\u2066\n", "")
 
 
+def test_progress_is_shown_where_the_text_is_not(capsys, monkeypatch, tiny_run):
+    monkeypatch.setattr("vqmem.recipes.engine.progress.PLAIN_EVERY", 0.0)
+    argv = ["generate", str(tiny_run), "--prompt", "the", "--tokens", "2"]
+    assert main(argv) == 0
+    to_file = capsys.readouterr()
+    assert [line.partition("  took")[0] for line in to_file.err.splitlines()] == [
+        "generating   50%  1/2",
+        "generating  100%  2/2",
+    ]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert main(argv) == 0
+    assert capsys.readouterr() == (to_file.out, "")
+
+
 def test_generate_with_the_tokenizer_of_another_model(capsys, config_file, tmp_path):
     tokenizer = word_piece()
     tokenizer.save(tmp_path / "tokenizer")

@@ -127,7 +127,7 @@ def test_a_variant_in_full_below_a_key_that_is_new():
         ("train.compile=1", "train.compile = 1 is not true or false"),
         ("train.parallel=dpp", "train.parallel = 'dpp' is not one of none, ddp; did you mean ddp?"),
         ("train.betas=[1]", "train.betas = [1] is not a list of 2 values (a number, a number)"),
-        ("train.steps=0", "train: steps = 0 must be at least 1"),
+        ("train.steps=0", "train.steps = 0 must be at least 1"),
         ("train=3", "train = 3 is not a mapping"),
         ("width=x", "width = 'x' is not an integer or null"),
         ("seeds=[1,a]", "seeds[1] = 'a' is not an integer"),

@@ -6,7 +6,10 @@ import sys
 
 import pytest
 import yaml
+from vqmem.cli import main
+from vqmem.cli_base import Parser
 from vqmem.recipes.engine.config_help import FILE, json_schema, keys, recipe_schema
+from vqmem.recipes.engine.recipe_command import recipe_command
 from vqmem.registry import ROOT, load, names
 
 RECIPES = names("recipes")
@@ -38,6 +41,21 @@ def test_shipped_configs_fit_the_schema_that_they_name(path):
     schema = json.loads((path.parent / line.partition("$schema=")[2]).read_text(encoding="utf-8"))
     assert not unknown(yaml.safe_load(path.read_bytes()), schema)
     assert unknown({"sed": 1}, schema) == ["sed"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_command_prints_the_path_of_its_schema(recipe, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([recipe, "--schema"])
+    assert capsys.readouterr().out == f"{ROOT / 'recipes' / recipe / FILE}\n"
+
+
+def test_a_recipe_without_a_schema_has_no_path_of_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("vqmem.recipes.engine.config_help.ROOT", tmp_path)
+    parser = Parser("vqmem fit_units", "", "")
+    recipe_command("fit_units").arguments(parser)
+    with pytest.raises(ValueError, match="unrecognized arguments: --schema"):
+        parser.read(["demo", "--schema"])
 
 
 def test_a_recipe_without_a_schema_is_explained_by_its_config(tmp_path, monkeypatch):

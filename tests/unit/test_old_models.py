@@ -100,6 +100,15 @@ def test_old_keys_of_a_variant_are_refused_with_the_new_name():
         build("recognisers", {"name": "units", "budgets": [8]})
 
 
+def test_old_keys_of_a_variant_in_a_config_are_refused_at_their_place(capsys):
+    for old, new in [
+        ("recogniser.budgets", "recogniser.capacities"),
+        ("recogniser.aligner.rows", "recogniser.aligner.batch_size"),
+    ]:
+        assert main(["asr", "ljspeech_units", f"{old}=3", "--print-config"]) == 2
+        assert capsys.readouterr() == ("", f"vqmem: the config key {old} is called {new} now; rename it\n")
+
+
 def test_a_learned_compression_with_its_old_name_loads(tmp_path):
     shape = TransformerConfig(vocab_size=5, dim=16, layers=1, heads=2)
     given = {"pooled": {"policy": "fifo", "compression": {"name": "pool", "how": "conv"}}}

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from vqmem import registry
 from vqmem.cli import main
-from vqmem.registry import KINDS, ROOT, UnknownNameError, build, describe, load, names
+from vqmem.recipes.engine.config import from_dict
+from vqmem.registry import KINDS, ROOT, UnknownNameError, build, check_variants, describe, load, names
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,6 +74,23 @@ def test_fields_are_checked():
         assert message in str(caught.value)
     with pytest.raises(UnknownNameError, match=r"unknown kind 'policy'; did you mean policies\?"):
         names("policy")
+
+
+def test_variants_of_a_config_are_checked_with_their_dotted_keys():
+    """Not where a config is loaded: a run can be used where the package of its data is missing."""
+    schema = load("recipes", "asr").Config
+    for values, message in [
+        ({"data": "gone"}, "unknown data source 'gone'; "),
+        (
+            {"data": {"name": "spoken_text", "text": {"name": "text_files", "pth": "x"}}},
+            "unknown key 'data.text.pth'; ",
+        ),
+        ({"recogniser": {"name": "ctc", "filters": 9000}}, "recogniser.filters = 9000.0 Hz must be above 60"),
+    ]:
+        config = from_dict(schema, values)
+        with pytest.raises(ValueError, match=rf"\A{message}"):
+            check_variants(config)
+    check_variants(schema())
 
 
 def test_the_root_is_the_package():

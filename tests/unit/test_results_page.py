@@ -185,6 +185,19 @@ def test_any_chart_is_drawn_inside_its_frame(
     assert {"t < u", "x", "y", "s & r"} <= shown
 
 
+@pytest.mark.parametrize(("log_x", "ratio"), [(True, 2 ** (2 * 5 / 460)), (False, 1 + 3 * 5 / 460)])
+def test_intervals_at_one_x_stand_side_by_side(results: ModuleType, log_x: bool, ratio: float) -> None:
+    chart = importlib.import_module("vqmem.benchmarks.report._chart")
+    series = [results.Series(name, [[x, 1.0, 0.5, 1.5] for x in (128, 512)]) for name in "abc"]
+    apart = chart.side_by_side(results.Chart("t", "x", "y", series, log_x), [128, 512])
+    assert [apart(number, 128) for number in (1, 2)] == pytest.approx([128, 128 * ratio], rel=1e-5)
+    assert apart(0, 128) < 128
+    crowded = results.Chart("t", "x", "y", [results.Series(str(n), series[0].points) for n in range(200)], log_x)
+    assert chart.side_by_side(crowded, [128, 512])(199, 128) < chart.side_by_side(crowded, [128, 512])(0, 512)
+    without = results.Chart("t", "x", "y", [results.Series(name, [[128, 1.0], [512, 1.0]]) for name in "abc"], log_x)
+    assert [chart.side_by_side(without, [128, 512])(number, 128) for number in range(3)] == [128, 128, 128]
+
+
 def test_a_chart_of_nothing_is_refused(results: ModuleType, page: ModuleType) -> None:
     chart = importlib.import_module("vqmem.benchmarks.report._chart")
     with pytest.raises(ValueError, match="no points"):

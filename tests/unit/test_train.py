@@ -6,6 +6,7 @@ import copy
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -20,6 +21,17 @@ from vqmem.recipes.engine.trainer import NonFiniteError, learning_rate, train
 from vqmem.tests.unit.toy_training import CONFIG, Stream, Toy, run, same_weights
 
 pytestmark = pytest.mark.usefixtures("signals_not_ignored")
+
+
+def test_the_bar_names_what_a_task_counts(tmp_path, capsys):
+    run(tmp_path / "tokens")
+    assert re.search(r"20/20  loss \d\.\d{4}  [\d,]+ tokens/s", capsys.readouterr().err)
+
+    class Writer(Toy):
+        token_unit = "letters"
+
+    train(Writer(), Stream(), CONFIG, tmp_path / "letters")
+    assert re.search(r"20/20  loss \d\.\d{4}  [\d,]+ letters/s", capsys.readouterr().err)
 
 
 def test_loss_falls_and_the_log_is_complete(tmp_path):

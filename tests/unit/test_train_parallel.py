@@ -47,6 +47,7 @@ def test_a_recipe_in_two_processes(tmp_path, parallel):
     done = subprocess.run([sys.executable, *command, *arguments], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.count("on the dev split") == 1
+    assert "find_unused_parameters" not in done.stderr, "the advice of DDP, which is not for users"
     assert set(json.loads((tmp_path / "run" / "evaluation.json").read_text())["memories"]) == {"pooled@24", "scored@24"}
 
 

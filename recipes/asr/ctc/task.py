@@ -37,6 +37,8 @@ class CTCBatch(NamedTuple):
 class CTCTask:
     """Training of a network that returns log-probabilities and the number of valid frames of each row."""
 
+    token_unit = "letters"
+
     def __init__(self, module: nn.Module) -> None:
         self.module = module
 

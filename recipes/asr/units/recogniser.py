@@ -17,7 +17,7 @@ from ....memory.policy import Guard
 from ....memory.scorer import load_scorer
 from ....models.memory_transformer import TransformerConfig
 from ....models.speech.unit_ctc import FRAMES_PER_UNIT, UnitCTC
-from ....registry import build
+from ....registry import FrontEndSpec, ScorerSpec, build
 from ....schema import NonNegativeFloat, NonNegativeInt, PositiveInt, ShareBelowOne, Validated
 from ....tokenizers_.base import Stream, Tokenizer, input_kind, load_tokenizer
 from ...engine.distributed import main_process_first, ranks, save_model
@@ -46,7 +46,7 @@ from .write import write
 class Recogniser(Validated):
     """Units to text as one sequence. A small bidirectional network aligns the training texts with units first."""
 
-    front_end: str | dict[str, Any] = field(default_factory=lambda: {"name": "hubert_units", "deduplicate": True})
+    front_end: FrontEndSpec = field(default_factory=lambda: {"name": "hubert_units", "deduplicate": True})
     """Front-end that makes units; best with ``deduplicate``, so that a run of one unit is one token."""
     chunk: PositiveInt = 8
     """Units to read before letters are written."""
@@ -57,7 +57,7 @@ class Recogniser(Validated):
     segment: PositiveInt = 64
     """Tokens after which the memory is updated; older tokens are seen only through the memory."""
     aligner: Aligner = field(default_factory=Aligner)
-    scorer: str | dict[str, Any] = "vq_lm"
+    scorer: ScorerSpec = "vq_lm"
     """Scorer of tokens: a name, or ``name`` and its keys (`vqmem list scorers NAME`)."""
     scorer_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=300, lr=3e-3))
     shape: Shape = field(default_factory=lambda: Shape(layers=4, dropout=0.2))
