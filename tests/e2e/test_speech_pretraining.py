@@ -152,7 +152,7 @@ def test_its_layers_are_features_of_units_and_targets(folder, finished):
     ("overrides", "reason"),
     [
         (["targets.deduplicate=true"], "one unit every 320 samples, repeats included"),
-        (["targets.cluster=7"], "did you mean hubert_units.clusters"),
+        (["targets.cluster=7"], "did you mean targets.clusters"),
         (["targets.clusters=1000"], "fewer than 1000 clusters"),
         (["probe_clusters=1000"], "probe_clusters = 1000 is more than the"),
         (["labels=nowhere.tsv"], "no such file or folder: 'nowhere.tsv'"),
