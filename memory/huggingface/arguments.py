@@ -47,6 +47,8 @@ class Settings:
     scorer: ScorerModel | None
     sinks: int
     recent: int | None
+    recent_at_most: int | None
+    """The limit of ``recent`` where that is half of the capacity by default."""
     groups: Groups
     block: int
     signals: AttentionSignals | None
@@ -69,7 +71,8 @@ class Settings:
             assert self.capacity.share is not None
             capacity = _UNSETTLED if prompt is None else max(1, round(self.capacity.share * prompt))
         sinks, half = self.sinks, max(0, capacity - self.sinks) // 2
-        recent = half if self.recent is None else self.recent
+        default = half if self.recent_at_most is None else min(half, self.recent_at_most)
+        recent = default if self.recent is None else self.recent
         if self.capacity.share is not None:  # a short prompt has no room for the guards
             sinks, recent = min(sinks, capacity), min(recent, half)
         return Memory(capacity, self.policy, guard=Guard(sinks, recent))
@@ -110,6 +113,34 @@ def settle(
     Raises:
         ValueError: They do not fit each other or the model.
     """
+    _check_storage(decoder, positions, storage)
+    preset = preset_of(policy)
+    if preset is not None:
+        share = share or (preset.share if key_shape(decoder) else "layer")
+        block = preset.block if block is None else block
+    groups = _groups_of(decoder, share or "model")
+    block = 1 if block is None else as_integer("block", block)
+    if block < 1:
+        raise ValueError(f"block={block}; evict after 1 token or more")
+    size, sinks = parse_capacity(capacity), as_integer("sinks", sinks)
+    recent = None if recent is None else as_integer("recent", recent)
+    device = getattr(decoder, "device", "cpu")
+    model = resolve_scorer(scorer, device)
+    if model is None and tokenizer is not None and (preset is not None or _needs_scores(policy)):
+        model = load_default_scorer(tokenizer, device, vocab_size=text_config(decoder).vocab_size)
+    require_vocabulary(model, decoder)
+    chosen = resolve(policy, model) if preset is None else _policy_of(preset, model, decoder, groups)
+    chosen = Memory(_UNSETTLED, chosen).policy  # refuses what is not a policy
+    require_match(chosen, model)
+    names = getattr(chosen, "attention_signals", ())
+    signals = AttentionSignals(decoder, names, groups) if "signals" in chosen.requires else None
+    at_most = None if preset is None else preset.recent
+    size_of_slot = slot_bytes(decoder, groups, storage)
+    return Settings(size, chosen, model, sinks, recent, at_most, groups, block, signals, size_of_slot)
+
+
+def _check_storage(decoder: Any, positions: Any, storage: Any) -> None:
+    """Raise `ValueError` for what ``positions`` or ``storage`` cannot be."""
     layers = layers_of(decoder)
     if positions not in ("kept", "compact"):
         raise ValueError(f"positions={positions!r}; use kept or compact")
@@ -117,35 +148,17 @@ def settle(
         raise ValueError(f'{type(decoder).__name__} has layers that bound themselves; use positions="kept"')
     if storage not in ("full", "int8"):
         raise ValueError(f"storage={storage!r}; use full or int8")
-    preset = preset_of(policy)
-    if preset is not None:
-        share = share or (preset.share if key_shape(decoder) else "layer")
-        block = preset.block if block is None else block
-    share, block = share or "model", 1 if block is None else as_integer("block", block)
+
+
+def _groups_of(decoder: Any, share: Any) -> Groups:
+    """The groups of a model's layers and heads. Raises `ValueError` for a share that it cannot have."""
     if share not in SHARES:
         raise ValueError(f"share={share!r}; use {' or '.join(SHARES)}")
-    if share == "head" and key_shape(decoder) is None:
-        raise ValueError(
-            f'layers of {type(decoder).__name__} have different or latent heads of keys; use share="layer"'
-        )
-    if block < 1:
-        raise ValueError(f"block={block}; evict after 1 token or more")
-    size, sinks = parse_capacity(capacity), as_integer("sinks", sinks)
-    if recent is None and preset is not None:
-        recent = preset.recent if size.tokens is None else min(preset.recent, max(0, size.tokens - sinks) // 2)
-    device = getattr(decoder, "device", "cpu")
-    model = resolve_scorer(scorer, device)
-    if model is None and tokenizer is not None and (preset is not None or _needs_scores(policy)):
-        model = load_default_scorer(tokenizer, device, vocab_size=text_config(decoder).vocab_size)
-    require_vocabulary(model, decoder)
-    groups = Groups(share, bounded(layers), (key_shape(decoder) or (1, 0))[0])
-    chosen = resolve(policy, model) if preset is None else _policy_of(preset, model, decoder, groups)
-    chosen = Memory(_UNSETTLED, chosen).policy  # refuses what is not a policy
-    require_match(chosen, model)
-    names = getattr(chosen, "attention_signals", ())
-    signals = AttentionSignals(decoder, names, groups) if "signals" in chosen.requires else None
-    recent = None if recent is None else as_integer("recent", recent)
-    return Settings(size, chosen, model, sinks, recent, groups, block, signals, slot_bytes(decoder, groups, storage))
+    shape = key_shape(decoder)
+    if shape is None and share == "head":
+        name = type(decoder).__name__
+        raise ValueError(f'layers of {name} have different or latent heads of keys; use share="layer"')
+    return Groups(share, bounded(layers_of(decoder)), shape[0] if shape else 1)
 
 
 def _policy_of(preset: Preset, scorer: ScorerModel | None, decoder: Any, groups: Groups) -> Any:
