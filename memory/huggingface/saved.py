@@ -83,7 +83,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             about = file.metadata() or {}
             if about.get("format") != FORMAT:
                 raise ValueError(f"{path} has no cache; give a file that VQMemCache.save wrote")
-            return json.loads(about["about"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            stored = list(file.keys())  # it cannot be iterated itself
+            return json.loads(about["about"]), {name: file.get_tensor(name) for name in stored}
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error}); save the cache again") from None
 
