@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ..policy import Guard, Policy, as_integer, require_signals, variant_name
 from ..scorer import ScorerModel, input_kind, load_scorer, policy_of
 from .capacity import Capacity, parse_capacity
 from .groups import SHARES, Groups
-from .presets import Preset, build_preset, preset_of
+from .presets import build_preset, preset_of
 from .signals import AttentionSignals
 from .supported_models import bounded, key_shape, layers_of, placement, text_config
 
@@ -113,12 +113,13 @@ def settle(
     Raises:
         ValueError: They do not fit each other or the model.
     """
-    _check_storage(decoder, positions, storage)
+    layers = layers_of(decoder)
+    _check_storage(decoder, layers, positions, storage)
     preset = preset_of(policy)
     if preset is not None:
         share = share or (preset.share if key_shape(decoder) else "layer")
         block = preset.block if block is None else block
-    groups = _groups_of(decoder, share or "model")
+    groups = _groups_of(decoder, layers, share or "model")
     block = 1 if block is None else as_integer("block", block)
     if block < 1:
         raise ValueError(f"block={block}; evict after 1 token or more")
@@ -129,19 +130,17 @@ def settle(
     if model is None and tokenizer is not None and (preset is not None or _needs_scores(policy)):
         model = load_default_scorer(tokenizer, device, vocab_size=text_config(decoder).vocab_size)
     require_vocabulary(model, decoder)
-    chosen = resolve(policy, model) if preset is None else _policy_of(preset, model, decoder, groups)
+    chosen = resolve(policy, model) if preset is None else build_preset(preset, model)
     chosen = Memory(_UNSETTLED, chosen).policy  # refuses what is not a policy
     require_match(chosen, model)
-    names = getattr(chosen, "attention_signals", ())
-    signals = AttentionSignals(decoder, names, groups) if "signals" in chosen.requires else None
+    chosen, signals = _with_signals(chosen, decoder, groups, may_drop=preset is not None)
     at_most = None if preset is None else preset.recent
     size_of_slot = slot_bytes(decoder, groups, storage)
     return Settings(size, chosen, model, sinks, recent, at_most, groups, block, signals, size_of_slot)
 
 
-def _check_storage(decoder: Any, positions: Any, storage: Any) -> None:
+def _check_storage(decoder: Any, layers: Sequence[Any], positions: Any, storage: Any) -> None:
     """Raise `ValueError` for what ``positions`` or ``storage`` cannot be."""
-    layers = layers_of(decoder)
     if positions not in ("kept", "compact"):
         raise ValueError(f"positions={positions!r}; use kept or compact")
     if positions == "compact" and len(bounded(layers)) < len(layers):
@@ -150,7 +149,7 @@ def _check_storage(decoder: Any, positions: Any, storage: Any) -> None:
         raise ValueError(f"storage={storage!r}; use full or int8")
 
 
-def _groups_of(decoder: Any, share: Any) -> Groups:
+def _groups_of(decoder: Any, layers: Sequence[Any], share: Any) -> Groups:
     """The groups of a model's layers and heads. Raises `ValueError` for a share that it cannot have."""
     if share not in SHARES:
         raise ValueError(f"share={share!r}; use {' or '.join(SHARES)}")
@@ -158,17 +157,20 @@ def _groups_of(decoder: Any, share: Any) -> Groups:
     if shape is None and share == "head":
         name = type(decoder).__name__
         raise ValueError(f'layers of {name} have different or latent heads of keys; use share="layer"')
-    return Groups(share, bounded(layers_of(decoder)), shape[0] if shape else 1)
+    return Groups(share, bounded(layers), shape[0] if shape else 1)
 
 
-def _policy_of(preset: Preset, scorer: ScorerModel | None, decoder: Any, groups: Groups) -> Any:
-    """The policy of a preset; without the signals of queries for a model whose queries are not found."""
-    policy: Any = build_preset(preset, scorer)
+def _with_signals(policy: Any, decoder: Any, groups: Groups, may_drop: bool) -> tuple[Any, AttentionSignals | None]:
+    """The policy and what computes its signals; it ``may_drop`` those of queries that are not found."""
+    if "signals" not in policy.requires:
+        return policy, None
     try:
-        AttentionSignals(decoder, policy.attention_signals, groups)
+        return policy, AttentionSignals(decoder, policy.attention_signals, groups)
     except ValueError:
-        policy = replace(policy, expected=0.0, observed=0.0)
-    return policy
+        if not may_drop:
+            raise
+    policy = replace(policy, expected=0.0, observed=0.0)
+    return policy, AttentionSignals(decoder, policy.attention_signals, groups)
 
 
 def _needs_scores(policy: Any) -> bool:

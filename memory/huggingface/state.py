@@ -120,6 +120,8 @@ class ForwardPass(Cache):
         """Records the attention weights; None where the policy does not need them."""
         self._received = False
         self._layer = 0
+        self._norms: dict[str, Tensor] = {}
+        """The norms of the layer that is being read, until its attention is known."""
         self._sums: dict[str, tuple[Tensor, int]] = {}
         """Sums over layers that share slots, by name, and how many there were."""
         self._measured: dict[str, list[Tensor]] = {}
@@ -140,7 +142,9 @@ class ForwardPass(Cache):
         keep = None if self.keep is None else self.groups.of_layer(self.keep, layer_idx)
         keys, values = self.layers[layer_idx].update(key_states, value_states, keep=keep)
         if "norms" in self.cache.memory.requires:
-            self._observe(norms=self.groups.reduce(key_states.detach().float().norm(dim=-1)))
+            self._norms = {"norms": self.groups.reduce(key_states.detach().float().norm(dim=-1))}
+            if self.recorder is None:
+                self._observe(**self._norms)
         return keys, values
 
     def score_layer(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
@@ -214,10 +218,10 @@ class ForwardPass(Cache):
     def _receive(self, weights: Float[Tensor, "batch groups queries slots"]) -> None:
         """Take the attention weights of the layer that is being read."""
         self._received = True
-        self._observe(weights=weights)
+        self._observe(weights=weights, **self._norms)
 
     def _observe(self, **measured: Tensor) -> None:
-        """Let the policy update the usage of a layer's slots from its ``weights`` or ``norms``.
+        """Let the policy update the usage of a layer's slots from its ``weights`` and ``norms``.
 
         Where the layers share their slots, sum these, for the mean over layers.
         """
@@ -226,18 +230,17 @@ class ForwardPass(Cache):
                 total, count = self._sums.get(name, (torch.zeros_like(x), 0))
                 self._sums[name] = total + x.to(total.device), count + 1
             return
-        self._update_usage(self._layer, **{name: x.flatten(0, 1) for name, x in measured.items()})
+        usage = self._usage_of(self._layer, {name: x.flatten(0, 1) for name, x in measured.items()})
+        self._measured.setdefault("usage", []).append(usage)
 
-    def _update_usage(self, layer: int, **measured: Tensor) -> None:
-        """Let the policy update the usage of the slots of a layer, or of the model where its layers share them."""
+    def _usage_of(self, layer: int, measured: dict[str, Tensor]) -> Float[Tensor, "batch groups slots"]:
+        """The usage of the slots of a layer, or of the model where its layers share them, after this pass."""
         groups, slots = self.groups, self.state.memory.slots
         before = groups.of_layer(slots.usage, layer)
         positions, valid = (x.repeat_interleave(groups.in_layer, dim=0) for x in (self.positions, self.valid))
         here = {name: x.to(before.device) for name, x in measured.items()}
         after = observe(self.cache.memory.policy, before.flatten(0, 1), ForwardStats(positions, valid, **here))
-        usage = slots.usage.clone()
-        groups.of_layer(usage, layer).copy_(after.view_as(before))
-        self.state = replace(self.state, memory=replace(self.state.memory, slots=replace(slots, usage=usage)))
+        return after.view_as(before)
 
     def _take_over(self) -> None:
         """Put what was measured in the layers into the slots."""
@@ -248,10 +251,11 @@ class ForwardPass(Cache):
             )
         if self._sums:
             means = {name: (x / n)[:, 0] for name, (x, n) in self._sums.items()}
-            self._update_usage(0, **means)
+            self._measured["usage"] = [self._usage_of(0, means)]
         found = {name: self.groups.combine(layers) for name, layers in self._measured.items()}
         slots = self.state.memory.slots
-        slots = replace(slots, usage=found.pop("importance", slots.usage), signals=found)
+        usage = found.pop("usage", slots.usage)
+        slots = replace(slots, usage=found.pop("importance", usage), signals=found)
         self.state = replace(self.state, memory=replace(self.state.memory, slots=slots))
 
     def _check_written(self) -> None:
