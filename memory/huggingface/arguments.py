@@ -61,11 +61,11 @@ class Settings:
         if self.capacity.bytes is not None:
             if not self.slot_bytes:
                 raise ValueError("the layers of this model have different keys; give the capacity in tokens")
-            capacity = self.capacity.bytes // self.slot_bytes - (self.block - 1)
+            capacity = self.capacity.bytes // self.slot_bytes - self.block
             if capacity < 1:
                 raise ValueError(
-                    f"capacity={self.capacity.bytes:,} bytes has no room for {self.block} tokens of this model, which "
-                    f"take {self.slot_bytes * self.block:,}; give more"
+                    f"capacity={self.capacity.bytes:,} bytes has no room for {self.block + 1} tokens of this "
+                    f"model, which take {self.slot_bytes * (self.block + 1):,}; give more"
                 )
         elif capacity is None:
             assert self.capacity.share is not None

@@ -138,7 +138,7 @@ def set_mask(
     padded = not (valid.all() and cached.all())
     # Until something is evicted, the slots are the columns of the caller's mask.
     fits = cached.shape[1] == seen and given is not None and given.shape[1] == seen + valid.shape[1]
-    if recorder is None and (fits or not padded):
+    if forward.slots is None and recorder is None and (fits or not padded):
         if not fits:
             arguments["attention_mask"] = None
         return
@@ -146,6 +146,9 @@ def set_mask(
     config = text_config(model)
     mask = mask_of(cached, valid, config._attn_implementation, dtype)
     mask = mask if recorder is None else RecordingMask.of(mask, recorder)
+    if forward.slots is not None:  # no token sees the slots that are not used yet
+        hidden = False if mask.dtype == torch.bool else torch.finfo(dtype).min
+        mask = functional.pad(mask, (0, forward.room - mask.shape[3]), value=hidden)
     if forward.groups.layers == len(forward.layers):
         arguments["attention_mask"] = mask
         return

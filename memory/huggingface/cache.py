@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -19,17 +19,28 @@ try:
 except ImportError as error:
     raise ImportError("vqmem.memory.huggingface.cache needs transformers; run `pip install 'vqmem[hf]'`") from error
 
-from ..policy import LayerScorer, Observer, Policy
+from ..policy import LayerScorer, Policy
 from ..scorer import ScorerModel
 from . import saved
 from .arguments import describe, settle
 from .attention import set_mask
-from .hooks import attach, new_tokens, score
+from .eviction import add_slots, evict, observes_pass
+from .forward_pass import ForwardPass
+from .hooks import attach, new_tokens
 from .layer import VQMemLayer, bytes_of
 from .positions import Rotation
 from .signals import QueryState
-from .state import CacheState, ForwardPass
-from .supported_models import attention_layers, layers_of, placement, refuse_presses, unwrap
+from .state import CacheState
+from .supported_models import (
+    MASKED,
+    attention_layers,
+    is_compiled,
+    layers_of,
+    placement,
+    refuse_presses,
+    text_config,
+    unwrap,
+)
 
 
 class VQMemCache(Cache):
@@ -112,11 +123,17 @@ class VQMemCache(Cache):
         self._busy = threading.Lock()
         self._thread = 0
         for index in self.groups.bounded:
-            layers[index] = VQMemLayer(storage)
+            layers[index] = VQMemLayer(storage, self._room)
         super().__init__(layers=layers)
         scored = ()
         if "layers" in self.memory.requires:
             scored = self.signals.modules if self.signals else cast(LayerScorer, self.memory.policy).layers(decoder)
+        self._can_be_fixed = (
+            storage == "full"
+            and not observes_pass(self)
+            and self.groups.layers == len(layers)
+            and text_config(decoder)._attn_implementation in MASKED
+        )
         self._detach = attach(decoder, self, scored)
 
     @property
@@ -127,8 +144,7 @@ class VQMemCache(Cache):
         """
         if self._state is None:
             return []
-        slots, groups = self._state.memory.slots, self.groups.count
-        kept = [row[here].tolist() for row, here in zip(slots.positions, slots.valid, strict=True)]
+        kept, groups = self._state.positions(self.groups), self.groups.count
         return kept if groups == 1 else [kept[row : row + groups] for row in range(0, len(kept), groups)]
 
     @property
@@ -139,7 +155,7 @@ class VQMemCache(Cache):
 
     def stats(self) -> dict[str, Any]:
         """What was read and is kept: tokens of each row, and bytes in all and of each layer."""
-        kept = [] if self._state is None else self.groups.first(self._state.memory.slots.valid).sum(1).tolist()
+        kept = [] if self._state is None else self._state.valid(self.groups).sum(1).tolist()
         read = [] if self._state is None else self._state.seen.tolist()
         return {
             "read": read,
@@ -198,32 +214,60 @@ class VQMemCache(Cache):
         given = arguments.get("input_ids")
         self._check_batch_size(arguments.get("inputs_embeds") if given is None else given)
         tokens, valid = new_tokens(arguments, self.get_seq_length())
-        if self._settings.capacity.share is not None and tokens.shape[1] > 1:
-            self.memory = self._settings.memory(self.get_seq_length() + tokens.shape[1])
-        before = self._state or self._initial_state(tokens)
-        if before.placement != placement(self._decoder):
-            was, now = (" on ".join(map(str, x)) for x in (before.placement, placement(self._decoder)))
+        if given is None and "scores" in self.memory.requires:
+            raise ValueError("scores need token ids, but the model was given inputs_embeds; give input_ids")
+        state = self._state or self._initial_state(tokens)
+        if state.placement != placement(self._decoder):
+            was, now = (" on ".join(map(str, x)) for x in (state.placement, placement(self._decoder)))
             raise ValueError(
                 f"the model was in {was} when it filled the cache and is in {now} now; move it back, or call reset()"
             )
-        state, distance = before, None
-        if self._rotation is not None:
-            state, distance = before.compact(tokens.shape[1], self._rotation.limit, self.groups)
-        state, positions = self._append(state, tokens, valid)
-        policy = self.memory.policy
-        queries = policy.queries if isinstance(policy, Observer) else None
-        forward = ForwardPass(self, state, positions, valid, queries)
-        if not self.memory.observes:
-            forward.choose_slots()
-        cached = self.groups.first(before.memory.slots.valid)
+        return self._start(arguments, state, tokens, valid)
+
+    def _start(self, arguments: dict[str, Any], state: CacheState, tokens: Tensor, valid: Tensor) -> ForwardPass:
+        """Make room for the new tokens, and prepare what the model is given."""
+        new = tokens.shape[1]
+        if self._settings.capacity.share is not None and (new > self.block or not state.count):
+            self.memory = self._settings.memory(self.get_seq_length() + new)
+            for index in self.groups.bounded:
+                self.layers[index].room = self._room
+        observes = observes_pass(self)
+        can_wait = not (observes and "layers" in self.memory.requires)
+        if can_wait and state.count > self.memory.capacity and state.count + new >= self._room:
+            state = evict(self, state)
+        limit = None if self._rotation is None else self._rotation.limit - new
+        if limit is not None and state.count and int((state.seen + state.shift).max()) > limit:
+            state, distance = add_slots(self, state).compact(self.groups)
+            for index in self.groups.bounded:
+                self.layers[index].rotate(self._rotation, self.groups.of_layer(distance, index), state.placement[0])
+        cached = state.valid(self.groups)
+        positions = (state.seen[:, None] + valid.cumsum(1) - 1).clamp(min=0)
+        fixed = self._reserve(state.count + new)
+        state = state.append(tokens, valid)
+        full = state.count >= self._room
+        if observes or (full and new >= self.block and not self.memory.observes):
+            state = add_slots(self, state)
+        forward = ForwardPass(self, state, positions, valid, fixed=fixed)
         set_mask(arguments, cached, forward, self._decoder)
         if arguments.get("position_ids") is None or self._rotation is not None:
             # By default a model would count padding, and ignore that positions were compacted.
             arguments["position_ids"] = positions + state.shift[:, None]
-        if distance is not None:
-            for index in self.groups.bounded:
-                self.layers[index].rotate(self._rotation, self.groups.of_layer(distance, index), before.placement[0])
         return forward
+
+    @property
+    def _room(self) -> int:
+        """The slots that are allocated for a row."""
+        return self.memory.capacity + self.block
+
+    def _reserve(self, count: int) -> bool:
+        """Allocate all slots if the model is compiled, so that no shape changes. Returns whether that is so."""
+        layers = [self.layers[index] for index in self.groups.bounded]
+        fixed = self._can_be_fixed and is_compiled(self.model) and count <= self._room
+        if not fixed or not layers[0].is_initialized:
+            return False
+        for layer in layers:
+            layer.reserve(count, fill=True)
+        return True
 
     def end(self, state: CacheState | None) -> None:
         """Finish a pass: take over its ``state``, or mark the cache as failed where it is None."""
@@ -254,6 +298,23 @@ class VQMemCache(Cache):
         if arguments.get("use_cache") is False:
             raise ValueError("use_cache=False reads all tokens again in every pass; leave out use_cache or the cache")
 
+    def check_drafts(self) -> None:
+        """Raise `ValueError` if the cache cannot forget the rejected tokens of drafts (prompt lookup, an assistant)."""
+        if observes_pass(self):
+            raise ValueError(
+                f"policy {describe(self.memory.policy)} looks at each pass and cannot take back rejected drafts; use "
+                "auto, scored or fifo, or generate without drafts"
+            )
+        if self.block == 1:
+            raise ValueError("block=1 leaves no room for drafts once the cache is full; give block=32")
+
+    def draft_limit(self, length: int) -> int:
+        """How many tokens may be drafted behind a text of ``length`` tokens: as many as fit without an eviction."""
+        count, new = self._state.count if self._state else 0, length - self.get_seq_length()
+        if count > self.memory.capacity and count + new >= self._room:
+            count = self.memory.capacity
+        return max(0, self._room - 1 - count - new)
+
     def _check_batch_size(self, tokens: Tensor | None) -> None:
         if self._state is not None and tokens is not None and len(tokens) != len(self._state.seen):
             raise ValueError(
@@ -267,21 +328,6 @@ class VQMemCache(Cache):
         scorer = None if self.scorer is None else self.scorer.initial_state(len(tokens))
         queries = () if self.signals is None else tuple(QueryState() for _ in self.groups.bounded)
         return CacheState(self.memory.empty((none, none)), scorer, zero, zero, placement(self._decoder), queries)
-
-    def _append(
-        self, state: CacheState, tokens: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"]
-    ) -> tuple[CacheState, Int[Tensor, "batch new"]]:
-        """Append new tokens without eviction. Returns the state and the positions of the new tokens."""
-        positions = (state.seen[:, None] + valid.cumsum(1) - 1).clamp(min=0)
-        scores, scorer = score(self.scorer, tokens, valid, state.scorer)
-        slots = state.memory.slots
-        count = slots.count
-        index = torch.arange(count + tokens.shape[1], device=tokens.device).expand(slots.batch_size, -1)
-        memory = replace(state.memory, slots=replace(slots, payload=(index[:, :count], slots.payload[1])))
-        new = (tokens, positions, scores, valid, positions + state.shift[:, None])
-        *new, rotated = (self.groups.expand(x) for x in new)
-        memory = self.memory.append(memory, (index[:, count:], rotated), *new)
-        return replace(state, memory=memory, scorer=scorer, seen=state.seen + valid.sum(1)), positions
 
     def _map_batch(self, change: Callable[[Tensor], Tensor]) -> None:
         if self._state is not None:
@@ -312,7 +358,7 @@ class VQMemCache(Cache):
         if self._state is None:
             raise ValueError("the cache is empty: it has read no token; read a text with the model before saving it")
         arguments = {"policy": saved.policy_spec(self.memory.policy)} | self._arguments()
-        saved.write(Path(path), arguments, self._decoder, self.scorer, self._state, self.layers)
+        saved.write(Path(path), arguments, self._decoder, self.scorer, add_slots(self, self._state), self.layers)
 
     def _require_bounded(self, what: str) -> None:
         if self.groups.layers < len(self.layers):
@@ -361,32 +407,32 @@ class VQMemCache(Cache):
     def crop(self, tokens_to_remove: int) -> None:
         """Forget the last ``-tokens_to_remove`` tokens.
 
-        A positive number keeps the first so many tokens instead, as in transformers 5.2. Raises `ValueError` once
-        something was evicted, which cannot come back, and for policies that have already seen the attention of the
-        tokens to forget.
+        A positive number keeps the first so many tokens instead, as in transformers 5.2. The cache is then as if it had
+        never read the tokens. Raises `ValueError` for more tokens than were read since the last eviction, and for
+        policies that look at each pass.
         """
         seen = self.get_seq_length()
         state = self._state
         count = max(0, seen + tokens_to_remove) if tokens_to_remove <= 0 else tokens_to_remove
         if state is None or count >= seen:
             return
-        self._require_bounded("crop")
-        slots = state.memory.slots
-        if slots.count < seen:
+        remove, pending = seen - count, state.count - state.memory.slots.count
+        if observes_pass(self):
             raise ValueError(
-                f"crop({tokens_to_remove}) cannot go back: {seen - slots.count} tokens were evicted; raise "
-                f"capacity={self.memory.capacity} to what is read in all, or turn assisted decoding off"
+                f"crop({tokens_to_remove}) cannot take back what the policy has seen of the tokens; use a policy that "
+                "does not look at each pass, such as auto, scored or fifo"
             )
-        if "usage" in self.memory.requires:
+        if remove > pending:
             raise ValueError(
-                f"crop({tokens_to_remove}) cannot take back attention that the policy has seen; use another policy"
+                f"crop({tokens_to_remove}) cannot go back: tokens were evicted when all but the last {pending} had "
+                f"been read; raise block={self.block} or capacity={self.memory.capacity}"
             )
-        for layer in self.layers:
-            layer.truncate(count)
-        tokens, valid = (self.groups.first(x) for x in (slots.tokens, slots.valid))
-        state, _ = self._append(self._initial_state(tokens), tokens[:, :count], valid[:, :count])
-        kept = replace(state.memory.slots, usage=slots.usage[:, :count])
-        self._state = replace(state, memory=replace(state.memory, slots=kept))
+        self._state = state.truncate(remove)
+        for index, layer in enumerate(self.layers):
+            if index in self.groups.bounded:
+                layer.truncate(remove)
+            else:
+                layer.crop(-remove)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> VQMemCache:
         """A copy for the same model, for a prompt that several texts begin with."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import itertools
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from transformers.cache_utils import Cache
 
 from ..scorer import SIGNALS, ScorerModel, replace_rows
 
-_PREPARE = "prepare_inputs_for_generation"
+_PREPARE, _DRAFT = "prepare_inputs_for_generation", "_get_candidate_generator"
 _LOCK = threading.RLock()  # a cache may be collected and lose its hooks while another is being attached
 
 
@@ -33,11 +34,10 @@ class _Hook:
         self.cache = weakref.ref(cache)
         self.function = function
 
+    @torch.compiler.disable  # it traces the model alone
     def __call__(self, *args: Any) -> Any:
         cache = self.cache()
         return None if cache is None else self.function(cache, *args)
-
-    __call__._torchdynamo_disable = True  # pyright: ignore[reportFunctionMemberAccess] - the compiler traces the model alone
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Become a function that does nothing, from the standard library, in copies and pickles of the model."""
@@ -48,7 +48,7 @@ def attach(model: Any, cache: Any, layers: Sequence[nn.Module] = ()) -> Callable
     """Connect ``cache`` to the forward passes of ``model``; returns a function that disconnects it.
 
     Before a pass ``cache.begin(arguments)`` returns the forward pass, a `Cache` that replaces ``cache`` in this call;
-    its ``cache`` is ``cache``, and its ``module`` is set here. Hooks call its ``score_layer`` after each of ``layers``
+    its ``cache`` is ``cache``, and its ``module`` is set here. Hooks call its ``after_layer`` after each of ``layers``
     (attention modules) and its ``finish`` after the call, or ``fail`` where the call raised an error. The hooks have a
     weak reference to the cache and go with it; calls without the cache do not change.
 
@@ -65,8 +65,9 @@ def attach(model: Any, cache: Any, layers: Sequence[nn.Module] = ()) -> Callable
             ),
             *(layer.register_forward_hook(_Hook(cache, _after_layer), with_kwargs=True) for layer in layers),
         ]
-        if not isinstance(vars(model).get(_PREPARE), _GenerationCheck):
-            setattr(model, _PREPARE, _GenerationCheck(getattr(model, _PREPARE)))
+        for name, kind in _WRAPPERS.items():
+            if hasattr(model, name) and not isinstance(vars(model).get(name), kind):
+                setattr(model, name, kind(getattr(model, name)))
     return weakref.finalize(cache, _detach, weakref.ref(model), handles)
 
 
@@ -77,8 +78,9 @@ def _detach(model: Callable[[], Any], handles: Sequence[Any]) -> None:
         alive = model()
         if alive is None or any(isinstance(hook, _Hook) for hook in alive._forward_pre_hooks.values()):
             return
-        if isinstance(vars(alive).get(_PREPARE), _GenerationCheck):
-            delattr(alive, _PREPARE)
+        for name, kind in _WRAPPERS.items():
+            if isinstance(vars(alive).get(name), kind):
+                delattr(alive, name)
 
 
 def _before(cache: Any, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -109,7 +111,7 @@ def _after_layer(cache: Any, layer: nn.Module, args: tuple[Any, ...], kwargs: di
     forward = _forward_pass(cache, kwargs)
     if forward is not None:
         inputs = dict(zip(("hidden_states",), args, strict=False)) | kwargs  # GPT-2 gives them by position
-        forward.score_layer(layer, inputs, output[1])
+        forward.after_layer(layer, inputs, output[1])
 
 
 def _forward_pass(cache: Any, kwargs: dict[str, Any]) -> Any:
@@ -123,18 +125,54 @@ def _parameters(kind: type[nn.Module]) -> list[str]:
     return list(inspect.signature(kind.forward).parameters)[1:]
 
 
-class _GenerationCheck:
+class _Wrapper:
+    """A method of the model that does more where it is called for a bounded cache."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, method)  # `generate` reads the signature
+        self.method = method
+
+    def __reduce__(self) -> Any:
+        """Become the plain method in copies and pickles of the model."""
+        return self.method.__reduce__()
+
+
+def _bounded_cache(values: Iterable[Any]) -> Any:
+    return next((x for x in values if hasattr(type(x), "check_generation")), None)
+
+
+class _DraftLimit(_Wrapper):
+    """Makes what drafts tokens for ``generate``: drafts end where the cache has to evict.
+
+    Eviction looks at the tokens so far; those of a draft may be rejected.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        generator = self.method(*args, **kwargs)
+        given = (x.values() if isinstance(x, dict) else [x] for x in (*args, *kwargs.values()))
+        cache = _bounded_cache(itertools.chain.from_iterable(given))
+        if cache is not None:
+            cache.check_drafts()
+            generator.get_candidates = functools.partial(_shorten, cache, generator.get_candidates)
+        return generator
+
+
+def _shorten(cache: Any, draft: Callable[..., Any], input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """The ids of the text and of a draft, and the logits of the draft, cut where the cache has to evict."""
+    ids, logits = draft(input_ids, *args, **kwargs)
+    length = input_ids.shape[1]
+    most = cache.draft_limit(length)
+    return ids[:, : length + most], None if logits is None else logits[:, :most]
+
+
+class _GenerationCheck(_Wrapper):
     """The model's ``prepare_inputs_for_generation``, with checks of the cache before and after it."""
 
-    def __init__(self, prepare: Callable[..., dict[str, Any]]) -> None:
-        functools.update_wrapper(self, prepare)  # `generate` reads the signature
-        self.prepare = prepare
-
     def __call__(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        cache = next((x for x in (*args, *kwargs.values()) if hasattr(type(x), "check_generation")), None)
+        cache = _bounded_cache((*args, *kwargs.values()))
         if cache is not None:
             cache.check_generation(input_ids, kwargs)
-        inputs = self.prepare(input_ids, *args, **kwargs)
+        inputs = self.method(input_ids, *args, **kwargs)
         if cache is not None and not any(value is cache for value in inputs.values()):
             raise ValueError(
                 f"generate leaves the cache out of a pass over {input_ids.shape[1]} tokens, which would then be "
@@ -143,9 +181,9 @@ class _GenerationCheck:
             )
         return inputs
 
-    def __reduce__(self) -> Any:
-        """Become the plain method in copies and pickles of the model."""
-        return self.prepare.__reduce__()
+
+_WRAPPERS = {_PREPARE: _GenerationCheck, _DRAFT: _DraftLimit}
+"""The methods of a model that are wrapped while it has a bounded cache."""
 
 
 def new_tokens(arguments: dict[str, Any], seen: int) -> tuple[Tensor, Bool[Tensor, "batch new"]]:

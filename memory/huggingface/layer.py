@@ -15,21 +15,60 @@ from .positions import Rotation
 
 
 class VQMemLayer(DynamicLayer):
-    """Keys and values of one layer, ``[batch, heads, slots, width]``, in order of position, padding first."""
+    """Keys and values of one layer, ``[batch, heads, slots, width]``, in order of position, padding first.
 
-    keys: Any
-    values: Any
-    is_croppable = False  # `transformers` asks before it relies on `crop`, which works only until something is evicted
+    They lie in tensors with spare room behind them, into which new tokens are written. Nothing is copied but at an
+    eviction, and where the room has to grow: it doubles up to ``room`` slots. ``keys`` and ``values`` are views of the
+    slots in use.
+    """
 
-    def __init__(self, storage: str) -> None:
+    is_croppable = True  # within limits that `VQMemCache` checks before `generate` drafts
+
+    def __init__(self, storage: str, room: int) -> None:
+        """A layer without slots; ``storage`` is full or int8."""
+        self.storage, self.room = storage, room
+        self.seen = self.count = 0
+        self._buffers: tuple[Tensor, ...] = ()
         super().__init__()
-        self.storage = storage
-        self.seen = 0
 
     @property
-    def count(self) -> int:
-        """The number of slots of a row."""
-        return self.keys.shape[-2] if self.is_initialized else 0
+    def keys(self) -> Any:
+        """The keys of the slots in use; None before the first token."""
+        return self._buffers[0][:, :, : self.count] if self._buffers else None
+
+    @keys.setter
+    def keys(self, keys: Tensor | None) -> None:
+        self._set(0, keys)
+
+    @property
+    def values(self) -> Any:
+        """The values of the slots in use; None before the first token."""
+        return self._buffers[1][:, :, : self.count] if self._buffers else None
+
+    @values.setter
+    def values(self, values: Tensor | None) -> None:
+        self._set(1, values)
+
+    def _set(self, which: int, slots: Tensor | None) -> None:
+        """Replace the keys (0) or values (1), which then have no spare room."""
+        if slots is None:
+            self._buffers, self.count = (), 0
+        else:
+            other = self._buffers[1 - which] if self._buffers else slots
+            self._buffers = (slots, other) if which == 0 else (other, slots)
+            self.count = slots.shape[2]
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Take over the type, device and shape of the first keys and values."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self._buffers = tuple(self._packed(x[:, :, :0]) for x in (key_states, value_states))
+        self.is_initialized = True
+
+    def restore(self, keys: Tensor, values: Tensor, seen: int) -> None:
+        """Take over the keys and values of another layer, as it stored them, after ``seen`` tokens."""
+        self.dtype, self.device = keys.dtype, keys.device
+        self._buffers, self.count, self.seen = (keys, values), keys.shape[2], seen
+        self.is_initialized = True
 
     def update(
         self,
@@ -51,34 +90,80 @@ class VQMemLayer(DynamicLayer):
         Returns:
             Keys and values of all slots before eviction, for the attention of this pass.
         """
-        if self.storage == "int8":  # slots are packed once; attention sees new ones in full precision
-            packed = super().update(pack(key_states), pack(value_states))
-            old = (unpack(x[..., : -key_states.shape[-2], :], key_states.dtype) for x in packed)
-            keys, values = (torch.cat(pair, dim=-2) for pair in zip(old, (key_states, value_states), strict=True))
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        new = key_states, value_states
+        before = self.read(key_states.dtype) if self.storage == "int8" else ()
+        if torch.is_grad_enabled() and key_states.requires_grad:  # writing in place would break the graph
+            self._buffers = tuple(torch.cat([x, self._packed(y)], 2) for x, y in zip(self._in_use, new, strict=True))
         else:
-            keys, values = super().update(key_states, value_states)
-        self.seen += key_states.shape[-2]
+            self.reserve(self.count + key_states.shape[2])
+            for buffer, x in zip(self._buffers, new, strict=True):
+                buffer[:, :, self.count : self.count + x.shape[2]] = self._packed(x)
+        self.count += key_states.shape[2]
+        self.seen += key_states.shape[2]
+        # Where slots are stored in 8 bits, attention still sees the new ones in full precision.
+        keys, values = (torch.cat(x, 2) for x in zip(before, new, strict=True)) if before else self._in_use
         if keep is not None:
-            self.keep(keep)
+            self.keep(keep, in_place=False)  # attention has yet to read the slots
         return keys, values
+
+    def write(self, key_states: Tensor, value_states: Tensor, slots: Int[Tensor, " new"]) -> tuple[Tensor, Tensor]:
+        """Write new tokens into ``slots`` and return all slots, used or not: no shape depends on the tokens read.
+
+        For compiled models; `wrote` counts the tokens afterwards.
+        """
+        keys, values = self._buffers
+        keys.index_copy_(2, slots, key_states)
+        values.index_copy_(2, slots, value_states)
+        return keys, values
+
+    def wrote(self, new: int) -> None:
+        """Count ``new`` tokens that `write` has written."""
+        self.count += new
+        self.seen += new
+
+    def reserve(self, count: int, *, fill: bool = False) -> None:
+        """Make room for ``count`` slots in all, with some to spare; ``fill`` takes all of the room at once."""
+        size = self._buffers[0].shape[2]
+        wanted = max(count, self.room if fill else 0)
+        if size < wanted:
+            more = max(wanted, min(2 * wanted, self.room)) - self.count
+            self._buffers = tuple(
+                torch.cat([x, x.new_zeros(*x.shape[:2], more, x.shape[3])], dim=2) for x in self._in_use
+            )
+
+    @property
+    def _in_use(self) -> tuple[Tensor, ...]:
+        return tuple(x[:, :, : self.count] for x in self._buffers)
+
+    def _packed(self, x: Tensor) -> Tensor:
+        return pack(x) if self.storage == "int8" else x
 
     def read(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Keys and values of all slots, unpacked to ``dtype`` where they are stored in 8 bits."""
-        if self.storage == "int8":
-            return unpack(self.keys, dtype), unpack(self.values, dtype)
-        return self.keys, self.values
+        keys, values = self._in_use
+        return (unpack(keys, dtype), unpack(values, dtype)) if self.storage == "int8" else (keys, values)
 
     def rotate(self, rotation: Rotation, distance: Int[Tensor, "batch groups slots"], dtype: torch.dtype) -> None:
         """Rotate the keys to positions that are ``distance`` tokens later, for each head or for all."""
         keys = self.read(dtype)[0]
         by_group = keys.unflatten(1, (distance.shape[1], -1)).flatten(0, 1)
-        keys = rotation(by_group, distance.flatten(0, 1)).view_as(keys)
-        self.keys = pack(keys) if self.storage == "int8" else keys
+        keys = rotation(by_group, distance.flatten(0, 1)).view(keys.shape)
+        self._buffers[0][:, :, : self.count] = self._packed(keys)
 
-    def keep(self, indices: Int[Tensor, "batch groups kept"]) -> None:
+    def keep(self, indices: Int[Tensor, "batch groups kept"], *, in_place: bool = True) -> None:
         """Evict all slots but those at ``indices``, which are given for each head or for all."""
-        if indices.shape[-1] < self.count:
-            self.keys, self.values = (_take(x, indices.to(x.device)) for x in (self.keys, self.values))
+        kept = indices.shape[-1]
+        if kept >= self.count:
+            return
+        chosen = [_take(x, indices.to(x.device)) for x in self._in_use]
+        self.count = kept
+        if not in_place or self._buffers[0].shape[2] > self.room or chosen[0].requires_grad:
+            self._buffers = tuple(chosen)  # which gives the room of a long prompt back
+        else:
+            for buffer, x in zip(self._buffers, chosen, strict=True):
+                buffer[:, :, :kept] = x
 
     def get_seq_length(self, *args: Any) -> int:
         """Tokens read, evicted ones and padding included: the position of the next token."""
@@ -91,15 +176,14 @@ class VQMemLayer(DynamicLayer):
 
     def reset(self) -> None:
         """Drop all slots."""
-        self.keys = self.values = None
+        self._buffers = ()
         self.is_initialized = False
-        self.seen = 0
+        self.seen = self.count = 0
 
-    def truncate(self, count: int) -> None:
-        """Keep the first ``count`` tokens alone. Only where nothing was evicted."""
-        if self.is_initialized:
-            self.keys, self.values = (x[..., :count, :].clone() for x in (self.keys, self.values))
-            self.seen = count
+    def truncate(self, remove: int) -> None:
+        """Forget the last ``remove`` tokens, none of which was evicted."""
+        self.count -= remove
+        self.seen -= remove
 
 
 def bytes_of(layer: Any) -> int:

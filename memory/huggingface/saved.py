@@ -112,8 +112,7 @@ def restore(tensors: dict[str, Tensor], seen: int, initial: CacheState, layers: 
         raise ValueError(f"the cache was saved with {kept} and the model is in {dtype} now; load the model in {kept}")
     for index, layer in enumerate(layers):
         keys, values = (tensors[f"layers.{index}.{name}"] for name in ("keys", "values"))
-        layer.lazy_initialization(keys, values)
-        layer.keys, layer.values, layer.seen = keys, values, seen
+        layer.restore(keys, values, seen)
     leaves, structure = tree_flatten(initial.scorer)
     scorer = tree_unflatten([tensors.get(f"scorer.{i}") for i in range(len(leaves))], structure)
     memory = {name.removeprefix("memory."): x for name, x in tensors.items() if name.startswith("memory.")}

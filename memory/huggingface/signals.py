@@ -40,13 +40,28 @@ class QueryState(NamedTuple):
     mean: Float[Tensor, "batch heads width"] | None = None
     second: Float[Tensor, "batch heads width width"] | None = None
 
-    def append(self, hidden: Float[Tensor, "batch new hidden"], valid: Bool[Tensor, "batch new"]) -> QueryState:
-        """Append new tokens; only the newest `PENDING` or a few more stay."""
-        hiddens = (*self.hidden, hidden[:, -PENDING:].detach())
-        valids = (*self.valid, valid[:, -PENDING:].to(hidden.device))
-        while sum(x.shape[1] for x in hiddens[1:]) >= PENDING:
+    def append(
+        self, hidden: Float[Tensor, "batch new hidden"], valid: Bool[Tensor, "batch new"], block: int
+    ) -> QueryState:
+        """Append new tokens; the newest `PENDING` stay, and so many more that a ``block`` can be forgotten."""
+        most = PENDING + block
+        hiddens = (*self.hidden, hidden[:, -most:].detach())
+        valids = (*self.valid, valid[:, -most:].to(hidden.device))
+        while sum(x.shape[1] for x in hiddens[1:]) >= most:
             hiddens, valids = hiddens[1:], valids[1:]
         return self._replace(hidden=hiddens, valid=valids)
+
+    def truncate(self, remove: int) -> QueryState:
+        """Forget the last ``remove`` tokens."""
+        if not self.hidden:
+            return self
+        hidden, valid = torch.cat(self.hidden, dim=1), torch.cat(self.valid, dim=1)
+        rest = max(0, hidden.shape[1] - remove)
+        return self._replace(hidden=(hidden[:, :rest],), valid=(valid[:, :rest],))
+
+    def newest(self) -> tuple[Float[Tensor, "batch new hidden"], Bool[Tensor, "batch new"]]:
+        """The newest `PENDING` of the tokens not yet counted."""
+        return torch.cat(self.hidden, dim=1)[:, -PENDING:], torch.cat(self.valid, dim=1)[:, -PENDING:]
 
 
 class AttentionSignals:
@@ -149,7 +164,8 @@ class AttentionSignals:
         valid, now = valid.to(keys.device), now.to(keys.device)
         found = {}
         if self.needs_queries:
-            queries, real = self.queries(module, torch.cat(state.hidden, dim=1)), torch.cat(state.valid, dim=1)
+            hidden, real = state.newest()
+            queries = self.queries(module, hidden)
             state = _count(state, queries, real)
             scale = getattr(module, "scaling", None) or self.width**-0.5
             if "expected" in self.names:

@@ -46,6 +46,11 @@ def attention_layers(model: Any) -> list[Any]:
     return [module for module in numbered if not any(hasattr(x, "layer_idx") for x in [*module.modules()][1:])]
 
 
+def is_compiled(model: Any) -> bool:
+    """Whether the model runs through ``torch.compile``."""
+    return hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None
+
+
 def refuse_presses(layers: Sequence[nn.Module]) -> None:
     """Raise `ValueError` if a press of kvpress is active on a model whose cache evicts already."""
     for hook in (hook for layer in layers for hook in layer._forward_hooks.values()):

@@ -68,15 +68,18 @@ def read(model, cache, ids, mask, chunks):
     visible = torch.zeros(ROWS, groups, LENGTH, LENGTH, dtype=torch.bool)
     logits, kept, start = [], [], 0
     for size in chunks:
-        end = start + size
-        for row, sets in enumerate(by_head(cache)):
+        end, before = start + size, by_head(cache)
+        logits.append(model(ids[:, start:end], attention_mask=mask[:, :end], **{CACHE: cache}).logits)
+        kept.append(by_head(cache))
+        # A pass that is shorter than the block evicts before it reads, a longer one afterwards.
+        seen = kept[-1] if size < cache.block else before
+        for row, sets in enumerate(seen):
             for group, positions in enumerate(sets):
-                visible[row, group, start:end, torch.tensor(positions, dtype=torch.long) + first[row]] = True
+                columns = torch.tensor(positions, dtype=torch.long) + first[row]
+                visible[row, group, start:end, columns[columns < start]] = True
         visible[:, :, start:end, start:end] |= (
             torch.ones(size, size, dtype=torch.bool).tril() & mask[:, None, None, start:end].bool()
         )
-        logits.append(model(ids[:, start:end], attention_mask=mask[:, :end], **{CACHE: cache}).logits)
-        kept.append(by_head(cache))
         start = end
     return torch.cat(logits, dim=1), visible, kept
 

@@ -216,11 +216,11 @@ def test_a_capacity_in_bytes_bounds_the_bytes(model, share, storage):
     name = min(NAMES)
     for part in torch.arange(400).remainder(50)[None].split(20, 1):
         model(part, **{name: cache})
-    slot = cache.nbytes / cache.memory.capacity
-    assert 24_000 - slot < cache.nbytes - cache._state.memory.moments.nbytes <= 24_000
-    assert "has no room for 1 tokens of this model" in refusal(VQMemCache, model, "10B", policy="knorm")
+    slot = cache.nbytes / (cache.memory.capacity + 1)
+    assert 24_000 - 2 * slot < cache.nbytes - cache._state.memory.moments.nbytes <= 24_000
+    assert "has no room for 2 tokens of this model" in refusal(VQMemCache, model, "10B", policy="knorm")
     assert VQMemCache(model, "24kB", block=1).memory.guard.recent < 32, "guards of a preset give way"
-    assert VQMemCache(model, "0.5 MiB", policy="fifo").memory.capacity == 2**19 // (2 * 2 * 4 * 8 * 4 + 61)
+    assert VQMemCache(model, "0.5 MiB", policy="fifo").memory.capacity == 2**19 // (2 * 2 * 4 * 8 * 4 + 61) - 1
 
 
 @torch.no_grad()

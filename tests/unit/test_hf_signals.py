@@ -67,7 +67,7 @@ def compute(model, names, state, layer, cache, now=LENGTH, competing=None):
 def test_observed_is_the_attention_that_the_model_paid(read):
     model, hidden, weights, cache = read
     for layer in range(LAYERS):
-        state = QueryState().append(hidden[layer], torch.ones(1, LENGTH, dtype=torch.bool))
+        state = QueryState().append(hidden[layer], torch.ones(1, LENGTH, dtype=torch.bool), 1)
         found, _, _ = compute(model, ("observed",), state, layer, cache)
         heads = cache.layers[layer].keys.shape[1]
         mean = weights[layer][0].unflatten(0, (heads, -1)).mean(dim=(1, 2)).clamp(min=module.FLOOR).log()
@@ -78,7 +78,7 @@ def test_expected_is_that_of_normally_distributed_queries(read):
     model, hidden, _, cache = read
     layer = 1
     found, _, signals = compute(
-        model, ("expected",), QueryState().append(hidden[layer], torch.ones(1, LENGTH, dtype=torch.bool)), layer, cache
+        model, ("expected",), QueryState().append(hidden[layer], torch.ones(1, LENGTH, dtype=torch.bool), 1), layer, cache
     )
     queries = signals.queries(signals.modules[layer], hidden[layer])[0]
     kept = cache.layers[layer]
@@ -138,10 +138,10 @@ def test_counting_in_pieces_and_with_padding_is_counting_once():
 def test_only_the_newest_queries_wait():
     state = QueryState()
     for _ in range(200):
-        state = state.append(torch.zeros(1, 1, 4), torch.ones(1, 1, dtype=torch.bool))
-    assert sum(x.shape[1] for x in state.hidden) == module.PENDING
+        state = state.append(torch.zeros(1, 1, 4), torch.ones(1, 1, dtype=torch.bool), 1)
+    assert sum(x.shape[1] for x in state.hidden) == module.PENDING + 1
     assert (
-        state.append(torch.zeros(1, 500, 4), torch.ones(1, 500, dtype=torch.bool)).hidden[-1].shape[1] == module.PENDING
+        state.append(torch.zeros(1, 500, 4), torch.ones(1, 500, dtype=torch.bool), 1).hidden[-1].shape[1] == module.PENDING + 1
     )
 
 

@@ -1,0 +1,94 @@
+"""Give pending tokens slots, and evict slots from the layers of a cache for `transformers`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ..bank import Memory
+from ..scorer import ScorerModel
+from .groups import Groups
+from .hooks import score
+from .signals import AttentionSignals
+from .state import CacheState
+
+
+@runtime_checkable
+class BoundedCache(Protocol):
+    """What evicts and what a `ForwardPass` needs of the cache."""
+
+    layers: Any
+    memory: Memory
+    scorer: ScorerModel | None
+    groups: Groups
+    block: int
+    signals: AttentionSignals | None
+
+    def get_seq_length(self) -> int:
+        """Tokens read so far, padding included."""
+        ...
+
+    def end(self, state: CacheState | None) -> None:
+        """Take over the state after a pass; None where it failed."""
+        ...
+
+
+def observes_pass(cache: BoundedCache) -> bool:
+    """Whether the policy needs statistics of each pass, so that no token may stay pending."""
+    return cache.memory.observes and cache.signals is None
+
+
+def add_slots(cache: BoundedCache, state: CacheState) -> CacheState:
+    """The state in which pending tokens are scored and have slots; no layer changes."""
+    if not state.pending:
+        return state
+    (tokens, valid), positions = state.pending_tokens()
+    scores, scorer = score(cache.scorer, tokens, valid, state.scorer)
+    slots = state.memory.slots
+    count = slots.count
+    index = torch.arange(count + tokens.shape[1], device=tokens.device).expand(slots.batch_size, -1)
+    memory = replace(state.memory, slots=replace(slots, payload=(index[:, :count], slots.payload[1])))
+    new = (tokens, positions, scores, valid, positions + state.shift[:, None])
+    *new, rotated = (cache.groups.expand(x) for x in new)
+    memory = cache.memory.append(memory, (index[:, count:], rotated), *new)
+    return replace(state, memory=memory, scorer=scorer, pending=())
+
+
+def evict(cache: BoundedCache, state: CacheState) -> CacheState:
+    """Evict slots down to the capacity, from the layers too."""
+    state, keep = choose_slots(cache, compute_signals(cache, add_slots(cache, state)))
+    for index in cache.groups.bounded:
+        cache.layers[index].keep(cache.groups.of_layer(keep, index))
+    return state
+
+
+def choose_slots(cache: BoundedCache, state: CacheState) -> tuple[CacheState, Int[Tensor, "rows kept"]]:
+    """The state after an eviction, and the indices of the slots that stay."""
+    now = cache.groups.expand(state.seen)
+    memory = cache.memory.evict_to_capacity(state.memory, now).state
+    return replace(state, memory=memory), memory.slots.payload[0]
+
+
+def compute_signals(cache: BoundedCache, state: CacheState) -> CacheState:
+    """The state whose slots have the signals that the policy weighs; the pending queries are counted."""
+    if cache.signals is None:
+        return state
+    groups, slots = cache.groups, state.memory.slots
+    competing = slots.valid & ~cache.memory.guard.protects(slots, groups.expand(state.seen))
+    valid, now = groups.first(slots.valid), state.seen + state.shift
+    found: dict[str, list[Tensor]] = {}
+    queries = []
+    for module, before in zip(cache.signals.modules, state.queries, strict=True):
+        keys, values = cache.layers[module.layer_idx].read(state.placement[0])
+        here = groups.of_layer(competing, module.layer_idx)
+        signals, after = cache.signals.compute(module, before, keys, values, valid, here, now)
+        queries.append(after)
+        for name, signal in signals.items():
+            found.setdefault(name, []).append(signal)
+    together = {name: groups.combine(layers) for name, layers in found.items()}
+    memory = replace(state.memory, slots=replace(slots, signals=together))
+    return replace(state, memory=memory, queries=tuple(queries))
