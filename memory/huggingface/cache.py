@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 try:
@@ -24,7 +24,7 @@ from ..scorer import ScorerModel
 from . import saved
 from .arguments import describe, settle
 from .attention import set_mask
-from .eviction import add_slots, evict, observes_pass
+from .eviction import add_slots, make_room, observes_pass, reserve
 from .forward_pass import ForwardPass
 from .hooks import attach, new_tokens
 from .layer import VQMemLayer, bytes_of
@@ -115,15 +115,16 @@ class VQMemCache(Cache):
         settings = self._settings
         self.model, self.scorer, self.memory = model, settings.scorer, settings.memory()
         self.groups, self.block, self.signals = settings.groups, settings.block, settings.signals
-        self._rotation = Rotation(decoder) if positions == "compact" else None
+        self.rotation = Rotation(decoder) if positions == "compact" else None
         self._decoder = decoder
         self._attention = attention_layers(decoder)
         self._state: CacheState | None = None
-        self._failed = False
+        self.failed = False
         self._busy = threading.Lock()
-        self._thread = 0
+        self.thread = 0
+        """The thread that generates."""
         for index in self.groups.bounded:
-            layers[index] = VQMemLayer(storage, self._room)
+            layers[index] = VQMemLayer(storage, self.room)
         super().__init__(layers=layers)
         scored = ()
         if "layers" in self.memory.requires:
@@ -206,13 +207,13 @@ class VQMemCache(Cache):
             raise
 
     def _begin(self, arguments: dict[str, Any]) -> ForwardPass:
-        if self._failed:
+        if self.failed:
             raise ValueError(
                 "the last pass of the model through this cache did not end; call reset() or make a new one"
             )
         refuse_presses(self._attention)
         given = arguments.get("input_ids")
-        self._check_batch_size(arguments.get("inputs_embeds") if given is None else given)
+        self.check_batch_size(arguments.get("inputs_embeds") if given is None else given)
         tokens, valid = new_tokens(arguments, self.get_seq_length())
         if given is None and "scores" in self.memory.requires:
             raise ValueError("scores need token ids, but the model was given inputs_embeds; give input_ids")
@@ -230,92 +231,49 @@ class VQMemCache(Cache):
         if self._settings.capacity.share is not None and (new > self.block or not state.count):
             self.memory = self._settings.memory(self.get_seq_length() + new)
             for index in self.groups.bounded:
-                self.layers[index].room = self._room
-        observes = observes_pass(self)
-        can_wait = not (observes and "layers" in self.memory.requires)
-        if can_wait and state.count > self.memory.capacity and state.count + new >= self._room:
-            state = evict(self, state)
-        limit = None if self._rotation is None else self._rotation.limit - new
-        if limit is not None and state.count and int((state.seen + state.shift).max()) > limit:
-            state, distance = add_slots(self, state).compact(self.groups)
-            for index in self.groups.bounded:
-                self.layers[index].rotate(self._rotation, self.groups.of_layer(distance, index), state.placement[0])
+                self.layers[index].room = self.room
+        try:
+            state = make_room(self, state, new)
+        except BaseException:
+            self.failed = True
+            raise
+        if self._state is not None:
+            self._state = state  # the layers have changed, whatever comes next
         cached = state.valid(self.groups)
         positions = (state.seen[:, None] + valid.cumsum(1) - 1).clamp(min=0)
-        fixed = self._reserve(state.count + new)
+        fixed = self._can_be_fixed and is_compiled(self.model) and reserve(self, state.count + new)
         state = state.append(tokens, valid)
-        full = state.count >= self._room
-        if observes or (full and new >= self.block and not self.memory.observes):
+        full = state.count >= self.room
+        if observes_pass(self) or (full and new >= self.block and not self.memory.observes):
             state = add_slots(self, state)
         forward = ForwardPass(self, state, positions, valid, fixed=fixed)
         set_mask(arguments, cached, forward, self._decoder)
-        if arguments.get("position_ids") is None or self._rotation is not None:
+        if arguments.get("position_ids") is None or self.rotation is not None:
             # By default a model would count padding, and ignore that positions were compacted.
             arguments["position_ids"] = positions + state.shift[:, None]
         return forward
 
     @property
-    def _room(self) -> int:
+    def room(self) -> int:
         """The slots that are allocated for a row."""
         return self.memory.capacity + self.block
 
-    def _reserve(self, count: int) -> bool:
-        """Allocate all slots if the model is compiled, so that no shape changes. Returns whether that is so."""
-        layers = [self.layers[index] for index in self.groups.bounded]
-        fixed = self._can_be_fixed and is_compiled(self.model) and count <= self._room
-        if not fixed or not layers[0].is_initialized:
-            return False
-        for layer in layers:
-            layer.reserve(count, fill=True)
-        return True
+    @property
+    def slot_count(self) -> int:
+        """The slots of a row that are in use, those of padding included."""
+        return self._state.count if self._state else 0
 
     def end(self, state: CacheState | None) -> None:
         """Finish a pass: take over its ``state``, or mark the cache as failed where it is None."""
         if state is None:
-            self._failed = True
+            self.failed = True
         else:
             self._state = state
         if self._busy.locked():  # not after a `reset` in between
             self._busy.release()
 
-    def check_generation(self, input_ids: Tensor, arguments: dict[str, Any]) -> None:
-        """Check a pass that ``generate`` prepares. Raises `ValueError` unless the text continues what was read."""
-        self._check_batch_size(input_ids)
-        mask, embeds, new = (arguments.get(x) for x in ("attention_mask", "inputs_embeds", "next_sequence_length"))
-        length = (input_ids if embeds is None else embeds).shape[1]
-        seen = self.get_seq_length()
-        if arguments.get("is_first_iteration") or not seen:
-            self._thread = threading.get_ident()
-        elif self._thread != threading.get_ident():
-            self._failed = True  # the tokens of two texts are mixed
-            raise ValueError("two threads generate with one cache at once; give each another cache")
-        full = new == length - seen or (mask is not None and mask.shape[1] == length)
-        if full and length <= seen:
-            raise ValueError(
-                f"generate has {length} tokens in all, but the cache has read {seen} already: it was used for another "
-                "text; call reset() or make a new one"
-            )
-        if arguments.get("use_cache") is False:
-            raise ValueError("use_cache=False reads all tokens again in every pass; leave out use_cache or the cache")
-
-    def check_drafts(self) -> None:
-        """Raise `ValueError` if the cache cannot forget the rejected tokens of drafts (prompt lookup, an assistant)."""
-        if observes_pass(self):
-            raise ValueError(
-                f"policy {describe(self.memory.policy)} looks at each pass and cannot take back rejected drafts; use "
-                "auto, scored or fifo, or generate without drafts"
-            )
-        if self.block == 1:
-            raise ValueError("block=1 leaves no room for drafts once the cache is full; give block=32")
-
-    def draft_limit(self, length: int) -> int:
-        """How many tokens may be drafted behind a text of ``length`` tokens: as many as fit without an eviction."""
-        count, new = self._state.count if self._state else 0, length - self.get_seq_length()
-        if count > self.memory.capacity and count + new >= self._room:
-            count = self.memory.capacity
-        return max(0, self._room - 1 - count - new)
-
-    def _check_batch_size(self, tokens: Tensor | None) -> None:
+    def check_batch_size(self, tokens: Tensor | None) -> None:
+        """Raise `ValueError` for another number of rows than the cache has."""
         if self._state is not None and tokens is not None and len(tokens) != len(self._state.seen):
             raise ValueError(
                 f"the cache has a batch size of {len(self._state.seen)} but the model was given one of {len(tokens)}; "
@@ -368,7 +326,7 @@ class VQMemCache(Cache):
         """What makes an equal empty cache, besides the policy and the scorer."""
         storage = self.layers[self.groups.bounded[0]].storage
         made = {"capacity": self.memory.capacity, "share": self.groups.share, "block": self.block, "storage": storage}
-        return made | asdict(self.memory.guard) | {"positions": "compact" if self._rotation else "kept"}
+        return made | asdict(self.memory.guard) | {"positions": "compact" if self.rotation else "kept"}
 
     @classmethod
     def load(cls, path: str | PathLike[str], model: Any, tokenizer: Any = None, *, scorer: Any = None) -> VQMemCache:
@@ -401,7 +359,7 @@ class VQMemCache(Cache):
         super().reset()
         self.memory = self._settings.memory()
         self._state = None
-        self._failed = False
+        self.failed = False
         self._busy = threading.Lock()
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -439,6 +397,6 @@ class VQMemCache(Cache):
         clone = VQMemCache(self.model, policy=self.memory.policy, scorer=self.scorer, **self._arguments())
         clone._settings, clone.memory = self._settings, self.memory
         clone._state = copy.deepcopy(self._state, memo)
-        clone._failed = self._failed
+        clone.failed = self.failed
         clone.layers = copy.deepcopy(self.layers, memo)
         return clone

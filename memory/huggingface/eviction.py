@@ -12,7 +12,8 @@ from torch import Tensor
 from ..bank import Memory
 from ..scorer import ScorerModel
 from .groups import Groups
-from .hooks import score
+from .positions import Rotation
+from .scoring import score
 from .signals import AttentionSignals
 from .state import CacheState
 
@@ -27,6 +28,12 @@ class BoundedCache(Protocol):
     groups: Groups
     block: int
     signals: AttentionSignals | None
+    rotation: Rotation | None
+
+    @property
+    def room(self) -> int:
+        """The slots that are allocated for a row."""
+        ...
 
     def get_seq_length(self) -> int:
         """Tokens read so far, padding included."""
@@ -40,6 +47,30 @@ class BoundedCache(Protocol):
 def observes_pass(cache: BoundedCache) -> bool:
     """Whether the policy needs statistics of each pass, so that no token may stay pending."""
     return cache.memory.observes and cache.signals is None
+
+
+def make_room(cache: BoundedCache, state: CacheState, new: int) -> CacheState:
+    """The state in which ``new`` tokens fit the slots, if it could wait with an eviction, and the positions."""
+    can_wait = not (observes_pass(cache) and "layers" in cache.memory.requires)
+    if can_wait and state.count > cache.memory.capacity and state.count + new >= cache.room:
+        state = evict(cache, state)
+    rotation = cache.rotation
+    if rotation is None or not state.count or int((state.seen + state.shift).max()) + new <= rotation.limit:
+        return state
+    state, distance = add_slots(cache, state).compact(cache.groups)
+    for index in cache.groups.bounded:
+        cache.layers[index].rotate(rotation, cache.groups.of_layer(distance, index), state.placement[0])
+    return state
+
+
+def reserve(cache: BoundedCache, count: int) -> bool:
+    """Allocate all slots, so that no shape changes. Returns False if ``count`` do not fit or nothing was read yet."""
+    layers = [cache.layers[index] for index in cache.groups.bounded]
+    if count > cache.room or not layers[0].is_initialized:
+        return False
+    for layer in layers:
+        layer.reserve(count, fill=True)
+    return True
 
 
 def add_slots(cache: BoundedCache, state: CacheState) -> CacheState:

@@ -53,8 +53,9 @@ class ForwardPass(Cache):
         self.columns = cache.get_seq_length() + new
         observes = observes_pass(cache)
         policy = cache.memory.policy
+        requires = policy.requires
         # A shorter pass leaves eviction to the next one, so that its tokens can be forgotten until then.
-        ends_block = new >= cache.block or (observes and "layers" in policy.requires)
+        ends_block = new >= cache.block or (observes and "layers" in requires)
         self.evicts = ends_block and state.count >= cache.memory.capacity + cache.block
         self.keep: Int[Tensor, "rows kept"] | None = None
         """The slots that stay, where the policy can choose before the pass: layers then evict during it."""
@@ -69,7 +70,7 @@ class ForwardPass(Cache):
         """The hidden states that the attention of each layer reads, where signals need them."""
         queries = policy.queries if isinstance(policy, Observer) else None
         recorder = AttentionRecorder(queries, self.groups, self._receive)
-        self.recorder = recorder if "usage" in policy.requires else None
+        self.recorder = recorder if "usage" in requires else None
         """Records the attention weights; None where the policy does not need them."""
         self._received = False
         self._layer = 0
@@ -102,16 +103,17 @@ class ForwardPass(Cache):
                 self._observe(**self._norms)
         return keys, values
 
-    def after_layer(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
+    def after_layer(self, layer: Any, hidden: Tensor, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Keep the hidden states that a layer's attention has read, or let the policy score the layer's slots."""
         index = layer.layer_idx
         if self.cache.signals is not None:
-            hidden, most = inputs["hidden_states"], PENDING + self.cache.block
+            most = PENDING + self.cache.block
             # A view would keep the hidden states of a long prompt.
             self.hidden[index] = hidden if hidden.shape[1] <= most else hidden[:, -most:].clone()
         elif self.evicts and index in self.groups.bounded:
             keys, values = self.layers[index].read(self.state.placement[0])
             policy = cast(LayerScorer, self.cache.memory.policy)
+            inputs = inputs | {"hidden_states": hidden}
             importance = policy.score_layer(layer, inputs, keys, values, attention)
             self._measured.setdefault("importance", []).append(self.groups.reduce(importance))
 
@@ -129,7 +131,7 @@ class ForwardPass(Cache):
             if signals is not None and signals.needs_queries:
                 hidden = [self.hidden[module.layer_idx] for module in signals.modules]
                 states = zip(self.state.queries, hidden, strict=True)
-                queries = tuple(state.append(x, self.valid, self.cache.block) for state, x in states)
+                queries = tuple(state.append(x, self.valid[:, -x.shape[1] :], self.cache.block) for state, x in states)
                 self.state = replace(self.state, queries=queries)
             if observes_pass(self.cache):
                 self._take_over()

@@ -10,28 +10,37 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from ..scorer import SIGNALS, ScorerModel, replace_rows
+from .generation import WRAPPERS
 
-_PREPARE, _DRAFT = "prepare_inputs_for_generation", "_get_candidate_generator"
 _LOCK = threading.RLock()  # a cache may be collected and lose its hooks while another is being attached
 
 
-class _Hook:
-    """A hook that calls ``function`` with the cache and its arguments, and has a weak reference to the cache."""
+class _CacheHook:
+    """A hook that has a weak reference to its cache."""
+
+    def __init__(self, cache: Any) -> None:
+        self.cache = weakref.ref(cache)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Become a function that does nothing, from the standard library, in copies and pickles of the model."""
+        return getattr, (contextlib.nullcontext(), "__exit__")
+
+
+class _PassHook(_CacheHook):
+    """A hook before or after a pass, which calls ``function`` with the cache and its arguments."""
 
     def __init__(self, cache: Any, function: Callable[..., Any]) -> None:
-        self.cache = weakref.ref(cache)
+        super().__init__(cache)
         self.function = function
 
     @torch.compiler.disable  # it traces the model alone
@@ -39,9 +48,15 @@ class _Hook:
         cache = self.cache()
         return None if cache is None else self.function(cache, *args)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Become a function that does nothing, from the standard library, in copies and pickles of the model."""
-        return getattr, (contextlib.nullcontext(), "__exit__")
+
+class _LayerHook(_CacheHook):
+    """A hook after a layer's attention. The compiler traces it, so that the layers stay in one graph."""
+
+    def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        forward = next((x for x in kwargs.values() if getattr(x, "cache", None) is not None), None)
+        if forward is not None and forward.cache is self.cache():
+            hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]  # GPT-2 gives them by position
+            forward.after_layer(layer, hidden, kwargs, output[1])
 
 
 def attach(model: Any, cache: Any, layers: Sequence[nn.Module] = ()) -> Callable[[], Any]:
@@ -58,14 +73,14 @@ def attach(model: Any, cache: Any, layers: Sequence[nn.Module] = ()) -> Callable
     entries = {id(module): module for module in (model, model.base_model, model.get_decoder())}.values()
     with _LOCK:
         handles = [
-            *(module.register_forward_pre_hook(_Hook(cache, _before), with_kwargs=True) for module in entries),
+            *(module.register_forward_pre_hook(_PassHook(cache, _before), with_kwargs=True) for module in entries),
             *(
-                module.register_forward_hook(_Hook(cache, _after), with_kwargs=True, always_call=True)
+                module.register_forward_hook(_PassHook(cache, _after), with_kwargs=True, always_call=True)
                 for module in entries
             ),
-            *(layer.register_forward_hook(_Hook(cache, _after_layer), with_kwargs=True) for layer in layers),
+            *(layer.register_forward_hook(_LayerHook(cache), with_kwargs=True) for layer in layers),
         ]
-        for name, kind in _WRAPPERS.items():
+        for name, kind in WRAPPERS.items():
             if hasattr(model, name) and not isinstance(vars(model).get(name), kind):
                 setattr(model, name, kind(getattr(model, name)))
     return weakref.finalize(cache, _detach, weakref.ref(model), handles)
@@ -76,9 +91,9 @@ def _detach(model: Callable[[], Any], handles: Sequence[Any]) -> None:
         for handle in handles:
             handle.remove()
         alive = model()
-        if alive is None or any(isinstance(hook, _Hook) for hook in alive._forward_pre_hooks.values()):
+        if alive is None or any(isinstance(hook, _CacheHook) for hook in alive._forward_pre_hooks.values()):
             return
-        for name, kind in _WRAPPERS.items():
+        for name, kind in WRAPPERS.items():
             if isinstance(vars(alive).get(name), kind):
                 delattr(alive, name)
 
@@ -107,13 +122,6 @@ def _after(cache: Any, module: nn.Module, args: tuple[Any, ...], kwargs: dict[st
     return output
 
 
-def _after_layer(cache: Any, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-    forward = _forward_pass(cache, kwargs)
-    if forward is not None:
-        inputs = dict(zip(("hidden_states",), args, strict=False)) | kwargs  # GPT-2 gives them by position
-        forward.after_layer(layer, inputs, output[1])
-
-
 def _forward_pass(cache: Any, kwargs: dict[str, Any]) -> Any:
     """The forward pass through ``cache`` among the arguments of a call; None if there is none."""
     return next((x for x in kwargs.values() if isinstance(x, Cache) and getattr(x, "cache", None) is cache), None)
@@ -123,67 +131,6 @@ def _forward_pass(cache: Any, kwargs: dict[str, Any]) -> Any:
 def _parameters(kind: type[nn.Module]) -> list[str]:
     """The names of the parameters of ``forward``, in order."""
     return list(inspect.signature(kind.forward).parameters)[1:]
-
-
-class _Wrapper:
-    """A method of the model that does more where it is called for a bounded cache."""
-
-    def __init__(self, method: Callable[..., Any]) -> None:
-        functools.update_wrapper(self, method)  # `generate` reads the signature
-        self.method = method
-
-    def __reduce__(self) -> Any:
-        """Become the plain method in copies and pickles of the model."""
-        return self.method.__reduce__()
-
-
-def _bounded_cache(values: Iterable[Any]) -> Any:
-    return next((x for x in values if hasattr(type(x), "check_generation")), None)
-
-
-class _DraftLimit(_Wrapper):
-    """Makes what drafts tokens for ``generate``: drafts end where the cache has to evict.
-
-    Eviction looks at the tokens so far; those of a draft may be rejected.
-    """
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        generator = self.method(*args, **kwargs)
-        given = (x.values() if isinstance(x, dict) else [x] for x in (*args, *kwargs.values()))
-        cache = _bounded_cache(itertools.chain.from_iterable(given))
-        if cache is not None:
-            cache.check_drafts()
-            generator.get_candidates = functools.partial(_shorten, cache, generator.get_candidates)
-        return generator
-
-
-def _shorten(cache: Any, draft: Callable[..., Any], input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """The ids of the text and of a draft, and the logits of the draft, cut where the cache has to evict."""
-    ids, logits = draft(input_ids, *args, **kwargs)
-    length = input_ids.shape[1]
-    most = cache.draft_limit(length)
-    return ids[:, : length + most], None if logits is None else logits[:, :most]
-
-
-class _GenerationCheck(_Wrapper):
-    """The model's ``prepare_inputs_for_generation``, with checks of the cache before and after it."""
-
-    def __call__(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        cache = _bounded_cache((*args, *kwargs.values()))
-        if cache is not None:
-            cache.check_generation(input_ids, kwargs)
-        inputs = self.method(input_ids, *args, **kwargs)
-        if cache is not None and not any(value is cache for value in inputs.values()):
-            raise ValueError(
-                f"generate leaves the cache out of a pass over {input_ids.shape[1]} tokens, which would then be "
-                "unbounded (models with two sets of rotary factors do so where the text passes "
-                "original_max_position_embeddings); keep prompt and answer below that, or call the model yourself"
-            )
-        return inputs
-
-
-_WRAPPERS = {_PREPARE: _GenerationCheck, _DRAFT: _DraftLimit}
-"""The methods of a model that are wrapped while it has a bounded cache."""
 
 
 def new_tokens(arguments: dict[str, Any], seen: int) -> tuple[Tensor, Bool[Tensor, "batch new"]]:
@@ -210,41 +157,3 @@ def new_tokens(arguments: dict[str, Any], seen: int) -> tuple[Tensor, Bool[Tenso
             f"{seen + time} tokens so far, or none where nothing is padding"
         )
     return ids, mask[:, -time:].to(ids.device).bool()
-
-
-def score(
-    scorer: ScorerModel | None, tokens: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"], state: Any
-) -> tuple[Float[Tensor, "batch new signal"], Any]:
-    """Score new tokens. Padding gets zeros and does not change the scorer's state.
-
-    Ids of the scorer's ``vocab_size`` and above count as padding: a model with a padded embedding may generate ids that
-    the tokenizer, with which the scorer was trained, does not have.
-
-    Args:
-        scorer: The scorer; None gives zeros.
-        tokens: Token ids, -1 where the pass has embeddings.
-        valid: False for padding.
-        state: The state of the scorer before these tokens.
-
-    Returns:
-        The scores in nats, and the scorer's state after the tokens.
-
-    Raises:
-        ValueError: There is a scorer, but there are no token ids.
-    """
-    if scorer is None:
-        return torch.zeros(*tokens.shape, len(SIGNALS), device=tokens.device), None
-    if bool((tokens[valid] < 0).any()):
-        raise ValueError("scores need token ids, but the model was given inputs_embeds; give input_ids")
-    vocabulary = getattr(scorer, "vocab_size", None)
-    if vocabulary is not None:
-        valid = valid & (tokens < vocabulary)
-    changes = (valid[:, 1:] != valid[:, :-1]).any(0).nonzero()[:, 0] + 1
-    parts = []
-    tokens = tokens.where(valid, 0)
-    for ids, real in zip(*(x.tensor_split(changes.cpu(), dim=1) for x in (tokens, valid)), strict=True):
-        rows = real[:, 0]
-        scores, after = scorer.score(ids, state)
-        parts.append(scores * rows[:, None, None])
-        state = replace_rows(state, after, rows)
-    return torch.cat(parts, dim=1), state

@@ -25,7 +25,8 @@ from ..policy import Guard, Policy
 from ..scorer import ScorerModel
 from ..slots import Slots
 from .arguments import require_match, require_vocabulary, resolve, resolve_scorer
-from .hooks import new_tokens, score
+from .hooks import new_tokens
+from .scoring import score
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,4 @@ class CacheState:
         memory = State.from_state_dict({name: change(groups.split(x)).flatten(0, 1) for name, x in named})
         rest = (self.scorer, self.queries, self.pending, self.seen, self.shift)
         scorer, queries, pending, seen, shift = tree_map_only(Tensor, change, rest)
-        return replace(
-            self, memory=memory, scorer=scorer, queries=queries, pending=pending, seen=seen, shift=shift
-        )
+        return replace(self, memory=memory, scorer=scorer, queries=queries, pending=pending, seen=seen, shift=shift)

@@ -78,7 +78,11 @@ def test_expected_is_that_of_normally_distributed_queries(read):
     model, hidden, _, cache = read
     layer = 1
     found, _, signals = compute(
-        model, ("expected",), QueryState().append(hidden[layer], torch.ones(1, LENGTH, dtype=torch.bool), 1), layer, cache
+        model,
+        ("expected",),
+        QueryState().append(hidden[layer], torch.ones(1, LENGTH, dtype=torch.bool), 1),
+        layer,
+        cache,
     )
     queries = signals.queries(signals.modules[layer], hidden[layer])[0]
     kept = cache.layers[layer]
@@ -141,7 +145,8 @@ def test_only_the_newest_queries_wait():
         state = state.append(torch.zeros(1, 1, 4), torch.ones(1, 1, dtype=torch.bool), 1)
     assert sum(x.shape[1] for x in state.hidden) == module.PENDING + 1
     assert (
-        state.append(torch.zeros(1, 500, 4), torch.ones(1, 500, dtype=torch.bool), 1).hidden[-1].shape[1] == module.PENDING + 1
+        state.append(torch.zeros(1, 500, 4), torch.ones(1, 500, dtype=torch.bool), 1).hidden[-1].shape[1]
+        == module.PENDING + 1
     )
 
 

@@ -103,11 +103,32 @@ def test_wrapped_models_give_the_same_as_unwrapped(wrapper, policy):
 
 
 def test_compiled_models_give_the_same_as_uncompiled():
-    """In another process, where shapes are not checked: the compiler would trace the checks, for minutes."""
+    """In another process, where shapes are not checked: the compiler would trace the checks, for minutes.
+
+    Once slots are full, decoding recompiles nothing.
+    """
     cases = [("torch.compile", "fifo"), ("torch.compile", "h2o"), ("model.compile", "h2o")]
     code = f"import runpy; m = runpy.run_path({__file__!r})\n"
     code += "\n".join(f"m['check_wrapped'](m['COMPILED'][{wrap!r}], 'llama', {policy!r})" for wrap, policy in cases)
+    code += "\n" + "\n".join(f"m['check_recompiles']({policy!r})" for policy in ("fifo", "auto"))
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+@torch.no_grad()
+def check_recompiles(policy: str, tokens: int = 120) -> None:
+    """Decode with a compiled model, which raises an error if it recompiles after the first evictions."""
+    model = make_model("llama")
+    text = torch.randint(1, 50, (1, 40 + tokens), generator=torch.Generator().manual_seed(0))
+    logits = []
+    for wrapped in (torch.compile(model, backend="eager"), model):
+        cache = VQMemCache(wrapped, 24, policy=policy, scorer=Noise(3), sinks=2, recent=6, block=8)
+        wrapped(text[:, :40], **{CACHE: cache})
+        for place in range(40, 40 + tokens):
+            torch._dynamo.config.error_on_recompile = place > 60
+            last = wrapped(text[:, place : place + 1], **{CACHE: cache}).logits
+        torch._dynamo.config.error_on_recompile = False
+        logits.append(last)
+    torch.testing.assert_close(*logits, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["PrefixTuning", "PromptTuning", "PTuning"])
