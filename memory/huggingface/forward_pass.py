@@ -103,17 +103,16 @@ class ForwardPass(Cache):
                 self._observe(**self._norms)
         return keys, values
 
-    def after_layer(self, layer: Any, hidden: Tensor, inputs: dict[str, Any], attention: Tensor | None) -> None:
+    def after_layer(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Keep the hidden states that a layer's attention has read, or let the policy score the layer's slots."""
         index = layer.layer_idx
         if self.cache.signals is not None:
-            most = PENDING + self.cache.block
+            hidden, most = inputs["hidden_states"], PENDING + self.cache.block
             # A view would keep the hidden states of a long prompt.
             self.hidden[index] = hidden if hidden.shape[1] <= most else hidden[:, -most:].clone()
         elif self.evicts and index in self.groups.bounded:
             keys, values = self.layers[index].read(self.state.placement[0])
             policy = cast(LayerScorer, self.cache.memory.policy)
-            inputs = inputs | {"hidden_states": hidden}
             importance = policy.score_layer(layer, inputs, keys, values, attention)
             self._measured.setdefault("importance", []).append(self.groups.reduce(importance))
 

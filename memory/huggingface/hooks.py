@@ -55,8 +55,9 @@ class _LayerHook(_CacheHook):
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         forward = next((x for x in kwargs.values() if getattr(x, "cache", None) is not None), None)
         if forward is not None and forward.cache is self.cache():
-            hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]  # GPT-2 gives them by position
-            forward.after_layer(layer, hidden, kwargs, output[1])
+            # GPT-2 gives the hidden states by position.
+            inputs = kwargs if "hidden_states" in kwargs else kwargs | {"hidden_states": args[0]}
+            forward.after_layer(layer, inputs, output[1])
 
 
 def attach(model: Any, cache: Any, layers: Sequence[nn.Module] = ()) -> Callable[[], Any]:

@@ -24,6 +24,8 @@ PENDING = 64
 """The newest queries that are counted at each eviction, and whose attention is observed."""
 WITHOUT_ROTATION = ("cohere2", "exaone4")
 """Models whose layers with full attention have no rotary positions while those with windows have."""
+_JOINED = 32
+"""Single tokens whose hidden states are joined at once, so that no token waits for it."""
 FLOOR = 1e-6
 """The least attention weight whose logarithm is taken."""
 
@@ -44,11 +46,9 @@ class QueryState(NamedTuple):
         self, hidden: Float[Tensor, "batch new hidden"], valid: Bool[Tensor, "batch new"], block: int
     ) -> QueryState:
         """Append new tokens; the newest `PENDING` stay, and so many more that a ``block`` can be forgotten."""
-        most = PENDING + block
-        hiddens = (*self.hidden, hidden[:, -most:].detach())
-        valids = (*self.valid, valid[:, -most:].to(hidden.device))
-        while sum(x.shape[1] for x in hiddens[1:]) >= most:
-            hiddens, valids = hiddens[1:], valids[1:]
+        hiddens, valids = (*self.hidden, hidden.detach()), (*self.valid, valid.to(hidden.device))
+        if hidden.shape[1] > 1 or len(hiddens) >= _JOINED:
+            hiddens, valids = ((torch.cat(x, dim=1)[:, -PENDING - block :],) for x in (hiddens, valids))
         return self._replace(hidden=hiddens, valid=valids)
 
     def truncate(self, remove: int) -> QueryState:
@@ -87,6 +87,7 @@ class AttentionSignals:
         parameters = () if self._angles is None else inspect.signature(self._angles.forward).parameters
         self._kind = ("full_attention",) if "layer_type" in parameters else ()
         self._apply: Any = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
+        self._future: tuple[Tensor, tuple[Tensor, ...]] | None = None
         if self.needs_queries:
             self._check(model, config)
 
@@ -123,9 +124,12 @@ class AttentionSignals:
             queries = norm(queries)
         return queries.transpose(1, 2).float()
 
+    def _is_rotated(self, module: Any) -> bool:
+        return self._angles is not None and not self._unrotated and getattr(module, "use_rope", True)
+
     def angles(self, module: Any, x: Tensor, positions: Int[Tensor, "batch new"]) -> tuple[Tensor, Tensor] | tuple[()]:
         """Cosines and sines of the rotation to ``positions``; none for a layer without rotary positions."""
-        if self._angles is None or self._unrotated or not getattr(module, "use_rope", True):
+        if not self._is_rotated(module):
             return ()
         return self._angles(x, positions, *self._kind)
 
@@ -191,8 +195,7 @@ class AttentionSignals:
     ) -> Float[Tensor, "batch key_heads slots"]:
         assert state.mean is not None
         assert state.second is not None
-        positions = now[:, None] + torch.arange(FUTURE, device=now.device)
-        angles = [angle.mean(dim=1, keepdim=True) for angle in self.angles(module, state.mean, positions)]
+        angles = self._future_angles(module, state.mean, now)
         mean = self.rotate(state.mean[:, :, None], *angles)
         spread = state.second - state.mean[..., None] * state.mean[:, :, None]
         spread = self.rotate(self.rotate(spread, *angles).transpose(2, 3), *angles)
@@ -201,6 +204,16 @@ class AttentionSignals:
         logits = scale * (grouped * mean).sum(-1) + scale**2 / 2 * ((grouped @ spread) * grouped).sum(-1)
         weights = logits.masked_fill(~valid[:, None, None], -torch.inf).softmax(dim=-1).mean(dim=2)
         return (weights * values.float().norm(dim=-1)).clamp(min=FLOOR).log()
+
+    def _future_angles(self, module: Any, x: Tensor, now: Int[Tensor, " batch"]) -> tuple[Tensor, ...]:
+        """The mean angles of the coming positions, which are the same for all layers of an eviction."""
+        if not self._is_rotated(module):
+            return ()
+        if self._future is None or self._future[0] is not now:
+            positions = now[:, None] + torch.arange(FUTURE, device=now.device)
+            angles = self.angles(module, x, positions)
+            self._future = now, tuple(angle.mean(dim=1, keepdim=True) for angle in angles)
+        return self._future[1]
 
     def _observed(
         self,

@@ -117,8 +117,3 @@ def test_lengths_and_sizes_of_the_cache(model):
     bound = "get_max_cache_shape" if hasattr(cache, "get_max_cache_shape") else "get_max_length"
     assert getattr(cache, bound)() == getattr(transformers.DynamicCache(config=model.config), bound)()
     assert cache.is_initialized
-
-
-def test_assisted_decoding_is_refused_by_the_release_or_by_crop(model):
-    with pytest.raises(ValueError, match="crop"):
-        generate(model, make_cache(model, "fifo", 8), prompt(), 20, prompt_lookup_num_tokens=2, eos_token_id=49)

@@ -140,14 +140,15 @@ def test_counting_in_pieces_and_with_padding_is_counting_once():
 
 
 def test_only_the_newest_queries_wait():
-    state = QueryState()
-    for _ in range(200):
-        state = state.append(torch.zeros(1, 1, 4), torch.ones(1, 1, dtype=torch.bool), 1)
-    assert sum(x.shape[1] for x in state.hidden) == module.PENDING + 1
-    assert (
-        state.append(torch.zeros(1, 500, 4), torch.ones(1, 500, dtype=torch.bool), 1).hidden[-1].shape[1]
-        == module.PENDING + 1
-    )
+    state, block = QueryState(), 5
+    for token in range(200):
+        state = state.append(torch.full((1, 1, 4), float(token)), torch.ones(1, 1, dtype=torch.bool), block)
+        assert sum(x.shape[1] for x in state.hidden) < module.PENDING + block + 32
+    assert state.newest()[0][0, :, 0].tolist() == list(range(200 - module.PENDING, 200))
+    shorter = state.truncate(block)
+    assert shorter.newest()[0][0, :, 0].tolist() == list(range(195 - module.PENDING, 195))
+    longer = state.append(torch.zeros(1, 500, 4), torch.ones(1, 500, dtype=torch.bool), block)
+    assert [x.shape[1] for x in longer.hidden] == [module.PENDING + block]
 
 
 def test_a_model_whose_queries_are_not_found_is_refused():
