@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -93,6 +93,8 @@ class VQLM(nn.Module):
 
     The bottleneck follows 1711.00937, except that the state skips it: only the token is compressed, not its past.
     """
+
+    signals: ClassVar[tuple[str, ...]] = ("surprise", "rarity", "gain")
 
     rank: Int[Tensor, " vocab"]
     """Only with ``cutoffs``: the frequency rank of each token; its id before `rank_by`."""

@@ -20,7 +20,7 @@ except ImportError as error:
     raise ImportError("vqmem.memory.huggingface.cache needs transformers; run `pip install 'vqmem[hf]'`") from error
 
 from ..policy import LayerScorer, Observer, Policy
-from ..scorer import ScorerModel
+from ..scorer import ScorerModel, signals_of
 from . import saved
 from .arguments import describe, settle
 from .attention import set_mask
@@ -266,7 +266,8 @@ class VQMemCache(Cache):
         zero = torch.zeros_like(tokens[:, 0])
         scorer = None if self.scorer is None else self.scorer.initial_state(len(tokens))
         queries = () if self.signals is None else tuple(QueryState() for _ in self.groups.bounded)
-        return CacheState(self.memory.empty((none, none)), scorer, zero, zero, placement(self._decoder), queries)
+        memory = self.memory.empty((none, none), signals_of(self.scorer))
+        return CacheState(memory, scorer, zero, zero, placement(self._decoder), queries)
 
     def _append(
         self, state: CacheState, tokens: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"]

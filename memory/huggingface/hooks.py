@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from ..scorer import SIGNALS, ScorerModel, replace_rows
+from ..scorer import ScorerModel, replace_rows
 
 _PREPARE = "prepare_inputs_for_generation"
 _LOCK = threading.RLock()  # a cache may be collected and lose its hooks while another is being attached
@@ -183,19 +183,19 @@ def score(
     the tokenizer, with which the scorer was trained, does not have.
 
     Args:
-        scorer: The scorer; None gives zeros.
+        scorer: The scorer; None gives no signals.
         tokens: Token ids, -1 where the pass has embeddings.
         valid: False for padding.
         state: The state of the scorer before these tokens.
 
     Returns:
-        The scores in nats, and the scorer's state after the tokens.
+        The scorer's signals in nats, and the scorer's state after the tokens.
 
     Raises:
         ValueError: There is a scorer, but there are no token ids.
     """
     if scorer is None:
-        return torch.zeros(*tokens.shape, len(SIGNALS), device=tokens.device), None
+        return torch.zeros(*tokens.shape, 0, device=tokens.device), None
     if bool((tokens[valid] < 0).any()):
         raise ValueError("scores need token ids, but the model was given inputs_embeds; give input_ids")
     vocabulary = getattr(scorer, "vocab_size", None)

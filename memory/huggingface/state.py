@@ -55,7 +55,8 @@ class CacheState:
     def map_batch(self, change: Callable[[Tensor], Tensor], groups: Groups) -> CacheState:
         """Apply ``change``, which selects or repeats rows of the batch, to every tensor."""
         named = self.memory.state_dict().items()
-        memory = State.from_state_dict({name: change(groups.split(x)).flatten(0, 1) for name, x in named})
+        changed = {name: change(groups.split(x)).flatten(0, 1) for name, x in named}
+        memory = State.from_state_dict(changed, self.memory.slots.score_names)
         scorer, queries = tree_map_only(Tensor, change, (self.scorer, self.queries))
         rest = {"seen": change(self.seen), "shift": change(self.shift)}
         return replace(self, memory=memory, scorer=scorer, queries=queries, **rest)

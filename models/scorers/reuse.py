@@ -32,10 +32,9 @@ class Scorer:
     whose horizon ends within the segment are used. In shorter segments the horizon is half of the segment."""
     dropout: float = 0.1
     """Share of tokens that training replaces by unknown ones, so that the model learns to handle them."""
-    signals: ClassVar[tuple[str, ...]] = ("gain", "rarity")
-    """Not the surprise, whose place has a value that is low for tokens that occur again."""
-    policy: ClassVar[Mapping[str, Any]] = {"name": "scored", "surprise": 0.0, "gain": 1.0, "scale": "raw"}
-    """The policy for these signals: keep tokens that are much likelier to occur again than their frequency predicts."""
+    signals: ClassVar[tuple[str, ...]] = ("reuse",)
+    policy: ClassVar[Mapping[str, Any]] = {"name": "scored", "surprise": 0.0, "reuse": 1.0, "scale": "raw"}
+    """The policy for this signal: keep tokens that are much likelier to occur again than their frequency predicts."""
 
     def __post_init__(self) -> None:
         if self.horizon < 1 or not 0 <= self.dropout < 1:
@@ -62,9 +61,9 @@ class State(NamedTuple):
 class Reuse(nn.Module):
     """Predicts whether a token occurs again, from the token, its earlier occurrences in the document, and an LSTM.
 
-    ``surprise`` is -log p(x_t occurs again within the horizon | x_≤t) in nats: the surprise if it does. ``rarity`` is
-    that of a unigram model of the training tokens. Their difference ``gain`` says how much likelier the token is to
-    occur again than its frequency predicts; it is high for the names and terms of a document.
+    ``reuse`` is log p(x_t occurs again within the horizon | x_≤t) - log p(x_t), where p(x_t) is that of a unigram model
+    of the training tokens: how much likelier the token is to occur again than its frequency predicts, in nats. It is
+    high for the names and terms of a document.
 
     A cache should keep what is used again soonest (Belady, 1966), and a model can predict that from the past (Song et
     al., Learning Relaxed Belady, NSDI 2020). Church found that words that occurred once occur again far more often than
@@ -102,12 +101,11 @@ class Reuse(nn.Module):
     def score(
         self, tokens: Int[Tensor, "batch time"], state: tuple[Tensor, ...]
     ) -> tuple[Float[Tensor, "batch time signal"], tuple[Tensor, ...]]:
-        """-log p(occurs again), unigram rarity and their difference, in nats."""
+        """Log p(occurs again) plus the unigram rarity, in nats."""
         if not tokens.numel():
-            return self.gaps.weight.new_zeros(*tokens.shape, 3), state
+            return self.gaps.weight.new_zeros(*tokens.shape, 1), state
         again, state = self._again(tokens, State(*state), known=None)
-        surprise, rarity = F.softplus(-again), self.unigram.rarity(tokens).to(again)
-        return torch.stack([surprise, rarity, rarity - surprise], -1), state
+        return (self.unigram.rarity(tokens).to(again) - F.softplus(-again))[..., None], state
 
     @torch.no_grad()
     def report(self, tokens: Int[Tensor, "batch time"], mask: Bool[Tensor, "batch time"]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 from ..quantiser import Kind
 from ..vq_lm import VQLM, VQLMConfig
@@ -38,6 +39,8 @@ class Scorer:
     cutoffs: tuple[int, ...] = ()
     """Frequency ranks that cut the vocabulary into the classes of an adaptive softmax, which is fast for large
     vocabularies (and never tied). Ranks beyond the vocabulary are ignored; without any the softmax is full."""
+
+    signals: ClassVar[tuple[str, ...]] = VQLM.signals
 
     def build(self, vocab_size: int) -> VQLM:
         """An untrained `VQLM`."""

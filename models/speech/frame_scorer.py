@@ -31,6 +31,7 @@ class FrameScorer(nn.Module):
     satisfies the contract of a scorer (`ScorerModel`) with frames for tokens: causal, and the same for any chunking.
     """
 
+    signals: ClassVar[tuple[str, ...]] = VQLM.signals
     input_kind: ClassVar[Literal["tokens", "frames"]] = "frames"
     mean: Float[Tensor, " dim"]
     deviation: Float[Tensor, " dim"]
