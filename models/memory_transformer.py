@@ -42,7 +42,6 @@ class TransformerConfig(Validated):
     def __post_init__(self) -> None:
         """Raise `ValueError` for impossible sizes, heads that do not divide the width, and ``shift`` with frames."""
         super().__post_init__()
-        object.__setattr__(self, "signals", tuple(self.signals))  # a list, where it comes from JSON
         if self.shift and self.frame_dim is not None:
             raise ValueError(f"shift needs token ids, but frame_dim={self.frame_dim} makes the input frames")
         if self.dim % (2 * self.heads):

@@ -23,7 +23,7 @@ from ...models.host import on_host, to_device
 from ...models.loss import Loss
 from ...models.memory_transformer import MemoryTransformer, Output, TransformerConfig, reconstruction_loss
 from ...registry import UnknownNameError, build
-from ...schema import PositiveInt, ShareBelowOne, Validated
+from ...schema import PositiveInt, ShareBelowOne, Validated, coerce
 from .corpus import Passage, SegmentBatch, sweep_with_bar
 
 
@@ -389,7 +389,8 @@ def load_language_model(folder: Path, scorer: Any, device: torch.device | str = 
     """
 
     def make(fields: dict[str, Any]) -> LanguageModel:
-        return LanguageModel(TransformerConfig(**fields["shape"]), strategies(fields["strategies"]))
+        shape = coerce(TransformerConfig, fields["shape"], "")
+        return LanguageModel(shape, strategies(fields["strategies"]))
 
     model = load_model(folder, make, kind="language_model", device=device)
     model.transformer.rename_signals(signals_of(scorer))

@@ -78,7 +78,7 @@ class Row:
     def forget(self) -> None:
         for part in (self.uncompressed, self.pooled):
             part[:] = [Entry(replace(entry.slot, valid=False), entry.payload) for entry in part]
-        self.seen = [[], [], []]
+        self.seen = {name: [] for name in NAMES}
 
     def add_attention(self, attention: list[float]) -> None:
         entries = self.pooled + self.uncompressed
@@ -101,7 +101,8 @@ def mean(group: list[Entry]) -> Entry:
 
     slots = [entry.slot for entry in group]
     scores, standard = (
-        tuple(average([getattr(slot, name)[i] for slot in slots]) for i in range(3)) for name in ("scores", "standard")
+        {name: average([getattr(slot, kind)[name] for slot in slots]) for name in NAMES}
+        for kind in ("scores", "standard")
     )
     newest = max(slot.position for slot in slots)
     slot = naive.Slot(-1, newest, scores, standard, average([slot.usage for slot in slots]))

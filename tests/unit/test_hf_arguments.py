@@ -220,7 +220,7 @@ def test_a_capacity_in_bytes_bounds_the_bytes(model, share, storage):
     assert 24_000 - slot < cache.nbytes - cache._state.memory.moments.nbytes <= 24_000
     assert "has no room for 1 tokens of this model" in refusal(VQMemCache, model, "10B", policy="knorm")
     assert VQMemCache(model, "24kB", block=1).memory.guard.recent < 32, "guards of a preset give way"
-    assert VQMemCache(model, "0.5 MiB", policy="fifo").memory.capacity == 2**19 // (2 * 2 * 4 * 8 * 4 + 61)
+    assert VQMemCache(model, "0.5 MiB", policy="fifo").memory.capacity == 2**19 // (2 * 2 * 4 * 8 * 4 + 37)
 
 
 @torch.no_grad()
