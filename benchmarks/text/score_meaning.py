@@ -25,7 +25,7 @@ from vqmem.benchmarks.kv.smollm2 import cached_surprisals
 from vqmem.benchmarks.text._scorers import SIZES, Field, train_field, training_seconds
 from vqmem.benchmarks.text._words import WordRarity, by_word, correlations, excerpts
 from vqmem.memory.scorer import ScorerModel
-from vqmem.models.vq_lm import VQLM
+from vqmem.models.vq_lm import SIGNALS
 from vqmem.recipes.compare.statistics import bootstrap_interval, paired_bootstrap
 from vqmem.recipes.engine.config import load, resolve_device
 from vqmem.recipes.lm.corpus import Passage
@@ -281,7 +281,7 @@ def describe(
             "Correlation with SmolLM2's surprisal by codebook size",
             "codes",
             "Spearman, words",
-            [Series(name, figures.points(f"{BY_SIZE} {AGAINST[1]}", name)) for name in VQLM.signals],
+            [Series(name, figures.points(f"{BY_SIZE} {AGAINST[1]}", name)) for name in SIGNALS],
             log_x=True,
         ),
     ]

@@ -11,9 +11,12 @@ from vqmem import registry
 from vqmem.memory.scorer import SIGNALS, signals_of
 
 VOCAB = 50
-NAMES = [*registry.names("scorers"), "vq_lm of classes"]
-SPECS = {"vq_lm of classes": {"name": "vq_lm", "cutoffs": [5, 20]}}
+SPECS = {
+    "vq_lm of classes": {"name": "vq_lm", "cutoffs": [5, 20]},
+    "vq_lm with reuse": {"name": "vq_lm", "reuse": True, "horizon": 6},
+}
 """What stands for a name that is not a file's."""
+NAMES = [*registry.names("scorers"), *SPECS]
 
 
 def make(name: str, trained: bool = False):
