@@ -36,7 +36,8 @@ class ReuseHead(nn.Module):
         tokens: Int[Tensor, "batch time"],
         embedded: Float[Tensor, "batch time dim"],
         hidden: Float[Tensor, "batch time hidden"],
-        state: State,
+        state: tuple[Tensor, ...],
+        after: tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]],
     ) -> tuple[Float[Tensor, "batch time"], State]:
         """Predict which tokens occur again.
 
@@ -44,15 +45,17 @@ class ReuseHead(nn.Module):
             tokens: the tokens.
             embedded: their embeddings.
             hidden: the state at each of them.
-            state: what was read before; its ``h`` and ``c`` are not used.
+            state: the `State` before the first one.
+            after: hidden and cell state of the LSTM after the last one.
 
         Returns:
             The log odds that each token occurs again, and the state after the last one.
         """
-        gap, count, seen = look_back(tokens, state)
+        before = State(*state)
+        gap, count, seen = look_back(tokens, before)
         gap, count = classes(gap, count)
         inputs = torch.cat([embedded, self.gaps(gap), self.counts(count), hidden], -1)
-        return self.head(inputs).squeeze(-1), State(state.h, state.c, state.time + tokens.shape[1], *seen)
+        return self.head(inputs).squeeze(-1), State(*after, before.time + tokens.shape[1], *seen)
 
     def signal(
         self, tokens: Int[Tensor, "batch time"], again: Float[Tensor, "batch time"]

@@ -18,7 +18,6 @@ from .lstm import empty_state, run_twin_lstm
 from .quantiser import Kind, Quantiser, QuantiserConfig, usage
 from .reuse_head import ReuseHead
 from .scorers.reuse import Scorer as ReuseScorer
-from .scorers.reuse import State as ReuseState
 
 State = tuple[Tensor, ...]
 """Hidden and cell state of the LSTM, ``[batch, hidden]``; with ``reuse`` also the occurrences of each token so far."""
@@ -60,7 +59,7 @@ class VQLMConfig:
     reuse: bool = False
     """Whether a head also predicts which tokens occur again: the signal ``reuse`` (see `ReuseHead`)."""
     horizon: int = 1024
-    """With ``reuse``: number of following tokens in which a token may occur again; half of a segment if that is less."""
+    """With ``reuse``: number of following tokens in which a token may occur again; at most half of a segment."""
 
     def __post_init__(self) -> None:
         if min(self.vocab_size, self.dim, self.hidden, self.frame_dim or 1) < 1:
@@ -197,14 +196,17 @@ class VQLM(nn.Module):
             surprise = self._nll(rebuilt, part.transpose(0, 1)).t()
             rarity = self._nll(blank, targets, blank=True)[index]
             columns = [surprise, rarity, rarity - surprise]
-            again, state = self._again(part, rows, index, rebuilt, state, after)
-            if self.reuse is not None and again is not None:
+            if self.reuse is not None:
+                again, after = self.reuse(part, F.embedding(index, rows), rebuilt.transpose(0, 1), state, after)
                 columns.append(self.reuse.signal(part, again).to(surprise))
+            state = after
             parts.append(torch.stack(columns, -1))
         return torch.cat(parts, 1), state
 
     def training_step(self, tokens: Tokens, state: State, mask: Bool[Tensor, "batch time"]) -> tuple[Loss, State]:
         """Mean score of the tokens in the mask plus the commitment loss, and the state after the last token, detached.
+
+        With ``reuse`` the loss of its head is added.
 
         Codebooks move towards the tokens in the mask. Metrics: ``surprise`` and ``rarity`` in nats, ``residual`` (the
         surprise in bits), ``rate`` in bits, ``codes_used`` and ``dead_codes`` of this batch, ``commitment``. Raises
@@ -219,7 +221,8 @@ class VQLM(nn.Module):
         # All copies of a row have the same code, so that any copy will do; rows outside the mask do not count.
         copy = seen.new_zeros(rows.shape[0]).scatter_(0, seen, torch.arange(len(seen), device=seen.device))
         twins = quantised.index_select(0, copy)
-        rebuilt, blank, after = run_twin_lstm(self.lstm, rows, twins, index.t(), (state[0], state[1]))
+        rebuilt, blank, (h, c) = run_twin_lstm(self.lstm, rows, twins, index.t(), (state[0], state[1]))
+        after = (h.detach(), c.detach())
         dropped = counted & (torch.rand(mask.shape) < self.config.state_dropout)
         kept = places(counted & ~dropped, device)
         without = places(dropped, device)
@@ -234,11 +237,11 @@ class VQLM(nn.Module):
             nll = nll.flatten().index_put((without,), rare).view(mask.shape)
             metrics["rarity"] = rare.mean()
         loss = (nll * mask).sum() / mask.sum() + commitment
-        again, state = self._again(tokens, rows, index, rebuilt, state, (after[0].detach(), after[1].detach()))
-        if self.reuse is not None and again is not None:
+        if self.reuse is not None:
+            again, after = self.reuse(tokens, F.embedding(index, rows), rebuilt.transpose(0, 1), state, after)
             reuse = self.reuse.loss(tokens, again, mask)
-            loss, metrics = loss + reuse.value, metrics | reuse.metrics
-        return Loss(loss, metrics), state
+            loss, metrics = loss + reuse.value, {**metrics, **reuse.metrics}
+        return Loss(loss, metrics), after
 
     @torch.no_grad()
     def codes(self, tokens: Tokens) -> Int[Tensor, "batch time"] | Int[Tensor, "batch time groups"]:
@@ -264,30 +267,6 @@ class VQLM(nn.Module):
         if self.reuse is not None:
             means |= self.reuse.report(tokens, signals[..., -1], mask)
         return means | {name: float(x) for name, x in usage(codes, self.quantiser.sizes).items()}
-
-    def _again(
-        self,
-        tokens: Tokens,
-        rows: Float[Tensor, "rows dim"],
-        index: Int[Tensor, "batch time"],
-        hidden: Float[Tensor, "time batch hidden"],
-        before: State,
-        after: tuple[Tensor, Tensor],
-    ) -> tuple[Float[Tensor, "batch time"] | None, State]:
-        """The log odds that each token occurs again, and the full state; without ``reuse`` None and ``after``.
-
-        Args:
-            tokens: the tokens.
-            rows: the distinct embeddings.
-            index: the row of each token.
-            hidden: the state of the reconstruction path at each token.
-            before: the full state before the first token.
-            after: the state of the LSTM after the last one.
-        """
-        if self.reuse is None:
-            return None, after
-        known = ReuseState(*before)._replace(h=after[0], c=after[1])
-        return self.reuse(tokens, F.embedding(index, rows), hidden.transpose(0, 1), known)
 
     def _rows(self, tokens: Tokens) -> tuple[Float[Tensor, "rows dim"], Tensor, Int[Tensor, "batch time"]]:
         """The distinct embeddings of these tokens, their targets, and the index of each token among them.

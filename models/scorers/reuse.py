@@ -121,8 +121,9 @@ class Reuse(nn.Module):
         known = torch.rand(tokens.shape, device=tokens.device) >= self.dropout
         again, after = self._again(tokens, State(*state), known)
         loss = reuse_loss(again, tokens, mask, self.horizon, self.unigram.rarity(tokens))
-        loss.metrics["rarity"] = counted.value
-        return loss, State(after.h.detach(), after.c.detach(), *after[2:])
+        return Loss(loss.value, {**loss.metrics, "rarity": counted.value}), State(
+            after.h.detach(), after.c.detach(), *after[2:]
+        )
 
     def _again(
         self, tokens: Int[Tensor, "batch time"], state: State, known: Bool[Tensor, "batch time"] | None
