@@ -284,8 +284,7 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
 
     def figures() -> dict[str, float]:
         """Dev figures of the first strategy at the largest capacity."""
-        measure = unit_of_size(tokenizer)
-        return _figures(config, task.module, choices[0], max(config.capacities), dev, scores, measure)
+        return _figures(config, task.module, choices[0], max(config.capacities), dev, scores, unit_of_size(tokenizer))
 
     _train(config, config.train, task, corpus, folder, "language model", figures, "nll")
     fields = {"shape": asdict(shape), "strategies": config.strategies}
@@ -322,11 +321,10 @@ def _figures(
     tokens = sum(len(reading.nll) for reading in readings)
     size = sum(int(item.sizes[1:].sum()) for item in items)
     bits = nats / torch.log(torch.tensor(2.0)).item() / size
-    nll = nats / tokens
     return {
         f"bits_per_{size_unit}": bits,
-        "nll": nll,
-        "perplexity": math.exp(nll),
+        "nll": nats / tokens,
+        "perplexity": math.exp(nats / tokens),
         "tokens": tokens,
         "memory_bytes": peak_bytes,
     }
