@@ -37,7 +37,7 @@ class State:
 
     def forget(self, is_start: Bool[Tensor, " batch"]) -> State:
         """Empty the memory of the rows where ``is_start`` is set: a new document begins there."""
-        initial = initial_moments(self.slots.batch_size, self.moments.device)
+        initial = torch.zeros_like(self.moments)
         moments = torch.where(is_start.view(-1, *[1] * (initial.ndim - 1)), initial, self.moments)
         return State(self.slots.invalidate(is_start), self.pooled.invalidate(is_start), moments)
 
@@ -57,10 +57,12 @@ class State:
         return named | {"moments": self.moments}
 
     @classmethod
-    def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> State:
-        """The state that `state_dict` described."""
+    def from_state_dict(cls, tensors: Mapping[str, Tensor], score_names: tuple[str, ...]) -> State:
+        """The state that `state_dict` described, with the names of the scores of its slots (`Slots.score_names`)."""
         slots, pooled = (
-            Slots.from_state_dict({k.removeprefix(part): x for k, x in tensors.items() if k.startswith(part)})
+            Slots.from_state_dict(
+                {k.removeprefix(part): x for k, x in tensors.items() if k.startswith(part)}, score_names
+            )
             for part in ("slots.", "pooled.")
         )
         return cls(slots, pooled, tensors["moments"])
@@ -140,14 +142,16 @@ class Memory:
         """Whether the policy needs attention weights, key norms or layers of each forward pass."""
         return not {"usage", "norms", "layers"}.isdisjoint(self.policy.requires)
 
-    def empty(self, payload: tuple[Tensor, ...], signals: int = 3) -> State:
-        """The state without slots, for payloads of the shape and device of ``payload`` (``[batch, any, ...]``)."""
-        batch = payload[0].shape[0]
-        device = payload[0].device
+    def empty(self, payload: tuple[Tensor, ...], signals: tuple[str, ...] = ()) -> State:
+        """The state without slots, for payloads of the shape and device of ``payload`` (``[batch, any, ...]``).
+
+        ``signals`` names the scorer's signals, in the order of the scores that are written (`signals_of`); by default
+        there are none.
+        """
+        batch, device = payload[0].shape[0], payload[0].device
         index = torch.zeros(batch, 0, dtype=torch.long, device=device)
-        score = torch.zeros(batch, 0, signals, device=device)
-        slots = Slots(tuple(x[:, :0] for x in payload), index, index, score, score, score[..., 0], index.bool())
-        return State(slots, slots, initial_moments(batch, device))
+        slots = Slots.without_scores(tuple(x[:, :0] for x in payload), index, index, signals)
+        return State(slots, slots, initial_moments(batch, len(signals), device))
 
     def write(
         self,
@@ -206,10 +210,19 @@ class Memory:
 
         Returns:
             The state with the new slots, which may exceed the capacity.
+
+        Raises:
+            ValueError: ``scores`` are not the signals that `empty` was given.
         """
+        names = state.slots.score_names
+        if scores.shape[2] != len(names):
+            raise ValueError(
+                f"scores of {scores.shape[2]} signals do not fit a memory of {len(names)} "
+                f"({', '.join(names) or 'none'}); name the scorer's in Memory.empty(payload, signals=...)"
+            )
         standard, moments = standardise(scores, state.moments, valid)
-        usage = torch.zeros_like(scores[..., 0]) if usage is None else usage
-        new = Slots(payload, tokens, positions, scores, standard.to(scores.dtype), usage, valid)
+        usage = scores.new_zeros(tokens.shape) if usage is None else usage
+        new = Slots(payload, tokens, positions, scores, standard.to(scores.dtype), usage, valid, names)
         return State(concatenate(state.slots, new), state.pooled, moments)
 
     def observe(self, state: State, stats: ForwardStats) -> State:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -14,13 +14,14 @@ class Slot:
 
     token: int
     position: int
-    scores: tuple[float, ...] = (0.0, 0.0, 0.0)
-    standard: tuple[float, ...] = (0.0, 0.0, 0.0)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    standard: Mapping[str, float] = field(default_factory=dict)
     usage: float = 0.0
     valid: bool = True
     guarded: bool = False
 
 
+_SIGNALS = ("surprise", "rarity", "gain", "reuse")
 Priority = Callable[[Any, Sequence[Slot], int], list[float]]
 """Maps a policy, the valid slots of a row in order of position, and the next position to a priority for each slot."""
 
@@ -53,15 +54,18 @@ def _has_newer_copy(slot: Slot, slots: Sequence[Slot]) -> bool:
     return any(other.token == slot.token >= 0 and other.position > slot.position for other in slots)
 
 
+def _weighed(policy: Any, signals: Mapping[str, float]) -> float:
+    return sum(weight * signals[name] for name in _SIGNALS if (weight := getattr(policy, name)))
+
+
 def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     """Weighted signals minus a function of age, with all options."""
 
     def weighed(slot: Slot) -> float:
-        weights = (policy.surprise, policy.rarity, policy.gain)
         signals = slot.standard if policy.scale == "standardised" else slot.scores
         if policy.scale == "log":
-            signals = tuple(math.log(max(signal, policy.floor)) for signal in signals)
-        return sum(weight * signal for weight, signal in zip(weights, signals, strict=True))
+            signals = {name: math.log(max(signal, policy.floor)) for name, signal in signals.items()}
+        return _weighed(policy, signals)
 
     def importance(slot: Slot) -> float:
         return weighed(slot) - policy.copies * _has_newer_copy(slot, slots)
@@ -83,7 +87,6 @@ def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
 
 def weighted(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     """The score part alone: signals standardised over the slots that no guard protects."""
-    names = ("surprise", "rarity", "gain")
 
     def standardised(values: list[float]) -> list[float]:
         competing = [value for value, slot in zip(values, slots, strict=True) if not slot.guarded]
@@ -91,8 +94,9 @@ def weighted(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
         spread = math.sqrt(sum((value - mean) ** 2 for value in competing) / max(1, len(competing)))
         return [(value - mean) / max(spread, 1e-6) for value in values]
 
-    columns = {name: standardised([slot.scores[i] for slot in slots]) for i, name in enumerate(names)}
-    sums = standardised([sum(getattr(policy, name) * columns[name][i] for name in names) for i in range(len(slots))])
+    names = slots[0].scores if slots else ()
+    columns = {name: standardised([slot.scores[name] for slot in slots]) for name in names}
+    sums = standardised([_weighed(policy, {name: columns[name][i] for name in names}) for i in range(len(slots))])
     importance = [x - policy.copies * _has_newer_copy(slot, slots) for x, slot in zip(sums, slots, strict=True)]
     near = policy.window // 2
     spans = [
@@ -104,11 +108,9 @@ def weighted(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
 
 def expire_span(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     """How many tokens are left of each slot's span."""
-    weights = (policy.surprise, policy.rarity, policy.gain)
 
     def span(slot: Slot) -> float:
-        logit = policy.bias + sum(weight * signal for weight, signal in zip(weights, slot.standard, strict=True))
-        return policy.max_span / (1 + math.exp(-logit))
+        return policy.max_span / (1 + math.exp(-policy.bias - _weighed(policy, slot.standard)))
 
     return [span(slot) - max(1, now - slot.position) for slot in slots]
 

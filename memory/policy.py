@@ -32,9 +32,9 @@ class Policy(Protocol):
 
         ``"scores"`` are those of a scorer, ``"usage"`` needs attention weights and ``"norms"`` the norms of keys (see
         `Observer`), ``"layers"`` needs every layer (see `LayerScorer`), and with it ``"signals"`` the `Slots.signals`
-        that its ``attention_signals`` names. A policy that weighs the scorer's signals has a
-        field for each weight, with the signal's name; any other policy that reads scores declares the signals that it
-        uses as ``signals``.
+        that its ``attention_signals`` names. A policy reads the scorer's signals by name (`Slots.score`). Those that it
+        uses are its fields with the names of `SIGNALS`, which are weights (see `signal_weights`), or the names that it
+        declares as ``signals``.
         """
         ...
 
@@ -152,11 +152,13 @@ def require_signals(policy: Policy, scorer: Any, where: str = "") -> None:
     ``scorer`` is a `ScorerModel` or the `Scorer` that builds it.
     """
     given = signals_of(scorer)
-    missing = [name for name in _weighed(policy) if name not in given]
+    missing = [name for name in getattr(policy, "signals", signal_weights(policy)) if name not in given]
     if missing:
+        known = hasattr(scorer, "policy") or not set(SIGNALS).isdisjoint(given)
+        example = f", as in {json.dumps(policy_of(scorer))}" if known else ", in a policy of your own"
         raise ValueError(
             f"{where}policy {variant_name(policy)} weighs {' and '.join(missing)}, which the scorer "
-            f"{variant_name(scorer)} does not give; weigh {' or '.join(given)}, as in {json.dumps(policy_of(scorer))}"
+            f"{variant_name(scorer)} does not give; weigh {' or '.join(given)}{example}"
         )
 
 
@@ -166,13 +168,9 @@ def variant_name(variant: Any) -> str:
     return name if folder.endswith(("policies", "scorers")) else type(variant).__name__
 
 
-def _weighed(policy: Policy) -> tuple[str, ...]:
-    """The signals that ``policy`` uses: those it declares, else those with a weight, else all if it needs scores."""
-    if hasattr(policy, "signals"):
-        return tuple(policy.signals)  # pyright: ignore[reportAttributeAccessIssue]
-    if any(hasattr(policy, name) for name in SIGNALS):
-        return tuple(name for name in SIGNALS if getattr(policy, name, 0))
-    return SIGNALS if "scores" in policy.requires else ()
+def signal_weights(policy: Any) -> dict[str, float]:
+    """The weights of the scorer's signals that are not 0: the fields of ``policy`` with the names of `SIGNALS`."""
+    return {name: weight for name in SIGNALS if (weight := getattr(policy, name, 0))}
 
 
 def observe(policy: Policy, usage: Float[Tensor, "batch slots"], stats: ForwardStats) -> Float[Tensor, "batch slots"]:

@@ -16,8 +16,8 @@ from ..folders import loading
 from ..registry import build
 from ..schema import expand
 
-SIGNALS = ("surprise", "rarity", "gain")
-"""The order of the last axis of every score tensor. ``gain`` is ``rarity - surprise``."""
+SIGNALS = ("surprise", "rarity", "gain", "reuse")
+"""The signals that scorers of the package give, and for which its policies have weights. Scorers may give others."""
 
 State = Any
 """What a scorer carries from chunk to chunk: a tree of tensors whose first axis is the batch, or None."""
@@ -38,9 +38,14 @@ def replace_rows(state: State, new: State, rows: Bool[Tensor, " batch"]) -> Stat
 class ScorerModel(Protocol):
     """An ``nn.Module`` that scores token streams.
 
-    A scorer of a fixed vocabulary declares its ``vocab_size`` and never gets larger ids. It declares ``signals`` and
-    ``policy`` as its `Scorer` does, and ``input_kind`` where it reads frames (see `input_kind`).
+    A scorer of a fixed vocabulary declares its ``vocab_size`` and never gets larger ids. It may declare ``policy`` as
+    its `Scorer` does, and ``input_kind`` where it reads frames (see `input_kind`).
     """
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The names of the signals that `score` returns, in order, the most useful first; may be a class variable."""
+        ...
 
     def initial_state(self, batch: int) -> State:
         """The state before the first token, on the module's device."""
@@ -49,19 +54,32 @@ class ScorerModel(Protocol):
     def score(
         self, tokens: Int[Tensor, "batch time"], state: State
     ) -> tuple[Float[Tensor, "batch time signal"], State]:
-        """Signals of each token in the order of `SIGNALS`, and the state after the last one. Runs without gradients."""
+        """The ``signals`` of each token, and the state after the last one. Runs without gradients."""
         ...
 
 
 def signals_of(scorer: Any) -> tuple[str, ...]:
-    """The signals that a `ScorerModel` or `Scorer` gives, the most useful first."""
-    return tuple(getattr(scorer, "signals", SIGNALS))
+    """The signals that a `ScorerModel` or `Scorer` gives; none where there is no scorer.
+
+    Raises `ValueError` where it does not declare them.
+    """
+    if scorer is None:
+        return ()
+    if not hasattr(scorer, "signals"):
+        raise ValueError(
+            f"the scorer {type(scorer).__name__} does not name what its `score` returns; give it a class variable, "
+            'such as signals = ("surprise",)'
+        )
+    return tuple(scorer.signals)
 
 
 def policy_of(scorer: Any) -> str | Mapping[str, Any]:
-    """The default policy of a `ScorerModel` or `Scorer`: the one it declares, else ``scored`` by its first signal."""
-    first = signals_of(scorer)[0]
-    default = "scored" if first == SIGNALS[0] else {"name": "scored", SIGNALS[0]: 0.0, first: 1.0}
+    """The default policy of a `ScorerModel` or `Scorer`: the one it declares, else ``scored`` by its first signal.
+
+    Signals that are none of `SIGNALS` do not count.
+    """
+    first = next((name for name in signals_of(scorer) if name in SIGNALS), "surprise")
+    default = "scored" if first == "surprise" else {"name": "scored", "surprise": 0.0, first: 1.0}
     return getattr(scorer, "policy", default)
 
 

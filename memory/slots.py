@@ -20,11 +20,12 @@ class Slots:
             values).
         tokens: Token ids; -1 for a pooled slot.
         positions: Positions, in tokens from the start of the row's document.
-        scores: The scorer's signals, in nats and in the order of `vqmem.memory.scorer.SIGNALS`.
-        standard: The same signals, in running standard deviations.
+        scores: The scorer's signals, in nats; see `score`.
+        standard: The same signals, in running standard deviations; see `standard_score`.
         usage: The attention that a slot has received, summed over queries and averaged over heads and layers, or what
             an `vqmem.memory.policy.Observer` makes of it.
         valid: False for slots without content, which are never attended to.
+        score_names: The names of the scorer's signals, in the order of the columns of ``scores``.
         guarded: The slots that no policy may evict, while a policy is asked; None otherwise.
         signals: Signals of this eviction by name (`vqmem.memory.policy.ATTENTION_SIGNALS`), ``[batch, slots]`` each.
             They and ``guarded`` are not kept.
@@ -37,16 +38,36 @@ class Slots:
     standard: Float[Tensor, "batch slots signal"]
     usage: Float[Tensor, "batch slots"]
     valid: Bool[Tensor, "batch slots"]
+    score_names: tuple[str, ...]
     guarded: Bool[Tensor, "batch slots"] | None = None
     signals: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def without_scores(
-        cls, payload: tuple[Tensor, ...], tokens: Int[Tensor, "batch slots"], positions: Int[Tensor, "batch slots"]
+        cls,
+        payload: tuple[Tensor, ...],
+        tokens: Int[Tensor, "batch slots"],
+        positions: Int[Tensor, "batch slots"],
+        score_names: tuple[str, ...] = (),
     ) -> Slots:
-        """Slots of tokens that were just read: all valid, scores and usage are zero."""
-        blank = torch.zeros(*tokens.shape, 3, device=tokens.device)
-        return cls(payload, tokens, positions, blank, blank, blank[..., 0], torch.ones_like(tokens, dtype=torch.bool))
+        """Slots of tokens that were just read: all valid, usage and the scores of ``score_names`` are zero."""
+        blank = torch.zeros(*tokens.shape, len(score_names), device=tokens.device)
+        valid = torch.ones_like(tokens, dtype=torch.bool)
+        return cls(payload, tokens, positions, blank, blank, blank.sum(-1), valid, score_names)
+
+    def score(self, name: str) -> Float[Tensor, "batch slots"]:
+        """The scorer's signal ``name`` of each slot, in nats. Raises `ValueError` if the scorer does not give it."""
+        return self.scores[..., self._column(name)]
+
+    def standard_score(self, name: str) -> Float[Tensor, "batch slots"]:
+        """The scorer's signal ``name`` of each slot, in running standard deviations; raises as `score` does."""
+        return self.standard[..., self._column(name)]
+
+    def _column(self, name: str) -> int:
+        if name not in self.score_names:
+            given = f"it gives {', '.join(self.score_names)}" if self.score_names else "there is none"
+            raise ValueError(f"the slots have no signal {name!r} of the scorer ({given}); use a scorer that gives it")
+        return self.score_names.index(name)
 
     @property
     def batch_size(self) -> int:
@@ -85,19 +106,21 @@ class Slots:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All tensors by name, for `from_state_dict`."""
-        names = [item.name for item in fields(self) if item.name not in ("payload", "guarded", "signals")]
+        others = ("payload", "score_names", "guarded", "signals")
+        names = [item.name for item in fields(self) if item.name not in others]
         named = {name: getattr(self, name) for name in names}
         return {f"payload.{i}": tensor for i, tensor in enumerate(self.payload)} | named
 
     @classmethod
-    def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> Slots:
-        """The slots that `state_dict` described."""
+    def from_state_dict(cls, tensors: Mapping[str, Tensor], score_names: tuple[str, ...]) -> Slots:
+        """The slots that `state_dict` described, with the names of their scores, which are no tensor."""
         payload = tuple(tensors[f"payload.{i}"] for i in range(sum(name.startswith("payload.") for name in tensors)))
         rest: dict[str, Any] = {name: x for name, x in tensors.items() if not name.startswith("payload.")}
-        return cls(payload, **rest)
+        return cls(payload, **rest, score_names=score_names)
 
     def _map(self, change) -> Slots:
-        return Slots.from_state_dict({name: change(tensor) for name, tensor in self.state_dict().items()})
+        changed = {name: change(tensor) for name, tensor in self.state_dict().items()}
+        return Slots.from_state_dict(changed, self.score_names)
 
 
 def concatenate(first: Slots, second: Slots) -> Slots:
@@ -106,8 +129,10 @@ def concatenate(first: Slots, second: Slots) -> Slots:
         return second
     if second.count == 0:
         return first
+    assert first.score_names == second.score_names, "slots of different scorers"
     pairs = zip(first.state_dict().items(), second.state_dict().values(), strict=True)
-    return Slots.from_state_dict({name: torch.cat([old, new], dim=1) for (name, old), new in pairs})
+    joined = {name: torch.cat([old, new], dim=1) for (name, old), new in pairs}
+    return Slots.from_state_dict(joined, first.score_names)
 
 
 @dataclass(frozen=True)

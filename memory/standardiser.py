@@ -12,7 +12,7 @@ PRIOR_VARIANCE = 1.0
 """The variance assumed before the first token, in nats squared."""
 
 
-def initial_moments(batch: int, device: torch.device | str | None = None, signals: int = 3) -> Float64[Tensor, "b s 3"]:
+def initial_moments(batch: int, signals: int, device: torch.device | str | None = None) -> Float64[Tensor, "b s 3"]:
     """The moments (count, mean, sum of squared deviations) before the first token: zeros."""
     return torch.zeros(batch, signals, 3, dtype=torch.float64, device=device)
 

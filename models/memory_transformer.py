@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -20,10 +20,11 @@ from .norm import RMSNorm, normalise
 class TransformerConfig(Validated):
     """Shape of a `MemoryTransformer`.
 
-    ``frame_dim`` replaces token ids by frames of that size as input. ``shift`` adds a projection of the previous token
-    to each token's embedding: one layer is then enough to continue a sequence as it continued before (an induction
-    head, arXiv:2209.11895), and a slot identifies the token before it even if that was evicted. Small models thereby
-    learn to use their memory from far less text.
+    ``frame_dim`` replaces token ids by frames of that size as input. ``score_bias`` gives each head a learnt weight for
+    each of the scorer's ``signals``: the weighted standard scores of a slot are added to its logits. ``shift`` adds a
+    projection of the previous token to each token's embedding: one layer is then enough to continue a sequence as it
+    continued before (an induction head, arXiv:2209.11895), and a slot identifies the token before it even if that was
+    evicted. Small models thereby learn to use their memory from far less text.
     """
 
     vocab_size: PositiveInt
@@ -36,6 +37,7 @@ class TransformerConfig(Validated):
     score_bias: bool = False
     shift: bool = False
     frame_dim: int | None = None
+    signals: tuple[str, ...] = ("surprise", "rarity", "gain")
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for impossible sizes, heads that do not divide the width, and ``shift`` with frames."""
@@ -44,6 +46,13 @@ class TransformerConfig(Validated):
             raise ValueError(f"shift needs token ids, but frame_dim={self.frame_dim} makes the input frames")
         if self.dim % (2 * self.heads):
             raise ValueError(f"dim={self.dim} must be a multiple of 2 x heads={self.heads}, for rotary positions")
+
+
+_RENAMED_SIGNALS: dict[tuple[str, ...], dict[str, str]] = {
+    ("reuse",): {"gain": "reuse"},
+    ("rarity",): {"surprise": "rarity"},
+}
+"""For a scorer's signals of today, the names that their columns had when all scorers gave surprise, rarity and gain."""
 
 
 class Output(NamedTuple):
@@ -81,7 +90,9 @@ class MemoryTransformer(nn.Module):
         self.blocks: Any = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.dim)
         self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
-        self.score_weight = nn.Parameter(torch.zeros(config.heads, 3)) if config.score_bias else None
+        self.score_weight = None
+        if config.score_bias:
+            self.score_weight = nn.Parameter(torch.zeros(config.heads, len(config.signals)))
         self.apply(_initialise)
         for block in self.blocks:
             for last in (block.attention.out, block.feed_forward[-1]):
@@ -145,6 +156,27 @@ class MemoryTransformer(nn.Module):
         x = torch.zeros(batch, 0, self.config.layers, self.config.dim, dtype=like.dtype, device=like.device)
         return (x,) * parts
 
+    def rename_signals(self, signals: tuple[str, ...]) -> None:
+        """Give the columns of ``score_weight`` to the ``signals`` of today's scorer, for models of earlier versions.
+
+        Then every scorer had the columns surprise, rarity and gain; for some they had another meaning. Raises
+        `ValueError` where a column with a weight has no signal now.
+        """
+        if self.score_weight is None or signals == self.config.signals:
+            return
+        renamed = _RENAMED_SIGNALS.get(signals, {})
+        weight = self.score_weight.data.new_zeros(self.config.heads, len(signals))
+        for name, column in zip(self.config.signals, self.score_weight.data.unbind(1), strict=True):
+            name = renamed.get(name, name)
+            if name in signals:
+                weight[:, signals.index(name)] += column
+            elif column.any():
+                raise ValueError(
+                    f"this model has a learnt bias (score_bias) on {name}, which its scorer does not give "
+                    f"({', '.join(signals)}); train it again"
+                )
+        self.score_weight, self.config = nn.Parameter(weight), replace(self.config, signals=signals)
+
     def _embed(self, inputs: Tensor, previous: Tensor | None) -> Float[Tensor, "batch time dim"]:
         x = self.embed(inputs)
         if self.shift is None:
@@ -171,7 +203,8 @@ class MemoryTransformer(nn.Module):
         if memory is not None:
             bias = bias.masked_fill(~F.pad(memory.valid, (0, time), value=True)[:, None, None], least)
         if self.score_weight is not None and memory is not None and memory.count:
-            learnt = torch.einsum("bsk,hk->bhs", memory.standard.to(dtype), self.score_weight.to(dtype))
+            standard = torch.stack([memory.standard_score(name) for name in self.config.signals], dim=-1)
+            learnt = torch.einsum("bsk,hk->bhs", standard.to(dtype), self.score_weight.to(dtype))
             bias = bias + F.pad(learnt, (0, time))[:, :, None]
         return Layout(torch.polar(torch.ones_like(angles), angles), bias)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,10 +16,15 @@ from .host import choose, on_host, places, precise, to_device
 from .loss import Loss
 from .lstm import empty_state, run_twin_lstm
 from .quantiser import Kind, Quantiser, QuantiserConfig, usage
+from .reuse_head import ReuseHead
+from .scorers.reuse import Scorer as ReuseScorer
 
-State = tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]
+State = tuple[Tensor, ...]
+"""Hidden and cell state of the LSTM, ``[batch, hidden]``; with ``reuse`` also the occurrences of each token so far."""
 Tokens = Int[Tensor, "batch time"] | Float[Tensor, "batch time frame"]
 
+SIGNALS = ("surprise", "rarity", "gain")
+"""The signals of every VQ-LM; with ``reuse`` it has that one more."""
 CHUNK = 4096
 """Tokens scored at once, which bounds the memory of gates and logits for streams of any length."""
 
@@ -50,6 +56,10 @@ class VQLMConfig:
     cutoffs: tuple[int, ...] = ()
     """Frequency ranks that cut the vocabulary into the classes of an adaptive softmax, which is fast for large
     vocabularies (and never tied). Ranks beyond the vocabulary are ignored; without any the softmax is full."""
+    reuse: bool = False
+    """Whether a head also predicts which tokens occur again: the signal ``reuse`` (see `ReuseHead`)."""
+    horizon: int = 1024
+    """With ``reuse``: number of following tokens in which a token may occur again; at most half of a segment."""
 
     def __post_init__(self) -> None:
         if min(self.vocab_size, self.dim, self.hidden, self.frame_dim or 1) < 1:
@@ -58,6 +68,10 @@ class VQLMConfig:
             raise ValueError(f"state_dropout is a share of tokens in [0, 1), got {self.state_dropout}")
         if list(self.cutoffs) != sorted({*self.cutoffs}) or min(self.cutoffs, default=1) < 1:
             raise ValueError(f"cutoffs are ranks of 1 or more that rise, such as [2000, 10000]; got {self.cutoffs}")
+        if self.horizon < 1:
+            raise ValueError(f"horizon={self.horizon} is a number of tokens; give 1 or more")
+        if self.reuse and self.frame_dim is not None:
+            raise ValueError("reuse counts tokens that occur again, and frames do not; leave reuse or frame_dim out")
         if self.cutoffs and self.frame_dim is not None:
             raise ValueError(
                 f"cutoffs {self.cutoffs} cut a vocabulary, and frames have none; leave cutoffs or frame_dim out"
@@ -123,6 +137,19 @@ class VQLM(nn.Module):
                 config.dim, config.vocab_size, config.classes, div_value=2.0, head_bias=True
             )
             self.register_buffer("rank", torch.arange(config.vocab_size))
+        self.reuse = None
+        if config.reuse:
+            self.reuse = ReuseHead(config.vocab_size, config.dim, config.hidden, config.horizon)
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """What `score` returns."""
+        return SIGNALS if self.reuse is None else (*SIGNALS, "reuse")
+
+    @property
+    def policy(self) -> str | Mapping[str, Any]:
+        """The policy for these signals: that of the scorer ``reuse`` where there is one."""
+        return ReuseScorer.policy if self.config.reuse else "scored"
 
     @property
     def vocab_size(self) -> int:
@@ -136,7 +163,8 @@ class VQLM(nn.Module):
 
     def initial_state(self, batch: int) -> State:
         """The state of a new document: zeros."""
-        return empty_state(self.lstm, batch)
+        state = empty_state(self.lstm, batch)
+        return state if self.reuse is None else self.reuse.initial_state(*state)
 
     @torch.no_grad()
     def rank_by(self, counts: Int[Tensor, " vocab"]) -> None:
@@ -154,23 +182,31 @@ class VQLM(nn.Module):
 
     @torch.no_grad()
     def score(self, tokens: Tokens, state: State) -> tuple[Float[Tensor, "batch time signal"], State]:
-        """Surprise, rarity and gain of each token, in nats (frames: nats per dimension), and the state after the last.
+        """The `signals` of each token, in nats (frames: nats per dimension), and the state after the last.
 
         The codebook does not change, even in training mode.
         """
-        parts = [self.head.weight.new_zeros(tokens.shape[0], 0, 3)]
+        parts = [self.head.weight.new_zeros(tokens.shape[0], 0, len(self.signals))]
         known = on_host(tokens) if self.config.frame_dim is None else tokens
         for part in known.split(max(1, CHUNK // tokens.shape[0]), 1) if tokens.numel() else ():
             part = to_device(part, tokens.device)
             rows, targets, index = self._rows(part)
-            rebuilt, blank, state = run_twin_lstm(self.lstm, rows, self.quantiser.look(rows)[0], index.t(), state)
+            quantised = self.quantiser.look(rows)[0]
+            rebuilt, blank, after = run_twin_lstm(self.lstm, rows, quantised, index.t(), (state[0], state[1]))
             surprise = self._nll(rebuilt, part.transpose(0, 1)).t()
             rarity = self._nll(blank, targets, blank=True)[index]
-            parts.append(torch.stack([surprise, rarity, rarity - surprise], -1))
+            columns = [surprise, rarity, rarity - surprise]
+            if self.reuse is not None:
+                again, after = self.reuse(part, F.embedding(index, rows), rebuilt.transpose(0, 1), state, after)
+                columns.append(self.reuse.signal(part, again).to(surprise))
+            state = after
+            parts.append(torch.stack(columns, -1))
         return torch.cat(parts, 1), state
 
     def training_step(self, tokens: Tokens, state: State, mask: Bool[Tensor, "batch time"]) -> tuple[Loss, State]:
         """Mean score of the tokens in the mask plus the commitment loss, and the state after the last token, detached.
+
+        With ``reuse`` the loss of its head is added.
 
         Codebooks move towards the tokens in the mask. Metrics: ``surprise`` and ``rarity`` in nats, ``residual`` (the
         surprise in bits), ``rate`` in bits, ``codes_used`` and ``dead_codes`` of this batch, ``commitment``. Raises
@@ -184,7 +220,9 @@ class VQLM(nn.Module):
         quantised, codes, commitment = self.quantiser(rows.index_select(0, seen))
         # All copies of a row have the same code, so that any copy will do; rows outside the mask do not count.
         copy = seen.new_zeros(rows.shape[0]).scatter_(0, seen, torch.arange(len(seen), device=seen.device))
-        rebuilt, blank, state = run_twin_lstm(self.lstm, rows, quantised.index_select(0, copy), index.t(), state)
+        twins = quantised.index_select(0, copy)
+        rebuilt, blank, (h, c) = run_twin_lstm(self.lstm, rows, twins, index.t(), (state[0], state[1]))
+        after = (h.detach(), c.detach())
         dropped = counted & (torch.rand(mask.shape) < self.config.state_dropout)
         kept = places(counted & ~dropped, device)
         without = places(dropped, device)
@@ -198,7 +236,12 @@ class VQLM(nn.Module):
             rare = self._nll(blank.index_select(0, index.flatten()[without]), tokens.flatten(0, 1)[without], blank=True)
             nll = nll.flatten().index_put((without,), rare).view(mask.shape)
             metrics["rarity"] = rare.mean()
-        return Loss((nll * mask).sum() / mask.sum() + commitment, metrics), (state[0].detach(), state[1].detach())
+        loss = (nll * mask).sum() / mask.sum() + commitment
+        if self.reuse is not None:
+            again, after = self.reuse(tokens, F.embedding(index, rows), rebuilt.transpose(0, 1), state, after)
+            reuse = self.reuse.loss(tokens, again, mask)
+            loss, metrics = loss + reuse.value, {**metrics, **reuse.metrics}
+        return Loss(loss, metrics), after
 
     @torch.no_grad()
     def codes(self, tokens: Tokens) -> Int[Tensor, "batch time"] | Int[Tensor, "batch time groups"]:
@@ -210,16 +253,19 @@ class VQLM(nn.Module):
     def report(self, tokens: Tokens, mask: Bool[Tensor, "batch time"] | None = None) -> dict[str, float]:
         """Evaluate documents, one a row, each from an empty state.
 
-        Mean ``surprise``, ``rarity`` and ``gain`` in nats; ``rate`` (entropy of the codes) and ``residual`` (surprise)
+        Mean of each signal in nats; ``rate`` (entropy of the codes) and ``residual`` (surprise)
         in bits per token, to be read together; ``codes_used`` and ``dead_codes``: codes that occur and that do not.
+        With ``reuse`` the figures of `reuse_report` too.
         """
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if mask is None else mask
         if not mask.any():
             raise ValueError("the mask leaves no token to report on; give at least one")
         signals, _ = self.score(tokens, self.initial_state(tokens.shape[0]))
-        surprise, rarity, gain = signals[mask].double().mean(0).tolist()
+        means = dict(zip(self.signals, signals[mask].double().mean(0).tolist(), strict=True))
         codes = self.codes(tokens)[mask].reshape(int(mask.sum()), -1)
-        means = {"surprise": surprise, "rarity": rarity, "gain": gain, "residual": surprise / math.log(2)}
+        means["residual"] = means["surprise"] / math.log(2)
+        if self.reuse is not None:
+            means |= self.reuse.report(tokens, signals[..., -1], mask)
         return means | {name: float(x) for name, x in usage(codes, self.quantiser.sizes).items()}
 
     def _rows(self, tokens: Tokens) -> tuple[Float[Tensor, "rows dim"], Tensor, Int[Tensor, "batch time"]]:

@@ -20,7 +20,7 @@ RARE, ROWS = 9.0, 8
 """Nats of unigram surprisal above which a token is rare; passages read side by side."""
 SCORED = {"name": "scored", "surprise": 0.0, "scale": "log"}
 RATIO = SCORED | {"rarity": 2.0, "surprise": -0.25}
-REUSE = {"name": "scored", "surprise": 0.0, "gain": 1.0, "scale": "raw"}
+REUSE = {"name": "scored", "surprise": 0.0, "reuse": 1.0, "scale": "raw"}
 BASELINES = [
     Setting(EVERYTHING, None),
     *(Setting(name, {"name": name}) for name in (NEWEST, "random", "h2o", "tova", "knorm", "snapkv", "lru", "lfu")),
@@ -47,8 +47,8 @@ CANDIDATES = [
     Setting("reuse / √age", REUSE | {"age_weight": 0.5}, "reuse"),
     SPANS,
 ]
-"""Settings of ``scored``, over log age: `count` is the unigram's rarity, `reuse` the gain of the scorer reuse (how much
-likelier than its frequency a token is to come again), the other signals are the VQ-LM's."""
+"""Settings of ``scored``, over log age: `count` is the unigram's rarity, `reuse` the signal of the scorer reuse (how
+much likelier than its frequency a token is to come again), the other signals are the VQ-LM's."""
 
 
 @dataclass(frozen=True)

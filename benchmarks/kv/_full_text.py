@@ -23,6 +23,7 @@ from vqmem.memory.huggingface.groups import Groups
 from vqmem.memory.huggingface.hooks import attach
 from vqmem.memory.huggingface.hooks import score as score_tokens
 from vqmem.memory.policy import ForwardStats, Guard
+from vqmem.memory.scorer import signals_of
 
 QUERIES = 64
 """Newest tokens whose attention is recorded: enough for `tova` and `snapkv`, not for `h2o`."""
@@ -100,7 +101,8 @@ class FullTextCache(DynamicCache):
         positions = torch.arange(self.ids.shape[1])[None]
         initial = None if scorer is None else scorer.initial_state(1)
         scores, _ = score_tokens(scorer, self.ids, valid, initial)
-        state = memory.append(memory.empty((positions,)), (positions,), self.ids, positions, scores, valid)
+        empty = memory.empty((positions,), signals_of(scorer))
+        state = memory.append(empty, (positions,), self.ids, positions, scores, valid)
         if memory.observes:
             queries = getattr(memory.policy, "queries", None) or QUERIES
             state = memory.observe(state, ForwardStats(positions, valid, self.weights[:, -queries:], self.norms))

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
@@ -34,7 +34,6 @@ from vqmem.benchmarks.kv._tables import EVERYTHING, NEWEST, sums
 from vqmem.benchmarks.kv.smollm2 import load_smollm2
 from vqmem.benchmarks.text.train_scorer import save_tokenizer
 from vqmem.default_scorer import FOLDER, make_scorer
-from vqmem.memory.scorer import SIGNALS
 from vqmem.recipes.lm.corpus import Passage
 from vqmem.recipes.text_lm.for_tokenizer import configure
 from vqmem.recipes.text_lm.recipe import Config, fit_front_end, read_split, train_scorer
@@ -46,6 +45,7 @@ SIZE = 16_000
 """Ids of the tokenizers that are trained here."""
 CHARACTERS = 40_000
 """How much of each dev text is read for the agreement by word."""
+AGAIN = "comes again"
 NATIVE, ANY = "trained for the tokenizer", "for any tokenizer"
 
 
@@ -71,7 +71,7 @@ def main() -> None:
     items = read_split(config, front_end, "dev")
     tables = {"Rank correlation with the scorer trained for the tokenizer": agreement(ours, native, items)}
     everywhere = tables[next(iter(tables))]["all"]
-    figures["signal, rank correlation"] = figure(everywhere["surprise"], "", 0.93)
+    figures["signal, rank correlation"] = figure(everywhere[AGAIN], "", 0.93)
     figures["rarity, rank correlation"] = figure(everywhere["rarity"], "", 0.95)
     figures |= by_word(flags, {"SmolLM2": (front_end, ours)})
     if flags.passages:
@@ -106,18 +106,25 @@ def make(front_end: PretrainedTokenizer) -> tuple[dict[str, Any], Any]:
 
 
 def agreement(ours: Any, native: Any, items: Sequence[Passage]) -> dict[str, dict[str, Any]]:
-    """Spearman's rank correlation of each signal of two scorers over tokens, by kind of text and over all."""
+    """Spearman's rank correlation of what two scorers know of tokens, by kind of text and over all."""
     scored: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
     for item in items:
-        both = [model.score(item.ids[None], model.initial_state(1))[0][0] for model in (ours, native)]
+        both = [torch.stack(list(columns_of(model, item.ids).values()), -1) for model in (ours, native)]
         scored[kind_of(item)].append(torch.stack(both))
     scored["all"] = [part for parts in scored.values() for part in parts]
     rows = {}
     for kind, parts in scored.items():
         joined = torch.cat(parts, 1)
-        rows[kind] = {name: correlation(*joined[..., place]) for place, name in enumerate(SIGNALS)}
+        rows[kind] = {name: correlation(*joined[..., place]) for place, name in enumerate((AGAIN, "rarity", "reuse"))}
         rows[kind]["tokens"] = joined.shape[1]
     return rows
+
+
+def columns_of(scorer: Any, ids: Int[Tensor, " time"]) -> dict[str, Float[Tensor, " time"]]:
+    """-log P(comes again), the rarity, and the signal reuse, which is their difference."""
+    reuse = scorer.score(ids[None], scorer.initial_state(1))[0][0, :, 0]
+    rarity = scorer.unigram.rarity(ids)
+    return {AGAIN: rarity - reuse, "rarity": rarity, "reuse": reuse}
 
 
 def by_word(flags: Any, reference: Mapping[str, tuple[PretrainedTokenizer, Any]]) -> dict[str, Any]:
@@ -141,14 +148,14 @@ def by_word(flags: Any, reference: Mapping[str, tuple[PretrainedTokenizer, Any]]
 
 
 def word_signals(front_end: PretrainedTokenizer, scorer: Any, text: str) -> Float[np.ndarray, " word"]:
-    """The surprise of each run of letters: the most of the tokens that end in it; NaN where none does."""
+    """-log P(comes again) of each run of letters: the most of the tokens that end in it; NaN where none does."""
     stream = front_end.encode(text)
-    surprise = scorer.score(stream.ids[None], scorer.initial_state(1))[0][0, :, 0].numpy()
+    again = columns_of(scorer, stream.ids)[AGAIN].numpy()
     starts, ends = np.array([match.span() for match in re.finditer(r"[^\W\d_]+", text)]).reshape(-1, 2).T
     word = np.searchsorted(starts, stream.ends.numpy(), side="left") - 1
     inside = stream.ends.numpy() <= np.append(ends, -1)[word]  # -1 before the first word
     found = np.full(len(starts), np.nan)
-    np.fmax.at(found, word[inside], surprise[inside])
+    np.fmax.at(found, word[inside], again[inside])
     return found
 
 

@@ -29,7 +29,6 @@ from vqmem.benchmarks._results import Result, figure, options, show, write_resul
 from vqmem.benchmarks.speech._boundaries import Picking, choose, counts, even, figures, intervals, pick
 from vqmem.benchmarks.speech._phones import FRAME, label
 from vqmem.data.base import Document
-from vqmem.memory.scorer import SIGNALS
 from vqmem.recipes.engine import config as _config
 from vqmem.recipes.frame_scorer import recipe as frame_scorer
 from vqmem.recipes.scoring.audio import AudioScorer, load_audio_scorer
@@ -131,9 +130,10 @@ def all_curves(
         curves[BASELINE][0].append(change(frames))
         for kind, of in scorers.items():
             for seed, scorer in enumerate(of):
-                signals = scorer(audio).signals.double().numpy()
-                mixed = np.random.default_rng([seed, len(signals)]).permutation(signals[:, 0])
-                columns = dict(zip(SIGNALS, signals.T, strict=True)) | {f"{SIGNALS[0]}, {SHUFFLED}": mixed}
+                scores = scorer(audio)
+                columns = {name: scores.signal(name).double().numpy() for name in scores.given}
+                random = np.random.default_rng([seed, len(scores.signals)])
+                columns[f"surprise, {SHUFFLED}"] = random.permutation(columns["surprise"])
                 for name, column in columns.items():
                     rows = curves.setdefault(f"{name} of {kind}", [[] for _ in range(seeds)])
                     rows[seed].append(column)
@@ -228,7 +228,7 @@ def answer(name: str, apart: dict[str, list[float]], table: dict[str, dict[str, 
         rival: "above" if low > 0 else "below" if high < 0 else "no different from"
         for rival, (low, high) in apart.items()
     }
-    control = f"{SIGNALS[0]}, {SHUFFLED} of {name.rpartition(' of ')[2]}"
+    control = f"surprise, {SHUFFLED} of {name.rpartition(' of ')[2]}"
     change, shuffled = f"{words[BASELINE]} spectral change", f"{words[control]} shuffled scores"
     return f"{name[0].upper()}{name[1:]}: F1 {table[name]['F1']:.3f}, {change}, {shuffled}."
 

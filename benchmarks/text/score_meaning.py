@@ -24,7 +24,8 @@ from vqmem.benchmarks._results import ROOT, Chart, Result, Series, options, writ
 from vqmem.benchmarks.kv.smollm2 import cached_surprisals
 from vqmem.benchmarks.text._scorers import SIZES, Field, train_field, training_seconds
 from vqmem.benchmarks.text._words import WordRarity, by_word, correlations, excerpts
-from vqmem.memory.scorer import SIGNALS, ScorerModel
+from vqmem.memory.scorer import ScorerModel
+from vqmem.models.vq_lm import SIGNALS
 from vqmem.recipes.compare.statistics import bootstrap_interval, paired_bootstrap
 from vqmem.recipes.engine.config import load, resolve_device
 from vqmem.recipes.lm.corpus import Passage
@@ -126,7 +127,8 @@ def measure(config: Config, field: Field, count: int, resamples: int) -> Result:
     """
     models = field.scorers | {str(codes): model for codes, model in field.curve.items()}
     readings = read_dev(config, field, list(models.values()), count)
-    columns = [(name, signal) for name in models for signal in SIGNALS] + [(name, "") for name in BASELINES]
+    columns = [(name, signal) for name, model in models.items() for signal in model.signals]
+    columns += [(name, "") for name in BASELINES]
     (found, apart), (ends, apart_ends) = correlate(readings, resamples, columns.index(OURS))
     figures = Figures()
     for column, (name, signal) in enumerate(columns):
@@ -218,7 +220,7 @@ def differences(
         ends: their intervals, low and high.
     """
     others = [("vq_lm", "rarity"), ("vq_lm", "gain"), ("lstm_lm", "surprise"), ("masked_lm", "surprise")]
-    for name in (*others, ("unigram", "surprise"), ("random", "surprise"), *((name, "") for name in BASELINES)):
+    for name in (*others, ("unigram", "rarity"), ("random", "surprise"), *((name, "") for name in BASELINES)):
         column = columns.index(name)
         for row, against in enumerate(AGAINST[1:], 1):
             figures.put(DIFFERENCES, " ".join(name).strip(), against, apart[row, column], ends[row, column].tolist())
@@ -238,8 +240,9 @@ def rate_and_residual(
     """
     table, row = CURVE, str(codes)
     scores = score_passages(model, items, config.batch_size, config.segment, resolve_device(config.device))
-    bits = np.array([[float(score[:, 0].double().sum()) / math.log(2) for score in scores]])
-    residual = paired_bootstrap(bits, None, np.array([len(score) for score in scores]))
+    surprise = [score[:, scores.signals.index("surprise")].double() for score in scores.values]
+    bits = np.array([[float(nats.sum()) / math.log(2) for nats in surprise]])
+    residual = paired_bootstrap(bits, None, np.array([len(nats) for nats in surprise]))
     report = scorer_report(config, model, list(items))
     figures.put(table, row, "rate", report["rate"])
     figures.put(table, row, "residual", residual.value, [residual.low, residual.high])

@@ -13,7 +13,7 @@ from ...registry import build
 from ...schema import shown
 from ..bank import Memory
 from ..policy import Guard, Policy, as_integer, require_signals, variant_name
-from ..scorer import ScorerModel, input_kind, load_scorer, policy_of
+from ..scorer import ScorerModel, input_kind, load_scorer, policy_of, signals_of
 from .capacity import Capacity, parse_capacity
 from .groups import SHARES, Groups
 from .presets import build_preset, preset_of
@@ -22,8 +22,8 @@ from .supported_models import bounded, key_shape, layers_of, placement, text_con
 
 _UNSETTLED = 1 << 40
 """The capacity before the prompt is known, whose share it is."""
-_BOOKKEEPING = 61
-"""Bytes of a slot of a group besides keys and values: see `vqmem.memory.slots.Slots`."""
+_BOOKKEEPING, _BOOKKEEPING_OF_SIGNAL = 37, 8
+"""Bytes of a slot of a group besides keys and values, and more for each signal: see `vqmem.memory.slots.Slots`."""
 
 
 def resolve(policy: Any, scorer: ScorerModel | None) -> Any:
@@ -135,7 +135,7 @@ def settle(
     require_match(chosen, model)
     chosen, signals = _with_signals(chosen, decoder, groups, may_drop=preset is not None)
     at_most = None if preset is None else preset.recent
-    size_of_slot = slot_bytes(decoder, groups, storage)
+    size_of_slot = slot_bytes(decoder, groups, storage, len(signals_of(model)))
     return Settings(size, chosen, model, sinks, recent, at_most, groups, block, signals, size_of_slot)
 
 
@@ -179,14 +179,24 @@ def _needs_scores(policy: Any) -> bool:
     return built is not None and "scores" in built.requires
 
 
-def slot_bytes(decoder: Any, groups: Groups, storage: str) -> int:
-    """Bytes of a slot of a row: keys and values of all bounded layers, and bookkeeping; 0 where layers differ."""
+def slot_bytes(decoder: Any, groups: Groups, storage: str, signals: int) -> int:
+    """Compute the bytes of a slot of a row: keys and values of all bounded layers, and bookkeeping.
+
+    Args:
+        decoder: The model, unwrapped.
+        groups: What keeps one set of tokens.
+        storage: How keys and values are stored.
+        signals: How many signals the scorer gives.
+
+    Returns:
+        The bytes; 0 where layers differ.
+    """
     shape = key_shape(decoder)
     if shape is None:
         return 0
     heads, width = shape
     number = width + 8 if storage == "int8" else width * placement(decoder)[0].itemsize
-    return 2 * groups.layers * heads * number + groups.count * _BOOKKEEPING
+    return 2 * groups.layers * heads * number + groups.count * (_BOOKKEEPING + signals * _BOOKKEEPING_OF_SIGNAL)
 
 
 def describe(policy: Policy) -> str:
@@ -202,6 +212,8 @@ def resolve_scorer(scorer: Any, device: Any = "cpu") -> ScorerModel | None:
         scorer = load_scorer(Path(scorer), device)
     if scorer is None:
         return None
+    if not isinstance(scorer, type) and hasattr(scorer, "score"):
+        signals_of(scorer)  # raises where it does not name them
     if isinstance(scorer, type) or not isinstance(scorer, ScorerModel):
         kind = f"the class {scorer.__name__}" if isinstance(scorer, type) else f"of type {type(scorer).__name__}"
         raise ValueError(

@@ -20,7 +20,7 @@ except ImportError as error:
     raise ImportError("vqmem.memory.huggingface.cache needs transformers; run `pip install 'vqmem[hf]'`") from error
 
 from ..policy import LayerScorer, Policy
-from ..scorer import ScorerModel
+from ..scorer import ScorerModel, signals_of
 from . import saved
 from .arguments import describe, settle
 from .attention import set_mask
@@ -215,7 +215,7 @@ class VQMemCache(Cache):
         given = arguments.get("input_ids")
         self.check_batch_size(arguments.get("inputs_embeds") if given is None else given)
         tokens, valid = new_tokens(arguments, self.get_seq_length())
-        if given is None and "scores" in self.memory.requires:
+        if given is None and self.scorer is not None:
             raise ValueError("scores need token ids, but the model was given inputs_embeds; give input_ids")
         state = self._state or self._initial_state(tokens)
         if state.placement != placement(self._decoder):
@@ -285,7 +285,8 @@ class VQMemCache(Cache):
         zero = torch.zeros_like(tokens[:, 0])
         scorer = None if self.scorer is None else self.scorer.initial_state(len(tokens))
         queries = () if self.signals is None else tuple(QueryState() for _ in self.groups.bounded)
-        return CacheState(self.memory.empty((none, none)), scorer, zero, zero, placement(self._decoder), queries)
+        memory = self.memory.empty((none, none), signals_of(self.scorer))
+        return CacheState(memory, scorer, zero, zero, placement(self._decoder), queries)
 
     def _map_batch(self, change: Callable[[Tensor], Tensor]) -> None:
         if self._state is not None:

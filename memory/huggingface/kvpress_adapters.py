@@ -22,7 +22,7 @@ except ImportError as error:
 
 from ..bank import Memory
 from ..policy import Guard, Policy
-from ..scorer import ScorerModel
+from ..scorer import ScorerModel, signals_of
 from ..slots import Slots
 from .arguments import require_match, require_vocabulary, resolve, resolve_scorer
 from .hooks import new_tokens
@@ -201,7 +201,9 @@ class VQMemPress(ScorerPress):
         positions = (valid.cumsum(1) - 1).clamp(min=0)
         memory = self._memory
         payload = (tokens,)
-        slots = memory.append(memory.empty(payload), payload, tokens, positions, scores, valid).slots
+        slots = memory.append(
+            memory.empty(payload, signals_of(self._scorer)), payload, tokens, positions, scores, valid
+        ).slots
         now = valid.sum(1)
         importance = memory.policy.priority(slots, now)
         importance = importance - importance.masked_fill(~valid, torch.inf).amin(1, keepdim=True)

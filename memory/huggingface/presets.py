@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...registry import build
-from ..policy import Policy
-from ..scorer import policy_of, signals_of
+from ..policy import Policy, variant_name
+from ..scorer import SIGNALS, policy_of, signals_of
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,19 @@ def preset_of(policy: Any) -> Preset | None:
 
 
 def build_preset(preset: Preset, scorer: Any) -> Policy:
-    """The policy of a preset, with the signal that suits ``scorer``; without one its attention part alone."""
-    weights = {"surprise": 0.0} | dict.fromkeys(_signals(scorer), 1.0) if scorer is not None else {"score": 0.0}
-    return build("policies", {**preset.policy, **weights})
+    """The policy of a preset, with the signal that suits ``scorer``; without one its attention part alone.
+
+    Raises `ValueError` for a scorer whose signals are none of `SIGNALS`.
+    """
+    if scorer is None:
+        return build("policies", {**preset.policy, "score": 0.0})
+    weighed = _signals(scorer)
+    if not set(weighed) <= set(SIGNALS):
+        raise ValueError(
+            f"presets weigh {', '.join(SIGNALS)}, and the scorer {variant_name(scorer)} gives {', '.join(weighed)}; "
+            "give policy= one that reads it"
+        )
+    return build("policies", {**preset.policy, "surprise": 0.0} | dict.fromkeys(weighed, 1.0))
 
 
 def _signals(scorer: Any) -> list[str]:

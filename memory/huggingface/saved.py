@@ -22,7 +22,7 @@ from .signals import QueryState
 from .state import CacheState
 from .supported_models import placement
 
-FORMAT = "vqmem cache 1"
+FORMAT = "vqmem cache 2"
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -81,6 +81,11 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
+            if about.get("format") == "vqmem cache 1":
+                raise ValueError(
+                    f"{path} was saved by an earlier version, whose scores had no names; read the text again and save "
+                    "that cache"
+                )
             if about.get("format") != FORMAT:
                 raise ValueError(f"{path} has no cache; give a file that VQMemCache.save wrote")
             stored = list(file.keys())  # it cannot be iterated itself
@@ -117,7 +122,7 @@ def restore(tensors: dict[str, Tensor], seen: int, initial: CacheState, layers: 
     scorer = tree_unflatten([tensors.get(f"scorer.{i}") for i in range(len(leaves))], structure)
     memory = {name.removeprefix("memory."): x for name, x in tensors.items() if name.startswith("memory.")}
     queries = tuple(_queries(tensors, f"queries.{i}.") for i in range(len(initial.queries)))
-    state = State.from_state_dict(memory)
+    state = State.from_state_dict(memory, initial.memory.slots.score_names)
     return CacheState(state, scorer, tensors["seen"], tensors["shift"], (dtype, device), queries)
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..scorer import SIGNALS, ScorerModel, replace_rows
+from ..scorer import ScorerModel, replace_rows
 
 
 def score(
@@ -20,21 +20,16 @@ def score(
     the tokenizer, with which the scorer was trained, does not have.
 
     Args:
-        scorer: The scorer; None gives zeros.
-        tokens: Token ids, -1 where the pass has embeddings.
+        scorer: The scorer; None gives no signals.
+        tokens: Token ids.
         valid: False for padding.
         state: The state of the scorer before these tokens.
 
     Returns:
-        The scores in nats, and the scorer's state after the tokens.
-
-    Raises:
-        ValueError: There is a scorer, but there are no token ids.
+        The scorer's signals in nats, and the scorer's state after the tokens.
     """
     if scorer is None:
-        return torch.zeros(*tokens.shape, len(SIGNALS), device=tokens.device), None
-    if bool((tokens[valid] < 0).any()):
-        raise ValueError("scores need token ids, but the model was given inputs_embeds; give input_ids")
+        return torch.zeros(*tokens.shape, 0, device=tokens.device), None
     vocabulary = getattr(scorer, "vocab_size", None)
     if vocabulary is not None:
         valid = valid & (tokens < vocabulary)

@@ -96,7 +96,8 @@ class CacheState:
     def map_batch(self, change: Callable[[Tensor], Tensor], groups: Groups) -> CacheState:
         """Apply ``change``, which selects or repeats rows of the batch, to every tensor."""
         named = self.memory.state_dict().items()
-        memory = State.from_state_dict({name: change(groups.split(x)).flatten(0, 1) for name, x in named})
+        changed = {name: change(groups.split(x)).flatten(0, 1) for name, x in named}
+        memory = State.from_state_dict(changed, self.memory.slots.score_names)
         rest = (self.scorer, self.queries, self.pending, self.seen, self.shift)
         scorer, queries, pending, seen, shift = tree_map_only(Tensor, change, rest)
         return replace(self, memory=memory, scorer=scorer, queries=queries, pending=pending, seen=seen, shift=shift)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..policy import age
+from ..policy import age, signal_weights
 from ..slots import Slots
 
 
@@ -16,10 +17,10 @@ from ..slots import Slots
 class Policy:
     """priority = max_span · sigmoid(bias + w · signals) - age: Sukhbaatar et al., Expire-Span (arXiv:2105.06548).
 
-    ``surprise``, ``rarity``, ``gain`` are the weights w, on running standard deviations. The paper's span has this form
-    but reads the token's hidden state, and each layer learns its weights through a soft mask. Here the weights are
-    given, one span serves all layers, and at the capacity the slot goes that expires first or expired longest ago; the
-    paper drops all expired slots.
+    ``surprise``, ``rarity``, ``gain``, ``reuse`` are the weights w, on running standard deviations. The paper's span
+    has this form but reads the token's hidden state, and each layer learns its weights through a soft mask. Here the
+    weights are given, one span serves all layers, and at the capacity the slot goes that expires first or expired
+    longest ago; the paper drops all expired slots.
     """
 
     surprise: float = 1.0
@@ -28,6 +29,8 @@ class Policy:
     """Weight of the rarity."""
     gain: float = 0.0
     """Weight of the gain."""
+    reuse: float = 0.0
+    """Weight of the reuse."""
     bias: float = 0.0
     """Added to the weighted signals: 0 gives an average token half of the longest span."""
     max_span: float = 1024.0
@@ -41,5 +44,7 @@ class Policy:
 
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
         """The tokens left until the slot expires, negative once it has."""
-        weights = slots.standard.new_tensor([self.surprise, self.rarity, self.gain]).float()
-        return self.max_span * (self.bias + slots.standard.float() @ weights).sigmoid() - age(slots, now)
+        total = torch.full_like(slots.usage, self.bias, dtype=torch.float32)
+        for name, weight in signal_weights(self).items():
+            total = total + weight * slots.standard_score(name).float()
+        return self.max_span * total.sigmoid() - age(slots, now)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..policy import age, has_newer_copy, smooth
+from ..policy import age, has_newer_copy, signal_weights, smooth
 from ..slots import Slots
 
 _LAST = 1e6
@@ -20,12 +20,12 @@ _LAST = 1e6
 class Policy:
     """priority = w · f(signals) - age_weight · g(age), the idea of this project.
 
-    ``surprise``, ``rarity``, ``gain`` are the weights w (default: surprise alone). ``scale`` is f: ``raw`` nats,
-    ``log`` (of nats, floored at ``floor``; the sum is then a product of powers), or ``standardised`` (running standard
-    deviations). ``age`` is g: ``log``, ``linear`` or ``half_life`` (1 - 2^(-age / half_life)); the latter two are in
-    units of ``half_life`` tokens. The importance w · f falls by ``copies`` if a newer slot has the same token, and is
-    averaged over ``window`` neighbours (odd, in tokens), so that spans stay together. Tokens whose w · f is below
-    ``admit`` go before all others.
+    ``surprise``, ``rarity``, ``gain``, ``reuse`` are the weights w (default: surprise alone). ``scale`` is f: ``raw``
+    nats, ``log`` (of nats, floored at ``floor``; the sum is then a product of powers), or ``standardised`` (running
+    standard deviations). ``age`` is g: ``log``, ``linear`` or ``half_life`` (1 - 2^(-age / half_life)); the latter two
+    are in units of ``half_life`` tokens. The importance w · f falls by ``copies`` if a newer slot has the same token,
+    and is averaged over ``window`` neighbours (odd, in tokens), so that spans stay together. Tokens whose w · f is
+    below ``admit`` go before all others.
     """
 
     surprise: float = 1.0
@@ -34,6 +34,8 @@ class Policy:
     """Weight of the rarity."""
     gain: float = 0.0
     """Weight of the gain."""
+    reuse: float = 0.0
+    """Weight of the reuse: how much likelier a token is to occur again than its frequency predicts."""
     scale: Literal["raw", "log", "standardised"] = "standardised"
     """The scale of the signals: ``raw`` nats, their ``log``, or running standard deviations."""
     age: Literal["log", "linear", "half_life"] = "log"
@@ -70,10 +72,13 @@ class Policy:
         return priority.double() - _LAST * (weighted < self.admit)
 
     def _weighted(self, slots: Slots) -> Float[Tensor, "batch slots"]:
-        signals = slots.standard if self.scale == "standardised" else slots.scores
-        if self.scale == "log":
-            signals = signals.clamp(min=self.floor).log()
-        return signals.float() @ signals.new_tensor([self.surprise, self.rarity, self.gain]).float()
+        total = torch.zeros_like(slots.usage, dtype=torch.float32)
+        for name, weight in signal_weights(self).items():
+            signal = slots.standard_score(name) if self.scale == "standardised" else slots.score(name)
+            if self.scale == "log":
+                signal = signal.clamp(min=self.floor).log()
+            total = total + weight * signal.float()
+        return total
 
     def _age(self, tokens: Float[Tensor, "batch slots"]) -> Float[Tensor, "batch slots"]:
         if self.age == "log":

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..policy import ATTENTION_SIGNALS, age, has_newer_copy, smooth, standardise_among
+from ..policy import ATTENTION_SIGNALS, age, has_newer_copy, signal_weights, smooth, standardise_among
 from ..scorer import SIGNALS
 from ..slots import Slots
 
@@ -39,6 +39,8 @@ class Policy:
     """Weight of the rarity in the score part."""
     gain: float = 0.0
     """Weight of the gain in the score part."""
+    reuse: float = 0.0
+    """Weight of the reuse in the score part."""
     score: float = 1.0
     """Share of the score part, from 0 to 1."""
     window: int = 1
@@ -60,7 +62,7 @@ class Policy:
     @property
     def signals(self) -> tuple[str, ...]:
         """The signals of the scorer that have a weight."""
-        return tuple(name for name in SIGNALS if self.score > 0 and getattr(self, name))
+        return tuple(signal_weights(self)) if self.score > 0 else ()
 
     @property
     def attention_signals(self) -> tuple[str, ...]:
@@ -83,7 +85,7 @@ class Policy:
                 signals["log_age"] = age(slots, now).to(total).log()
             total = total + (1 - self.score) * self._part(signals, competing)
         if self.score > 0:
-            signals = {name: slots.scores[..., SIGNALS.index(name)].to(total) for name in self.signals}
+            signals = {name: slots.score(name).to(total) for name in self.signals}
             part = self._part(signals, competing) - self.copies * has_newer_copy(slots)
             total = total + self.score * standardise_among(smooth(part, slots, self.window), competing)
         return total

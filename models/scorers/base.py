@@ -26,11 +26,16 @@ class TrainableScorer(ScorerModel, Protocol):
 class Scorer(Protocol):
     """The frozen dataclass ``Scorer`` of a scorer's file: its fields are its YAML keys.
 
-    Class variables may declare more. ``signals`` are the names in `SIGNALS` whose meaning it supports, the most useful
-    first; the default is all. A policy that weighs another signal is refused. ``policy`` is the policy, as in YAML,
-    that suits its signals; see `policy_of`. A scorer that reads the characters of tokens also has
-    ``build_for(tokenizer)``, which training calls in place of `build`; see `character_reuse`.
+    ``signals``, an attribute or a class variable, names the columns that its model's ``score`` returns, the most useful
+    first. A policy that weighs another signal is refused. A class variable ``policy`` may give the policy, as in YAML,
+    that suits them; see `policy_of`. A scorer that reads the characters of tokens also has ``build_for(tokenizer)``,
+    which training calls in place of `build`; see `character_reuse`.
     """
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals of the model; see `ScorerModel.signals`."""
+        ...
 
     def build(self, vocab_size: int) -> TrainableScorer:
         """A new, untrained model; its weights depend only on torch's global seed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,6 +28,7 @@ class Scorer:
     """Width of the embedding."""
     hidden: int = 256
     """Width of the LSTM."""
+    signals: ClassVar[tuple[str, ...]] = ("surprise", "rarity", "gain")
 
     def build(self, vocab_size: int) -> LSTMLM:
         """An untrained `LSTMLM`."""
@@ -37,8 +39,10 @@ class LSTMLM(nn.Module):
     """Predicts each token from the state before it; zeros are the state of a new document.
 
     ``surprise`` is -log p(x_t | x_<t) in nats. ``rarity`` is that of a unigram model of the training tokens, because
-    the state of a new document predicts beginnings, not frequencies.
+    the state of a new document predicts beginnings, not frequencies. ``gain`` is their difference.
     """
+
+    signals = Scorer.signals
 
     def __init__(self, vocab_size: int, dim: int, hidden: int) -> None:
         super().__init__()

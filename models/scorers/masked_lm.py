@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,6 +33,7 @@ class Scorer:
     """Share of tokens that training corrupts and predicts."""
     replace: float = 0.1
     """Share of corrupted tokens that become a random token; the same share stays unchanged; the rest are masked."""
+    signals: ClassVar[tuple[str, ...]] = ("surprise", "rarity", "gain")
 
     def __post_init__(self) -> None:
         if not 0 < self.corrupt <= 1 or not 0 <= self.replace <= 0.5:
@@ -52,8 +54,11 @@ class MaskedLM(nn.Module):
     the corrupted one. Scoring: the state runs on the true text, and the surprise of a token is -log p(x_t | the state
     after the mask in its place). It is causal, as every scorer here: unlike BERT, a memory has no future tokens.
 
-    ``rarity`` is that of a unigram model of the training tokens. Zeros are the state of a new document.
+    ``rarity`` is that of a unigram model of the training tokens, ``gain`` their difference. Zeros are the state of a
+    new document.
     """
+
+    signals = Scorer.signals
 
     def __init__(self, vocab_size: int, config: Scorer) -> None:
         super().__init__()

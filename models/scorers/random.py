@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +18,7 @@ class Scorer:
 
     seed: int = 0
     """Seed of the noise."""
+    signals: ClassVar[tuple[str, ...]] = ("surprise", "rarity", "gain")
 
     def build(self, vocab_size: int) -> Noise:
         """Make the noise; ``vocab_size`` has no effect."""
@@ -24,8 +26,12 @@ class Scorer:
 
 
 class Noise(nn.Module):
-    """``surprise`` and ``rarity`` are independent exponential noise; the state counts the tokens so far."""
+    """``surprise`` and ``rarity`` are independent exponential noise, ``gain`` is their difference.
 
+    The state counts the tokens so far.
+    """
+
+    signals = Scorer.signals
     place: Tensor
 
     def __init__(self, seed: int) -> None:

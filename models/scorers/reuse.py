@@ -32,10 +32,9 @@ class Scorer:
     whose horizon ends within the segment are used. In shorter segments the horizon is half of the segment."""
     dropout: float = 0.1
     """Share of tokens that training replaces by unknown ones, so that the model learns to handle them."""
-    signals: ClassVar[tuple[str, ...]] = ("gain", "rarity")
-    """Not the surprise, whose place has a value that is low for tokens that occur again."""
-    policy: ClassVar[Mapping[str, Any]] = {"name": "scored", "surprise": 0.0, "gain": 1.0, "scale": "raw"}
-    """The policy for these signals: keep tokens that are much likelier to occur again than their frequency predicts."""
+    signals: ClassVar[tuple[str, ...]] = ("reuse",)
+    policy: ClassVar[Mapping[str, Any]] = {"name": "scored", "surprise": 0.0, "reuse": 1.0, "scale": "raw"}
+    """The policy for this signal: keep tokens that are much likelier to occur again than their frequency predicts."""
 
     def __post_init__(self) -> None:
         if self.horizon < 1 or not 0 <= self.dropout < 1:
@@ -62,9 +61,9 @@ class State(NamedTuple):
 class Reuse(nn.Module):
     """Predicts whether a token occurs again, from the token, its earlier occurrences in the document, and an LSTM.
 
-    ``surprise`` is -log p(x_t occurs again within the horizon | x_≤t) in nats: the surprise if it does. ``rarity`` is
-    that of a unigram model of the training tokens. Their difference ``gain`` says how much likelier the token is to
-    occur again than its frequency predicts; it is high for the names and terms of a document.
+    ``reuse`` is log p(x_t occurs again within the horizon | x_≤t) - log p(x_t), where p(x_t) is that of a unigram model
+    of the training tokens: how much likelier the token is to occur again than its frequency predicts, in nats. It is
+    high for the names and terms of a document.
 
     A cache should keep what is used again soonest (Belady, 1966), and a model can predict that from the past (Song et
     al., Learning Relaxed Belady, NSDI 2020). Church found that words that occurred once occur again far more often than
@@ -102,59 +101,29 @@ class Reuse(nn.Module):
     def score(
         self, tokens: Int[Tensor, "batch time"], state: tuple[Tensor, ...]
     ) -> tuple[Float[Tensor, "batch time signal"], tuple[Tensor, ...]]:
-        """-log p(occurs again), unigram rarity and their difference, in nats."""
+        """Log p(occurs again) plus the unigram rarity, in nats."""
         if not tokens.numel():
-            return self.gaps.weight.new_zeros(*tokens.shape, 3), state
+            return self.gaps.weight.new_zeros(*tokens.shape, 1), state
         again, state = self._again(tokens, State(*state), known=None)
-        surprise, rarity = F.softplus(-again), self.unigram.rarity(tokens).to(again)
-        return torch.stack([surprise, rarity, rarity - surprise], -1), state
+        return (self.unigram.rarity(tokens).to(again) - F.softplus(-again))[..., None], state
 
     @torch.no_grad()
     def report(self, tokens: Int[Tensor, "batch time"], mask: Bool[Tensor, "batch time"]) -> dict[str, float]:
-        """Evaluate the predictions on documents, one a row, for tokens whose horizon ends within the document.
-
-        ``cross_entropy`` of whether they occur again, ``base``: the same for a constant prediction (both in nats a
-        token, unweighted), and ``again``: the share that occurs again.
-        """
-        time = tokens.shape[1]
-        horizon = self._horizon(time)
-        ends = mask.sum(1, keepdim=True) - horizon
-        decided = mask & (torch.arange(time, device=tokens.device) < ends)
-        if not decided.any():
-            return {}
+        """Evaluate the predictions on documents, one a row; see `reuse_report`."""
         odds, _ = self._again(tokens, self.initial_state(len(tokens)), known=None)
-        target = comes_again(tokens, mask, horizon)[decided].double()
-        share = target.mean()
-        entropy = F.binary_cross_entropy(share.expand_as(target), target)
-        found = F.binary_cross_entropy_with_logits(odds[decided].double(), target)
-        return {"cross_entropy": found.item(), "base": entropy.item(), "again": share.item()}
+        return reuse_report(odds, tokens, mask, self.horizon)
 
     def training_step(
         self, tokens: Int[Tensor, "batch time"], state: tuple[Tensor, ...], mask: Bool[Tensor, "batch time"]
     ) -> tuple[Loss, State]:
-        """The binary cross-entropy of the tokens in the mask whose horizon ends in the segment, weighted by rarity.
-
-        Rarity is the cost of having evicted a token that occurs again.
-        """
+        """The cross-entropy of `reuse_loss`. Rarity is the cost of having evicted a token that occurs again."""
         counted, _ = self.unigram.training_step(tokens, self.unigram.initial_state(len(tokens)), mask)
         known = torch.rand(tokens.shape, device=tokens.device) >= self.dropout
         again, after = self._again(tokens, State(*state), known)
-        time = tokens.shape[1]
-        horizon = self._horizon(time)
-        target = comes_again(tokens, mask, horizon).to(again)
-        decided = mask & (torch.arange(time, device=tokens.device) < max(1, time - horizon))
-        weight = self.unigram.rarity(tokens).to(again) * decided
-        loss = F.binary_cross_entropy_with_logits(again, target, weight, reduction="sum") / weight.sum().clamp(min=1)
-        metrics = {
-            "again": loss,
-            "share that comes again": (target * decided).sum() / decided.sum().clamp(min=1),
-            "rarity": counted.value,
-        }
-        return Loss(loss, metrics), State(after.h.detach(), after.c.detach(), *after[2:])
-
-    def _horizon(self, time: int) -> int:
-        """The horizon in a segment of ``time`` tokens."""
-        return min(self.horizon, max(1, time // 2))
+        loss = reuse_loss(again, tokens, mask, self.horizon, self.unigram.rarity(tokens))
+        return Loss(loss.value, {**loss.metrics, "rarity": counted.value}), State(
+            after.h.detach(), after.c.detach(), *after[2:]
+        )
 
     def _again(
         self, tokens: Int[Tensor, "batch time"], state: State, known: Bool[Tensor, "batch time"] | None
@@ -164,11 +133,83 @@ class Reuse(nn.Module):
         embedded = self.embed(tokens)
         if known is not None:
             embedded = embedded * known[..., None]
-        gap = torch.where(gap > 0, 1 + gap.clamp(min=1).log2().long(), 0).clamp(max=GAPS - 1)
-        inputs = torch.cat([embedded, self.gaps(gap), self.counts(count.clamp(max=COUNTS - 1))], -1)
+        gap, count = classes(gap, count)
+        inputs = torch.cat([embedded, self.gaps(gap), self.counts(count)], -1)
         hidden, (h, c) = run_lstm(self.lstm, inputs, (state.h, state.c))
         logits = self.head(torch.cat([inputs, hidden], -1)).squeeze(-1)
         return logits, State(h, c, state.time + tokens.shape[1], *seen)
+
+
+def reuse_loss(
+    again: Float[Tensor, "batch time"],
+    tokens: Int[Tensor, "batch time"],
+    mask: Bool[Tensor, "batch time"],
+    horizon: int,
+    rarity: Float[Tensor, "batch time"],
+) -> Loss:
+    """The binary cross-entropy of the tokens in the mask whose horizon ends in the segment, weighted by rarity.
+
+    Args:
+        again: the predicted log odds that each token occurs again.
+        tokens: the segment.
+        mask: the tokens that count, as tokens to predict and as occurrences.
+        horizon: number of following tokens; half of the segment where that is less.
+        rarity: the weights.
+
+    Returns:
+        The loss, and as a metric the share of tokens that come again.
+    """
+    time = tokens.shape[1]
+    horizon = _horizon(horizon, time)
+    target = comes_again(tokens, mask, horizon).to(again)
+    decided = mask & (torch.arange(time, device=tokens.device) < max(1, time - horizon))
+    weight = rarity.to(again) * decided
+    loss = F.binary_cross_entropy_with_logits(again, target, weight, reduction="sum") / weight.sum().clamp(min=1)
+    share = (target * decided).sum() / decided.sum().clamp(min=1)
+    return Loss(loss, {"again": loss, "share that comes again": share})
+
+
+def reuse_report(
+    again: Float[Tensor, "batch time"],
+    tokens: Int[Tensor, "batch time"],
+    mask: Bool[Tensor, "batch time"],
+    horizon: int,
+) -> dict[str, float]:
+    """Evaluate predictions on documents, one a row, for tokens whose horizon ends within the document.
+
+    Args:
+        again: the predicted log odds that each token occurs again.
+        tokens: the documents.
+        mask: False at padding.
+        horizon: number of following tokens; half of the documents' length where that is less.
+
+    Returns:
+        ``cross_entropy`` of whether they occur again, ``base``: the same for a constant prediction (both in nats a
+        token, unweighted), and ``again``: the share that occurs again. Empty where the documents are too short.
+    """
+    horizon = _horizon(horizon, tokens.shape[1])
+    ends = mask.sum(1, keepdim=True) - horizon
+    decided = mask & (torch.arange(tokens.shape[1], device=tokens.device) < ends)
+    if not decided.any():
+        return {}
+    target = comes_again(tokens, mask, horizon)[decided].double()
+    share = target.mean()
+    entropy = F.binary_cross_entropy(share.expand_as(target), target)
+    found = F.binary_cross_entropy_with_logits(again[decided].double(), target)
+    return {"cross_entropy": found.item(), "base": entropy.item(), "again": share.item()}
+
+
+def _horizon(horizon: int, time: int) -> int:
+    """The horizon in a segment of ``time`` tokens."""
+    return min(horizon, max(1, time // 2))
+
+
+def classes(
+    gap: Int[Tensor, "batch time"], count: Int[Tensor, "batch time"]
+) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"]]:
+    """The classes of the distances and counts of `look_back`, for two embeddings of `GAPS` and `COUNTS` rows."""
+    gap = torch.where(gap > 0, 1 + gap.clamp(min=1).log2().long(), 0).clamp(max=GAPS - 1)
+    return gap, count.clamp(max=COUNTS - 1)
 
 
 def look_back(

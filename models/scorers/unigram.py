@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +20,7 @@ class Scorer:
 
     smoothing: float = 1.0
     """Added to the count of every token of the vocabulary."""
+    signals: ClassVar[tuple[str, ...]] = ("rarity",)
 
     def __post_init__(self) -> None:
         if self.smoothing <= 0:
@@ -30,8 +32,9 @@ class Scorer:
 
 
 class Unigram(nn.Module):
-    """Counts in a buffer. ``surprise`` and ``rarity`` are both -log p(x), ``gain`` is 0; the state is empty."""
+    """Counts in a buffer. ``rarity`` is -log p(x); the state is empty."""
 
+    signals = Scorer.signals
     counts: Tensor
 
     def __init__(self, vocab_size: int, smoothing: float) -> None:
@@ -52,9 +55,8 @@ class Unigram(nn.Module):
     def score(
         self, tokens: Int[Tensor, "batch time"], state: Float[Tensor, "batch 0"]
     ) -> tuple[Float[Tensor, "batch time signal"], Float[Tensor, "batch 0"]]:
-        """-log p(x) twice, and 0."""
-        rarity = self.rarity(tokens)
-        return torch.stack([rarity, rarity, torch.zeros_like(rarity)], -1), state
+        """-log p(x), in nats."""
+        return self.rarity(tokens)[..., None], state
 
     @torch.no_grad()
     def training_step(

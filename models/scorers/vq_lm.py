@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..quantiser import Kind
-from ..vq_lm import VQLM, VQLMConfig
+from ..vq_lm import SIGNALS, VQLM, VQLMConfig
+from .reuse import Scorer as ReuseScorer
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,22 @@ class Scorer:
     cutoffs: tuple[int, ...] = ()
     """Frequency ranks that cut the vocabulary into the classes of an adaptive softmax, which is fast for large
     vocabularies (and never tied). Ranks beyond the vocabulary are ignored; without any the softmax is full."""
+
+    reuse: bool = False
+    """Whether a head also predicts which tokens occur again: the signal ``reuse`` (see `reuse`)."""
+    horizon: int = 1024
+    """With ``reuse``: number of following tokens in which a token may occur again; half of a segment if that is less.
+    Training segments should be much longer."""
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Surprise, rarity and gain, and with ``reuse`` that one too."""
+        return (*SIGNALS, "reuse") if self.reuse else SIGNALS
+
+    @property
+    def policy(self) -> str | Mapping[str, Any]:
+        """The surprise, or with ``reuse`` the policy of the scorer `reuse`."""
+        return ReuseScorer.policy if self.reuse else "scored"
 
     def build(self, vocab_size: int) -> VQLM:
         """An untrained `VQLM`."""

@@ -16,7 +16,7 @@ from ...schema import coerce
 from ...tokenizers_._pinned import unpin
 from ...tokenizers_.speech.frames import Extractor
 from ..loss import Loss
-from ..vq_lm import VQLM, State, VQLMConfig
+from ..vq_lm import SIGNALS, VQLM, State, VQLMConfig
 
 KIND = "frame_scorer"
 """The kind in the config of its model folders."""
@@ -31,6 +31,7 @@ class FrameScorer(nn.Module):
     satisfies the contract of a scorer (`ScorerModel`) with frames for tokens: causal, and the same for any chunking.
     """
 
+    signals: ClassVar[tuple[str, ...]] = SIGNALS
     input_kind: ClassVar[Literal["tokens", "frames"]] = "frames"
     mean: Float[Tensor, " dim"]
     deviation: Float[Tensor, " dim"]

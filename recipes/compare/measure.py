@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from ..lm.corpus import Passage
-from ..lm.language_model import LanguageModel, PassageReading, Strategy, long_gap, read_passages
+from ..lm.language_model import LanguageModel, PassageReading, PassageScores, Strategy, long_gap, read_passages
 from ..text_lm.recipe import Config
 
 
@@ -39,7 +39,7 @@ def measure(
     cell: Cell,
     config: Config,
     items: Sequence[Passage],
-    scores: Sequence[Float[Tensor, "_ signal"]],
+    scores: PassageScores,
     rare: Bool[Tensor, " vocab"],
 ) -> dict[str, Any]:
     """Measure a cell.
@@ -103,7 +103,7 @@ def figures(
 
 
 def trace(
-    model: LanguageModel, strategy: Strategy, capacity: int, config: Config, item: Passage, scores: Tensor
+    model: LanguageModel, strategy: Strategy, capacity: int, config: Config, item: Passage, scores: PassageScores
 ) -> list[list[int]]:
     """Trace which tokens a strategy keeps uncompressed.
 
@@ -113,11 +113,11 @@ def trace(
         capacity: slots of its memory.
         config: of the model.
         item: the passage to read.
-        scores: its scores, ``[time, signal]``; see `score_passages`.
+        scores: its scores; see `score_passages`.
 
     Returns:
         The kept positions after each segment.
     """
     memory = strategy.memory(capacity, config.guard)
-    readings, _ = read_passages(model, strategy, memory, [item], [scores], 1, config.segment)
+    readings, _ = read_passages(model, strategy, memory, [item], scores, 1, config.segment)
     return readings[0].kept

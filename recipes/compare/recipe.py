@@ -17,7 +17,6 @@ import torch
 
 from ...data.base import Split
 from ...files import append_line, atomic_write
-from ...memory.scorer import SIGNALS, signals_of
 from ...registry import UnknownNameError, build
 from ...schema import PathText, PositiveInt, TwoOrMore, Validated
 from ...tokenizers_.base import output_kind, unit_of_size
@@ -26,7 +25,7 @@ from ..engine.distributed import on_main_process
 from ..engine.progress import Bar, model_of, progress
 from ..engine.task import TrainConfig
 from ..lm.corpus import Passage, require
-from ..lm.language_model import score_passages, strategies
+from ..lm.language_model import PassageScores, score_passages, strategies
 from ..text_lm import recipe as text_lm
 from .measure import Cell, measure, rare_tokens, trace
 from .report import write_report
@@ -132,7 +131,7 @@ class EvalData(NamedTuple):
     """The data that the models of a seed are measured on."""
 
     items: list[Passage]
-    scores: list[torch.Tensor]
+    scores: PassageScores
     rare: torch.Tensor
 
 
@@ -250,7 +249,7 @@ def _measure(config: Config, cell: Cell, run: text_lm.Run, data: EvalData) -> No
     model = run.model
     if cell.train == "native":
         folder = Path(config.natively(cell.strategy, cell.seed).out) / "transformer"
-        model = text_lm.load_language_model(folder, resolve_device(config.lm.device))
+        model = text_lm.load_language_model(folder, run.scorer, resolve_device(config.lm.device))
     strategy = next(s for s in strategies(config.strategies) if s.name == cell.strategy)
     found = measure(model, strategy, cell, config.lm, data.items, data.scores, data.rare)
     append_line(_results(config), json.dumps({"key": key, **asdict(cell), **found}))
@@ -262,18 +261,17 @@ def _passage(config: Config, run: text_lm.Run, data: EvalData) -> dict[str, Any]
     item = data.items[middle]
     shown = min(config.shown, len(item.ids))
     item = Passage(item.name, item.ids[:shown], item.sizes[:shown], item.target_mask[:shown])
-    signals = data.scores[middle][:shown].cpu()
-    given = signals_of(run.scorer)
+    scores = PassageScores(data.scores.signals, [data.scores.values[middle][:shown].cpu()])
     is_text = output_kind(run.tokenizer) == "text"
     memories = {}
     for strategy in strategies(config.strategies):
-        kept = trace(run.model, strategy, min(config.capacities), config.lm, item, signals)
+        kept = trace(run.model, strategy, min(config.capacities), config.lm, item, scores)
         memories[strategy.name] = {"capacity": min(config.capacities), "segment": config.lm.segment, "kept": kept}
-    rounded = [[round(x, 3) for x in column] for column in signals.T.tolist()]
+    columns = [[round(x, 3) for x in column] for column in scores.values[0].T.tolist()]
     return {
         "name": item.name,
         "tokens": [run.tokenizer.decode([i]) if is_text else str(i) for i in item.ids.tolist()],
-        "signals": {name: column for name, column in zip(SIGNALS, rounded, strict=True) if name in given},
+        "signals": dict(zip(scores.signals, columns, strict=True)),
         "memories": memories,
     }
 

@@ -270,7 +270,13 @@ def decode(tensors: Mapping[str, Tensor], skeleton: Any, device: torch.device) -
         return tensor if skeleton["on_cpu"] else tensor.to(device)
     if "record" in skeleton:
         fields = {name: decode(tensors, value, device) for name, value in skeleton["fields"].items()}
-        return _record(*skeleton["record"])(**fields)
+        kind = _record(*skeleton["record"])
+        if missing := _required(kind) - fields.keys():
+            raise ValueError(
+                f"the checkpoint is of an earlier version, whose {kind.__name__} had no {', '.join(sorted(missing))}; "
+                "delete the folder training of this run to train anew"
+            )
+        return kind(**fields)
     if "dict" in skeleton:
         return {decode(tensors, key, device): decode(tensors, value, device) for key, value in skeleton["dict"]}
     kind = tuple if "tuple" in skeleton else list
@@ -285,6 +291,14 @@ def _is_record(kind: type) -> bool:
 def _values(record: Any) -> dict[str, Any]:
     names = getattr(record, "_fields", None) or [field.name for field in dataclasses.fields(record)]
     return {name: getattr(record, name) for name in names}
+
+
+def _required(kind: type) -> set[str]:
+    """The fields of a record that have no default."""
+    if not dataclasses.is_dataclass(kind):
+        return set(kind._fields) - kind._field_defaults.keys()  # pyright: ignore[reportAttributeAccessIssue]
+    missing = dataclasses.MISSING
+    return {x.name for x in dataclasses.fields(kind) if x.default is missing and x.default_factory is missing}
 
 
 def _record(module: str, name: str) -> type:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ...memory.scorer import SIGNALS
+from ...models.speech.frame_scorer import FrameScorer
 from .recipe import Config
 
 GAUSSIAN_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
@@ -15,7 +15,7 @@ GAUSSIAN_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
 def format_summary(config: Config, figures: dict[str, Any]) -> str:
     """The figures of ``evaluation.json`` in a few lines, and how to use the run."""
     scorer = figures["scorer"]
-    nats = ", ".join(f"{name} {scorer[name]:.3f}" for name in SIGNALS)
+    nats = ", ".join(f"{name} {scorer[name]:.3f}" for name in FrameScorer.signals)
     return (
         f"on {figures['frames']:,} frames of the {figures['split']} split, nats per dimension: {nats}\n"
         f"  (a Gaussian with the mean and variance of the frames: {GAUSSIAN_ENTROPY:.3f})\n"

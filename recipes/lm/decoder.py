@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ...memory.bank import Memory
 from ...memory.bank import State as MemoryState
 from ...memory.policy import ForwardStats
-from ...memory.scorer import ScorerModel
+from ...memory.scorer import ScorerModel, signals_of
 from ...memory.slots import SlotBuffer, Slots, concatenate
 from .language_model import LanguageModel, Strategy
 
@@ -57,7 +57,8 @@ class Reader:
 
     def start(self, batch_size: int = 1) -> DecoderState:
         """The initial state for ``batch_size`` streams."""
-        empty = self.memory.empty(self.model.transformer.empty_payload(batch_size, self.remember))
+        payload = self.model.transformer.empty_payload(batch_size, self.remember)
+        empty = self.memory.empty(payload, signals_of(self.scorer))
         last = torch.full((batch_size,), -1, device=empty.slots.valid.device)
         seen = SlotBuffer.from_slots(empty.slots, self.segment)
         return DecoderState(empty, seen, empty.slots.usage, self.scorer.initial_state(batch_size), 0, last)

@@ -18,12 +18,12 @@ from ...memory.bank import Memory, WriteResult
 from ...memory.bank import State as MemoryState
 from ...memory.compressor import Compression
 from ...memory.policy import ForwardStats, Guard, Policy, require_signals
-from ...memory.scorer import SIGNALS, ScorerModel, replace_rows
+from ...memory.scorer import ScorerModel, replace_rows, signals_of
 from ...models.host import on_host, to_device
 from ...models.loss import Loss
 from ...models.memory_transformer import MemoryTransformer, Output, TransformerConfig, reconstruction_loss
 from ...registry import UnknownNameError, build
-from ...schema import PositiveInt, ShareBelowOne, Validated
+from ...schema import PositiveInt, ShareBelowOne, Validated, coerce
 from .corpus import Passage, SegmentBatch, sweep_with_bar
 
 
@@ -157,7 +157,8 @@ class LanguageModelTask:
     def initial_state(self) -> TaskState:
         """Empty memories and the initial state of the scorer."""
         _, memory = self.schedule.at(0)
-        empty = memory.empty(self.module.transformer.empty_payload(self.batch_size))
+        payload = self.module.transformer.empty_payload(self.batch_size)
+        empty = memory.empty(payload, signals_of(self.scorer))
         return TaskState(0, self.scorer.initial_state(self.batch_size), empty)
 
     def step(self, batch: SegmentBatch, state: TaskState) -> tuple[Loss, TaskState]:
@@ -232,7 +233,7 @@ def score_segment(
         The signals, in nats, and the new state.
     """
     if not wanted:
-        return torch.zeros(*batch.tokens.shape, len(SIGNALS), device=batch.tokens.device), state
+        return torch.zeros(*batch.tokens.shape, len(signals_of(scorer)), device=batch.tokens.device), state
     return scorer.score(batch.tokens, replace_rows(state, scorer.initial_state(len(batch.is_start)), batch.is_start))
 
 
@@ -240,10 +241,17 @@ def _detach(state: MemoryState) -> MemoryState:
     return replace(state, slots=state.slots.detach(), pooled=state.pooled.detach())
 
 
+class PassageScores(NamedTuple):
+    """The scores of passages: the names of the scorer's signals, and their values in nats for each passage."""
+
+    signals: tuple[str, ...]
+    values: Sequence[Float[Tensor, "_ signal"]]
+
+
 @torch.no_grad()
 def score_passages(
     scorer: ScorerModel, items: Sequence[Passage], batch_size: int, length: int, device: torch.device
-) -> list[Float[Tensor, "_ signal"]]:
+) -> PassageScores:
     """Score the tokens of every passage, once for all strategies.
 
     Args:
@@ -254,7 +262,7 @@ def score_passages(
         device: of the scorer.
 
     Returns:
-        For each passage the signals of its input tokens, in nats.
+        The signals of the input tokens of each passage.
     """
     scores: list[list[Tensor]] = [[] for _ in items]
     state = None
@@ -264,7 +272,7 @@ def score_passages(
         signals, state = scorer.score(batch.tokens, scorer.initial_state(len(group)) if is_start else state)
         for row, passage in enumerate(group):
             scores[passage].append(signals[row, batch.valid[row]])
-    return [torch.cat(parts) for parts in scores]
+    return PassageScores(signals_of(scorer), [torch.cat(parts) for parts in scores])
 
 
 class PassageReading(NamedTuple):
@@ -281,7 +289,7 @@ def read_passages(
     strategy: Strategy,
     memory: Memory,
     items: Sequence[Passage],
-    scores: Sequence[Float[Tensor, "_ signal"]] | None,
+    scores: PassageScores | None,
     batch_size: int,
     length: int,
     description: str = "reading passages",
@@ -301,15 +309,16 @@ def read_passages(
     Returns:
         A reading for each passage, and the peak bytes of memory per row.
     """
+    scores = scores or PassageScores((), [torch.zeros(len(item.ids), 0) for item in items])
     model.eval()
     device = model.transformer.norm.weight.device
     readings = [PassageReading(torch.zeros(0), torch.zeros(0, dtype=torch.bool), []) for _ in items]
     state, most = None, 0
     for group, batch in sweep_with_bar(description, items, batch_size, length):
-        segment = _scores_of(scores, group, batch, length)
+        segment = _scores_of(scores.values, group, batch, length)
         batch, segment = batch.to(device), segment.to(device)
         if state is None or bool(batch.is_start.all()):
-            state = memory.empty(model.transformer.empty_payload(len(group)))
+            state = memory.empty(model.transformer.empty_payload(len(group)), scores.signals)
         state, nll, correct = _read_segment(model, strategy, memory, batch, segment, state)
         most = max(most, state.nbytes // len(group))
         for row, passage in enumerate(group):
@@ -333,9 +342,7 @@ def _read_segment(
     return written.state, nll.cpu(), (output.logits.argmax(-1) == batch.targets).cpu()
 
 
-def _scores_of(scores: Sequence[Tensor] | None, group: list[int], batch: SegmentBatch, length: int) -> Tensor:
-    if scores is None:
-        return torch.zeros(*batch.tokens.shape, len(SIGNALS))
+def _scores_of(scores: Sequence[Tensor], group: list[int], batch: SegmentBatch, length: int) -> Tensor:
     start = int(batch.positions[0, 0])
     parts = [scores[i][start : start + length].cpu() for i in group]
     return torch.stack([F.pad(part, (0, 0, 0, length - len(part))) for part in parts])
@@ -375,10 +382,16 @@ class Shape(Validated):
     """Whether each embedding includes the previous token as well, which small models need to use their memory."""
 
 
-def load_language_model(folder: Path, device: torch.device | str = "cpu") -> LanguageModel:
-    """Load the language model in ``folder``. Raises `ValueError` if it is missing, damaged or of another kind."""
+def load_language_model(folder: Path, scorer: Any, device: torch.device | str = "cpu") -> LanguageModel:
+    """Load the language model in ``folder``, which was trained with the signals of ``scorer``.
+
+    Raises `ValueError` if it is missing, damaged, of another kind or of other signals.
+    """
 
     def make(fields: dict[str, Any]) -> LanguageModel:
-        return LanguageModel(TransformerConfig(**fields["shape"]), strategies(fields["strategies"]))
+        shape = coerce(TransformerConfig, fields["shape"], "")
+        return LanguageModel(shape, strategies(fields["strategies"]))
 
-    return load_model(folder, make, kind="language_model", device=device)
+    model = load_model(folder, make, kind="language_model", device=device)
+    model.transformer.rename_signals(signals_of(scorer))
+    return model

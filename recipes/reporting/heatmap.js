@@ -3,6 +3,7 @@ const signalHelp = {
   surprise: "information that the scorer could not reconstruct from the code and the preceding context (nats)",
   rarity: "the same without any context: how rare the token is in general (nats)",
   gain: "rarity minus surprise: how much the context says about the token (nats); below 0 it misled",
+  reuse: "how much likelier the token is to occur again soon than its frequency says (nats)",
 };
 
 // Control characters get a visible symbol; a token without text (a part of a character) gets a dot.

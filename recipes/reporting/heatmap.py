@@ -22,6 +22,9 @@ _NEUTRAL, _HIGH, _LOW = np.array([150, 145, 138]), np.array([255, 145, 20]), np.
 _FAINT = 0.15
 _SYMBOLS = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
 
+_DETAILS = ("start", "end", "code")
+"""The keys of a token that are no signals, besides its text."""
+
 LINE_END = "⏎"
 """Shown before each line break."""
 
@@ -29,21 +32,19 @@ LINE_END = "⏎"
 def heatmap_page(tokens: Sequence[Mapping[str, Any]], title: str) -> str:
     """Render a self-contained page that shows a scored text as a heat map.
 
-    ``tokens`` are the objects of ``vqmem score --json``: ``text``, ``start`` and ``end`` (offsets), ``score`` (the
-    surprise), ``rarity`` and ``gain`` in nats, as far as the scorer gives them, and ``code``. The reader chooses the
-    signal, and sees the numbers of a token by pointing at it or with the arrow keys.
+    ``tokens`` are the objects of ``vqmem score --json``: ``text``, ``start`` and ``end`` (offsets), ``code``, and
+    the scorer's signals in nats (``score`` is the surprise). The reader chooses the signal, and sees the numbers of a
+    token by pointing at it or with the arrow keys.
     """
-    signals = {"surprise": "score", "rarity": "rarity", "gain": "gain"}
+    keys = [key for key in (tokens[0] if tokens else ()) if key not in ("text", *_DETAILS)]
     data = {
         "tokens": [token["text"] for token in tokens],
         "signals": {
-            name: [round(float(token[key]), 4) for token in tokens]
-            for name, key in signals.items()
-            if tokens and all(key in token for token in tokens)
+            "surprise" if key == "score" else key: [round(float(token[key]), 4) for token in tokens] for key in keys
         },
         "details": {
             key: [token[key] for token in tokens]
-            for key in ("start", "end", "code")
+            for key in _DETAILS
             if tokens and all(token.get(key) is not None for token in tokens)
         },
     }
@@ -58,7 +59,7 @@ def heatmap_terminal(tokens: Sequence[Mapping[str, Any]], signal: str = "surpris
     """
     key = "score" if signal == "surprise" else signal
     if tokens and key not in tokens[0]:
-        raise ValueError(f"tokens have no signal {signal!r}; use surprise, rarity or gain")
+        raise ValueError(f"tokens have no signal {signal!r}; they have the keys {', '.join(tokens[0])}")
     values = np.array([token[key] for token in tokens], dtype=np.float64)
     text = Text()
     for token, strength in zip(tokens, strengths(values), strict=True):

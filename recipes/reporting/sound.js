@@ -3,6 +3,7 @@ const signalHelp = {
   surprise: "information that the scorer could not reconstruct from the code and the preceding context",
   rarity: "the same without any context: how rare the sound is in general",
   gain: "rarity minus surprise: how much the context says about the sound; below 0 it misled",
+  reuse: "how much likelier the sound is to occur again soon than its frequency says",
 };
 {
   const { signals, starts, ends, units, codes, plot, unit } = data;

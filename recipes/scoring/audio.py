@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...data.reading.audio import Audio
 from ...folders import loading
-from ...memory.scorer import SIGNALS, signals_of
+from ...memory.scorer import signals_of
 from ...models.speech.frame_scorer import FrameScorer, is_frame_scorer, load_frame_scorer
 from ...registry import ROOT
 from ...tokenizers_.base import input_kind
@@ -27,9 +27,9 @@ PACKAGED = ROOT / "models" / "pretrained" / "speech"
 class AudioScores(NamedTuple):
     """The scores of a recording: one row per unit or frame, in temporal order.
 
-    ``starts`` and ``ends`` are seconds. ``signals`` are in the order of `SIGNALS`, in nats (for frames: nats per
-    dimension). ``ids`` are the units, None for frames. ``codes`` are those of the bottleneck, None without one.
-    ``given`` are the signals that the scorer provides.
+    ``starts`` and ``ends`` are seconds. ``signals`` are those of the scorer, in nats (for frames: nats per dimension),
+    and ``given`` their names. ``ids`` are the units, None for frames. ``codes`` are those of the bottleneck, None
+    without one.
     """
 
     starts: Float[Tensor, " time"]
@@ -37,7 +37,11 @@ class AudioScores(NamedTuple):
     signals: Float[Tensor, "time signal"]
     ids: Int[Tensor, " time"] | None
     codes: Int[Tensor, " time"] | Int[Tensor, "time groups"] | None
-    given: tuple[str, ...] = SIGNALS
+    given: tuple[str, ...]
+
+    def signal(self, name: str) -> Float[Tensor, " time"]:
+        """The column of the signal ``name``."""
+        return self.signals[:, self.given.index(name)]
 
     def slice(self, start: int, stop: int) -> AudioScores:
         """The rows ``start`` to ``stop``; times remain relative to the start of the recording."""
@@ -90,4 +94,4 @@ def _score_frames(scorer: FrameScorer, extractor: Extractor, device: torch.devic
         signals.append(scores[0].cpu())
         codes.append(scorer.codes(part)[0].cpu())
     times = torch.arange(1 + sum(map(len, signals)), dtype=torch.float64) / FRAMES_A_SECOND
-    return AudioScores(times[:-1], times[1:], torch.cat(signals), None, torch.cat(codes))
+    return AudioScores(times[:-1], times[1:], torch.cat(signals), None, torch.cat(codes), signals_of(scorer))

@@ -17,7 +17,7 @@ def _score_arguments(parser: argparse.ArgumentParser) -> None:
     taken = "score this tokenizer's tokens; without --model a small scorer for it is trained, once"
     parser.add_argument("--tokenizer", type=file_name, metavar="NAME_OR_DIR", help=taken)
     parser.add_argument(
-        "--signal", help="signal to colour by: surprise (default if the scorer gives it), rarity or gain"
+        "--signal", help="signal to colour by: surprise, rarity, gain or reuse (default: the scorer's first)"
     )
     parser.add_argument("--span", metavar="START:END", help="show these seconds of a recording only")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda, cuda:N or mps (default cpu)")
@@ -43,7 +43,7 @@ def _score(args: argparse.Namespace) -> None:
 
 COMMANDS = {
     "score": Command(
-        "score every token of a text or unit of a recording by surprise, rarity and gain from context",
+        "score every token of a text or unit of a recording by surprise, rarity, gain from context and reuse",
         _score_arguments,
         _score,
         """\
@@ -54,11 +54,12 @@ examples:
   cat book.txt | vqmem score - --json | head
   vqmem score clip.flac --html clip.html
   vqmem score talk.mp3 --span 60:90 --signal gain --image talk.svg
-An object of --json has the keys text, start, end (characters; a byte order mark is dropped and does not count), score
-(the surprise), rarity, gain (nats) and code. For a recording it has unit instead of text (frame, its number, where the
-run scores frames) and start and end in seconds. The content of a file decides whether it is a recording. The scorer
-`reuse` has no surprise and therefore no score.
+An object of --json has the keys text, start, end (characters; a byte order mark is dropped and does not count), the
+scorer's signals in nats (score, which is the surprise, rarity, gain, reuse) and code. For a recording it has unit
+instead of text (frame, its number, where the run scores frames) and start and end in seconds. The content of a file
+decides whether it is a recording.
 surprise: how badly the token is reconstructed from its code and the preceding context; rarity: from its code alone;
-gain = rarity - surprise: how much the context helps to predict it.""",
+gain = rarity - surprise: how much the context helps to predict it; reuse: how much likelier it is to occur again soon
+than its frequency says (scorers `reuse` and `character_reuse`).""",
     ),
 }

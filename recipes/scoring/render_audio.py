@@ -18,14 +18,13 @@ from rich.text import Text
 from ...console import one_line
 from ...data.reading.audio import RATE, Audio
 from ...files import atomic_write
-from ...memory.scorer import SIGNALS
 from ..engine.progress import Bar
 from ..reporting.heatmap import strengths, style
 from ..reporting.page import HERE, render, to_bytes
 from ..reporting.sound import sound
 from .audio import AudioScores, load_audio_scorer
 from .sound_plot import CURVE, LEFT, RIGHT, SPECTRUM, STYLE, ScoredClip, draw, still
-from .text import KEYS, choose_signal, rounded
+from .text import choose_signal, json_key, rounded
 
 DRAWN = 120
 """The most seconds that a page or a picture shows, since it is drawn, and on a page played, in one piece."""
@@ -124,13 +123,13 @@ def _objects(scores: AudioScores, first: int) -> Iterator[dict[str, Any]]:
     for number, (start, end, values, code) in enumerate(rows):
         what = {"frame": first + number} if scores.ids is None else {"unit": int(scores.ids[number])}
         times = {"start": round(start, 5), "end": round(end, 5)}
-        named = {KEYS[name]: rounded(x) for name, x in zip(SIGNALS, values, strict=True) if name in scores.given}
+        named = {json_key(name): rounded(x) for name, x in zip(scores.given, values, strict=True)}
         yield {**what, **times, **named, "code": code}
 
 
 def _print_colours(scores: AudioScores, signal: str) -> None:
     """Print lines of half a second, each with its start time. Colours are written to a pipe as well, as for text."""
-    strong = strengths(scores.signals[:, SIGNALS.index(signal)].double().numpy())
+    strong = strengths(scores.signal(signal).double().numpy())
     names, gap = (["  "] * len(strong), "") if scores.ids is None else (list(map(str, scores.ids.tolist())), " ")
     width, console = max(map(len, names)), Console(force_terminal=True, highlight=False)
     for first in range(0, len(strong), _LINE):
@@ -141,11 +140,7 @@ def _print_colours(scores: AudioScores, signal: str) -> None:
             console.print(line, soft_wrap=True)
         sys.stdout.write(coloured.get())
     sys.stdout.flush()  # a broken pipe must be noticed before the summary is printed
-    means = ", ".join(
-        f"{name} {mean:.2f}"
-        for name, mean in zip(SIGNALS, scores.signals.mean(0).tolist(), strict=True)
-        if name in scores.given
-    )
+    means = ", ".join(f"{name} {scores.signal(name).mean():.2f}" for name in scores.given)
     kind, unit = ("frames", "nats per dimension") if scores.ids is None else ("units", "nats per unit")
     print(f"{len(strong):,} {kind}; {unit}: {means}; orange = high {signal}", file=sys.stderr)
 
@@ -161,11 +156,7 @@ def _clip(audio: Audio, span: Span, scores: AudioScores) -> ScoredClip:
 
 def _page(clip: ScoredClip, first: int, signal: str, model: str) -> str:
     scores = clip.scores
-    columns = {
-        name: [rounded(value) for value in scores.signals[:, i].tolist()]
-        for i, name in enumerate(SIGNALS)
-        if name in scores.given
-    }
+    columns = {name: [rounded(value) for value in scores.signal(name).tolist()] for name in scores.given}
     geometry = {"left": LEFT, "width": clip.width, "across": LEFT + clip.width + RIGHT, "top": CURVE[0]}
     data = {
         "sound": sound(clip.waveform, clip.rate),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ..engine.progress import Bar
 from ..lm.text_scorer import Scoring, load_scoring, require_text
 from ..reporting.heatmap import LINE_END, heatmap_page, heatmap_terminal
 from .render_audio import parse_span, show_recording
-from .text import KEYS, choose_signal, score_text
+from .text import choose_signal, json_key, score_text
 
 PAGE_TOKENS = 200_000
 """Tokens that a browser can lay out at an acceptable speed."""
@@ -60,7 +60,7 @@ def show(
     Raises:
         ValueError: in one line, for an invalid file, encoding, model, signal or device, and for a text without tokens.
     """
-    if signal is not None and signal not in SIGNALS:
+    if model is None and signal is not None and signal not in SIGNALS:  # the scorer of a run may give others
         raise UnknownNameError("signal", signal, list(SIGNALS))
     for option, path in (("--html", html), ("--image", image)):
         if path is not None and path.is_dir():
@@ -92,7 +92,7 @@ def show(
     elif html is not None:
         _write_page(chunks, Path(file).name if file != "-" else "standard input", html)
     else:
-        _print_colours(chunks, signal)
+        _print_colours(chunks, signal, signals_of(scoring.scorer))
 
 
 def _load(model: Path | None, tokenizer: str | None, device: torch.device) -> Scoring:
@@ -127,22 +127,18 @@ def _write_page(chunks: Iterator[list[dict[str, Any]]], title: str, path: Path) 
     print(f"{len(tokens):,} tokens in {one_line(str(path))}", file=sys.stderr)
 
 
-def _print_colours(chunks: Iterator[list[dict[str, Any]]], signal: str) -> None:
+def _print_colours(chunks: Iterator[list[dict[str, Any]]], signal: str, given: Sequence[str]) -> None:
     """Colours are written to a pipe as well, since they are the result; NO_COLOR removes them."""
     console = Console(force_terminal=True, highlight=False)
     line_end = LINE_END if _writable(LINE_END) else "$"  # as `cat -E` marks it
-    count, totals = 0, dict.fromkeys(SIGNALS, 0.0)
+    count, totals = 0, dict.fromkeys(given, 0.0)
     for chunk in chunks:
         # rich itself would end the process with an error if the reader of a pipe has closed it.
         with console.capture() as coloured:
             console.print(heatmap_terminal(chunk, signal), end="", soft_wrap=True)
         sys.stdout.write(coloured.get().replace(LINE_END, line_end))
         count += len(chunk)
-        totals = {
-            name: total + sum(token[KEYS[name]] for token in chunk)
-            for name, total in totals.items()
-            if KEYS[name] in chunk[0]
-        }
+        totals = {name: total + sum(token[json_key(name)] for token in chunk) for name, total in totals.items()}
     sys.stdout.write("\n")
     sys.stdout.flush()  # a broken pipe must be noticed before the summary is printed
     means = ", ".join(f"{name} {total / count:.2f}" for name, total in totals.items())

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...console import one_line
-from ...memory.scorer import SIGNALS
 from ..reporting.sound import PITCH, PITCHES, mel, mel_place, pauses, picture, pitch
 from .audio import AudioScores
 
@@ -53,7 +52,7 @@ class ScoredClip:
         return LEFT + (second - self.start) / self.seconds * self.width
 
 
-def draw(clip: ScoredClip, signals: Sequence[str] = SIGNALS) -> str:
+def draw(clip: ScoredClip, signals: Sequence[str]) -> str:
     """Draw the picture as an ``svg`` element with a group for each of ``signals``; a page shows one at a time.
 
     The page needs `STYLE`; see `still` for a self-contained picture.
@@ -96,7 +95,7 @@ def ticks(low: float | int, high: float | int, inside: bool = False) -> list[flo
 
 def _signal(clip: ScoredClip, name: str) -> list[str]:
     """The curve of a signal and its axis, between the 0.5th and the 99.5th percentile."""
-    values = clip.scores.signals[:, SIGNALS.index(name)].double().numpy()
+    values = clip.scores.signal(name).double().numpy()
     low, high = np.quantile(values, [0.005, 0.995]).tolist()
     marks = ticks(min(low, 0.0), high)
     (top, bottom), span = CURVE, marks[-1] - marks[0]

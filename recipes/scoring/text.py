@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ...memory.scorer import SIGNALS, signals_of
+from ...memory.scorer import signals_of
 from ...tokenizers_._text import cut
 from ...tokenizers_.base import Stream
 from ..lm.text_scorer import Scoring, load_scoring
@@ -13,8 +13,10 @@ from ..lm.text_scorer import Scoring, load_scoring
 CHUNK = 4096
 """Tokens scored at once."""
 
-KEYS: dict[str, str] = {"surprise": "score", "rarity": "rarity", "gain": "gain"}
-"""The keys of the signals in JSON."""
+
+def json_key(signal: str) -> str:
+    """The key of a signal in JSON: its name, or ``score`` for the surprise."""
+    return "score" if signal == "surprise" else signal
 
 
 def choose_signal(signal: str | None, given: Sequence[str]) -> str:
@@ -27,8 +29,8 @@ def choose_signal(signal: str | None, given: Sequence[str]) -> str:
 def score_text(text: str, scoring: Scoring | None = None, chunk: int = CHUNK) -> Iterator[list[dict[str, Any]]]:
     """Yield the tokens of ``text`` with their scores, at most ``chunk`` at a time.
 
-    Keys: ``text``, ``start`` and ``end`` (characters), ``score`` (the surprise), ``rarity`` and ``gain`` in nats where
-    the scorer gives them, and ``code`` (a number, or a list where the quantiser has several codebooks; None for scorers
+    Keys: ``text``, ``start`` and ``end`` (characters), the scorer's signals in nats under their names (the surprise is
+    ``score``), and ``code`` (a number, or a list where the quantiser has several codebooks; None for scorers
     without one). The texts concatenate to the source; a character that several tokens share belongs to the first. The
     values do not depend on ``chunk``. Memory is bounded because the text is tokenized and scored in pieces, with the
     state passed on.
@@ -58,7 +60,7 @@ def _score(
 ) -> tuple[list[dict[str, Any]], Any]:
     """Score one chunk; ``offset`` is the start of ``piece`` in the source, ``end`` the end of the previous token."""
     tokens, scorer = stream.ids[None].to(scoring.device), scoring.scorer
-    given = signals_of(scorer)
+    keys = [json_key(name) for name in signals_of(scorer)]
     signals, state = scorer.score(tokens, state)
     codes = scorer.codes(tokens)[0].tolist() if hasattr(scorer, "codes") else [None] * len(stream)
     made = []
@@ -66,7 +68,7 @@ def _score(
     for start, stop, values, code in spans:
         shown = piece[max(start, end - offset) : stop]
         end = offset + stop
-        scores = {KEYS[name]: rounded(x) for name, x in zip(SIGNALS, values, strict=True) if name in given}
+        scores = {key: rounded(x) for key, x in zip(keys, values, strict=True)}
         made.append({"text": shown, "start": offset + start, "end": end, **scores, "code": code})
     return made, state
 

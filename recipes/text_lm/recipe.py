@@ -20,7 +20,7 @@ from ...data.base import Split, take_evenly
 from ...files import atomic_write, missing_file
 from ...folders import loading
 from ...memory.policy import Guard
-from ...memory.scorer import ScorerModel, load_scorer
+from ...memory.scorer import ScorerModel, load_scorer, signals_of
 from ...models.memory_transformer import TransformerConfig
 from ...registry import DataSpec, FrontEndSpec, ScorerSpec, build
 from ...schema import PathText, PositiveInt, TwoOrMore
@@ -39,6 +39,7 @@ from ..lm.corpus import Passage, passages, require, segment_loader, sweep
 from ..lm.language_model import (
     LanguageModel,
     LanguageModelTask,
+    PassageScores,
     Schedule,
     Shape,
     Strategy,
@@ -271,9 +272,9 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
     """
     folder, device = Path(config.out) / "transformer", resolve_device(config.device)
     if is_trained(folder, config.train.steps):
-        return load_language_model(folder, device)
+        return load_language_model(folder, scorer, device)
     choices = strategies(config.strategies)
-    shape = TransformerConfig(tokenizer.vocab_size, **asdict(config.shape))
+    shape = TransformerConfig(tokenizer.vocab_size, **asdict(config.shape), signals=signals_of(scorer))
     seed_all(config.seed)
     model = LanguageModel(shape, choices).to(device)
     schedule = Schedule(choices, config.capacities, config.guard, config.resample_every, config.seed)
@@ -283,8 +284,7 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
 
     def figures() -> dict[str, float]:
         """Dev figures of the first strategy at the largest capacity."""
-        measure = unit_of_size(tokenizer)
-        return _figures(config, task.module, choices[0], max(config.capacities), dev, scores, measure)
+        return _figures(config, task.module, choices[0], max(config.capacities), dev, scores, unit_of_size(tokenizer))
 
     _train(config, config.train, task, corpus, folder, "language model", figures, "nll")
     fields = {"shape": asdict(shape), "strategies": config.strategies}
@@ -311,7 +311,7 @@ def _figures(
     strategy: Strategy,
     capacity: int,
     items: list[Passage],
-    scores: list[Any],
+    scores: PassageScores,
     size_unit: str,
 ) -> dict[str, float]:
     """Perplexity per token, and bits per ``size_unit``, the unit of the front-end's source (byte, frame)."""
@@ -321,11 +321,10 @@ def _figures(
     tokens = sum(len(reading.nll) for reading in readings)
     size = sum(int(item.sizes[1:].sum()) for item in items)
     bits = nats / torch.log(torch.tensor(2.0)).item() / size
-    nll = nats / tokens
     return {
         f"bits_per_{size_unit}": bits,
-        "nll": nll,
-        "perplexity": math.exp(nll),
+        "nll": nats / tokens,
+        "perplexity": math.exp(nats / tokens),
         "tokens": tokens,
         "memory_bytes": peak_bytes,
     }
@@ -347,8 +346,9 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
         config = load(Config, folder / "config.yaml")
         if not config.strategies:
             raise ValueError(f"{folder} contains only a scorer, which `vqmem score FILE --model {folder}` uses")
-        model = load_language_model(folder / "transformer", device)
-        return Run(config, load_tokenizer(folder / "front_end"), load_scorer(folder, device), model)
+        scorer = load_scorer(folder, device)
+        model = load_language_model(folder / "transformer", scorer, device)
+        return Run(config, load_tokenizer(folder / "front_end"), scorer, model)
 
 
 def scorer_of(config: Config) -> Any:

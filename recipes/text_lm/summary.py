@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...memory.scorer import SIGNALS, policy_of
-from ...registry import build, load
+from ...registry import build
 from ...tokenizers_.base import input_kind, output_kind
 from .recipe import Config
 
@@ -38,8 +38,7 @@ def format_summary(config: Config, figures: dict[str, Any]) -> str:
     if input_kind(front_end) != "text":
         return "\n".join(lines)
     if not memories and isinstance(config.front_end, dict) and config.front_end["name"] == "pretrained":
-        kind = config.scorer if isinstance(config.scorer, str) else config.scorer["name"]
-        policy = json.dumps(policy_of(load("scorers", kind)))
+        policy = json.dumps(policy_of(build("scorers", config.scorer)))
         lines += [
             "and in Python, for a model with this tokenizer,",
             "  from vqmem import VQMemCache, load_scorer",

@@ -82,7 +82,7 @@ def test_the_memory_lets_the_policy_observe_appended_tokens(name):
     tokens = torch.randint(9, (2, 4))
     positions = torch.arange(4).expand(2, -1)
     state = memory.empty((torch.zeros(2, 0, 1),))
-    state = memory.append(state, (torch.zeros(2, 4, 1),), tokens, positions, torch.zeros(2, 4, 3), tokens >= 0)
+    state = memory.append(state, (torch.zeros(2, 4, 1),), tokens, positions, torch.zeros(2, 4, 0), tokens >= 0)
     _, stats = random_pass(3, 2, 0, 4)
     observed = memory.observe(state, stats)
     assert torch.equal(observed.slots.usage, observe(memory.policy, state.slots.usage, stats))

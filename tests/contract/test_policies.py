@@ -17,6 +17,7 @@ VARIANTS = [
     {"scale": "raw"},
     {"scale": "log", "surprise": 0.0, "gain": 1.0},
     {"rarity": 2.0, "window": 5},
+    {"surprise": 0.0, "reuse": 1.0, "scale": "raw"},
 ]
 VARIANTS += [
     {"age": "linear", "half_life": 7.0},
@@ -25,8 +26,9 @@ VARIANTS += [
     {"copies": 1.5, "window": 5},
     {"admit": 0.3},
 ]
+NAMES = ("surprise", "rarity", "gain", "reuse")
 CASES = [(name, {}) for name in POLICIES] + [("scored", fields) for fields in VARIANTS[1:]]
-CASES += [("weighted", {"rarity": 2.0, "window": 5, "copies": 1.5}), ("weighted", {"surprise": 0.0, "gain": 1.0})]
+CASES += [("weighted", {"rarity": 2.0, "window": 5, "copies": 1.5}), ("weighted", {"surprise": 0.0, "reuse": 1.0})]
 CASES += [("expire_span", {"surprise": -0.5, "gain": 2.0, "bias": -1.0, "max_span": 9.0})]
 
 
@@ -36,15 +38,16 @@ def random_slots(seed: int, batch: int, count: int, valid_share: float = 0.8) ->
     positions = torch.stack(
         [torch.randperm(4 * count + 1, generator=generator)[:count].sort().values for _ in range(batch)]
     )
-    scores = torch.rand(batch, count, 3, generator=generator) * 5
+    scores = torch.rand(batch, count, len(NAMES), generator=generator) * 5
     return Slots(
         (torch.randn(batch, count, 2, 4, generator=generator),),
         torch.randint(0, 6, (batch, count), generator=generator),
         positions,
         scores,
-        torch.randn(batch, count, 3, generator=generator),
+        torch.randn(batch, count, len(NAMES), generator=generator),
         torch.rand(batch, count, generator=generator),
         torch.rand(batch, count, generator=generator) < valid_share,
+        NAMES,
     )
 
 
@@ -54,8 +57,8 @@ def as_rows(slots: Slots) -> list[list[naive.Slot]]:
             naive.Slot(
                 int(slots.tokens[b, i]),
                 int(slots.positions[b, i]),
-                tuple(slots.scores[b, i].tolist()),
-                tuple(slots.standard[b, i].tolist()),
+                dict(zip(NAMES, slots.scores[b, i].tolist(), strict=True)),
+                dict(zip(NAMES, slots.standard[b, i].tolist(), strict=True)),
                 float(slots.usage[b, i]),
                 bool(slots.valid[b, i]),
             )
@@ -72,11 +75,10 @@ def one_by_one(policy, row: list[naive.Slot], now: int) -> list[float]:
     slots = Slots(
         (torch.zeros(1, len(row), 2, 4),),
         *(torch.tensor([[getattr(slot, name) for slot in row]]) for name in ("token", "position")),
-        *(
-            torch.tensor([[getattr(slot, name) for slot in row]], dtype=torch.float)
-            for name in ("scores", "standard", "usage")
-        ),
+        *(torch.tensor([[list(getattr(slot, name).values()) for slot in row]]) for name in ("scores", "standard")),
+        torch.tensor([[slot.usage for slot in row]]),
         torch.ones(1, len(row), dtype=torch.bool),
+        NAMES,
     )
     return policy.priority(slots, torch.tensor([now]))[0].tolist()
 
@@ -113,7 +115,8 @@ def test_priorities_do_not_depend_on_other_rows_or_invalid_slots(name, fields, s
     assert priority[slots.valid].isfinite().all()
     for row in range(4):
         alone = slots.state_dict()
-        alone = Slots.from_state_dict({key: x[row : row + 1, slots.valid[row]] for key, x in alone.items()})
+        alone = {key: x[row : row + 1, slots.valid[row]] for key, x in alone.items()}
+        alone = Slots.from_state_dict(alone, NAMES)
         if alone.count:
             torch.testing.assert_close(policy.priority(alone, now[row : row + 1])[0], priority[row, slots.valid[row]])
 

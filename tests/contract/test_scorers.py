@@ -8,12 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from vqmem import registry
-from vqmem.memory.scorer import SIGNALS
+from vqmem.memory.scorer import SIGNALS, signals_of
 
 VOCAB = 50
-NAMES = [*registry.names("scorers"), "vq_lm of classes"]
-SPECS = {"vq_lm of classes": {"name": "vq_lm", "cutoffs": [5, 20]}}
+SPECS = {
+    "vq_lm of classes": {"name": "vq_lm", "cutoffs": [5, 20]},
+    "vq_lm with reuse": {"name": "vq_lm", "reuse": True, "horizon": 6},
+}
 """What stands for a name that is not a file's."""
+NAMES = [*registry.names("scorers"), *SPECS]
 
 
 def make(name: str, trained: bool = False):
@@ -64,14 +67,16 @@ class TestEveryScorer:
         state = model.initial_state(3)
         assert all(leaf.shape[0] == 3 for leaf in leaves(state))
         scores, after = model.score(text(), state)
-        assert scores.shape == (3, 24, len(SIGNALS))
+        assert scores.shape == (3, 24, len(signals_of(model)))
+        assert set(signals_of(model)) <= set(SIGNALS)
         assert scores.is_floating_point()
         assert scores.isfinite().all()
         assert not scores.requires_grad
-        surprise, rarity, gain = scores.unbind(-1)
-        close(gain, rarity - surprise)
-        assert (surprise >= 0).all()
-        assert (rarity >= 0).all()
+        named = dict(zip(signals_of(model), scores.unbind(-1), strict=True))
+        if "gain" in named:
+            close(named["gain"], named["rarity"] - named["surprise"])
+        for name in named.keys() & {"surprise", "rarity"}:
+            assert (named[name] >= 0).all()
         assert [leaf.shape for leaf in leaves(after)] == [leaf.shape for leaf in leaves(state)]
 
     def test_scoring_changes_nothing(self, name):

@@ -21,7 +21,9 @@ def some_slots(seed: int, count: int, valid_share: float = 0.7) -> Slots:
     positions = torch.arange(count).expand(BATCH, -1) * 2
     payload = draw(LAYERS, DIM) * 4 - 2
     tokens = (draw() * 9).long()
-    return Slots((payload,), tokens, positions, draw(3), draw(3), draw(), draw() < valid_share)
+    return Slots(
+        (payload,), tokens, positions, draw(3), draw(3), draw(), draw() < valid_share, ("surprise", "rarity", "gain")
+    )
 
 
 def groups(slots: Slots, rate: int):

@@ -104,15 +104,16 @@ def lists(cache, ids, scores, weights, norms, mask, chunks) -> list[list[int]]:
     policy, guard = cache.memory.policy, cache.memory.guard
     name = type(policy).__module__.split(".")[-1]
     observe = naive.OBSERVATIONS.get(name, lambda policy, usage, queries: usage)
-    slots, columns, history, seen, start = [], [], [], [[], [], []], 0
+    slots, columns, history, seen, start = [], [], [], {name: [] for name in Noise.signals}, 0
     for size in chunks:
         for column in range(start, start + size):
             real, position = bool(mask[column]), int(mask[:column].sum())
-            signals = tuple(scores[position].tolist()) if real else (0.0, 0.0, 0.0)
+            values = scores[position].tolist() if real else (0.0, 0.0, 0.0)
+            signals = dict(zip(seen, values, strict=True))
             if real:
-                for past, signal in zip(seen, signals, strict=True):
-                    past.append(signal)
-            standard = tuple(map(standardised, seen, signals))
+                for name_of_signal, signal in signals.items():
+                    seen[name_of_signal].append(signal)
+            standard = {key: standardised(seen[key], signal) for key, signal in signals.items()}
             slots.append(naive.Slot(int(ids[column]), position, signals, standard, valid=real))
             columns.append(column)
         queries = [

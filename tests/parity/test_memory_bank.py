@@ -18,6 +18,7 @@ from vqmem.memory.policies.sink_recent import Policy as SinkRecent
 from vqmem.memory.policy import Guard
 
 BATCH = 3
+NAMES = ("surprise", "rarity", "gain")
 POLICIES = {
     "fifo": Fifo(),
     "random": Random(),
@@ -40,14 +41,14 @@ class Row:
 
     uncompressed: list[Entry] = field(default_factory=list)
     pooled: list[Entry] = field(default_factory=list)
-    seen: list[list[float]] = field(default_factory=lambda: [[], [], []])
+    seen: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in NAMES})
 
     def write(self, memory: Memory, policy: str, entries: list[Entry]) -> None:
         for entry in entries:
             if entry.slot.valid:
-                for past, score in zip(self.seen, entry.slot.scores, strict=True):
-                    past.append(score)
-            standard = tuple(map(standardised, self.seen, entry.slot.scores))
+                for name, score in entry.slot.scores.items():
+                    self.seen[name].append(score)
+            standard = {name: standardised(self.seen[name], score) for name, score in entry.slot.scores.items()}
             self.uncompressed.append(Entry(replace(entry.slot, standard=standard), entry.payload))
         self.evict_to_capacity(memory, policy, entries[-1].slot.position + 1)
 
@@ -77,7 +78,7 @@ class Row:
     def forget(self) -> None:
         for part in (self.uncompressed, self.pooled):
             part[:] = [Entry(replace(entry.slot, valid=False), entry.payload) for entry in part]
-        self.seen = [[], [], []]
+        self.seen = {name: [] for name in NAMES}
 
     def add_attention(self, attention: list[float]) -> None:
         entries = self.pooled + self.uncompressed
@@ -100,7 +101,8 @@ def mean(group: list[Entry]) -> Entry:
 
     slots = [entry.slot for entry in group]
     scores, standard = (
-        tuple(average([getattr(slot, name)[i] for slot in slots]) for i in range(3)) for name in ("scores", "standard")
+        {name: average([getattr(slot, kind)[name] for slot in slots]) for name in NAMES}
+        for kind in ("scores", "standard")
     )
     newest = max(slot.position for slot in slots)
     slot = naive.Slot(-1, newest, scores, standard, average([slot.usage for slot in slots]))
@@ -118,16 +120,19 @@ def compare(state: State, rows: list[Row]) -> None:
             here = slots.valid[b]
             assert slots.tokens[b][here].tolist() == [entry.slot.token for entry in entries]
             assert slots.positions[b][here].tolist() == [entry.slot.position for entry in entries]
-            for name in ("scores", "standard", "usage"):
-                wanted = torch.tensor([getattr(entry.slot, name) for entry in entries])
-                got = getattr(slots, name)[b][here]
-                torch.testing.assert_close(got, wanted.view(got.shape), atol=1e-4, rtol=1e-4)
+            assert slots.score_names == NAMES
+            for name in NAMES:
+                for got, kind in ((slots.score(name), "scores"), (slots.standard_score(name), "standard")):
+                    wanted = torch.tensor([getattr(entry.slot, kind)[name] for entry in entries])
+                    torch.testing.assert_close(got[b][here], wanted, atol=1e-4, rtol=1e-4)
+            wanted = torch.tensor([entry.slot.usage for entry in entries])
+            torch.testing.assert_close(slots.usage[b][here], wanted, atol=1e-4, rtol=1e-4)
             payload = torch.tensor([entry.payload for entry in entries])
             torch.testing.assert_close(slots.payload[0][b][here], payload[:, None, None].expand(-1, 2, 3))
 
 
 def empty(memory: Memory) -> State:
-    return memory.empty((torch.zeros(BATCH, 0, 2, 3),))
+    return memory.empty((torch.zeros(BATCH, 0, 2, 3),), NAMES)
 
 
 def segment(draw: random.Random, starts: list[int], time: int, padding: bool) -> list[list[Entry]]:
@@ -138,7 +143,7 @@ def segment(draw: random.Random, starts: list[int], time: int, padding: bool) ->
                 naive.Slot(
                     draw.randrange(6),
                     start + t,
-                    tuple(draw.uniform(0, 8) for _ in range(3)),
+                    {name: draw.uniform(0, 8) for name in NAMES},
                     valid=not padding or draw.random() < 0.8,
                 ),
                 payload=draw.uniform(-2, 2),
@@ -157,7 +162,7 @@ def write(memory: Memory, state: State, rows: list[list[Entry]], learned=None):
 
     payload = each(lambda e: e.payload)[..., None, None].expand(-1, -1, 2, 3)
     tokens, positions = each(lambda e: e.slot.token), each(lambda e: e.slot.position)
-    scores, valid = each(lambda e: e.slot.scores), each(lambda e: e.slot.valid)
+    scores, valid = each(lambda e: list(e.slot.scores.values())), each(lambda e: e.slot.valid)
     return memory.write(state, (payload,), tokens, positions, scores, valid, learned)
 
 

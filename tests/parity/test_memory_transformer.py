@@ -75,7 +75,7 @@ def reference(model: MemoryTransformer, row: torch.Tensor, sees, stopped: int = 
 
 def read(model, ids, lengths, memory, *, remember="hidden", detach=True):
     """Read ``ids`` in segments of the given lengths with ``memory``; all logits and the final state."""
-    state = memory.empty(model.empty_payload(len(ids), remember))
+    state = memory.empty(model.empty_payload(len(ids), remember), model.config.signals)
     logits, start = [], 0
     for length in lengths:
         part = ids[:, start : start + length]
@@ -170,7 +170,9 @@ def test_the_score_bias_reaches_each_head():
     torch.nn.init.zeros_(model.score_weight)
     plain = model(ids[:, 16:], here, slots).logits
     model.score_weight.data[2, 0] = 50.0
-    scored = type(slots).from_state_dict(slots.state_dict() | {"standard": torch.randn_like(slots.standard)})
+    scored = type(slots).from_state_dict(
+        slots.state_dict() | {"standard": torch.randn_like(slots.standard)}, slots.score_names
+    )
     assert not torch.allclose(plain, model(ids[:, 16:], here, scored).logits)
     model(ids[:, 16:], here, scored).logits.sum().backward()
     assert model.score_weight.grad.abs().sum() > 0
@@ -186,7 +188,7 @@ def test_the_shift_crosses_segments_but_not_documents(lengths):
         part, here = ids[:, start : start + length], (start + torch.arange(length)).expand(BATCH, -1)
         previous = ids[:, start - 1] if start else torch.full((BATCH,), -1)
         output = model(part, here, state.read(), previous=previous)
-        state = memory.write(state, output.payload, part, here, torch.zeros(*part.shape, 3), part >= 0).state
+        state = memory.write(state, output.payload, part, here, torch.zeros(*part.shape, 0), part >= 0).state
         parts.append(output.logits)
         start += length
     torch.testing.assert_close(torch.cat(parts, 1), full, atol=1e-5, rtol=1e-5)

@@ -46,7 +46,7 @@ def test_weights_and_norms_are_those_of_the_heads_and_layers():
         first.payload,
         ids,
         positions,
-        torch.zeros(ROWS, 8, 3),
+        torch.zeros(ROWS, 8, 0),
         ids >= 0,
     ).state
     second = model(ids, positions + 8, state.read(), remember="keys_values", need=("usage",))
@@ -67,7 +67,7 @@ def test_kept_slots_agree_with_lists(name):
         batch = segment(ids, positions)
         output = model(ids, positions, state.read(), need=memory.requires)
         cached = state.slots.count
-        state = write_segment(memory, state, output, batch, torch.zeros(ROWS, SEGMENT, 3), None).state
+        state = write_segment(memory, state, output, batch, torch.zeros(ROWS, SEGMENT, 0), None).state
         for row, slots in enumerate(rows):
             slots += [naive.Slot(int(ids[row, t]), turn * SEGMENT + t) for t in range(SEGMENT)]
             none = [0.0] * (cached + SEGMENT)
@@ -97,7 +97,7 @@ def test_training_with_every_policy_that_observes_takes_a_step():
         batch = segment(ids, torch.arange(12).expand(2, -1))
         output = model.transformer(ids, batch.positions, state.read(), need=memory.requires)
         output.logits.sum().backward()
-        written = write_segment(memory, state, output, batch, torch.zeros(2, 12, 3), None).state
+        written = write_segment(memory, state, output, batch, torch.zeros(2, 12, 0), None).state
         assert written.slots.count == CAPACITY
         assert not written.slots.usage.requires_grad
         assert written.slots.usage.any()

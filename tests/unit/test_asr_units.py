@@ -167,7 +167,7 @@ def test_a_model_that_knows_writes_the_text_in_chunks_of_any_size():
         assert text_of(found) == "ab ca"
 
 
-@pytest.mark.parametrize("policy", ["fifo", {"name": "scored"}])
+@pytest.mark.parametrize("policy", ["fifo", {"name": "scored", "surprise": 0.0, "rarity": 1.0}])
 def test_streams_that_are_read_side_by_side_are_written_as_each_alone(policy):
     torch.manual_seed(0)
     codes = Interleaving(9, len(ALPHABET), chunk=4, lookahead=2)

@@ -193,7 +193,7 @@ def test_the_folder_of_a_run_is_its_scorer(model, tmp_path, monkeypatch):
         assert torch.equal(cache.scorer.head[0].weight, made.head[0].weight)
         assert cache.memory.policy == registry.build("policies", ReuseScorer.policy)
         mixed = VQMemCache(model, 64, scorer=folder).memory.policy
-        assert (mixed.gain, mixed.surprise, mixed.score) == (1.0, 0.0, 0.2), "the signal that suits the scorer"
+        assert (mixed.reuse, mixed.surprise, mixed.score) == (1.0, 0.0, 0.2), "the signal that suits the scorer"
     assert "did you mean" in refusal(VQMemCache, model, 64, scorer=tmp_path / "reuze")
     assert "not found; " in refusal(VQMemCache, model, 64, scorer="vq_lm")
     config = json.loads((run / "scorer" / "config.json").read_text())
@@ -220,7 +220,7 @@ def test_a_capacity_in_bytes_bounds_the_bytes(model, share, storage):
     assert 24_000 - 2 * slot < cache.nbytes - cache._state.memory.moments.nbytes <= 24_000
     assert "has no room for 2 tokens of this model" in refusal(VQMemCache, model, "10B", policy="knorm")
     assert VQMemCache(model, "24kB", block=1).memory.guard.recent < 32, "guards of a preset give way"
-    assert VQMemCache(model, "0.5 MiB", policy="fifo").memory.capacity == 2**19 // (2 * 2 * 4 * 8 * 4 + 61) - 1
+    assert VQMemCache(model, "0.5 MiB", policy="fifo").memory.capacity == 2**19 // (2 * 2 * 4 * 8 * 4 + 37) - 1
 
 
 @torch.no_grad()
@@ -290,7 +290,7 @@ def test_the_run_of_a_frame_scorer_is_refused(model, tmp_path):
 
 def test_the_representation_has_policy_sizes_and_tokens(model):
     cache = VQMemCache(model, 16, policy=None, scorer=scorer("reuse"))
-    policy = "scored(surprise=0.0, gain=1.0, scale='raw')"
+    policy = "scored(surprise=0.0, reuse=1.0, scale='raw')"
     settings = f"policy={policy}, capacity=16, sinks=4, recent=6, share=model, block=1"
     assert repr(cache) == f"VQMemCache(LlamaForCausalLM, {settings}: 0 tokens read, 0 kept, 0 bytes)"
     with torch.no_grad():

@@ -281,9 +281,9 @@ def test_ids_that_the_scorer_does_not_know_are_kept_from_it(model, name):
     """As with a padded embedding: they get zeros, and the tokens after them are scored as if they were not there."""
     torch.manual_seed(0)
     scorer, tokens = registry.build("scorers", name).build(40), ids() % 40
-    known = VQMemCache(model, 20, policy="scored", scorer=scorer)
+    known = VQMemCache(model, 20, policy=None, scorer=scorer)
     read(model, known, tokens)
-    odd = VQMemCache(model, 20, policy="scored", scorer=scorer)
+    odd = VQMemCache(model, 20, policy=None, scorer=scorer)
     read(model, odd, torch.cat([tokens[:, :4], torch.tensor([[40], [49]]), tokens[:, 4:]], dim=1))
     scores, others = (add_slots(cache, cache._state).memory.slots.scores for cache in (known, odd))
     if hasattr(scorer, "vocab_size"):

@@ -81,5 +81,8 @@ def test_what_cannot_go_on_is_refused(model, tmp_path):
     assert "not found" in refusal(VQMemCache.load, tmp_path / "none.safetensors", model)
     (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:1000])
     assert "is damaged" in refusal(VQMemCache.load, tmp_path / "cut.safetensors", model)
+    save_file({"x": torch.zeros(1)}, tmp_path / "old.safetensors", {"format": "vqmem cache 1"})
+    message = "saved by an earlier version, whose scores had no names; read the text again and save that cache"
+    assert message in refusal(VQMemCache.load, tmp_path / "old.safetensors", model)
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     assert "has no cache" in refusal(VQMemCache.load, tmp_path / "other.safetensors", model)

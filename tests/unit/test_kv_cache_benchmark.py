@@ -68,7 +68,10 @@ def test_chunks_through_a_cache_lose_what_the_text_at_once_does(streams: ModuleT
     torch.testing.assert_close(nats, expected, atol=1e-5, rtol=0)
     reader = streams.Streams(model, {"unigram": build("scorers", "unigram").build(30)}, tmp_path, 2)
     items = [_passage(str(i), row) for i, row in enumerate(ids.tolist())]
-    for setting in (streams.Setting("all", None), streams.Setting("few", {"name": "scored"}, "unigram")):
+    for setting in (
+        streams.Setting("all", None),
+        streams.Setting("few", {"name": "scored", "surprise": 0.0}, "unigram"),
+    ):
         found = reader.nats(setting, 200, items)  # more slots than tokens: nothing is evicted
         np.testing.assert_allclose(np.stack(found), expected.numpy(), atol=1e-5)
         model.forward = None  # what was kept is not made again

@@ -14,7 +14,7 @@ BATCH = 2
 def filled(memory: Memory, time: int = 24, segment: int = 8, parts: int = 1) -> State:
     """A memory after ``time`` tokens, with payloads at random."""
     torch.manual_seed(0)
-    state = memory.empty((torch.zeros(BATCH, 0, 2, 4),) * parts)
+    state = memory.empty((torch.zeros(BATCH, 0, 2, 4),) * parts, ("surprise", "rarity", "gain"))
     for start in range(0, time, segment):
         ids = torch.randint(9, (BATCH, segment))
         positions = (start + torch.arange(segment)).expand(BATCH, -1)
@@ -51,7 +51,8 @@ def test_a_memory_requires_what_its_policy_and_its_compression_require():
 def test_the_state_round_trips_and_continues_the_same(parts):
     memory = Memory(12, compression=Pool("mean", 2, 0.5))
     state = filled(memory, parts=parts)
-    copy = State.from_state_dict({name: x.clone() for name, x in state.state_dict().items()})
+    tensors = {name: x.clone() for name, x in state.state_dict().items()}
+    copy = State.from_state_dict(tensors, state.slots.score_names)
     assert state.pooled.count
     for name, x in state.state_dict().items():
         assert torch.equal(x, copy.state_dict()[name]), name
@@ -110,7 +111,7 @@ def test_gradients_go_through_slots_that_stay():
     memory = Memory(3)
     first = model(ids, positions)
     state = memory.write(
-        memory.empty(model.empty_payload(1)), first.payload, ids, positions, torch.zeros(1, 4, 3), ids >= 0
+        memory.empty(model.empty_payload(1)), first.payload, ids, positions, torch.zeros(1, 4, 0), ids >= 0
     ).state
     (gradient,) = torch.autograd.grad(model(ids, positions + 4, state.read()).logits.sum(), first.payload[0])
     assert not gradient[:, 0].any()  # evicted

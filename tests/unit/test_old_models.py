@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from vqmem.artifacts import load_model, rename_keys, save_model
 from vqmem.cli import main
+from vqmem.memory.bank import Memory
 from vqmem.models.memory_transformer import TransformerConfig
 from vqmem.models.speech.mel_rvq import MelRVQ, MelRVQConfig
 from vqmem.models.speech.spectral import Bandwidth
@@ -16,6 +17,7 @@ from vqmem.models.speech.unit_speaker import SpeakerConfig, UnitSpeaker
 from vqmem.models.speech.unit_vocoder import UnitVocoder, VocoderConfig
 from vqmem.recipes.asr import recipe as asr
 from vqmem.recipes.compare import recipe as compare
+from vqmem.recipes.engine import checkpoint
 from vqmem.recipes.engine.config import load
 from vqmem.recipes.lm.language_model import LanguageModel, load_language_model, strategies
 from vqmem.recipes.speech_pretraining import recipe as speech_pretraining
@@ -119,5 +121,70 @@ def test_a_learned_compression_with_its_old_name_loads(tmp_path):
         {"shape": asdict(shape), "strategies": given},
         Renamed(model, {"compressors": "squeezers"}),
     )
-    loaded = load_language_model(tmp_path)
+    loaded = load_language_model(tmp_path, None)
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def old_score_bias(folder, weight: torch.Tensor) -> LanguageModel:
+    """Save a model with a bias on scores as it was when every scorer had the columns surprise, rarity and gain."""
+    shape = TransformerConfig(vocab_size=9, dim=16, layers=1, heads=2, score_bias=True)
+    model = LanguageModel(shape, strategies({"fifo": {"policy": "fifo"}})).eval()
+    model.transformer.score_weight.data = weight
+    fields = asdict(shape)
+    del fields["signals"]
+    save_model(folder, "language_model", {"shape": fields, "strategies": {"fifo": {"policy": "fifo"}}}, model)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "meant"),
+    [
+        ("vq_lm", [[0.3, -1.0, 2.0], [0.0, 1.5, -0.5]], ["surprise", "rarity", "gain"]),
+        ("reuse", [[0.0, 0.0, 2.0], [0.0, 0.0, -0.5]], ["", "", "reuse"]),
+        ("unigram", [[0.5, 2.0, 0.0], [-1.0, 0.25, 0.0]], ["rarity", "rarity", ""]),
+    ],
+)
+@torch.no_grad()
+def test_an_old_bias_on_scores_gives_the_same_logits(name, weight, meant, tmp_path):
+    old = old_score_bias(tmp_path, torch.tensor(weight)).transformer
+    scorer = build("scorers", name).build(9)
+    new = load_language_model(tmp_path, scorer).transformer
+    tokens, positions = torch.randint(9, (1, 6)), torch.arange(6)[None]
+    scores = torch.randn(1, 6, len(scorer.signals))
+    slots = (
+        Memory(6)
+        .append(
+            Memory(6).empty(old.empty_payload(1), scorer.signals),
+            old(tokens, positions).payload,
+            tokens,
+            positions,
+            scores,
+            tokens >= 0,
+        )
+        .slots
+    )
+    columns = [slots.standard_score(signal) if signal else torch.zeros(1, 6) for signal in meant]
+    standard = torch.stack(columns, -1)
+    before = replace(slots, scores=standard, standard=standard, score_names=old.config.signals)
+    given = (tokens, positions + 6)
+    torch.testing.assert_close(new(*given, slots).logits, old(*given, before).logits)
+    assert not torch.allclose(new(*given, slots).logits, new(*given, replace(slots, standard=scores * 0)).logits)
+
+
+def test_an_old_bias_on_what_the_scorer_does_not_give_now_is_refused(tmp_path):
+    old_score_bias(tmp_path, torch.tensor([[0.0, 0.1, 2.0], [0.0, 0.0, 1.0]]))
+    with pytest.raises(
+        ValueError, match=r"bias \(score_bias\) on rarity, which its scorer does not give \(reuse\); train"
+    ):
+        load_language_model(tmp_path, build("scorers", "reuse").build(9))
+
+
+def test_an_old_checkpoint_of_a_memory_is_refused_in_one_line():
+    tensors, skeleton = checkpoint.encode(Memory(4).empty((torch.zeros(1, 0, 2),), ("rarity",)))
+    loaded = checkpoint.decode(tensors, skeleton, torch.device("cpu"))
+    assert loaded.slots.score_names == ("rarity",)
+    del skeleton["fields"]["slots"]["fields"]["score_names"]
+    with pytest.raises(
+        ValueError, match=r"\Athe checkpoint is of an earlier version, whose Slots had no score_names; del"
+    ):
+        checkpoint.decode(tensors, skeleton, torch.device("cpu"))

@@ -22,8 +22,10 @@ from vqmem.recipes.lm.language_model import strategies
 def test_it_keeps_the_tokens_that_come_again_soonest(text, read, keep, sinks, recent):
     read = min(read, len(text))
     policy, tokens = Policy(tuple(text)), torch.tensor(text[:read])[None]
-    zeros = torch.zeros(1, read, 3)
-    slots = Slots((), tokens, torch.arange(read)[None], zeros, zeros, zeros[..., 0], tokens >= 0)
+    zeros = torch.zeros(1, read)
+    slots = Slots(
+        (), tokens, torch.arange(read)[None], zeros[..., None], zeros[..., None], zeros, tokens >= 0, ("rarity",)
+    )
     got = select(slots, policy, min(keep, read), torch.tensor([read]), Guard(sinks, recent))[0].tolist()
     row = [naive.Slot(token, position) for position, token in enumerate(text[:read])]
     assert got == naive.select(row, policy, naive.oracle, min(keep, read), read, sinks, recent)

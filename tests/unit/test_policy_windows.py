@@ -19,6 +19,7 @@ WITH_NEIGHBOURS = [
     {"name": "scored", "copies": 2.0, "window": 9, "admit": 0.2},
     {"name": "snapkv", "kernel": 5},
 ]
+NAMES = ("surprise", "rarity", "gain")
 SLOT = st.tuples(
     st.integers(-1, 4),  # tokens repeat; -1 is a pooled slot
     st.integers(0, 30),  # positions in any order, several slots at the same one too
@@ -30,13 +31,19 @@ ROWS = st.integers(1, 14).flatmap(lambda count: st.lists(st.lists(SLOT, min_size
 
 def to_slots(rows: list[list[tuple]]) -> Slots:
     tokens, positions, scores, valid = (torch.tensor([[slot[i] for slot in row] for row in rows]) for i in range(4))
-    return Slots((), tokens, positions, scores, scores.flip(2), scores[..., 0].abs(), valid)
+    return Slots((), tokens, positions, scores, scores.flip(2), scores[..., 0].abs(), valid, NAMES)
 
 
 def by_lists(policy, row: list[tuple], now: int, name: str) -> list[float]:
     """The priorities of the valid slots of a row."""
     slots = [
-        naive.Slot(token, position, scores, scores[::-1], abs(scores[0]))
+        naive.Slot(
+            token,
+            position,
+            dict(zip(NAMES, scores, strict=True)),
+            dict(zip(NAMES, scores[::-1], strict=True)),
+            abs(scores[0]),
+        )
         for token, position, scores, valid in row
         if valid
     ]
@@ -61,7 +68,7 @@ def test_a_large_value_far_away_does_not_blur_small_ones():
     """Running sums in single precision would lose 0.001 beside 100,000."""
     importance = torch.full((1, 100), 1e-3)
     importance[:, :5] = 1e5
-    slots = Slots((), *[torch.arange(100)[None]] * 2, *[torch.zeros(1, 100, 3)] * 2, importance, importance > 0)
+    slots = Slots((), *[torch.arange(100)[None]] * 2, *[torch.zeros(1, 100, 0)] * 2, importance, importance > 0, ())
     policy = registry.build("policies", {"name": "snapkv", "kernel": 3})
     torch.testing.assert_close(policy.priority(slots, torch.tensor([100]))[:, 6:], importance[:, 6:], atol=0, rtol=1e-6)
 
@@ -74,7 +81,8 @@ from vqmem import registry
 from vqmem.memory.slots import Slots
 count = 50_000
 tokens, scores = torch.arange(count)[None] % 999, torch.rand(1, count, 3)
-slots = Slots((), tokens, torch.arange(count)[None], scores, scores, scores[..., 0], tokens >= 0)
+names = ('surprise', 'rarity', 'gain')
+slots = Slots((), tokens, torch.arange(count)[None], scores, scores, scores[..., 0], tokens >= 0, names)
 specs = [*registry.names("policies"), {"name": "scored", "window": 25, "copies": 2.0, "admit": 0.5}]
 used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 registry.build("policies", "scored").priority(slots, torch.tensor([count]))  # the first call loads modules

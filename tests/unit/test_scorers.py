@@ -22,8 +22,7 @@ def test_unigram_is_the_smoothed_frequency():
     scores, _ = model.score(torch.tensor([[0, 1, 2, 3]]), model.initial_state(1))
     wanted = -torch.tensor([6 / 12, 3 / 12, 2 / 12, 1 / 12]).log()
     torch.testing.assert_close(scores[0, :, 0], wanted)
-    assert torch.equal(scores[..., 0], scores[..., 1])
-    assert (scores[..., 2] == 0).all()
+    assert scores.shape[2] == 1, "no columns of zeros beside the rarity"
 
 
 def test_lstm_lm_is_the_surprisal_of_a_plain_loop():

@@ -25,7 +25,7 @@ def draw(rows: int = 2, time: int = 40) -> torch.Tensor:
 
 def test_is_the_statistics_of_the_tokens_so_far():
     scores = draw()
-    z, moments = standardise(scores, initial_moments(2))
+    z, moments = standardise(scores, initial_moments(2, 3))
     wanted = torch.tensor([[slow(scores[b, :, s].tolist()) for s in range(3)] for b in range(2)]).transpose(1, 2)
     torch.testing.assert_close(z, wanted, rtol=0, atol=1e-5)
     assert (moments[..., 0] == 40).all()
@@ -36,7 +36,7 @@ def test_is_the_statistics_of_the_tokens_so_far():
 @given(cuts=st.sets(st.integers(0, 40), max_size=6), masked=st.booleans())
 @settings(max_examples=25, deadline=None)
 def test_any_chunking_gives_the_same_scores(cuts, masked):
-    scores, moments = draw(), initial_moments(2)
+    scores, moments = draw(), initial_moments(2, 3)
     mask = torch.rand(2, 40, generator=torch.Generator().manual_seed(1)) < (0.6 if masked else 2)
     full, last = standardise(scores, moments, mask)
     parts = []
@@ -53,17 +53,17 @@ def test_masked_tokens_leave_no_trace():
     mask[:, 10:20] = False
     changed = scores.clone()
     changed[:, 10:20] = float("nan")
-    a, b = (standardise(x, initial_moments(2), mask) for x in (scores, changed))
+    a, b = (standardise(x, initial_moments(2, 3), mask) for x in (scores, changed))
     torch.testing.assert_close(a[0][mask], b[0][mask])
     torch.testing.assert_close(a[1], b[1])
 
 
 def test_a_row_of_zeros_starts_again_and_the_first_token_is_nought():
     scores = draw()
-    _, moments = standardise(scores, initial_moments(2))
+    _, moments = standardise(scores, initial_moments(2, 3))
     moments[1] = 0
     z, _ = standardise(scores, moments)
-    fresh, _ = standardise(scores, initial_moments(2))
+    fresh, _ = standardise(scores, initial_moments(2, 3))
     torch.testing.assert_close(z[1], fresh[1])
     assert not torch.allclose(z[0], fresh[0])
     assert (fresh[:, 0] == 0).all()
@@ -71,7 +71,7 @@ def test_a_row_of_zeros_starts_again_and_the_first_token_is_nought():
 
 
 def test_keeps_the_dtype_and_takes_an_empty_chunk():
-    z, moments = standardise(draw()[:, :0].bfloat16(), initial_moments(2))
+    z, moments = standardise(draw()[:, :0].bfloat16(), initial_moments(2, 3))
     assert z.shape == (2, 0, 3)
     assert z.dtype == torch.bfloat16
     assert (moments == 0).all()

@@ -5,13 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vqmem.memory.slots import SlotBuffer, Slots, concatenate
 
+NAMES = ("surprise", "rarity", "gain")
+
 
 def slots(count: int, seed: int) -> Slots:
     """Slots of two rows, at random."""
     draw = torch.Generator().manual_seed(seed)
     index, score = torch.randint(9, (2, count), generator=draw), torch.rand(2, count, 3, generator=draw)
     payload = (torch.rand(2, count, 2, 4, generator=draw),)
-    return Slots(payload, index, index + 1, score, score + 1, score[..., 0], index > 4)
+    return Slots(payload, index, index + 1, score, score + 1, score[..., 0], index > 4, NAMES)
 
 
 def read(count: int, seed: int) -> tuple[tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
@@ -33,7 +35,7 @@ def test_appending_to_any_earlier_buffer_equals_concatenation(first, spare, step
     for seed, (count, parent) in enumerate(steps, 1):
         new, parent = read(count, seed), parent % len(buffers)
         buffers.append(buffers[parent].append(*new))
-        wanted.append(concatenate(wanted[parent], Slots.without_scores(*new)))
+        wanted.append(concatenate(wanted[parent], Slots.without_scores(*new, NAMES)))
     assert all(same(ours.slots, theirs) for ours, theirs in zip(buffers, wanted, strict=True))
 
 

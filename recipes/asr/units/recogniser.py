@@ -14,7 +14,7 @@ import torch
 from ....artifacts import FRONT_END
 from ....data.base import InputKind
 from ....memory.policy import Guard
-from ....memory.scorer import load_scorer
+from ....memory.scorer import load_scorer, signals_of
 from ....models.memory_transformer import TransformerConfig
 from ....models.speech.unit_ctc import FRAMES_PER_UNIT, UnitCTC
 from ....registry import FrontEndSpec, ScorerSpec, build
@@ -128,7 +128,8 @@ class Recogniser(Validated):
     def load(self, out: Path, alphabet: Alphabet, decoding: Decoding, device: torch.device) -> UnitTranscriber:
         """Load what `fit` saved. Raises `ValueError` if a part is missing or damaged, and for a beam."""
         _refuse(decoding)
-        model, scorer = load_language_model(out / "transformer", device), load_scorer(out, device)
+        scorer = load_scorer(out, device)
+        model = load_language_model(out / "transformer", scorer, device)
         front_end = load_tokenizer(out / "front_end")
         return UnitTranscriber(self, front_end, alphabet, model, scorer, load_aligner(out / "aligner", device))
 
@@ -151,7 +152,8 @@ class Recogniser(Validated):
             scorer = self._scorer(job, streams, codes)
         seed_all(job.settings.seed)
         choices = strategies(self.strategies)
-        model = LanguageModel(TransformerConfig(codes.vocab_size, **asdict(self.shape)), choices).to(job.device)
+        shape = TransformerConfig(codes.vocab_size, **asdict(self.shape), signals=signals_of(scorer))
+        model = LanguageModel(shape, choices).to(job.device)
         schedule = Schedule(choices, self.capacities, self.guard, self.resample_every, job.settings.seed)
         task = LanguageModelTask(
             model,
