@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 from vqmem.benchmarks._results import figure
-from vqmem.benchmarks.kv._argument import passed
+from vqmem.memory.huggingface.cache_argument import cache_argument
 from vqmem.benchmarks.kv.kv_stream import nbytes_kv
 from vqmem.memory.huggingface.cache import VQMemCache
 
@@ -95,7 +95,7 @@ def measure_bytes(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"]) -> 
     """Most bytes at any layer while two chunks and a token are read; those of one slot; and of bookkeeping."""
     moments = watch(cache)
     for new in (*ids[:, : 2 * CHUNK].split(CHUNK, 1), ids[:, :1]):
-        model(new, **passed(cache), logits_to_keep=1)
+        model(new, **cache_argument(cache), logits_to_keep=1)
     slot = sum(2 * layer.keys[:, :, :1].nbytes for layer in cache.layers)
     return max(moments), slot, cache.nbytes - slot * CAPACITY
 
@@ -115,7 +115,7 @@ def after(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"], lengths: Se
     """
     copies = {}
     for done, new in enumerate(ids[:, : lengths[-1]].split(CHUNK, 1), 1):
-        model(new, **passed(cache), logits_to_keep=1)
+        model(new, **cache_argument(cache), logits_to_keep=1)
         if done * CHUNK in lengths:
             copies[done * CHUNK] = copy.deepcopy(cache)
     return copies
@@ -129,7 +129,7 @@ def decoding(model: Any, caches: Mapping[Any, Any], count: int) -> dict[Any, flo
     for _ in range(count + 2):
         for name, cache in caches.items():
             start = time.process_time()
-            model(new, **passed(cache))
+            model(new, **cache_argument(cache))
             seconds[name].append(time.process_time() - start)
     return {name: statistics.median(spent[2:]) for name, spent in seconds.items()}
 
@@ -187,7 +187,7 @@ def prefill(
         for new in ids.split(CHUNK, 1):
             for name, cache in caches.items():
                 start = time.process_time()
-                model(new, **passed(cache), logits_to_keep=1)
+                model(new, **cache_argument(cache), logits_to_keep=1)
                 seconds[name].append(time.process_time() - start)
     return {name: statistics.median(spent) for name, spent in seconds.items()}
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from vqmem import registry
-from vqmem.benchmarks.kv._argument import NAME as CACHE
+from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.bank import Memory
 from vqmem.memory.compression.drop import Compression as Drop
 from vqmem.memory.huggingface.cache import VQMemCache

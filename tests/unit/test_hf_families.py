@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers as hf
-from vqmem.benchmarks.kv._argument import NAME as CACHE
+from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
 
 VOCAB, CAPACITY = 50, 12

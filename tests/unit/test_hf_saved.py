@@ -5,7 +5,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from vqmem import registry
-from vqmem.benchmarks.kv._argument import NAME as CACHE
+from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
 
 TOKENIZER = registry.build("front-ends", "bytes").fit([])

@@ -10,7 +10,7 @@ import types
 import pytest
 import torch
 import transformers
-from vqmem.benchmarks.kv._argument import NAME as CACHE
+from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.models.scorers.random import Noise
 

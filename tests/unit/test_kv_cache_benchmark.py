@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
-from vqmem.benchmarks.kv._argument import NAME as CACHE
+from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.recipes.lm.corpus import Passage
 from vqmem.registry import build
