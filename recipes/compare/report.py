@@ -41,14 +41,14 @@ def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
     atomic_write(Path(path), to_bytes(report_page(summary)))
 
 
-def report_page(summary: Mapping[str, Any]) -> str:
-    """Render the page as text."""
+def report_page(summary: Mapping[str, Any], template: Path = HERE / "report.html", **context: Any) -> str:
+    """Render the page as text; a ``template`` that extends ``report.html`` gets ``context`` too."""
     from .charts import charts, library, points  # imports Altair, which is slow
 
     metrics = {name: {**spec, "digits": digits(summary, name)} for name, spec in summary["metrics"].items()}
     found = findings(summary)
     return render(
-        HERE / "report.html",
+        template,
         title=summary["title"],
         data={**summary, "metrics": metrics, "charts": charts(summary), "points": points(summary)},
         styles=[HEATMAP_STYLE, HERE / "report.css"],
@@ -61,6 +61,7 @@ def report_page(summary: Mapping[str, Any]) -> str:
         findings={_heading(metrics[name]): [one for one in found if one.metric == name] for name in metrics},
         badges=_BADGES,
         baseline=summary["baseline"],
+        **context,
     )
 
 

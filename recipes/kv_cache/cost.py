@@ -1,4 +1,4 @@
-"""What a cache costs: time of a prefill and of a decoded token, bytes held, and bytes times the seconds they are held."""
+"""What a cache costs: time of a prefill and of a decoded token, bytes held, and bytes times seconds."""
 
 from __future__ import annotations
 

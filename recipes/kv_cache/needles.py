@@ -22,10 +22,11 @@ from ..compare.statistics import paired_bootstrap
 from ..engine.config import digest
 from ..engine.progress import Bar
 from .answers import answer, prompt, stop_rule
+from .caches import Caches
 from .figures import RESAMPLES
 from .kvzip import KVZIP, hiding, zip_text
 from .presses import seeded
-from .settings import Caches, Setting
+from .settings import Setting
 from .tasks.base import Quiz, Task
 
 
@@ -73,7 +74,9 @@ def ask_all(
         The quizzes with their answers, lengths and tasks in turns, so that what a stopped run has done is of all kinds.
     """
     source = hashlib.sha256(prose.encode(errors="surrogatepass")).hexdigest()[:12]
-    seeds = [(seed, length, name) for seed in range(quizzes.count) for length in quizzes.texts for name in quizzes.tasks]
+    seeds = [
+        (seed, length, name) for seed in range(quizzes.count) for length in quizzes.texts for name in quizzes.tasks
+    ]
     asked = []
     with Bar("asking quizzes", len(seeds)) as bar:
         for seed, length, name in seeds:

@@ -208,7 +208,7 @@ def seeded(call: Callable[[], Any], seed: int = 0) -> Any:
 def notes() -> list[str]:
     """What readers of these rows have to know."""
     if not PRESSES:
-        return ["kvpress was not installed where this was run: its presses are missing."]
+        return ["kvpress, which needs transformers below 5.3, is not installed: its presses are left out."]
     missing = "; ".join(f"{name} {why}" for name, why in REFUSED.items())
     return [
         "Rows of kvpress let every layer and head keep its slots; policies here do so where `share` is `head`. "

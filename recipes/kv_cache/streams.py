@@ -20,9 +20,10 @@ from ...memory.huggingface.cache_argument import cache_argument
 from ..engine.config import digest
 from ..engine.progress import Bar
 from ..lm.corpus import Passage
+from .caches import Caches, held_bytes
 from .cost import clock
 from .presses import seeded
-from .settings import FULL, Caches, Setting, held_bytes
+from .settings import FULL, Setting
 
 CHUNK = 64
 """Tokens read at a time: they see each other, and the slots."""
@@ -135,7 +136,7 @@ class _Reading:
         self.kl: list[Tensor] = []
 
     def read(self, model: Any, new: Int[Tensor, "batch new"]) -> Float[Tensor, "batch new vocab"]:
-        """log p of every token after each of the new ones."""
+        """The log probability of every token after each of the new ones."""
         began = clock(new.device)
         logits = model(new, **cache_argument(self.cache)).logits
         self.seconds += clock(new.device) - began
