@@ -20,8 +20,8 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 from vqmem.benchmarks._results import figure, options, present
-from vqmem.memory.huggingface.cache_argument import cache_argument
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import cache_argument
 from vqmem.models.scorers.random import Noise
 
 CAPACITY = 256

@@ -106,7 +106,7 @@ def _costs(by_capacity: Mapping[int, Sequence[Row]], costs: Sequence[Row]) -> li
         share = {key: ours[key] / full[key] for key in ("bytes", "byte_seconds", "decode_seconds", "prefill_seconds")}
         sentences.append(
             f"Cost, {capacity:,} tokens kept by {name}: {share['bytes']:.1%} of the full cache's bytes and "
-            f"{share['byte_seconds']:.1%} of its bytes × seconds for one request; a token takes "
+            f"{share['byte_seconds']:.1%} of its byte-seconds for one request; a token takes "
             f"{share['decode_seconds']:.2f} times as long, the prompt {share['prefill_seconds']:.2f} times."
         )
     return sentences

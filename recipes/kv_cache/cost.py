@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ...memory.huggingface.cache_argument import cache_argument
 from ..engine.progress import Bar
+from .caches import held_bytes
 
-_WARM_UP = 2
+WARM_UP = 2
 """Decoded tokens that are not timed."""
 
 
@@ -45,49 +46,57 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
+class Turns(NamedTuple):
+    """The passes of one cache."""
+
+    seconds: list[float]
+    held: list[int]
+    """Bytes after each pass."""
+
+
 @torch.no_grad()
-def measure_costs(
-    model: Any,
-    make: Mapping[str, Callable[[], Any]],
-    ids: Int[Tensor, "1 time"],
-    *,
-    chunk: int,
-    decoded: int,
-    held_bytes: Callable[[Any], int],
-) -> dict[str, Cost]:
-    """Measure the cost of each cache. They take turns, so that other load of the machine affects all alike.
-
-    Args:
-        model: the pretrained language model.
-        make: by name what returns an empty cache.
-        ids: the prompt.
-        chunk: tokens of the prompt that are read at a time.
-        decoded: tokens of the answer.
-        held_bytes: the bytes that a cache holds.
-
-    Returns:
-        The costs by name.
-    """
-    caches = {name: new() for name, new in make.items()}
-    prompt = ids.to(model.device)
-    passes = [*prompt.split(chunk, 1), *[torch.ones_like(prompt[:, :1])] * (_WARM_UP + decoded)]
-    reads = len(passes) - _WARM_UP - decoded
-    seconds: dict[str, list[float]] = {name: [] for name in caches}
-    held: dict[str, list[int]] = {name: [] for name in caches}
+def take_turns(model: Any, caches: Mapping[Any, Any], passes: Sequence[Int[Tensor, "1 new"]]) -> dict[Any, Turns]:
+    """Time each pass with each cache, in turns, so that other load of the machine affects all alike."""
+    turns = {name: Turns([], []) for name in caches}
     with Bar("timing", len(passes), transient=True) as bar:
         for new in passes:
             for name, cache in caches.items():
                 began = clock(new.device)
                 model(new, **cache_argument(cache), logits_to_keep=1)
-                seconds[name].append(clock(new.device) - began)
-                held[name].append(held_bytes(cache))
+                turns[name].seconds.append(clock(new.device) - began)
+                turns[name].held.append(held_bytes(cache))
             bar.advance(1)
+    return turns
+
+
+def decode_passes(count: int, device: torch.device) -> list[Int[Tensor, "1 1"]]:
+    """The passes of an answer of so many tokens, and those that warm up."""
+    return [torch.ones(1, 1, dtype=torch.long, device=device)] * (WARM_UP + count)
+
+
+def measure_costs(
+    model: Any, caches: Mapping[Any, Any], ids: Int[Tensor, "1 time"], chunk: int, answer: int
+) -> dict[Any, Cost]:
+    """Measure the cost of a request with each cache.
+
+    Args:
+        model: the pretrained language model.
+        caches: empty caches by name.
+        ids: the prompt.
+        chunk: tokens of the prompt that are read at a time.
+        answer: tokens of the answer.
+
+    Returns:
+        The costs by name.
+    """
+    prompt, decoded = ids.split(chunk, 1), decode_passes(answer, ids.device)
+    turns = take_turns(model, caches, [*prompt, *decoded])
     return {
         name: Cost(
-            prefill_seconds=sum(spent[:reads]),
-            decode_seconds=statistics.median(spent[reads + _WARM_UP :]),
-            bytes=held[name][reads - 1],
-            byte_seconds=sum(size * time for size, time in zip(held[name], spent, strict=True)),
+            prefill_seconds=sum(seconds[: len(prompt)]),
+            decode_seconds=statistics.median(seconds[len(prompt) + WARM_UP :]),
+            bytes=held[len(prompt) - 1],
+            byte_seconds=sum(size * spent for size, spent in zip(held, seconds, strict=True)),
         )
-        for name, spent in seconds.items()
+        for name, (seconds, held) in turns.items()
     }

@@ -60,7 +60,7 @@ def load_host(path: str, device: torch.device, dtype: torch.dtype) -> Host:
     if found is not None and found.suffix == ".gguf":
         where, more = str(found.parent), {"gguf_file": found.name}
     try:
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **more)
+        model: Any = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **more)
         tokenizer = PretrainedTokenizer(AutoTokenizer.from_pretrained(where, **more)) if more else None
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ Hidden = list[tuple[Tensor, ...]]
 
 @torch.no_grad()
 def zip_text(
-    model: Any, tokenizer_folder: str, ids: Int[Tensor, "1 time"], shares: Sequence[float]
+    model: Any, tokenizer: Any, ids: Int[Tensor, "1 time"], shares: Sequence[float]
 ) -> tuple[DynamicCache, list[Hidden]]:
     """Read a text in full and let KVzip choose what it hides for each share kept.
 
@@ -30,7 +31,7 @@ def zip_text(
 
     Args:
         model: the pretrained language model.
-        tokenizer_folder: the folder or the name of its tokenizer, which KVzip loads itself.
+        tokenizer: its tokenizer.
         ids: the text.
         shares: the shares of all slots of all layers and heads that stay visible.
 
@@ -52,10 +53,12 @@ def zip_text(
     cache, press, before = DynamicCache(), Shared(0.5), model.config.name_or_path
     model(ids, **cache_argument(cache), logits_to_keep=1)
     prepare(model, [press])
-    model.config.name_or_path = tokenizer_folder
     try:
-        with press(model):
-            press._context_ids, press._cache = ids, cache  # as if the text had been read here
+        with TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            model.config.name_or_path = folder  # where KVzip looks for the tokenizer
+            with press(model):
+                press._context_ids, press._cache = ids, cache  # as if the text had been read here
     finally:
         model.config.name_or_path = before
         _hide(model, [None] * len(cache.layers))

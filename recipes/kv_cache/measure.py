@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from ..engine.config import as_dict, digest, dump, resolve_device, resolve_dtype
 from ..engine.progress import Bar
 from ..lm.corpus import Passage, passages
 from ..reporting.provenance import provenance
-from .caches import Caches, held_bytes
+from .caches import Caches
 from .choice import choose
 from .cost import measure_costs
 from .figures import sum_losses
@@ -165,14 +164,13 @@ def _measure_costs(bench: Bench) -> list[dict[str, Any]]:
     if not path.is_file():
         found = measure_costs(
             host.model,
-            {str(place): partial(bench.caches.make, *cell) for place, cell in enumerate(cells)},
+            {place: bench.caches.make(*cell) for place, cell in enumerate(cells)},
             _prompt(bench, host, costs.prompt),
-            chunk=costs.chunk,
-            decoded=costs.answer,
-            held_bytes=held_bytes,
+            costs.chunk,
+            costs.answer,
         )
         rows = [
-            {"strategy": setting.name, "capacity": capacity, **found[str(place)].to_json()}
+            {"strategy": setting.name, "capacity": capacity, **found[place].to_json()}
             for place, (setting, capacity) in enumerate(cells)
         ]
         atomic_write(path, json.dumps(rows))

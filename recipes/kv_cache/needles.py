@@ -42,6 +42,8 @@ class Quizzes:
     """Quizzes of each task and length; their seeds are 0, 1, …"""
     shares: Sequence[float]
     """Shares of a text's tokens that are kept."""
+    label: str = ""
+    """Quizzes of different labels differ, even where they need no prose."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,7 @@ class Asked:
     """By setting the share of the values that the answer has, at each share kept."""
 
 
-def ask_all(
-    caches: Caches, settings: Sequence[Setting], quizzes: Quizzes, prose: str, folder: Path, label: str = ""
-) -> list[Asked]:
+def ask_all(caches: Caches, settings: Sequence[Setting], quizzes: Quizzes, prose: str, folder: Path) -> list[Asked]:
     """Ask every setting every quiz.
 
     Args:
@@ -68,7 +68,6 @@ def ask_all(
         quizzes: what to ask.
         prose: the text that haystacks are cut from.
         folder: the folder of the answers; those that are there are not asked for again.
-        label: a word that seeds of quizzes differ by.
 
     Returns:
         The quizzes with their answers, lengths and tasks in turns, so that what a stopped run has done is of all kinds.
@@ -82,8 +81,8 @@ def ask_all(
         for seed, length, name in seeds:
             task: Task = build("tasks", name)
             words = _words(task, prose, caches.host.tokenizer.wrapped, length)
-            quiz = task.quiz(prose, words, random.Random(f"{label}{name} {words} {seed}"))
-            path = folder / f"{digest([name, length, seed, label, source, list(quizzes.shares)])}.json"
+            quiz = task.quiz(prose, words, random.Random(f"{quizzes.label} {name} {words} {seed}"))
+            path = folder / f"{digest([name, length, seed, quizzes.label, source, list(quizzes.shares)])}.json"
             tokens, found = _answered(caches, settings, quiz, quizzes.shares, path)
             asked.append(Asked(name, length, tokens, found))
             bar.advance(1)
@@ -129,7 +128,7 @@ def ask(caches: Caches, setting: Setting, quiz: Quiz, shares: Sequence[float]) -
         return sum(value in said for value in quiz.values) / len(quiz.values)
 
     if setting.press == KVZIP:
-        full, hidden = zip_text(model, _saved(caches, tokenizer), text, shares)
+        full, hidden = zip_text(model, tokenizer, text, shares)
         scores = []
         for some in hidden:
             with hiding(model, some):
@@ -147,11 +146,6 @@ def ask(caches: Caches, setting: Setting, quiz: Quiz, shares: Sequence[float]) -
         model(text, **cache_argument(cache), logits_to_keep=1)
         scores.append(score(cache))
     return size, scores * len(shares) if setting.is_full else scores
-
-
-def _saved(caches: Caches, tokenizer: Any) -> str:
-    """Where KVzip finds the tokenizer."""
-    return tokenizer.name_or_path or caches.host.name
 
 
 def _words(task: Task, prose: str, tokenizer: Any, tokens: int) -> int:

@@ -11,10 +11,10 @@ import pytest
 import torch
 import transformers
 from vqmem import registry
-from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.bank import Memory
 from vqmem.memory.compression.drop import Compression as Drop
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.policies.h2o import Policy as H2O
 from vqmem.models.memory_transformer import MemoryTransformer, TransformerConfig
 from vqmem.models.scorers.random import Noise

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
-from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.recipes.lm.corpus import Passage
 from vqmem.registry import build
 
