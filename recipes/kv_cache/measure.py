@@ -22,13 +22,13 @@ from ..lm.corpus import Passage, passages
 from ..reporting.provenance import provenance
 from .caches import Caches
 from .choice import choose
+from .config import Config
 from .cost import measure_costs
 from .figures import sum_losses
 from .host import Host, load_host
 from .kvzip import KVZIP
 from .needles import Asked, Quizzes, ask_all
 from .presses import MADE, ONE_PASS, PREFIX, PRESSES, notes
-from .recipe import Config
 from .report import write_report
 from .settings import FULL, PACKAGED, Setting
 from .streams import Streams, sample
@@ -118,7 +118,7 @@ def _prepare(config: Config) -> Bench:
     caches.check([*settings, *presses], min(config.capacities))
     with Bar("tokens of the text", None, transient=True):
         cut = passages(texts, host.tokenizer, config.streams.length)
-    items = sample(cut, config.streams.length, config.streams.passages)
+    items = sample(cut, config.streams.length, config.streams.passages, config.seed)
     prose = " ".join(document.text for document in texts)
     return Bench(config, caches, settings, presses, packaged.unigram.rarity().cpu(), items, prose)
 
@@ -149,7 +149,7 @@ def _ask(bench: Bench) -> list[Asked]:
         return []
     ceiling = [Setting(KVZIP, press=KVZIP)] if bench.presses else []
     settings = [Setting(FULL), *bench.settings, *bench.presses, *ceiling]
-    quizzes = Quizzes(needles.tasks, needles.texts, needles.quizzes, needles.shares)
+    quizzes = Quizzes(needles.tasks, needles.texts, needles.quizzes, needles.shares, f"seed {bench.config.seed}")
     return ask_all(bench.caches, settings, quizzes, bench.prose, bench.out / "needles")
 
 

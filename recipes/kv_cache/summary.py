@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .recipe import Config
+from .config import Config
 
 
 def format_summary(config: Config, summary: dict[str, Any]) -> str:
