@@ -86,7 +86,7 @@ class Config(Validated):
     baseline: str = "fifo"
     """The policy that all others are compared with."""
     presses: tuple[str, ...] = ("ExpectedAttention", "SnapKV", "KeyDiff")
-    """Presses of kvpress to measure as well, where it is installed."""
+    """Presses of kvpress to measure as well, where it is installed; KVzip, a ceiling, reads every quiz's text twice."""
     scorer: PathText | None = None
     """Folder of a run of `vqmem train-scorer` for this model; null is the packaged scorer, which serves any model."""
     capacities: tuple[PositiveInt, ...] = (128, 256, 512)

@@ -28,7 +28,7 @@ from .figures import sum_losses
 from .host import Host, load_host
 from .kvzip import KVZIP
 from .needles import Asked, Quizzes, ask_all
-from .presses import MADE, ONE_PASS, PREFIX, PRESSES, notes
+from .presses import MADE, PREFIX, PRESSES, STREAMING, WINDOW, notes
 from .report import write_report
 from .settings import FULL, PACKAGED, Setting
 from .streams import Streams, sample
@@ -55,9 +55,9 @@ class Bench:
         return Path(self.config.out)
 
     def cells(self) -> list[tuple[Setting, int | None]]:
-        """Every setting of streams at every capacity, the full cache first."""
-        settings = [*self.settings, *_streaming(self.presses)]
-        return [(Setting(FULL), None), *((one, capacity) for capacity in self.config.capacities for one in settings)]
+        """Every policy at every capacity, the full cache first."""
+        capacities = self.config.capacities
+        return [(Setting(FULL), None), *((one, capacity) for capacity in capacities for one in self.settings)]
 
 
 def measure(config: Config) -> dict[str, Any]:
@@ -101,8 +101,10 @@ def _prepare(config: Config) -> Bench:
     """Read the text, load the model, and check that every cache can be made, before anything is measured."""
     settings = config.settings()
     for name in config.presses:
-        if name not in MADE:
-            raise ValueError(f"presses: {name!r} is not one that can be measured; use some of {', '.join(MADE)}")
+        if name not in (known := [*MADE, KVZIP.removeprefix(PREFIX)]):
+            raise ValueError(f"presses: {name!r} is not one that can be measured; use some of {', '.join(known)}")
+    if config.presses and PRESSES and config.streams.chunk <= WINDOW:
+        raise ValueError(f"streams.chunk = {config.streams.chunk} must be above {WINDOW}, the window of some presses")
     for name in config.needles.tasks:
         build("tasks", name, "needles.tasks")
     texts = read_texts(config.data, config.split, config.characters)
@@ -115,7 +117,7 @@ def _prepare(config: Config) -> Bench:
     scorers = {PACKAGED: packaged} | {folder: load_scorer(Path(folder), device) for folder in folders if folder}
     caches = Caches(host, scorers, config.sinks)
     presses = [Setting(f"{PREFIX}{name}", press=f"{PREFIX}{name}") for name in config.presses] if PRESSES else []
-    caches.check([*settings, *presses], min(config.capacities))
+    caches.check([*settings, *_streaming(presses)], min(config.capacities))
     with Bar("tokens of the text", None, transient=True):
         cut = passages(texts, host.tokenizer, config.streams.length)
     items = sample(cut, config.streams.length, config.streams.passages, config.seed)
@@ -125,7 +127,7 @@ def _prepare(config: Config) -> Bench:
 
 def _streaming(presses: Sequence[Setting]) -> list[Setting]:
     """The presses that work when slots are missing."""
-    return [setting for setting in presses if setting.name.removeprefix(PREFIX) not in ONE_PASS]
+    return [setting for setting in presses if setting.name in STREAMING]
 
 
 def _measure_streams(bench: Bench) -> list[dict[str, Any]]:
@@ -147,14 +149,16 @@ def _ask(bench: Bench) -> list[Asked]:
     needles = bench.config.needles
     if not needles.quizzes:
         return []
-    ceiling = [Setting(KVZIP, press=KVZIP)] if bench.presses else []
-    settings = [Setting(FULL), *bench.settings, *bench.presses, *ceiling]
+    settings = [Setting(FULL), *bench.settings, *bench.presses]
     quizzes = Quizzes(needles.tasks, needles.texts, needles.quizzes, needles.shares, f"seed {bench.config.seed}")
     return ask_all(bench.caches, settings, quizzes, bench.prose, bench.out / "needles")
 
 
 def _measure_costs(bench: Bench) -> list[dict[str, Any]]:
-    """Time one request with each cache, or load what an earlier run measured."""
+    """Time one request with each policy, or load what an earlier run measured.
+
+    Presses are left out: some cannot score a pass over a single token.
+    """
     costs, host = bench.config.costs, bench.caches.host
     if not costs.prompt:
         return []
@@ -187,6 +191,10 @@ def _notes(config: Config) -> list[str]:
     """What readers of the figures have to know."""
     if not config.presses:
         return []
-    one_pass = [name for name in config.presses if name in ONE_PASS]
-    more = [f"{', '.join(one_pass)} of kvpress want a prompt in one pass, and are in the needles alone."]
-    return [*notes(), *(more if one_pass and PRESSES else [])]
+    found = notes()
+    one_pass = [name for name in config.presses if f"{PREFIX}{name}" not in STREAMING]
+    if PRESSES and one_pass:
+        found.append(f"{', '.join(one_pass)} of kvpress want a prompt in one pass, and are in the needles alone.")
+    if PRESSES:
+        found.append("Costs are of the policies alone: some presses cannot score a token that is decoded.")
+    return found

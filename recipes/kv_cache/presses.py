@@ -21,15 +21,17 @@ PREFIX = "kvpress "
 """Names of presses in tables begin with it."""
 EAGER = "ObservedAttention"
 """The press that needs attention weights, which `sdpa` does not return."""
+WINDOW = 32
+"""Newest queries that some presses look at; a pass must be longer."""
 MADE: Mapping[str, Mapping[str, Any]] = {
     "StreamingLLM": {},
     "Random": {},
     "Knorm": {},
     "TOVA": {},
-    "SnapKV": {"window_size": 32},
+    "SnapKV": {"window_size": WINDOW},
     "ExpectedAttention": {},
     "KeyDiff": {},
-    "LagKV": {"lag_size": 32},
+    "LagKV": {"lag_size": WINDOW},
     EAGER: {},
     "CUR": {},
     "Cap": {},

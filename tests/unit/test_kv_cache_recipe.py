@@ -1,5 +1,6 @@
 """The recipe kv_cache from the text to the report, on a random model, and what it refuses."""
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from vqmem.tests.unit.tiny_host import tiny_host
 
 recipe = registry.load("recipes", "kv_cache")
 SMALL = [
+    "presses=[]",
     "capacities=[40,60]",
     "streams={passages: 6, length: 128, chunk: 32, rare: 2.0}",
     "needles={texts: [400], quizzes: 1, shares: [0.25]}",
@@ -154,9 +156,23 @@ def test_it_says_once_that_presses_are_left_out(
 ) -> None:
     monkeypatch.setattr("vqmem.recipes.kv_cache.measure.PRESSES", ())
     monkeypatch.setattr("vqmem.recipes.kv_cache.presses.PRESSES", ())
-    assert main(["kv_cache", "quick", *done[0]]) == 0
+    assert main(["kv_cache", "quick", *done[0], "presses=[SnapKV]"]) == 0
     out, err = capsys.readouterr()
     assert err.count("kvpress, which needs transformers below 5.3, is not installed: its presses are left out.") == 1
     for part in ("streams: 6 passages", "needles: ", "one request: ", "Capacity: ", "report: "):
         assert part in out
     assert json.loads((Path(done[1]["config"]["out"]) / "summary.json").read_text())["notes"]
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("kvpress"), reason="kvpress is not installed (extra 'kvpress')")
+def test_presses_are_rows_where_kvpress_is_installed(done: tuple[list[str], dict[str, Any]], tmp_path: Path) -> None:
+    presses = ["presses=[ExpectedAttention,SnapKV,Compactor]", "streams.chunk=64", f"out={tmp_path}"]
+    summary = recipe.run(load(recipe.Config, None, [*done[0], *presses]))
+    streamed = ["auto", "document", "fifo", "kvpress ExpectedAttention", "kvpress SnapKV"]
+    assert [row["strategy"] for row in summary["rows"]] == streamed * 2
+    asked = ["full cache", *streamed, "kvpress Compactor"]
+    assert [row["strategy"] for row in summary["quizzes"]] == asked
+    assert not any("kvpress" in row["strategy"] for row in summary["costs"])
+    assert "Compactor of kvpress want a prompt in one pass" in " ".join(summary["notes"])
+    with pytest.raises(ValueError, match=r"streams\.chunk = 32 must be above 32"):
+        recipe.run(load(recipe.Config, None, [*done[0], *presses, "streams.chunk=32"]))
