@@ -55,7 +55,7 @@ class Turns(NamedTuple):
 
 
 @torch.no_grad()
-def take_turns(model: Any, caches: Mapping[Any, Any], passes: Sequence[Int[Tensor, "1 new"]]) -> dict[Any, Turns]:
+def take_turns(model: Any, caches: Mapping[Any, Any], passes: Sequence[Int[Tensor, "1 _"]]) -> dict[Any, Turns]:
     """Time each pass with each cache, in turns, so that other load of the machine affects all alike."""
     turns = {name: Turns([], []) for name in caches}
     with Bar("timing", len(passes), transient=True) as bar:
