@@ -66,7 +66,8 @@ def share_closed(
     closed, gap = worst - ours, worst - best
 
     def share(drawn: Int[np.ndarray, "resample passage"]) -> Float[np.ndarray, " resample"]:
-        return closed[drawn].sum(-1) / gap[drawn].sum(-1)
+        total = gap[drawn].sum(-1)
+        return closed[drawn].sum(-1) / np.where(total == 0, np.nan, total)
 
     low, high = bootstrap_interval(share, len(ours), resamples=resamples, seed=seed).tolist()
     return float(closed.sum() / gap.sum()), low, high
