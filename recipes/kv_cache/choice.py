@@ -46,13 +46,13 @@ def _streams(capacity: int, rows: Sequence[Row], baseline: str) -> str:
         text += f", {baseline} {_over_full(theirs)}"
     if "gap_closed" in best["metrics"] and best["strategy"] != baseline:
         gap = best["metrics"]["gap_closed"]
-        text += f"; on rare tokens last seen further back it recovers {gap['value']:.0f} % of what {baseline} loses"
+        text += f"; on rare tokens last seen further back it recovers {gap['value']:.0f}% of what {baseline} loses"
     groups = {verdict: [row["strategy"] for row in rows if row["against_best"] == verdict] for verdict in _VERDICTS}
-    more = [f"{words} {', '.join(groups[verdict])}" for verdict, words in _VERDICTS.items() if groups[verdict]]
-    return f"{text}." + (f" Beside it: {'; '.join(more)}." if more else "")
+    more = [f"{words}: {', '.join(groups[verdict])}" for verdict, words in _VERDICTS.items() if groups[verdict]]
+    return f"{text}." + (f" Beside it, {'; '.join(more)}." if more else "")
 
 
-_VERDICTS = {"no difference": "no different", "worse": "worse", "too few passages": "undecided (too few passages)"}
+_VERDICTS = {"no difference": "no different", "worse": "worse", "too few passages": "undecided for want of passages"}
 
 
 def _over_full(row: Row) -> str:
@@ -92,8 +92,10 @@ def _quizzes(rows: Sequence[Row], baseline: str) -> str:
     most = max(ours.values())
     names = [name for name, value in ours.items() if value == most]
     others = {FULL: found[FULL], baseline: found[baseline]}
-    beside = ", ".join(f"{name} {value:.0f} %" for name, value in others.items() if name not in names)
-    return f"Prompts, {rows[0]['share']:.0%} kept: {' and '.join(names)} find {most:.0f} % of the needles ({beside})."
+    beside = ", ".join(f"{name} {value:.0f}%" for name, value in others.items() if name not in names)
+    verb = "find" if len(names) > 1 else "finds"
+    kept = f"{100 * rows[0]['share']:g}% kept"
+    return f"Prompts, {kept}: {' and '.join(names)} {verb} {most:.0f}% of the needles ({beside})."
 
 
 def _costs(by_capacity: Mapping[int, Sequence[Row]], costs: Sequence[Row]) -> list[str]:

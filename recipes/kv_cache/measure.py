@@ -72,7 +72,7 @@ def measure(config: Config) -> dict[str, Any]:
         "title": config.title,
         **provenance(began),
         "config": as_dict(config),
-        "model": config.model,
+        "model": bench.caches.host.name,
         "corpus": json.dumps(config.data) if isinstance(config.data, dict) else config.data,
         "split": None if config.split == "all" else config.split,
         "seeds": [],

@@ -111,12 +111,12 @@ def test_a_choice_follows_from_the_figures() -> None:
     nine, twenty, capacity, prompts, cheap, dear = choose(summary)
     assert nine == (
         "Streams, 9 tokens kept: auto loses 0.060 [0.050, 0.070] nats a token to the full cache, fifo 0.200 [0.190, "
-        "0.210]; on rare tokens last seen further back it recovers 61 % of what fifo loses. Beside it: no different "
-        "h2o; worse fifo."
+        "0.210]; on rare tokens last seen further back it recovers 61% of what fifo loses. Beside it, no different: "
+        "h2o; worse: fifo."
     )
-    assert "Beside it: worse h2o, fifo." in twenty
+    assert "Beside it, worse: h2o, fifo." in twenty
     assert capacity == "Capacity: 20 is the smallest measured that stays within 0.05 nats of the full cache."
-    assert prompts == "Prompts, 25% kept: h2o find 70 % of the needles (full cache 90 %, fifo 10 %)."
+    assert prompts == "Prompts, 25% kept: h2o finds 70% of the needles (full cache 90%, fifo 10%)."
     assert "9.0% of the full cache's bytes and 9.0% of its byte-seconds" in cheap
     assert "a token takes 1.00 times as long" in dear
     assert "none stays within 0.01 nats" in choose(summary | {"tolerance": 0.01, "costs": [], "quizzes": []})[2]
