@@ -108,6 +108,28 @@ def test_what_was_read_is_kept_and_more_settings_change_nothing(
     assert [one.nats.tolist() for one in again[60]["h2o"]] == [one.nats.tolist() for one in more[60]["h2o"]]
 
 
+def test_a_killed_run_loses_the_batch_that_it_was_reading(caches: Caches, tmp_path: Path) -> None:
+    items = [passage(str(i), row) for i, row in enumerate(torch.randint(1, 300, (5, 96)).tolist())]
+    expected = Streams(caches, tmp_path / "straight", 2, chunk=32).read([FIFO], [40], items)[40]
+    streams, calls = Streams(caches, tmp_path / "killed", 2, chunk=32), []
+
+    def killed(*args: Any) -> None:
+        calls.append(1)
+        if len(calls) == 9:  # three chunks through two caches are a batch
+            raise KeyboardInterrupt
+
+    handle = caches.host.model.register_forward_pre_hook(killed)
+    with pytest.raises(KeyboardInterrupt):
+        streams.read([FIFO], [40], items)
+    handle.remove()
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("killed/*/*.npz")}
+    assert len(done) == 4  # of two passages
+    found = streams.read([FIFO], [40], items)[40]
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    for one, other in zip(found["fifo"], expected["fifo"], strict=True):
+        np.testing.assert_array_equal(one.nats, other.nats)
+
+
 def test_divergence_is_that_from_the_full_cache(caches: Caches, tmp_path: Path) -> None:
     for parameter in caches.host.model.parameters():  # so that attention is not flat
         if parameter.ndim == 2:
