@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..compare.statistics import FEWEST_PASSAGES
 from .settings import FULL
 
 CEILING = "kvpress KVzip"
@@ -17,7 +18,7 @@ def choose(summary: Mapping[str, Any]) -> list[str]:
     by_capacity = {capacity: _at(summary["rows"], capacity) for capacity in _capacities(summary)}
     sentences = [_streams(capacity, rows, summary["baseline"]) for capacity, rows in by_capacity.items()]
     sentences.append(_capacity(by_capacity, summary["tolerance"]))
-    sentences += [_quizzes(rows, summary["baseline"]) for rows in _by_share(summary["quizzes"])]
+    sentences += [_quizzes(rows, summary["baseline"], summary["asked"]) for rows in _by_share(summary["quizzes"])]
     sentences += _costs(by_capacity, summary["costs"])
     return sentences
 
@@ -85,7 +86,7 @@ def _by_share(rows: Sequence[Row]) -> list[list[Row]]:
     return [[row for row in rows if row["share"] == share] for share in shares]
 
 
-def _quizzes(rows: Sequence[Row], baseline: str) -> str:
+def _quizzes(rows: Sequence[Row], baseline: str, asked: int) -> str:
     """Which policy finds most needles with a share kept."""
     found = {row["strategy"]: row["values"]["all"] for row in rows}
     ours = {name: value for name, value in found.items() if name not in (FULL, CEILING)}
@@ -93,9 +94,12 @@ def _quizzes(rows: Sequence[Row], baseline: str) -> str:
     names = [name for name, value in ours.items() if value == most]
     others = {FULL: found[FULL], baseline: found[baseline]}
     beside = ", ".join(f"{name} {value:.0f}%" for name, value in others.items() if name not in names)
+    kept = f"Prompts, {100 * rows[0]['share']:g}% kept"
+    if not most:
+        return f"{kept}: no policy finds a needle (full cache {found[FULL]:.0f}%)."
     verb = "find" if len(names) > 1 else "finds"
-    kept = f"{100 * rows[0]['share']:g}% kept"
-    return f"Prompts, {kept}: {' and '.join(names)} {verb} {most:.0f}% of the needles ({beside})."
+    few = f" These are {asked} quizzes, too few to decide." if asked < FEWEST_PASSAGES else ""
+    return f"{kept}: {' and '.join(names)} {verb} {most:.0f}% of the needles ({beside}).{few}"
 
 
 def _costs(by_capacity: Mapping[int, Sequence[Row]], costs: Sequence[Row]) -> list[str]:

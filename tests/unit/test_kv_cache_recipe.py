@@ -107,7 +107,7 @@ def test_a_choice_follows_from_the_figures() -> None:
     cost = {"bytes": 100, "byte_seconds": 50.0, "decode_seconds": 1.0, "prefill_seconds": 2.0}
     costs = [{"strategy": "full cache", "capacity": None, **cost}]
     costs += [{"strategy": "auto", "capacity": n, **cost, "bytes": n, "byte_seconds": n / 2} for n in (9, 20)]
-    summary = {"rows": rows, "baseline": "fifo", "tolerance": 0.05, "quizzes": quizzes, "costs": costs}
+    summary = {"rows": rows, "baseline": "fifo", "tolerance": 0.05, "quizzes": quizzes, "asked": 9, "costs": costs}
     nine, twenty, capacity, prompts, cheap, dear = choose(summary)
     assert nine == (
         "Streams, 9 tokens kept: auto loses 0.060 [0.050, 0.070] nats a token to the full cache, fifo 0.200 [0.190, "
@@ -119,6 +119,10 @@ def test_a_choice_follows_from_the_figures() -> None:
     assert prompts == "Prompts, 25% kept: h2o finds 70% of the needles (full cache 90%, fifo 10%)."
     assert "9.0% of the full cache's bytes and 9.0% of its byte-seconds" in cheap
     assert "a token takes 1.00 times as long" in dear
+    assert choose(summary | {"asked": 3})[3].endswith("These are 3 quizzes, too few to decide.")
+    for row in quizzes[1:]:
+        row["values"] = {"all": 0.0}
+    assert choose(summary)[3] == "Prompts, 25% kept: no policy finds a needle (full cache 90%)."
     assert "none stays within 0.01 nats" in choose(summary | {"tolerance": 0.01, "costs": [], "quizzes": []})[2]
 
 
