@@ -43,6 +43,7 @@ KINDS = {
     "codecs": Kind("models/codecs", "Codec"),
     "data": Kind("data", "Source"),
     "recognisers": Kind("recipes/asr", "Recogniser", leaf="recogniser"),
+    "tasks": Kind("recipes/kv_cache/tasks", "Task"),
     "recipes": Kind("recipes", "Config", leaf="recipe"),
 }
 

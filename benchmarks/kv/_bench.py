@@ -8,21 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from vqmem.benchmarks.kv._presses import STREAMING
 from vqmem.benchmarks.kv._scorers import Scorers, scorers
-from vqmem.benchmarks.kv._streams import Setting, Streams, sample
-from vqmem.benchmarks.kv._tables import EVERYTHING, NEWEST, Sums, best, sums
 from vqmem.benchmarks.kv.smollm2 import load_smollm2
+from vqmem.recipes.kv_cache.caches import Caches
+from vqmem.recipes.kv_cache.figures import Sums, best, sum_losses
+from vqmem.recipes.kv_cache.presses import STREAMING
+from vqmem.recipes.kv_cache.settings import FULL, Setting
+from vqmem.recipes.kv_cache.streams import Streams, sample
 from vqmem.recipes.lm.corpus import Passage
 from vqmem.recipes.text_lm.recipe import fit_front_end, read_split
 
-RARE, ROWS = 9.0, 8
-"""Nats of unigram surprisal above which a token is rare; passages read side by side."""
+NEWEST = "sink_recent"
+"""The setting from which the gap to the full cache is measured."""
+RARE = 9.0
+"""Nats of unigram surprisal above which a token is rare."""
+BATCH_SIZE = 8
+"""Passages read in parallel."""
+SINKS = 4
 SCORED = {"name": "scored", "surprise": 0.0, "scale": "log"}
 RATIO = SCORED | {"rarity": 2.0, "surprise": -0.25}
 REUSE = {"name": "scored", "surprise": 0.0, "reuse": 1.0, "scale": "raw"}
 BASELINES = [
-    Setting(EVERYTHING, None),
+    Setting(FULL),
     *(Setting(name, {"name": name}) for name in (NEWEST, "random", "h2o", "tova", "knorm", "snapkv", "lru", "lfu")),
 ]
 PEERS = [Setting(name, press=name) for name in STREAMING]
@@ -98,7 +105,8 @@ class Bench:
         self.peer = load_smollm2(getattr(torch, flags.dtype))
         self.model, self.folder = self.peer.model, folder
         self.named = {name: getattr(self.scorers, name) for name in ("unigram", "vq_lm", "reuse")}
-        self.streams = Streams(self.model, self.named, folder / "streams", ROWS)
+        self.caches = Caches(self.peer.host, self.named, SINKS)
+        self.streams = Streams(self.caches, folder / "streams", BATCH_SIZE)
 
     def passages(self, split: Any, length: int, count: int) -> list[Passage]:
         """Of the books of a split."""
@@ -107,8 +115,9 @@ class Bench:
 
     def read(self, settings: Sequence[Setting], capacity: int, items: list[Passage]) -> Sums:
         """The sums of each setting."""
-        found = {setting.name: self.streams.nats(setting, capacity, items) for setting in settings}
-        return sums(found, items, self.scorers.unigram.rarity().numpy(), RARE, capacity)
+        found = self.streams.read(settings, [capacity], items)[capacity]
+        rarity = self.scorers.unigram.rarity().double().numpy()
+        return sum_losses(found, items, rarity, rare=RARE, capacity=capacity, baseline=NEWEST)
 
 
 def choose(bench: Bench, size: Size) -> tuple[Setting, Setting, Sums]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 from vqmem.benchmarks._results import figure
-from vqmem.benchmarks.kv._argument import passed
 from vqmem.benchmarks.kv.kv_stream import nbytes_kv
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import cache_argument
+from vqmem.recipes.kv_cache.cost import WARM_UP, decode_passes, take_turns
 
 CAPACITY, CHUNK = 256, 512
 """Slots, and tokens that a prompt is read in at a time."""
@@ -95,7 +95,7 @@ def measure_bytes(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"]) -> 
     """Most bytes at any layer while two chunks and a token are read; those of one slot; and of bookkeeping."""
     moments = watch(cache)
     for new in (*ids[:, : 2 * CHUNK].split(CHUNK, 1), ids[:, :1]):
-        model(new, **passed(cache), logits_to_keep=1)
+        model(new, **cache_argument(cache), logits_to_keep=1)
     slot = sum(2 * layer.keys[:, :, :1].nbytes for layer in cache.layers)
     return max(moments), slot, cache.nbytes - slot * CAPACITY
 
@@ -115,23 +115,16 @@ def after(model: Any, cache: VQMemCache, ids: Int[Tensor, "1 time"], lengths: Se
     """
     copies = {}
     for done, new in enumerate(ids[:, : lengths[-1]].split(CHUNK, 1), 1):
-        model(new, **passed(cache), logits_to_keep=1)
+        model(new, **cache_argument(cache), logits_to_keep=1)
         if done * CHUNK in lengths:
             copies[done * CHUNK] = copy.deepcopy(cache)
     return copies
 
 
-@torch.no_grad()
 def decoding(model: Any, caches: Mapping[Any, Any], count: int) -> dict[Any, float]:
-    """Median seconds a token with each cache. They take turns, so that other load of the machine affects all alike."""
-    seconds: dict[Any, list[float]] = {name: [] for name in caches}
-    new = torch.ones(1, 1, dtype=torch.long)
-    for _ in range(count + 2):
-        for name, cache in caches.items():
-            start = time.process_time()
-            model(new, **passed(cache))
-            seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(spent[2:]) for name, spent in seconds.items()}
+    """Median seconds a token with each cache."""
+    turns = take_turns(model, caches, decode_passes(count, model.device))
+    return {name: statistics.median(one.seconds[WARM_UP:]) for name, one in turns.items()}
 
 
 def watch(cache: VQMemCache) -> list[int]:
@@ -161,7 +154,6 @@ def filled(model: Any, length: int) -> DynamicCache:
     return cache
 
 
-@torch.no_grad()
 def prefill(
     model: Any,
     make: Callable[[str | None], VQMemCache],
@@ -183,12 +175,8 @@ def prefill(
     """
     seconds: dict[str | None, list[float]] = {name: [] for name in names}
     for _ in range(times):
-        caches = {name: make(name) for name in names}
-        for new in ids.split(CHUNK, 1):
-            for name, cache in caches.items():
-                start = time.process_time()
-                model(new, **passed(cache), logits_to_keep=1)
-                seconds[name].append(time.process_time() - start)
+        for name, turns in take_turns(model, {name: make(name) for name in names}, ids.split(CHUNK, 1)).items():
+            seconds[name] += turns.seconds
     return {name: statistics.median(spent) for name, spent in seconds.items()}
 
 

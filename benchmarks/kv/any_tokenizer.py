@@ -28,12 +28,14 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from vqmem.benchmarks._results import figure, options, present
-from vqmem.benchmarks.kv._bench import RARE, REUSE, ROWS
-from vqmem.benchmarks.kv._streams import Setting, Streams, sample
-from vqmem.benchmarks.kv._tables import EVERYTHING, NEWEST, sums
+from vqmem.benchmarks.kv._bench import BATCH_SIZE, NEWEST, RARE, REUSE, SINKS
 from vqmem.benchmarks.kv.smollm2 import load_smollm2
 from vqmem.benchmarks.text.train_scorer import save_tokenizer
 from vqmem.default_scorer import FOLDER, make_scorer
+from vqmem.recipes.kv_cache.caches import Caches
+from vqmem.recipes.kv_cache.figures import sum_losses
+from vqmem.recipes.kv_cache.settings import Setting
+from vqmem.recipes.kv_cache.streams import Streams, sample
 from vqmem.recipes.lm.corpus import Passage
 from vqmem.recipes.text_lm.for_tokenizer import configure
 from vqmem.recipes.text_lm.recipe import Config, fit_front_end, read_split, train_scorer
@@ -207,15 +209,15 @@ def closed(
     Returns:
         The figure of each kind of text, by name; its value is the difference, in points.
     """
-    settings = [Setting(EVERYTHING), Setting(NEWEST, {"name": NEWEST})]
+    settings = [Setting(NEWEST, {"name": NEWEST})]
     settings += [Setting(name, REUSE, name) for name in scorers]
-    streams = Streams(load_smollm2().model, scorers, flags.run / "streams", ROWS)
+    streams = Streams(Caches(load_smollm2().host, scorers, SINKS), flags.run / "streams", BATCH_SIZE)
     items = read_split(replace(config, passage=LENGTH), front_end, "dev")
-    rarity, figures = scorers[NATIVE].unigram.rarity().numpy(), {}
+    rarity, figures = scorers[NATIVE].unigram.rarity().double().numpy(), {}
     for kind in KINDS:
         chosen = sample([item for item in items if kind_of(item) == kind], LENGTH, flags.passages)
-        found = {setting.name: streams.nats(setting, CAPACITY, chosen) for setting in settings}
-        read = sums(found, chosen, rarity, RARE, CAPACITY)
+        found = streams.read(settings, [CAPACITY], chosen)[CAPACITY]
+        read = sum_losses(found, chosen, rarity, rare=RARE, capacity=CAPACITY, baseline=NEWEST)
         share = {name: round(100 * read.closed(name)[0], 1) for name in scorers}
         behind = round(share[NATIVE] - share[ANY], 1)
         name = f"gap closed at {CAPACITY} slots, {kind}: points behind"

@@ -1,4 +1,4 @@
-"""A pretrained model's cache of fixed capacity: the loss of each policy, and what a bounded cache costs.
+"""The published figures of `VQMemCache` on SmolLM2-135M; `vqmem kv_cache` measures a model of your own.
 
     python benchmarks/kv/kv_cache.py [stream|cost|needle] [--data FOLDER] [--run FOLDER] [--quick] [--json] [--save]
 
@@ -21,12 +21,14 @@ import torch
 from vqmem.benchmarks._results import Chart, Result, Series, figure, options, present, show, write_result
 from vqmem.benchmarks.kv._bench import (
     BASELINES,
+    NEWEST,
     PEERS,
     QUICK,
     RARE,
     RATIO,
     REUSE,
     SCORED,
+    SINKS,
     SURPRISE,
     Bench,
     Size,
@@ -34,11 +36,12 @@ from vqmem.benchmarks.kv._bench import (
 )
 from vqmem.benchmarks.kv._cost import CAPACITY, LENGTHS, cost
 from vqmem.benchmarks.kv._cost import CHUNK as COST_CHUNK
-from vqmem.benchmarks.kv._presses import ONE_PASS, notes
-from vqmem.benchmarks.kv._quizzes import needles
-from vqmem.benchmarks.kv._streams import CHUNK, SINKS
-from vqmem.benchmarks.kv._tables import EVERYTHING, NEWEST, Sums, beaten, table
+from vqmem.benchmarks.kv._needles import needles
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.recipes.kv_cache.figures import Sums, table, verdicts
+from vqmem.recipes.kv_cache.presses import ONE_PASS, notes
+from vqmem.recipes.kv_cache.settings import FULL
+from vqmem.recipes.kv_cache.streams import CHUNK
 from vqmem.recipes.text_lm.recipe import fit_front_end, read_split
 
 HISTORY = (
@@ -78,7 +81,7 @@ def compare_with_goals(read: dict[int, Sums], ours: str) -> dict[str, Any]:
         f"gap closed at {capacity}": figure(share, "% of newest to everything", 50.0, low=low, high=high),
         f"NLL at {capacity}": figure(round(worse, 4), "nats more than the newest", 0.0, least=False),
     }
-    equal = [name for verdict, names in beaten(found, ours).items() if verdict != "worse" for name in names]
+    equal = [name for verdict, names in verdicts(found, ours).items() if verdict != "worse" for name in names]
     for unit, others in (("other policies", BASELINES), ("presses of kvpress", PEERS)):
         names = [setting.name for setting in others if setting.name in equal]
         if any(setting.name in found.far for setting in others):
@@ -111,7 +114,7 @@ def describe(
     first = size.capacities[0]
     found = read[first]
     missed = [f"{key} ({one['value']:g}, goal {one['goal']:g})" for key, one in figures.items() if not one["ok"]]
-    against = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in beaten(found, ours).items())
+    against = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in verdicts(found, ours).items())
     config, others = bench.scorers.config, {setting.name for setting in (*BASELINES, *PEERS)}
     one_pass = f"{', '.join(ONE_PASS)} of kvpress want a prompt in one pass, and are not in this setting."
     scored = [(name, row) for name, row in tables[f"Test, {first} slots"][0].items() if name not in others]
@@ -128,9 +131,9 @@ def describe(
             f"passages of {size.length} tokens, {CHUNK} at a time, through `VQMemCache` with {SINKS} sinks and the "
             "newest half guarded, the same for all. NLL in nats over the tokens after the first that fill the slots. "
             f"Long-gap tokens have a unigram surprisal above {RARE:g} nats on the train books and were last seen "
-            "further back than there are slots. `everything` evicts nothing; `sink_recent` (fifo with sinks) keeps "
+            "further back than there are slots. `full cache` evicts nothing; `sink_recent` (fifo with sinks) keeps "
             "the newest; gap closed is the share of the way from the long-gap NLL of `sink_recent` to that of "
-            "`everything`. All settings of `scored` divide by the age: `count` is the unigram's rarity; surprise, "
+            "`full cache`. All settings of `scored` divide by the age: `count` is the unigram's rarity; surprise, "
             f"rarity and gain are the VQ-LM's (64 codes, {config.scorer_train.steps} steps of "
             f"{config.batch_size * config.segment} tokens of the train books), to powers as written, but the default "
             "is standardised; `reuse` is how much likelier a token is to come again within 1,024 tokens than its "
@@ -170,7 +173,7 @@ def charts(read: dict[int, Sums], ours: str) -> list[Chart]:
     """How long-gap tokens fare by the slots, if there are several capacities."""
     if len(read) < 2:
         return []
-    names = [name for name in next(reversed(read.values())).far if name in (EVERYTHING, NEWEST, SURPRISE.name, ours)]
+    names = [name for name in next(reversed(read.values())).far if name in (FULL, NEWEST, SURPRISE.name, ours)]
     lines = [
         Series(name, [[slots, float(found.far[name].sum() / found.far_tokens.sum())] for slots, found in read.items()])
         for name in names

@@ -20,8 +20,8 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 from vqmem.benchmarks._results import figure, options, present
-from vqmem.benchmarks.kv._argument import passed
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import cache_argument
 from vqmem.models.scorers.random import Noise
 
 CAPACITY = 256
@@ -34,7 +34,7 @@ def tokens(model: Any, cache: VQMemCache, prompt: Int[Tensor, "1 time"]) -> Iter
     """The likeliest tokens after ``prompt``, for as long as one likes: nothing grows."""
     new = prompt
     while True:
-        new = model(new, **passed(cache), logits_to_keep=1).logits[:, -1:].argmax(-1)
+        new = model(new, **cache_argument(cache), logits_to_keep=1).logits[:, -1:].argmax(-1)
         yield int(new)
 
 

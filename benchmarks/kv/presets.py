@@ -17,24 +17,25 @@ from typing import Any
 
 import torch
 from vqmem.benchmarks._results import figure, options, present
-from vqmem.benchmarks.kv._bench import RARE
-from vqmem.benchmarks.kv._streams import SINKS, Setting, Streams, sample
-from vqmem.benchmarks.kv._tables import EVERYTHING, NEWEST, sums, table
+from vqmem.benchmarks.kv._bench import NEWEST, RARE, SINKS
 from vqmem.benchmarks.kv.smollm2 import load_smollm2
 from vqmem.default_scorer import load_default_scorer
+from vqmem.recipes.kv_cache.caches import Caches
+from vqmem.recipes.kv_cache.figures import sum_losses, table
+from vqmem.recipes.kv_cache.settings import FULL, PACKAGED, Setting
+from vqmem.recipes.kv_cache.streams import Streams, sample
 from vqmem.recipes.lm.corpus import Passage
 
-CAPACITY, LENGTH, ROWS = 128, 2048, 4
-SCORER = "packaged"
+CAPACITY, LENGTH, BATCH_SIZE = 128, 2048, 4
 EXPECTED, ATTENTION, STREAM = "expected attention", "stream, attention part alone", "stream"
 HALF = {"share": "head", "recent": (CAPACITY - SINKS) // 2}
 SETTINGS = [
-    Setting(EVERYTHING),
+    Setting(FULL),
     Setting(NEWEST, {"name": NEWEST}),
     Setting(EXPECTED, {"name": "weighted", "score": 0.0, "expected": 1.0}, options=HALF),
     Setting(ATTENTION, "stream"),
-    Setting(STREAM, "stream", SCORER),
-    Setting("stream, a set a layer", "stream", SCORER, options={"share": "layer"}),
+    Setting(STREAM, "stream", PACKAGED),
+    Setting("stream, a set a layer", "stream", PACKAGED, options={"share": "layer"}),
 ]
 DOMAINS = {"novels": "dev", "general": "general/dev", "encyclopedia": "encyclopedia/dev"}
 """The folders of each domain in the folder ``text`` of the data."""
@@ -51,16 +52,16 @@ def main() -> None:
     torch.set_num_threads(1)
     lm = load_smollm2(torch.bfloat16)
     scorer = load_default_scorer(lm.tokenizer, vocab_size=lm.model.config.vocab_size)
-    streams = Streams(lm.model, {SCORER: scorer}, flags.run, ROWS)
-    rarity = scorer.unigram.rarity().numpy()
+    streams = Streams(Caches(lm.host, {PACKAGED: scorer}, SINKS), flags.run, BATCH_SIZE)
+    rarity = scorer.unigram.rarity().double().numpy()
     figures: dict[str, Any] = {}
     tables: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
     count = 2 if flags.quick else flags.passages
     for domain, folder in DOMAINS.items():
         chosen = sample([*passages(flags.data / "text" / folder, lm.tokenizer)], LENGTH, count)
-        found = {setting.name: streams.nats(setting, CAPACITY, chosen) for setting in SETTINGS}
-        read = sums(found, chosen, rarity, RARE, CAPACITY)
+        found = streams.read(SETTINGS, [CAPACITY], chosen)[CAPACITY]
+        read = sum_losses(found, chosen, rarity, rare=RARE, capacity=CAPACITY, baseline=NEWEST)
         tables[domain], intervals[domain] = table(read)
         more = 100 * (read.closed(STREAM)[0] - read.closed(EXPECTED)[0])
         figures[f"gap closed, {domain}: stream over expected attention"] = figure(round(more, 1), "points", 0.0)

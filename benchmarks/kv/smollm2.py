@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from vqmem.files import atomic_write
+from vqmem.recipes.kv_cache.host import Host
+from vqmem.tokenizers_.pretrained import PretrainedTokenizer
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SEPARATOR = 0
@@ -30,6 +32,11 @@ class SmolLM2(NamedTuple):
 
     model: Any
     tokenizer: Any
+
+    @property
+    def host(self) -> Host:
+        """The same for `vqmem kv_cache`."""
+        return Host(self.model, PretrainedTokenizer(self.tokenizer), FILE, SEPARATOR)
 
     def encode(self, text: str) -> tuple[Int[Tensor, " time"], list[tuple[int, int]]]:
         """Token ids, and the characters that each stands for."""

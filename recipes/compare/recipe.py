@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +22,7 @@ from ..engine.progress import Bar, model_of, progress
 from ..engine.task import TrainConfig
 from ..lm.corpus import Passage, require
 from ..lm.language_model import PassageScores, score_passages, strategies
+from ..reporting.provenance import provenance
 from ..text_lm import recipe as text_lm
 from .measure import Cell, measure, rare_tokens, trace
 from .report import write_report
@@ -174,10 +171,7 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
         table = summarise(rows, config.baseline, counted)
     summary = table | {
         "title": config.title,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "vqmem " + " ".join(sys.argv[1:]),
-        "machine": _machine(),
-        "seconds": time.monotonic() - began,
+        **provenance(began),
         "config": as_dict(config),
         "corpus": json.dumps(config.lm.data) if isinstance(config.lm.data, dict) else config.lm.data,
         "split": config.split,
@@ -274,11 +268,6 @@ def _passage(config: Config, run: text_lm.Run, data: EvalData) -> dict[str, Any]
         "signals": dict(zip(scores.signals, columns, strict=True)),
         "memories": memories,
     }
-
-
-def _machine() -> str:
-    system = f"{platform.system()} {platform.machine()}"
-    return f"{system}, {torch.get_num_threads()} of {os.cpu_count()} threads, torch {torch.__version__}"
 
 
 def _codes(config: Config) -> dict[str, Any]:

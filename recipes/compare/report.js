@@ -6,7 +6,7 @@
 
   at("about").textContent = escaped([
     data.corpus && `${data.corpus}${data.split ? `, ${data.split} split` : ""}`, count(data.documents, "passages"), count(data.tokens, "tokens"),
-    finite(data.bytes) ? size(data.bytes) : null, seeds.length === 1 ? "1 seed" : `${seeds.length} seeds`, `baseline ${data.baseline}`,
+    finite(data.bytes) ? size(data.bytes) : null, seeds.length ? count(seeds.length, seeds.length === 1 ? "seed" : "seeds") : null, `baseline ${data.baseline}`,
   ].filter(Boolean).join(" · "));
 
   const redraw = () => { drawTable(); drawCharts(); };
@@ -22,7 +22,7 @@
   }
   at("table-note").textContent = "Small figures: 95% intervals over passages. The interval of the value is wide because passages differ; "
     + `the interval against ${data.baseline} compares the same passages and is the one that decides.`
-    + (seeds.length > 1 ? ` Seeds (${seeds.join(", ")}) are averaged within each passage.` : " One seed: how much a new training run would change this is unknown.");
+    + (seeds.length > 1 ? ` Seeds (${seeds.join(", ")}) are averaged within each passage.` : seeds.length ? " One seed: how much a new training run would change this is unknown." : "");
 
   at("curve-tools").append(choice("Show", [["value", "value"], ["difference", `difference from ${data.baseline}`]], "value", (what) => { curves.difference = what === "difference"; drawCharts(); }));
   strategyButtons(at("legend"), [...new Set(data.rows.map((row) => row.strategy))], curves.shown, drawCharts);
@@ -59,7 +59,7 @@
   const rows = {
     Created: data.created, Took: finite(data.seconds) ? duration(data.seconds) : null, Machine: data.machine, Seeds: seeds.join(", "),
     Corpus: [data.corpus, data.split && `${data.split} split`].filter(Boolean).join(", "), Baseline: data.baseline,
-    Intervals: "paired bootstrap over passages, 95%, expanded percentile (Hesterberg 2014); seeds averaged within each passage",
+    Intervals: `paired bootstrap over passages, 95%, expanded percentile (Hesterberg 2014)${seeds.length ? "; seeds averaged within each passage" : ""}`,
   };
   at("made").append(...Object.entries(rows).filter(([, value]) => value).flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]));
   at("command").textContent = escaped(data.command ?? missing);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +41,29 @@ def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
     atomic_write(Path(path), to_bytes(report_page(summary)))
 
 
-def report_page(summary: Mapping[str, Any]) -> str:
-    """Render the page as text."""
+def report_page(
+    summary: Mapping[str, Any], template: Path = HERE / "report.html", styles: Sequence[Path] = (), **context: Any
+) -> str:
+    """Render the page as text.
+
+    Args:
+        summary: what to show; see `write_report`.
+        template: ``report.html``, or one that extends it.
+        styles: style sheets of that template.
+        **context: variables of that template.
+
+    Returns:
+        The HTML of the page.
+    """
     from .charts import charts, library, points  # imports Altair, which is slow
 
     metrics = {name: {**spec, "digits": digits(summary, name)} for name, spec in summary["metrics"].items()}
     found = findings(summary)
     return render(
-        HERE / "report.html",
+        template,
         title=summary["title"],
         data={**summary, "metrics": metrics, "charts": charts(summary), "points": points(summary)},
-        styles=[HEATMAP_STYLE, HERE / "report.css"],
+        styles=[HEATMAP_STYLE, HERE / "report.css", *styles],
         scripts=[
             library(),
             HEATMAP_SCRIPT,
@@ -61,6 +73,7 @@ def report_page(summary: Mapping[str, Any]) -> str:
         findings={_heading(metrics[name]): [one for one in found if one.metric == name] for name in metrics},
         badges=_BADGES,
         baseline=summary["baseline"],
+        **context,
     )
 
 

@@ -4,10 +4,13 @@ import gzip
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 from vqmem import registry
 from vqmem.artifacts import save_model
 from vqmem.models.speech.spectral import Bandwidth
@@ -76,6 +79,13 @@ TTS = [
 TTS += ["units.clusters=8", "speaker.dim=16", "speaker.layers=1", "speaker.heads=2", "speaker.longest=3"]
 TTS += [f"{part}_train.{key}" for part in ("vocoder", "speaker") for key in ("steps=2", "tensorboard=false")]
 
+KV_CACHE = [
+    "policies={auto: auto, mine: {policy: h2o, share: layer}, fifo: fifo}",
+    "capacities=[40,60]",
+    "streams={passages: 6, length: 128, chunk: 32, rare: 2.0}",
+    "needles={texts: [400], quizzes: 1, shares: [0.25]}",
+    "costs={prompt: 64, chunk: 32, answer: 2}",
+]
 PHRASES = ["length=80", "gap=20", "phrase=8", "cue=2", "phrases=1", "train_documents=20", "held_out_documents=8"]
 
 
@@ -97,6 +107,9 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
         return [f"out={folder}", *ASR, *recogniser, *(hub if "name: hub\n" in text else []), *spoken(text, folder)]
     if name == "fit_units":
         return [f"out={folder}", "clusters=10", "fit_frames=500", *spoken(text, folder)]
+    if name == "kv_cache":
+        data = [f"data.path={folder.parent / 'data' / 'text'}"] if "text_files" in text else []
+        return [f"out={folder}", f"model={pretrained(folder.parent / 'pretrained', tokenizer)}", *KV_CACHE, *data]
     prefix = "" if name == "text_lm" else "lm."
     made = [f"out={folder}", *(f"{prefix}{override}" for override in MODEL)]
     if "capacities" in text:
@@ -118,6 +131,16 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
         seeds = "seeds=[0]" if "trained:" in text else "seeds=[0,1]"
         made += [seeds, "passages=7", "shown=40", "native.capacity=8", "native.train.steps=2"]
     return made
+
+
+def pretrained(folder: Path, tokenizer: Path) -> Path:
+    """The folder of a random Llama with a tokenizer."""
+    if not folder.is_dir():
+        torch.manual_seed(0)
+        shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+        LlamaForCausalLM(LlamaConfig(vocab_size=300, num_hidden_layers=2, **shape)).save_pretrained(folder)
+        shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
+    return folder
 
 
 def spoken(text: str, folder: Path, prefix: str = "") -> list[str]:
@@ -213,6 +236,10 @@ def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tokenizer_f
     assert (out / "config.yaml").is_file()
     if name == "compare":
         _check_comparison(recipe, load(recipe.Config, path, overrides), out, result)
+        return
+    if name == "kv_cache":
+        assert json.loads((out / "summary.json").read_text()) == json.loads(json.dumps(result))
+        assert (out / "report.html").stat().st_size > 10_000
         return
     assert json.loads((out / "evaluation.json").read_text())["split"] == "dev"
     models = {"text_lm": "scorer", "tts": "speaker"} | dict.fromkeys(

@@ -21,6 +21,7 @@ USES = {
 }
 RUNS = {
     "compare": "a comparison: FOLDER/report.html shows it, and `vqmem generate FOLDER/seed-N --prompt TEXT` uses",
+    "kv_cache": "a comparison of caches: FOLDER/report.html shows it and says what to choose",
     "tts": "a voice: `vqmem speak TEXT -o out.wav --run FOLDER` uses it",
     "asr": "a recogniser: `vqmem transcribe FILE --run FOLDER` uses it",
     "fit_units": "speech units: `vqmem units FILE --model FOLDER` uses them",

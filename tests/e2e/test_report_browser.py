@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from vqmem.recipes.compare.findings import findings, headline
 from vqmem.recipes.compare.report import write_report
+from vqmem.recipes.kv_cache.report import write_report as write_cache_report
 from vqmem.recipes.reporting.heatmap import heatmap_page, heatmap_terminal
 from vqmem.tests.e2e.comparison_summary import HOSTILE, PROSE, STRATEGIES, summary
 
@@ -303,3 +304,50 @@ def test_of_memories_that_win_as_often_the_one_that_wins_by_more_is_named():
         row["metrics"]["nll"]["difference"] *= -1
     higher = {"baseline": "fifo", "metrics": {"nll": {**spec, "better": "higher"}}, "rows": rows}
     assert headline(higher)[0].startswith("On loss, b beats fifo")
+
+
+def test_the_report_of_caches_adds_what_to_choose_needles_and_costs(browser, open_page, assert_quiet, tmp_path):
+    data = summary(seeds=(0,))
+    over = {"difference": 0.0461, "difference_low": 0.03, "difference_high": 0.06}
+    for row in data["rows"]:
+        row |= {"over_full": over, "against_best": "no difference"}
+    quizzes = [
+        {
+            "strategy": HOSTILE[0],
+            "share": 0.125,
+            "values": {"niah_single_1": 50.0, "all": 50.0},
+            "difference": 0.0,
+            "interval": None,
+        },
+        {
+            "strategy": "auto",
+            "share": 0.125,
+            "values": {"niah_single_1": 75.0, "all": 75.0},
+            "difference": 25.0,
+            "interval": [5.0, 45.0],
+        },
+    ]
+    cost = {"bytes": 94_371_840, "byte_seconds": 5.4e8, "prefill_seconds": 6.88, "decode_seconds": 0.0638}
+    data |= {
+        "seeds": [],
+        "split": None,
+        "model": HOSTILE[1],
+        "choice": ["Take auto.", HOSTILE[2]],
+        "quizzes": quizzes,
+        "asked": 2,
+        "costs": [{"strategy": "full cache", "capacity": None, **cost}],
+        "notes": ["kvpress is left out."],
+        "config": {"costs": {"prompt": 2048, "chunk": 512, "answer": 16}, "needles": {"tasks": ["niah_single_1"]}},
+    }
+    write_cache_report(data, tmp_path / "report.html")
+    open_page(tmp_path / "report.html")
+    assert texts(browser, "section:first-of-type h2") == [f"What to choose for {HOSTILE[1]}"]
+    assert texts(browser, "section:first-of-type .headline p") == data["choice"]
+    assert "seed" not in find(browser, "#about").text
+    assert len(find_all(browser, "#over-full tbody tr")) == len(data["rows"])
+    assert "+0.0461" in find(browser, "#over-full tbody tr").text
+    assert texts(browser, "#quizzes tbody th") == [HOSTILE[0], "auto"]
+    assert texts(browser, "#quizzes tbody tr:last-child td")[:3] == ["12.5 %", "75", "75"]
+    assert texts(browser, "#costs tbody td") == ["all", "94,371,840", "540.0", "6.88", "63.8"]
+    assert len(find_all(browser, "#table tbody tr")) > 0
+    assert_quiet()

@@ -7,9 +7,9 @@ import pytest
 import torch
 import transformers
 from vqmem import registry
-from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory import naive
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.models.scorers.random import Noise
 
 VOCAB, ROWS, LENGTH, PROMPT, CAPACITY = 50, 8, 40, 26, 12

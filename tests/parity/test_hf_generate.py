@@ -8,8 +8,8 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vqmem import registry
-from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.models.scorers.random import Noise
 
 POLICIES = registry.names("policies")

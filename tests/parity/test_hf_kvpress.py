@@ -5,9 +5,9 @@ import gc
 import pytest
 import torch
 import transformers
-from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory import naive
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.models.scorers.random import Noise
 
 kvpress = pytest.importorskip("kvpress", reason="kvpress is not installed (extra 'kvpress', transformers below 5.3)")

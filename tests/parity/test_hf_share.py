@@ -3,9 +3,9 @@
 import pytest
 import torch
 import transformers
-from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory import naive
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.huggingface.supported_models import attention_layers, bounded, layers_of
 from vqmem.models.scorers.random import Noise
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 import transformers
 from vqmem import registry
-from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.bank import Memory
 from vqmem.memory.compression.drop import Compression as Drop
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.huggingface.eviction import add_slots
 from vqmem.memory.policies.h2o import Policy as H2O
 from vqmem.models.memory_transformer import MemoryTransformer, TransformerConfig

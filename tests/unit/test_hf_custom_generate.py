@@ -7,8 +7,8 @@ import torch
 import transformers
 import vqmem
 from vqmem import registry
-from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import CACHE
 
 FOLDER = Path(vqmem.__file__).parent / "memory" / "huggingface" / "hub"
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import transformers as hf
-from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import CACHE
 
 VOCAB, CAPACITY = 50, 12
 SHAPE = {"vocab_size": VOCAB, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}

@@ -7,8 +7,8 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.huggingface.int8 import pack, unpack
 from vqmem.models.scorers.random import Noise
 

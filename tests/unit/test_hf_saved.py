@@ -5,8 +5,8 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from vqmem import registry
-from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import CACHE
 
 TOKENIZER = registry.build("front-ends", "bytes").fit([])
 IDS = torch.randint(1, 256, (2, 60), generator=torch.Generator().manual_seed(0))

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import transformers
-from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.huggingface import signals as module
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.huggingface.groups import Groups
 from vqmem.memory.huggingface.signals import AttentionSignals, QueryState
 from vqmem.memory.policy import ATTENTION_SIGNALS, standardise_among

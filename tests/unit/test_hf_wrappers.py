@@ -10,8 +10,8 @@ import types
 import pytest
 import torch
 import transformers
-from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.models.scorers.random import Noise
 
 SHAPE = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "pad_token_id": 0}

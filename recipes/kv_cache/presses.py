@@ -14,19 +14,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
-from vqmem.memory.huggingface.hooks import attach
 
+from ...memory.huggingface.hooks import attach
+
+PREFIX = "kvpress "
+"""Names of presses in tables begin with it."""
 EAGER = "ObservedAttention"
 """The press that needs attention weights, which `sdpa` does not return."""
+WINDOW = 32
+"""Newest queries that some presses look at; a pass must be longer."""
 MADE: Mapping[str, Mapping[str, Any]] = {
     "StreamingLLM": {},
     "Random": {},
     "Knorm": {},
     "TOVA": {},
-    "SnapKV": {"window_size": 32},
+    "SnapKV": {"window_size": WINDOW},
     "ExpectedAttention": {},
     "KeyDiff": {},
-    "LagKV": {"lag_size": 32},
+    "LagKV": {"lag_size": WINDOW},
     EAGER: {},
     "CUR": {},
     "Cap": {},
@@ -39,8 +44,6 @@ lag that fits several times into the slots and a chunk: with its default, the fi
 the newest slots."""
 ONE_PASS = ("LeverageScore", "NonCausalAttn", "Compactor")
 """Those that only accept a prompt in one pass."""
-BY_SHARE = ("kvpress StreamingLLM", "kvpress Compactor")
-"""Those whose scores depend on how many slots are to stay."""
 REFUSED = {
     "QFilter": "wants filters trained for this model",
     "KVzap": "wants a network trained for this model",
@@ -49,18 +52,22 @@ REFUSED = {
     "PyramidKV": "gives layers different numbers of slots",
 }
 """The scorer presses that are not measured, and why."""
-PRESSES = tuple(f"kvpress {name}" for name in MADE) if importlib.util.find_spec("kvpress") else ()
+PRESSES = tuple(f"{PREFIX}{name}" for name in MADE) if importlib.util.find_spec("kvpress") else ()
 """The presses that are installed here."""
-STREAMING = tuple(name for name in PRESSES if name.removeprefix("kvpress ") not in ONE_PASS)
+STREAMING = tuple(name for name in PRESSES if name.removeprefix(PREFIX) not in ONE_PASS)
 """The presses that work when slots are missing."""
+
+
+def arguments_of(name: str) -> Mapping[str, Any]:
+    """The arguments of a press in a stream."""
+    return MADE.get(name.removeprefix(PREFIX), {})
 
 
 def make(name: str, streaming: bool = True) -> Any:
     """A press of `PRESSES`, with its defaults unless it is for a stream."""
     import kvpress
 
-    short = name.removeprefix("kvpress ")
-    return getattr(kvpress, f"{short}Press")(**(MADE[short] if streaming else {}))
+    return getattr(kvpress, f"{name.removeprefix(PREFIX)}Press")(**(arguments_of(name) if streaming else {}))
 
 
 def recent(capacity: int, sinks: int) -> int:
@@ -122,11 +129,12 @@ class PressCache(DynamicCache):
         press: a press of kvpress that has the method ``score``.
         capacity: slots per layer and head.
         sinks: the number of first tokens that are always kept.
+        block: tokens are evicted once there are so many more than ``capacity``.
     """
 
-    def __init__(self, model: Any, press: Any, capacity: int, sinks: int) -> None:
+    def __init__(self, model: Any, press: Any, capacity: int, sinks: int, block: int = 1) -> None:
         super().__init__()
-        self.press, self.capacity, self.sinks, self.read = press, capacity, sinks, 0
+        self.press, self.capacity, self.sinks, self.block, self.read = press, capacity, sinks, block, 0
         self.config = model.config if type(press).__name__.startswith(EAGER) else None
         self.before = model.config._attn_implementation
         self._detach = attach(model, self, prepare(model, [press]))
@@ -144,7 +152,7 @@ class PressCache(DynamicCache):
     def score_layer(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Called after each attention module: evict there."""
         cached: Any = self.layers[layer.layer_idx]
-        if cached.keys.shape[2] > self.capacity:
+        if cached.keys.shape[2] >= self.capacity + self.block:
             scores = score(self.press, layer, inputs, cached, attention, self.capacity, self.start)
             kept = best(scores, self.capacity, self.sinks)
             cached.keys, cached.values = take(cached.keys, kept), take(cached.values, kept)
@@ -192,20 +200,20 @@ def score(
     return press.score(layer, inputs["hidden_states"], cached.keys, cached.values, attention, inputs).float()
 
 
-def seeded(call: Callable[[], Any]) -> Any:
+def seeded(call: Callable[[], Any], seed: int = 0) -> Any:
     """Call with a fixed seed of torch's generator, for presses that draw, and restore its state."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return call()
 
 
 def notes() -> list[str]:
     """What readers of these rows have to know."""
     if not PRESSES:
-        return ["kvpress was not installed where this was run: its presses are missing."]
+        return ["kvpress, which needs transformers below 5.3, is not installed: its presses are left out."]
     missing = "; ".join(f"{name} {why}" for name, why in REFUSED.items())
     return [
-        "Rows of kvpress let every layer and head keep its slots; our policies keep one set of tokens for all. "
+        "Rows of kvpress let every layer and head keep its slots; policies here do so where `share` is `head`. "
         "Presses have their defaults, but SnapKV's window of 32 (longer ones than a chunk are refused) and LagKV's lag "
         "of 32 (with 128 it keeps the newest where slots are few). Those that look ahead (ExpectedAttention, Cap) are "
         f"given the true positions. {EAGER} reads with eager attention, and divides it by how many tokens of a full "

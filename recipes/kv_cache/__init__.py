@@ -1,0 +1,1 @@
+"""Compare what the bounded cache of a pretrained model keeps."""

@@ -1,0 +1,33 @@
+"""Compare what the bounded cache of your own pretrained model keeps: loss, needles, bytes and time."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from ..engine.config import resolve_device
+from ..engine.distributed import on_main_process, start_processes
+from ..engine.lock import locked
+from .config import Config
+
+RUN_IS = "a comparison of caches: {folder}/report.html shows it and says what to choose"
+"""Describes a run and the commands that use it."""
+
+
+def run(config: Config) -> dict[str, Any]:
+    """Measure what is missing, and write the report; returns the summary."""
+    if not config.model:
+        raise ValueError("model is not given; give model=FOLDER or the name of a model on the Hugging Face Hub")
+    if importlib.util.find_spec("transformers") is None:
+        raise ValueError("kv_cache needs transformers; run `pip install 'vqmem[hf]'`")
+    start_processes("auto", resolve_device(config.device))
+    with locked(Path(config.out)):
+        return _run(config)
+
+
+@on_main_process
+def _run(config: Config) -> dict[str, Any]:
+    from .measure import measure  # imports transformers, which is slow and not always installed
+
+    return measure(config)

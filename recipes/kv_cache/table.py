@@ -1,0 +1,115 @@
+"""The rows of the report: figures of each policy and capacity with intervals, as `vqmem compare` has them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ..compare.statistics import FEWEST_PASSAGES, Comparison, paired_bootstrap
+from .figures import Sums
+from .needles import Asked, hits_at, quiz_table
+from .settings import FULL
+from .streams import Losses
+
+METRICS = {
+    "nll": {"label": "loss on all tokens", "unit": "nats", "better": "lower"},
+    "long_gap_nll": {"label": "loss on long-gap tokens", "unit": "nats", "better": "lower"},
+    "gap_closed": {"label": "long-gap loss recovered", "unit": "%", "better": "higher"},
+    "kl": {"label": "divergence from the full cache (KL)", "unit": "nats", "better": "lower"},
+}
+
+
+def stream_rows(sums: Sums, losses: Mapping[str, Sequence[Losses]], capacity: int) -> list[dict[str, Any]]:
+    """The rows of one capacity.
+
+    Besides what `vqmem compare` has, a row has ``over_full``, its loss compared with the full cache's, and
+    ``against_best``, the verdict on its loss beside that of the policy with the least.
+
+    Args:
+        sums: of the losses at this capacity.
+        losses: the losses themselves, for bytes and speed.
+        capacity: slots of the caches.
+
+    Returns:
+        A row for each setting but the full cache.
+    """
+    names = [name for name in sums.nats if name != FULL]
+    least = min(names, key=sums.mean)
+    return [
+        {
+            "strategy": name,
+            "capacity": capacity,
+            "train": "pretrained",
+            "memory_bytes": max(one.bytes for one in losses[name]),
+            "metrics": _metrics(sums, name),
+            "over_full": paired_bootstrap(sums.nats[name][None], sums.nats[FULL][None], sums.tokens).to_json(),
+            "against_best": _verdict_beside(sums, name, least),
+            "tokens_per_second": sum(len(one.nats) for one in losses[name]) / sum(one.seconds for one in losses[name]),
+        }
+        for name in names
+    ]
+
+
+def _metrics(sums: Sums, name: str) -> dict[str, Any]:
+    found = {"nll": _compare(sums.nats, sums.tokens, name, sums.baseline)}
+    if sums.far_tokens.sum():
+        found["long_gap_nll"] = _compare(sums.far, sums.far_tokens, name, sums.baseline)
+        if sums.far[FULL].sum() < sums.far[sums.baseline].sum():
+            found["gap_closed"] = _gap_closed(sums, name).to_json()
+    return found | {"kl": _compare(sums.kl, sums.tokens, name, sums.baseline)}
+
+
+def _compare(
+    numerators: Mapping[str, Float[np.ndarray, " passage"]],
+    sizes: Float[np.ndarray, " passage"],
+    name: str,
+    baseline: str,
+) -> dict[str, Any]:
+    theirs = None if name == baseline else numerators[baseline][None]
+    return paired_bootstrap(numerators[name][None], theirs, sizes).to_json()
+
+
+def _gap_closed(sums: Sums, name: str) -> Comparison:
+    """The share of the gap that is closed, in %, which for the baseline is 0."""
+    if name == sums.baseline:
+        return Comparison(0.0, None, None, 0.0, None, None, "baseline")
+    enough = len(sums.tokens) >= FEWEST_PASSAGES
+    if not enough:
+        share = (sums.far[sums.baseline] - sums.far[name]).sum() / (sums.far[sums.baseline] - sums.far[FULL]).sum()
+        return Comparison(100 * float(share), None, None, 100 * float(share), None, None, "too few passages")
+    value, low, high = (100 * x for x in sums.closed(name))
+    if not math.isfinite(low + high):
+        return Comparison(value, None, None, value, None, None, "too few passages")
+    verdict = "no difference" if low <= 0 <= high else "better" if low > 0 else "worse"
+    return Comparison(value, low, high, value, low, high, verdict)
+
+
+def _verdict_beside(sums: Sums, name: str, least: str) -> str:
+    if name == least:
+        return "best"
+    return paired_bootstrap(sums.nats[name][None], sums.nats[least][None], sums.tokens).verdict
+
+
+def quiz_rows(asked: Sequence[Asked], shares: Sequence[float], baseline: str) -> list[dict[str, Any]]:
+    """The % of values found by each setting at each share kept, by task and length and of all.
+
+    Args:
+        asked: the quizzes with their answers.
+        shares: the shares of a text that were kept.
+        baseline: the setting to compare with.
+
+    Returns:
+        A row for each share and setting: ``values`` by column, and the interval of the difference if there is one.
+    """
+    rows = []
+    for place, share in enumerate(shares):
+        values, intervals = quiz_table(hits_at(asked, place), baseline)
+        for name, row in values.items():
+            difference = row.pop(f"all - {baseline}")
+            ends = intervals.get(name, {}).get(f"all - {baseline}")
+            rows.append({"strategy": name, "share": share, "values": row, "difference": difference, "interval": ends})
+    return rows

@@ -1,0 +1,21 @@
+"""A number in prose (RULER's niah_single_2)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from .base import Quiz, prose_sentences, single_needle
+
+
+@dataclass(frozen=True)
+class Task:
+    """It has no keys."""
+
+    def haystack(self, prose: str) -> str:
+        """The prose."""
+        return prose
+
+    def quiz(self, prose: str, words: int, rng: random.Random) -> Quiz:
+        """A number to remember."""
+        return single_needle("number", prose_sentences(prose, words, rng), " ", rng)

@@ -1,0 +1,156 @@
+"""Quizzes, the answers to them, and what is kept of their texts."""
+
+import json
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import CACHE
+from vqmem.recipes.kv_cache.answers import answer, prompt, stop_rule
+from vqmem.recipes.kv_cache.caches import Caches
+from vqmem.recipes.kv_cache.needles import Quizzes, ask, ask_all, hits_at, quiz_table
+from vqmem.recipes.kv_cache.settings import FULL, Setting
+from vqmem.recipes.kv_cache.tasks.base import Quiz
+from vqmem.registry import build, names
+from vqmem.tests.unit.tiny_host import tiny_host, tiny_model
+
+PROSE = " ".join(f"word{i}{'.' * (i % 9 == 0)}" for i in range(2000))
+
+
+@pytest.mark.parametrize("name", names("tasks"))
+def test_a_quiz_hides_its_values_and_asks_for_them(name: str) -> None:
+    task = build("tasks", name)
+    one, same, other = (task.quiz(PROSE, 300, random.Random(seed)) for seed in (1, 1, 2))
+    assert one == same != other
+    assert one.values
+    for value in one.values:
+        assert one.text.count(value) == 1
+        assert value not in one.question + one.answer
+    assert 250 < len(one.text.split()) < 400
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_single_needle_is_of_the_key_that_is_asked_for(number: int) -> None:
+    quiz = build("tasks", f"niah_single_{number}").quiz(PROSE, 300, random.Random(0))
+    key = quiz.question.split(" for ")[1].split()[0]
+    assert f"for {key} is: {quiz.values[0]}." in quiz.text
+
+
+def test_hits_are_listed_by_task_and_against_ours() -> None:
+    none, half = np.zeros(8), np.repeat([0.0, 100.0], 4)
+    hits = {("a", 9): {"ours": none + 100, "other": none}, ("a", 5): {"ours": half, "other": none}}
+    hits[("b", 9)] = {"ours": half, "other": half - half}
+    values, intervals = quiz_table(hits, "ours")
+    assert values["ours"] == {
+        **{"a": 75.0, "b": 50.0, "9 tokens": 75.0, "5 tokens": 50.0},
+        **{"all": 66.7, "all - ours": 0.0},
+    }
+    assert values["other"]["all - ours"] == -66.7
+    low, high = intervals["other"]["all - ours"]
+    assert low < -66.7 < high < 0
+
+
+def test_hits_are_of_one_share_kept(tokenizer_folder: Path, tmp_path: Path) -> None:
+    caches = Caches(tiny_host(tokenizer_folder), {})
+    settings = [Setting(FULL), Setting("fifo", "fifo"), Setting("h2o", "h2o")]
+    quizzes = Quizzes(("niah_single_1", "niah_single_2"), (300,), 2, (0.25, 0.5))
+    asked = ask_all(caches, settings, quizzes, PROSE, tmp_path)
+    assert [one.task for one in asked] == ["niah_single_1", "niah_single_2"] * 2
+    assert all(list(one.found) == [FULL, "fifo", "h2o"] and len(one.found["fifo"]) == 2 for one in asked)
+    hits = hits_at(asked, 1)
+    assert {key: {name: len(row) for name, row in found.items()} for key, found in hits.items()} == {
+        (task, 300): {FULL: 2, "fifo": 2, "h2o": 2} for task in quizzes.tasks
+    }
+    saved = {path: json.loads(path.read_text()) for path in tmp_path.iterdir()}
+    caches.host.model.forward = None  # what was answered is not asked for again
+    assert ask_all(caches, settings[:2], quizzes, PROSE, tmp_path) == [
+        type(one)(one.task, one.length, one.tokens, {name: one.found[name] for name in (FULL, "fifo")}) for one in asked
+    ]
+    assert saved == {path: json.loads(path.read_text()) for path in tmp_path.iterdir()}
+
+
+POLICIES: list[Any] = ["fifo", "random", "h2o", "tova", "knorm", "snapkv"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_share_of_the_text_is_kept_and_nothing_goes_after_it(
+    policy: str, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches = Caches(tiny_host(tokenizer_folder), {})
+    quiz = Quiz(PROSE[:600], "\nWhat?", " It is", ("nothing",), 5)
+    text, question = prompt(caches.host.tokenizer.wrapped, quiz)
+    made, kept = [], []
+
+    def make(setting: Setting, capacity: int, **options: Any) -> Any:
+        made.append(Caches.make(caches, setting, capacity, **options))
+        return made[-1]
+
+    def answered(model: Any, cache: Any, question: Any, **how: Any) -> list[int]:
+        kept.append(cache.stats()["kept"][0])
+        said = answer(model, cache, question, **{**how, "is_over": lambda tokens: False})
+        kept.append(cache.stats()["kept"][0])
+        return said
+
+    monkeypatch.setattr(caches, "make", make)
+    monkeypatch.setattr("vqmem.recipes.kv_cache.needles.answer", answered)
+    tokens, _ = ask(caches, Setting(policy, policy), quiz, (0.25,))
+    count = round(0.25 * text.shape[1])
+    assert tokens == text.shape[1]
+    assert kept == [count, count + question.shape[1] + 4]
+    same = VQMemCache(caches.host.model, capacity=count, policy=policy)
+    with torch.no_grad():
+        caches.host.model(text, **{CACHE: same})
+    assert made[0].positions[0][:count] == same.positions[0]
+
+
+def test_a_text_that_is_too_short_is_an_error(tokenizer_folder: Path) -> None:
+    quiz = Quiz("a b c", "What?", " It is", ("nothing",), 20)
+    with pytest.raises(ValueError, match=r"too short for a share of 0\.5"):
+        ask(Caches(tiny_host(tokenizer_folder), {}), Setting("fifo", "fifo"), quiz, (0.5,))
+
+
+def test_an_answer_is_greedy_and_ends() -> None:
+    model, question = tiny_model(), torch.randint(1, 30, (1, 5))
+    cache, ids, expected = VQMemCache(model, capacity=90, policy="fifo"), question, []
+    for _ in range(6):
+        with torch.no_grad():
+            expected.append(int(model(ids).logits[0, -1].argmax()))
+        ids = torch.cat([ids, torch.tensor([[expected[-1]]])], 1)
+    assert answer(model, cache, question, most=6, is_over=lambda tokens: False) == expected
+    cache.reset()
+    assert answer(model, cache, question, most=6, is_over=lambda tokens: len(tokens) == 2) == expected[:2]
+
+
+def test_an_answer_is_over_when_it_is_right_or_cannot_become_so() -> None:
+    over = stop_rule(_Digits(), ["407"], 6)
+    done = {said: over([int(x) for x in said]) for said in ("", "407", "1407", "9", "1235", "12345", "12344", "122240")}
+    assert [said for said, ended in done.items() if ended] == ["407", "1407", "12345"]
+
+
+class _Digits:
+    """A tokenizer whose tokens are digits."""
+
+    eos_token_id = 99
+
+    def __call__(self, text: str, add_special_tokens: bool) -> Any:
+        return SimpleNamespace(input_ids=[int(x) for x in text])
+
+    def decode(self, said: list[int]) -> str:
+        return "".join(map(str, said))
+
+
+def test_several_values_are_all_needed() -> None:
+    over = stop_rule(_Digits(), ["40", "7"], 9)
+    assert [said for said in ("4", "40", "740", "407") if over([int(x) for x in said])] == ["740", "407"]
+
+
+def test_a_model_without_a_chat_template_reads_the_plain_text(tokenizer_folder: Path) -> None:
+    tokenizer = tiny_host(tokenizer_folder).tokenizer.wrapped
+    text, question = prompt(tokenizer, Quiz("the text", " the question?", " the answer is", ("x",), 3))
+    for ids, expected in ((text, "the text"), (question, " the question? the answer is")):
+        assert ids[0].tolist() == tokenizer(expected).input_ids
