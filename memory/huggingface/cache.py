@@ -24,7 +24,7 @@ from ..scorer import ScorerModel, signals_of
 from . import saved
 from .arguments import describe, settle
 from .attention import set_mask
-from .eviction import add_slots, make_room, observes_pass, reserve
+from .eviction import add_slots, fix_shapes, make_room, observes_pass
 from .forward_pass import ForwardPass
 from .hooks import attach, new_tokens
 from .layer import VQMemLayer, bytes_of
@@ -32,13 +32,11 @@ from .positions import Rotation
 from .signals import QueryState
 from .state import CacheState
 from .supported_models import (
-    MASKED,
     attention_layers,
     is_compiled,
     layers_of,
     placement,
     refuse_presses,
-    text_config,
     unwrap,
 )
 
@@ -129,12 +127,6 @@ class VQMemCache(Cache):
         scored = ()
         if "layers" in self.memory.requires:
             scored = self.signals.modules if self.signals else cast(LayerScorer, self.memory.policy).layers(decoder)
-        self._can_be_fixed = (
-            storage == "full"
-            and not observes_pass(self)
-            and self.groups.layers == len(layers)
-            and text_config(decoder)._attn_implementation in MASKED
-        )
         self._detach = attach(decoder, self, scored)
 
     @property
@@ -241,7 +233,7 @@ class VQMemCache(Cache):
             self._state = state  # the layers have changed, whatever comes next
         cached = state.valid(self.groups)
         positions = (state.seen[:, None] + valid.cumsum(1) - 1).clamp(min=0)
-        fixed = self._can_be_fixed and is_compiled(self.model) and reserve(self, state.count + new)
+        fixed = is_compiled(self.model) and fix_shapes(self, self._decoder, state.count + new)
         state = state.append(tokens, valid)
         full = state.count >= self.room
         if observes_pass(self) or (full and new >= self.block and not self.memory.observes):
@@ -317,7 +309,7 @@ class VQMemCache(Cache):
         if self._state is None:
             raise ValueError("the cache is empty: it has read no token; read a text with the model before saving it")
         arguments = {"policy": saved.policy_spec(self.memory.policy)} | self._arguments()
-        saved.write(Path(path), arguments, self._decoder, self.scorer, add_slots(self, self._state), self.layers)
+        saved.write(Path(path), arguments, self._decoder, self.scorer, self._state, self.layers)
 
     def _require_bounded(self, what: str) -> None:
         if self.groups.layers < len(self.layers):
@@ -352,7 +344,7 @@ class VQMemCache(Cache):
         if about["scorer"] is not None and saved.fingerprint(cast(Any, cache.scorer)) != about["scorer"]:
             raise ValueError(f"{path} was saved with another scorer; give it, or the tokenizer for the packaged one")
         initial = cache._initial_state(tensors["seen"][:, None])
-        cache._state = saved.restore(tensors, about["read"], initial, cache.layers, cache._decoder)
+        cache._state = saved.restore(tensors, about["read"], about["slots"], initial, cache.layers, cache._decoder)
         return cache
 
     def reset(self) -> None:

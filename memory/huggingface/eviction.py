@@ -16,6 +16,7 @@ from .positions import Rotation
 from .scoring import score
 from .signals import AttentionSignals
 from .state import CacheState
+from .supported_models import MASKED, text_config
 
 
 @runtime_checkable
@@ -63,10 +64,16 @@ def make_room(cache: BoundedCache, state: CacheState, new: int) -> CacheState:
     return state
 
 
-def reserve(cache: BoundedCache, count: int) -> bool:
-    """Allocate all slots, so that no shape changes. Returns False if ``count`` do not fit or nothing was read yet."""
+def fix_shapes(cache: BoundedCache, model: Any, count: int) -> bool:
+    """Allocate all slots, so that no shape depends on the tokens read.
+
+    Returns False if that does not work: ``count`` slots do not fit, nothing was read yet, the attention of the model
+    takes no mask, or layers or the policy need the slots in use alone.
+    """
     layers = [cache.layers[index] for index in cache.groups.bounded]
-    if count > cache.room or not layers[0].is_initialized:
+    all_equal = len(layers) == len(cache.layers) and layers[0].storage == "full" and not observes_pass(cache)
+    takes_mask = text_config(model)._attn_implementation in MASKED
+    if not (all_equal and takes_mask and layers[0].is_initialized and count <= cache.room):
         return False
     for layer in layers:
         layer.reserve(count, fill=True)

@@ -64,10 +64,19 @@ class VQMemLayer(DynamicLayer):
         self._buffers = tuple(self._packed(x[:, :, :0]) for x in (key_states, value_states))
         self.is_initialized = True
 
-    def restore(self, keys: Tensor, values: Tensor, seen: int) -> None:
-        """Take over the keys and values of another layer, as it stored them, after ``seen`` tokens."""
+    @property
+    def size(self) -> int:
+        """The slots that are allocated."""
+        return self._buffers[0].shape[2] if self._buffers else 0
+
+    def restore(self, keys: Tensor, values: Tensor, seen: int, size: int) -> None:
+        """Take over the keys and values of another layer, as it stored them, after ``seen`` tokens, in ``size`` slots.
+
+        The same number of slots lets sums be rounded as in the other layer.
+        """
         self.dtype, self.device = keys.dtype, keys.device
         self._buffers, self.count, self.seen = (keys, values), keys.shape[2], seen
+        self._allocate(size)
         self.is_initialized = True
 
     def update(
@@ -125,13 +134,13 @@ class VQMemLayer(DynamicLayer):
 
     def reserve(self, count: int, *, fill: bool = False) -> None:
         """Make room for ``count`` slots in all, with some to spare; ``fill`` takes all of the room at once."""
-        size = self._buffers[0].shape[2]
         wanted = max(count, self.room if fill else 0)
-        if size < wanted:
-            more = max(wanted, min(2 * wanted, self.room)) - self.count
-            self._buffers = tuple(
-                torch.cat([x, x.new_zeros(*x.shape[:2], more, x.shape[3])], dim=2) for x in self._in_use
-            )
+        if self.size < wanted:
+            self._allocate(max(wanted, min(2 * wanted, self.room)))
+
+    def _allocate(self, size: int) -> None:
+        spare = size - self.count
+        self._buffers = tuple(torch.cat([x, x.new_zeros(*x.shape[:2], spare, x.shape[3])], 2) for x in self._in_use)
 
     @property
     def _in_use(self) -> tuple[Tensor, ...]:
@@ -159,7 +168,7 @@ class VQMemLayer(DynamicLayer):
             return
         chosen = [_take(x, indices.to(x.device)) for x in self._in_use]
         self.count = kept
-        if not in_place or self._buffers[0].shape[2] > self.room or chosen[0].requires_grad:
+        if not in_place or self.size > self.room or chosen[0].requires_grad:
             self._buffers = tuple(chosen)  # which gives the room of a long prompt back
         else:
             for buffer, x in zip(self._buffers, chosen, strict=True):

@@ -19,7 +19,7 @@ from ...registry import names
 from ..bank import State
 from ..policy import Policy, variant_name
 from .signals import QueryState
-from .state import CacheState
+from .state import CacheState, PendingTokens
 from .supported_models import placement
 
 FORMAT = "vqmem cache 2"
@@ -56,6 +56,8 @@ def write(path: Path, arguments: dict[str, Any], model: nn.Module, scorer: Any, 
     """
     tensors = {f"memory.{name}": x for name, x in state.memory.state_dict().items()}
     tensors |= {"seen": state.seen, "shift": state.shift}
+    if state.pending:
+        tensors |= {f"pending.{name}": x for name, x in state.pending_tokens()[0]._asdict().items()}
     tensors |= {f"scorer.{i}": x for i, x in enumerate(tree_flatten(state.scorer)[0]) if x is not None}
     for index, layer in enumerate(layers):
         tensors |= {f"layers.{index}.keys": layer.keys, f"layers.{index}.values": layer.values}
@@ -67,6 +69,7 @@ def write(path: Path, arguments: dict[str, Any], model: nn.Module, scorer: Any, 
     about = {
         "arguments": arguments,
         "read": layers[0].seen,
+        "slots": layers[0].size,
         "model": fingerprint(model),
         "scorer": None if scorer is None else fingerprint(scorer),
     }
@@ -94,12 +97,15 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{path} is damaged or no safetensors file ({error}); save the cache again") from None
 
 
-def restore(tensors: dict[str, Tensor], seen: int, initial: CacheState, layers: Any, model: Any) -> CacheState:
+def restore(
+    tensors: dict[str, Tensor], seen: int, size: int, initial: CacheState, layers: Any, model: Any
+) -> CacheState:
     """Fill the ``layers`` and return the bookkeeping.
 
     Args:
         tensors: What `read` returned.
         seen: The tokens that were read, padding included.
+        size: The slots that are allocated.
         initial: The state of an empty cache of the same batch size.
         layers: The empty layers of the cache.
         model: The model, unwrapped.
@@ -117,13 +123,15 @@ def restore(tensors: dict[str, Tensor], seen: int, initial: CacheState, layers: 
         raise ValueError(f"the cache was saved with {kept} and the model is in {dtype} now; load the model in {kept}")
     for index, layer in enumerate(layers):
         keys, values = (tensors[f"layers.{index}.{name}"] for name in ("keys", "values"))
-        layer.restore(keys, values, seen)
+        layer.restore(keys, values, seen, size)
     leaves, structure = tree_flatten(initial.scorer)
     scorer = tree_unflatten([tensors.get(f"scorer.{i}") for i in range(len(leaves))], structure)
     memory = {name.removeprefix("memory."): x for name, x in tensors.items() if name.startswith("memory.")}
     queries = tuple(_queries(tensors, f"queries.{i}.") for i in range(len(initial.queries)))
     state = State.from_state_dict(memory, initial.memory.slots.score_names)
-    return CacheState(state, scorer, tensors["seen"], tensors["shift"], (dtype, device), queries)
+    waiting = [tensors[f"pending.{name}"] for name in PendingTokens._fields if f"pending.{name}" in tensors]
+    pending = (PendingTokens(*waiting),) if waiting else ()
+    return CacheState(state, scorer, tensors["seen"], tensors["shift"], (dtype, device), queries, pending)
 
 
 def _queries(tensors: dict[str, Tensor], prefix: str) -> QueryState:
