@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ...registry import build
@@ -31,11 +33,15 @@ STREAM = Preset(
 """For many passes: a chat, a long book."""
 DOCUMENT = Preset({"name": "weighted", "keydiff": 1.0, "score": 0.5, "window": 25, "copies": 2.0})
 """For a text that is read in full before anything is asked."""
+LEARNED_SCORE = 0.2
+"""The share of the score beside a policy that was fitted for the model."""
 PRESETS = {"auto": STREAM, "stream": STREAM, "document": DOCUMENT}
 
 
 def preset_of(policy: Any) -> Preset | None:
-    """The preset that ``policy`` names; None if it is something else."""
+    """The preset that ``policy`` names, or that of the folder of a fitted policy; None if it is something else."""
+    if isinstance(policy, os.PathLike) or (isinstance(policy, str) and (os.sep in policy or Path(policy).is_dir())):
+        return Preset({"name": "weighted", "learned": 1.0, "folder": os.fspath(policy), "score": LEARNED_SCORE})
     return PRESETS.get(policy) if isinstance(policy, str) else None
 
 

@@ -161,6 +161,8 @@ class AttentionSignals:
             found["keydiff"] = -F.cosine_similarity(keys, unit.sum(dim=2, keepdim=True), dim=-1)
         if "norm" in self.names:
             found["norm"] = -keys.norm(dim=-1)
+        if "value_norm" in self.names:
+            found["value_norm"] = values.float().norm(dim=-1)
         return {name: self.groups.reduce(standardise_among(x, competing)) for name, x in found.items()}, state
 
     def _expected(

@@ -17,6 +17,7 @@ from ..bank import Memory, State
 from ..policy import ForwardStats, LayerScorer, observe
 from .attention import AttentionRecorder
 from .groups import Groups
+from .learned import LearnedSignals
 from .signals import AttentionSignals, QueryState
 
 
@@ -157,6 +158,9 @@ class ForwardPass(Cache):
             state = self.state.queries[place]
             if signals.needs_queries:
                 state = state.append(inputs["hidden_states"], self.valid)
+            if isinstance(signals, LearnedSignals):
+                predicted = signals.predict(layer, inputs["hidden_states"], self.positions)
+                self._measured.setdefault("predicted", []).append(predicted)
             if self.evicts:
                 state = self._compute(signals, layer, state)
             queries = self.state.queries
@@ -174,6 +178,12 @@ class ForwardPass(Cache):
         keys, values = self.layers[layer.layer_idx].read(self.state.placement[0])
         now = self.state.seen + self.state.shift
         found, state = signals.compute(layer, state, keys, values, groups.first(slots.valid), competing, now)
+        if isinstance(signals, LearnedSignals):
+            new = self._measured["predicted"][-1]
+            usage, positions = (groups.of_layer(x, layer.layer_idx) for x in (slots.usage, slots.positions))
+            predicted = torch.cat([usage[..., : -new.shape[-1]].to(new), new], dim=-1)
+            age = (self.state.seen[:, None, None] - positions).clamp(min=1)
+            found = signals.combine(layer, found, predicted, age, competing)
         for name, signal in found.items():
             self._measured.setdefault(name, []).append(signal)
         return state
@@ -255,6 +265,8 @@ class ForwardPass(Cache):
         found = {name: self.groups.combine(layers) for name, layers in self._measured.items()}
         slots = self.state.memory.slots
         usage = found.pop("usage", slots.usage)
+        if (predicted := found.pop("predicted", None)) is not None:  # of new tokens, kept as their usage
+            usage = torch.cat([usage[:, : -predicted.shape[1]], predicted.to(usage)], dim=1)
         slots = replace(slots, usage=found.pop("importance", usage), signals=found)
         self.state = replace(self.state, memory=replace(self.state.memory, slots=slots))
 
