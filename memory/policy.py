@@ -19,7 +19,7 @@ from .scorer import SIGNALS, policy_of, signals_of
 from .slots import Slots
 
 ATTENTION_SIGNALS = ("learned", "expected", "observed", "keydiff", "norm")
-"""The signals of slots that the cache of a pretrained model computes: see `signals` and `learned` in `vqmem.memory.huggingface`."""
+"""The signals of slots that the cache of a pretrained model computes: see `signals` and `learned` beside it."""
 
 
 @runtime_checkable

@@ -72,10 +72,10 @@ class FittedPolicy:
         weights = {share: tensors[f"weights.{share}"] for share in SHARES}
         return cls(about["host"], tuple(about["signals"]), tensors["ridge"].float(), weights)
 
-    def columns(self, share: str) -> slice:
-        """The columns of ``ridge`` for the groups in a layer: those of its heads, then its own, then the model's."""
-        heads = self.ridge.shape[1] - 2
-        return {"head": slice(heads), "layer": slice(heads, heads + 1), "model": slice(heads + 1, heads + 2)}[share]
+
+def columns(ridge: Float[Tensor, "layers columns features"], share: str) -> Float[Tensor, "layers groups features"]:
+    """The part of `FittedPolicy.ridge` for what shares a set; its columns are of heads, the layer and the model."""
+    return {"head": ridge[:, :-2], "layer": ridge[:, -2:-1], "model": ridge[:, -1:]}[share]
 
 
 class LearnedSignals(AttentionSignals):
@@ -89,12 +89,12 @@ class LearnedSignals(AttentionSignals):
         weighed = [name for name in fitted.signals if name not in (PREDICTED, LOG_AGE)]
         super().__init__(model, tuple(dict.fromkeys([*(x for x in names if x != "learned"), *weighed])), groups)
         self.asked, self.weighed = tuple(names), fitted.signals
-        columns = fitted.columns(groups.share)
+        ridge = columns(fitted.ridge, groups.share)
         self._ridge: dict[int, Tensor] = {}
         self._weights: dict[int, Tensor] = {}
         for place, module in enumerate(self.modules):
             device = next(module.parameters()).device
-            self._ridge[module.layer_idx] = fitted.ridge[place, columns].to(device)
+            self._ridge[module.layer_idx] = ridge[place].to(device)
             self._weights[module.layer_idx] = fitted.weights[groups.share][place].to(device)
 
     @torch.no_grad()

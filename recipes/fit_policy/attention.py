@@ -15,6 +15,10 @@ from ...memory.huggingface.signals import AttentionSignals
 
 CHUNK = 64
 """Queries whose greatest attention weights are taken together."""
+HORIZON = 256
+"""Tokens that must follow, so that attention to come is known."""
+SINKS = 4
+"""The first tokens, which every cache keeps and from which nothing is learnt."""
 FLOOR = 1e-5
 """The least attention weight whose logarithm is taken."""
 
@@ -85,3 +89,22 @@ def _greatest(
         weights = logits.masked_fill_(ahead, -torch.inf).softmax(dim=-1).amax(dim=(1, 2))
         found.append(F.pad(weights, (0, keys.shape[1] - seen)))
     return torch.stack(found)
+
+
+def later_attention(full: FullPass) -> tuple[Int[Tensor, " keys"], Float[Tensor, "layers keys columns"]]:
+    """The attention that each key gets from queries `CHUNK` or more tokens later, as logarithms.
+
+    Returns the keys of which it is known, without the `SINKS`, and a column for each head of keys, one for the layer
+    and one for the model.
+    """
+    layers, time = full.greatest.shape[0], full.greatest.shape[-1]
+    keys = torch.arange(SINKS, time - HORIZON)
+    first = (keys + 2 * CHUNK - 1) // CHUNK
+    columns = [full.log_attention(share, first, keys).expand(layers, -1, -1) for share in ("head", "layer", "model")]
+    return keys, torch.cat(columns, dim=1).mT
+
+
+def features(hidden: Float[Tensor, "time hidden"], keys: Int[Tensor, " keys"]) -> Float[Tensor, "keys features"]:
+    """What attention to come is predicted from: the hidden state, 1 and the logarithm of the position from 1 on."""
+    place = (keys + 1).float().log()[:, None]
+    return torch.cat([hidden[keys].float().cpu(), torch.ones_like(place), place], dim=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,23 +16,28 @@ class Sums:
     """
 
     def __init__(self) -> None:
-        self.count: Tensor | float = 0.0
         self.xx: Tensor | float = 0.0
         self.xy: Tensor | float = 0.0
-        self.yy: Tensor | float = 0.0
-        self.y: Tensor | float = 0.0
 
     def add(self, x: Float[Tensor, "*problem rows features"], y: Float[Tensor, "*problem rows targets"]) -> None:
         """Add rows."""
         x, y = x.float(), y.float()
-        self.count = self.count + x.shape[-2]
         self.xx = self.xx + (x.mT @ x).double()
         self.xy = self.xy + (x.mT @ y).double()
-        self.yy = self.yy + y.double().square().sum(-2)
-        self.y = self.y + y.double().sum(-2)
 
-    def solve(self, ridge: float) -> Float[Tensor, "*problem features targets"]:
-        """The weights of the least squared error, with a penalty of ``ridge`` times the mean square of each feature."""
+    def solve(self, ridge: float, among: Sequence[int] | None = None) -> Float[Tensor, "*problem features targets"]:
+        """The weights of the least squared error, in float32.
+
+        Args:
+            ridge: A penalty on each weight, in mean squares of its feature.
+            among: The features to use; all by default.
+
+        Returns:
+            The weights for each problem, feature in use and target.
+        """
         assert isinstance(self.xx, Tensor)
-        scale = self.xx.diagonal(dim1=-2, dim2=-1)
-        return torch.linalg.solve(self.xx + torch.diag_embed(ridge * scale + 1e-12), self.xy)
+        assert isinstance(self.xy, Tensor)
+        used = range(self.xx.shape[-1]) if among is None else among
+        xx, xy = self.xx[..., used, :][..., used], self.xy[..., used, :]
+        penalty = torch.diag_embed(ridge * xx.diagonal(dim1=-2, dim2=-1) + 1e-12)
+        return torch.linalg.solve(xx + penalty, xy).float()
