@@ -24,7 +24,7 @@ from .signals import AttentionSignals
 ABOUT, WEIGHTS = "policy.json", "policy.safetensors"
 KIND = "learned policy"
 PREDICTED, LOG_AGE = "predicted", "log_age"
-"""The signals that are not computed from keys, values and queries."""
+"""The attention to come that the key of a slot predicts, and the logarithm of its age."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,19 @@ class FittedPolicy:
     Args:
         host: The fingerprint of the host, of weights in bfloat16.
         signals: The names of the signals that are weighed.
-        ridge: For each bounded layer, and for each head of keys, for the layer and for the model, the weights that
-            predict attention to come from the hidden state, 1 and the logarithm of the position counted from 1.
-        weights: The weights of the signals for each of `SHARES`.
+        prediction: For each of `SHARES`, the weights of `features` from which attention to come is predicted.
+        weights: For each of `SHARES`, the weights of the signals.
     """
 
     host: str
     signals: tuple[str, ...]
-    ridge: Float[Tensor, "layers columns features"]
+    prediction: Mapping[str, Float[Tensor, "layers groups features"]]
     weights: Mapping[str, Float[Tensor, "layers groups signals"]]
 
     def save(self, folder: Path, **about: Any) -> None:
         """Write the folder; ``about`` says how it was made, in values of JSON."""
-        tensors = {"ridge": self.ridge.half(), **{f"weights.{share}": x.float() for share, x in self.weights.items()}}
+        tensors = {f"prediction.{share}": x for share, x in self.prediction.items()}
+        tensors |= {f"weights.{share}": x for share, x in self.weights.items()}
         made = {"kind": KIND, "version": __version__, "host": self.host, "signals": list(self.signals)}
         made["sha256"] = write_tensors(folder / WEIGHTS, tensors)
         atomic_write(folder / ABOUT, json.dumps(seal(made | about), indent=1) + "\n")
@@ -69,49 +69,52 @@ class FittedPolicy:
                 "fit one with `vqmem fit_policy MODEL out=FOLDER`"
             )
         tensors = read_tensors(folder / WEIGHTS, about["sha256"])
-        weights = {share: tensors[f"weights.{share}"] for share in SHARES}
-        return cls(about["host"], tuple(about["signals"]), tensors["ridge"].float(), weights)
+        prediction, weights = (
+            {share: tensors[f"{part}.{share}"] for share in SHARES} for part in ("prediction", "weights")
+        )
+        return cls(about["host"], tuple(about["signals"]), prediction, weights)
 
 
-def columns(ridge: Float[Tensor, "layers columns features"], share: str) -> Float[Tensor, "layers groups features"]:
-    """The part of `FittedPolicy.ridge` for what shares a set; its columns are of heads, the layer and the model."""
-    return {"head": ridge[:, :-2], "layer": ridge[:, -2:-1], "model": ridge[:, -1:]}[share]
+def features(
+    keys: Float[Tensor, "*batch heads slots width"], positions: Int[Tensor, "*batch groups slots"]
+) -> Float[Tensor, "*batch groups slots features"]:
+    """What attention to come is predicted from, for each group of heads that share slots.
+
+    It is their keys before rotation and the squares of these, 1, and the logarithm of the position counted from 1. With
+    squares, the logarithm of the attention that normally distributed queries pay is linear in the features, but for
+    products of different coordinates of the key.
+    """
+    both = torch.cat([keys, keys.square()], dim=-1).unflatten(-3, (positions.shape[-2], -1))
+    by_group = both.movedim(-3, -2).flatten(-2)  # [*batch, groups, slots, heads of a group and features]
+    place = (positions + 1).to(keys).log()[..., None]
+    return torch.cat([by_group, torch.ones_like(place), place], dim=-1)
 
 
 class LearnedSignals(AttentionSignals):
     """Computes ``learned``, and other signals of `AttentionSignals`, for the slots of each layer.
 
-    ``learned`` is a weighted sum of signals, with weights for each head, layer or the model. The signal ``predicted``
-    comes from the hidden state of a token when it is written, and is kept as the usage of its slot.
+    ``learned`` is a weighted sum of signals, with weights for each head, each layer or the model.
     """
 
     def __init__(self, model: Any, names: Sequence[str], groups: Groups, fitted: FittedPolicy) -> None:
-        weighed = [name for name in fitted.signals if name not in (PREDICTED, LOG_AGE)]
-        super().__init__(model, tuple(dict.fromkeys([*(x for x in names if x != "learned"), *weighed])), groups)
         self.asked, self.weighed = tuple(names), fitted.signals
-        ridge = columns(fitted.ridge, groups.share)
-        self._ridge: dict[int, Tensor] = {}
-        self._weights: dict[int, Tensor] = {}
+        computed = [name for name in (*names, *self.weighed) if name not in ("learned", PREDICTED, LOG_AGE)]
+        super().__init__(model, tuple(dict.fromkeys(computed)), groups)
+        self._fitted: dict[int, tuple[Tensor, Tensor]] = {}
         for place, module in enumerate(self.modules):
             device = next(module.parameters()).device
-            self._ridge[module.layer_idx] = ridge[place].to(device)
-            self._weights[module.layer_idx] = fitted.weights[groups.share][place].to(device)
+            parts = (fitted.prediction[groups.share], fitted.weights[groups.share])
+            self._fitted[module.layer_idx] = (parts[0][place].to(device), parts[1][place].to(device))
 
     @torch.no_grad()
-    def predict(
-        self, module: Any, hidden: Float[Tensor, "batch new hidden"], positions: Int[Tensor, "batch new"]
-    ) -> Float[Tensor, "batch groups new"]:
-        """The attention to come of new tokens, for each group in a layer, from what its attention reads."""
-        weights, bias, slope = self._ridge[module.layer_idx].split([hidden.shape[-1], 1, 1], dim=1)
-        place = (positions.to(hidden.device) + 1).float().log()[:, None]
-        return weights @ hidden.float().mT + (bias + slope * place)
-
     def combine(
         self,
         module: Any,
         found: dict[str, Float[Tensor, "batch groups slots"]],
-        predicted: Float[Tensor, "batch groups slots"],
-        age: Int[Tensor, "batch groups slots"],
+        keys: Float[Tensor, "batch heads slots width"],
+        positions: Int[Tensor, "batch groups slots"],
+        rotated: Int[Tensor, "batch groups slots"],
+        seen: Int[Tensor, " batch"],
         competing: Bool[Tensor, "batch groups slots"],
     ) -> dict[str, Float[Tensor, "batch groups slots"]]:
         """The signals that were asked for.
@@ -119,17 +122,22 @@ class LearnedSignals(AttentionSignals):
         Args:
             module: The attention module of the layer.
             found: What `compute` returned for it.
-            predicted: What `predict` returned when the slots were written.
-            age: Tokens since then.
+            keys: The keys of all slots, rotated.
+            positions: The positions of the slots.
+            rotated: The positions that the keys are rotated to.
+            seen: The position of each row's next token.
             competing: The slots that no guard protects.
 
         Returns:
             The signals by name, ``learned`` among them.
         """
-        more = {PREDICTED: predicted, LOG_AGE: age.float().log()}
-        device = self._weights[module.layer_idx].device
-        among = competing.to(device)
-        found = found | {name: standardise_among(x.to(device), among) for name, x in more.items()}
+        positions, rotated, seen, competing = (x.to(keys.device) for x in (positions, rotated, seen, competing))
+        prediction, weights = self._fitted[module.layer_idx]
+        plain = self.unrotate(module, keys, rotated.expand(-1, keys.shape[1], -1))
+        predicted = (features(plain, positions) @ prediction[..., None])[..., 0]
+        ages = (seen[:, None, None] - positions).clamp(min=1).float().log()
+        more = {PREDICTED: predicted, LOG_AGE: ages}
+        found = found | {name: standardise_among(x, competing) for name, x in more.items()}
         stacked = torch.stack([found[name] for name in self.weighed], dim=-1)
-        found["learned"] = (stacked * self._weights[module.layer_idx][:, None]).sum(-1)
+        found["learned"] = (stacked * weights[:, None]).sum(-1)
         return {name: found[name] for name in self.asked}

@@ -120,6 +120,12 @@ class AttentionSignals:
             return x
         return self._apply(x, x, *(angle.to(x) for angle in angles))[0]
 
+    def unrotate(self, module: Any, keys: Tensor, positions: Int[Tensor, "batch heads slots"]) -> Tensor:
+        """The keys ``[batch, heads, slots, width]`` before their rotation to ``positions``, in float32."""
+        flat = keys.float().flatten(0, 1)[:, None]
+        angles = self.angles(module, flat, positions.flatten(0, 1))
+        return self.rotate(flat, *(sign * angle for sign, angle in zip((1, -1), angles, strict=False))).view_as(keys)
+
     @torch.no_grad()
     def compute(
         self,

@@ -158,9 +158,6 @@ class ForwardPass(Cache):
             state = self.state.queries[place]
             if signals.needs_queries:
                 state = state.append(inputs["hidden_states"], self.valid)
-            if isinstance(signals, LearnedSignals):
-                predicted = signals.predict(layer, inputs["hidden_states"], self.positions)
-                self._measured.setdefault("predicted", []).append(predicted)
             if self.evicts:
                 state = self._compute(signals, layer, state)
             queries = self.state.queries
@@ -179,11 +176,8 @@ class ForwardPass(Cache):
         now = self.state.seen + self.state.shift
         found, state = signals.compute(layer, state, keys, values, groups.first(slots.valid), competing, now)
         if isinstance(signals, LearnedSignals):
-            new = self._measured["predicted"][-1]
-            usage, positions = (groups.of_layer(x, layer.layer_idx) for x in (slots.usage, slots.positions))
-            predicted = torch.cat([usage[..., : -new.shape[-1]].to(new), new], dim=-1)
-            age = (self.state.seen[:, None, None] - positions).clamp(min=1)
-            found = signals.combine(layer, found, predicted, age, competing)
+            positions, rotated = (groups.of_layer(x, layer.layer_idx) for x in (slots.positions, slots.payload[1]))
+            found = signals.combine(layer, found, keys, positions, rotated, self.state.seen, competing)
         for name, signal in found.items():
             self._measured.setdefault(name, []).append(signal)
         return state
@@ -265,8 +259,6 @@ class ForwardPass(Cache):
         found = {name: self.groups.combine(layers) for name, layers in self._measured.items()}
         slots = self.state.memory.slots
         usage = found.pop("usage", slots.usage)
-        if (predicted := found.pop("predicted", None)) is not None:  # of new tokens, kept as their usage
-            usage = torch.cat([usage[:, : -predicted.shape[1]], predicted.to(usage)], dim=1)
         slots = replace(slots, usage=found.pop("importance", usage), signals=found)
         self.state = replace(self.state, memory=replace(self.state.memory, slots=slots))
 

@@ -1,4 +1,4 @@
-"""The attention that a model with its full cache pays to each token, and the hidden states that predict it."""
+"""The attention that a model with its full cache pays to each token, and the keys that predict it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.cache_utils import Cache
 
+from ...memory.huggingface.learned import features
 from ...memory.huggingface.signals import AttentionSignals
 
 CHUNK = 64
@@ -28,12 +29,12 @@ class FullPass:
     """One passage, read with the full cache.
 
     Args:
-        hidden: The hidden states that the attention of each layer reads.
+        keys: The keys of each layer before rotation, in float32.
         greatest: The greatest weight that a query of each chunk *or a later one* pays to each key, in each layer and
             head of keys.
     """
 
-    hidden: list[Float[Tensor, "time hidden"]]
+    keys: list[Float[Tensor, "heads time width"]]
     greatest: Float[Tensor, "layers chunks heads time"]
 
     def log_attention(
@@ -52,7 +53,7 @@ class FullPass:
 @torch.no_grad()
 def read_full(model: Any, signals: AttentionSignals, ids: Int[Tensor, " time"]) -> FullPass:
     """Read a passage with the full cache; ``signals`` finds the queries of each layer."""
-    hidden: list[Tensor] = []
+    plain: list[Tensor] = []
     greatest: list[Tensor] = []
 
     def after(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -61,9 +62,10 @@ def read_full(model: Any, signals: AttentionSignals, ids: Int[Tensor, " time"]) 
         queries = signals.queries(layer, states)
         positions = torch.arange(states.shape[1], device=states.device)[None]
         queries = signals.rotate(queries, *signals.angles(layer, queries, positions))[0]
-        keys = cache.layers[layer.layer_idx].keys[0].float()
+        rotated = cache.layers[layer.layer_idx].keys
+        keys = rotated[0].float()
         scale = getattr(layer, "scaling", None) or signals.width**-0.5
-        hidden.append(states[0])
+        plain.append(signals.unrotate(layer, rotated, positions.expand(1, len(keys), -1))[0].cpu())
         greatest.append(_greatest(queries.unflatten(0, (len(keys), -1)), keys, scale).cpu())
 
     hooks = [layer.register_forward_hook(after, with_kwargs=True) for layer in signals.modules]
@@ -73,7 +75,7 @@ def read_full(model: Any, signals: AttentionSignals, ids: Int[Tensor, " time"]) 
         for hook in hooks:
             hook.remove()
     later = torch.stack(greatest).flip(1).cummax(1).values.flip(1)
-    return FullPass(hidden, later)
+    return FullPass(plain, later)
 
 
 def _greatest(
@@ -91,20 +93,21 @@ def _greatest(
     return torch.stack(found)
 
 
-def later_attention(full: FullPass) -> tuple[Int[Tensor, " keys"], Float[Tensor, "layers keys columns"]]:
-    """The attention that each key gets from queries `CHUNK` or more tokens later, as logarithms.
+def later_attention(full: FullPass, share: str) -> tuple[Int[Tensor, " keys"], Float[Tensor, "layers groups keys"]]:
+    """The logarithm of the attention that each key gets from queries `CHUNK` or more tokens later.
 
-    Returns the keys of which it is known, without the `SINKS`, and a column for each head of keys, one for the layer
-    and one for the model.
+    Returns the keys of which it is known, without the `SINKS`, and the attention for each of what shares a set; that of
+    the model is repeated for each layer.
     """
     layers, time = full.greatest.shape[0], full.greatest.shape[-1]
     keys = torch.arange(SINKS, time - HORIZON)
     first = (keys + 2 * CHUNK - 1) // CHUNK
-    columns = [full.log_attention(share, first, keys).expand(layers, -1, -1) for share in ("head", "layer", "model")]
-    return keys, torch.cat(columns, dim=1).mT
+    return keys, full.log_attention(share, first, keys).expand(layers, -1, -1)
 
 
-def features(hidden: Float[Tensor, "time hidden"], keys: Int[Tensor, " keys"]) -> Float[Tensor, "keys features"]:
-    """What attention to come is predicted from: the hidden state, 1 and the logarithm of the position from 1 on."""
-    place = (keys + 1).float().log()[:, None]
-    return torch.cat([hidden[keys].float().cpu(), torch.ones_like(place), place], dim=1)
+def key_features(full: FullPass, share: str) -> Float[Tensor, "layers groups time features"]:
+    """The `features` of all keys of a passage."""
+    keys = torch.stack(full.keys)
+    layers, heads, time, _ = keys.shape
+    positions = torch.arange(time).expand(layers, heads if share == "head" else 1, -1)
+    return features(keys, positions)

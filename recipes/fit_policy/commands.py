@@ -43,8 +43,8 @@ examples:
 Then VQMemCache(model, tokenizer, capacity=256, policy="runs/policy") keeps what the policy ranks highest, beside a
 share of the score. Give text like what the model will read: each document gives as many passages as any other.
 
-The model reads passages with its full cache. For each head of keys a linear regression learns, from the hidden state
-of a token, the logarithm of the greatest attention weight that queries 64 or more tokens later pay to it. Further
+The model reads passages with its full cache. For each head of keys a linear regression learns, from the keys and
+their squares, the logarithm of the greatest attention weight that queries 64 or more tokens later pay to each. Further
 passages are read through a bounded cache, and a second regression weighs that prediction beside signals of the slots
 that compete. Memory does not grow with the text. Signals `expected` and `observed` add to the cost of reading.
 

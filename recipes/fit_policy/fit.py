@@ -1,4 +1,4 @@
-"""Fit a policy in two stages: predict attention to come from hidden states, then weigh that beside other signals."""
+"""Fit a policy in two stages: predict attention to come from keys, then weigh that beside other signals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...memory.huggingface.fingerprint import fingerprint
 from ...memory.huggingface.groups import SHARES
 from ...memory.huggingface.learned import FittedPolicy
 from ..engine.progress import Bar
-from .attention import CHUNK, FullPass, features, later_attention, read_full
+from .attention import CHUNK, FullPass, key_features, later_attention, read_full
 from .host import Host
 from .regression import Sums
 from .streams import SIGNALS, read_stream, recall
@@ -28,7 +28,7 @@ class Findings:
     """What the fit found on passages that nothing was fitted on.
 
     Args:
-        r2: The share of the variance of the logarithm of attention to come that hidden states predict.
+        r2: The share of the variance of the logarithm of attention to come that keys predict.
         recall: Of the slots of most attention to come, the share that the policy keeps in each head.
         single: The same of each signal alone, averaged over heads.
         shares: The same of the policy where heads, layers or the model keep one set of slots.
@@ -65,26 +65,26 @@ def fit_policy(
     chosen = [SIGNALS.index(name) for name in signals]
     finder = host.signals()
     with Bar("fitting the policy", len(passages) + len(SHARES) * len(streams)) as bar:
-        ridge = _fit_prediction(host, passages, bar)
+        prediction = _fit_prediction(host, passages, bar)
         second = {share: Sums() for share in SHARES}
         for ids in streams[:fitted]:
             full = read_full(host.model, finder, ids)
             for share, sums in second.items():
                 add = partial(_add_slots, sums)
-                read_stream(host.model, ids, full, ridge, share, capacity, add)
+                read_stream(host.model, ids, full, prediction[share], share, capacity, add)
                 bar.advance(1)
         solved = {share: sums.solve(RIDGE, chosen)[..., 0] for share, sums in second.items()}
         check = _Check(solved, chosen)
         for ids in streams[fitted:]:
             full = read_full(host.model, finder, ids)
-            check.add_predictions(full, ridge)
+            check.add_predictions(full, prediction["head"])
             for share in SHARES:
-                read_stream(host.model, ids, full, ridge, share, capacity, partial(check.add_slots, share))
+                read_stream(host.model, ids, full, prediction[share], share, capacity, partial(check.add_slots, share))
                 bar.advance(1)
     heads = host.groups.heads
     weights = {share: x.unflatten(0, (-1, heads if share == "head" else 1)) for share, x in solved.items()}
-    weights = {share: x.expand(len(ridge), -1, -1) for share, x in weights.items()}
-    policy = FittedPolicy(fingerprint(host.model, torch.bfloat16), tuple(signals), ridge, weights)
+    weights = {share: x.expand(len(host.groups.bounded), -1, -1) for share, x in weights.items()}
+    policy = FittedPolicy(fingerprint(host.model, torch.bfloat16), tuple(signals), prediction, weights)
     return policy, check.findings(heads)
 
 
@@ -94,17 +94,17 @@ def _add_slots(sums: Sums, x: Float[Tensor, "groups slots signals"], y: Float[Te
 
 def _fit_prediction(
     host: Host, passages: Sequence[Int[Tensor, " time"]], bar: Bar
-) -> Float[Tensor, "layers columns features"]:
-    """Regress the logarithm of attention to come on the hidden states of each layer."""
-    signals = host.signals()
-    sums = [Sums() for _ in host.groups.bounded]
+) -> dict[str, Float[Tensor, "layers groups features"]]:
+    """Regress the logarithm of attention to come on keys, in each layer and for each of what shares a set."""
+    finder = host.signals()
+    sums = {share: Sums() for share in SHARES}
     for ids in passages:
-        full = read_full(host.model, signals, ids)
-        keys, wanted = later_attention(full)
-        for layer, hidden, y in zip(sums, full.hidden, wanted, strict=True):
-            layer.add(features(hidden, keys), y)
+        full = read_full(host.model, finder, ids)
+        for share, total in sums.items():
+            keys, wanted = later_attention(full, share)
+            total.add(key_features(full, share)[:, :, keys], wanted[..., None])
         bar.advance(1)
-    return torch.stack([layer.solve(RIDGE).mT for layer in sums])
+    return {share: total.solve(RIDGE)[..., 0] for share, total in sums.items()}
 
 
 class _Check:
@@ -117,12 +117,12 @@ class _Check:
         self.chance: list[float] = []
         self.moments: Tensor | float = 0.0
 
-    def add_predictions(self, full: FullPass, ridge: Float[Tensor, "layers columns features"]) -> None:
+    def add_predictions(self, full: FullPass, prediction: Float[Tensor, "layers heads features"]) -> None:
         """Compare predictions with the attention to come."""
-        keys, wanted = later_attention(full)
-        found = torch.stack([features(x, keys) for x in full.hidden]) @ ridge.mT
+        keys, wanted = later_attention(full, "head")
+        found = (key_features(full, "head")[:, :, keys] @ prediction[..., None])[..., 0]
         sums = [torch.ones_like(wanted), wanted, wanted.square(), (wanted - found).square()]
-        self.moments = self.moments + torch.stack([x.double().sum(1) for x in sums])
+        self.moments = self.moments + torch.stack([x.double().sum(-1) for x in sums])
 
     def add_slots(self, share: str, x: Float[Tensor, "groups slots signals"], y: Float[Tensor, "groups slots"]) -> None:
         """Compare what the policy keeps with what gets most attention."""
@@ -138,7 +138,7 @@ class _Check:
     def findings(self, heads: int) -> Findings:
         """The means."""
         assert isinstance(self.moments, Tensor)
-        count, total, squares, errors = self.moments[..., :heads]
+        count, total, squares, errors = self.moments
         means = {share: torch.stack(hits).mean(0) for share, hits in self.hits.items()}
         single = torch.stack(self.single).mean(0).tolist()
         return Findings(

@@ -91,7 +91,7 @@ def format_summary(config: Config, findings: Findings) -> str:
     """What the fit found, and how to use it."""
     singles = sorted(findings.single.items(), key=lambda item: -item[1])
     lines = [
-        f"attention to come, predicted from hidden states: R² {findings.r2.mean():.2f} on passages of the check "
+        f"attention to come, predicted from keys: R² {findings.r2.mean():.2f} on passages of the check "
         f"({findings.r2.min():.2f} to {findings.r2.max():.2f} by head)",
         "of the slots that will get most attention, those that stay:",
         *(f"  {100 * x:5.1f} %  the policy, a set a {share}" for share, x in findings.shares.items()),

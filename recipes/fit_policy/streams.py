@@ -11,12 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...memory.huggingface.cache import VQMemCache
-from ...memory.huggingface.learned import LOG_AGE, PREDICTED, columns
+from ...memory.huggingface.learned import LOG_AGE, PREDICTED
 from ...memory.huggingface.presets import STREAM
-from ...memory.policies.weighted import Policy as Weighted
 from ...memory.policy import age, standardise_among
 from ...memory.slots import Slots
-from .attention import CHUNK, HORIZON, SINKS, FullPass, features
+from ...registry import build
+from .attention import CHUNK, HORIZON, SINKS, FullPass, key_features
 
 COMPUTED = ("expected", "observed", "keydiff", "norm", "value_norm")
 """The signals that a cache computes from keys, values and queries."""
@@ -40,7 +40,7 @@ class Recorder:
 
     def __init__(self, receive: Callable[[Slots, int], None]) -> None:
         self.receive = receive
-        self.mix = Weighted(**{name: x for name, x in STREAM.policy.items() if name != "name"} | {"score": 0.0})
+        self.mix = build("policies", {**STREAM.policy, "score": 0.0})
 
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
         """That of the preset."""
@@ -53,7 +53,7 @@ def read_stream(
     model: Any,
     ids: Int[Tensor, " time"],
     full: FullPass,
-    ridge: Float[Tensor, "layers columns features"],
+    prediction: Float[Tensor, "layers groups features"],
     share: str,
     capacity: int,
     use: Rows,
@@ -66,15 +66,13 @@ def read_stream(
         model: The host.
         ids: The tokens of the passage.
         full: The same passage, read with the full cache.
-        ridge: The weights of the first stage; see `vqmem.memory.huggingface.learned.FittedPolicy`.
+        prediction: What the first stage found for this share.
         share: What keeps one set of slots.
         capacity: Slots of the cache.
         use: Takes the rows.
     """
     every = torch.arange(len(ids))
-    predicted = torch.stack([features(x, every) for x in full.hidden]) @ columns(ridge, share).mT
-    predicted = predicted.mean(0, keepdim=True) if share == "model" else predicted
-    predicted = predicted.mT.flatten(0, 1)
+    predicted = (key_features(full, share) @ prediction[..., None])[..., 0]
 
     def receive(slots: Slots, now: int) -> None:
         if now > len(ids) - HORIZON:
@@ -84,7 +82,9 @@ def read_stream(
         positions = slots.positions[competing].view(len(competing), -1)
         ages = age(slots, torch.full_like(slots.positions[:, 0], now)).float()
         found = {name: slots.signals[name][competing].view_as(positions) for name in COMPUTED}
-        found[PREDICTED] = _standardised(predicted.gather(1, positions))
+        by_layer = positions.view(1 if share == "model" else len(predicted), -1, positions.shape[1])
+        in_layer = _standardised(predicted.gather(2, by_layer.expand(len(predicted), -1, -1)))
+        found[PREDICTED] = in_layer.mean(0) if share == "model" else in_layer.flatten(0, 1)
         found[LOG_AGE] = _standardised(ages[competing].view_as(positions).log())
         wanted = full.log_attention(share, torch.full_like(every, now // CHUNK), every).flatten(0, 1)
         use(torch.stack([found[name] for name in SIGNALS], dim=-1), _standardised(wanted.gather(1, positions)))
@@ -99,7 +99,7 @@ def read_stream(
         cache.close()
 
 
-def _standardised(x: Float[Tensor, "groups slots"]) -> Float[Tensor, "groups slots"]:
+def _standardised(x: Float[Tensor, "*groups slots"]) -> Float[Tensor, "*groups slots"]:
     return standardise_among(x, torch.ones_like(x, dtype=torch.bool))
 
 

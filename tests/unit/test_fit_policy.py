@@ -1,6 +1,7 @@
 """Policies fitted for a model: how they are made, and that a cache keeps what they say."""
 
 import copy
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from vqmem.benchmarks.kv._argument import NAME as CACHE
 from vqmem.cli import main
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.huggingface.groups import SHARES
+from vqmem.memory.huggingface.learned import LearnedSignals
 from vqmem.recipes.fit_policy.fit import fit_policy
 from vqmem.recipes.fit_policy.host import as_host
 from vqmem.recipes.fit_policy.streams import SIGNALS
@@ -40,7 +42,11 @@ def fitted():
 
 def test_the_fit_finds_what_is_to_be_kept(fitted):
     _, policy, findings = fitted
-    assert policy.ridge.shape == (2, 4, 34)
+    assert {share: x.shape for share, x in policy.prediction.items()} == {
+        "head": (2, 2, 18),
+        "layer": (2, 1, 34),
+        "model": (2, 1, 34),
+    }
     assert {share: x.shape for share, x in policy.weights.items()} == {
         "head": (2, 2, 7),
         "layer": (2, 1, 7),
@@ -68,33 +74,45 @@ def read(model, cache, ids, sizes, **arguments):
 
 @torch.no_grad()
 @pytest.mark.parametrize("share", SHARES)
-def test_a_cache_keeps_what_the_formula_ranks_highest(fitted, folder, share):
+def test_the_signal_is_the_weighted_sum_of_what_keys_predict_and_other_signals(fitted, folder, share, monkeypatch):
     model, policy, _ = fitted
-    cache = VQMemCache(
-        model,
-        40,
-        policy={"name": "weighted", "learned": 1.0, "folder": folder, "score": 0.0},
-        share=share,
-        sinks=4,
-        recent=8,
-    )
-    groups = cache.groups
-    seen = {}
-    hooks = [
-        layer.register_forward_hook(
-            lambda layer, args, kwargs, _: seen.update({layer.layer_idx: kwargs["hidden_states"]}), with_kwargs=True
+    calls = []
+
+    def combine(self, module, found, *args):
+        result = LearnedSignals.combine(self, module, found, *args)
+        calls.append((module, found, args[-1], result["learned"]))
+        return result
+
+    settings = {"name": "weighted", "learned": 1.0, "folder": folder, "score": 0.0}
+    cache = VQMemCache(model, 40, policy=settings, share=share, sinks=4, recent=8, block=20)
+    monkeypatch.setattr(cache.signals, "combine", partial(combine, cache.signals))
+    hidden = {}
+    for layer in cache.signals.modules:
+        after = partial(
+            lambda index, layer, args, kwargs, _: hidden.update({index: kwargs["hidden_states"]}), layer.layer_idx
         )
-        for layer in cache.signals.modules
-    ]
-    read(model, cache, IDS, [40])
-    for hook in hooks:
-        hook.remove()
-    place = torch.cat([torch.ones(40, 1), torch.arange(1, 41.0).log()[:, None]], dim=1)
-    wanted = torch.stack([torch.cat([seen[i][0], place], 1) @ policy.ridge[i].half().float().T for i in range(2)])
-    wanted = {"head": wanted[..., :2], "layer": wanted[..., 2:3], "model": wanted[..., 3:].mean(0, keepdim=True)}[share]
-    usage = cache._state.memory.slots.usage
-    torch.testing.assert_close(usage, wanted.mT.flatten(0, 1), rtol=1e-4, atol=1e-4)
-    assert usage.shape == (groups.count, 40)
+        layer.register_forward_hook(after, with_kwargs=True)
+    model(IDS, **{CACHE: cache})
+    for module, found, competing, learned in calls:
+        index = module.layer_idx
+        keys = module.k_proj(hidden[index])[0].view(60, 2, 8)
+        heads = [[0], [1]] if share == "head" else [[0, 1]]
+        for group, members in enumerate(heads):
+            among = competing[0, min(group, competing.shape[1] - 1)]
+            parts = [torch.cat([keys[:, head], keys[:, head] ** 2], dim=1) for head in members]
+            place = torch.arange(1, 61.0)[:, None]
+            x = torch.cat([*parts, torch.ones_like(place), place.log()], dim=1)
+            predicted = x @ policy.prediction[share][index, group]
+            columns = {name: x[0, group] for name, x in found.items()}
+            columns |= {"predicted": scaled(predicted, among), "log_age": scaled((61 - place[:, 0]).log(), among)}
+            weights = policy.weights[share][index, group]
+            wanted = sum(weight * columns[name] for name, weight in zip(policy.signals, weights, strict=True))
+            torch.testing.assert_close(learned[0, group], wanted, rtol=1e-3, atol=1e-3)
+    assert len(calls) == 2
+
+
+def scaled(x, among):
+    return (x - x[among].mean()) / x[among].std(unbiased=False)
 
 
 ARGUMENTS = [{"share": share, "block": 5} for share in SHARES] + [{"storage": "int8"}, {"positions": "compact"}]
@@ -124,18 +142,16 @@ def test_saved_copied_and_selected_caches_go_on_as_the_first(fitted, folder, tmp
 
 
 @torch.no_grad()
-def test_reading_in_chunks_and_with_padding_predicts_the_same(fitted, folder):
+def test_padding_changes_nothing(fitted, folder):
     model = fitted[0]
-    once = read(model, VQMemCache(model, 100, policy=folder), IDS, [60])
-    chunks = read(model, VQMemCache(model, 100, policy=folder), IDS, [20, 1, 1, 38])
     padded = torch.cat([torch.zeros(1, 5, dtype=torch.long), IDS], dim=1)
     mask = torch.ones_like(padded)
     mask[:, :5] = 0
-    cache = VQMemCache(model, 100, policy=folder)
+    cache = VQMemCache(model, 40, policy=folder, recent=8, block=20)
+    plain = VQMemCache(model, 40, policy=folder, recent=8, block=20)
+    read(model, plain, IDS, [60])
     model(padded, attention_mask=mask, **{CACHE: cache})
-    usages = [one._state.memory.slots.usage[:, -60:] for one in (once, chunks, cache)]
-    for usage in usages[1:]:
-        torch.testing.assert_close(usage, usages[0], rtol=1e-4, atol=1e-4)
+    assert cache.positions == plain.positions
 
 
 def test_the_folder_brings_its_settings_and_may_be_a_part_of_a_mixture(fitted, folder):
