@@ -99,7 +99,7 @@ def settle(
         decoder: The model, unwrapped.
         tokenizer: As for `VQMemCache`, and so are the others.
         capacity: Tokens, a share of the prompt or bytes.
-        policy: A preset, a name, a mapping, a policy or None.
+        policy: A preset, the folder of a fitted policy, a name, a mapping, a policy or None.
         scorer: A scorer, a folder or None.
         sinks: First tokens that stay.
         recent: Newest tokens that stay; None for the default.

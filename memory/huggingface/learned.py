@@ -80,9 +80,9 @@ def features(
 ) -> Float[Tensor, "*batch groups slots features"]:
     """What attention to come is predicted from, for each group of heads that share slots.
 
-    It is their keys before rotation and the squares of these, 1, and the logarithm of the position counted from 1. With
-    squares, the logarithm of the attention that normally distributed queries pay is linear in the features, but for
-    products of different coordinates of the key.
+    It is their keys before rotation and the squares of these, 1, and the logarithm of the position counted from 1. The
+    logarithm of the attention that normally distributed queries pay to a key is linear in its coordinates and their
+    products; products of two different ones are left out.
     """
     both = torch.cat([keys, keys.square()], dim=-1).unflatten(-3, (positions.shape[-2], -1))
     by_group = both.movedim(-3, -2).flatten(-2)  # [*batch, groups, slots, heads of a group and features]
@@ -94,6 +94,12 @@ class LearnedSignals(AttentionSignals):
     """Computes ``learned``, and other signals of `AttentionSignals`, for the slots of each layer.
 
     ``learned`` is a weighted sum of signals, with weights for each head, each layer or the model.
+
+    Args:
+        model: The host.
+        names: The signals to compute.
+        groups: What keeps one set of slots.
+        fitted: What was learnt about the host.
     """
 
     def __init__(self, model: Any, names: Sequence[str], groups: Groups, fitted: FittedPolicy) -> None:

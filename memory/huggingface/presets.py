@@ -11,6 +11,7 @@ from typing import Any
 from ...registry import build
 from ..policy import Policy
 from ..scorer import policy_of, signals_of
+from .learned import ABOUT
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,10 @@ PRESETS = {"auto": STREAM, "stream": STREAM, "document": DOCUMENT}
 
 def preset_of(policy: Any) -> Preset | None:
     """The preset that ``policy`` names, or that of the folder of a fitted policy; None if it is something else."""
-    if isinstance(policy, os.PathLike) or (isinstance(policy, str) and (os.sep in policy or Path(policy).is_dir())):
+    is_text = isinstance(policy, str)
+    if isinstance(policy, os.PathLike) or (is_text and (os.sep in policy or Path(policy, ABOUT).is_file())):
         return Preset({"name": "weighted", "learned": 1.0, "folder": os.fspath(policy), "score": LEARNED_SCORE})
-    return PRESETS.get(policy) if isinstance(policy, str) else None
+    return PRESETS.get(policy) if is_text else None
 
 
 def build_preset(preset: Preset, scorer: Any) -> Policy:

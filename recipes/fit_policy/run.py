@@ -75,11 +75,11 @@ def run(model: str, config: Config) -> Findings:
     passages, streams = drawn[: config.passages], drawn[config.passages :]
     with locked(out):
         policy, findings = fit_policy(host, passages, streams, config.signals, config.capacity)
-        save(out, model, config, policy, findings)
+        _save(out, model, config, policy, findings)
     return findings
 
 
-def save(out: Path, model: str, config: Config, policy: FittedPolicy, findings: Findings) -> None:
+def _save(out: Path, model: str, config: Config, policy: FittedPolicy, findings: Findings) -> None:
     """Write the policy, what was found and the report."""
     figures = {"r2": float(findings.r2.mean()), "recall": findings.shares, "single": findings.single}
     made = {"passages": config.passages, "stream_passages": config.stream_passages, "length": config.length}
