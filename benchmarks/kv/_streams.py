@@ -23,8 +23,9 @@ from transformers import DynamicCache
 from vqmem.benchmarks.kv import _presses as presses
 from vqmem.benchmarks.kv._argument import passed
 from vqmem.benchmarks.kv.smollm2 import FILE, SEPARATOR
-from vqmem.files import atomic_write
+from vqmem.files import atomic_write, file_sha256
 from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.learned import ABOUT
 from vqmem.recipes.compare.statistics import bootstrap_interval
 from vqmem.recipes.engine.config import digest
 from vqmem.recipes.lm.corpus import Passage
@@ -42,7 +43,7 @@ class Setting:
 
     Args:
         name: of its row in tables.
-        policy: a policy's YAML mapping, or a preset.
+        policy: a policy's YAML mapping, a preset, or the folder of a fitted policy.
         scorer: the name of the scorer.
         press: the name of a press.
         options: other arguments of the cache.
@@ -91,7 +92,7 @@ class Streams:
         return {
             "model": [FILE, str(self.model.dtype), f"transformers {transformers.__version__}"],
             "press": setting.press and [setting.press, presses.MADE.get(setting.press.removeprefix("kvpress "))],
-            "policy": dict(setting.policy) if isinstance(setting.policy, Mapping) else setting.policy,
+            "policy": dict(setting.policy) if isinstance(setting.policy, Mapping) else _identity(setting.policy),
             **({"options": dict(setting.options)} if setting.options else {}),
             "scorer": setting.scorer and self.prints[setting.scorer],
             "capacity": None if setting.policy is None and setting.press is None else capacity,
@@ -207,6 +208,12 @@ def share_closed(
 
     low, high = bootstrap_interval(share, len(ours), resamples=resamples, seed=seed).tolist()
     return float(closed.sum() / gap.sum()), low, high
+
+
+def _identity(policy: str | None) -> str | None:
+    """The name of a policy or preset; of the folder of a fitted policy, the hash of the file that describes it."""
+    described = None if policy is None else Path(policy, ABOUT)
+    return file_sha256(described) if described is not None and described.is_file() else policy
 
 
 def _fingerprint(scorer: nn.Module) -> str:
