@@ -18,8 +18,8 @@ from ..schema import shown
 from .scorer import SIGNALS, policy_of, signals_of
 from .slots import Slots
 
-ATTENTION_SIGNALS = ("expected", "observed", "keydiff", "norm")
-"""The signals of slots that the cache of a pretrained model computes (`vqmem.memory.huggingface.signals`)."""
+ATTENTION_SIGNALS = ("learned", "expected", "observed", "keydiff", "norm")
+"""The signals of slots that the cache of a pretrained model computes: see `signals` and `learned` beside it."""
 
 
 @runtime_checkable

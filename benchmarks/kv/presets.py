@@ -1,11 +1,12 @@
 """What the presets of the cache keep in streams, beside the newest tokens and expected attention alone.
 
     python benchmarks/kv/presets.py [--quick] [--json] [--save] [--data FOLDER] [--run FOLDER] [--passages N]
+        [--policy FOLDER]
 
 Reads dev passages of 2,048 tokens of novels, general text and an encyclopedia with SmolLM2-135M through 128 slots, 64
-tokens at a time. Nothing is trained; losses are kept in the run's folder, so that a stopped run goes on. It needs what
-`smollm2.py` names. On a CPU, set MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296
-MALLOC_TRIM_THRESHOLD_=8589934592.
+tokens at a time. Nothing is trained; losses are kept in the run's folder, so that a stopped run goes on. ``--policy``
+measures a policy that `vqmem fit_policy` fitted for this model too. It needs what `smollm2.py` names. On a CPU, set
+MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from vqmem.benchmarks._results import figure, options, present
 from vqmem.benchmarks.kv._bench import NEWEST, RARE, SINKS
 from vqmem.benchmarks.kv.smollm2 import load_smollm2
 from vqmem.default_scorer import load_default_scorer
+from vqmem.memory.huggingface.groups import SHARES
 from vqmem.recipes.kv_cache.caches import Caches
 from vqmem.recipes.kv_cache.figures import sum_losses, table
 from vqmem.recipes.kv_cache.settings import FULL, PACKAGED, Setting
@@ -48,7 +50,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default, help="folder that holds text/ (default $VQMEM_DATA)")
     parser.add_argument("--run", type=Path, default="runs/presets_benchmark", help="folder where losses are kept")
     parser.add_argument("--passages", type=int, default=8, help="passages of each domain (default 8)")
+    parser.add_argument("--policy", metavar="FOLDER", help="a policy of `vqmem fit_policy` for this model")
     flags = parser.parse_args()
+    settings = SETTINGS if flags.policy is None else [*SETTINGS, *fitted(flags.policy)]
     torch.set_num_threads(1)
     lm = load_smollm2(torch.bfloat16)
     scorer = load_default_scorer(lm.tokenizer, vocab_size=lm.model.config.vocab_size)
@@ -60,7 +64,7 @@ def main() -> None:
     count = 2 if flags.quick else flags.passages
     for domain, folder in DOMAINS.items():
         chosen = sample([*passages(flags.data / "text" / folder, lm.tokenizer)], LENGTH, count)
-        found = streams.read(SETTINGS, [CAPACITY], chosen)[CAPACITY]
+        found = streams.read(settings, [CAPACITY], chosen)[CAPACITY]
         read = sum_losses(found, chosen, rarity, rare=RARE, capacity=CAPACITY, baseline=NEWEST)
         tables[domain], intervals[domain] = table(read)
         more = 100 * (read.closed(STREAM)[0] - read.closed(EXPECTED)[0])
@@ -86,6 +90,12 @@ def main() -> None:
         tables=tables,
         intervals=intervals,
     )
+
+
+def fitted(policy: str) -> list[Setting]:
+    """The settings of a fitted policy: alone, and beside the score for each share."""
+    shares = [Setting(f"learned, a set a {share}", policy, PACKAGED, options={"share": share}) for share in SHARES]
+    return [Setting("learned, without a score", policy), *shares]
 
 
 def passages(folder: Path, tokenizer: Any) -> Iterator[Passage]:

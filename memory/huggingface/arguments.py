@@ -16,6 +16,7 @@ from ..policy import Guard, Policy, as_integer, require_signals, variant_name
 from ..scorer import ScorerModel, input_kind, load_scorer, policy_of, signals_of
 from .capacity import Capacity, parse_capacity
 from .groups import SHARES, Groups
+from .learned import FittedPolicy, LearnedSignals
 from .presets import build_preset, preset_of
 from .signals import AttentionSignals
 from .supported_models import bounded, key_shape, layers_of, placement, text_config
@@ -98,7 +99,7 @@ def settle(
         decoder: The model, unwrapped.
         tokenizer: As for `VQMemCache`, and so are the others.
         capacity: Tokens, a share of the prompt or bytes.
-        policy: A preset, a name, a mapping, a policy or None.
+        policy: A preset, the folder of a fitted policy, a name, a mapping, a policy or None.
         scorer: A scorer, a folder or None.
         sinks: First tokens that stay.
         recent: Newest tokens that stay; None for the default.
@@ -164,6 +165,9 @@ def _with_signals(policy: Any, decoder: Any, groups: Groups, may_drop: bool) -> 
     """The policy and what computes its signals; it ``may_drop`` those of queries that are not found."""
     if "signals" not in policy.requires:
         return policy, None
+    if "learned" in policy.attention_signals:
+        fitted = FittedPolicy.load(policy.folder, decoder)
+        return policy, LearnedSignals(decoder, policy.attention_signals, groups, fitted)
     try:
         return policy, AttentionSignals(decoder, policy.attention_signals, groups)
     except ValueError:

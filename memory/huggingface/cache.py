@@ -57,9 +57,9 @@ class VQMemCache(Cache):
             scores or ``scorer`` is given; then ``VQMemCache(model, 256)`` gives the capacity.
         capacity: How many tokens of a row stay when some are evicted. A number of tokens (256), a share of the prompt
             (0.25: of all that was read in passes of several tokens), or bytes per row (``"64MB"``).
-        policy: A preset (``auto``, ``stream`` for many passes, ``document`` for a long prompt), the name of a policy,
-            its YAML mapping or the object; None is the policy that suits the scorer. A preset sets ``recent``,
-            ``share`` and ``block`` too, unless they are given.
+        policy: A preset (``auto``, ``stream`` for many passes, ``document`` for a long prompt), the folder that ``vqmem
+            fit_policy`` wrote for the model, the name of a policy, its YAML mapping or the object; None is the policy
+            that suits the scorer. Presets and folders set ``recent``, ``share`` and ``block`` unless they are given.
         scorer: A trained scorer of this model's token ids, or the folder of its run; the packaged one by default.
         sinks: How many of the first tokens always stay.
         recent: How many of the newest tokens always stay; half of the capacity that the sinks leave if None.
@@ -124,10 +124,12 @@ class VQMemCache(Cache):
         for index in self.groups.bounded:
             layers[index] = VQMemLayer(storage, self.room)
         super().__init__(layers=layers)
-        scored = ()
-        if "layers" in self.memory.requires:
-            scored = self.signals.modules if self.signals else cast(LayerScorer, self.memory.policy).layers(decoder)
-        self._detach = attach(decoder, self, scored)
+        watched = ()
+        if self.signals is not None:
+            watched = self.signals.modules if self.signals.needs_queries else ()
+        elif "layers" in self.memory.requires:
+            watched = cast(LayerScorer, self.memory.policy).layers(decoder)
+        self._detach = attach(decoder, self, watched)
 
     @property
     def positions(self) -> list[list[int]] | list[list[list[int]]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..bank import Memory
 from ..scorer import ScorerModel
 from .groups import Groups
+from .learned import LearnedSignals
 from .positions import Rotation
 from .scoring import score
 from .signals import AttentionSignals
@@ -124,6 +125,9 @@ def compute_signals(cache: BoundedCache, state: CacheState) -> CacheState:
         keys, values = cache.layers[module.layer_idx].read(state.placement[0])
         here = groups.of_layer(competing, module.layer_idx)
         signals, after = cache.signals.compute(module, before, keys, values, valid, here, now)
+        if isinstance(cache.signals, LearnedSignals):
+            places, rotated = (groups.of_layer(x, module.layer_idx) for x in (slots.positions, slots.payload[1]))
+            signals = cache.signals.combine(module, signals, keys, places, rotated, state.seen, here)
         queries.append(after)
         for name, signal in signals.items():
             found.setdefault(name, []).append(signal)

@@ -106,7 +106,7 @@ class ForwardPass(Cache):
     def after_layer(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Keep the hidden states that a layer's attention has read, or let the policy score the layer's slots."""
         index = layer.layer_idx
-        if self.cache.signals is not None:
+        if self.cache.signals is not None and self.cache.signals.needs_queries:
             hidden, most = inputs["hidden_states"], PENDING + self.cache.block
             # A view would keep the hidden states of a long prompt.
             self.hidden[index] = hidden if hidden.shape[1] <= most else hidden[:, -most:].clone()

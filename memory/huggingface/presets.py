@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ...registry import build
 from ..policy import Policy, variant_name
 from ..scorer import SIGNALS, policy_of, signals_of
+from .learned import ABOUT
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,17 @@ STREAM = Preset(
 """For many passes: a chat, a long book."""
 DOCUMENT = Preset({"name": "weighted", "keydiff": 1.0, "score": 0.5, "window": 25, "copies": 2.0})
 """For a text that is read in full before anything is asked."""
+LEARNED_SCORE = 0.2
+"""The share of the score beside a policy that was fitted for the model."""
 PRESETS = {"auto": STREAM, "stream": STREAM, "document": DOCUMENT}
 
 
 def preset_of(policy: Any) -> Preset | None:
-    """The preset that ``policy`` names; None if it is something else."""
-    return PRESETS.get(policy) if isinstance(policy, str) else None
+    """The preset that ``policy`` names, or that of the folder of a fitted policy; None if it is something else."""
+    is_text = isinstance(policy, str)
+    if isinstance(policy, os.PathLike) or (is_text and (os.sep in policy or Path(policy, ABOUT).is_file())):
+        return Preset({"name": "weighted", "learned": 1.0, "folder": os.fspath(policy), "score": LEARNED_SCORE})
+    return PRESETS.get(policy) if is_text else None
 
 
 def build_preset(preset: Preset, scorer: Any) -> Policy:

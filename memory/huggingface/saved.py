@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -18,21 +17,12 @@ from ...files import atomic_write, missing_file
 from ...registry import names
 from ..bank import State
 from ..policy import Policy, variant_name
+from .fingerprint import fingerprint
 from .signals import QueryState
 from .state import CacheState, PendingTokens
 from .supported_models import placement
 
 FORMAT = "vqmem cache 2"
-
-
-def fingerprint(module: nn.Module) -> str:
-    """A hash of the names, shapes and some values of all weights, which tells models apart without reading all."""
-    digest = hashlib.sha256()
-    for name, weight in module.state_dict().items():
-        flat = weight.detach().reshape(-1)
-        some = flat[:: max(1, flat.numel() // 64)].float().cpu()
-        digest.update(f"{name}{list(weight.shape)}".encode() + some.numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def policy_spec(policy: Policy) -> dict[str, Any]:

@@ -139,6 +139,12 @@ class AttentionSignals:
             return x
         return self._apply(x, x, *(angle.to(x) for angle in angles))[0]
 
+    def unrotate(self, module: Any, keys: Tensor, positions: Int[Tensor, "batch heads slots"]) -> Tensor:
+        """The keys ``[batch, heads, slots, width]`` before their rotation to ``positions``, in float32."""
+        flat = keys.float().flatten(0, 1)[:, None]
+        angles = self.angles(module, flat, positions.flatten(0, 1))
+        return self.rotate(flat, *(sign * angle for sign, angle in zip((1, -1), angles, strict=False))).view_as(keys)
+
     @torch.no_grad()
     def compute(
         self,
@@ -181,6 +187,8 @@ class AttentionSignals:
             found["keydiff"] = -F.cosine_similarity(keys, unit.sum(dim=2, keepdim=True), dim=-1)
         if "norm" in self.names:
             found["norm"] = -keys.norm(dim=-1)
+        if "value_norm" in self.names:
+            found["value_norm"] = values.float().norm(dim=-1)
         return {name: self.groups.reduce(standardise_among(x, competing)) for name, x in found.items()}, state
 
     def _expected(

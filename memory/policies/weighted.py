@@ -23,6 +23,10 @@ class Policy:
     spans stay together.
     """
 
+    learned: float = 0.0
+    """Weight of what was fitted for the model to predict the attention that a slot will receive."""
+    folder: str = ""
+    """The folder that `vqmem fit_policy` wrote, for ``learned``."""
     expected: float = 0.0
     """Weight of the attention that coming queries are expected to pay (arXiv:2510.00636)."""
     observed: float = 0.0
@@ -56,6 +60,11 @@ class Policy:
             raise ValueError(f"window={self.window}; use an odd number of tokens, 1 for none")
         if self.score < 1 and not (self.attention_signals or self.log_age):
             raise ValueError(f"score={self.score} leaves a share to {', '.join(ATTENTION_SIGNALS)}; weigh one of them")
+        if bool(self.learned) != bool(self.folder):
+            raise ValueError(
+                f"learned={self.learned} and folder={self.folder!r}; give both, the folder of `vqmem fit_policy` and "
+                "the weight of what it learnt, or neither"
+            )
         if self.score > 0 and not self.signals:
             raise ValueError(f"score={self.score} gives a share to {', '.join(SIGNALS)}; weigh one of them")
 

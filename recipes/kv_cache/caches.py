@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import DynamicCache
 
 from ..._version import __version__
+from ...files import file_sha256
 from ...memory.huggingface.cache import VQMemCache
+from ...memory.huggingface.learned import ABOUT
 from . import presses
 from .host import Host
 from .settings import Setting
@@ -57,7 +60,7 @@ class Caches:
             "vqmem": __version__,
             "model": self.host.fingerprint,
             "press": setting.press and [setting.press, presses.arguments_of(setting.press)],
-            "policy": dict(setting.policy) if isinstance(setting.policy, Mapping) else setting.policy,
+            "policy": dict(setting.policy) if isinstance(setting.policy, Mapping) else _identity(setting.policy),
             "options": dict(setting.options),
             "scorer": setting.scorer and self._fingerprints[setting.scorer],
             "capacity": None if setting.is_full else capacity,
@@ -79,3 +82,9 @@ def held_bytes(cache: Any) -> int:
         return cache.nbytes
     layers = [layer for layer in cache.layers if layer.is_initialized]
     return sum(x.nbytes for layer in layers for x in (layer.keys, layer.values))
+
+
+def _identity(policy: str | None) -> str | None:
+    """The name of a policy or preset; of the folder of a fitted policy, the hash of the file that describes it."""
+    described = None if policy is None else Path(policy, ABOUT)
+    return file_sha256(described) if described is not None and described.is_file() else policy

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ...memory.huggingface.presets import PRESETS
+from ...memory.huggingface.presets import PRESETS, preset_of
 from ...registry import build, names
 from ...schema import PathText, UnknownNameError, coerce
 
@@ -21,7 +21,8 @@ class CacheSpec:
     """A policy and other arguments of `VQMemCache`; null is its default."""
 
     policy: str | dict[str, Any] | None = None
-    """A preset, the name of a policy, its mapping, or null for the policy that suits the scorer."""
+    """A preset, the folder of a fitted policy, the name of a policy, its mapping, or null for the policy that suits the
+    scorer."""
     scorer: PathText | None = None
     """Folder of a run of `vqmem train-scorer` for this model's tokenizer; null is the scorer of the config."""
     sinks: int | None = None
@@ -94,7 +95,7 @@ def _read_policy(name: str, value: Any, scorer: str) -> Setting:
 
 
 def _needs_scores(policy: str | dict[str, Any] | None, key: str) -> bool:
-    if policy is None or (isinstance(policy, str) and policy in PRESETS):
+    if policy is None or preset_of(policy) is not None:
         return True
     if isinstance(policy, str) and policy not in names("policies"):
         raise UnknownNameError(f"{key}: policy", policy, [*PRESETS, *names("policies")])

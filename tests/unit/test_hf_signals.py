@@ -165,9 +165,9 @@ def test_the_policy_names_what_is_wrong():
     model = make_model("llama")
     for fields, message in [
         ({"score": 2.0}, "score=2.0; the share"),
-        ({"score": 0.5}, "leaves a share to expected, observed"),
+        ({"score": 0.5}, "leaves a share to learned, expected, observed"),
         ({"surprise": 0.0}, "gives a share to surprise"),
     ]:
         with pytest.raises(ValueError, match=message):
             VQMemCache(model, 8, policy={"name": "weighted"} | fields)
-    assert ATTENTION_SIGNALS == ("expected", "observed", "keydiff", "norm")
+    assert ATTENTION_SIGNALS == ("learned", "expected", "observed", "keydiff", "norm")

@@ -1,0 +1,54 @@
+"""The command `vqmem fit_policy`."""
+
+from __future__ import annotations
+
+import argparse
+
+from ...cli_base import Command, file_name
+from ...console import visible
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    given = "a model of transformers: a folder, a hub name or a GGUF file"
+    parser.add_argument("model", type=file_name, metavar="MODEL", help=given)
+    parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="keys below, such as passages=24")
+
+
+def _run(args: argparse.Namespace) -> None:
+    from ...registry import check_variants
+    from ..engine.config import load
+    from .run import Config, format_summary, run
+
+    config = load(Config, None, args.overrides)
+    check_variants(config)
+    print(visible(format_summary(config, run(args.model, config))))
+
+
+def _keys() -> str:
+    from ..engine.config_help import explain, json_schema
+    from .run import Config
+
+    return f"\n\nkeys, with their defaults and types:\n{explain(json_schema(Config))}"
+
+
+COMMANDS = {
+    "fit_policy": Command(
+        "fit what a cache keeps to a pretrained model, from the attention that it pays; minutes, no training",
+        _arguments,
+        _run,
+        """\
+examples:
+  vqmem fit_policy HuggingFaceTB/SmolLM2-135M data='{name: text_files, path: my_texts}' out=runs/policy
+  vqmem fit_policy ./my_model                                # built-in text, for a first look
+Then VQMemCache(model, tokenizer, capacity=256, policy="runs/policy") keeps what the policy ranks highest, beside a
+share of the score. Give text like what the model will read: each document gives as many passages as any other.
+
+The model reads passages with its full cache. For each head of keys a linear regression learns, from the keys and
+their squares, the logarithm of the greatest attention weight that queries 64 or more tokens later pay to each. Further
+passages are read through a bounded cache, and a second regression weighs that prediction beside signals of the slots
+that compete. Memory does not grow with the text. Signals `expected` and `observed` add to the cost of reading.
+
+On a CPU, MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 saves up to half.""",
+        _keys,
+    )
+}

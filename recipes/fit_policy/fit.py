@@ -1,0 +1,150 @@
+"""Fit a policy in two stages: predict attention to come from keys, then weigh that beside other signals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ...memory.huggingface.fingerprint import fingerprint
+from ...memory.huggingface.groups import SHARES
+from ...memory.huggingface.learned import FittedPolicy
+from ..engine.progress import Bar
+from .attention import CHUNK, FullPass, key_features, later_attention, read_full
+from .host import Host
+from .regression import Sums
+from .streams import SIGNALS, read_stream, recall
+
+RIDGE = 1e-4
+"""The penalty of both regressions, relative to the mean square of each feature."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the fit found on passages that nothing was fitted on.
+
+    Args:
+        r2: The share of the variance of the logarithm of attention to come that keys predict.
+        recall: Of the slots of most attention to come, the share that the policy keeps in each head.
+        single: The same of each signal alone, averaged over heads.
+        shares: The same of the policy where heads, layers or the model keep one set of slots.
+        chance: The same of slots drawn at random.
+    """
+
+    r2: Float[Tensor, "layers heads"]
+    recall: Float[Tensor, "layers heads"]
+    single: dict[str, float]
+    shares: dict[str, float]
+    chance: float
+
+
+def fit_policy(
+    host: Host,
+    passages: Sequence[Int[Tensor, " time"]],
+    streams: Sequence[Int[Tensor, " time"]],
+    signals: Sequence[str],
+    capacity: int,
+) -> tuple[FittedPolicy, Findings]:
+    """Fit a policy. Sums are kept alone, so that memory does not grow with the text.
+
+    Args:
+        host: The model.
+        passages: Token ids of the texts from which attention to come is predicted.
+        streams: Those that are read in bounded streams; the last quarter is for the findings alone.
+        signals: The signals that the policy weighs, of `SIGNALS`.
+        capacity: Slots of the streams.
+
+    Returns:
+        The policy, and how good it is.
+    """
+    fitted = max(1, len(streams) * 3 // 4)
+    chosen = [SIGNALS.index(name) for name in signals]
+    finder = host.signals()
+    with Bar("fitting the policy", len(passages) + len(SHARES) * len(streams)) as bar:
+        prediction = _fit_prediction(host, passages, bar)
+        second = {share: Sums() for share in SHARES}
+        for ids in streams[:fitted]:
+            full = read_full(host.model, finder, ids)
+            for share, sums in second.items():
+                add = partial(_add_slots, sums)
+                read_stream(host.model, ids, full, prediction[share], share, capacity, add)
+                bar.advance(1)
+        solved = {share: sums.solve(RIDGE, chosen)[..., 0] for share, sums in second.items()}
+        check = _Check(solved, chosen)
+        for ids in streams[fitted:]:
+            full = read_full(host.model, finder, ids)
+            check.add_predictions(full, prediction["head"])
+            for share in SHARES:
+                read_stream(host.model, ids, full, prediction[share], share, capacity, partial(check.add_slots, share))
+                bar.advance(1)
+    heads = host.groups.heads
+    weights = {share: x.unflatten(0, (-1, heads if share == "head" else 1)) for share, x in solved.items()}
+    weights = {share: x.expand(len(host.groups.bounded), -1, -1) for share, x in weights.items()}
+    policy = FittedPolicy(fingerprint(host.model, torch.bfloat16), tuple(signals), prediction, weights)
+    return policy, check.findings(heads)
+
+
+def _add_slots(sums: Sums, x: Float[Tensor, "groups slots signals"], y: Float[Tensor, "groups slots"]) -> None:
+    sums.add(x, y[..., None])
+
+
+def _fit_prediction(
+    host: Host, passages: Sequence[Int[Tensor, " time"]], bar: Bar
+) -> dict[str, Float[Tensor, "layers groups features"]]:
+    """Regress the logarithm of attention to come on keys, in each layer and for each of what shares a set."""
+    finder = host.signals()
+    sums = {share: Sums() for share in SHARES}
+    for ids in passages:
+        full = read_full(host.model, finder, ids)
+        for share, total in sums.items():
+            keys, wanted = later_attention(full, share)
+            total.add(key_features(full, share)[:, :, keys], wanted[..., None])
+        bar.advance(1)
+    return {share: total.solve(RIDGE)[..., 0] for share, total in sums.items()}
+
+
+class _Check:
+    """Adds up how good the predictions and the policy are, on passages that nothing was fitted on."""
+
+    def __init__(self, solved: dict[str, Tensor], chosen: Sequence[int]) -> None:
+        self.solved, self.chosen = solved, chosen
+        self.hits: dict[str, list[Tensor]] = {share: [] for share in SHARES}
+        self.single: list[Tensor] = []
+        self.chance: list[float] = []
+        self.moments: Tensor | float = 0.0
+
+    def add_predictions(self, full: FullPass, prediction: Float[Tensor, "layers heads features"]) -> None:
+        """Compare predictions with the attention to come."""
+        keys, wanted = later_attention(full, "head")
+        found = (key_features(full, "head")[:, :, keys] @ prediction[..., None])[..., 0]
+        sums = [torch.ones_like(wanted), wanted, wanted.square(), (wanted - found).square()]
+        self.moments = self.moments + torch.stack([x.double().sum(-1) for x in sums])
+
+    def add_slots(self, share: str, x: Float[Tensor, "groups slots signals"], y: Float[Tensor, "groups slots"]) -> None:
+        """Compare what the policy keeps with what gets most attention."""
+        keep = y.shape[1] - CHUNK
+        if keep < 1:
+            return
+        priority = (x[..., self.chosen] * self.solved[share][:, None]).sum(-1)
+        self.hits[share].append(recall(priority, y, keep))
+        if share == "head":
+            self.single.append(recall(x.movedim(-1, 0), y.expand(x.shape[-1], -1, -1), keep).mean(1))
+            self.chance.append(keep / y.shape[1])
+
+    def findings(self, heads: int) -> Findings:
+        """The means."""
+        assert isinstance(self.moments, Tensor)
+        count, total, squares, errors = self.moments
+        means = {share: torch.stack(hits).mean(0) for share, hits in self.hits.items()}
+        single = torch.stack(self.single).mean(0).tolist()
+        return Findings(
+            r2=(1 - errors / (squares - total.square() / count)).float(),
+            recall=means["head"].view(-1, heads),
+            single=dict(zip(SIGNALS, single, strict=True)),
+            shares={share: float(mean.mean()) for share, mean in means.items()},
+            chance=sum(self.chance) / len(self.chance),
+        )

@@ -1,0 +1,76 @@
+"""The report of a fitted policy: what it finds by layer and head, and beside each signal alone, as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import vl_convert
+from jaxtyping import Float
+from markupsafe import Markup
+from torch import Tensor
+
+from ...files import atomic_write
+from ...memory.huggingface.learned import FittedPolicy
+from ..reporting.page import render, to_bytes
+from .fit import Findings
+
+HERE = Path(__file__).parent
+
+
+def write_report(path: Path, model: str, policy: FittedPolicy, findings: Findings) -> None:
+    """Write one self-contained HTML file.
+
+    Args:
+        path: The file.
+        model: The name of the host.
+        policy: The policy.
+        findings: What the fit found.
+    """
+    weights = policy.weights["head"].mean(dim=(0, 1)).tolist()
+    kept = {"the policy": findings.shares["head"], **findings.single, "chance": findings.chance}
+    page = render(
+        HERE / "report.html",
+        title=f"What a cache of {model} keeps",
+        data={},
+        styles=[],
+        scripts=[],
+        kept=_svg(bars({name: 100 * x for name, x in kept.items()})),
+        recall=_svg(grid(100 * findings.recall, "kept, %")),
+        r2=_svg(grid(findings.r2, "R²")),
+        shares=[(share, f"{100 * x:.1f}") for share, x in findings.shares.items()],
+        weights=[(name, f"{x:.2f}") for name, x in zip(policy.signals, weights, strict=True)],
+    )
+    atomic_write(path, to_bytes(page))
+
+
+def bars(values: dict[str, float]) -> dict[str, Any]:
+    """A Vega-Lite chart of one bar for each name, the longest first."""
+    data = alt.InlineData(values=[{"by": name, "kept": round(x, 2)} for name, x in values.items()])
+    chart = alt.Chart(data, width=420).mark_bar()
+    chart = chart.encode(
+        x=alt.X("kept:Q", title="of the slots that get most attention, those kept, %"),
+        y=alt.Y("by:N", sort="-x", title=None),
+    )
+    return chart.to_dict()
+
+
+def grid(values: Float[Tensor, "layers heads"], title: str) -> dict[str, Any]:
+    """A Vega-Lite chart of one square for each layer and head."""
+    cells = [
+        {"layer": layer, "head": head, "value": round(value, 3)}
+        for layer, row in enumerate(values.tolist())
+        for head, value in enumerate(row)
+    ]
+    chart = alt.Chart(alt.InlineData(values=cells), width=alt.Step(18), height=alt.Step(18)).mark_rect()
+    chart = chart.encode(
+        x=alt.X("layer:O", title="layer"),
+        y=alt.Y("head:O", title="head of keys"),
+        color=alt.Color("value:Q", title=title, scale=alt.Scale(scheme="viridis", zero=False)),
+    )
+    return chart.to_dict()
+
+
+def _svg(chart: dict[str, Any]) -> Markup:
+    return Markup(vl_convert.vegalite_to_svg(chart))

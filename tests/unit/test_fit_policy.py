@@ -1,0 +1,227 @@
+"""Policies fitted for a model: how they are made, and that a cache keeps what they say."""
+
+import copy
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+from vqmem.cli import main
+from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import CACHE
+from vqmem.memory.huggingface.groups import SHARES
+from vqmem.memory.huggingface.learned import LearnedSignals
+from vqmem.recipes.fit_policy.fit import fit_policy
+from vqmem.recipes.fit_policy.host import as_host
+from vqmem.recipes.fit_policy.streams import SIGNALS
+
+VOCAB = 60
+IDS = torch.randint(1, VOCAB, (1, 60), generator=torch.Generator().manual_seed(2))
+
+
+def make_model(seed: int = 0):
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(vocab_size=VOCAB, num_key_value_heads=2, **shape)
+    model = transformers.LlamaForCausalLM(config).eval()
+    for name, parameter in model.named_parameters():
+        if "_proj" in name:
+            parameter.data.mul_(6)
+    return model
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    model = make_model()
+    passages = [*torch.randint(1, VOCAB, (6, 512), generator=torch.Generator().manual_seed(1))]
+    return model, *fit_policy(as_host(model, None), passages[:3], passages[2:], SIGNALS, 32)
+
+
+def test_the_fit_finds_what_is_to_be_kept(fitted):
+    _, policy, findings = fitted
+    assert {share: x.shape for share, x in policy.prediction.items()} == {
+        "head": (2, 2, 18),
+        "layer": (2, 1, 34),
+        "model": (2, 1, 34),
+    }
+    assert {share: x.shape for share, x in policy.weights.items()} == {
+        "head": (2, 2, 7),
+        "layer": (2, 1, 7),
+        "model": (2, 1, 7),
+    }
+    assert findings.r2.shape == findings.recall.shape == (2, 2)
+    assert findings.shares.keys() == set(SHARES)
+    assert findings.shares["head"] > max(findings.single.values()) > findings.chance
+
+
+@pytest.fixture(scope="module")
+def folder(fitted, tmp_path_factory):
+    path = tmp_path_factory.mktemp("policy")
+    fitted[1].save(path, model="tiny")
+    return str(path)
+
+
+def read(model, cache, ids, sizes, **arguments):
+    start = 0
+    for size in sizes:
+        model(ids[:, start : start + size], **arguments, **{CACHE: cache})
+        start += size
+    return cache
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("share", SHARES)
+def test_the_signal_is_the_weighted_sum_of_what_keys_predict_and_other_signals(fitted, folder, share, monkeypatch):
+    model, policy, _ = fitted
+    calls = []
+
+    def combine(self, module, found, *args):
+        result = LearnedSignals.combine(self, module, found, *args)
+        calls.append((module, found, args[-1], result["learned"]))
+        return result
+
+    settings = {"name": "weighted", "learned": 1.0, "folder": folder, "score": 0.0}
+    cache = VQMemCache(model, 40, policy=settings, share=share, sinks=4, recent=8, block=20)
+    monkeypatch.setattr(cache.signals, "combine", partial(combine, cache.signals))
+    hidden = {}
+    for layer in cache.signals.modules:
+        after = partial(
+            lambda index, layer, args, kwargs, _: hidden.update({index: kwargs["hidden_states"]}), layer.layer_idx
+        )
+        layer.register_forward_hook(after, with_kwargs=True)
+    model(IDS, **{CACHE: cache})
+    for module, found, competing, learned in calls:
+        index = module.layer_idx
+        keys = module.k_proj(hidden[index])[0].view(60, 2, 8)
+        heads = [[0], [1]] if share == "head" else [[0, 1]]
+        for group, members in enumerate(heads):
+            among = competing[0, min(group, competing.shape[1] - 1)]
+            parts = [torch.cat([keys[:, head], keys[:, head] ** 2], dim=1) for head in members]
+            place = torch.arange(1, 61.0)[:, None]
+            x = torch.cat([*parts, torch.ones_like(place), place.log()], dim=1)
+            predicted = x @ policy.prediction[share][index, group]
+            columns = {name: x[0, group] for name, x in found.items()}
+            columns |= {"predicted": scaled(predicted, among), "log_age": scaled((61 - place[:, 0]).log(), among)}
+            weights = policy.weights[share][index, group]
+            wanted = sum(weight * columns[name] for name, weight in zip(policy.signals, weights, strict=True))
+            torch.testing.assert_close(learned[0, group], wanted, rtol=1e-3, atol=1e-3)
+    assert len(calls) == 2
+
+
+def scaled(x, among):
+    return (x - x[among].mean()) / x[among].std(unbiased=False)
+
+
+ARGUMENTS = [{"share": share, "block": 5} for share in SHARES] + [{"storage": "int8"}, {"positions": "compact"}]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
+def test_saved_copied_and_selected_caches_go_on_as_the_first(fitted, folder, tmp_path, arguments):
+    model = fitted[0]
+    cache = read(model, VQMemCache(model, 24, policy=folder, **arguments), IDS, [30, 7, 1, 2])
+    cache.save(tmp_path / "prefix.safetensors")
+    loaded = VQMemCache.load(tmp_path / "prefix.safetensors", model)
+    copied = copy.deepcopy(cache)
+    repeated = copy.deepcopy(cache)
+    repeated.batch_repeat_interleave(3)
+    repeated.batch_select_indices(torch.tensor([1]))
+    repeated.reorder_cache(torch.tensor([0]))
+    rest = IDS[:, 40:]
+    outputs = [
+        [model(part, **{CACHE: one}).logits for part in (rest[:, :1], rest[:, 1:12], rest[:, 12:])]
+        for one in (cache, loaded, copied, repeated)
+    ]
+    for other in outputs[1:]:
+        for x, y in zip(outputs[0], other, strict=True):
+            assert torch.equal(x, y)
+    assert cache.positions == loaded.positions == copied.positions == repeated.positions
+
+
+@torch.no_grad()
+def test_padding_changes_nothing(fitted, folder):
+    model = fitted[0]
+    padded = torch.cat([torch.zeros(1, 5, dtype=torch.long), IDS], dim=1)
+    mask = torch.ones_like(padded)
+    mask[:, :5] = 0
+    cache = VQMemCache(model, 40, policy=folder, recent=8, block=20)
+    plain = VQMemCache(model, 40, policy=folder, recent=8, block=20)
+    read(model, plain, IDS, [60])
+    model(padded, attention_mask=mask, **{CACHE: cache})
+    assert cache.positions == plain.positions
+
+
+def test_the_folder_brings_its_settings_and_may_be_a_part_of_a_mixture(fitted, folder):
+    model = fitted[0]
+    cache = VQMemCache(model, 100, policy=Path(folder))
+    assert (cache.memory.guard.recent, cache.block, cache.groups.share) == (32, 32, "head")
+    assert VQMemCache(make_model().to(torch.bfloat16), 100, policy=folder).groups.share == "head"
+    mixture = {"name": "weighted", "learned": 0.5, "folder": folder, "expected": 0.5, "score": 0.0}
+    assert VQMemCache(model, 100, policy=mixture).signals.asked == ("learned", "expected")
+
+
+def test_what_does_not_fit_is_refused_in_a_line(fitted, folder, tmp_path):
+    model, policy, _ = fitted
+    damaged = tmp_path / "damaged"
+    policy.save(damaged, model="tiny")
+    (damaged / "policy.safetensors").write_bytes(b"x")
+    for other, given, message in [
+        (make_model(seed=1), folder, r"was fitted for another model \(tiny\) than this LlamaForCausalLM"),
+        (model, str(tmp_path / "none"), "fit_policy MODEL out=FOLDER` makes one"),
+        (model, str(tmp_path), "fit_policy MODEL out=FOLDER` makes one"),
+        (model, str(damaged), "is damaged"),
+        (model, {"name": "weighted", "learned": 1.0}, "give both"),
+        (model, {"name": "weighted", "folder": folder}, "give both"),
+    ]:
+        with pytest.raises(ValueError, match=rf"\A.*{message}.*\Z"):
+            VQMemCache(other, 100, policy=given)
+    assert sum(path.stat().st_size for path in Path(folder).iterdir()) < 2**20
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("signals=[expcted]", "signals=expcted; use some of predicted, expected"),
+        ("signals=[]", "name one or more"),
+        ("length=300", "length=300 is too short for capacity=128"),
+        ("stream_passages=1", "stream_passages"),
+        ("passges=3", "passages"),
+    ],
+)
+def test_the_command_refuses_values_in_a_line(tmp_path, capsys, override, message):
+    assert main(["fit_policy", str(tmp_path), override]) == 2
+    assert message in (text := capsys.readouterr().err)
+    assert text.count("\n") == 1
+
+
+def test_the_command_fits_a_model_of_a_folder(tmp_path, capsys):
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_level(), eos_token="<e>")
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = transformers.LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, **shape)
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    command = ["fit_policy", str(tmp_path / "model"), f"out={tmp_path / 'policy'}", "passages=2", "stream_passages=2"]
+    command += ["length=512", "capacity=48", "dtype=float32", "device=cpu"]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    assert "the policy, a set a head" in printed.out
+    assert "fitting the policy" in printed.err
+    page = (tmp_path / "policy" / "report.html").read_text()
+    assert page.count("<svg") == 3
+    assert sum(path.stat().st_size for path in (tmp_path / "policy").iterdir()) < 2**20
+    model = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "model")
+    VQMemCache(model, tokenizer, 64, policy=str(tmp_path / "policy"))
+    assert main(command) == 2
+    assert "has a policy already" in capsys.readouterr().err
+
+
+def byte_level() -> Tokenizer:
+    """Each byte is a token."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate([*letters, "<e>"])}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return tokenizer
