@@ -50,7 +50,17 @@ class Slots:
         positions: Int[Tensor, "batch slots"],
         score_names: tuple[str, ...] = (),
     ) -> Slots:
-        """Slots of tokens that were just read: all valid, usage and the scores of ``score_names`` are zero."""
+        """Slots of tokens that were just read.
+
+        Args:
+            payload: What the transformer reads.
+            tokens: Token ids.
+            positions: Positions.
+            score_names: The names of the scorer's signals; none by default.
+
+        Returns:
+            Slots that are all valid, whose usage and scores are zero.
+        """
         blank = torch.zeros(*tokens.shape, len(score_names), device=tokens.device)
         valid = torch.ones_like(tokens, dtype=torch.bool)
         return cls(payload, tokens, positions, blank, blank, blank.sum(-1), valid, score_names)

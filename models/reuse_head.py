@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .loss import Loss
-from .scorers.reuse import COUNTS, GAPS, State, classes, look_back, reuse_loss, reuse_report
-from .scorers.unigram import Unigram
+from .occurrences import COUNTS, GAPS, State, classes, look_back, reuse_loss, reuse_report
+from .unigram import Unigram
 
 
 class ReuseHead(nn.Module):
@@ -20,6 +20,14 @@ class ReuseHead(nn.Module):
     """
 
     def __init__(self, vocab_size: int, dim: int, hidden: int, horizon: int) -> None:
+        """Make an untrained head.
+
+        Args:
+            vocab_size: number of tokens of the vocabulary.
+            dim: width of the embeddings.
+            hidden: width of the state.
+            horizon: number of following tokens in which a token may occur again.
+        """
         super().__init__()
         self.horizon = horizon
         self.gaps, self.counts = nn.Embedding(GAPS, 16), nn.Embedding(COUNTS, 16)

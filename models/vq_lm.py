@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from .host import choose, on_host, places, precise, to_device
 from .loss import Loss
 from .lstm import empty_state, run_twin_lstm
+from .occurrences import POLICY as REUSE_POLICY
 from .quantiser import Kind, Quantiser, QuantiserConfig, usage
 from .reuse_head import ReuseHead
-from .scorers.reuse import Scorer as ReuseScorer
 
 State = tuple[Tensor, ...]
 """Hidden and cell state of the LSTM, ``[batch, hidden]``; with ``reuse`` also the occurrences of each token so far."""
@@ -149,7 +149,7 @@ class VQLM(nn.Module):
     @property
     def policy(self) -> str | Mapping[str, Any]:
         """The policy for these signals: that of the scorer ``reuse`` where there is one."""
-        return ReuseScorer.policy if self.config.reuse else "scored"
+        return REUSE_POLICY if self.config.reuse else "scored"
 
     @property
     def vocab_size(self) -> int:

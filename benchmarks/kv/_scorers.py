@@ -12,7 +12,7 @@ from vqmem.artifacts import CONFIG
 from vqmem.benchmarks.text._scorers import count, training_seconds
 from vqmem.benchmarks.text.train_scorer import save_tokenizer
 from vqmem.memory.scorer import ScorerModel
-from vqmem.models.scorers.unigram import Unigram
+from vqmem.models.unigram import Unigram
 from vqmem.recipes.text_lm.for_tokenizer import configure
 from vqmem.recipes.text_lm.recipe import Config, fit_front_end, read_split, train_scorer
 from vqmem.registry import build

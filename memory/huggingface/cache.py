@@ -19,12 +19,12 @@ try:
 except ImportError as error:
     raise ImportError("vqmem.memory.huggingface.cache needs transformers; run `pip install 'vqmem[hf]'`") from error
 
-from ..policy import LayerScorer, Policy
+from ..policy import LayerScorer, Policy, as_integer
 from ..scorer import ScorerModel, signals_of
 from . import saved
 from .arguments import describe, settle
 from .attention import set_mask
-from .eviction import add_slots, fix_shapes, make_room, observes_pass
+from .eviction import add_slots, fix_shapes, make_room, observes_pass, take_back
 from .forward_pass import ForwardPass
 from .hooks import attach, new_tokens
 from .layer import VQMemLayer, bytes_of
@@ -65,7 +65,7 @@ class VQMemCache(Cache):
         recent: How many of the newest tokens always stay; half of the capacity that the sinks leave if None.
         share: What keeps one set of tokens: the ``model`` (default), each ``layer`` or each ``head`` of keys and
             values. Policies that look at attention get the mean over what shares a set.
-        block: Tokens are evicted once there are so many more than the capacity; 1 by default. Seldom is faster.
+        block: Evict when a row has this many tokens more than the capacity; 1 by default. A larger block is faster.
         positions: ``kept`` leaves each token its position. ``compact`` rotates keys so that the tokens move together
             whenever new ones would pass the positions that the model was trained for.
         storage: ``full`` keeps the model's type. ``int8`` stores keys and values in 8 bits, with an error of at most
@@ -121,6 +121,8 @@ class VQMemCache(Cache):
         self._busy = threading.Lock()
         self.thread = 0
         """The thread that generates."""
+        self.drafting = False
+        """Whether passes of several tokens are drafts, not parts of a prompt."""
         for index in self.groups.bounded:
             layers[index] = VQMemLayer(storage, self.room)
         super().__init__(layers=layers)
@@ -222,7 +224,7 @@ class VQMemCache(Cache):
     def _start(self, arguments: dict[str, Any], state: CacheState, tokens: Tensor, valid: Tensor) -> ForwardPass:
         """Make room for the new tokens, and prepare what the model is given."""
         new = tokens.shape[1]
-        if self._settings.capacity.share is not None and (new > self.block or not state.count):
+        if self._settings.capacity.share is not None and (not state.count or (new > 1 and not self.drafting)):
             self.memory = self._settings.memory(self.get_seq_length() + new)
             for index in self.groups.bounded:
                 self.layers[index].room = self.room
@@ -307,15 +309,19 @@ class VQMemCache(Cache):
 
         Raises `ValueError` where nothing was read yet, the policy is not one of the package or a layer bounds itself.
         """
-        self._require_bounded("save")
+        self._require_intact()
+        if self.groups.layers < len(self.layers):
+            raise ValueError(f"save does not work: {type(self.model).__name__} has layers that bound themselves")
         if self._state is None:
             raise ValueError("the cache is empty: it has read no token; read a text with the model before saving it")
         arguments = {"policy": saved.policy_spec(self.memory.policy)} | self._arguments()
         saved.write(Path(path), arguments, self._decoder, self.scorer, self._state, self.layers)
 
-    def _require_bounded(self, what: str) -> None:
-        if self.groups.layers < len(self.layers):
-            raise ValueError(f"{what} does not work: {type(self.model).__name__} has layers that bound themselves")
+    def _require_intact(self) -> None:
+        if self.failed or self._busy.locked():
+            raise ValueError(
+                "the last pass of the model through this cache did not end; call reset() or make a new one"
+            )
 
     def _arguments(self) -> dict[str, Any]:
         """What makes an equal empty cache, besides the policy and the scorer."""
@@ -354,7 +360,7 @@ class VQMemCache(Cache):
         super().reset()
         self.memory = self._settings.memory()
         self._state = None
-        self.failed = False
+        self.failed = self.drafting = False
         self._busy = threading.Lock()
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -364,34 +370,20 @@ class VQMemCache(Cache):
         never read the tokens. Raises `ValueError` for more tokens than were read since the last eviction, and for
         policies that look at each pass.
         """
+        self._require_intact()
         seen = self.get_seq_length()
         state = self._state
+        tokens_to_remove = as_integer("tokens_to_remove", tokens_to_remove)
         count = max(0, seen + tokens_to_remove) if tokens_to_remove <= 0 else tokens_to_remove
         if state is None or count >= seen:
             return
-        remove, pending = seen - count, state.count - state.memory.slots.count
-        if observes_pass(self):
-            raise ValueError(
-                f"crop({tokens_to_remove}) cannot take back what the policy has seen of the tokens; use a policy that "
-                "does not look at each pass, such as auto, scored or fifo"
-            )
-        if remove > pending:
-            raise ValueError(
-                f"crop({tokens_to_remove}) cannot go back: tokens were evicted when all but the last {pending} had "
-                f"been read; raise block={self.block} or capacity={self.memory.capacity}"
-            )
-        self._state = state.truncate(remove)
-        for index, layer in enumerate(self.layers):
-            if index in self.groups.bounded:
-                layer.truncate(remove)
-            else:
-                layer.crop(-remove)
+        self._state = take_back(self, state, seen - count)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> VQMemCache:
         """A copy for the same model, for a prompt that several texts begin with."""
+        self._require_intact()
         clone = VQMemCache(self.model, policy=self.memory.policy, scorer=self.scorer, **self._arguments())
         clone._settings, clone.memory = self._settings, self.memory
         clone._state = copy.deepcopy(self._state, memo)
-        clone.failed = self.failed
         clone.layers = copy.deepcopy(self.layers, memo)
         return clone

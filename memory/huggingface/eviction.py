@@ -52,7 +52,7 @@ def observes_pass(cache: BoundedCache) -> bool:
 
 
 def make_room(cache: BoundedCache, state: CacheState, new: int) -> CacheState:
-    """The state in which ``new`` tokens fit the slots, if it could wait with an eviction, and the positions."""
+    """Evict, and compact positions, where ``new`` tokens would not fit otherwise; return the new state."""
     can_wait = not (observes_pass(cache) and "layers" in cache.memory.requires)
     if can_wait and state.count > cache.memory.capacity and state.count + new >= cache.room:
         state = evict(cache, state)
@@ -68,8 +68,8 @@ def make_room(cache: BoundedCache, state: CacheState, new: int) -> CacheState:
 def fix_shapes(cache: BoundedCache, model: Any, count: int) -> bool:
     """Allocate all slots, so that no shape depends on the tokens read.
 
-    Returns False if that does not work: ``count`` slots do not fit, nothing was read yet, the attention of the model
-    takes no mask, or layers or the policy need the slots in use alone.
+    Returns False where this is not possible: ``count`` slots do not fit, nothing was read yet, the attention of the
+    model takes no mask, or the policy or a layer must not see unused slots.
     """
     layers = [cache.layers[index] for index in cache.groups.bounded]
     all_equal = len(layers) == len(cache.layers) and layers[0].storage == "full" and not observes_pass(cache)
@@ -134,3 +134,29 @@ def compute_signals(cache: BoundedCache, state: CacheState) -> CacheState:
     together = {name: groups.combine(layers) for name, layers in found.items()}
     memory = replace(state.memory, slots=replace(slots, signals=together))
     return replace(state, memory=memory, queries=tuple(queries))
+
+
+def take_back(cache: BoundedCache, state: CacheState, remove: int) -> CacheState:
+    """Forget the last ``remove`` tokens. Raises `ValueError` where that is impossible, before anything has changed."""
+    pending = state.count - state.memory.slots.count
+    if observes_pass(cache):
+        raise ValueError(
+            f"crop by {remove} tokens cannot take back what the policy has seen of them; use a policy that does not "
+            "look at each pass, such as auto, scored or fifo"
+        )
+    if remove > pending:
+        raise ValueError(
+            f"crop by {remove} tokens cannot go back: tokens were evicted when all but the last {pending} had been "
+            f"read; raise block={cache.block} or capacity={cache.memory.capacity}"
+        )
+    for index, layer in enumerate(cache.layers):  # those that bound themselves first: one of them may refuse
+        if index not in cache.groups.bounded:
+            try:
+                layer.crop(-remove)
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(
+                    f"crop by {remove} tokens does not work in a {type(layer).__name__}: {error}"
+                ) from error
+    for index in cache.groups.bounded:
+        cache.layers[index].truncate(remove)
+    return state.truncate(remove)

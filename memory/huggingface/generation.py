@@ -43,17 +43,27 @@ class _DraftLimit(_Wrapper):
         cache = _bounded_cache(itertools.chain.from_iterable(given))
         if cache is not None:
             check_drafts(cache)
-            # The generator is in a circle with its method, which must not keep the cache alive.
-            generator.get_candidates = functools.partial(_shorten, weakref.ref(cache), generator.get_candidates)
+            cache.drafting = False
+            # Method and generator refer to each other; a weak reference lets the cache be freed at once.
+            generator.get_candidates = _ShortDrafts(weakref.ref(cache), generator.get_candidates)
         return generator
 
 
-def _shorten(cache: Callable[[], Any], draft: Callable[..., Any], input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """The ids of the text and of a draft, and the logits of the draft, cut where the cache has to evict."""
-    ids, logits = draft(input_ids, *args, **kwargs)
-    length = input_ids.shape[1]
-    most = draft_limit(cache(), length)
-    return ids[:, : length + most], None if logits is None else logits[:, :most]
+class _ShortDrafts:
+    """Drafts that are cut where the cache has to evict. The first pass, over the prompt, has none."""
+
+    def __init__(self, cache: Callable[[], Any], draft: Callable[..., Any]) -> None:
+        self.cache, self.draft, self.is_first = cache, draft, True
+
+    def __call__(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The ids of the text and of a draft, and the logits of the draft."""
+        ids, logits = self.draft(input_ids, *args, **kwargs)
+        cache, length = self.cache(), input_ids.shape[1]
+        cache.drafting = not self.is_first
+        most = 0 if self.is_first else draft_limit(cache, length)
+        self.is_first = False
+        # Without a draft there are no logits either: transformers would slice all of them.
+        return ids[:, : length + most], None if logits is None or not most else logits[:, :most]
 
 
 class _GenerationCheck(_Wrapper):
@@ -63,6 +73,10 @@ class _GenerationCheck(_Wrapper):
         cache = _bounded_cache((*args, *kwargs.values()))
         if cache is not None:
             check_generation(cache, input_ids, kwargs)
+            seen = cache.get_seq_length()
+            if seen and kwargs.get("inputs_embeds") is None and kwargs.get("next_sequence_length", 0) is None:
+                # The first pass with drafts would read again what the cache has read.
+                kwargs["next_sequence_length"] = input_ids.shape[1] - seen
         inputs = self.method(input_ids, *args, **kwargs)
         if cache is not None and not any(value is cache for value in inputs.values()):
             raise ValueError(
@@ -103,7 +117,7 @@ def check_generation(cache: Any, input_ids: Tensor, arguments: dict[str, Any]) -
     length = (input_ids if embeds is None else embeds).shape[1]
     seen = cache.get_seq_length()
     if arguments.get("is_first_iteration") or not seen:
-        cache.thread = threading.get_ident()
+        cache.thread, cache.drafting = threading.get_ident(), False
     elif cache.thread != threading.get_ident():
         cache.failed = True  # the tokens of two texts are mixed
         raise ValueError("two threads generate with one cache at once; give each another cache")

@@ -17,9 +17,9 @@ from .positions import Rotation
 class VQMemLayer(DynamicLayer):
     """Keys and values of one layer, ``[batch, heads, slots, width]``, in order of position, padding first.
 
-    They lie in tensors with spare room behind them, into which new tokens are written. Nothing is copied but at an
-    eviction, and where the room has to grow: it doubles up to ``room`` slots. ``keys`` and ``values`` are views of the
-    slots in use.
+    They lie in buffers with spare room behind them, into which new tokens are written. Slots are copied only when some
+    are evicted or the buffers grow. Buffers double in size, up to ``room`` slots. ``keys`` and ``values`` are views of
+    the slots in use.
     """
 
     is_croppable = True  # within limits that `VQMemCache` checks before `generate` drafts
@@ -70,9 +70,13 @@ class VQMemLayer(DynamicLayer):
         return self._buffers[0].shape[2] if self._buffers else 0
 
     def restore(self, keys: Tensor, values: Tensor, seen: int, size: int) -> None:
-        """Take over the keys and values of another layer, as it stored them, after ``seen`` tokens, in ``size`` slots.
+        """Take over what another layer stored.
 
-        The same number of slots lets sums be rounded as in the other layer.
+        Args:
+            keys: Its keys.
+            values: Its values.
+            seen: The tokens it has read.
+            size: The slots to allocate; as many as there, so that sums are rounded as there.
         """
         self.dtype, self.device = keys.dtype, keys.device
         self._buffers, self.count, self.seen = (keys, values), keys.shape[2], seen
@@ -103,7 +107,7 @@ class VQMemLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         new = key_states, value_states
         before = self.read(key_states.dtype) if self.storage == "int8" else ()
-        if torch.is_grad_enabled() and key_states.requires_grad:  # writing in place would break the graph
+        if _has_gradients():  # attention saves what it reads, which must not change before the backward pass
             self._buffers = tuple(torch.cat([x, self._packed(y)], 2) for x, y in zip(self._in_use, new, strict=True))
         else:
             self.reserve(self.count + key_states.shape[2])
@@ -137,6 +141,12 @@ class VQMemLayer(DynamicLayer):
         wanted = max(count, self.room if fill else 0)
         if self.size < wanted:
             self._allocate(max(wanted, min(2 * wanted, self.room)))
+        self._make_writable()
+
+    def _make_writable(self) -> None:
+        """Copy buffers that were made in inference mode, outside of which they cannot be written in place."""
+        if not torch.is_inference_mode_enabled() and any(x.is_inference() for x in self._buffers):
+            self._buffers = tuple(x.clone() for x in self._buffers)
 
     def _allocate(self, size: int) -> None:
         spare = size - self.count
@@ -159,6 +169,7 @@ class VQMemLayer(DynamicLayer):
         keys = self.read(dtype)[0]
         by_group = keys.unflatten(1, (distance.shape[1], -1)).flatten(0, 1)
         keys = rotation(by_group, distance.flatten(0, 1)).view(keys.shape)
+        self._make_writable()
         self._buffers[0][:, :, : self.count] = self._packed(keys)
 
     def keep(self, indices: Int[Tensor, "batch groups kept"], *, in_place: bool = True) -> None:
@@ -168,9 +179,10 @@ class VQMemLayer(DynamicLayer):
             return
         chosen = [_take(x, indices.to(x.device)) for x in self._in_use]
         self.count = kept
-        if not in_place or self.size > self.room or chosen[0].requires_grad:
+        if not in_place or self.size > self.room or _has_gradients():
             self._buffers = tuple(chosen)  # which gives the room of a long prompt back
         else:
+            self._make_writable()
             for buffer, x in zip(self._buffers, chosen, strict=True):
                 buffer[:, :, :kept] = x
 
@@ -198,6 +210,10 @@ class VQMemLayer(DynamicLayer):
 def bytes_of(layer: Any) -> int:
     """Bytes of all tensors of a cache layer of any kind: keys and values, or a recurrent state."""
     return sum(value.nbytes for value in tree_leaves(vars(layer)) if isinstance(value, Tensor))
+
+
+def _has_gradients() -> bool:
+    return torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
 
 
 def _take(x: Tensor, indices: Int[Tensor, "batch groups kept"]) -> Tensor:

@@ -15,6 +15,9 @@ from ..bank import State
 from .groups import Groups
 from .signals import QueryState
 
+_JOINED = 32
+"""Passes whose pending tokens are joined at once, so that no pass waits for it."""
+
 
 class PendingTokens(NamedTuple):
     """Tokens that were read and have no slots in the bookkeeping yet; ``valid`` is False for padding."""
@@ -53,6 +56,8 @@ class CacheState:
     def append(self, tokens: Int[Tensor, "batch new"], valid: Bool[Tensor, "batch new"]) -> CacheState:
         """The state with more pending tokens."""
         pending = (*self.pending, PendingTokens(tokens, valid))
+        if len(pending) >= _JOINED:
+            pending = (PendingTokens(*(torch.cat(x, dim=1) for x in zip(*pending, strict=True))),)
         return replace(self, pending=pending, seen=self.seen + valid.sum(1))
 
     def pending_tokens(self) -> tuple[PendingTokens, Int[Tensor, "batch new"]]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..host import on_host, to_device
 from ..loss import Loss
 from ..lstm import empty_state, run_lstm, run_twin_lstm
-from .unigram import Unigram
+from ..unigram import Unigram
 
 CHUNK = 4096
 """Tokens scored at once, which bounds the memory of the logits."""

@@ -109,9 +109,9 @@ class CallThrough(Cache):
     def __init__(self, cache: Any) -> None:
         super().__init__(layers=cache.layers)
         self.cache = cache
-        self.update, self.score_layer, self.finish, self.fail = (
+        self.update, self.after_layer, self.finish, self.fail = (
             cache.update,
-            cache.score_layer,
+            cache.after_layer,
             cache.finish,
             cache.fail,
         )
@@ -149,7 +149,7 @@ class PressCache(DynamicCache):
             self.config._attn_implementation = "eager"
         return CallThrough(self)
 
-    def score_layer(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
+    def after_layer(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Called after each attention module: evict there."""
         cached: Any = self.layers[layer.layer_idx]
         if cached.keys.shape[2] >= self.capacity + self.block:

@@ -86,7 +86,7 @@ def test_train_scorer_of_reuse_names_the_policy_for_it(capsys, tokenizer_folder,
     assert "cross entropy" in out
     (line,) = [line for line in out.splitlines() if "VQMemCache(" in line]
     policy = line.partition("policy=")[2].partition(", scorer")[0]
-    assert registry.build("policies", json.loads(policy)) == Policy(surprise=0.0, gain=1.0, scale="raw")
+    assert registry.build("policies", json.loads(policy)) == Policy(surprise=0.0, reuse=1.0, scale="raw")
 
 
 def test_train_scorer_reads_what_it_is_given(capsys, tokenizer_folder, tmp_path):

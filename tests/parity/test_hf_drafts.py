@@ -1,5 +1,7 @@
 """Tokens that are taken back: a cache goes on as if it had never read them, and drafts change no text."""
 
+import copy
+
 import pytest
 import torch
 import transformers
@@ -110,3 +112,85 @@ def test_slots_are_allocated_once_and_written_in_place(model):
         places.add(tuple(layer.keys.data_ptr() for layer in cache.layers))
     assert len(places) == 1
     assert {layer.keys.untyped_storage().nbytes() for layer in cache.layers} == {2 * 8 * 4 * (CAPACITY + BLOCK)}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("policy", ["fifo", "auto"])
+@pytest.mark.parametrize("capacity", [CAPACITY, 200, 0.25, 0.9])
+def test_drafts_continue_a_cache_that_has_read_a_prefix(model, policy, capacity):
+    generator = torch.Generator().manual_seed(3)
+    start = torch.randint(1, VOCAB, (1, 6), generator=generator)
+    prompt = torch.cat([start.repeat(1, 8)[:, :44], start], dim=1)
+    for prefix in (0, 40):
+        found = []
+        for drafts in (None, 5):
+            options = {"sinks": 2, "recent": 3, "block": BLOCK, "scorer": Noise(3)}
+            cache = VQMemCache(model, capacity, policy=policy, **options)
+            if prefix:
+                model(prompt[:, :prefix], **{CACHE: cache})
+            arguments = {"max_new_tokens": 30, "do_sample": False, "prompt_lookup_num_tokens": drafts}
+            found.append(
+                (model.generate(prompt, **{CACHE: cache}, **arguments).tolist(), cache.stats(), cache.positions)
+            )
+        assert found[0][0] == found[1][0]
+        assert found[0][1]["read"] == found[1][1]["read"] == [prompt.shape[1] + 29]
+        assert found[0][2] == found[1][2]
+
+
+def test_an_assistant_that_samples_drafts_too(model):
+    cache = make(model, "fifo")
+    ids = torch.arange(1, 31)[None]
+    text = model.generate(ids, **{CACHE: cache}, max_new_tokens=60, do_sample=True, assistant_model=model)
+    assert text.shape[1] == 90
+
+
+@pytest.mark.parametrize("policy", ["fifo", "auto"])
+@pytest.mark.parametrize("length", [10, 28, 60])
+def test_a_prompt_may_be_read_in_inference_mode(model, policy, length):
+    ids = torch.randint(1, VOCAB, (1, length + 40), generator=torch.Generator().manual_seed(4))
+    mixed, plain = make(model, policy), make(model, policy)
+    with torch.inference_mode():
+        model(ids[:, :length], **{CACHE: mixed})
+    with torch.no_grad():
+        model(ids[:, :length], **{CACHE: plain})
+        for token in ids[:, length:].split(1, dim=1):
+            logits = [model(token, **{CACHE: cache}).logits for cache in (mixed, plain)]
+            torch.testing.assert_close(*logits, atol=1e-6, rtol=0)
+
+
+def test_gradients_are_those_of_keys_that_are_copied(model):
+    ids = torch.randint(1, VOCAB, (1, 40), generator=torch.Generator().manual_seed(5))
+    gradients = []
+    weight = model.model.layers[0].self_attn.q_proj.weight
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("q_proj" in name)
+    for cache in (make(model, "fifo", block=1), transformers.DynamicCache()):
+        logits = [model(part, **{CACHE: cache}).logits for part in ids[:, :20].split(10, dim=1)]
+        torch.cat(logits, dim=1).logsumexp(-1).sum().backward()
+        gradients.append(weight.grad.clone())
+        weight.grad = None
+    model.requires_grad_(False)
+    torch.testing.assert_close(*gradients)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_cache_whose_pass_did_not_end_is_not_saved_copied_or_cropped(model, tmp_path, error):
+    def stop(*_):
+        raise error
+
+    cache, ids = make(model, "fifo"), torch.ones(1, 40, dtype=torch.long)
+    model(ids, **{CACHE: cache})
+    handle = model.lm_head.register_forward_pre_hook(stop)
+    with pytest.raises(error):
+        model(ids, **{CACHE: cache})
+    handle.remove()
+    for action in (
+        lambda: cache.save(tmp_path / "x.safetensors"),
+        lambda: copy.deepcopy(cache),
+        lambda: cache.crop(-1),
+    ):
+        with pytest.raises(ValueError, match="the last pass of the model through this cache did not end; call reset"):
+            action()
+    cache.reset()
+    model(ids, **{CACHE: cache})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from vqmem.benchmarks.kv import mix_texts
-from vqmem.models.scorers.unigram import Unigram
+from vqmem.models.unigram import Unigram
 
 any_tokenizer = pytest.importorskip("vqmem.benchmarks.kv.any_tokenizer", reason="needs transformers (extra 'bench')")
 TEXT = "The cat's name, my_cat and 2 cats: über-cat. " * 3

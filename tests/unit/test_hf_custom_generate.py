@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-import vqmem
 from vqmem import registry
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.huggingface.cache_argument import CACHE
 
-FOLDER = Path(vqmem.__file__).parent / "memory" / "huggingface" / "hub"
+FOLDER = Path(__file__).parents[2] / "docs" / "hub"
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def test_chunks_through_a_cache_lose_what_the_text_at_once_does(caches: Caches, 
     expected = -logits.log_softmax(-1).gather(2, ids[..., None])[..., 0]
     streams = Streams(caches, tmp_path, 2)
     items = [passage(str(i), row) for i, row in enumerate(ids.tolist())]
-    settings = [FIFO, Setting("scored", {"name": "scored"}, "unigram")]
+    settings = [FIFO, Setting("scored", {"name": "scored", "surprise": 0.0, "rarity": 1.0}, "unigram")]
     found = streams.read(settings, [200], items)[200]  # more slots than tokens: nothing is evicted
     for losses in found.values():
         np.testing.assert_allclose(np.stack([one.nats for one in losses]), expected.numpy(), atol=1e-5)

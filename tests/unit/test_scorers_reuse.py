@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vqmem.models.scorers.reuse import Scorer, State, comes_again, look_back
+from vqmem.models.occurrences import State, comes_again, look_back
+from vqmem.models.scorers.reuse import Scorer
 
 VOCAB = 5
 rows = st.lists(st.lists(st.integers(0, VOCAB - 1), min_size=12, max_size=12), min_size=1, max_size=3)

@@ -13,7 +13,7 @@ from vqmem.artifacts import load_model, load_weights, save_model
 from vqmem.models.loss import Loss
 from vqmem.models.quantiser import Quantiser, QuantiserConfig
 from vqmem.models.reduce import joint_step
-from vqmem.models.scorers.unigram import Unigram
+from vqmem.models.unigram import Unigram
 from vqmem.models.vq_lm import VQLM, VQLMConfig
 from vqmem.recipes.engine.distributed import (
     ProcessFailedError,

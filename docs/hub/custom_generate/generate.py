@@ -26,6 +26,8 @@ def generate(model: Any, **arguments: Any) -> Any:
     given = {name: value for name, value in arguments.items() if value is not None}
     # Releases before 5.24 call it past_key_values.
     name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    if name in given:
+        raise ValueError(f"custom_generate makes its own cache; leave out {name}=")
     try:
         return model.generate(**given, **{name: cache})
     finally:
