@@ -41,9 +41,7 @@ def answer(
     return tokens
 
 
-def stop_rule(
-    tokenizer: Any, values: Sequence[str], most: int, any_of: bool = False
-) -> Callable[[list[int]], bool]:
+def stop_rule(tokenizer: Any, values: Sequence[str], most: int, any_of: bool = False) -> Callable[[list[int]], bool]:
     """Whether the beginning of an answer already has each value or can no longer get it within ``most`` tokens.
 
     It cannot where fewer tokens are left than the tokenizer makes of what is missing, give or take one.

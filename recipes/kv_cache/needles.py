@@ -177,7 +177,7 @@ def split_by_full(asked: Sequence[Asked], threshold: float) -> tuple[list[str], 
 
 
 def quiz_table(hits: Hits, against: str) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
-    """% found by task, by length and of all, and the difference from a setting.
+    """Scores in % by task, by length and of all, and the difference from a setting.
 
     Args:
         hits: the answers; see `hits_at`.

@@ -45,8 +45,8 @@ ONE = (
 )
 """Instruction, question and beginning of the answer where one value is asked for."""
 SEVERAL = (
-    "Some special magic {kind}s are hidden within the following text. Make sure to memorize them. I will quiz you about "
-    "the {kind}s afterwards.\n",
+    "Some special magic {kind}s are hidden within the following text. Make sure to memorize them. I will quiz you "
+    "about the {kind}s afterwards.\n",
     "\nWhat are all the special magic {kind}s for {keys} mentioned in the provided text?",
     " The special magic {kind}s for {keys} mentioned in the provided text are",
 )
@@ -105,7 +105,7 @@ def noise_sentences(words: int) -> list[str]:
 
 def prose_sentences(prose: str, words: int, rng: random.Random) -> list[str]:
     """The sentences of a stretch of prose that begins at a random word; prose that is too short is repeated."""
-    every = prose.split() or NOISE.split()
+    every = prose.split()
     start = rng.randrange(max(1, len(every) - words))
     stretch = (every * -(-words // len(every)))[start : start + words]
     return [f"{part}." for part in " ".join(stretch).split(". ")]
@@ -183,7 +183,9 @@ class Needles:
         """
         keys = distinct(self.draw_key, self.keys, rng)
         values = distinct(random_number if self.kind == "number" else random_uuid, self.keys * self.values, rng)
-        every = [NEEDLE.format(kind=self.kind, key=keys[n // self.values], value=value) for n, value in enumerate(values)]
+        every = [
+            NEEDLE.format(kind=self.kind, key=keys[n // self.values], value=value) for n, value in enumerate(values)
+        ]
         rng.shuffle(every)
         text = list(sentences)
         hide(every, text, rng)

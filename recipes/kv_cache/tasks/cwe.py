@@ -27,7 +27,7 @@ class Task:
         return self.quiz(prose, 500, random.Random(0)).text
 
     def quiz(self, prose: str, words: int, rng: random.Random) -> Quiz:
-        """Words of the prose, ten of which come six times (others once), in long lists 30 times (others three times)."""
+        """Words of the prose, ten of which come six times (others once); in long lists 30 times (others three)."""
         entries = words // 2
         common, uncommon = LONG if entries >= LONG_FROM else SHORT
         others = max(COMMON, (entries - COMMON * common) // uncommon)
@@ -35,8 +35,8 @@ class Task:
         rows = every[:COMMON] * common + every[COMMON:] * uncommon
         rng.shuffle(rows)
         return Quiz(
-            "Below is a numbered list of words. Some words appear more often than others. Memorize the ones that appear "
-            "most often.\n" + "\n".join(f"{n}. {word}" for n, word in enumerate(rows, 1)),
+            "Below is a numbered list of words. Some words appear more often than others. Memorize the ones that "
+            "appear most often.\n" + "\n".join(f"{n}. {word}" for n, word in enumerate(rows, 1)),
             f"\nQuestion: What are the {COMMON} most common words in the list above?",
             f" Answer: The {COMMON} words that appear most often in the list are:",
             tuple(every[:COMMON]),

@@ -27,7 +27,7 @@ class Task:
         return self.quiz(prose, 500, random.Random(0)).text
 
     def quiz(self, prose: str, words: int, rng: random.Random) -> Quiz:
-        """Made-up words whose counts fall with the square of their rank; the first is dots, the next three are expected."""
+        """Made-up words, fewer of a rank by its square; dots have the first rank, the expected words the next three."""
         counts = [round(max(words, FEWEST) / rank**2 / ZETA) for rank in range(1, 1 + VOCABULARY)]
         coded = [DOTS, *distinct(made_up_word, VOCABULARY - 1, rng)]
         every = [word for word, count in zip(coded, counts, strict=True) for _ in range(max(1, count))]
