@@ -28,7 +28,7 @@ def make_quiz(name: str, prose: str, tokenizer: Any, length: int, *, label: str 
         The quiz.
 
     Raises:
-        ValueError: in one line, where the task has no text so short.
+        ValueError: in one line, where the task has no such text, as it is too short.
     """
     task: Task = build("tasks", name)
     sample = " ".join(task.haystack(prose).split()[:5000])
@@ -41,8 +41,8 @@ def make_quiz(name: str, prose: str, tokenizer: Any, length: int, *, label: str 
             return quiz
         words = max(1, round(words * length / tokens))
     raise ValueError(
-        f"needles.texts: {length} tokens are too few for a text of the task {name} (the shortest has about {tokens}); "
-        "give longer texts or leave the task out"
+        f"needles.texts: no text of the task {name} has about {length} tokens (the nearest tried has {tokens}); give "
+        "longer texts or leave the task out"
     )
 
 

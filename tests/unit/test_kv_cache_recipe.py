@@ -22,7 +22,8 @@ SMALL = [
     "presses=[]",
     "capacities=[40,60]",
     "streams={passages: 6, length: 128, chunk: 32, rare: 2.0}",
-    "needles={texts: [400], quizzes: 1, shares: [0.25], threshold: 0}",
+    "needles={tasks: [niah_single_1, niah_single_2, niah_single_3], texts: [400], quizzes: 1, shares: [0.25]}",
+    "needles.threshold=0",
     "costs={prompt: 64, chunk: 32, answer: 2}",
 ]
 
