@@ -53,7 +53,14 @@ class Task:
         question, forms = rng.choice(QUESTIONS)
         person = rng.choice(people)
         values = tuple(form.format(**person) for form in forms)
-        return Quiz(text, f"\nQuestion: {question.format(**person)}", " Answer:", values, ANSWER_TOKENS, any_of=True)
+        return Quiz(
+            text,
+            f"\n{INSTRUCTION}Question: {question.format(**person)}",
+            " Answer:",
+            values,
+            ANSWER_TOKENS,
+            any_of=True,
+        )
 
 
 def _full_name(rng: random.Random) -> str:
