@@ -41,10 +41,19 @@ def answer(
     return tokens
 
 
-def stop_rule(tokenizer: Any, values: Sequence[str], most: int) -> Callable[[list[int]], bool]:
+def stop_rule(tokenizer: Any, values: Sequence[str], most: int, any_of: bool = False) -> Callable[[list[int]], bool]:
     """Whether the beginning of an answer already has each value or can no longer get it within ``most`` tokens.
 
     It cannot where fewer tokens are left than the tokenizer makes of what is missing, give or take one.
+
+    Args:
+        tokenizer: that of the model.
+        values: the strings that are expected.
+        most: maximum tokens of an answer.
+        any_of: whether an answer is over as soon as it has one of the values.
+
+    Returns:
+        A function of the tokens of the beginning.
     """
     missing = {
         value: [len(tokenizer(value[n:], add_special_tokens=False).input_ids) - 1 for n in range(len(value) + 1)]
@@ -54,11 +63,15 @@ def stop_rule(tokenizer: Any, values: Sequence[str], most: int) -> Callable[[lis
     def is_over(tokens: list[int]) -> bool:
         if tokens and tokens[-1] == tokenizer.eos_token_id:
             return True
-        text = tokenizer.decode(tokens) if tokens else ""
-        return all(value in text or len(tokens) + _left(text, value) > most for value in values)
+        text = tokenizer.decode(tokens).lower() if tokens else ""
+        found = [value.lower() in text for value in values]
+        if any_of and any(found):
+            return True
+        pairs = zip(values, found, strict=True)
+        return all(is_found or len(tokens) + _left(text, value) > most for value, is_found in pairs)
 
     def _left(text: str, value: str) -> int:
-        begun = next(n for n in range(len(value), -1, -1) if text.endswith(value[:n]))
+        begun = next(n for n in range(len(value), -1, -1) if text.endswith(value[:n].lower()))
         return missing[value][begun]
 
     return is_over

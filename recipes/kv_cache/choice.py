@@ -19,6 +19,8 @@ def choose(summary: Mapping[str, Any]) -> list[str]:
     sentences = [_streams(capacity, rows, summary["baseline"]) for capacity, rows in by_capacity.items()]
     sentences.append(_capacity(by_capacity, summary["tolerance"]))
     sentences += [_quizzes(rows, summary["baseline"], summary["asked"]) for rows in _by_share(summary["quizzes"])]
+    if summary["left_out"] and not summary["quizzes"]:
+        sentences.append(f"Prompts: nothing to compare. {left_out(summary)}")
     sentences += _costs(by_capacity, summary["costs"])
     return sentences
 
@@ -26,6 +28,15 @@ def choose(summary: Mapping[str, Any]) -> list[str]:
 def best_of(rows: Sequence[Row]) -> Row:
     """The row with the least loss."""
     return next(row for row in rows if row["against_best"] == "best")
+
+
+def left_out(summary: Mapping[str, Any]) -> str:
+    """Name the tasks that are left out of the comparison, with the full cache's scores; empty if there are none."""
+    if not summary["left_out"]:
+        return ""
+    tasks = ", ".join(f"{task} ({score:.0f}%)" for task, score in summary["left_out"].items())
+    least = summary["config"]["needles"]["threshold"]
+    return f"Left out, because even the full cache scores below {least:g}%: {tasks}."
 
 
 def _capacities(summary: Mapping[str, Any]) -> list[int]:
@@ -87,7 +98,7 @@ def _by_share(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _quizzes(rows: Sequence[Row], baseline: str, asked: int) -> str:
-    """Which policy finds most needles with a share kept."""
+    """Which policy answers best with a share kept."""
     found = {row["strategy"]: row["values"]["all"] for row in rows}
     ours = {name: value for name, value in found.items() if name not in (FULL, CEILING)}
     most = max(ours.values())
@@ -96,10 +107,10 @@ def _quizzes(rows: Sequence[Row], baseline: str, asked: int) -> str:
     beside = ", ".join(f"{name} {value:.0f}%" for name, value in others.items() if name not in names)
     kept = f"Prompts, {100 * rows[0]['share']:g}% kept"
     if not most:
-        return f"{kept}: no policy finds a needle (full cache {found[FULL]:.0f}%)."
-    verb = "find" if len(names) > 1 else "finds"
+        return f"{kept}: no policy answers a quiz (full cache {found[FULL]:.0f}%)."
+    verb = "score" if len(names) > 1 else "scores"
     few = f" These are {asked} quizzes, too few to decide." if asked < FEWEST_PASSAGES else ""
-    return f"{kept}: {' and '.join(names)} {verb} {most:.0f}% of the needles ({beside}).{few}"
+    return f"{kept}: {' and '.join(names)} {verb} {most:.0f}% at the tasks of RULER ({beside}).{few}"
 
 
 def _costs(by_capacity: Mapping[int, Sequence[Row]], costs: Sequence[Row]) -> list[str]:

@@ -20,6 +20,7 @@ from ...schema import (
 )
 from .settings import PACKAGED, Setting, read_policies
 
+Percent = Annotated[float, Interval(ge=0, le=100)]
 OpenShare = Annotated[float, Interval(gt=0, lt=1)]
 
 
@@ -46,11 +47,13 @@ class NeedlesConfig(Validated):
     tasks: tuple[str, ...] = ("niah_single_1", "niah_single_2", "niah_single_3")
     """Tasks of RULER (`vqmem list tasks`)."""
     texts: tuple[PositiveInt, ...] = (1024, 2048)
-    """About how many tokens a text has."""
+    """About how many tokens a text has, within a tenth."""
     quizzes: NonNegativeInt = 2
     """Quizzes of each task and length; 0 leaves the needles out."""
     shares: tuple[OpenShare, ...] = (0.25,)
     """Shares of a text's tokens that are kept."""
+    threshold: Percent = 50.0
+    """Lowest score of the full cache, in %, at which a task is compared; the report names the others."""
 
 
 @dataclass(frozen=True)

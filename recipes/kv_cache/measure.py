@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from .cost import measure_costs
 from .figures import sum_losses
 from .host import Host, load_host
 from .kvzip import KVZIP
-from .needles import Asked, Quizzes, ask_all
+from .needles import Asked, Quizzes, ask_all, split_by_full
 from .presses import MADE, PREFIX, PRESSES, STREAMING, WINDOW, notes
 from .report import write_report
 from .settings import FULL, PACKAGED, Setting
@@ -65,7 +65,7 @@ def measure(config: Config) -> dict[str, Any]:
     began = time.monotonic()
     bench = _prepare(config)
     rows = _measure_streams(bench)
-    asked = _ask(bench)
+    asked, failed = _ask(bench)
     costs = _measure_costs(bench)
     metrics = {name: about for name, about in METRICS.items() if any(name in row["metrics"] for row in rows)}
     summary: dict[str, Any] = {
@@ -85,6 +85,7 @@ def measure(config: Config) -> dict[str, Any]:
         "rows": rows,
         "quizzes": quiz_rows(asked, config.needles.shares, config.baseline) if asked else [],
         "asked": len(asked),
+        "left_out": failed,
         "costs": costs,
         "notes": _notes(config),
     }
@@ -144,14 +145,21 @@ def _measure_streams(bench: Bench) -> list[dict[str, Any]]:
     return rows
 
 
-def _ask(bench: Bench) -> list[Asked]:
-    """Ask the quizzes."""
+def _ask(bench: Bench) -> tuple[list[Asked], dict[str, float]]:
+    """Ask the full cache every quiz, and the others those of the tasks at which it does not fail.
+
+    Returns:
+        The quizzes of these tasks, and the full cache's score at the others.
+    """
     needles = bench.config.needles
     if not needles.quizzes:
-        return []
+        return [], {}
     settings = [Setting(FULL), *bench.settings, *bench.presses]
     quizzes = Quizzes(needles.tasks, needles.texts, needles.quizzes, needles.shares, f"seed {bench.config.seed}")
-    return ask_all(bench.caches, settings, quizzes, bench.prose, bench.out / "needles")
+    folder = bench.out / "needles"
+    full = ask_all(bench.caches, settings[:1], quizzes, bench.prose, folder)
+    compared, failed = split_by_full(full, needles.threshold)
+    return ask_all(bench.caches, settings, replace(quizzes, tasks=compared), bench.prose, folder), failed
 
 
 def _measure_costs(bench: Bench) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from jaxtyping import Float
 
 from ...files import atomic_write
 from ...memory.huggingface.cache_argument import cache_argument
-from ...registry import build
 from ..compare.statistics import paired_bootstrap
 from ..engine.config import digest
 from ..engine.progress import Bar
@@ -26,8 +24,9 @@ from .caches import Caches
 from .figures import RESAMPLES
 from .kvzip import KVZIP, hiding, zip_text
 from .presses import seeded
-from .settings import Setting
-from .tasks.base import Quiz, Task
+from .quizzes import make_quiz
+from .settings import FULL, Setting
+from .tasks.base import Quiz
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Quizzes:
     tasks: Sequence[str]
     """Names of tasks (`vqmem list tasks`)."""
     texts: Sequence[int]
-    """About how many tokens a text has."""
+    """About how many tokens a text has, within a tenth."""
     count: int
     """Quizzes of each task and length; their seeds are 0, 1, …"""
     shares: Sequence[float]
@@ -56,7 +55,7 @@ class Asked:
     tokens: int
     """How many it has."""
     found: dict[str, list[float]]
-    """By setting the share of the values that the answer has, at each share kept."""
+    """By setting the score of its answer, at each share kept."""
 
 
 def ask_all(caches: Caches, settings: Sequence[Setting], quizzes: Quizzes, prose: str, folder: Path) -> list[Asked]:
@@ -79,9 +78,7 @@ def ask_all(caches: Caches, settings: Sequence[Setting], quizzes: Quizzes, prose
     asked = []
     with Bar("asking quizzes", len(seeds)) as bar:
         for seed, length, name in seeds:
-            task: Task = build("tasks", name)
-            words = _words(task, prose, caches.host.tokenizer.wrapped, length)
-            quiz = task.quiz(prose, words, random.Random(f"{quizzes.label} {name} {words} {seed}"))
+            quiz = make_quiz(name, prose, caches.host.tokenizer.wrapped, length, label=quizzes.label, seed=seed)
             path = folder / f"{digest([name, length, seed, quizzes.label, source, list(quizzes.shares)])}.json"
             tokens, found = _answered(caches, settings, quiz, quizzes.shares, path)
             asked.append(Asked(name, length, tokens, found))
@@ -116,16 +113,15 @@ def ask(caches: Caches, setting: Setting, quiz: Quiz, shares: Sequence[float]) -
         shares: shares of the text's tokens to keep; the text is read again for each.
 
     Returns:
-        The tokens of the text, and for each share the share of the values that the answer has.
+        The tokens of the text, and for each share the score of the answer.
     """
     model, tokenizer = caches.host.model, caches.host.tokenizer.wrapped
     text, question = (ids.to(caches.host.device) for ids in prompt(tokenizer, quiz))
     size, room = text.shape[1], question.shape[1] + quiz.tokens + 1
-    is_over = stop_rule(tokenizer, quiz.values, quiz.tokens)
+    is_over = stop_rule(tokenizer, quiz.values, quiz.tokens, quiz.any_of)
 
     def score(cache: Any) -> float:
-        said = tokenizer.decode(answer(model, cache, question, most=quiz.tokens, is_over=is_over))
-        return sum(value in said for value in quiz.values) / len(quiz.values)
+        return quiz.score(tokenizer.decode(answer(model, cache, question, most=quiz.tokens, is_over=is_over)))
 
     if setting.press == KVZIP:
         full, hidden = zip_text(model, tokenizer, text, shares)
@@ -148,12 +144,6 @@ def ask(caches: Caches, setting: Setting, quiz: Quiz, shares: Sequence[float]) -
     return size, scores * len(shares) if setting.is_full else scores
 
 
-def _words(task: Task, prose: str, tokenizer: Any, tokens: int) -> int:
-    """About how many words of the task's haystack have so many tokens."""
-    sample = " ".join(task.haystack(prose).split()[:5000])
-    return round(tokens * len(sample.split()) / len(tokenizer(sample, add_special_tokens=False).input_ids))
-
-
 Hits = Mapping[tuple[str, int], Mapping[str, Float[np.ndarray, " quiz"]]]
 """By task and length, then by setting: how well each quiz was answered, from 0 to 100."""
 
@@ -168,8 +158,26 @@ def hits_at(asked: Sequence[Asked], share: int) -> dict[tuple[str, int], dict[st
     return {key: {name: np.array(row) for name, row in group.items()} for key, group in found.items()}
 
 
+def split_by_full(asked: Sequence[Asked], threshold: float) -> tuple[list[str], dict[str, float]]:
+    """Tell tasks that can be compared from those at which the full cache fails.
+
+    Args:
+        asked: quizzes that the full cache answered.
+        threshold: the least mean score of the full cache, in %, at which it does not fail.
+
+    Returns:
+        The tasks to compare, and the full cache's score in % at the others.
+    """
+    groups: dict[str, list[float]] = {}
+    for one in asked:
+        groups.setdefault(one.task, []).append(100.0 * one.found[FULL][0])
+    means = {task: round(sum(scores) / len(scores), 1) for task, scores in groups.items()}
+    failed = {task: mean for task, mean in means.items() if mean < threshold}
+    return [task for task in means if task not in failed], failed
+
+
 def quiz_table(hits: Hits, against: str) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
-    """% found by task, by length and of all, and the difference from a setting.
+    """Scores in % by task, by length and of all, and the difference from a setting.
 
     Args:
         hits: the answers; see `hits_at`.

@@ -1,4 +1,4 @@
-"""Compare what the bounded cache of your own pretrained model keeps: loss, needles, bytes and time."""
+"""Compare what the bounded cache of your own pretrained model keeps: loss, RULER's tasks, bytes and time."""
 
 from __future__ import annotations
 

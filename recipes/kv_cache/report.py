@@ -9,6 +9,7 @@ from typing import Any
 from ...files import atomic_write
 from ..compare import report as comparison
 from ..reporting.page import to_bytes
+from .choice import left_out
 
 HERE = Path(__file__).parent
 
@@ -28,10 +29,10 @@ def report_page(summary: Mapping[str, Any]) -> str:
         model=summary["model"],
         quizzes=summary["quizzes"],
         asked=summary["asked"],
+        left_out=left_out(summary),
         columns=list(summary["quizzes"][0]["values"]) if summary["quizzes"] else [],
         costs=summary["costs"],
         request=summary["config"]["costs"],
         rows=summary["rows"],
         notes=summary["notes"],
-        needles=summary["config"]["needles"],
     )

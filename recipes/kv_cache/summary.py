@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .choice import left_out
 from .config import Config
 
 
@@ -38,10 +39,12 @@ def _with_interval(value: float, low: float | None, high: float | None, form: st
 
 def _quizzes(summary: Mapping[str, Any]) -> Iterator[str]:
     if summary["quizzes"]:
-        yield f"needles: {summary['asked']} quizzes, % found"
+        yield f"needles: {summary['asked']} quizzes, scores in %"
     for row in summary["quizzes"]:
         columns = "  ".join(f"{name} {value:.0f}" for name, value in row["values"].items())
         yield f"  {row['strategy']:24} {row['share']:>7.1%} kept  {columns}"
+    if summary["quizzes"] and summary["left_out"]:
+        yield f"  {left_out(summary)}"
 
 
 def _costs(summary: Mapping[str, Any]) -> Iterator[str]:

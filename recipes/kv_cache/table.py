@@ -95,7 +95,7 @@ def _verdict_beside(sums: Sums, name: str, least: str) -> str:
 
 
 def quiz_rows(asked: Sequence[Asked], shares: Sequence[float], baseline: str) -> list[dict[str, Any]]:
-    """The % of values found by each setting at each share kept, by task and length and of all.
+    """The scores of each setting, in %, at each share kept, by task and length and of all.
 
     Args:
         asked: the quizzes with their answers.

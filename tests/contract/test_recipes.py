@@ -83,7 +83,7 @@ KV_CACHE = [
     "policies={auto: auto, mine: {policy: h2o, share: layer}, fifo: fifo}",
     "capacities=[40,60]",
     "streams={passages: 6, length: 128, chunk: 32, rare: 2.0}",
-    "needles={texts: [400], quizzes: 1, shares: [0.25]}",
+    "needles={tasks: [niah_single_1, vt], texts: [400], quizzes: 1, shares: [0.25], threshold: 0}",
     "costs={prompt: 64, chunk: 32, answer: 2}",
 ]
 PHRASES = ["length=80", "gap=20", "phrase=8", "cue=2", "phrases=1", "train_documents=20", "held_out_documents=8"]

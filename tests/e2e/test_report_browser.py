@@ -335,9 +335,10 @@ def test_the_report_of_caches_adds_what_to_choose_needles_and_costs(browser, ope
         "choice": ["Take auto.", HOSTILE[2]],
         "quizzes": quizzes,
         "asked": 2,
+        "left_out": {"vt": 20.0},
         "costs": [{"strategy": "full cache", "capacity": None, **cost}],
         "notes": ["kvpress is left out."],
-        "config": {"costs": {"prompt": 2048, "chunk": 512, "answer": 16}, "needles": {"tasks": ["niah_single_1"]}},
+        "config": {"costs": {"prompt": 2048, "chunk": 512, "answer": 16}, "needles": {"threshold": 50.0}},
     }
     write_cache_report(data, tmp_path / "report.html")
     open_page(tmp_path / "report.html")
@@ -348,6 +349,7 @@ def test_the_report_of_caches_adds_what_to_choose_needles_and_costs(browser, ope
     assert "+0.0461" in find(browser, "#over-full tbody tr").text
     assert texts(browser, "#quizzes tbody th") == [HOSTILE[0], "auto"]
     assert texts(browser, "#quizzes tbody tr:last-child td")[:3] == ["12.5 %", "75", "75"]
+    assert "below 50%: vt (20%)." in find(browser, "[aria-labelledby=quizzes-title]").text
     assert texts(browser, "#costs tbody td") == ["all", "94,371,840", "540.0", "6.88", "63.8"]
     assert len(find_all(browser, "#table tbody tr")) > 0
     assert_quiet()

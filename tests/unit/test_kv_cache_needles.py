@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.recipes.kv_cache.answers import answer, prompt, stop_rule
 from vqmem.recipes.kv_cache.caches import Caches
-from vqmem.recipes.kv_cache.needles import Quizzes, ask, ask_all, hits_at, quiz_table
+from vqmem.recipes.kv_cache.needles import Asked, Quizzes, ask, ask_all, hits_at, quiz_table, split_by_full
 from vqmem.recipes.kv_cache.settings import FULL, Setting
 from vqmem.recipes.kv_cache.tasks.base import Quiz
 from vqmem.registry import build, names
@@ -22,7 +23,10 @@ from vqmem.tests.unit.tiny_host import tiny_host, tiny_model
 PROSE = " ".join(f"word{i}{'.' * (i % 9 == 0)}" for i in range(2000))
 
 
-@pytest.mark.parametrize("name", names("tasks"))
+NEEDLES = [name for name in names("tasks") if name.startswith("niah_")]
+
+
+@pytest.mark.parametrize("name", NEEDLES)
 def test_a_quiz_hides_its_values_and_asks_for_them(name: str) -> None:
     task = build("tasks", name)
     one, same, other = (task.quiz(PROSE, 300, random.Random(seed)) for seed in (1, 1, 2))
@@ -147,6 +151,19 @@ class _Digits:
 def test_several_values_are_all_needed() -> None:
     over = stop_rule(_Digits(), ["40", "7"], 9)
     assert [said for said in ("4", "40", "740", "407") if over([int(x) for x in said])] == ["740", "407"]
+
+
+def test_one_form_of_an_answer_is_enough() -> None:
+    over = stop_rule(_Digits(), ["40", "72"], 4, any_of=True)
+    assert [said for said in ("4", "40", "172", "1111") if over([int(x) for x in said])] == ["40", "172", "1111"]
+    forms = Quiz("", "", "", ("3 May 1904", "May 3, 1904"), 9)
+    assert [replace(forms, any_of=any_of).score("on MAY 3, 1904.") for any_of in (False, True)] == [0.5, 1.0]
+
+
+def test_tasks_at_which_the_full_cache_fails_are_told_apart() -> None:
+    asked = [Asked(task, 9, 9, {FULL: [score]}) for task, score in (("a", 1.0), ("b", 0.5), ("a", 0.0), ("b", 0.0))]
+    assert split_by_full(asked, 50.0) == (["a"], {"b": 25.0})
+    assert split_by_full(asked, 0.0) == (["a", "b"], {})
 
 
 def test_a_model_without_a_chat_template_reads_the_plain_text(tokenizer_folder: Path) -> None:

@@ -11,7 +11,10 @@ from vqmem import registry
 from vqmem.cli import main
 from vqmem.recipes.engine.config import load
 from vqmem.recipes.kv_cache.choice import choose
+from vqmem.recipes.kv_cache.needles import Asked, split_by_full
 from vqmem.recipes.kv_cache.report import report_page
+from vqmem.recipes.kv_cache.settings import FULL
+from vqmem.recipes.kv_cache.summary import format_summary
 from vqmem.tests.unit.tiny_host import tiny_host
 
 recipe = registry.load("recipes", "kv_cache")
@@ -19,7 +22,8 @@ SMALL = [
     "presses=[]",
     "capacities=[40,60]",
     "streams={passages: 6, length: 128, chunk: 32, rare: 2.0}",
-    "needles={texts: [400], quizzes: 1, shares: [0.25]}",
+    "needles={tasks: [niah_single_1, niah_single_2, niah_single_3], texts: [400], quizzes: 1, shares: [0.25]}",
+    "needles.threshold=0",
     "costs={prompt: 64, chunk: 32, answer: 2}",
 ]
 
@@ -84,6 +88,29 @@ def test_the_report_says_what_to_choose(done: tuple[list[str], dict[str, Any]]) 
     assert "Loss compared with the full cache" in page
 
 
+def test_tasks_at_which_the_full_cache_fails_are_left_out_and_named(
+    done: tuple[list[str], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides, summary = done
+    scores = {"niah_single_1": 100.0, "niah_single_2": 0.0, "niah_single_3": 40.0}
+
+    def split(asked: list[Any], threshold: float) -> tuple[list[str], dict[str, float]]:
+        assert [list(one.found) for one in asked] == [["full cache"]] * 3  # the others are not asked yet
+        return split_by_full(
+            [Asked(one.task, one.length, one.tokens, {FULL: [scores[one.task] / 100]}) for one in asked], threshold
+        )
+
+    monkeypatch.setattr("vqmem.recipes.kv_cache.measure.split_by_full", split)
+    less = recipe.run(load(recipe.Config, None, [*overrides, "needles.threshold=50"]))
+    assert less["left_out"] == {"niah_single_2": 0.0, "niah_single_3": 40.0}
+    assert less["asked"] == summary["asked"] - 2
+    assert all("niah_single_1" in row["values"] and "niah_single_2" not in row["values"] for row in less["quizzes"])
+    sentence = "Left out, because even the full cache scores below 50%: niah_single_2 (0%), niah_single_3 (40%)."
+    assert sentence in report_page(less)
+    assert sentence in format_summary(load(recipe.Config, None, overrides), less)
+    assert "Left out" not in report_page(summary)
+
+
 def test_a_choice_follows_from_the_figures() -> None:
     def row(name: str, capacity: int, more: float, verdict: str, gap: float) -> dict[str, Any]:
         over = {"difference": more, "difference_low": more - 0.01, "difference_high": more + 0.01}
@@ -108,6 +135,7 @@ def test_a_choice_follows_from_the_figures() -> None:
     costs = [{"strategy": "full cache", "capacity": None, **cost}]
     costs += [{"strategy": "auto", "capacity": n, **cost, "bytes": n, "byte_seconds": n / 2} for n in (9, 20)]
     summary = {"rows": rows, "baseline": "fifo", "tolerance": 0.05, "quizzes": quizzes, "asked": 9, "costs": costs}
+    summary |= {"left_out": {}, "config": {"needles": {"threshold": 50.0}}}
     nine, twenty, capacity, prompts, cheap, dear = choose(summary)
     assert nine == (
         "Streams, 9 tokens kept: auto loses 0.060 [0.050, 0.070] nats a token to the full cache, fifo 0.200 [0.190, "
@@ -116,13 +144,17 @@ def test_a_choice_follows_from_the_figures() -> None:
     )
     assert "Beside it, worse: h2o, fifo." in twenty
     assert capacity == "Capacity: 20 is the smallest measured that stays within 0.05 nats of the full cache."
-    assert prompts == "Prompts, 25% kept: h2o finds 70% of the needles (full cache 90%, fifo 10%)."
+    assert prompts == "Prompts, 25% kept: h2o scores 70% at the tasks of RULER (full cache 90%, fifo 10%)."
     assert "9.0% of the full cache's bytes and 9.0% of its byte-seconds" in cheap
     assert "a token takes 1.00 times as long" in dear
     assert choose(summary | {"asked": 3})[3].endswith("These are 3 quizzes, too few to decide.")
     for row in quizzes[1:]:
         row["values"] = {"all": 0.0}
-    assert choose(summary)[3] == "Prompts, 25% kept: no policy finds a needle (full cache 90%)."
+    assert choose(summary)[3] == "Prompts, 25% kept: no policy answers a quiz (full cache 90%)."
+    failed = choose(summary | {"quizzes": [], "left_out": {"vt": 20.0, "cwe": 0.0}, "costs": []})[-1]
+    assert failed == (
+        "Prompts: nothing to compare. Left out, because even the full cache scores below 50%: vt (20%), cwe (0%)."
+    )
     assert "none stays within 0.01 nats" in choose(summary | {"tolerance": 0.01, "costs": [], "quizzes": []})[2]
 
 
@@ -136,6 +168,7 @@ def test_a_choice_follows_from_the_figures() -> None:
         (["baseline=h2o"], "unknown baseline 'h2o'"),
         (["capacities=[]"], "must name at least one"),
         (["capacities=[2048]"], "must be below streams.length=2048"),
+        (["needles.threshold=101"], r"needles\.threshold"),
         (["needles.tasks=[niah_single_4]"], "did you mean niah_single_"),
         (["presses=[Snap]"], "presses: 'Snap' is not one that can be measured"),
         (["policies.oracle=oracle"], "policies.oracle with 128 slots: policy oracle looks ahead"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from .base import NOISE, Quiz, noise_sentences, single_needle
+from .base import NOISE, Needles, Quiz, noise_sentences
 
 
 @dataclass(frozen=True)
@@ -18,4 +18,4 @@ class Task:
 
     def quiz(self, prose: str, words: int, rng: random.Random) -> Quiz:
         """A number to remember."""
-        return single_needle("number", noise_sentences(words), "\n", rng)
+        return Needles().hidden_in(noise_sentences(words), "\n", rng)

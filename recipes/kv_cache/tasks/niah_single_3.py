@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from .base import Quiz, prose_sentences, single_needle
+from .base import Needles, Quiz, prose_sentences
 
 
 @dataclass(frozen=True)
@@ -18,4 +18,4 @@ class Task:
 
     def quiz(self, prose: str, words: int, rng: random.Random) -> Quiz:
         """A uuid to remember."""
-        return single_needle("uuid", prose_sentences(prose, words, rng), " ", rng)
+        return Needles(kind="uuid").hidden_in(prose_sentences(prose, words, rng), " ", rng)
