@@ -34,7 +34,7 @@ class FittedPolicy:
     Args:
         host: The fingerprint of the host, of weights in bfloat16.
         signals: The names of the signals that are weighed.
-        prediction: For each of `SHARES`, the weights of `features` from which attention to come is predicted.
+        prediction: For each of `SHARES`, the weights from which `predict` takes attention to come.
         weights: For each of `SHARES`, the weights of the signals.
     """
 
@@ -75,19 +75,23 @@ class FittedPolicy:
         return cls(about["host"], tuple(about["signals"]), prediction, weights)
 
 
-def features(
-    keys: Float[Tensor, "*batch heads slots width"], positions: Int[Tensor, "*batch groups slots"]
-) -> Float[Tensor, "*batch groups slots features"]:
-    """What attention to come is predicted from, for each group of heads that share slots.
+def predict(
+    prediction: Float[Tensor, "groups features"],
+    keys: Float[Tensor, "batch heads slots width"],
+    positions: Int[Tensor, "batch groups slots"],
+) -> Float[Tensor, "batch groups slots"]:
+    """The logarithm of attention to come, for each group of heads that share slots.
 
-    It is their keys before rotation and the squares of these, 1, and the logarithm of the position counted from 1. The
-    logarithm of the attention that normally distributed queries pay to a key is linear in its coordinates and their
-    products; products of two different ones are left out.
+    It is linear in the keys of a group before rotation, the squares of these, 1, and the logarithm of the position
+    counted from 1. The logarithm of the attention that normally distributed queries pay to a key is linear in its
+    coordinates and their products; products of two different ones are left out.
     """
-    both = torch.cat([keys, keys.square()], dim=-1).unflatten(-3, (positions.shape[-2], -1))
-    by_group = both.movedim(-3, -2).flatten(-2)  # [*batch, groups, slots, heads of a group and features]
-    place = (positions + 1).to(keys).log()[..., None]
-    return torch.cat([by_group, torch.ones_like(place), place], dim=-1)
+    *_, heads, _, width = keys.shape
+    weights = prediction[:, :-2].reshape(heads, 2, width)
+    linear, square = weights[:, None, 0], weights[:, None, 1]
+    by_head = ((keys * square + linear) * keys).sum(-1)
+    by_group = by_head.unflatten(1, (len(prediction), -1)).sum(2)
+    return by_group + prediction[:, None, -2] + prediction[:, None, -1] * (positions + 1).to(keys).log()
 
 
 class LearnedSignals(AttentionSignals):
@@ -140,7 +144,7 @@ class LearnedSignals(AttentionSignals):
         positions, rotated, seen, competing = (x.to(keys.device) for x in (positions, rotated, seen, competing))
         prediction, weights = self._fitted[module.layer_idx]
         plain = self.unrotate(module, keys, rotated.expand(-1, keys.shape[1], -1))
-        predicted = (features(plain, positions) @ prediction[..., None])[..., 0]
+        predicted = predict(prediction, plain, positions)
         ages = (seen[:, None, None] - positions).clamp(min=1).float().log()
         more = {PREDICTED: predicted, LOG_AGE: ages}
         found = found | {name: standardise_among(x, competing) for name, x in more.items()}

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.cache_utils import Cache
 
-from ...memory.huggingface.learned import features
 from ...memory.huggingface.signals import AttentionSignals
 
 CHUNK = 64
@@ -106,8 +105,11 @@ def later_attention(full: FullPass, share: str) -> tuple[Int[Tensor, " keys"], F
 
 
 def key_features(full: FullPass, share: str) -> Float[Tensor, "layers groups time features"]:
-    """The `features` of all keys of a passage."""
+    """What `vqmem.memory.huggingface.learned.predict` weighs, for all keys of a passage and what shares a set."""
     keys = torch.stack(full.keys)
-    layers, heads, time, _ = keys.shape
-    positions = torch.arange(time).expand(layers, heads if share == "head" else 1, -1)
-    return features(keys, positions)
+    time = keys.shape[2]
+    both = torch.cat([keys, keys.square()], dim=-1)
+    by_group = both[:, :, None] if share == "head" else both[:, None]
+    flat = by_group.movedim(2, 3).flatten(3)  # [layers, groups, time, heads of a group and features]
+    place = torch.arange(1.0, time + 1).expand(*flat.shape[:2], -1)[..., None]
+    return torch.cat([flat, torch.ones_like(place), place.log()], dim=-1)

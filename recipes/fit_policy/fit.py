@@ -54,7 +54,7 @@ def fit_policy(
     Args:
         host: The model.
         passages: Token ids of the texts from which attention to come is predicted.
-        streams: Those that are read in bounded streams; the last quarter is for the findings alone.
+        streams: Those that are read in bounded streams. The findings are of the last quarter, before it is fitted on.
         signals: The signals that the policy weighs, of `SIGNALS`.
         capacity: Slots of the streams.
 
@@ -73,14 +73,15 @@ def fit_policy(
                 add = partial(_add_slots, sums)
                 read_stream(host.model, ids, full, prediction[share], share, capacity, add)
                 bar.advance(1)
-        solved = {share: sums.solve(RIDGE, chosen)[..., 0] for share, sums in second.items()}
-        check = _Check(solved, chosen)
+        check = _Check({share: sums.solve(RIDGE, chosen)[..., 0] for share, sums in second.items()}, chosen)
         for ids in streams[fitted:]:
             full = read_full(host.model, finder, ids)
             check.add_predictions(full, prediction["head"])
-            for share in SHARES:
-                read_stream(host.model, ids, full, prediction[share], share, capacity, partial(check.add_slots, share))
+            for share, sums in second.items():
+                add = partial(check.add_slots, share, sums)
+                read_stream(host.model, ids, full, prediction[share], share, capacity, add)
                 bar.advance(1)
+    solved = {share: sums.solve(RIDGE, chosen)[..., 0] for share, sums in second.items()}
     heads = host.groups.heads
     weights = {share: x.unflatten(0, (-1, heads if share == "head" else 1)) for share, x in solved.items()}
     weights = {share: x.expand(len(host.groups.bounded), -1, -1) for share, x in weights.items()}
@@ -124,8 +125,22 @@ class _Check:
         sums = [torch.ones_like(wanted), wanted, wanted.square(), (wanted - found).square()]
         self.moments = self.moments + torch.stack([x.double().sum(-1) for x in sums])
 
-    def add_slots(self, share: str, x: Float[Tensor, "groups slots signals"], y: Float[Tensor, "groups slots"]) -> None:
-        """Compare what the policy keeps with what gets most attention."""
+    def add_slots(
+        self,
+        share: str,
+        sums: Sums,
+        x: Float[Tensor, "groups slots signals"],
+        y: Float[Tensor, "groups slots"],
+    ) -> None:
+        """Compare what the policy keeps with what gets most attention, and then add the slots to the sums.
+
+        Args:
+            share: What keeps one set of slots.
+            sums: The sums from which the weights of this share are fitted in the end.
+            x: The signals of the slots that compete.
+            y: The logarithm of their attention to come, standardised.
+        """
+        _add_slots(sums, x, y)
         keep = y.shape[1] - CHUNK
         if keep < 1:
             return

@@ -31,7 +31,7 @@ class Config(Validated):
     passages: PositiveInt = 48
     """Passages from which the attention to come is predicted."""
     stream_passages: TwoOrMore = 12
-    """Further passages, read through a bounded cache. Three quarters fit the weights, the rest checks all."""
+    """Further passages, read through a bounded cache. Weights fitted on three quarters are checked on the rest."""
     length: PositiveInt = 2048
     """Tokens of a passage; those after a token are what its attention is learnt from."""
     capacity: PositiveInt = 128

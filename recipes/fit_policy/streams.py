@@ -22,7 +22,7 @@ COMPUTED = ("expected", "observed", "keydiff", "norm", "value_norm")
 """The signals that a cache computes from keys, values and queries."""
 SIGNALS = (PREDICTED, *COMPUTED, LOG_AGE)
 DEFAULT = (PREDICTED, "keydiff", LOG_AGE)
-"""The fewest signals that keep nearly what all of them keep; none needs queries."""
+"""The fewest signals that keep nearly what all of them keep; they need no queries."""
 
 Rows = Callable[[Float[Tensor, "groups slots signals"], Float[Tensor, "groups slots"]], None]
 """Takes the signals of the slots that compete and the logarithm of the attention to come, both standardised."""
