@@ -25,7 +25,7 @@ from . import saved
 from .arguments import describe, settle
 from .attention import set_mask
 from .eviction import add_slots, fix_shapes, make_room, observes_pass, take_back
-from .forward_pass import ForwardPass
+from .forward_pass import ForwardPass, WatchingPass
 from .hooks import attach, new_tokens
 from .layer import VQMemLayer, bytes_of
 from .positions import Rotation
@@ -131,6 +131,7 @@ class VQMemCache(Cache):
             watched = self.signals.modules if self.signals.needs_queries else ()
         elif "layers" in self.memory.requires:
             watched = cast(LayerScorer, self.memory.policy).layers(decoder)
+        self._pass_kind = WatchingPass if watched else ForwardPass
         self._detach = attach(decoder, self, watched)
 
     @property
@@ -242,7 +243,7 @@ class VQMemCache(Cache):
         full = state.count >= self.room
         if observes_pass(self) or (full and new >= self.block and not self.memory.observes):
             state = add_slots(self, state)
-        forward = ForwardPass(self, state, positions, valid, fixed=fixed)
+        forward = self._pass_kind(self, state, positions, valid, fixed=fixed)
         set_mask(arguments, cached, forward, self._decoder)
         if arguments.get("position_ids") is None or self.rotation is not None:
             # By default a model would count padding, and ignore that positions were compacted.

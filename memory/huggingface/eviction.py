@@ -153,7 +153,7 @@ def take_back(cache: BoundedCache, state: CacheState, remove: int) -> CacheState
         if index not in cache.groups.bounded:
             try:
                 layer.crop(-remove)
-            except (RuntimeError, ValueError) as error:
+            except (AttributeError, RuntimeError, ValueError) as error:
                 raise ValueError(
                     f"crop by {remove} tokens does not work in a {type(layer).__name__}: {error}"
                 ) from error

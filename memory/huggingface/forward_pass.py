@@ -30,6 +30,7 @@ class ForwardPass(Cache):
         fixed: Whether layers return all of their room, so that no shape depends on the tokens read.
     """
 
+    watches_layers = False
     layers: Any
     module: nn.Module
     """The module that was called with the cache."""
@@ -78,8 +79,10 @@ class ForwardPass(Cache):
         """The norms of the layer that is being read, until its attention is known."""
         self._sums: dict[str, tuple[Tensor, int]] = {}
         """Sums over layers that share slots, by name, and how many there were."""
-        self._measured: dict[str, list[Tensor]] = {}
-        """What each layer gave, by name."""
+        self._usage: list[Tensor] = []
+        """The usage of the slots of each layer."""
+        self._importance: dict[int, Tensor] = {}
+        """The importance of the slots of each layer, where the policy scores them."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -110,11 +113,11 @@ class ForwardPass(Cache):
             hidden, most = inputs["hidden_states"], PENDING + self.cache.block
             # A view would keep the hidden states of a long prompt.
             self.hidden[index] = hidden if hidden.shape[1] <= most else hidden[:, -most:].clone()
-        elif self.evicts and index in self.groups.bounded:
+        elif self.evicts and index in self.groups.bounded and index not in self._importance:
             keys, values = self.layers[index].read(self.state.placement[0])
             policy = cast(LayerScorer, self.cache.memory.policy)
             importance = policy.score_layer(layer, inputs, keys, values, attention)
-            self._measured.setdefault("importance", []).append(self.groups.reduce(importance))
+            self._importance[index] = self.groups.reduce(importance)
 
     def finish(self) -> None:
         """End the pass: evict, if the policy needed the statistics of the pass.
@@ -161,7 +164,7 @@ class ForwardPass(Cache):
                 self._sums[name] = total + x.to(total.device), count + 1
             return
         usage = self._usage_of(self._layer, {name: x.flatten(0, 1) for name, x in measured.items()})
-        self._measured.setdefault("usage", []).append(usage)
+        self._usage.append(usage)
 
     def _usage_of(self, layer: int, measured: dict[str, Tensor]) -> Float[Tensor, "batch groups slots"]:
         """The usage of the slots of a layer, or of the model where its layers share them, after this pass."""
@@ -181,11 +184,10 @@ class ForwardPass(Cache):
             )
         if self._sums:
             means = {name: (x / n)[:, 0] for name, (x, n) in self._sums.items()}
-            self._measured["usage"] = [self._usage_of(0, means)]
-        for name in ("usage", "importance"):  # either becomes the usage
-            if name in self._measured:
-                usage = self.groups.combine(self._measured[name])
-                slots = replace(self.state.memory.slots, usage=usage)
+            self._usage = [self._usage_of(0, means)]
+        for layers in (self._usage, [*self._importance.values()]):  # either becomes the usage
+            if layers:
+                slots = replace(self.state.memory.slots, usage=self.groups.combine(layers))
                 self.state = replace(self.state, memory=replace(self.state.memory, slots=slots))
 
     def _check_written(self) -> None:
@@ -203,3 +205,9 @@ class ForwardPass(Cache):
                 f"the cache wrote {self.state.count} slots per layer, but something else changed them "
                 "within the pass; take other hooks off the attention of the model"
             )
+
+
+class WatchingPass(ForwardPass):
+    """A `ForwardPass` for policies that need the hidden states or the attention of layers."""
+
+    watches_layers = True

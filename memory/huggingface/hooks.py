@@ -50,11 +50,15 @@ class _PassHook(_CacheHook):
 
 
 class _LayerHook(_CacheHook):
-    """A hook after a layer's attention. The compiler traces it, so that the layers stay in one graph."""
+    """A hook after a layer's attention. The compiler traces it, so that the layers stay in one graph.
+
+    Compiled code outlives the cache that it was traced with, and does not notice new hooks. Therefore this hook serves
+    any pass that watches layers, and such passes have a type of their own, for which the compiler traces again.
+    """
 
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        forward = next((x for x in kwargs.values() if getattr(x, "cache", None) is not None), None)
-        if forward is not None and forward.cache is self.cache():
+        forward = next((x for x in kwargs.values() if getattr(x, "watches_layers", False)), None)
+        if forward is not None:
             # GPT-2 gives the hidden states by position.
             inputs = kwargs if "hidden_states" in kwargs else kwargs | {"hidden_states": args[0]}
             forward.after_layer(layer, inputs, output[1])
@@ -64,9 +68,10 @@ def attach(model: Any, cache: Any, layers: Sequence[nn.Module] = ()) -> Callable
     """Connect ``cache`` to the forward passes of ``model``; returns a function that disconnects it.
 
     Before a pass ``cache.begin(arguments)`` returns the forward pass, a `Cache` that replaces ``cache`` in this call;
-    its ``cache`` is ``cache``, and its ``module`` is set here. Hooks call its ``after_layer`` after each of ``layers``
-    (attention modules) and its ``finish`` after the call, or ``fail`` where the call raised an error. The hooks have a
-    weak reference to the cache and go with it; calls without the cache do not change.
+    its ``cache`` is ``cache``, and its ``module`` is set here. If it ``watches_layers``, hooks call its ``after_layer``
+    after each of ``layers`` (attention modules), once or more. They call its ``finish`` after the call, or ``fail``
+    where the call raised an error. The hooks have a weak reference to the cache and go with it; calls without the cache
+    do not change.
 
     Wrappers, such as those of peft, call the ``forward`` of the model or of a module within. The outermost of these
     modules that is called begins the pass.

@@ -106,6 +106,8 @@ class Ahead(nn.Module):
 class CallThrough(Cache):
     """One call of a model through ``cache``, which takes part in it itself."""
 
+    watches_layers = True
+
     def __init__(self, cache: Any) -> None:
         super().__init__(layers=cache.layers)
         self.cache = cache

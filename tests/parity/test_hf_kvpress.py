@@ -86,7 +86,10 @@ def test_our_press_keeps_the_highest_priorities(model):
     press = VQMemPress(RATIO, policy={**SCORED, "scale": "raw"}, scorer=Noise(3), sinks=0)
     keys, _ = pressed(model, press, ids())
     scores = Noise(3).score(ids(), torch.zeros(1, dtype=torch.long))[0][0].tolist()
-    slots = [naive.Slot(t, i, tuple(s)) for i, (t, s) in enumerate(zip(ids()[0].tolist(), scores, strict=True))]
+    slots = [
+        naive.Slot(t, i, dict(zip(Noise.signals, s, strict=True)))
+        for i, (t, s) in enumerate(zip(ids()[0].tolist(), scores, strict=True))
+    ]
     wanted = naive.scored(press._memory.policy, slots, LENGTH)
     assert places(model, keys, ids())[0][0] == sorted(sorted(range(LENGTH), key=lambda i: -wanted[i])[:KEPT])
 
