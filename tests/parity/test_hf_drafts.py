@@ -63,6 +63,13 @@ def test_a_cropped_cache_is_as_if_it_had_not_read_the_tokens(model, policy, shar
     assert plain.stats()["evicted"][0] > 20
 
 
+def assert_same(texts: list[torch.Tensor], kept: list) -> None:
+    """Equal texts and kept tokens. A last draft may pass ``max_new_tokens`` in transformers 5.2."""
+    length = texts[0].shape[1]
+    assert torch.equal(texts[0], texts[1][:, :length])
+    assert texts[1].shape[1] > length or kept[0] == kept[1]
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_prompt_lookup_generates_what_plain_decoding_does(model, policy):
     passes: list[int] = []
@@ -79,8 +86,7 @@ def test_prompt_lookup_generates_what_plain_decoding_does(model, policy):
             texts.append(model.generate(ids, **{CACHE: cache}, **arguments))
             kept.append(cache.positions)
             counts.append(len(passes))
-        assert torch.equal(*texts)
-        assert kept[0] == kept[1]
+        assert_same(texts, kept)
         assert counts[1] < counts[0], "some drafts were accepted"
     handle.remove()
     assert "_get_candidate_generator" in vars(model)
@@ -123,19 +129,17 @@ def test_drafts_continue_a_cache_that_has_read_a_prefix(model, policy, capacity)
     start = torch.randint(1, VOCAB, (1, 6), generator=generator)
     prompt = torch.cat([start.repeat(1, 8)[:, :44], start], dim=1)
     for prefix in (0, 40):
-        found = []
+        texts, kept = [], []
         for drafts in (None, 5):
             options = {"sinks": 2, "recent": 3, "block": BLOCK, "scorer": Noise(3)}
             cache = VQMemCache(model, capacity, policy=policy, **options)
             if prefix:
                 model(prompt[:, :prefix], **{CACHE: cache})
             arguments = {"max_new_tokens": 30, "do_sample": False, "prompt_lookup_num_tokens": drafts}
-            found.append(
-                (model.generate(prompt, **{CACHE: cache}, **arguments).tolist(), cache.stats(), cache.positions)
-            )
-        assert found[0][0] == found[1][0]
-        assert found[0][1]["read"] == found[1][1]["read"] == [prompt.shape[1] + 29]
-        assert found[0][2] == found[1][2]
+            texts.append(model.generate(prompt, **{CACHE: cache}, **arguments))
+            kept.append(cache.positions)
+            assert cache.stats()["read"] == [texts[-1].shape[1] - 1]
+        assert_same(texts, kept)
 
 
 def test_an_assistant_that_samples_drafts_too(model):
