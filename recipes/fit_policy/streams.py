@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...memory.huggingface.cache import VQMemCache
+from ...memory.huggingface.cache_argument import cache_argument
 from ...memory.huggingface.learned import LOG_AGE, PREDICTED
 from ...memory.huggingface.presets import STREAM
 from ...memory.policy import age, standardise_among
@@ -91,10 +91,9 @@ def read_stream(
 
     recent = min(STREAM.recent, max(0, capacity - SINKS) // 2)
     cache = VQMemCache(model, capacity, policy=Recorder(receive), share=share, sinks=SINKS, recent=recent, block=CHUNK)
-    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"  # before 5.24
     try:
         for chunk in ids.split(CHUNK):
-            model.base_model(chunk[None].to(model.device), **{name: cache})
+            model.base_model(chunk[None].to(model.device), **cache_argument(cache))
     finally:
         cache.close()
 
