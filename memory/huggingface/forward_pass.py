@@ -57,12 +57,12 @@ class ForwardPass(Cache):
         requires = policy.requires
         # A shorter pass leaves eviction to the next one, so that its tokens can be forgotten until then.
         ends_block = new >= cache.block or (observes and "layers" in requires)
-        self.evicts = ends_block and state.count >= cache.memory.capacity + cache.block
+        self.evicts = ends_block and state.count >= cache.room
         self.keep: Int[Tensor, "rows kept"] | None = None
         """The slots that stay, where the policy can choose before the pass: layers then evict during it."""
         if self.evicts and not fixed and not cache.memory.observes:
             self.state, self.keep = choose_slots(cache, state)
-        self.room = cache.memory.capacity + cache.block
+        self.room = cache.room
         self.slots: Int[Tensor, " new"] | None = None
         """The slots of the new tokens, where shapes are fixed."""
         if fixed:
