@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..registry import build
 from ..schema import shown
 from .compressor import Compression
-from .policy import ForwardStats, Guard, Policy, as_integer, observe, select
+from .policy import ForwardStats, Guard, Policy, SlotPredictor, as_integer, observe, select
 from .slots import Slots, concatenate
 from .standardiser import initial_moments, standardise
 
@@ -146,8 +146,9 @@ class Memory:
         """The state without slots, for payloads of the shape and device of ``payload`` (``[batch, any, ...]``).
 
         ``signals`` names the scorer's signals, in the order of the scores that are written (`signals_of`); by default
-        there are none.
+        there are none. Those that a `SlotPredictor` computes are added.
         """
+        signals += self.policy.computed if isinstance(self.policy, SlotPredictor) else ()
         batch, device = payload[0].shape[0], payload[0].device
         index = torch.zeros(batch, 0, dtype=torch.long, device=device)
         slots = Slots.without_scores(tuple(x[:, :0] for x in payload), index, index, signals)
@@ -215,6 +216,8 @@ class Memory:
             ValueError: ``scores`` are not the signals that `empty` was given.
         """
         names = state.slots.score_names
+        if isinstance(self.policy, SlotPredictor):
+            scores = torch.cat([scores, self.policy.compute(payload, positions).to(scores.dtype)], dim=2)
         if scores.shape[2] != len(names):
             raise ValueError(
                 f"scores of {scores.shape[2]} signals do not fit a memory of {len(names)} "

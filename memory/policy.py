@@ -81,6 +81,25 @@ class Observer(Protocol):
         ...
 
 
+@runtime_checkable
+class SlotPredictor(Protocol):
+    """A policy that computes signals of slots from their payload, once, when they are written.
+
+    They stand behind the scorer's signals in the scores of the slots, under the names ``computed``.
+    """
+
+    @property
+    def computed(self) -> tuple[str, ...]:
+        """The names of the signals."""
+        ...
+
+    def compute(
+        self, payload: tuple[Tensor, ...], positions: Int[Tensor, "batch new"]
+    ) -> Float[Tensor, "batch new signal"]:
+        """The signals of new slots."""
+        ...
+
+
 class LayerScorer(Protocol):
     """A policy that scores slots in each layer of a pretrained model.
 

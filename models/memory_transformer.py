@@ -156,6 +156,13 @@ class MemoryTransformer(nn.Module):
         x = torch.zeros(batch, 0, self.config.layers, self.config.dim, dtype=like.dtype, device=like.device)
         return (x,) * parts
 
+    def keys(self, payload: tuple[Tensor, ...]) -> Float[Tensor, "batch slots layers dim"]:
+        """The keys of each layer before rotation, the same for both kinds of payload."""
+        if len(payload) == 2:
+            return payload[0]
+        weights = torch.stack([block.attention.weight(block.attention_norm.weight) for block in self.blocks])
+        return torch.einsum("bsld,lkd->bslk", normalise(payload[0]), weights.chunk(3, dim=1)[1])
+
     def rename_signals(self, signals: tuple[str, ...]) -> None:
         """Give the columns of ``score_weight`` to the ``signals`` of today's scorer, for models of earlier versions.
 
@@ -317,18 +324,26 @@ class Attention(nn.Module):
         Returns:
             Attended values ``[batch, time, dim]``, and weights ``[batch, time, keys]`` averaged over heads, or None.
         """
-        time, width = queries.shape[1], queries.shape[2] // self.heads
-        q = _rotate(self.split(queries), layout.turns[:, -time:]).transpose(1, 2)
-        k = _rotate(self.split(keys), layout.turns).transpose(1, 2)
         v = self.split(values).transpose(1, 2)
         shown = None
         if need_weights:
-            weights = torch.softmax(q @ k.transpose(-1, -2) * width**-0.5 + layout.bias, dim=-1)
+            weights = self.weights(queries, keys, layout)
             mixed = weights @ v
             shown = weights.detach().mean(1)
         else:
+            q, k = self._rotated(queries, keys, layout)
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.bias)
         return self.out(mixed.transpose(1, 2).flatten(2)), shown
+
+    def weights(self, queries: Tensor, keys: Tensor, layout: Layout) -> Float[Tensor, "batch heads time keys"]:
+        """The attention weights of each head; the arguments are those of `forward`."""
+        q, k = self._rotated(queries, keys, layout)
+        return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + layout.bias, dim=-1)
+
+    def _rotated(self, queries: Tensor, keys: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        """Queries and keys by head, rotated to their positions."""
+        q = _rotate(self.split(queries), layout.turns[:, -queries.shape[1] :])
+        return q.transpose(1, 2), _rotate(self.split(keys), layout.turns).transpose(1, 2)
 
 
 def reconstruction_loss(

@@ -12,11 +12,12 @@ from ...default_scorer import load_default_scorer
 from ...registry import build
 from ...schema import shown
 from ..bank import Memory
+from ..fitted import FittedPolicy
 from ..policy import Guard, Policy, as_integer, require_signals, variant_name
 from ..scorer import ScorerModel, input_kind, load_scorer, policy_of, signals_of
 from .capacity import Capacity, parse_capacity
 from .groups import SHARES, Groups
-from .learned import FittedPolicy, LearnedSignals
+from .learned import LearnedSignals
 from .presets import build_preset, preset_of
 from .signals import AttentionSignals
 from .supported_models import bounded, key_shape, layers_of, placement, text_config

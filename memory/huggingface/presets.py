@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ...registry import build
+from ..fitted import ABOUT
 from ..policy import Policy, variant_name
 from ..scorer import SIGNALS, policy_of, signals_of
-from .learned import ABOUT
 
 
 @dataclass(frozen=True)

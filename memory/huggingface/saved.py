@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from ...files import atomic_write, missing_file
 from ...registry import names
 from ..bank import State
+from ..fingerprint import fingerprint
 from ..policy import Policy, variant_name
-from .fingerprint import fingerprint
 from .signals import QueryState
 from .state import CacheState, PendingTokens
 from .supported_models import placement

@@ -13,7 +13,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from ..lm.corpus import Passage
-from ..lm.language_model import LanguageModel, PassageReading, PassageScores, Strategy, long_gap, read_passages
+from ..lm.language_model import LanguageModel, PassageReading, PassageScores, long_gap, read_passages
+from ..lm.strategies import Strategy
 from ..text_lm.recipe import Config
 
 

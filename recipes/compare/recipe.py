@@ -21,7 +21,8 @@ from ..engine.distributed import on_main_process
 from ..engine.progress import Bar, model_of, progress
 from ..engine.task import TrainConfig
 from ..lm.corpus import Passage, require
-from ..lm.language_model import PassageScores, score_passages, strategies
+from ..lm.language_model import PassageScores, score_passages
+from ..lm.strategies import strategies
 from ..reporting.provenance import provenance
 from ..text_lm import recipe as text_lm
 from .measure import Cell, measure, rare_tokens, trace

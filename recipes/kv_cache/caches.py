@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from ..._version import __version__
 from ...files import file_sha256
 from ...memory.huggingface.cache import VQMemCache
-from ...memory.huggingface.learned import ABOUT
+from ...memory.fitted import ABOUT
 from . import presses
 from .host import Host
 from .settings import Setting

@@ -15,7 +15,9 @@ from ...memory.bank import State as MemoryState
 from ...memory.policy import ForwardStats
 from ...memory.scorer import ScorerModel, signals_of
 from ...memory.slots import SlotBuffer, Slots, concatenate
-from .language_model import LanguageModel, Strategy
+from ...models.learned_policy import bind
+from .language_model import LanguageModel
+from .strategies import Strategy
 
 Remember = Literal["hidden", "keys_values"]
 
@@ -157,4 +159,4 @@ def make_reader(
     """
     if remember is None:
         remember = "hidden" if memory.compression.compressed_capacity(memory.capacity) else "keys_values"
-    return Reader(model, scorer, segment, strategy, memory, remember)
+    return Reader(model, scorer, segment, strategy, bind(memory, model.transformer), remember)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -16,61 +16,15 @@ from torch import Tensor, nn
 from ...artifacts import load_model
 from ...memory.bank import Memory, WriteResult
 from ...memory.bank import State as MemoryState
-from ...memory.compressor import Compression
-from ...memory.policy import ForwardStats, Guard, Policy, require_signals
+from ...memory.policy import ForwardStats, Guard
 from ...memory.scorer import ScorerModel, replace_rows, signals_of
 from ...models.host import on_host, to_device
+from ...models.learned_policy import bind
 from ...models.loss import Loss
 from ...models.memory_transformer import MemoryTransformer, Output, TransformerConfig, reconstruction_loss
-from ...registry import UnknownNameError, build
 from ...schema import PositiveInt, ShareBelowOne, Validated, coerce
 from .corpus import Passage, SegmentBatch, sweep_with_bar
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """A named policy and compression of a memory."""
-
-    name: str
-    policy: Policy
-    compression: Compression
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for a policy that needs the layers of a pretrained model."""
-        if "layers" in self.policy.requires:
-            raise ValueError(
-                f"strategy {self.name!r}: its policy looks into the layers of a pretrained model (requires 'layers'), "
-                "which the trained memory does not show; use it in vqmem.VQMemCache"
-            )
-
-    def memory(self, capacity: int, guard: Guard) -> Memory:
-        """A memory of ``capacity`` slots with this strategy."""
-        return Memory(capacity, self.policy, self.compression, guard)
-
-
-def strategies(nodes: Mapping[str, Any], scorer: Any = None) -> list[Strategy]:
-    """Build strategies from their YAML form: name → ``policy`` and optionally ``compression`` (default: drop).
-
-    ``scorer``, a model or the YAML form of one, has to give the signals that the policies use; None skips the check.
-    """
-    made = []
-    scorer = build("scorers", scorer, "scorer") if isinstance(scorer, str | Mapping) else scorer
-    for name, node in nodes.items():
-        if not isinstance(node, Mapping) or "policy" not in node:
-            raise ValueError(f"strategy {name!r} is {node!r}; it needs the key policy, as in {{policy: fifo}}")
-        for unknown in set(node) - {"policy", "compression"}:
-            raise UnknownNameError(f"key of the strategy {name!r}:", unknown, ["policy", "compression"])
-        key = f"strategies.{name}"
-        compression = build("compressions", node.get("compression", "drop"), f"{key}.compression")
-        policy = build("policies", node["policy"], f"{key}.policy")
-        if "future" in policy.requires:
-            raise ValueError(
-                f"strategy {name!r}: policy {node['policy']!r} looks ahead, which no model can; for analysis"
-            )
-        if scorer is not None:
-            require_signals(policy, scorer, f"strategy {name!r}: ")
-        made.append(Strategy(name, policy, compression))
-    return made
+from .strategies import Strategy, strategies
 
 
 @dataclass(frozen=True)
@@ -310,6 +264,7 @@ def read_passages(
         A reading for each passage, and the peak bytes of memory per row.
     """
     scores = scores or PassageScores((), [torch.zeros(len(item.ids), 0) for item in items])
+    memory = bind(memory, model.transformer)
     model.eval()
     device = model.transformer.norm.weight.device
     readings = [PassageReading(torch.zeros(0), torch.zeros(0, dtype=torch.bool), []) for _ in items]

@@ -22,7 +22,6 @@ from ...tokenizers_.base import Tokenizer, output_kind
 from ..engine.config import resolve_device
 from ..engine.progress import progress
 from ..lm.decoder import Reader, Remember, make_reader
-from ..lm.language_model import strategies
 from ..lm.text_scorer import require_text
 from .recipe import Run, load_run
 
@@ -54,7 +53,7 @@ def reader(
     Raises:
         ValueError: for an unknown strategy, a capacity that is too small, or a scorer without the policy's signals.
     """
-    known = {choice.name: choice for choice in strategies(run.config.strategies, run.scorer)}
+    known = {choice.name: choice for choice in run.config.memories(run.scorer)}
     name = next(iter(known)) if strategy is None else strategy
     if name not in known:
         raise UnknownNameError("strategy", name, list(known))

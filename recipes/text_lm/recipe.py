@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -19,11 +19,9 @@ from ...artifacts import CONFIG, FRONT_END, WEIGHTS, read_config
 from ...data.base import Split, take_evenly
 from ...files import atomic_write, missing_file
 from ...folders import loading
-from ...memory.policy import Guard
 from ...memory.scorer import ScorerModel, load_scorer, signals_of
 from ...models.memory_transformer import TransformerConfig
-from ...registry import DataSpec, FrontEndSpec, ScorerSpec, build
-from ...schema import PathText, PositiveInt, TwoOrMore
+from ...registry import build
 from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer, unit_of_size
 from ..engine.config import load, resolve_device
 from ..engine.data_record import documents
@@ -31,7 +29,6 @@ from ..engine.distributed import main_process_first, on_main_process, ranks, sav
 from ..engine.front_end import load_or_fit
 from ..engine.lock import locked
 from ..engine.progress import Bar, model_of, progress
-from ..engine.run_config import RunConfig
 from ..engine.run_dir import fingerprint, init_run_dir, is_trained
 from ..engine.task import Task, TrainConfig
 from ..engine.trainer import seed_all, train
@@ -41,73 +38,16 @@ from ..lm.language_model import (
     LanguageModelTask,
     PassageScores,
     Schedule,
-    Shape,
-    Strategy,
     load_language_model,
     read_passages,
     score_passages,
-    strategies,
 )
 from ..lm.scorer_task import ScorerTask
+from ..lm.strategies import Strategy, strategies
+from .config import NON_IDENTITY_KEYS, Config, scorer_of
 
-NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_passages", "scorer_from")
-"""Keys that do not change the trained models."""
 RUN_IS = "a scorer or language model: `vqmem score FILE --model {folder}` or `vqmem generate {folder} --prompt TEXT`"
 """Describes a run and the commands that use it."""
-
-
-@dataclass(frozen=True)
-class Config(RunConfig):
-    """A run. Training draws a strategy and a capacity of those given at random every ``resample_every`` segments."""
-
-    out: PathText = "runs/text_lm"
-    data: DataSpec = "builtin_text"
-    """Data source: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
-    front_end: FrontEndSpec = "bpe"
-    """Front-end: a name, or ``name`` and its keys (`vqmem list front-ends NAME`)."""
-    passage: TwoOrMore = 2048
-    """Tokens read before the memory is emptied."""
-    train_tokens: TwoOrMore | None = None
-    """The most training tokens to read; null is all."""
-    eval_passages: PositiveInt | None = 32
-    """Passages of the dev split to evaluate on, evenly spaced; null is all."""
-    batch_size: PositiveInt = 32
-    """Batch size: passages that are read in parallel, each with a separate memory."""
-    segment: PositiveInt = 64
-    """Tokens read at once; earlier tokens are visible only through the memory."""
-    scorer: ScorerSpec = "vq_lm"
-    """Scorer: a name, or ``name`` and its keys (`vqmem list scorers NAME`)."""
-    scorer_from: PathText | None = None
-    """A finished run; its scorer and front-end are used instead of training new ones."""
-    scorer_train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=600, lr=3e-3))
-    shape: Shape = field(default_factory=Shape)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    strategies: dict[str, Any] = field(default_factory=dict)
-    """Name -> ``policy`` and optionally ``compression`` (default: drop). Without any, only the scorer is trained."""
-    capacities: tuple[int, ...] = (128,)
-    """Capacities: slots per row."""
-    sinks: int = 0
-    """A guard: number of first tokens that no policy evicts."""
-    recent: int = 0
-    """A guard: number of newest tokens that no policy evicts."""
-    resample_every: PositiveInt = 4
-    """Segments after which strategy and capacity are drawn again."""
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for invalid sizes, and for memories without room for the guards."""
-        super().__post_init__()
-        TransformerConfig(1, **asdict(self.shape))  # raises for an invalid shape before anything is trained
-        if not self.capacities:
-            raise ValueError("capacities is empty; name at least one number of slots")
-        # The config may be built before the run that provides the scorer exists; see `scorer_of`.
-        for strategy in strategies(self.strategies, None if self.scorer_from else self.scorer):
-            for capacity in self.capacities:
-                strategy.memory(capacity, self.guard)
-
-    @property
-    def guard(self) -> Guard:
-        """The guards that all strategies share."""
-        return Guard(self.sinks, self.recent)
 
 
 class Run(NamedTuple):
@@ -297,7 +237,7 @@ def evaluate(run: Run, split: Split = "dev") -> dict[str, Any]:
     config, tokenizer, scorer, model = run
     items = read_split(config, tokenizer, split, count=config.eval_passages)
     scores = score_passages(scorer, items, config.batch_size, config.segment, resolve_device(config.device))
-    cells = [(strategy, capacity) for strategy in strategies(config.strategies) for capacity in config.capacities]
+    cells = [(strategy, capacity) for strategy in config.memories() for capacity in config.capacities]
     memories = {}
     for strategy, capacity in progress(cells, len(cells), "evaluating memories", transient=True):
         figures = _figures(config, model, strategy, capacity, items, scores, unit_of_size(tokenizer))
@@ -349,13 +289,6 @@ def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
         scorer = load_scorer(folder, device)
         model = load_language_model(folder / "transformer", scorer, device)
         return Run(config, load_tokenizer(folder / "front_end"), scorer, model)
-
-
-def scorer_of(config: Config) -> Any:
-    """The YAML form of the run's scorer. Raises `ValueError` if ``scorer_from`` is set but has no scorer."""
-    if config.scorer_from is None:
-        return config.scorer
-    return read_config(Path(config.scorer_from) / "scorer", "scorers")["fields"].get("scorer")
 
 
 def _find_source(config: Config) -> None:

@@ -11,7 +11,8 @@ from vqmem.memory.compression.drop import Compression as Drop
 from vqmem.memory.policy import Guard
 from vqmem.models.memory_transformer import MemoryTransformer, TransformerConfig
 from vqmem.recipes.lm.corpus import SegmentBatch
-from vqmem.recipes.lm.language_model import LanguageModel, Strategy, write_segment
+from vqmem.recipes.lm.language_model import LanguageModel, write_segment
+from vqmem.recipes.lm.strategies import Strategy
 
 OBSERVERS = [name for name in naive.OBSERVATIONS if name in registry.names("policies")]
 FIELDS = {"lru": {"top": 3}, "lfu": {"top": 3}, "snapkv": {"window": 5, "kernel": 3}}

@@ -19,7 +19,8 @@ from vqmem.recipes.asr.units.recogniser import joined
 from vqmem.recipes.asr.units.streams import Streams, noise
 from vqmem.recipes.asr.units.write import MOST, write
 from vqmem.recipes.lm.decoder import Reader, make_reader
-from vqmem.recipes.lm.language_model import LanguageModel, strategies
+from vqmem.recipes.lm.language_model import LanguageModel
+from vqmem.recipes.lm.strategies import strategies
 from vqmem.recipes.speech.text_normalisation import Alphabet
 from vqmem.registry import build
 from vqmem.tokenizers_._units import stream_of

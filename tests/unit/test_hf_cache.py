@@ -19,7 +19,7 @@ from vqmem.memory.huggingface.eviction import add_slots
 from vqmem.memory.policies.h2o import Policy as H2O
 from vqmem.models.memory_transformer import MemoryTransformer, TransformerConfig
 from vqmem.models.scorers.random import Noise
-from vqmem.recipes.lm.language_model import Strategy
+from vqmem.recipes.lm.strategies import Strategy
 
 SHAPE = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 

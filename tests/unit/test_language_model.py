@@ -14,8 +14,8 @@ from vqmem.recipes.lm.language_model import (
     long_gap,
     read_passages,
     score_passages,
-    strategies,
 )
+from vqmem.recipes.lm.strategies import strategies
 from vqmem.registry import build
 
 CHOICES = strategies(

@@ -19,7 +19,8 @@ from vqmem.recipes.asr import recipe as asr
 from vqmem.recipes.compare import recipe as compare
 from vqmem.recipes.engine import checkpoint
 from vqmem.recipes.engine.config import load
-from vqmem.recipes.lm.language_model import LanguageModel, load_language_model, strategies
+from vqmem.recipes.lm.language_model import LanguageModel, load_language_model
+from vqmem.recipes.lm.strategies import strategies
 from vqmem.recipes.speech_pretraining import recipe as speech_pretraining
 from vqmem.recipes.text_lm import recipe as text_lm
 from vqmem.recipes.tts import recipe as tts

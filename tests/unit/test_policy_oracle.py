@@ -8,7 +8,7 @@ from vqmem.memory import naive
 from vqmem.memory.policies.oracle import Policy
 from vqmem.memory.policy import Guard, select
 from vqmem.memory.slots import Slots
-from vqmem.recipes.lm.language_model import strategies
+from vqmem.recipes.lm.strategies import strategies
 
 
 @given(

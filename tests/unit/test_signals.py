@@ -24,7 +24,8 @@ from vqmem.recipes.compare.recipe import Config as Compare
 from vqmem.recipes.compare.recipe import run as run_comparison
 from vqmem.recipes.engine.config import from_dict
 from vqmem.recipes.lm.decoder import make_reader
-from vqmem.recipes.lm.language_model import LanguageModel, Strategy, strategies
+from vqmem.recipes.lm.language_model import LanguageModel
+from vqmem.recipes.lm.strategies import Strategy, strategies
 from vqmem.recipes.text_lm.generate import reader
 from vqmem.recipes.text_lm.recipe import Config, Run, run
 

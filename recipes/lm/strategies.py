@@ -1,0 +1,80 @@
+"""Strategies of the memory of a run: what their config names, and which of them can be trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...memory.bank import Memory
+from ...memory.compressor import Compression
+from ...memory.policy import Guard, Policy, require_signals
+from ...registry import UnknownNameError, build
+
+RUN = "{run}"
+"""Stands for the folder of the run in the folder of a policy that was fitted to its model."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A named policy and compression of a memory."""
+
+    name: str
+    policy: Policy
+    compression: Compression
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a policy that needs the layers of a pretrained model for more than ``learned``."""
+        if "layers" in self.policy.requires and getattr(self.policy, "attention_signals", ()) != ("learned",):
+            raise ValueError(
+                f"strategy {self.name!r}: its policy looks into the layers of a pretrained model (requires 'layers'), "
+                "which the trained memory does not show; use it in vqmem.VQMemCache, or weigh learned alone"
+            )
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether its policy was fitted to a trained model, so that none can be trained with it."""
+        return "learned" in getattr(self.policy, "attention_signals", ())
+
+    def memory(self, capacity: int, guard: Guard) -> Memory:
+        """A memory of ``capacity`` slots with this strategy."""
+        return Memory(capacity, self.policy, self.compression, guard)
+
+
+def strategies(nodes: Mapping[str, Any], scorer: Any = None, run: str | Path = RUN) -> list[Strategy]:
+    """Build strategies from their YAML form: name → ``policy`` and optionally ``compression`` (default: drop).
+
+    ``scorer``, a model or the YAML form of one, has to give the signals that the policies use; None skips the check.
+    ``run`` is the folder of the run, which stands for `RUN` in the folders of fitted policies.
+    """
+    made = []
+    scorer = build("scorers", scorer, "scorer") if isinstance(scorer, str | Mapping) else scorer
+    for name, node in nodes.items():
+        if not isinstance(node, Mapping) or "policy" not in node:
+            raise ValueError(f"strategy {name!r} is {node!r}; it needs the key policy, as in {{policy: fifo}}")
+        for unknown in set(node) - {"policy", "compression"}:
+            raise UnknownNameError(f"key of the strategy {name!r}:", unknown, ["policy", "compression"])
+        key = f"strategies.{name}"
+        compression = build("compressions", node.get("compression", "drop"), f"{key}.compression")
+        policy = build("policies", node["policy"], f"{key}.policy")
+        if "future" in policy.requires:
+            raise ValueError(
+                f"strategy {name!r}: policy {node['policy']!r} looks ahead, which no model can; for analysis"
+            )
+        if scorer is not None:
+            require_signals(policy, scorer, f"strategy {name!r}: ")
+        if RUN in getattr(policy, "folder", ""):
+            policy = replace(policy, folder=policy.folder.replace(RUN, str(run)))
+        made.append(Strategy(name, policy, compression))
+    return made
+
+
+def refuse_fitted(choices: Sequence[Strategy], instead: str) -> None:
+    """Raise `ValueError` for a strategy of training whose policy can only be fitted afterwards; do ``instead``."""
+    for strategy in choices:
+        if strategy.is_fitted:
+            raise ValueError(
+                f"strategy {strategy.name!r} weighs learned, which `vqmem fit_policy RUN` fits to a trained model, so "
+                f"that none is trained with it; {instead}"
+            )
