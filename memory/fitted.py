@@ -40,8 +40,8 @@ class FittedPolicy:
 
     host: str
     signals: tuple[str, ...]
-    prediction: Mapping[str, Float[Tensor, "layers groups features"]]
-    weights: Mapping[str, Float[Tensor, "layers groups signals"]]
+    prediction: Mapping[str, Float[Tensor, "layers _groups _features"]]
+    weights: Mapping[str, Float[Tensor, "layers _groups signals"]]
 
     def save(self, folder: Path, **about: Any) -> None:
         """Write the folder; ``about`` says how it was made, in values of JSON."""

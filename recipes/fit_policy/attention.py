@@ -1,8 +1,7 @@
-"""The attention that a model with its full cache pays to each token, and the keys that predict it."""
+"""The attention that a model of transformers pays with its full cache."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from transformers.cache_utils import Cache
 
 from ...memory.huggingface.signals import AttentionSignals
+from .full_pass import FullPass, of_later
 
 CHUNK = 64
 """Queries whose greatest attention weights are taken together."""
@@ -19,34 +19,6 @@ HORIZON = 256
 """Tokens that must follow, so that attention to come is known."""
 SINKS = 4
 """The first tokens, which every cache keeps and from which nothing is learnt."""
-FLOOR = 1e-5
-"""The least attention weight whose logarithm is taken."""
-
-
-@dataclass(frozen=True)
-class FullPass:
-    """One passage, read with the full cache.
-
-    Args:
-        keys: The keys of each layer before rotation, in float32.
-        greatest: The greatest weight that a query of each chunk *or a later one* pays to each key, in each layer and
-            head of keys.
-    """
-
-    keys: list[Float[Tensor, "heads time width"]]
-    greatest: Float[Tensor, "layers chunks heads time"]
-
-    def log_attention(
-        self, share: str, first: Int[Tensor, " keys"], keys: Int[Tensor, " keys"]
-    ) -> Float[Tensor, "layers heads keys"]:
-        """The logarithm of the greatest weight that the queries of the chunks from ``first`` on pay to each key.
-
-        It is that of the mean over what shares a set; axes over which that is taken have the size 1.
-        """
-        weights = self.greatest[:, first, :, keys].movedim(0, -1)  # advanced indices come first
-        over = {"head": (), "layer": (1,), "model": (0, 1)}[share]
-        weights = weights.mean(dim=over, keepdim=True) if over else weights
-        return weights.clamp(min=FLOOR).log()
 
 
 @torch.no_grad()
@@ -73,8 +45,7 @@ def read_full(model: Any, signals: AttentionSignals, ids: Int[Tensor, " time"]) 
     finally:
         for hook in hooks:
             hook.remove()
-    later = torch.stack(greatest).flip(1).cummax(1).values.flip(1)
-    return FullPass(plain, later)
+    return FullPass(plain, of_later(torch.stack(greatest)), CHUNK, HORIZON, SINKS)
 
 
 def _greatest(
@@ -90,26 +61,3 @@ def _greatest(
         weights = logits.masked_fill_(ahead, -torch.inf).softmax(dim=-1).amax(dim=(1, 2))
         found.append(F.pad(weights, (0, keys.shape[1] - seen)))
     return torch.stack(found)
-
-
-def later_attention(full: FullPass, share: str) -> tuple[Int[Tensor, " keys"], Float[Tensor, "layers groups keys"]]:
-    """The logarithm of the attention that each key gets from queries `CHUNK` or more tokens later.
-
-    Returns the keys of which it is known, without the `SINKS`, and the attention for each of what shares a set; that of
-    the model is repeated for each layer.
-    """
-    layers, time = full.greatest.shape[0], full.greatest.shape[-1]
-    keys = torch.arange(SINKS, time - HORIZON)
-    first = (keys + 2 * CHUNK - 1) // CHUNK
-    return keys, full.log_attention(share, first, keys).expand(layers, -1, -1)
-
-
-def key_features(full: FullPass, share: str) -> Float[Tensor, "layers groups time features"]:
-    """What `vqmem.memory.huggingface.learned.predict` weighs, for all keys of a passage and what shares a set."""
-    keys = torch.stack(full.keys)
-    time = keys.shape[2]
-    both = torch.cat([keys, keys.square()], dim=-1)
-    by_group = both[:, :, None] if share == "head" else both[:, None]
-    flat = by_group.movedim(2, 3).flatten(3)  # [layers, groups, time, heads of a group and features]
-    place = torch.arange(1.0, time + 1).expand(*flat.shape[:2], -1)[..., None]
-    return torch.cat([flat, torch.ones_like(place), place.log()], dim=-1)

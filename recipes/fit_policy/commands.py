@@ -9,7 +9,7 @@ from ...console import visible
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    given = "a model of transformers: a folder, a hub name or a GGUF file"
+    given = "a model of transformers (a folder, a hub name or a GGUF file), or the folder of a run of `vqmem text_lm`"
     parser.add_argument("model", type=file_name, metavar="MODEL", help=given)
     parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help="keys below, such as passages=24")
 
@@ -21,7 +21,7 @@ def _run(args: argparse.Namespace) -> None:
 
     config = load(Config, None, args.overrides)
     check_variants(config)
-    print(visible(format_summary(config, run(args.model, config))))
+    print(visible(format_summary(args.model, config, run(args.model, config))))
 
 
 def _keys() -> str:
@@ -33,20 +33,27 @@ def _keys() -> str:
 
 COMMANDS = {
     "fit_policy": Command(
-        "fit what a cache keeps to a pretrained model, from the attention that it pays; minutes, no training",
+        "fit what a memory keeps to a trained model, from the attention that it pays; minutes, no training",
         _arguments,
         _run,
         """\
 examples:
   vqmem fit_policy HuggingFaceTB/SmolLM2-135M data='{name: text_files, path: my_texts}' out=runs/policy
   vqmem fit_policy ./my_model                                # built-in text, for a first look
-Then VQMemCache(model, tokenizer, capacity=256, policy="runs/policy") keeps what the policy ranks highest, beside a
-share of the score. Give text like what the model will read: each document gives as many passages as any other.
+  vqmem fit_policy runs/novels_lm out=runs/novels_lm/policy  # a memory transformer, on the data of its run
+MODEL is one of two kinds. For a model of transformers VQMemCache(model, tokenizer, capacity=256, policy="runs/policy")
+keeps what the policy ranks highest, beside a share of the score. For the memory transformer of a run of `vqmem text_lm`
+or `vqmem compare` (a folder seed-N), on text or on units of speech, a strategy does:
+  vqmem text_lm runs/novels_lm/config.yaml \\
+    eval_strategies.mine='{policy: {name: weighted, learned: 1.0, folder: "{run}/policy", score: 0.2}}'
+`vqmem compare` takes the same in its strategies; {run} is the folder of each seed's model. Give text like what the
+model will read: each document gives as many passages as any other.
 
-The model reads passages with its full cache. For each head of keys a linear regression learns, from the keys and
-their squares, the logarithm of the greatest attention weight that queries 64 or more tokens later pay to each. Further
-passages are read through a bounded cache, and a second regression weighs that prediction beside signals of the slots
-that compete. Memory does not grow with the text. Signals `expected` and `observed` add to the cost of reading.
+The model reads passages of which nothing is evicted. A linear regression learns, from keys and their squares, the
+logarithm of the greatest attention weight that later queries pay to each: for each head of keys, for each layer and for
+the model, or for all layers of a memory transformer, which share their slots. Further passages are read with bounded
+slots, and a second regression weighs that prediction beside signals of the slots that compete. Memory does not grow
+with the text. Signals `expected`, `observed` and `usage` add to the cost of reading.
 
 On a CPU, MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 saves up to half.""",
         _keys,

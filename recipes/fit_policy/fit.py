@@ -10,14 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...memory.huggingface.fingerprint import fingerprint
-from ...memory.huggingface.groups import SHARES
-from ...memory.huggingface.learned import FittedPolicy
+from ...memory.fitted import LOG_AGE, FittedPolicy
 from ..engine.progress import Bar
-from .attention import CHUNK, FullPass, key_features, later_attention, read_full
-from .host import Host
+from .full_pass import FullPass, key_features, later_attention
+from .host import Host, Stream
 from .regression import Sums
-from .streams import SIGNALS, read_stream, recall
 
 RIDGE = 1e-4
 """The penalty of both regressions, relative to the mean square of each feature."""
@@ -29,8 +26,8 @@ class Findings:
 
     Args:
         r2: The share of the variance of the logarithm of attention to come that keys predict.
-        recall: Of the slots of most attention to come, the share that the policy keeps in each head.
-        single: The same of each signal alone, averaged over heads.
+        recall: Of the slots of most attention to come, the share that the policy keeps in each set of slots.
+        single: The same of each signal alone, averaged over sets; of the age, that of the newest slots.
         shares: The same of the policy where heads, layers or the model keep one set of slots.
         chance: The same of slots drawn at random.
     """
@@ -55,38 +52,37 @@ def fit_policy(
         host: The model.
         passages: Token ids of the texts from which attention to come is predicted.
         streams: Those that are read in bounded streams. The findings are of the last quarter, before it is fitted on.
-        signals: The signals that the policy weighs, of `SIGNALS`.
+        signals: The signals that the policy weighs, some of the host's.
         capacity: Slots of the streams.
 
     Returns:
         The policy, and how good it is.
     """
     fitted = max(1, len(streams) * 3 // 4)
-    chosen = [SIGNALS.index(name) for name in signals]
-    finder = host.signals()
-    with Bar("fitting the policy", len(passages) + len(SHARES) * len(streams)) as bar:
+    chosen = [host.signals.index(name) for name in signals]
+    with Bar("fitting the policy", len(passages) + len(host.shares) * len(streams)) as bar:
         prediction = _fit_prediction(host, passages, bar)
-        second = {share: Sums() for share in SHARES}
+        second = {share: Sums() for share in host.shares}
         for ids in streams[:fitted]:
-            full = read_full(host.model, finder, ids)
+            full = host.read_full(ids)
             for share, sums in second.items():
-                add = partial(_add_slots, sums)
-                read_stream(host.model, ids, full, prediction[share], share, capacity, add)
+                stream = Stream(ids, full, prediction[share], share, capacity)
+                host.read_stream(stream, partial(_add_slots, sums))
                 bar.advance(1)
-        check = _Check({share: sums.solve(RIDGE, chosen)[..., 0] for share, sums in second.items()}, chosen)
+        solved = {share: sums.solve(RIDGE, chosen)[..., 0] for share, sums in second.items()}
+        check = _Check(host.signals, host.shares[0], solved, chosen)
         for ids in streams[fitted:]:
-            full = read_full(host.model, finder, ids)
-            check.add_predictions(full, prediction["head"])
+            full = host.read_full(ids)
+            check.add_predictions(full, prediction[host.shares[0]])
             for share, sums in second.items():
-                add = partial(check.add_slots, share, sums)
-                read_stream(host.model, ids, full, prediction[share], share, capacity, add)
+                add = partial(check.add_slots, share, sums, full.chunk)
+                host.read_stream(Stream(ids, full, prediction[share], share, capacity), add)
                 bar.advance(1)
     solved = {share: sums.solve(RIDGE, chosen)[..., 0] for share, sums in second.items()}
-    heads = host.groups.heads
+    heads = host.heads
     weights = {share: x.unflatten(0, (-1, heads if share == "head" else 1)) for share, x in solved.items()}
-    weights = {share: x.expand(len(host.groups.bounded), -1, -1) for share, x in weights.items()}
-    policy = FittedPolicy(fingerprint(host.model, torch.bfloat16), tuple(signals), prediction, weights)
-    return policy, check.findings(heads)
+    weights = {share: x.expand(host.layers, -1, -1) for share, x in weights.items()}
+    return FittedPolicy(host.fingerprint(), tuple(signals), prediction, weights), check.findings(heads)
 
 
 def _add_slots(sums: Sums, x: Float[Tensor, "groups slots signals"], y: Float[Tensor, "groups slots"]) -> None:
@@ -97,10 +93,9 @@ def _fit_prediction(
     host: Host, passages: Sequence[Int[Tensor, " time"]], bar: Bar
 ) -> dict[str, Float[Tensor, "layers groups features"]]:
     """Regress the logarithm of attention to come on keys, in each layer and for each of what shares a set."""
-    finder = host.signals()
-    sums = {share: Sums() for share in SHARES}
+    sums = {share: Sums() for share in host.shares}
     for ids in passages:
-        full = read_full(host.model, finder, ids)
+        full = host.read_full(ids)
         for share, total in sums.items():
             keys, wanted = later_attention(full, share)
             total.add(key_features(full, share)[:, :, keys], wanted[..., None])
@@ -111,17 +106,17 @@ def _fit_prediction(
 class _Check:
     """Adds up how good the predictions and the policy are, on passages that nothing was fitted on."""
 
-    def __init__(self, solved: dict[str, Tensor], chosen: Sequence[int]) -> None:
-        self.solved, self.chosen = solved, chosen
-        self.hits: dict[str, list[Tensor]] = {share: [] for share in SHARES}
+    def __init__(self, signals: Sequence[str], finest: str, solved: dict[str, Tensor], chosen: Sequence[int]) -> None:
+        self.signals, self.finest, self.solved, self.chosen = signals, finest, solved, chosen
+        self.hits: dict[str, list[Tensor]] = {share: [] for share in solved}
         self.single: list[Tensor] = []
         self.chance: list[float] = []
         self.moments: Tensor | float = 0.0
 
     def add_predictions(self, full: FullPass, prediction: Float[Tensor, "layers heads features"]) -> None:
         """Compare predictions with the attention to come."""
-        keys, wanted = later_attention(full, "head")
-        found = (key_features(full, "head")[:, :, keys] @ prediction[..., None])[..., 0]
+        keys, wanted = later_attention(full, self.finest)
+        found = (key_features(full, self.finest)[:, :, keys] @ prediction[..., None])[..., 0]
         sums = [torch.ones_like(wanted), wanted, wanted.square(), (wanted - found).square()]
         self.moments = self.moments + torch.stack([x.double().sum(-1) for x in sums])
 
@@ -129,6 +124,7 @@ class _Check:
         self,
         share: str,
         sums: Sums,
+        leave: int,
         x: Float[Tensor, "groups slots signals"],
         y: Float[Tensor, "groups slots"],
     ) -> None:
@@ -137,17 +133,20 @@ class _Check:
         Args:
             share: What keeps one set of slots.
             sums: The sums from which the weights of this share are fitted in the end.
+            leave: How many of the slots are evicted.
             x: The signals of the slots that compete.
             y: The logarithm of their attention to come, standardised.
         """
         _add_slots(sums, x, y)
-        keep = y.shape[1] - CHUNK
+        keep = y.shape[1] - leave
         if keep < 1:
             return
         priority = (x[..., self.chosen] * self.solved[share][:, None]).sum(-1)
         self.hits[share].append(recall(priority, y, keep))
-        if share == "head":
-            self.single.append(recall(x.movedim(-1, 0), y.expand(x.shape[-1], -1, -1), keep).mean(1))
+        if share == self.finest:
+            signs = torch.tensor([-1.0 if name == LOG_AGE else 1.0 for name in self.signals])
+            alone = (x * signs).movedim(-1, 0)
+            self.single.append(recall(alone, y.expand(x.shape[-1], -1, -1), keep).mean(1))
             self.chance.append(keep / y.shape[1])
 
     def findings(self, heads: int) -> Findings:
@@ -158,8 +157,19 @@ class _Check:
         single = torch.stack(self.single).mean(0).tolist()
         return Findings(
             r2=(1 - errors / (squares - total.square() / count)).float(),
-            recall=means["head"].view(-1, heads),
-            single=dict(zip(SIGNALS, single, strict=True)),
+            recall=means[self.finest].view(-1, heads),
+            single=dict(zip(self.signals, single, strict=True)),
             shares={share: float(mean.mean()) for share, mean in means.items()},
             chance=sum(self.chance) / len(self.chance),
         )
+
+
+def recall(
+    priority: Float[Tensor, "*groups slots"], wanted: Float[Tensor, "*groups slots"], keep: int
+) -> Float[Tensor, "*groups"]:
+    """The share of the ``keep`` slots of most attention to come that are among the ``keep`` of highest priority."""
+    chosen, best = (
+        torch.zeros_like(x, dtype=torch.bool).scatter(-1, x.topk(keep, dim=-1).indices, True)
+        for x in (priority, wanted)
+    )
+    return (chosen & best).sum(-1) / keep

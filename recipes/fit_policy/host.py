@@ -1,116 +1,103 @@
-"""The host: the pretrained model that a policy is fitted for, and passages of text in its tokens."""
+"""What a host, the model that a policy is fitted for, has to show."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
 
-import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ...data.base import Document
-from ...data.reading.files import did_you_mean, local_path
-from ...memory.huggingface.groups import Groups
-from ...memory.huggingface.signals import AttentionSignals
-from ...memory.huggingface.supported_models import bounded, key_shape, layers_of
+from ...memory.policy import standardise_among
+from .full_pass import FullPass
 
-_CHARACTERS = 8
-"""Characters of text that are tokenised for each token of a passage; more than texts have on average."""
+Rows = Callable[[Float[Tensor, "groups slots signals"], Float[Tensor, "groups slots"]], None]
+"""Takes the signals of the slots that compete and the logarithm of the attention to come, both standardised."""
 
 
-class Host(NamedTuple):
-    """A model in evaluation mode, its tokenizer, and the groups in which each head of keys keeps its slots."""
-
-    model: Any
-    tokenizer: Any
-    groups: Groups
-
-    def signals(self) -> AttentionSignals:
-        """What finds the queries of each layer. Raises `ValueError` for a model whose queries are not found."""
-        return AttentionSignals(self.model, ("expected",), self.groups)
-
-
-def load_host(path: str, dtype: torch.dtype, device: torch.device) -> Host:
-    """Load a model and its tokenizer.
+class Settings(NamedTuple):
+    """What fits a host where the user does not say.
 
     Args:
-        path: A folder or a hub name, as `AutoModelForCausalLM` takes it, or a GGUF file.
-        dtype: The type of the weights.
-        device: Where they are put.
-
-    Returns:
-        The host.
-
-    Raises:
-        ValueError: There is no such model, or a cache with evicted slots does not support it.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    local = local_path(path)
-    place, options = str(local or path), {}
-    if local is not None and Path(local).suffix == ".gguf":
-        place, options = str(Path(local).parent), {"gguf_file": Path(local).name}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **options)
-    except (OSError, ValueError, KeyError) as error:
-        hint = ("" if Path(place).exists() else did_you_mean(place)) or "give a folder or a hub name that has one"
-        raise ValueError(f"no model at {path!r} ({str(error).strip().splitlines()[0]}); {hint}") from error
-    return as_host(model.to(device).eval(), tokenizer)
-
-
-def as_host(model: Any, tokenizer: Any) -> Host:
-    """The host that a loaded model is. Raises `ValueError` where its layers have different heads of keys."""
-    layers, shape = layers_of(model), key_shape(model)
-    if shape is None:
-        raise ValueError(
-            f"layers of {type(model).__name__} have different or latent heads of keys, for which no policy is fitted; "
-            "the preset `stream` needs none"
-        )
-    return Host(model, tokenizer, Groups("head", bounded(layers), shape[0]))
-
-
-def sample_passages(
-    documents: Iterable[Document], tokenizer: Any, length: int, count: int, seed: int
-) -> list[Int[Tensor, " time"]]:
-    """Draw passages: at a random place of one document after the other, again and again until there are enough.
-
-    Args:
-        documents: Texts; those that are too short are left out. At most ``count`` of them are in memory at a time.
-        tokenizer: The tokenizer of the host.
         length: Tokens of a passage.
-        count: The number of passages.
-        seed: The seed of the drawing.
-
-    Returns:
-        The token ids of ``count`` passages, in random order.
-
-    Raises:
-        ValueError: No document is long enough.
+        capacity: Slots of the bounded streams.
+        chunk: Tokens that the host reads at once.
+        horizon: Tokens that must follow, so that attention to come is known.
+        signals: The signals to weigh.
+        weighable: Those that can be weighed.
     """
-    drawing = random.Random(seed)
-    texts: list[str] = []
-    seen = 0
-    for document in documents:
-        text = document.content("text")
-        if len(text) < 2 * length:
-            continue
-        seen += 1
-        if len(texts) < count:
-            texts.append(text)
-        elif (place := drawing.randrange(seen)) < count:  # each document is as likely to stay
-            texts[place] = text
-    passages: list[Tensor] = []
-    while len(passages) < count:
-        before = len(passages)
-        for text in texts[: count - len(passages)]:
-            start = drawing.randrange(max(1, len(text) - _CHARACTERS * length))
-            ids = tokenizer(text[start : start + _CHARACTERS * length], add_special_tokens=False)["input_ids"]
-            passages += [torch.tensor(ids[:length])] if len(ids) >= length else []
-        if len(passages) == before:
-            raise ValueError(f"no document has {length} tokens; give longer texts, or lower length={length}")
-    drawing.shuffle(passages)
-    return passages
+
+    length: int
+    capacity: int
+    chunk: int
+    horizon: int
+    signals: tuple[str, ...]
+    weighable: tuple[str, ...]
+
+    @property
+    def shortest(self) -> int:
+        """Tokens of the shortest passage in which some slots are evicted before the horizon."""
+        return (self.capacity // self.chunk + 1) * self.chunk + self.horizon
+
+
+class Stream(NamedTuple):
+    """A passage that is read with bounded slots.
+
+    Args:
+        ids: The tokens.
+        full: The same passage, of which nothing is evicted.
+        prediction: What the first stage found for this share.
+        share: What keeps one set of slots.
+        capacity: The number of slots.
+    """
+
+    ids: Int[Tensor, " time"]
+    full: FullPass
+    prediction: Float[Tensor, "layers groups features"]
+    share: str
+    capacity: int
+
+
+@runtime_checkable
+class Host(Protocol):
+    """A model, which shows the attention that it pays."""
+
+    @property
+    def shares(self) -> tuple[str, ...]:
+        """What may keep one set of slots, the finest first."""
+        ...
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """The signals that are compared."""
+        ...
+
+    @property
+    def layers(self) -> int:
+        """The layers with slots that compete."""
+        ...
+
+    @property
+    def heads(self) -> int:
+        """The sets of slots of a layer, in the finest share."""
+        ...
+
+    def fingerprint(self) -> str:
+        """That of the weights."""
+        ...
+
+    def read_full(self, ids: Int[Tensor, " time"]) -> FullPass:
+        """Read a passage of which nothing is evicted."""
+        ...
+
+    def read_stream(self, stream: Stream, use: Rows) -> None:
+        """Read a passage with bounded slots, and pass on what competes at each eviction.
+
+        Evictions after which fewer tokens are read than the horizon do not count.
+        """
+        ...
+
+
+def standardised(x: Float[Tensor, "*groups slots"]) -> Float[Tensor, "*groups slots"]:
+    """``x`` less its mean and divided by its standard deviation, over all slots."""
+    return standardise_among(x, x == x)

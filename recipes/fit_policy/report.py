@@ -12,7 +12,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from ...files import atomic_write
-from ...memory.huggingface.learned import FittedPolicy
+from ...memory.fitted import LOG_AGE, FittedPolicy
 from ..reporting.page import render, to_bytes
 from .fit import Findings
 
@@ -28,21 +28,31 @@ def write_report(path: Path, model: str, policy: FittedPolicy, findings: Finding
         policy: The policy.
         findings: What the fit found.
     """
-    weights = policy.weights["head"].mean(dim=(0, 1)).tolist()
-    kept = {"the policy": findings.shares["head"], **findings.single, "chance": findings.chance}
+    finest = next(iter(findings.shares))
+    weights = policy.weights[finest].mean(dim=(0, 1)).tolist()
+    single = {single_name(name): x for name, x in findings.single.items()}
+    kept = {"the policy": findings.shares[finest], **single, "chance": findings.chance}
+    by_head = findings.r2.numel() > 1
     page = render(
         HERE / "report.html",
-        title=f"What a cache of {model} keeps",
+        title=f"What a memory of {model} keeps",
         data={},
         styles=[],
         scripts=[],
         kept=_svg(bars({name: 100 * x for name, x in kept.items()})),
-        recall=_svg(grid(100 * findings.recall, "kept, %")),
-        r2=_svg(grid(findings.r2, "R²")),
+        finest=finest,
+        mean_r2=f"{findings.r2.mean():.2f}",
+        recall=_svg(grid(100 * findings.recall, "kept, %")) if by_head else "",
+        r2=_svg(grid(findings.r2, "R²")) if by_head else "",
         shares=[(share, f"{100 * x:.1f}") for share, x in findings.shares.items()],
         weights=[(name, f"{x:.2f}") for name, x in zip(policy.signals, weights, strict=True)],
     )
     atomic_write(path, to_bytes(page))
+
+
+def single_name(signal: str) -> str:
+    """What a signal keeps where it decides alone: of the age, the newest slots."""
+    return "newest first" if signal == LOG_AGE else signal
 
 
 def bars(values: dict[str, float]) -> dict[str, Any]:

@@ -2,102 +2,148 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ...memory.huggingface.learned import ABOUT, FittedPolicy
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ...memory.fitted import ABOUT, FittedPolicy
 from ...registry import DataSpec, build
 from ...schema import PathText, PositiveInt, Seed, TwoOrMore, Validated
+from ...tokenizers_.base import input_kind
 from ..engine.config import DTYPES, resolve_device
 from ..engine.lock import locked
-from .attention import CHUNK, HORIZON
 from .fit import Findings, fit_policy
-from .host import load_host, sample_passages
-from .report import write_report
-from .streams import DEFAULT, SIGNALS
+from .host import Host, Settings
+from .passages import sample_passages
+from .report import single_name, write_report
+from .trained import is_run
+from .trained import load_host as load_trained
 
 REPORT = "report.html"
 
 
 @dataclass(frozen=True)
 class Config(Validated):
-    """What is read, and how much of it."""
+    """What is read, and how much of it. What is null depends on the kind of model."""
 
     out: PathText = "runs/policy"
-    """Folder of the policy, for `VQMemCache(model, tokenizer, 256, policy="runs/policy")`; there must be none yet."""
-    data: DataSpec = "builtin_text"
-    """Data source of texts like those that the model will read (`vqmem list data`); its train split is read."""
+    """Folder of the policy; there must be none yet."""
+    data: DataSpec | None = None
+    """Data source of texts or speech like what the model will read (`vqmem list data`); its train split is read. Null
+    is ``builtin_text`` for a model of transformers, and the data of a run."""
     passages: PositiveInt = 48
     """Passages from which the attention to come is predicted."""
     stream_passages: TwoOrMore = 12
-    """Further passages, read through a bounded cache. Weights fitted on three quarters are checked on the rest."""
-    length: PositiveInt = 2048
-    """Tokens of a passage; those after a token are what its attention is learnt from."""
-    capacity: PositiveInt = 128
-    """Capacity of the bounded cache. A policy works at others too."""
-    signals: list[str] = field(default_factory=lambda: list(DEFAULT))
-    """Signals to weigh: predicted, expected, observed, keydiff, norm, value_norm, log_age."""
+    """Further passages, read with bounded slots. Weights fitted on three quarters are checked on the rest."""
+    length: PositiveInt | None = None
+    """Tokens of a passage; those after a token are what its attention is learnt from. Null is 2048, or the ``passage``
+    of a run, of which documents may be shorter."""
+    capacity: PositiveInt | None = None
+    """Capacity of the bounded slots; a policy works at others too. Null is 128, or the least capacity of a run."""
+    signals: list[str] | None = None
+    """Signals to weigh: predicted, log_age, for a model of transformers expected, observed, keydiff, norm, value_norm,
+    and for a run usage. Null is predicted and log_age, for a model of transformers keydiff too."""
     seed: Seed = 0
     """Seed of the drawing of passages."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Type of the model's weights; the policy then serves the model in any type."""
+    """Type of the weights of a model of transformers; the policy then serves the model in any type."""
     device: str = "auto"
     """Device of the model: auto, cpu, cuda, cuda:N or mps."""
 
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for values outside their range or that do not fit each other."""
-        super().__post_init__()
-        if unknown := [name for name in self.signals if name not in SIGNALS]:
-            raise ValueError(f"signals={unknown[0]}; use some of {', '.join(SIGNALS)}")
-        if not self.signals or len({*self.signals}) < len(self.signals):
-            raise ValueError(f"signals={self.signals}; name one or more, each once")
-        if self.length < self.capacity + 2 * CHUNK + HORIZON:
+    def settled(self, settings: Settings) -> Settings:
+        """The settings of a kind of model, with what was given in their place.
+
+        Raises `ValueError` for values outside their range or that do not fit each other.
+        """
+        given = {"length": self.length, "capacity": self.capacity, "signals": self.signals}
+        settings = settings._replace(**{name: value for name, value in given.items() if value is not None})
+        if unknown := [name for name in settings.signals if name not in settings.weighable]:
+            raise ValueError(f"signals={unknown[0]}; use some of {', '.join(settings.weighable)}")
+        if not settings.signals or len({*settings.signals}) < len(settings.signals):
+            raise ValueError(f"signals={settings.signals}; name one or more, each once")
+        if settings.length < settings.shortest:
             raise ValueError(
-                f"length={self.length} is too short for capacity={self.capacity}: nothing is evicted {HORIZON} tokens "
-                f"before its end; give at least {self.capacity + 2 * CHUNK + HORIZON}"
+                f"length={settings.length} is too short for capacity={settings.capacity}: nothing is evicted "
+                f"{settings.horizon} tokens before its end; give at least {settings.shortest}"
             )
+        return settings
 
 
 def run(model: str, config: Config) -> Findings:
     """Fit a policy for ``model`` and write it with its report.
 
-    Raises `ValueError` where the folder has a policy already, and for a model or text that cannot be used.
+    Raises `ValueError` where the folder has a policy already, and for a model or data that cannot be used.
     """
     out = Path(config.out)
     if (out / ABOUT).exists():
         raise ValueError(f"{out} has a policy already; give another folder, as in out=runs/policy2")
-    device = resolve_device(config.device)
-    host = load_host(model, DTYPES[config.dtype], device)
-    count = config.passages + config.stream_passages
-    documents = build("data", config.data).documents("train")
-    drawn = sample_passages(documents, host.tokenizer, config.length, count, config.seed)
+    prepare = _trained if is_run(model) else _pretrained
+    host, settings, drawn = prepare(model, config, resolve_device(config.device))
     passages, streams = drawn[: config.passages], drawn[config.passages :]
     with locked(out):
-        policy, findings = fit_policy(host, passages, streams, config.signals, config.capacity)
-        _save(out, model, config, policy, findings)
+        policy, findings = fit_policy(host, passages, streams, settings.signals, settings.capacity)
+        _save(out, model, config, settings, policy, findings)
     return findings
 
 
-def _save(out: Path, model: str, config: Config, policy: FittedPolicy, findings: Findings) -> None:
+Prepared = tuple[Host, Settings, list[Int[Tensor, " time"]]]
+"""A host, its settings and the passages to read."""
+
+
+def _pretrained(model: str, config: Config, device: torch.device) -> Prepared:
+    from .pretrained import SETTINGS, load_host
+
+    settings = config.settled(SETTINGS)
+    host = load_host(model, DTYPES[config.dtype], device)
+    documents = build("data", config.data or "builtin_text").documents("train")
+    texts = (text for document in documents if len(text := document.content("text")) >= 2 * settings.length)
+    lengths = (settings.length, settings.length)
+    count = config.passages + config.stream_passages
+    return host, settings, sample_passages(texts, host.encode, lengths, count, config.seed)
+
+
+def _trained(model: str, config: Config, device: torch.device) -> Prepared:
+    host = load_trained(model, device)
+    settings, kind = config.settled(host.settings), input_kind(host.run.tokenizer)
+    documents = build("data", config.data or host.run.config.data).documents("train")
+    contents = (document.content(kind) for document in documents)
+    lengths = (settings.shortest + 1, settings.length + 1)
+    count = config.passages + config.stream_passages
+    return host, settings, sample_passages(contents, host.encode, lengths, count, config.seed)
+
+
+def _save(out: Path, model: str, config: Config, settings: Settings, policy: FittedPolicy, findings: Findings) -> None:
     """Write the policy, what was found and the report."""
     figures = {"r2": float(findings.r2.mean()), "recall": findings.shares, "single": findings.single}
-    made = {"passages": config.passages, "stream_passages": config.stream_passages, "length": config.length}
+    made = {"passages": config.passages, "stream_passages": config.stream_passages, "length": settings.length}
     write_report(out / REPORT, model, policy, findings)
-    policy.save(out, model=model, **made, capacity=config.capacity, seed=config.seed, found=figures)
+    policy.save(out, model=model, **made, capacity=settings.capacity, seed=config.seed, found=figures)
 
 
-def format_summary(config: Config, findings: Findings) -> str:
+def format_summary(model: str, config: Config, findings: Findings) -> str:
     """What the fit found, and how to use it."""
     singles = sorted(findings.single.items(), key=lambda item: -item[1])
+    finest, spread = next(iter(findings.shares)), ""
+    if findings.r2.numel() > 1:
+        spread = f" ({findings.r2.min():.2f} to {findings.r2.max():.2f} by head)"
     lines = [
-        f"attention to come, predicted from keys: R² {findings.r2.mean():.2f} on passages of the check "
-        f"({findings.r2.min():.2f} to {findings.r2.max():.2f} by head)",
+        f"attention to come, predicted from keys: R² {findings.r2.mean():.2f} on passages of the check{spread}",
         "of the slots that will get most attention, those that stay:",
         *(f"  {100 * x:5.1f} %  the policy, a set a {share}" for share, x in findings.shares.items()),
-        *(f"  {100 * x:5.1f} %  {name} alone, a set a head" for name, x in singles),
+        *(f"  {100 * x:5.1f} %  {single_name(name)} alone, a set a {finest}" for name, x in singles),
         f"  {100 * findings.chance:5.1f} %  chance",
-        f"saved in {config.out}/, with {REPORT}; now use\n"
-        f'  VQMemCache(model, tokenizer, capacity=256, policy="{config.out}")',
+        f"saved in {config.out}/, with {REPORT}; now use",
+        _use(model, config.out),
     ]
     return "\n".join(lines)
+
+
+def _use(model: str, out: str) -> str:
+    if not is_run(model):
+        return f'  VQMemCache(model, tokenizer, capacity=256, policy="{out}")'
+    policy = f"{{name: weighted, learned: 1.0, folder: {out}, score: 0.2}}"
+    return f"  vqmem text_lm {model}/config.yaml eval_strategies.learned='{{policy: {policy}}}'"

@@ -1,4 +1,4 @@
-"""What the slots of a bounded stream show when some of them have to go, and how much attention they would receive."""
+"""What the slots of a bounded cache show when some of them have to go, and how much attention they would receive."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ...memory.fitted import LOG_AGE, PREDICTED
 from ...memory.huggingface.cache import VQMemCache
 from ...memory.huggingface.cache_argument import cache_argument
-from ...memory.huggingface.learned import LOG_AGE, PREDICTED
 from ...memory.huggingface.presets import STREAM
-from ...memory.policy import age, standardise_among
+from ...memory.policy import age
 from ...memory.slots import Slots
 from ...registry import build
-from .attention import CHUNK, HORIZON, SINKS, FullPass, key_features
+from .attention import CHUNK, HORIZON, SINKS
+from .full_pass import key_features
+from .host import Rows, Stream, standardised
 
 COMPUTED = ("expected", "observed", "keydiff", "norm", "value_norm")
 """The signals that a cache computes from keys, values and queries."""
 SIGNALS = (PREDICTED, *COMPUTED, LOG_AGE)
 DEFAULT = (PREDICTED, "keydiff", LOG_AGE)
 """The fewest signals that keep nearly what all of them keep; they need no queries."""
-
-Rows = Callable[[Float[Tensor, "groups slots signals"], Float[Tensor, "groups slots"]], None]
-"""Takes the signals of the slots that compete and the logarithm of the attention to come, both standardised."""
 
 
 class Recorder:
@@ -49,28 +48,12 @@ class Recorder:
 
 
 @torch.no_grad()
-def read_stream(
-    model: Any,
-    ids: Int[Tensor, " time"],
-    full: FullPass,
-    prediction: Float[Tensor, "layers groups features"],
-    share: str,
-    capacity: int,
-    use: Rows,
-) -> None:
-    """Read a passage in chunks through a bounded cache, and pass on what competes at each eviction.
+def read_stream(model: Any, stream: Stream, use: Rows) -> None:
+    """Read a passage in chunks through a bounded cache of a model, and pass on what competes at each eviction.
 
     Evictions after which fewer than `HORIZON` tokens are read do not count.
-
-    Args:
-        model: The host.
-        ids: The tokens of the passage.
-        full: The same passage, read with the full cache.
-        prediction: What the first stage found for this share.
-        share: What keeps one set of slots.
-        capacity: Slots of the cache.
-        use: Takes the rows.
     """
+    ids, full, prediction, share, capacity = stream
     every = torch.arange(len(ids))
     predicted = (key_features(full, share) @ prediction[..., None])[..., 0]
 
@@ -83,11 +66,11 @@ def read_stream(
         ages = age(slots, torch.full_like(slots.positions[:, 0], now)).float()
         found = {name: slots.signals[name][competing].view_as(positions) for name in COMPUTED}
         by_layer = positions.view(1 if share == "model" else len(predicted), -1, positions.shape[1])
-        in_layer = _standardised(predicted.gather(2, by_layer.expand(len(predicted), -1, -1)))
+        in_layer = standardised(predicted.gather(2, by_layer.expand(len(predicted), -1, -1)))
         found[PREDICTED] = in_layer.mean(0) if share == "model" else in_layer.flatten(0, 1)
-        found[LOG_AGE] = _standardised(ages[competing].view_as(positions).log())
+        found[LOG_AGE] = standardised(ages[competing].view_as(positions).log())
         wanted = full.log_attention(share, torch.full_like(every, now // CHUNK), every).flatten(0, 1)
-        use(torch.stack([found[name] for name in SIGNALS], dim=-1), _standardised(wanted.gather(1, positions)))
+        use(torch.stack([found[name] for name in SIGNALS], dim=-1), standardised(wanted.gather(1, positions)))
 
     recent = min(STREAM.recent, max(0, capacity - SINKS) // 2)
     cache = VQMemCache(model, capacity, policy=Recorder(receive), share=share, sinks=SINKS, recent=recent, block=CHUNK)
@@ -96,18 +79,3 @@ def read_stream(
             model.base_model(chunk[None].to(model.device), **cache_argument(cache))
     finally:
         cache.close()
-
-
-def _standardised(x: Float[Tensor, "*groups slots"]) -> Float[Tensor, "*groups slots"]:
-    return standardise_among(x, torch.ones_like(x, dtype=torch.bool))
-
-
-def recall(
-    priority: Float[Tensor, "*groups slots"], wanted: Float[Tensor, "*groups slots"], keep: int
-) -> Float[Tensor, "*groups"]:
-    """The share of the ``keep`` slots of most attention to come that are among the ``keep`` of highest priority."""
-    chosen, best = (
-        torch.zeros_like(x, dtype=torch.bool).scatter(-1, x.topk(keep, dim=-1).indices, True)
-        for x in (priority, wanted)
-    )
-    return (chosen & best).sum(-1) / keep

@@ -12,8 +12,8 @@ from transformers import DynamicCache
 
 from ..._version import __version__
 from ...files import file_sha256
-from ...memory.huggingface.cache import VQMemCache
 from ...memory.fitted import ABOUT
+from ...memory.huggingface.cache import VQMemCache
 from . import presses
 from .host import Host
 from .settings import Setting

@@ -15,7 +15,7 @@ from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.huggingface.groups import SHARES
 from vqmem.memory.huggingface.learned import LearnedSignals
 from vqmem.recipes.fit_policy.fit import fit_policy
-from vqmem.recipes.fit_policy.host import as_host
+from vqmem.recipes.fit_policy.pretrained import as_host
 from vqmem.recipes.fit_policy.streams import SIGNALS
 
 VOCAB = 60

@@ -1,0 +1,72 @@
+"""Passages of texts or recordings, drawn at random."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from jaxtyping import Int
+from torch import Tensor
+
+from ...data.reading.files import Skipping
+
+_CHARACTERS = 8
+"""Characters of text that are tokenised for each token of a passage; more than texts have on average."""
+
+
+def sample_passages(
+    contents: Iterable[Any],
+    encode: Callable[[Any], Int[Tensor, " time"]],
+    lengths: tuple[int, int],
+    count: int,
+    seed: int,
+) -> list[Int[Tensor, " time"]]:
+    """Draw passages: at a random place of one document after the other, again and again until there are enough.
+
+    Args:
+        contents: Texts or recordings, one a document. At most ``count`` of them are in memory at a time.
+        encode: Makes token ids.
+        lengths: The fewest tokens of a passage, and the most; passages of shorter documents are left out.
+        count: The number of passages.
+        seed: The seed of the drawing.
+
+    Returns:
+        The token ids of ``count`` passages, in random order.
+
+    Raises:
+        ValueError: No document is long enough.
+    """
+    drawing = random.Random(seed)
+    shortest, length = lengths
+    chosen: list[Any] = []
+    for seen, content in enumerate(contents, 1):
+        if len(chosen) < count:
+            chosen.append(content)
+        elif (place := drawing.randrange(seen)) < count:  # each document is as likely to stay
+            chosen[place] = content
+    passages: list[Tensor] = []
+    while len(passages) < count:
+        before, skipping = len(passages), Skipping()
+        for content in chosen[: count - len(passages)]:
+            with skipping:
+                ids = _stretch(content, encode, length, drawing)
+                passages += [ids] if len(ids) >= shortest else []
+        if len(passages) == before:
+            raise ValueError(
+                f"no document has {shortest} tokens; give longer ones in data=…, or a smaller length or capacity"
+            )
+    drawing.shuffle(passages)
+    return passages
+
+
+def _stretch(
+    content: Any, encode: Callable[[Any], Int[Tensor, " time"]], length: int, drawing: random.Random
+) -> Int[Tensor, " time"]:
+    """At most ``length`` tokens from a random place of a document."""
+    if isinstance(content, str):
+        start = drawing.randrange(max(1, len(content) - _CHARACTERS * length))
+        return encode(content[start : start + _CHARACTERS * length])[:length]
+    ids = encode(content)
+    start = drawing.randrange(max(1, len(ids) - length + 1))
+    return ids[start : start + length]
