@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import torch
 
 from ...data.base import Split
-from ...files import append_line, atomic_write
+from ...files import append_line, atomic_write, file_sha256
+from ...memory.fitted import ABOUT
 from ...registry import UnknownNameError, build
-from ...schema import PathText, PositiveInt, TwoOrMore, Validated
+from ...schema import PathText, PositiveInt, TwoOrMore, Validated, expand
 from ...tokenizers_.base import output_kind, unit_of_size
 from ..engine.config import as_dict, digest, dump, resolve_device
 from ..engine.distributed import on_main_process
@@ -22,7 +23,7 @@ from ..engine.progress import Bar, model_of, progress
 from ..engine.task import TrainConfig
 from ..lm.corpus import Passage, require
 from ..lm.language_model import PassageScores, score_passages
-from ..lm.strategies import strategies
+from ..lm.strategies import Strategy, refuse_fitted, strategies
 from ..reporting.provenance import provenance
 from ..text_lm import recipe as text_lm
 from .measure import Cell, measure, rare_tokens, trace
@@ -62,7 +63,8 @@ class Config(Validated):
     strategies: dict[str, Any] = field(default_factory=dict)
     """Name -> ``policy`` and optionally ``compression`` (default: drop)."""
     trained: tuple[str, ...] = ()
-    """The strategies used in training; the others, without compression, are only measured. Empty is all."""
+    """The strategies used in training; the others, without compression, are only measured. Empty is all but those of
+    `vqmem fit_policy`."""
     baseline: str = "transformer_xl"
     """The strategy that all others are compared with."""
     capacities: tuple[int, ...] = (64, 128, 256)
@@ -84,11 +86,14 @@ class Config(Validated):
         """Raise `ValueError` for unknown strategies and memories without room."""
         super().__post_init__()
         scorer = None if self.lm.scorer_from else self.lm.scorer
-        names = [strategy.name for strategy in strategies(self.strategies, scorer)]
+        built = strategies(self.strategies, scorer)
+        names = [strategy.name for strategy in built]
         for name in (self.baseline, *self.trained, *self.native.strategies):
             if name not in names:
                 raise UnknownNameError("strategy", name, names)
-        for name in set(names).difference(self.trained or names):
+        trained = [strategy for strategy in built if strategy.name in (*self.trained, *self.native.strategies)]
+        refuse_fitted(trained, "leave it out of trained and native")
+        for name in set(names).difference(self._drawn()):
             if "compression" in self.strategies[name]:
                 raise ValueError(f"strategy {name!r} has a compression, which has to be trained; add it to trained")
         if self.native.strategies and self.baseline not in self.native.strategies:
@@ -100,16 +105,21 @@ class Config(Validated):
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name}={list(values)} must name at least one, and none twice")
         idle = {"out": "out", "seed": "seeds", "strategies": "strategies", "capacities": "capacities"}
+        idle["eval_strategies"] = "strategies"
         for name, instead in idle.items():
             if getattr(self.lm, name) != getattr(text_lm.Config(), name):
                 raise ValueError(f"lm.{name} is set from {instead} of the comparison; leave it out and set {instead}")
         for seed in self.seeds:
             self.mixed(seed)
 
+    def _drawn(self) -> dict[str, Any]:
+        """The strategies of training."""
+        fitted = {strategy.name for strategy in strategies(self.strategies) if strategy.is_fitted}
+        return {name: self.strategies[name] for name in self.trained or self.strategies if name not in fitted}
+
     def mixed(self, seed: int) -> text_lm.Config:
         """The config of the model that is trained with every strategy and capacity."""
-        out = str(Path(self.out) / f"seed-{seed}")
-        drawn = {name: self.strategies[name] for name in self.trained} or self.strategies
+        out, drawn = str(Path(self.out) / f"seed-{seed}"), self._drawn()
         return replace(self.lm, out=out, seed=seed, strategies=drawn, capacities=self.capacities)
 
     def natively(self, name: str, seed: int) -> text_lm.Config:
@@ -214,11 +224,23 @@ def _cells(config: Config, seed: int) -> Iterator[Cell]:
 def _key(config: Config, cell: Cell) -> str:
     """A hash of everything that affects a cell's result; a cell with a known key is not measured again."""
     run = config.mixed(cell.seed) if cell.train == "mixed" else config.natively(cell.strategy, cell.seed)
-    trained = {key: value for key, value in as_dict(run).items() if key not in ("out", "scorer_from", "device")}
+    trained = {
+        key: value
+        for key, value in as_dict(run).items()
+        if key not in ("out", "scorer_from", "eval_strategies", "device")
+    }
     asked = {"cell": asdict(cell), "split": config.split, "passages": config.passages, "rare": config.rare}
     if cell.strategy not in run.strategies:
         asked["strategy"] = config.strategies[cell.strategy]
+        folder = getattr(_strategy(config, cell).policy, "folder", "")
+        if folder and (file := Path(expand(folder)) / ABOUT).is_file():
+            asked["fitted"] = file_sha256(file)
     return digest(asked | {"run": trained, "scorer": as_dict(config.lm.scorer_train)})
+
+
+def _strategy(config: Config, cell: Cell) -> Strategy:
+    run = config.mixed(cell.seed).out
+    return next(s for s in strategies(config.strategies, run=run) if s.name == cell.strategy)
 
 
 def _results(config: Config) -> Path:
@@ -245,7 +267,7 @@ def _measure(config: Config, cell: Cell, run: text_lm.Run, data: EvalData) -> No
     if cell.train == "native":
         folder = Path(config.natively(cell.strategy, cell.seed).out) / "transformer"
         model = text_lm.load_language_model(folder, run.scorer, resolve_device(config.lm.device))
-    strategy = next(s for s in strategies(config.strategies) if s.name == cell.strategy)
+    strategy = _strategy(config, cell)
     found = measure(model, strategy, cell, config.lm, data.items, data.scores, data.rare)
     append_line(_results(config), json.dumps({"key": key, **asdict(cell), **found}))
 
@@ -259,7 +281,7 @@ def _passage(config: Config, run: text_lm.Run, data: EvalData) -> dict[str, Any]
     scores = PassageScores(data.scores.signals, [data.scores.values[middle][:shown].cpu()])
     is_text = output_kind(run.tokenizer) == "text"
     memories = {}
-    for strategy in strategies(config.strategies):
+    for strategy in strategies(config.strategies, run=run.config.out):
         kept = trace(run.model, strategy, min(config.capacities), config.lm, item, scores)
         memories[strategy.name] = {"capacity": min(config.capacities), "segment": config.lm.segment, "kept": kept}
     columns = [[round(x, 3) for x in column] for column in scores.values[0].T.tolist()]

@@ -110,8 +110,9 @@ def _trained(model: str, config: Config, device: torch.device) -> Prepared:
     host = load_trained(model, device)
     settings, kind = config.settled(host.settings), input_kind(host.run.tokenizer)
     documents = build("data", config.data or host.run.config.data).documents("train")
-    contents = (document.content(kind) for document in documents)
     lengths = (settings.shortest + 1, settings.length + 1)
+    contents = (document.content(kind) for document in documents)
+    contents = (x for x in contents if not isinstance(x, str) or len(x) >= lengths[0])
     count = config.passages + config.stream_passages
     return host, settings, sample_passages(contents, host.encode, lengths, count, config.seed)
 

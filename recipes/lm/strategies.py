@@ -15,14 +15,18 @@ from ...registry import UnknownNameError, build
 RUN = "{run}"
 """Stands for the folder of the run in the folder of a policy that was fitted to its model."""
 
+_KEYS = ("policy", "compression", "sinks", "recent")
+
 
 @dataclass(frozen=True)
 class Strategy:
-    """A named policy and compression of a memory."""
+    """A named policy and compression of a memory, and its guard where that is not the run's."""
 
     name: str
     policy: Policy
     compression: Compression
+    sinks: int | None = None
+    recent: int | None = None
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a policy that needs the layers of a pretrained model for more than ``learned``."""
@@ -38,12 +42,16 @@ class Strategy:
         return "learned" in getattr(self.policy, "attention_signals", ())
 
     def memory(self, capacity: int, guard: Guard) -> Memory:
-        """A memory of ``capacity`` slots with this strategy."""
-        return Memory(capacity, self.policy, self.compression, guard)
+        """A memory of ``capacity`` slots with this strategy; ``guard`` is the run's."""
+        sinks = guard.sinks if self.sinks is None else self.sinks
+        recent = guard.recent if self.recent is None else self.recent
+        return Memory(capacity, self.policy, self.compression, Guard(sinks, recent))
 
 
 def strategies(nodes: Mapping[str, Any], scorer: Any = None, run: str | Path = RUN) -> list[Strategy]:
     """Build strategies from their YAML form: name → ``policy`` and optionally ``compression`` (default: drop).
+
+    ``sinks`` and ``recent`` replace the guard of the run for one strategy.
 
     ``scorer``, a model or the YAML form of one, has to give the signals that the policies use; None skips the check.
     ``run`` is the folder of the run, which stands for `RUN` in the folders of fitted policies.
@@ -53,8 +61,8 @@ def strategies(nodes: Mapping[str, Any], scorer: Any = None, run: str | Path = R
     for name, node in nodes.items():
         if not isinstance(node, Mapping) or "policy" not in node:
             raise ValueError(f"strategy {name!r} is {node!r}; it needs the key policy, as in {{policy: fifo}}")
-        for unknown in set(node) - {"policy", "compression"}:
-            raise UnknownNameError(f"key of the strategy {name!r}:", unknown, ["policy", "compression"])
+        for unknown in set(node) - {*_KEYS}:
+            raise UnknownNameError(f"key of the strategy {name!r}:", unknown, [*_KEYS])
         key = f"strategies.{name}"
         compression = build("compressions", node.get("compression", "drop"), f"{key}.compression")
         policy = build("policies", node["policy"], f"{key}.policy")
@@ -66,7 +74,7 @@ def strategies(nodes: Mapping[str, Any], scorer: Any = None, run: str | Path = R
             require_signals(policy, scorer, f"strategy {name!r}: ")
         if RUN in getattr(policy, "folder", ""):
             policy = replace(policy, folder=policy.folder.replace(RUN, str(run)))
-        made.append(Strategy(name, policy, compression))
+        made.append(Strategy(name, policy, compression, node.get("sinks"), node.get("recent")))
     return made
 
 

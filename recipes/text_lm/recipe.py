@@ -283,7 +283,7 @@ def scorer_report(config: Config, scorer: Any, items: list[Passage]) -> dict[str
 def load_run(folder: Path, device: torch.device | str = "cpu") -> Run:
     """Load a finished run. Raises `ValueError` if a part is missing or damaged."""
     with loading(folder, "language model", "text_lm"):
-        config = load(Config, folder / "config.yaml")
+        config = replace(load(Config, folder / "config.yaml"), out=str(folder))  # it may have moved
         if not config.strategies:
             raise ValueError(f"{folder} contains only a scorer, which `vqmem score FILE --model {folder}` uses")
         scorer = load_scorer(folder, device)

@@ -1,0 +1,266 @@
+"""`vqmem fit_policy` for memory transformers, on text and on units, and the commands that use what it fitted."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from vqmem.cli import main
+from vqmem.memory.bank import Memory
+from vqmem.memory.fitted import FittedPolicy
+from vqmem.memory.policy import Guard
+from vqmem.models.learned_policy import LearnedPolicy, bind
+from vqmem.recipes.fit_policy import trained
+from vqmem.recipes.fit_policy.full_pass import later_attention
+from vqmem.recipes.lm.corpus import Passage
+from vqmem.recipes.lm.decoder import make_reader
+from vqmem.recipes.lm.language_model import read_passages, score_passages
+from vqmem.recipes.lm.strategies import strategies
+from vqmem.recipes.text_lm.recipe import load_run
+from vqmem.registry import build
+
+CPU = torch.device("cpu")
+FIT = ["passages=3", "stream_passages=2", "length=192", "device=cpu"]
+LEARNED = "{policy: {name: weighted, learned: 1.0, folder: '{run}/policy', score: 0.0}}"
+BESIDE = "{policy: {name: weighted, learned: 1.0, folder: '{run}/policy', surprise: 1.0, score: 0.2}}"
+
+
+def fit(run: Path, out: Path, *more: str) -> None:
+    assert main(["fit_policy", str(run), f"out={out}", *FIT, *more]) == 0
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_run: Path, tmp_path_factory) -> Path:
+    """A run with a policy in its folder ``policy``."""
+    run = shutil.copytree(tiny_run, tmp_path_factory.mktemp("fitted") / "run")
+    fit(run, run / "policy")
+    return run
+
+
+@pytest.fixture(scope="module")
+def ids(fitted) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(load_run(fitted).tokenizer.vocab_size, (193,), generator=generator)
+
+
+def test_the_command_writes_a_policy_and_what_it_found(fitted, tmp_path, capsys):
+    fit(fitted, tmp_path / "again")
+    printed = capsys.readouterr()
+    assert "predicted from keys: R²" in printed.out
+    for name in ("the policy", "predicted alone", "newest first alone", "usage alone", "surprise alone", "chance"):
+        assert f"%  {name}" in printed.out
+    assert f"vqmem text_lm {fitted}/config.yaml eval_strategies.learned=" in printed.out
+    assert "fitting the policy" in printed.err
+    first, second = (
+        [(x.name, x.read_bytes()) for x in sorted(y.iterdir()) if "report" not in x.name]
+        for y in (fitted / "policy", tmp_path / "again")
+    )
+    assert first == second
+    assert sum(len(data) for _, data in first) < 2**20
+    page = (tmp_path / "again" / "report.html").read_text()
+    assert page.count("<svg") == 1
+    about = json.loads((fitted / "policy" / "policy.json").read_text())
+    assert about["found"]["recall"].keys() == {"model"}
+
+
+def test_a_finished_run_is_evaluated_and_continued_with_the_policy(fitted, capsys):
+    weights = (fitted / "transformer" / "model.safetensors").read_bytes()
+    command = ["text_lm", str(fitted / "config.yaml"), f"out={fitted}"]
+    command.append(f"eval_strategies={{learned: {LEARNED}, beside: {BESIDE}}}")
+    assert main(command) == 0
+    figures = json.loads((fitted / "evaluation.json").read_text())["memories"]
+    assert {"transformer_xl@24", "learned@24", "beside@24"} <= figures.keys()
+    assert figures["learned@24"]["nll"] != figures["transformer_xl@24"]["nll"]
+    assert (fitted / "transformer" / "model.safetensors").read_bytes() == weights
+    capsys.readouterr()
+    assert main(["generate", str(fitted), "--prompt", "Call me " * 20, "--strategy", "beside", "--tokens", "9"]) == 0
+    assert capsys.readouterr().out.startswith("Call me")
+
+
+def test_a_comparison_measures_the_policy_of_each_seed(config_file, tmp_path, capsys):
+    shared = [
+        line for line in config_file.read_text().splitlines() if not line.startswith(("capacities", "strategies", " "))
+    ]
+    config = tmp_path / "compare.yaml"
+    lines = ["lm:", *(f"  {line}" for line in shared), "strategies:", "  transformer_xl: {policy: fifo}"]
+    lines += [f"capacities: [24]\nseeds: [0, 1]\nout: {tmp_path / 'out'}"]
+    config.write_text("\n".join(lines))
+    assert main(["compare", str(config)]) == 0
+    for seed in (0, 1):
+        run = tmp_path / "out" / f"seed-{seed}"
+        if seed:
+            capsys.readouterr()
+            assert main(["compare", str(config), f"strategies.learned={LEARNED}"]) == 2
+            assert "fit_policy MODEL out=FOLDER` makes one" in capsys.readouterr().err
+        fit(run, run / "policy")
+    assert main(["compare", str(config), f"strategies.learned={LEARNED}"]) == 0
+    rows = json.loads((tmp_path / "out" / "summary.json").read_text())["rows"]
+    assert [row["strategy"] for row in rows] == ["transformer_xl", "learned"]
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 4
+
+
+def test_units_of_speech(tmp_path):
+    drawing = random.Random(0)
+    rows = [{"id": f"{i}", "units": [drawing.randrange(8) for _ in range(300)]} for i in range(20)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sizes = ["passage=256", "batch_size=2", "segment=16", "scorer.dim=8", "scorer.hidden=8", "scorer.codes=4"]
+    sizes += ["scorer_train.steps=2", "train.steps=2", "shape.dim=16", "shape.heads=2", "shape.layers=1"]
+    sizes += ["train.eval_every=0", "device=cpu", "front_end.vocab_size=8", "capacities=[24]", "eval_passages=2"]
+    sizes += ["data={name: unit_files, path: " + str(tmp_path / "rows.jsonl") + "}", f"out={tmp_path / 'run'}"]
+    assert main(["text_lm", "units", *sizes]) == 0
+    fit(tmp_path / "run", tmp_path / "run" / "policy", "signals=[predicted,usage,log_age]")
+    assert main(["text_lm", "units", *sizes, f"eval_strategies.learned={LEARNED}"]) == 0
+    assert "learned@24" in json.loads((tmp_path / "run" / "evaluation.json").read_text())["memories"]
+
+
+def passage(ids: torch.Tensor) -> Passage:
+    return Passage("x", ids, torch.ones_like(ids), torch.zeros_like(ids, dtype=torch.bool))
+
+
+@pytest.fixture(scope="module")
+def host(fitted):
+    """The host of the run, with large weights, so that attention is far from even."""
+    host = trained.load_host(str(fitted), CPU)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weights in host.transformer.parameters():
+            weights.normal_(std=0.3)
+    return host
+
+
+def rotated(x: torch.Tensor, position: int) -> torch.Tensor:
+    half = len(x) // 2
+    angle = position * 10_000.0 ** (-torch.arange(half) / half)
+    return torch.cat([x[:half] * angle.cos() - x[half:] * angle.sin(), x[:half] * angle.sin() + x[half:] * angle.cos()])
+
+
+def normed(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + torch.finfo(x.dtype).eps).sqrt() * gain
+
+
+@torch.no_grad()
+def test_the_target_is_the_mean_of_the_greatest_weights_that_later_queries_pay(host, ids):
+    """Attention of the full passage, written out for each layer, head and query."""
+    model, heads = host.transformer, host.transformer.config.heads
+    x = model.embed.weight[ids[:-1]]
+    time, width = len(x), x.shape[1] // heads
+    paid = torch.zeros(len(model.blocks), heads, time, time)
+    if model.shift is not None:
+        x = x + F.pad(x[:-1], (0, 0, 1, 0)) @ model.shift.weight.T
+    for layer, block in enumerate(model.blocks):
+        states = normed(x, block.attention_norm.weight)
+        q = states @ block.attention.query.weight.T
+        k, v = (states @ block.attention.key_value.weight.T).chunk(2, dim=1)
+        mixed = torch.zeros_like(x)
+        for head in range(heads):
+            part = slice(head * width, (head + 1) * width)
+            keys = torch.stack([rotated(k[j, part], j) for j in range(time)])
+            for i in range(time):
+                weights = torch.softmax(keys[: i + 1] @ rotated(q[i, part], i) / math.sqrt(width), dim=0)
+                paid[layer, head, i, : i + 1] = weights
+                mixed[i, part] = weights @ v[: i + 1, part]
+        x = x + mixed @ block.attention.out.weight.T
+        first, last = block.feed_forward[0].weight, block.feed_forward[2].weight
+        x = x + F.gelu(normed(x, block.feed_forward_norm.weight) @ first.T, approximate="tanh") @ last.T
+    keys, found = later_attention(host.read_full(ids), "model")
+    segment, horizon = 16, 64
+    assert keys.tolist() == list(range(192 - horizon))
+    for key in keys.tolist():
+        begin = -(-(key + segment) // segment) * segment  # the first segment that begins a segment or more later
+        wanted = paid[:, :, begin:, key].amax(-1).mean()
+        assert found[0, 0, key].exp() == pytest.approx(float(wanted), rel=1e-3, abs=1e-5)
+
+
+@torch.no_grad()
+def test_slots_carry_what_the_regression_predicts_from_their_keys(host, ids):
+    """Keys, squares, 1 and the logarithm of the position, weighed by hand from the states of each slot, decide."""
+    transformer, seen = host.transformer, []
+
+    class Spy(LearnedPolicy):
+        def priority(self, slots, now):
+            seen.append(slots)
+            return super().priority(slots, now)
+
+    width, layers = transformer.config.dim, len(transformer.blocks)
+    prediction = torch.randn(1, 2 * layers * width + 2, generator=torch.Generator().manual_seed(0))
+    mix = build("policies", {"name": "weighted", "learned": 1.0, "folder": ".", "score": 0.0})
+    memory = Memory(24, Spy(mix, transformer, ("predicted",), prediction, torch.ones(1)))
+    (fifo,) = strategies({"fifo": {"policy": "fifo"}})
+    reading, _ = read_passages(host.run.model, fifo, memory, [passage(ids)], None, 1, 16)
+    assert len(seen) == 11
+    for slots, kept in zip(seen, reading[0].kept[1:], strict=True):
+        found = []
+        for hidden, block in zip(slots.payload[0][0].unbind(1), transformer.blocks, strict=True):
+            keys = normed(hidden, block.attention_norm.weight) @ block.attention.key_value.weight[:width].T
+            found.append(keys.unflatten(-1, (transformer.config.heads, 2, -1)).mT.flatten(1))
+        keys, place = torch.cat(found, dim=1), slots.positions[0, :, None] + 1.0
+        by_hand = torch.cat([keys, keys**2, torch.ones_like(place), place.log()], dim=1) @ prediction[0]
+        torch.testing.assert_close(slots.score("predicted")[0], by_hand, atol=1e-3, rtol=1e-3)
+        best = by_hand[slots.valid[0]].topk(24).indices
+        assert kept == sorted(slots.positions[0][slots.valid[0]][best].tolist())
+
+
+@pytest.mark.parametrize("strategy", [LEARNED, BESIDE])
+@pytest.mark.parametrize("cut", [5, 90])
+def test_decoding_reads_as_evaluation_does(fitted, ids, strategy, cut):
+    """Keys and values in the slots give the predictions that hidden states give."""
+    run = load_run(fitted)
+    (chosen,) = strategies({"it": yaml.safe_load(strategy)}, run=fitted)
+    memory, item = chosen.memory(24, Guard(1, 4)), passage(ids[:90])
+    scores = score_passages(run.scorer, [item], 1, 16, CPU)
+    wanted, _ = read_passages(run.model, chosen, memory, [item], scores, 1, 16)
+    reader = make_reader(run.model, run.scorer, 16, chosen, memory)
+    assert reader.remember == "keys_values"
+    state = reader.start()
+    for start in range(0, 89, cut):
+        stop = min(start + cut, 89)
+        logits, state = reader.read(ids[None, start:stop], state)
+        nll = F.cross_entropy(logits[0], ids[stop])
+        assert float(nll) == pytest.approx(float(wanted[0].nll[stop - 1]), abs=1e-4)
+    slots = state.memory.slots
+    assert slots.positions[0][slots.valid[0]].tolist() == wanted[0].kept[4]
+
+
+def test_what_does_not_fit_is_refused_in_a_line(fitted, tiny_run, tmp_path, capsys):
+    transformers = pytest.importorskip("transformers")
+    from vqmem.memory.huggingface.cache import VQMemCache
+
+    run, policy = load_run(fitted), str(fitted / "policy")
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    pretrained = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=20, **shape))
+    with pytest.raises(ValueError, match=r"\A.* fitted for another model \(.*run\) than this LlamaForCausalLM.*\Z"):
+        VQMemCache(pretrained, 64, policy=policy)
+    theirs, damaged = tmp_path / "theirs", shutil.copytree(fitted / "policy", tmp_path / "damaged")
+    FittedPolicy("0", ("predicted",), {}, {}).save(theirs, model="a llama")
+    (damaged / "policy.safetensors").write_bytes(b"x")
+    for folder, message in [
+        (theirs, r"fitted for another model \(a llama\) than this MemoryTransformer"),
+        (damaged, "is damaged"),
+        (tmp_path / "none", "fit_policy MODEL out=FOLDER` makes one"),
+    ]:
+        mine = build("policies", {"name": "weighted", "learned": 1.0, "folder": str(folder), "score": 0.0})
+        with pytest.raises(ValueError, match=rf"\A.*{message}.*\Z"):
+            bind(Memory(24, mine), run.model.transformer)
+    mixture = f"{{policy: {{name: weighted, learned: 1.0, expected: 1.0, folder: '{policy}', score: 0.0}}}}"
+    for command, message in [
+        (["text_lm", str(fitted / "config.yaml"), f"strategies.learned={LEARNED}"], "name it in eval_strategies"),
+        (["text_lm", str(fitted / "config.yaml"), f"eval_strategies.gain={LEARNED}"], "give it another name"),
+        (["text_lm", str(fitted / "config.yaml"), f"eval_strategies.mine={mixture}"], "weigh learned alone"),
+        (["compare", "demo", f"strategies.mine={LEARNED}", "trained=[mine]"], "leave it out of trained"),
+        (["fit_policy", str(fitted), f"out={policy}"], "has a policy already"),
+        (["fit_policy", str(fitted), f"out={tmp_path / 'new'}"], "length=64 is too short for capacity=24"),
+        (["fit_policy", str(fitted), f"out={tmp_path / 'new'}", "signals=[keydiff]"], "signals=keydiff; use some of"),
+        (["fit_policy", str(fitted), f"out={tmp_path / 'new'}", "length=999999", "capacity=99000"], "no document has"),
+        (["fit_policy", str(fitted / "policy"), f"out={tmp_path / 'new'}"], "no model at"),
+    ]:
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.strip().splitlines()[-1].startswith("vqmem: ")
