@@ -75,7 +75,7 @@ def fit_policy(
             full = host.read_full(ids)
             check.add_predictions(full, prediction[host.shares[0]])
             for share, sums in second.items():
-                add = partial(check.add_slots, share, sums, full.chunk)
+                add = partial(check.add_slots, share, sums)
                 host.read_stream(Stream(ids, full, prediction[share], share, capacity), add)
                 bar.advance(1)
     solved = {share: sums.solve(RIDGE, chosen)[..., 0] for share, sums in second.items()}
@@ -85,7 +85,7 @@ def fit_policy(
     return FittedPolicy(host.fingerprint(), tuple(signals), prediction, weights), check.findings(heads)
 
 
-def _add_slots(sums: Sums, x: Float[Tensor, "groups slots signals"], y: Float[Tensor, "groups slots"]) -> None:
+def _add_slots(sums: Sums, x: Float[Tensor, "groups slots signals"], y: Float[Tensor, "groups slots"], _: int) -> None:
     sums.add(x, y[..., None])
 
 
@@ -124,21 +124,20 @@ class _Check:
         self,
         share: str,
         sums: Sums,
-        leave: int,
         x: Float[Tensor, "groups slots signals"],
         y: Float[Tensor, "groups slots"],
+        keep: int,
     ) -> None:
         """Compare what the policy keeps with what gets most attention, and then add the slots to the sums.
 
         Args:
             share: What keeps one set of slots.
             sums: The sums from which the weights of this share are fitted in the end.
-            leave: How many of the slots are evicted.
             x: The signals of the slots that compete.
             y: The logarithm of their attention to come, standardised.
+            keep: How many of them stay.
         """
-        _add_slots(sums, x, y)
-        keep = y.shape[1] - leave
+        _add_slots(sums, x, y, keep)
         if keep < 1:
             return
         priority = (x[..., self.chosen] * self.solved[share][:, None]).sum(-1)

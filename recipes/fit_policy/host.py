@@ -11,8 +11,9 @@ from torch import Tensor
 from ...memory.policy import standardise_among
 from .full_pass import FullPass
 
-Rows = Callable[[Float[Tensor, "groups slots signals"], Float[Tensor, "groups slots"]], None]
-"""Takes the signals of the slots that compete and the logarithm of the attention to come, both standardised."""
+Rows = Callable[[Float[Tensor, "groups slots signals"], Float[Tensor, "groups slots"], int], None]
+"""Takes the signals of the slots that compete and the logarithm of the attention to come, both standardised, and how
+many of the slots stay."""
 
 
 class Settings(NamedTuple):

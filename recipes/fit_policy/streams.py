@@ -70,7 +70,8 @@ def read_stream(model: Any, stream: Stream, use: Rows) -> None:
         found[PREDICTED] = in_layer.mean(0) if share == "model" else in_layer.flatten(0, 1)
         found[LOG_AGE] = standardised(ages[competing].view_as(positions).log())
         wanted = full.log_attention(share, torch.full_like(every, now // CHUNK), every).flatten(0, 1)
-        use(torch.stack([found[name] for name in SIGNALS], dim=-1), standardised(wanted.gather(1, positions)))
+        keep = positions.shape[1] - (slots.count - capacity)
+        use(torch.stack([found[name] for name in SIGNALS], dim=-1), standardised(wanted.gather(1, positions)), keep)
 
     recent = min(STREAM.recent, max(0, capacity - SINKS) // 2)
     cache = VQMemCache(model, capacity, policy=Recorder(receive), share=share, sinks=SINKS, recent=recent, block=CHUNK)

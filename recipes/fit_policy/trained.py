@@ -87,7 +87,8 @@ class TrainedHost:
             found = weighed_signals(slots, now) | {name: slots.score(name) for name in slots.score_names}
             x = torch.stack([standardised(found[name][competing]) for name in self.signals], dim=-1)
             wanted = full.log_attention(share, torch.full_like(every, int(now) // full.chunk), every)[0, 0]
-            use(x[None].cpu(), standardised(wanted[slots.positions[competing].cpu()])[None])
+            y = standardised(wanted[slots.positions[competing].cpu()])
+            use(x[None].cpu(), y[None], len(y) - (slots.count - capacity))
 
         policy = _Recorder.of(self, prediction, receive)
         for _ in self._read(ids[: time + 1], Memory(capacity, policy, guard=self.run.config.guard)):
