@@ -18,6 +18,7 @@ from ..scorer import ScorerModel, input_kind, load_scorer, policy_of, signals_of
 from .capacity import Capacity, parse_capacity
 from .groups import SHARES, Groups
 from .learned import LearnedSignals
+from .packaged import policy_folder
 from .presets import build_preset, preset_of
 from .signals import AttentionSignals
 from .supported_models import bounded, key_shape, layers_of, placement, text_config
@@ -117,7 +118,7 @@ def settle(
     """
     layers = layers_of(decoder)
     _check_storage(decoder, layers, positions, storage)
-    preset = preset_of(policy)
+    preset = preset_of(policy, decoder)
     if preset is not None:
         share = share or (preset.share if key_shape(decoder) else "layer")
         block = preset.block if block is None else block
@@ -167,7 +168,7 @@ def _with_signals(policy: Any, decoder: Any, groups: Groups, may_drop: bool) -> 
     if "signals" not in policy.requires:
         return policy, None
     if "learned" in policy.attention_signals:
-        fitted = FittedPolicy.load(policy.folder, decoder)
+        fitted = FittedPolicy.load(policy_folder(policy.folder, decoder), decoder)
         return policy, LearnedSignals(decoder, policy.attention_signals, groups, fitted)
     try:
         return policy, AttentionSignals(decoder, policy.attention_signals, groups)

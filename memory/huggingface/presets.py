@@ -12,6 +12,7 @@ from ...registry import build
 from ..fitted import ABOUT
 from ..policy import Policy, variant_name
 from ..scorer import SIGNALS, policy_of, signals_of
+from .packaged import PACKAGED, packaged_policy
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,35 @@ STREAM = Preset(
 """For many passes: a chat, a long book."""
 DOCUMENT = Preset({"name": "weighted", "keydiff": 1.0, "score": 0.5, "window": 25, "copies": 2.0})
 """For a text that is read in full before anything is asked."""
-LEARNED_SCORE = 0.2
+LEARNED_SCORE = 0.25
 """The share of the score beside a policy that was fitted for the model."""
-PRESETS = {"auto": STREAM, "stream": STREAM, "document": DOCUMENT}
+AUTO = "auto"
+"""The packaged policy that was fitted for the model, or `STREAM`."""
+PRESETS = {"stream": STREAM, "document": DOCUMENT}
 
 
-def preset_of(policy: Any) -> Preset | None:
-    """The preset that ``policy`` names, or that of the folder of a fitted policy; None if it is something else."""
+def is_preset(policy: Any) -> bool:
+    """Whether ``policy`` names a preset or the folder of a fitted policy."""
+    return policy == AUTO or _is_folder(policy) or (isinstance(policy, str) and policy in PRESETS)
+
+
+def preset_of(policy: Any, model: Any) -> Preset | None:
+    """What ``policy`` names for ``model`` if it `is_preset`; None if it is something else."""
+    if not is_preset(policy):
+        return None
+    if policy == AUTO:
+        return fitted_preset(PACKAGED) if packaged_policy(model) else STREAM
+    return fitted_preset(os.fspath(policy)) if _is_folder(policy) else PRESETS[policy]
+
+
+def fitted_preset(folder: str) -> Preset:
+    """The preset of a policy that was fitted for the model."""
+    return Preset({"name": "weighted", "learned": 1.0, "folder": folder, "score": LEARNED_SCORE})
+
+
+def _is_folder(policy: Any) -> bool:
     is_text = isinstance(policy, str)
-    if isinstance(policy, os.PathLike) or (is_text and (os.sep in policy or Path(policy, ABOUT).is_file())):
-        return Preset({"name": "weighted", "learned": 1.0, "folder": os.fspath(policy), "score": LEARNED_SCORE})
-    return PRESETS.get(policy) if is_text else None
+    return isinstance(policy, os.PathLike) or (is_text and (os.sep in policy or Path(policy, ABOUT).is_file()))
 
 
 def build_preset(preset: Preset, scorer: Any) -> Policy:

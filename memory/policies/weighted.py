@@ -26,7 +26,7 @@ class Policy:
     learned: float = 0.0
     """Weight of what was fitted for the model to predict the attention that a slot will receive."""
     folder: str = ""
-    """The folder that `vqmem fit_policy` wrote, for ``learned``."""
+    """The folder that `vqmem fit_policy` wrote, for ``learned``; ``packaged`` is that of the package for the model."""
     expected: float = 0.0
     """Weight of the attention that coming queries are expected to pay (arXiv:2510.00636)."""
     observed: float = 0.0

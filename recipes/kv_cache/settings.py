@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ...memory.huggingface.presets import PRESETS, preset_of
+from ...memory.huggingface.presets import AUTO, PRESETS, is_preset
 from ...registry import build, names
 from ...schema import PathText, UnknownNameError, coerce
 
@@ -95,8 +95,8 @@ def _read_policy(name: str, value: Any, scorer: str) -> Setting:
 
 
 def _needs_scores(policy: str | dict[str, Any] | None, key: str) -> bool:
-    if policy is None or preset_of(policy) is not None:
+    if policy is None or is_preset(policy):
         return True
     if isinstance(policy, str) and policy not in names("policies"):
-        raise UnknownNameError(f"{key}: policy", policy, [*PRESETS, *names("policies")])
+        raise UnknownNameError(f"{key}: policy", policy, [AUTO, *PRESETS, *names("policies")])
     return "scores" in build("policies", policy, key).requires

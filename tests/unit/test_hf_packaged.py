@@ -1,0 +1,82 @@
+"""Fitted policies that come with the package: `auto` finds the one of a model."""
+
+import pytest
+import torch
+from vqmem.artifacts import read_sealed
+from vqmem.memory.fitted import ABOUT
+from vqmem.memory.huggingface import packaged
+from vqmem.memory.huggingface.cache import VQMemCache
+from vqmem.memory.huggingface.cache_argument import cache_argument
+from vqmem.memory.huggingface.groups import SHARES
+from vqmem.memory.huggingface.packaged import FOLDER
+from vqmem.memory.huggingface.presets import STREAM
+from vqmem.recipes.fit_policy.fit import fit_policy
+from vqmem.recipes.fit_policy.pretrained import as_host
+
+from .test_fit_policy import VOCAB, make_model
+
+SIGNALS = ("predicted", "keydiff", "log_age")
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A model that the package has a policy for."""
+    passages = [*torch.randint(1, VOCAB, (5, 512), generator=torch.Generator().manual_seed(1))]
+    policy, _ = fit_policy(as_host(made := make_model(), None), passages[:3], passages[3:], SIGNALS, 32)
+    policy.save(tmp_path / "tiny", model="tiny")
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path)
+    packaged._by_host.cache_clear()
+    yield made
+    packaged._by_host.cache_clear()
+
+
+def test_auto_is_the_packaged_policy_of_the_model(model):
+    policy = VQMemCache(model, 40).memory.policy
+    assert (policy.learned, policy.folder) == (1.0, "packaged")
+    other = VQMemCache(make_model(seed=1), 40).memory.policy
+    assert (other.learned, other.expected) == (0.0, STREAM.policy["expected"])
+
+
+@torch.no_grad()
+def test_a_saved_cache_finds_it_wherever_the_package_is(model, tmp_path, monkeypatch):
+    cache, ids = VQMemCache(model, 40), torch.randint(1, VOCAB, (1, 90))
+    model(ids, **cache_argument(cache))
+    cache.save(tmp_path / "prefix.safetensors")
+    (tmp_path / "tiny").rename(tmp_path / "moved")
+    packaged._by_host.cache_clear()
+    again = VQMemCache.load(tmp_path / "prefix.safetensors", model)
+    assert torch.equal(model(ids, **cache_argument(again)).logits, model(ids, **cache_argument(cache)).logits)
+
+
+def test_a_model_without_one_is_told_in_a_line(model):
+    policy = {"name": "weighted", "learned": 1.0, "folder": "packaged", "score": 0.0}
+    with pytest.raises(ValueError, match="no policy that was fitted for this LlamaForCausalLM; fit one with") as error:
+        VQMemCache(make_model(seed=1), 40, policy=policy)
+    assert "\n" not in str(error.value)
+
+
+def test_packaged_policies_are_whole_and_small():
+    folders = [path.parent for path in FOLDER.glob(f"*/{ABOUT}")]
+    assert folders
+    for folder in folders:
+        about = read_sealed(folder / ABOUT)
+        assert about["model"]
+        assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000
+        assert (folder / "README.md").is_file()
+        assert {*about["found"]["recall"]} == {*SHARES}
+
+
+def test_the_packaged_policy_serves_smollm2():
+    smollm2 = pytest.importorskip("vqmem.benchmarks.kv.smollm2")
+    try:
+        smollm2.weights()
+    except ValueError as error:
+        pytest.skip(str(error))
+    lm = smollm2.load_smollm2(torch.bfloat16)
+    cache = VQMemCache(lm.model, lm.tokenizer, 64)
+    assert cache.memory.policy.folder == "packaged"
+    assert packaged.packaged_policy(lm.model).name == "smollm2-135m-instruct-q4_1"
+    with torch.no_grad():
+        ids = torch.randint(0, 40_000, (1, 300))
+        assert lm.model(ids, **cache_argument(cache)).logits.isfinite().all()
+    assert cache.stats()["kept"] == [64]
