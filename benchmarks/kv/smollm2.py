@@ -26,6 +26,8 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SEPARATOR = 0
 """``<|endoftext|>``, which stood between the documents it was trained on."""
 
+END_OF_TURN = "<|im_end|>"
+
 
 class SmolLM2(NamedTuple):
     """A `transformers` model in evaluation mode and its fast tokenizer."""
@@ -54,10 +56,12 @@ class SmolLM2(NamedTuple):
 def load_smollm2(dtype: torch.dtype = torch.float32) -> SmolLM2:
     """Read the weights (about 10 s). Raises `ValueError` where the packages are missing."""
     folder = weights().parent
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=dtype)
-    return SmolLM2(model.eval(), AutoTokenizer.from_pretrained(folder, gguf_file=FILE))
+    # Some releases of transformers take the tokenizer for that of CodeLlama and miss the token that ends a turn.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=FILE, eos_token=END_OF_TURN)
+    return SmolLM2(model.eval(), tokenizer)
 
 
 def weights() -> Path:

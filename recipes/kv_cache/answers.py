@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from transformers import DynamicCache
 
+from ...memory.huggingface.cache import VQMemCache
 from ...memory.huggingface.cache_argument import cache_argument
 from .tasks.base import Quiz
 
@@ -39,6 +42,71 @@ def answer(
         new = model(new, **cache_argument(cache), logits_to_keep=1).logits[:, -1:].argmax(-1)
         tokens.append(int(new))
     return tokens
+
+
+@dataclass(frozen=True)
+class KeptSlots:
+    """The keys and values that each layer of a cache kept of a text, which can be stacked with those of others."""
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The slots of each layer."""
+        return tuple(keys.shape[2] for keys, _ in self.layers)
+
+
+def kept_slots(cache: Any) -> KeptSlots | None:
+    """The slots of a cache; None where an answer needs the cache itself, which stores or places new tokens its way."""
+    if isinstance(cache, VQMemCache) and (cache.rotation is not None or cache.layers[0].storage != "full"):
+        return None
+    return KeptSlots(tuple((layer.keys.clone(), layer.values.clone()) for layer in cache.layers))
+
+
+@torch.no_grad()
+def answer_together(
+    model: Any,
+    kept: Sequence[KeptSlots],
+    question: Int[Tensor, "1 time"],
+    *,
+    start: int,
+    most: int,
+    is_over: Callable[[list[int]], bool],
+) -> list[list[int]]:
+    """Decode an answer greedily for each of several caches, in one batch.
+
+    Args:
+        model: the pretrained language model.
+        kept: what each cache kept of the text: as many slots as the others.
+        question: the tokens to read first.
+        start: the position of the first of them.
+        most: maximum tokens of an answer.
+        is_over: whether an answer that begins with these tokens may stop.
+
+    Returns:
+        The tokens of each answer.
+    """
+    cache = DynamicCache()
+    for index, layers in enumerate(zip(*(one.layers for one in kept), strict=True)):
+        cache.update(torch.cat([keys for keys, _ in layers]), torch.cat([values for _, values in layers]), index)
+    answers: list[list[int]] = [[] for _ in kept]
+    unfinished = list(range(len(kept)))
+    new = question.expand(len(kept), -1)
+    while True:
+        positions = torch.arange(start, start + new.shape[1], device=new.device).expand_as(new)
+        found = model(new, **cache_argument(cache), position_ids=positions, logits_to_keep=1).logits[:, -1].argmax(-1)
+        start += new.shape[1]
+        for row, token in zip(unfinished, found.tolist(), strict=True):
+            answers[row].append(token)
+        goes_on = [len(answers[row]) < most and not is_over(answers[row]) for row in unfinished]
+        if not any(goes_on):
+            return answers
+        if not all(goes_on):
+            chosen = torch.tensor(goes_on, device=new.device).nonzero()[:, 0]
+            cache.batch_select_indices(chosen)
+            found = found[chosen]
+            unfinished = [row for row, more in zip(unfinished, goes_on, strict=True) if more]
+        new = found[:, None]
 
 
 def stop_rule(tokenizer: Any, values: Sequence[str], most: int, any_of: bool = False) -> Callable[[list[int]], bool]:

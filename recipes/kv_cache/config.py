@@ -52,6 +52,8 @@ class NeedlesConfig(Validated):
     """Quizzes of each task and length; 0 leaves the needles out."""
     shares: tuple[OpenShare, ...] = (0.25,)
     """Shares of a text's tokens that are kept."""
+    batch_size: PositiveInt = 8
+    """Policies that answer a quiz in parallel."""
     threshold: Percent = 50.0
     """Lowest score of the full cache, in %, at which a task is compared; the report names the others."""
 

@@ -26,9 +26,8 @@ from .config import Config
 from .cost import measure_costs
 from .figures import sum_losses
 from .host import Host, load_host
-from .kvzip import KVZIP
 from .needles import Asked, Quizzes, ask_all, split_by_full
-from .presses import MADE, PREFIX, PRESSES, STREAMING, WINDOW, notes
+from .presses import KVZIP, MADE, PREFIX, PRESSES, STREAMING, WINDOW, WRAPPERS, notes, prompt_settings
 from .report import write_report
 from .settings import FULL, PACKAGED, Setting
 from .streams import Streams, sample
@@ -83,7 +82,7 @@ def measure(config: Config) -> dict[str, Any]:
         "bytes": None,
         "metrics": metrics,
         "rows": rows,
-        "quizzes": quiz_rows(asked, config.needles.shares, config.baseline) if asked else [],
+        "quizzes": _quiz_rows(bench, asked),
         "asked": len(asked),
         "left_out": failed,
         "costs": costs,
@@ -102,7 +101,7 @@ def _prepare(config: Config) -> Bench:
     """Read the text, load the model, and check that every cache can be made, before anything is measured."""
     settings = config.settings()
     for name in config.presses:
-        if name not in (known := [*MADE, KVZIP.removeprefix(PREFIX)]):
+        if name not in (known := [*MADE, *WRAPPERS, KVZIP.removeprefix(PREFIX)]):
             raise ValueError(f"presses: {name!r} is not one that can be measured; use some of {', '.join(known)}")
     if config.presses and PRESSES and config.streams.chunk <= WINDOW:
         raise ValueError(f"streams.chunk = {config.streams.chunk} must be above {WINDOW}, the window of some presses")
@@ -154,12 +153,24 @@ def _ask(bench: Bench) -> tuple[list[Asked], dict[str, float]]:
     needles = bench.config.needles
     if not needles.quizzes:
         return [], {}
-    settings = [Setting(FULL), *bench.settings, *bench.presses]
-    quizzes = Quizzes(needles.tasks, needles.texts, needles.quizzes, needles.shares, f"seed {bench.config.seed}")
+    presses = prompt_settings(bench.config.presses) if PRESSES else []
+    settings = [Setting(FULL), *bench.settings, *presses]
+    label = f"seed {bench.config.seed}"
+    quizzes = Quizzes(needles.tasks, needles.texts, needles.quizzes, needles.shares, label, needles.batch_size)
     folder = bench.out / "needles"
     full = ask_all(bench.caches, settings[:1], quizzes, bench.prose, folder)
     compared, failed = split_by_full(full, needles.threshold)
     return ask_all(bench.caches, settings, replace(quizzes, tasks=compared), bench.prose, folder), failed
+
+
+def _quiz_rows(bench: Bench, asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    """The rows of the quizzes: policies beside the full cache, the baseline and every press."""
+    if not asked:
+        return []
+    policies = [setting.name for setting in bench.settings]
+    presses = [name for name in asked[0].found if name not in (FULL, *policies)]
+    with Bar("intervals of the scores", None, transient=True):
+        return quiz_rows(asked, bench.config.needles.shares, bench.config.baseline, presses)
 
 
 def _measure_costs(bench: Bench) -> list[dict[str, Any]]:

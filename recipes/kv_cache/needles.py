@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -11,19 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from ...files import atomic_write
-from ...memory.huggingface.cache_argument import cache_argument
 from ..compare.statistics import paired_bootstrap
 from ..engine.config import digest
 from ..engine.progress import Bar
-from .answers import answer, prompt, stop_rule
+from .asking import Asking
 from .caches import Caches
 from .figures import RESAMPLES
-from .kvzip import KVZIP, hiding, zip_text
-from .presses import seeded
 from .quizzes import make_quiz
 from .settings import FULL, Setting
 from .tasks.base import Quiz
@@ -43,6 +38,8 @@ class Quizzes:
     """Shares of a text's tokens that are kept."""
     label: str = ""
     """Quizzes of different labels differ, even where they need no prose."""
+    batch_size: int = 8
+    """Settings that answer a quiz in parallel."""
 
 
 @dataclass(frozen=True)
@@ -80,68 +77,48 @@ def ask_all(caches: Caches, settings: Sequence[Setting], quizzes: Quizzes, prose
         for seed, length, name in seeds:
             quiz = make_quiz(name, prose, caches.host.tokenizer.wrapped, length, label=quizzes.label, seed=seed)
             path = folder / f"{digest([name, length, seed, quizzes.label, source, list(quizzes.shares)])}.json"
-            tokens, found = _answered(caches, settings, quiz, quizzes.shares, path)
+            tokens, found = _answered(caches, settings, quiz, quizzes, path)
             asked.append(Asked(name, length, tokens, found))
             bar.advance(1)
     return asked
 
 
 def _answered(
-    caches: Caches, settings: Sequence[Setting], quiz: Quiz, shares: Sequence[float], path: Path
+    caches: Caches, settings: Sequence[Setting], quiz: Quiz, quizzes: Quizzes, path: Path
 ) -> tuple[int, dict[str, list[float]]]:
     """Ask settings one quiz, or load the answers that an earlier run saved."""
     keys = {setting.name: digest(caches.key(setting, 0)) for setting in settings}
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"tokens": 0, "found": {}}
-    for setting in settings:
-        if keys[setting.name] not in known["found"]:
-            known["tokens"], scores = seeded(lambda setting=setting: ask(caches, setting, quiz, shares))
-            known["found"][keys[setting.name]] = scores
-            atomic_write(path, json.dumps(known))
+    missing = [setting for setting in settings if keys[setting.name] not in known["found"]]
+    if missing:
+        known["tokens"], scores = ask(caches, missing, quiz, quizzes.shares, quizzes.batch_size)
+        known["found"] |= {keys[name]: row for name, row in scores.items()}
+        atomic_write(path, json.dumps(known))
     return known["tokens"], {name: known["found"][key] for name, key in keys.items()}
 
 
-@torch.no_grad()
-def ask(caches: Caches, setting: Setting, quiz: Quiz, shares: Sequence[float]) -> tuple[int, list[float]]:
-    """Let a setting read the text of a quiz, keep a share of it, and answer.
+def ask(
+    caches: Caches, settings: Sequence[Setting], quiz: Quiz, shares: Sequence[float], batch_size: int = 1
+) -> tuple[int, dict[str, list[float]]]:
+    """Let settings read the text of a quiz, keep a share of it, and answer.
 
     The text is read in one pass, and nothing is evicted after it.
 
     Args:
         caches: makes the caches.
-        setting: the setting.
+        settings: the settings.
         quiz: the text and the question.
-        shares: shares of the text's tokens to keep; the text is read again for each.
+        shares: shares of the text's tokens to keep.
+        batch_size: settings that answer in parallel.
 
     Returns:
-        The tokens of the text, and for each share the score of the answer.
+        The tokens of the text, and for each setting the score of the answer at each share.
     """
-    model, tokenizer = caches.host.model, caches.host.tokenizer.wrapped
-    text, question = (ids.to(caches.host.device) for ids in prompt(tokenizer, quiz))
-    size, room = text.shape[1], question.shape[1] + quiz.tokens + 1
-    is_over = stop_rule(tokenizer, quiz.values, quiz.tokens, quiz.any_of)
-
-    def score(cache: Any) -> float:
-        return quiz.score(tokenizer.decode(answer(model, cache, question, most=quiz.tokens, is_over=is_over)))
-
-    if setting.press == KVZIP:
-        full, hidden = zip_text(model, tokenizer, text, shares)
-        scores = []
-        for some in hidden:
-            with hiding(model, some):
-                scores.append(score(copy.deepcopy(full)))
-        return size, scores
-    scores = []
-    for share in shares[:1] if setting.is_full else shares:
-        count = round(share * size)
-        if count + room > size and not setting.is_full:
-            raise ValueError(
-                f"a text of {size} tokens is too short for a share of {share}: {room} more come with the question; "
-                "give longer texts or smaller shares"
-            )
-        cache = caches.make(setting, count, block=room, streaming=False)
-        model(text, **cache_argument(cache), logits_to_keep=1)
-        scores.append(score(cache))
-    return size, scores * len(shares) if setting.is_full else scores
+    asking = Asking(caches, quiz, batch_size)
+    answers = asking.answers(settings, shares)
+    decode = caches.host.tokenizer.wrapped.decode
+    scores = {name: [quiz.score(decode(tokens)) for tokens in found] for name, found in answers.items()}
+    return asking.reading.ids.shape[1], scores
 
 
 Hits = Mapping[tuple[str, int], Mapping[str, Float[np.ndarray, " quiz"]]]
@@ -176,6 +153,35 @@ def split_by_full(asked: Sequence[Asked], threshold: float) -> tuple[list[str], 
     return [task for task in means if task not in failed], failed
 
 
+def join_hits(hits: Hits) -> dict[str, Float[np.ndarray, " all"]]:
+    """The scores of each setting at all quizzes."""
+    names = next(iter(hits.values()))
+    return {name: np.concatenate([found[name] for found in hits.values()]) for name in names}
+
+
+def quiz_columns(hits: Hits) -> dict[str, dict[str, float]]:
+    """The mean score of each setting in %, by task, by length and of all."""
+    columns = list(dict.fromkeys([key[0] for key in hits] + [key[1] for key in hits]))
+    return {
+        name: {
+            column if isinstance(column, str) else f"{column} tokens": round(
+                float(np.concatenate([found[name] for key, found in hits.items() if column in key]).mean()), 1
+            )
+            for column in columns
+        }
+        | {"all": round(float(scores.mean()), 1)}
+        for name, scores in join_hits(hits).items()
+    }
+
+
+def compare_scores(ours: Float[np.ndarray, " quiz"], theirs: Float[np.ndarray, " quiz"]) -> dict[str, Any]:
+    """The difference of two settings at the same quizzes, in points, with its interval over quizzes and its verdict."""
+    one = paired_bootstrap(ours[None], theirs[None], np.ones(len(ours)), better="higher", resamples=RESAMPLES)
+    ends = {"low": one.difference_low, "high": one.difference_high}
+    rounded = {name: None if end is None else round(end, 1) for name, end in ends.items()}
+    return {"difference": round(one.difference, 1), **rounded, "verdict": one.verdict}
+
+
 def quiz_table(hits: Hits, against: str) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, list[float]]]]:
     """Scores in % by task, by length and of all, and the difference from a setting.
 
@@ -186,21 +192,12 @@ def quiz_table(hits: Hits, against: str) -> tuple[dict[str, dict[str, float]], d
     Returns:
         Rows by setting, and the intervals of the differences.
     """
-    values, intervals = {}, {}
-    columns = list(dict.fromkeys([key[0] for key in hits] + [key[1] for key in hits]))
-    names = list(next(iter(hits.values())))
-    joined = {name: np.concatenate([found[name] for found in hits.values()])[None] for name in names}
-    for name in names:
-        base = None if name == against else joined[against]
-        one = paired_bootstrap(joined[name], base, np.ones(joined[name].shape[1]), better="higher", resamples=RESAMPLES)
-        values[name] = {
-            column if isinstance(column, str) else f"{column} tokens": round(
-                float(np.concatenate([found[name] for key, found in hits.items() if column in key]).mean()), 1
-            )
-            for column in columns
-        }
-        values[name] |= {"all": round(one.value, 1), f"all - {against}": round(one.difference, 1)}
-        if name != against and one.difference_low is not None and one.difference_high is not None:
-            ends = [round(one.difference_low, 1), round(one.difference_high, 1)]
-            intervals[name] = {f"all - {against}": ends}
+    values, intervals, scores = quiz_columns(hits), {}, join_hits(hits)
+    for name, row in values.items():
+        row[f"all - {against}"] = 0.0
+        if name != against:
+            one = compare_scores(scores[name], scores[against])
+            row[f"all - {against}"] = one["difference"]
+            if one["low"] is not None:
+                intervals[name] = {f"all - {against}": [one["low"], one["high"]]}
     return values, intervals

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from ..compare.statistics import FEWEST_PASSAGES, Comparison, paired_bootstrap
 from .figures import Sums
-from .needles import Asked, hits_at, quiz_table
+from .needles import Asked, compare_scores, hits_at, join_hits, quiz_columns
 from .settings import FULL
 from .streams import Losses
 
@@ -94,22 +94,39 @@ def _verdict_beside(sums: Sums, name: str, least: str) -> str:
     return paired_bootstrap(sums.nats[name][None], sums.nats[least][None], sums.tokens).verdict
 
 
-def quiz_rows(asked: Sequence[Asked], shares: Sequence[float], baseline: str) -> list[dict[str, Any]]:
+def quiz_rows(
+    asked: Sequence[Asked], shares: Sequence[float], baseline: str, presses: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """The scores of each setting, in %, at each share kept, by task and length and of all.
 
     Args:
         asked: the quizzes with their answers.
         shares: the shares of a text that were kept.
         baseline: the setting to compare with.
+        presses: the settings that are presses of kvpress, with which all others are compared.
 
     Returns:
-        A row for each share and setting: ``values`` by column, and the interval of the difference if there is one.
+        A row for each share and setting: ``values`` by column, the ``difference`` from the baseline and its
+        ``interval`` if there is one, and by name of another setting the comparison with it, paired over quizzes, in
+        ``against``: the full cache and the baseline, and for a policy each of ``presses``.
     """
     rows = []
     for place, share in enumerate(shares):
-        values, intervals = quiz_table(hits_at(asked, place), baseline)
-        for name, row in values.items():
-            difference = row.pop(f"all - {baseline}")
-            ends = intervals.get(name, {}).get(f"all - {baseline}")
-            rows.append({"strategy": name, "share": share, "values": row, "difference": difference, "interval": ends})
+        hits = hits_at(asked, place)
+        scores = join_hits(hits)
+        for name, columns in quiz_columns(hits).items():
+            others = [FULL, baseline, *([] if name in presses else presses)]
+            against = {other: compare_scores(scores[name], scores[other]) for other in others if other != name}
+            one = against.get(baseline, {"difference": 0.0, "low": None})
+            ends = None if one["low"] is None else [one["low"], one["high"]]
+            rows.append(
+                {
+                    "strategy": name,
+                    "share": share,
+                    "values": columns,
+                    "difference": one["difference"],
+                    "interval": ends,
+                    "against": against,
+                }
+            )
     return rows

@@ -13,8 +13,10 @@ import torch
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.recipes.kv_cache.answers import answer, prompt, stop_rule
+from vqmem.recipes.kv_cache.asking import Asking
 from vqmem.recipes.kv_cache.caches import Caches
 from vqmem.recipes.kv_cache.needles import Asked, Quizzes, ask, ask_all, hits_at, quiz_table, split_by_full
+from vqmem.recipes.kv_cache.presses import MADE, PRESSES, WRAPPERS, prompt_settings, seeded
 from vqmem.recipes.kv_cache.settings import FULL, Setting
 from vqmem.recipes.kv_cache.tasks.base import Quiz
 from vqmem.registry import build, names
@@ -78,7 +80,8 @@ def test_hits_are_of_one_share_kept(tokenizer_folder: Path, tmp_path: Path) -> N
     assert saved == {path: json.loads(path.read_text()) for path in tmp_path.iterdir()}
 
 
-POLICIES: list[Any] = ["fifo", "random", "h2o", "tova", "knorm", "snapkv"]
+POLICIES = ["fifo", "random", "h2o", "tova", "knorm", "snapkv", "document", "stream"]
+QUIZ = Quiz(PROSE[:600], "\nWhat?", " It is", ("nothing",), 5)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -86,36 +89,93 @@ def test_a_share_of_the_text_is_kept_and_nothing_goes_after_it(
     policy: str, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caches = Caches(tiny_host(tokenizer_folder), {})
-    quiz = Quiz(PROSE[:600], "\nWhat?", " It is", ("nothing",), 5)
-    text, question = prompt(caches.host.tokenizer.wrapped, quiz)
-    made, kept = [], []
+    text, question = prompt(caches.host.tokenizer.wrapped, QUIZ)
+    kept = []
 
     def make(setting: Setting, capacity: int, **options: Any) -> Any:
-        made.append(Caches.make(caches, setting, capacity, **options))
-        return made[-1]
-
-    def answered(model: Any, cache: Any, question: Any, **how: Any) -> list[int]:
-        kept.append(cache.stats()["kept"][0])
-        said = answer(model, cache, question, **{**how, "is_over": lambda tokens: False})
-        kept.append(cache.stats()["kept"][0])
-        return said
+        kept.append(Caches.make(caches, setting, capacity, **options))
+        return kept[-1]
 
     monkeypatch.setattr(caches, "make", make)
-    monkeypatch.setattr("vqmem.recipes.kv_cache.needles.answer", answered)
-    tokens, _ = ask(caches, Setting(policy, policy), quiz, (0.25,))
+    tokens, _ = ask(caches, [Setting(policy, policy)], QUIZ, (0.25,))
     count = round(0.25 * text.shape[1])
     assert tokens == text.shape[1]
-    assert kept == [count, count + question.shape[1] + 4]
+    assert kept[0].room >= count + question.shape[1] + QUIZ.tokens
     same = VQMemCache(caches.host.model, capacity=count, policy=policy)
     with torch.no_grad():
         caches.host.model(text, **{CACHE: same})
-    assert made[0].positions[0][:count] == same.positions[0]
+    # A longer answer leaves the slots of the text as they are after it.
+    of_text = [[place for place in group if place < tokens] for group in _groups(kept[0])]
+    assert of_text == _groups(same)
+
+
+def _groups(cache: VQMemCache) -> list[Any]:
+    """The positions that each group of the only row keeps."""
+    found = cache.positions
+    return found if isinstance(found[0][0], int) else found[0]
+
+
+SETTINGS = [
+    *(Setting(policy, policy) for policy in POLICIES),
+    *(Setting(f"{policy} in 8 bits", policy, options={"storage": "int8"}) for policy in ("fifo", "document")),
+    Setting("compact", "fifo", options={"positions": "compact"}),
+    Setting("a set a layer", "document", options={"share": "layer"}),
+]
+
+
+def test_settings_that_share_a_reading_answer_as_if_each_had_read_alone(tokenizer_folder: Path) -> None:
+    caches = Caches(tiny_host(tokenizer_folder), {})
+    caches.host.model.double()
+    _same_as_alone(caches, SETTINGS)
+
+
+@pytest.mark.skipif(not PRESSES, reason="kvpress is not installed (extra 'kvpress')")
+def test_presses_that_share_a_reading_answer_as_if_each_had_read_alone(tokenizer_folder: Path) -> None:
+    caches = Caches(tiny_host(tokenizer_folder), {})
+    settings = prompt_settings(name for name in (*MADE, *WRAPPERS) if name not in ("AdaKV", "CriticalAdaKV"))
+    assert [setting.name for setting in settings[:2]] == ["kvpress StreamingLLM", "kvpress StreamingLLM, our guards"]
+    assert [setting.name for setting in settings].count("kvpress ChunkKV, our guards") == 0
+    _same_as_alone(caches, settings)
+
+
+def _same_as_alone(caches: Caches, settings: list[Setting]) -> None:
+    """Assert that settings answer together as each does that reads the text itself."""
+    model = caches.host.model
+    text, question = prompt(caches.host.tokenizer.wrapped, QUIZ)
+    asking = Asking(caches, QUIZ, batch_size=5)
+    asking.is_over = lambda tokens: len(tokens) > sum(tokens) % 3 + 2  # answers that end at different times
+    together = asking.answers(settings, (0.25, 0.5))
+    for setting in settings:
+        for place, share in enumerate((0.25, 0.5)):
+            cache = caches.make(setting, round(share * text.shape[1]), block=60, streaming=False)
+            with torch.no_grad():
+                seeded(lambda cache=cache: model(text, **{CACHE: cache}))
+            alone = answer(model, cache, question, most=QUIZ.tokens, is_over=asking.is_over)
+            assert together[setting.name][place] == alone, setting.name
+
+
+@pytest.mark.skipif(not PRESSES, reason="kvpress is not installed (extra 'kvpress')")
+def test_a_press_that_hides_slots_answers_without_them(tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    caches = Caches(tiny_host(tokenizer_folder), {})
+    hidden = []
+    answer_ = Asking._answer
+
+    def watch(self: Asking, cache: Any, some: Any = None) -> list[int]:
+        hidden.append(some)
+        return answer_(self, cache, some)
+
+    monkeypatch.setattr(Asking, "_answer", watch)
+    found = Asking(caches, QUIZ).answers(prompt_settings(["AdaKV", "KVzip"]), (0.25,))
+    assert list(found) == ["kvpress KVzip", "kvpress AdaKV"]
+    assert all(len(some) == 2 and len(some[0][0]) for some in hidden)
+    layers = caches.host.model.model.layers
+    assert all(getattr(layer.self_attn, "masked_key_indices", None) is None for layer in layers)
 
 
 def test_a_text_that_is_too_short_is_an_error(tokenizer_folder: Path) -> None:
     quiz = Quiz("a b c", "What?", " It is", ("nothing",), 20)
     with pytest.raises(ValueError, match=r"too short for a share of 0\.5"):
-        ask(Caches(tiny_host(tokenizer_folder), {}), Setting("fifo", "fifo"), quiz, (0.5,))
+        ask(Caches(tiny_host(tokenizer_folder), {}), [Setting("fifo", "fifo")], quiz, (0.5,))
 
 
 def test_an_answer_is_greedy_and_ends() -> None:

@@ -11,6 +11,7 @@ from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.recipes.kv_cache import presses
 from vqmem.recipes.kv_cache.kvzip import hiding, zip_text
+from vqmem.recipes.kv_cache.reading import read_text
 from vqmem.recipes.kv_cache.streams import CHUNK
 from vqmem.tests.unit.tiny_host import read_nats, tiny_host, tiny_model
 
@@ -93,7 +94,7 @@ def test_every_scorer_press_of_kvpress_is_measured_or_its_absence_explained() ->
         for name, kind in vars(kvpress).items()
         if isinstance(kind, type) and issubclass(kind, kvpress.ScorerPress) and kind is not kvpress.ScorerPress
     }
-    assert every == {*presses.MADE, *presses.REFUSED}
+    assert every == {*presses.MADE, *presses.REFUSED, "CriticalKV"}
 
 
 @needs_kvpress
@@ -125,7 +126,9 @@ def test_kvzip_hides_its_share_of_all_slots(tokenizer_folder: Path) -> None:
     host = tiny_host(tokenizer_folder)
     text = torch.randint(1, 300, (1, 80))
     name = host.model.config.name_or_path
-    cache, hidden = zip_text(host.model, host.tokenizer.wrapped, text, [0.25, 0.5])
+    reading = read_text(host.model, text)
+    cache, hidden = zip_text(host.model, host.tokenizer.wrapped, reading, [0.25, 0.5])
+    assert reading.full.get_seq_length() == 80
     assert cache.get_seq_length() == 80
     assert host.model.config.name_or_path == name
     assert [sum(len(layer[0]) for layer in row) for row in hidden] == [4 * 80 * 3 // 4, 4 * 80 // 2]
