@@ -123,10 +123,11 @@ def compute_signals(cache: BoundedCache, state: CacheState) -> CacheState:
     queries = []
     for module, before in zip(cache.signals.modules, state.queries, strict=True):
         keys, values = cache.layers[module.layer_idx].read(state.placement[0])
-        here = groups.of_layer(competing, module.layer_idx)
-        signals, after = cache.signals.compute(module, before, keys, values, valid, here, now)
+        here, places, rotated = (
+            groups.of_layer(x, module.layer_idx) for x in (competing, slots.positions, slots.payload[1])
+        )
+        signals, after = cache.signals.compute(module, before, keys, values, valid, here, now, rotated)
         if isinstance(cache.signals, LearnedSignals):
-            places, rotated = (groups.of_layer(x, module.layer_idx) for x in (slots.positions, slots.payload[1]))
             signals = cache.signals.combine(module, signals, keys, places, rotated, state.seen, here)
         queries.append(after)
         for name, signal in signals.items():

@@ -28,6 +28,8 @@ _JOINED = 32
 """Single tokens whose hidden states are joined at once, so that no token waits for it."""
 FLOOR = 1e-6
 """The least attention weight whose logarithm is taken."""
+RIDGE = 1e-4
+"""What is added to the second moments of the keys before they are inverted, as a share of their mean."""
 
 
 class QueryState(NamedTuple):
@@ -71,6 +73,8 @@ class AttentionSignals:
     like those so far, times the norm of its value (Devoto et al., Expected Attention, arXiv:2510.00636). ``observed``:
     the logarithm of the mean attention of the newest queries (SnapKV, arXiv:2404.14469). ``keydiff``: minus the cosine
     of the key and the mean key (KeyDiff, arXiv:2504.15364). ``norm``: minus the norm of the key (arXiv:2406.11430).
+    ``leverage``: the statistical leverage of the key before rotation, which is large where the other keys do not span
+    it (Compactor, arXiv:2507.08143; here exact, with a ridge of `RIDGE`, where Compactor sketches it).
 
     Raises `ValueError` for a model whose queries it does not find.
     """
@@ -155,6 +159,7 @@ class AttentionSignals:
         valid: Bool[Tensor, "batch slots"],
         competing: Bool[Tensor, "batch groups slots"],
         now: Int[Tensor, " batch"],
+        rotated: Int[Tensor, "batch groups slots"],
     ) -> tuple[dict[str, Float[Tensor, "batch groups slots"]], QueryState]:
         """The signals of the slots of a layer, standardised over the slots that compete, and its queries counted.
 
@@ -166,6 +171,7 @@ class AttentionSignals:
             valid: The slots that have content.
             competing: The slots that no guard protects, for each group in the layer.
             now: The position, as the keys are rotated, of each row's next token.
+            rotated: The positions that the keys are rotated to.
 
         Returns:
             Each signal by name, averaged over the heads of a group, and the queries after this eviction.
@@ -185,6 +191,9 @@ class AttentionSignals:
         if "keydiff" in self.names:
             unit = F.normalize(keys, dim=-1) * valid[:, None, :, None]
             found["keydiff"] = -F.cosine_similarity(keys, unit.sum(dim=2, keepdim=True), dim=-1)
+        if "leverage" in self.names:
+            places = rotated.to(keys.device).expand(-1, keys.shape[1], -1)
+            found["leverage"] = leverage(self.unrotate(module, keys, places), valid)
         if "norm" in self.names:
             found["norm"] = -keys.norm(dim=-1)
         if "value_norm" in self.names:
@@ -246,6 +255,19 @@ class AttentionSignals:
         weights = weights * real[:, None, None, :, None]
         mean = weights.sum(dim=3) / real.sum(dim=1).clamp(min=1)[:, None, None, None]
         return mean.mean(dim=2).clamp(min=FLOOR).log()
+
+
+def leverage(
+    keys: Float[Tensor, "batch heads slots width"], valid: Bool[Tensor, "batch slots"]
+) -> Float[Tensor, "batch heads slots"]:
+    """The diagonal of X (XᵀX + ridge)⁻¹ Xᵀ, where X are the valid keys of a head less their mean."""
+    real = valid[:, None, :, None].to(keys)
+    mean = (keys * real).sum(2, keepdim=True) / real.sum(2, keepdim=True).clamp(min=1)
+    centred = (keys - mean) * real
+    moments = centred.transpose(2, 3) @ centred
+    diagonal = moments.diagonal(dim1=2, dim2=3)
+    diagonal += RIDGE * diagonal.mean(-1, keepdim=True) + torch.finfo(keys.dtype).tiny
+    return (centred * torch.linalg.solve(moments, centred.transpose(2, 3)).transpose(2, 3)).sum(-1)
 
 
 def _count(

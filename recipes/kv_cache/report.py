@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from ...files import atomic_write
 from ..compare import report as comparison
 from ..reporting.page import to_bytes
 from .choice import left_out
+from .settings import FULL
 
 HERE = Path(__file__).parent
 
@@ -31,8 +32,19 @@ def report_page(summary: Mapping[str, Any]) -> str:
         asked=summary["asked"],
         left_out=left_out(summary),
         columns=list(summary["quizzes"][0]["values"]) if summary["quizzes"] else [],
+        presses=beside_presses(summary["quizzes"], summary["baseline"]),
         costs=summary["costs"],
         request=summary["config"]["costs"],
         rows=summary["rows"],
         notes=summary["notes"],
     )
+
+
+def beside_presses(quizzes: Sequence[Mapping[str, Any]], baseline: str) -> list[dict[str, Any]]:
+    """For each share and press the comparison of every policy with it (``less``), by the policy's name."""
+    found: dict[tuple[float, str], dict[str, Any]] = {}
+    for row in quizzes:
+        for name, one in row["against"].items():
+            if name not in (FULL, baseline):
+                found.setdefault((row["share"], name), {})[row["strategy"]] = one
+    return [{"share": share, "press": press, "less": less} for (share, press), less in found.items()]

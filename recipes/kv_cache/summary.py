@@ -8,6 +8,7 @@ from typing import Any
 
 from .choice import left_out
 from .config import Config
+from .settings import FULL
 
 
 def format_summary(config: Config, summary: dict[str, Any]) -> str:
@@ -42,9 +43,15 @@ def _quizzes(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"needles: {summary['asked']} quizzes, scores in %"
     for row in summary["quizzes"]:
         columns = "  ".join(f"{name} {value:.0f}" for name, value in row["values"].items())
-        yield f"  {row['strategy']:24} {row['share']:>7.1%} kept  {columns}"
+        yield f"  {row['strategy']:24} {row['share']:>7.1%} kept  {columns}{_less_full(row)}"
     if summary["quizzes"] and summary["left_out"]:
         yield f"  {left_out(summary)}"
+
+
+def _less_full(row: Mapping[str, Any]) -> str:
+    """The difference from the full cache."""
+    one = row["against"].get(FULL)
+    return f"  − {FULL} {_with_interval(one['difference'], one['low'], one['high'], '+.0f')}" if one else ""
 
 
 def _costs(summary: Mapping[str, Any]) -> Iterator[str]:

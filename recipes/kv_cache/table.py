@@ -103,7 +103,7 @@ def quiz_rows(
         asked: the quizzes with their answers.
         shares: the shares of a text that were kept.
         baseline: the setting to compare with.
-        presses: the settings that are presses of kvpress, with which all others are compared.
+        presses: the settings that are presses of kvpress, with which policies are compared.
 
     Returns:
         A row for each share and setting: ``values`` by column, the ``difference`` from the baseline and its
@@ -115,7 +115,7 @@ def quiz_rows(
         hits = hits_at(asked, place)
         scores = join_hits(hits)
         for name, columns in quiz_columns(hits).items():
-            others = [FULL, baseline, *([] if name in presses else presses)]
+            others = [FULL, baseline, *([] if name in (FULL, *presses) else presses)]
             against = {other: compare_scores(scores[name], scores[other]) for other in others if other != name}
             one = against.get(baseline, {"difference": 0.0, "low": None})
             ends = None if one["low"] is None else [one["low"], one["high"]]

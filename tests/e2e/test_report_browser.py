@@ -318,6 +318,7 @@ def test_the_report_of_caches_adds_what_to_choose_needles_and_costs(browser, ope
             "values": {"niah_single_1": 50.0, "all": 50.0},
             "difference": 0.0,
             "interval": None,
+            "against": {},
         },
         {
             "strategy": "auto",
@@ -325,6 +326,7 @@ def test_the_report_of_caches_adds_what_to_choose_needles_and_costs(browser, ope
             "values": {"niah_single_1": 75.0, "all": 75.0},
             "difference": 25.0,
             "interval": [5.0, 45.0],
+            "against": {HOSTILE[0]: {"difference": 25.0, "low": 5.0, "high": 45.0, "verdict": "better"}},
         },
     ]
     cost = {"bytes": 94_371_840, "byte_seconds": 5.4e8, "prefill_seconds": 6.88, "decode_seconds": 0.0638}

@@ -1,5 +1,7 @@
 """The signals of slots against their formulas, computed one head, query and slot at a time."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers
@@ -9,6 +11,8 @@ from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.huggingface.groups import Groups
 from vqmem.memory.huggingface.signals import AttentionSignals, QueryState
 from vqmem.memory.policy import ATTENTION_SIGNALS, standardise_among
+from vqmem.memory.slots import Slots
+from vqmem.registry import build
 
 VOCAB, LENGTH, HEADS, LAYERS = 50, 12, 4, 2
 SHAPE = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": LAYERS}
@@ -53,13 +57,14 @@ def read(request):
     return model, hidden, weights, cache
 
 
-def compute(model, names, state, layer, cache, now=LENGTH, competing=None):
+def compute(model, names, state, layer, cache, now=LENGTH, competing=None, valid=None):
     signals = AttentionSignals(model, names, Groups("head", tuple(range(LAYERS)), cache.layers[0].keys.shape[1]))
     kept = cache.layers[layer]
-    valid = torch.ones(1, LENGTH, dtype=torch.bool)
+    valid = torch.ones(1, LENGTH, dtype=torch.bool) if valid is None else valid
     competing = torch.ones(1, kept.keys.shape[1], LENGTH, dtype=torch.bool) if competing is None else competing
+    rotated = torch.arange(LENGTH).expand_as(competing)
     found, state = signals.compute(
-        signals.modules[layer], state, kept.keys, kept.values, valid, competing, torch.tensor([now])
+        signals.modules[layer], state, kept.keys, kept.values, valid, competing, torch.tensor([now]), rotated
     )
     return found, state, signals
 
@@ -116,6 +121,34 @@ def test_keys_are_compared_with_their_mean_and_measured(read):
         torch.testing.assert_close(found["norm"][0, head], standardised(-keys[head].norm(dim=-1)), rtol=1e-4, atol=1e-4)
 
 
+def test_leverage_is_that_of_keys_before_rotation(read):
+    model, hidden, _, cache = read
+    valid = torch.ones(1, LENGTH, dtype=torch.bool)
+    valid[0, 3] = False
+    competing = valid[:, None].expand(-1, cache.layers[0].keys.shape[1], -1)
+    found, _, signals = compute(model, ("leverage",), QueryState(), 0, cache, competing=competing, valid=valid)
+    places = torch.arange(LENGTH).expand(cache.layers[0].keys.shape[:3])
+    plain = signals.unrotate(signals.modules[0], cache.layers[0].keys, places)
+    for head in range(plain.shape[1]):
+        keys = plain[0, head, valid[0]].double()
+        keys = keys - keys.mean(0)
+        ridge = module.RIDGE * (keys.T @ keys).diagonal().mean()
+        left, values, _ = torch.linalg.svd(keys, full_matrices=False)
+        wanted = (left.square() * values.square() / (values.square() + ridge)).sum(1)
+        torch.testing.assert_close(
+            found["leverage"][0, head, valid[0]], standardised(wanted).float(), rtol=1e-2, atol=1e-2
+        )
+
+
+def test_a_window_averages_the_attention_part_alone():
+    signals = {"keydiff": torch.tensor([[3.0, 0, 0, 0, 0, 6]])}
+    slots = Slots.without_scores((), torch.zeros(1, 6, dtype=torch.long), torch.arange(6)[None])
+    slots = replace(slots, signals=signals)
+    policy = build("policies", {"name": "weighted", "keydiff": 1.0, "score": 0.0, "attention_window": 3})
+    wanted = standardised(torch.tensor([[1.5, 1, 0, 0, 2, 3]]))
+    torch.testing.assert_close(policy.priority(slots, torch.tensor([6])), wanted)
+
+
 def standardised(x):
     return (x - x.mean(-1, keepdim=True)) / x.std(-1, unbiased=False, keepdim=True)
 
@@ -170,4 +203,4 @@ def test_the_policy_names_what_is_wrong():
     ]:
         with pytest.raises(ValueError, match=message):
             VQMemCache(model, 8, policy={"name": "weighted"} | fields)
-    assert ATTENTION_SIGNALS == ("learned", "expected", "observed", "keydiff", "norm")
+    assert ATTENTION_SIGNALS == ("learned", "expected", "observed", "keydiff", "norm", "leverage")

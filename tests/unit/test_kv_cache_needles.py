@@ -18,6 +18,7 @@ from vqmem.recipes.kv_cache.caches import Caches
 from vqmem.recipes.kv_cache.needles import Asked, Quizzes, ask, ask_all, hits_at, quiz_table, split_by_full
 from vqmem.recipes.kv_cache.presses import MADE, PRESSES, WRAPPERS, prompt_settings, seeded
 from vqmem.recipes.kv_cache.settings import FULL, Setting
+from vqmem.recipes.kv_cache.table import quiz_rows
 from vqmem.recipes.kv_cache.tasks.base import Quiz
 from vqmem.registry import build, names
 from vqmem.tests.unit.tiny_host import tiny_host, tiny_model
@@ -59,6 +60,24 @@ def test_hits_are_listed_by_task_and_against_ours() -> None:
     assert values["other"]["all - ours"] == -66.7
     low, high = intervals["other"]["all - ours"]
     assert low < -66.7 < high < 0
+
+
+def test_settings_are_compared_at_the_same_quizzes() -> None:
+    scores = {FULL: [1.0] * 8, "fifo": [0.0] * 8, "ours": [1.0, 0.0] * 4, "press": [1.0, 0.0] * 4}
+    asked = [
+        Asked("a", 9, 9, {name: [score] for name, score in zip(scores, row, strict=True)})
+        for row in zip(*scores.values(), strict=True)
+    ]
+    rows = {row["strategy"]: row for row in quiz_rows(asked, [0.25], "fifo", ["press"])}
+    assert list(rows["ours"]["against"]) == [FULL, "fifo", "press"]
+    assert list(rows["press"]["against"]) == [FULL, "fifo"]
+    assert list(rows["fifo"]["against"]) == [FULL, "press"]
+    equal = {"difference": 0.0, "low": 0.0, "high": 0.0, "verdict": "no difference"}
+    assert rows["ours"]["against"]["press"] == equal  # right and wrong at the same quizzes
+    less = rows["ours"]["against"][FULL]
+    assert (less["difference"], less["verdict"]) == (-50.0, "worse")
+    assert less["low"] < -50 < less["high"] < 0
+    assert (rows["ours"]["difference"], rows["fifo"]["interval"]) == (50.0, None)
 
 
 def test_hits_are_of_one_share_kept(tokenizer_folder: Path, tmp_path: Path) -> None:

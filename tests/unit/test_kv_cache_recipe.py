@@ -86,6 +86,7 @@ def test_the_report_says_what_to_choose(done: tuple[list[str], dict[str, Any]]) 
         assert sentence.split(":")[0] in page
     assert {"over-full", "table", "quizzes", "costs"} <= {*re.findall(r'<table id="([\w-]+)"', page)}
     assert "Loss compared with the full cache" in page
+    assert '<table id="presses"' not in page
 
 
 def test_tasks_at_which_the_full_cache_fails_are_left_out_and_named(
@@ -207,8 +208,16 @@ def test_presses_are_rows_where_kvpress_is_installed(done: tuple[list[str], dict
     summary = recipe.run(load(recipe.Config, None, [*done[0], *presses]))
     streamed = ["auto", "document", "fifo", "kvpress ExpectedAttention", "kvpress SnapKV"]
     assert [row["strategy"] for row in summary["rows"]] == streamed * 2
-    asked = ["full cache", *streamed, "kvpress Compactor"]
-    assert [row["strategy"] for row in summary["quizzes"]] == asked
+    presses_asked = [f"kvpress {name}" for name in ("ExpectedAttention", "SnapKV", "Compactor")]
+    presses_asked = [row for name in presses_asked for row in (name, f"{name}, our guards")]
+    assert [row["strategy"] for row in summary["quizzes"]] == ["full cache", *streamed[:3], *presses_asked]
+    against = {row["strategy"]: list(row["against"]) for row in summary["quizzes"]}
+    assert against["document"] == ["full cache", "fifo", *presses_asked]
+    assert against["fifo"] == ["full cache", *presses_asked]
+    assert against["kvpress SnapKV"] == ["full cache", "fifo"]
+    page = report_page(summary)
+    assert page.count("kvpress SnapKV, our guards") == 2  # in the table of scores, and in that of differences
+    assert '<table id="presses"' in page
     assert not any("kvpress" in row["strategy"] for row in summary["costs"])
     assert "Compactor of kvpress want a prompt in one pass" in " ".join(summary["notes"])
     with pytest.raises(ValueError, match=r"streams\.chunk = 32 must be above 32"):
