@@ -130,7 +130,8 @@ def settle(
     recent = None if recent is None else as_integer("recent", recent)
     device = getattr(decoder, "device", "cpu")
     model = resolve_scorer(scorer, device)
-    if model is None and tokenizer is not None and (preset is not None or _needs_scores(policy)):
+    needs_scores = _needs_scores(policy) if preset is None else preset.needs_scores
+    if model is None and tokenizer is not None and needs_scores:
         model = load_default_scorer(tokenizer, device, vocab_size=text_config(decoder).vocab_size)
     require_vocabulary(model, decoder)
     chosen = resolve(policy, model) if preset is None else build_preset(preset, model)
@@ -175,7 +176,7 @@ def _with_signals(policy: Any, decoder: Any, groups: Groups, may_drop: bool) -> 
     except ValueError:
         if not may_drop:
             raise
-    policy = replace(policy, expected=0.0, observed=0.0)
+    policy = replace(policy, expected=0.0, observed=0.0, noncausal=0.0)
     return policy, AttentionSignals(decoder, policy.attention_signals, groups)
 
 

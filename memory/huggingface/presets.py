@@ -24,6 +24,11 @@ class Preset:
     share: str = "head"
     block: int = 32
 
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the score has a share."""
+        return self.policy["score"] > 0
+
 
 STREAM = Preset(
     {
@@ -33,7 +38,9 @@ STREAM = Preset(
     }
 )
 """For many passes: a chat, a long book."""
-DOCUMENT = Preset({"name": "weighted", "keydiff": 1.0, "score": 0.5, "window": 25, "copies": 2.0})
+DOCUMENT = Preset(
+    {"name": "weighted", "leverage": 1.0, "leverage_window": 25, "noncausal": 0.5, "score": 0.0}, recent=8
+)
 """For a text that is read in full before anything is asked."""
 LEARNED_SCORE = 0.25
 """The share of the score beside a policy that was fitted for the model."""
@@ -67,11 +74,11 @@ def _is_folder(policy: Any) -> bool:
 
 
 def build_preset(preset: Preset, scorer: Any) -> Policy:
-    """The policy of a preset, with the signal that suits ``scorer``; without one its attention part alone.
+    """The policy of a preset, with the signal that suits ``scorer``; without one, or a share for it, attention alone.
 
     Raises `ValueError` for a scorer whose signals are none of `SIGNALS`.
     """
-    if scorer is None:
+    if scorer is None or not preset.needs_scores:
         return build("policies", {**preset.policy, "score": 0.0})
     weighed = _signals(scorer)
     if not set(weighed) <= set(SIGNALS):

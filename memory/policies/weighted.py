@@ -19,8 +19,8 @@ class Policy:
 
     A part is a weighted sum of signals. Each signal and each part is standardised (z) over the slots that compete:
     those that are valid and that no guard protects. The attention part needs the cache of a pretrained model. The score
-    part falls by ``copies`` if a newer slot has the same token. A part may be averaged over neighbours, so that spans
-    stay together: the attention part over ``attention_window`` tokens, the score part over ``window``.
+    part falls by ``copies`` if a newer slot has the same token. So that spans stay together, the leverage may be
+    averaged over ``leverage_window`` neighbours, and the score part over ``window``.
     """
 
     learned: float = 0.0
@@ -37,10 +37,12 @@ class Policy:
     """Weight of the shortness of the key (arXiv:2406.11430)."""
     leverage: float = 0.0
     """Weight of the leverage of the key: how little the other keys span it (arXiv:2507.08143)."""
+    leverage_window: int = 1
+    """Tokens, an odd number, over which the leverage is averaged; 1 for none."""
+    noncausal: float = 0.0
+    """Weight of the attention that the tokens of the pass pay each other, to later ones too (arXiv:2507.08143)."""
     log_age: float = 0.0
     """Weight of the logarithm of the age in tokens, in the attention part."""
-    attention_window: int = 1
-    """Tokens, an odd number, over which the attention part is averaged; 1 for none."""
     surprise: float = 1.0
     """Weight of the surprise in the score part."""
     rarity: float = 0.0
@@ -60,7 +62,7 @@ class Policy:
         """Raise `ValueError` for a share outside its range, or for a part that has a share and no weight."""
         if not 0 <= self.score <= 1:
             raise ValueError(f"score={self.score}; the share of the score part is from 0 to 1")
-        for name, window in (("window", self.window), ("attention_window", self.attention_window)):
+        for name, window in (("window", self.window), ("leverage_window", self.leverage_window)):
             if window < 1 or window % 2 == 0:
                 raise ValueError(f"{name}={window}; use an odd number of tokens, 1 for none")
         if self.score < 1 and not (self.attention_signals or self.log_age):
@@ -97,10 +99,10 @@ class Policy:
             signals = {name: slots.signals[name].to(total) for name in self.attention_signals}
             if self.log_age:
                 signals["log_age"] = age(slots, now).to(total).log()
-            part = self._part(signals, competing)
-            if self.attention_window > 1:
-                part = standardise_among(smooth(part, slots, self.attention_window), competing)
-            total = total + (1 - self.score) * part
+            if self.leverage:
+                leverage = standardise_among(signals["leverage"], competing)
+                signals["leverage"] = smooth(leverage, slots, self.leverage_window)
+            total = total + (1 - self.score) * self._part(signals, competing)
         if self.score > 0:
             signals = {name: slots.score(name).to(total) for name in self.signals}
             part = self._part(signals, competing) - self.copies * has_newer_copy(slots)

@@ -1,4 +1,4 @@
-"""Ask several settings one quiz: the text is read once where they evict at its end, and answers are decoded together."""
+"""Ask several settings one quiz: its text is read once for those that evict at its end, and they answer together."""
 
 from __future__ import annotations
 

@@ -95,8 +95,10 @@ def _read_policy(name: str, value: Any, scorer: str) -> Setting:
 
 
 def _needs_scores(policy: str | dict[str, Any] | None, key: str) -> bool:
-    if policy is None or is_preset(policy):
+    if policy is None:
         return True
+    if isinstance(policy, str) and is_preset(policy):
+        return policy not in PRESETS or PRESETS[policy].needs_scores
     if isinstance(policy, str) and policy not in names("policies"):
         raise UnknownNameError(f"{key}: policy", policy, [AUTO, *PRESETS, *names("policies")])
     return "scores" in build("policies", policy, key).requires

@@ -49,9 +49,9 @@ def _quizzes(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _less_full(row: Mapping[str, Any]) -> str:
-    """The difference from the full cache."""
+    """How much more or less than the full cache scores."""
     one = row["against"].get(FULL)
-    return f"  − {FULL} {_with_interval(one['difference'], one['low'], one['high'], '+.0f')}" if one else ""
+    return f"  less {FULL} {_with_interval(one['difference'], one['low'], one['high'], '+.0f')}" if one else ""
 
 
 def _costs(summary: Mapping[str, Any]) -> Iterator[str]:
