@@ -13,6 +13,7 @@ from transformers import DynamicCache
 
 from ...memory.huggingface.cache import VQMemCache
 from ...memory.huggingface.cache_argument import cache_argument
+from .hidden import Hidden, hiding, join_hidden
 from .tasks.base import Quiz
 
 
@@ -49,6 +50,8 @@ class KeptSlots:
     """The keys and values that each layer of a cache kept of a text, which can be stacked with those of others."""
 
     layers: tuple[tuple[Tensor, Tensor], ...]
+    hidden: Hidden | None = None
+    """The slots that attention must not see; None where it sees all."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -56,11 +59,11 @@ class KeptSlots:
         return tuple(keys.shape[2] for keys, _ in self.layers)
 
 
-def kept_slots(cache: Any) -> KeptSlots | None:
+def kept_slots(cache: Any, hidden: Hidden | None = None) -> KeptSlots | None:
     """The slots of a cache; None where an answer needs the cache itself, which stores or places new tokens its way."""
     if isinstance(cache, VQMemCache) and (cache.rotation is not None or cache.layers[0].storage != "full"):
         return None
-    return KeptSlots(tuple((layer.keys.clone(), layer.values.clone()) for layer in cache.layers))
+    return KeptSlots(tuple((layer.keys.clone(), layer.values.clone()) for layer in cache.layers), hidden)
 
 
 @torch.no_grad()
@@ -94,7 +97,9 @@ def answer_together(
     new = question.expand(len(kept), -1)
     while True:
         positions = torch.arange(start, start + new.shape[1], device=new.device).expand_as(new)
-        found = model(new, **cache_argument(cache), position_ids=positions, logits_to_keep=1).logits[:, -1].argmax(-1)
+        with hiding(model, join_hidden([kept[row].hidden for row in unfinished])):
+            output = model(new, **cache_argument(cache), position_ids=positions, logits_to_keep=1)
+        found = output.logits[:, -1].argmax(-1)
         start += new.shape[1]
         for row, token in zip(unfinished, found.tolist(), strict=True):
             answers[row].append(token)

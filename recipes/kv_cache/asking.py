@@ -8,11 +8,13 @@ from itertools import groupby
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...memory.huggingface.cache_argument import cache_argument
 from .answers import KeptSlots, answer, answer_together, kept_slots, prompt, stop_rule
 from .caches import Caches
-from .kvzip import Hidden, hiding, take_hidden_slots, zip_text
+from .hidden import Hidden, take_hidden_slots
+from .kvzip import zip_text
 from .presses import KVZIP, seeded
 from .reading import read_text
 from .settings import Setting
@@ -42,29 +44,37 @@ class Asking:
         for setting in settings:
             if setting.is_full:
                 found[setting.name] = [self._answer(copy.deepcopy(self.reading.full))] * len(shares)
-            elif setting.press == KVZIP:
-                full, hidden = seeded(lambda: zip_text(self.model, self.tokenizer, self.reading, shares))
-                found[setting.name] = [self._answer(copy.deepcopy(full), one) for one in hidden]
-        others = [setting for setting in settings if setting.name not in found]
-        for share in shares:
-            for name, tokens in self._answers_after_eviction(others, share).items():
+        others = [setting for setting in settings if not setting.is_full]
+        zipped = self._zip(shares) if any(setting.press == KVZIP for setting in others) else [None] * len(shares)
+        for share, hidden in zip(shares, zipped, strict=True):
+            for name, tokens in self._answers_after_eviction(others, share, hidden).items():
                 found.setdefault(name, []).append(tokens)
         return found
 
-    def _answers_after_eviction(self, settings: Sequence[Setting], share: float) -> dict[str, list[int]]:
-        """The answers of settings that evict, after a share of the text was kept."""
-        found, together = {}, {}
-        for setting in settings:
-            cache = seeded(lambda setting=setting: self._read(setting, share))
-            hidden = take_hidden_slots(self.model) if setting.press else None
-            slots = kept_slots(cache)
-            if hidden is None and slots is not None:
-                together[setting.name] = slots
-            else:
-                found[setting.name] = self._answer(cache, hidden)
-        return found | self._answer_together(together)
+    def _zip(self, shares: Sequence[float]) -> list[Hidden]:
+        """What KVzip hides at each share."""
+        return seeded(lambda: zip_text(self.model, self.tokenizer, self.reading, shares))
 
-    def _read(self, setting: Setting, share: float) -> Any:
+    def _answers_after_eviction(
+        self, settings: Sequence[Setting], share: float, zipped: Hidden | None
+    ) -> dict[str, list[int]]:
+        """The answers of settings that evict, or hide, all but a share of the text."""
+        alone, together = {}, {}
+        scores: dict[str, dict[int, Tensor]] = {}
+        for setting in settings:
+            if setting.press == KVZIP:
+                together[setting.name] = kept_slots(self.reading.full, zipped)
+                continue
+            more = {} if setting.press is None else {"scores": scores.setdefault(setting.press, {})}
+            cache = seeded(lambda setting=setting, more=more: self._read(setting, share, **more))
+            slots = kept_slots(cache, None if setting.press is None else take_hidden_slots(self.model))
+            if slots is None:
+                alone[setting.name] = self._answer(cache)
+            else:
+                together[setting.name] = slots
+        return alone | self._answer_together(together)
+
+    def _read(self, setting: Setting, share: float, **options: Any) -> Any:
         """A cache of a setting after the text, and after eviction."""
         size, room = self.reading.ids.shape[1], self.question.shape[1] + self.most + 1
         count = round(share * size)
@@ -73,17 +83,16 @@ class Asking:
                 f"a text of {size} tokens is too short for a share of {share}: {room} more come with the question; "
                 "give longer texts or smaller shares"
             )
-        cache = self.caches.make(setting, count, block=room, streaming=False)
+        cache = self.caches.make(setting, count, block=room, streaming=False, **options)
         if self.reading.serves(cache):
             self.reading.fill(cache)
         else:
             self.model(self.reading.ids, **cache_argument(cache), logits_to_keep=1)
         return cache
 
-    def _answer(self, cache: Any, hidden: Hidden | None = None) -> list[int]:
-        """The answer of one cache, of which attention does not see what is ``hidden``."""
-        with hiding(self.model, hidden):
-            return answer(self.model, cache, self.question, most=self.most, is_over=self.is_over)
+    def _answer(self, cache: Any) -> list[int]:
+        """The answer of one cache."""
+        return answer(self.model, cache, self.question, most=self.most, is_over=self.is_over)
 
     def _answer_together(self, kept: Mapping[str, KeptSlots]) -> dict[str, list[int]]:
         """The answers of caches, those with equally many slots in batches."""

@@ -158,7 +158,9 @@ class PressCache(DynamicCache):
         sinks: the number of first tokens that are always kept.
         block: tokens are evicted once there are so many more than ``capacity``.
         recent: the number of newest tokens that are always kept; half of what the sinks leave by default.
-        guards: ``ours`` are these sinks and newest tokens, ``own`` are those of the press, which then evicts itself.
+        guards: ``ours`` are these sinks and newest tokens, ``own`` are those of the press.
+        scores: the scores of the slots of each layer, which are added to where they are not known yet; for caches that
+            read the same text with the same press and capacity.
     """
 
     def __init__(
@@ -170,11 +172,14 @@ class PressCache(DynamicCache):
         block: int = 1,
         recent: int | None = None,
         guards: Literal["ours", "own"] = "ours",
+        scores: dict[int, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.press, self.capacity, self.sinks, self.block, self.read = press, capacity, sinks, block, 0
         self.recent = default_recent(capacity, sinks) if recent is None else recent
-        self.guards = guards
+        self.guards, self.scores = guards, scores
+        if guards == "own":
+            self.sinks = self.recent = 0  # the press gives its guards the highest scores
         self.config = model.config if type(press).__name__.startswith(EAGER) else None
         self.before = model.config._attn_implementation
         self._detach = attach(model, self, prepare(model, [press]))
@@ -194,12 +199,16 @@ class PressCache(DynamicCache):
         cached: Any = self.layers[layer.layer_idx]
         if cached.keys.shape[2] < self.capacity + self.block:
             return
-        if self.guards == "own":
+        if self.guards == "own" and not evicts_by_scores(self.press):
             direct(self.press, layer, cached, self.capacity, self.start)
             arguments = layer, inputs["hidden_states"], cached.keys, cached.values, attention, inputs
             cached.keys, cached.values = self.press.compress(*arguments)
             return
-        scores = score(self.press, layer, inputs, cached, attention, self.capacity, self.start)
+        scores = None if self.scores is None else self.scores.get(layer.layer_idx)
+        if scores is None:
+            scores = score(self.press, layer, inputs, cached, attention, self.capacity, self.start)
+            if self.scores is not None:
+                self.scores[layer.layer_idx] = scores
         kept = best(scores, self.capacity, self.sinks, self.recent)
         cached.keys, cached.values = take(cached.keys, kept), take(cached.values, kept)
 
@@ -221,6 +230,13 @@ def prepare(model: Any, presses: Iterable[Any]) -> list[Any]:
     for layer in decoder.layers:
         layer.self_attn.rotary_emb = Ahead(decoder.rotary_emb)
     return [layer.self_attn for layer in decoder.layers]
+
+
+def evicts_by_scores(press: Any) -> bool:
+    """Whether a press keeps the slots of the highest scores, and does nothing else."""
+    from kvpress import ScorerPress
+
+    return type(press).compress is ScorerPress.compress
 
 
 def direct(press: Any, layer: Any, cached: Any, capacity: int, start: int) -> None:

@@ -38,7 +38,7 @@ class TextReading:
         if any(layer.keys.shape[2] != self.ids.shape[1] for layer in self.full.layers):
             return False  # layers that bound themselves
         if isinstance(cache, PressCache):
-            return cache.config is None
+            return cache.config is None or bool(cache.scores)
         return isinstance(cache, VQMemCache) and not observes_pass(cache)
 
     def fill(self, cache: Any) -> None:

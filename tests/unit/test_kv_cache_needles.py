@@ -1,5 +1,6 @@
 """Quizzes, the answers to them, and what is kept of their texts."""
 
+import copy
 import json
 import random
 from dataclasses import replace
@@ -12,9 +13,10 @@ import pytest
 import torch
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.huggingface.cache_argument import CACHE
-from vqmem.recipes.kv_cache.answers import answer, prompt, stop_rule
+from vqmem.recipes.kv_cache.answers import answer, kept_slots, prompt, stop_rule
 from vqmem.recipes.kv_cache.asking import Asking
 from vqmem.recipes.kv_cache.caches import Caches
+from vqmem.recipes.kv_cache.hidden import hiding
 from vqmem.recipes.kv_cache.needles import Asked, Quizzes, ask, ask_all, hits_at, quiz_table, split_by_full
 from vqmem.recipes.kv_cache.presses import MADE, PRESSES, WRAPPERS, prompt_settings, seeded
 from vqmem.recipes.kv_cache.settings import FULL, Setting
@@ -174,21 +176,31 @@ def _same_as_alone(caches: Caches, settings: list[Setting]) -> None:
 
 
 @pytest.mark.skipif(not PRESSES, reason="kvpress is not installed (extra 'kvpress')")
-def test_a_press_that_hides_slots_answers_without_them(tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_presses_that_hide_slots_answer_in_a_batch_as_alone(
+    tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caches = Caches(tiny_host(tokenizer_folder), {})
     hidden = []
-    answer_ = Asking._answer
 
-    def watch(self: Asking, cache: Any, some: Any = None) -> list[int]:
+    def watch(cache: Any, some: Any = None) -> Any:
         hidden.append(some)
-        return answer_(self, cache, some)
+        return kept_slots(cache, some)
 
-    monkeypatch.setattr(Asking, "_answer", watch)
-    found = Asking(caches, QUIZ).answers(prompt_settings(["AdaKV", "KVzip"]), (0.25,))
-    assert list(found) == ["kvpress KVzip", "kvpress AdaKV"]
-    assert all(len(some) == 2 and len(some[0][0]) for some in hidden)
-    layers = caches.host.model.model.layers
-    assert all(getattr(layer.self_attn, "masked_key_indices", None) is None for layer in layers)
+    monkeypatch.setattr("vqmem.recipes.kv_cache.asking.kept_slots", watch)
+    asking = Asking(caches, QUIZ, batch_size=4)
+    asking.is_over = lambda tokens: len(tokens) > sum(tokens) % 3 + 2
+    settings = prompt_settings(["AdaKV", "KVzip", "CriticalAdaKV"])
+    together = asking.answers([Setting(FULL), *settings], (0.25,))
+    assert [setting.name for setting in settings] == ["kvpress AdaKV", "kvpress KVzip", "kvpress CriticalAdaKV"]
+    model = caches.host.model
+    for setting, some in zip(settings, hidden, strict=True):
+        assert len(some) == 2
+        assert all(len(layer[0]) for layer in some)
+        with hiding(model, some):
+            cache = copy.deepcopy(asking.reading.full)
+            alone = answer(model, cache, asking.question, most=QUIZ.tokens, is_over=asking.is_over)
+        assert together[setting.name] == [alone]
+    assert all(getattr(layer.self_attn, "masked_key_indices", None) is None for layer in model.model.layers)
 
 
 def test_a_text_that_is_too_short_is_an_error(tokenizer_folder: Path) -> None:

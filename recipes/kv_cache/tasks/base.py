@@ -34,8 +34,8 @@ Draw = Callable[[random.Random], str]
 """Draws a string."""
 ANSWER_TOKENS = {"number": 16, "uuid": 48}
 """Most tokens of one value."""
-SEVERAL_TOKENS = 128
-"""Most tokens of an answer with several values."""
+SEVERAL_TOKENS = 64
+"""Most tokens of an answer with several values, where RULER allows 128: what misses them repeats itself to the end."""
 NEEDLE = "One of the special magic {kind}s for {key} is: {value}."
 ONE = (
     "A special magic {kind} is hidden within the following text. Make sure to memorize it. I will quiz you about the "
