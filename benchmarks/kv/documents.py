@@ -42,6 +42,9 @@ DOMAINS = {
 NEWEST, DOCUMENT_ROW, COMPACTOR = "sink_recent", "document", "kvpress Compactor"
 RARITY = "unigram"
 BY_HEAD = {"share": "head", "recent": DOCUMENT.recent}
+BEFORE = "keydiff + 0.5 spans of the score, newest 32 guarded (the preset before)"
+SHOWN = (DOCUMENT_ROW, "document without noncausal", BEFORE)
+"""The policies that are shown beside each press."""
 SPANS = {"surprise": 0.0, "window": 25, "copies": 2.0}
 """The score part of the preset before: gain in reuse, less for older copies, averaged over neighbours."""
 SETTINGS = [
@@ -64,7 +67,7 @@ SETTINGS = [
         options=BY_HEAD,
     ),
     Setting(
-        "keydiff + 0.5 spans of the score, newest 32 guarded (the preset before)",
+        BEFORE,
         {"name": "weighted", "keydiff": 1.0, "score": 0.5, "reuse": 1.0, **SPANS},
         PACKAGED,
         options={"share": "head", "recent": 32},
@@ -189,12 +192,12 @@ def scores_table(rows: Sequence[dict[str, Any]], key: str) -> dict[str, dict[str
 
 
 def presses_table(rows: Sequence[dict[str, Any]], key: str) -> dict[str, dict[str, Any]]:
-    """By share and press how many points more each policy scores; see `scores_table`."""
+    """By share and press how many points more the policies `SHOWN` score; see `scores_table`."""
     found: dict[str, dict[str, Any]] = {}
     for share in dict.fromkeys(row["share"] for row in rows):
         beside = beside_presses([row for row in rows if row["share"] == share], NEWEST)
         cells = {
-            one["press"]: {name: _cell(entry, key) for name, entry in one["less"].items() if name != NEWEST}
+            one["press"]: {name: _cell(entry, key) for name, entry in one["less"].items() if name in SHOWN}
             for one in beside
         }
         if cells:

@@ -39,7 +39,12 @@ STREAM = Preset(
 )
 """For many passes: a chat, a long book."""
 DOCUMENT = Preset(
-    {"name": "weighted", "leverage": 1.0, "leverage_window": 25, "noncausal": 0.5, "score": 0.0}, recent=8
+    {
+        "name": "weighted",
+        **{"leverage": 1.0, "leverage_window": 25, "own_leverage": 0.25, "noncausal": 0.25},
+        "score": 0.0,
+    },
+    recent=8,
 )
 """For a text that is read in full before anything is asked."""
 LEARNED_SCORE = 0.25

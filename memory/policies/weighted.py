@@ -39,6 +39,8 @@ class Policy:
     """Weight of the leverage of the key: how little the other keys span it (arXiv:2507.08143)."""
     leverage_window: int = 1
     """Tokens, an odd number, over which the leverage is averaged; 1 for none."""
+    own_leverage: float = 0.0
+    """Weight of the leverage of the key alone, beside the averaged leverage."""
     noncausal: float = 0.0
     """Weight of the attention that the tokens of the pass pay each other, to later ones too (arXiv:2507.08143)."""
     log_age: float = 0.0
@@ -67,6 +69,8 @@ class Policy:
                 raise ValueError(f"{name}={window}; use an odd number of tokens, 1 for none")
         if self.score < 1 and not (self.attention_signals or self.log_age):
             raise ValueError(f"score={self.score} leaves a share to {', '.join(ATTENTION_SIGNALS)}; weigh one of them")
+        if self.own_leverage and not self.leverage:
+            raise ValueError(f"own_leverage={self.own_leverage} comes beside leverage; weigh leverage too")
         if bool(self.learned) != bool(self.folder):
             raise ValueError(
                 f"learned={self.learned} and folder={self.folder!r}; give both, the folder of `vqmem fit_policy` and "
@@ -101,6 +105,8 @@ class Policy:
                 signals["log_age"] = age(slots, now).to(total).log()
             if self.leverage:
                 leverage = standardise_among(signals["leverage"], competing)
+                if self.own_leverage:
+                    signals["own_leverage"] = leverage
                 signals["leverage"] = smooth(leverage, slots, self.leverage_window)
             total = total + (1 - self.score) * self._part(signals, competing)
         if self.score > 0:

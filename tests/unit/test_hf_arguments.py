@@ -261,8 +261,9 @@ def test_presets_work_at_once(policy):
     ids = tokenizer.encode(text).ids[None]
     for given in ((tokenizer,), ()):
         cache = VQMemCache(model, *given, 40, policy=policy)
-        assert (cache.scorer is not None) == bool(given)
-        assert (cache.memory.policy.score > 0) == bool(given)
+        scored = bool(given) and policy != "document"
+        assert (cache.scorer is not None) == scored
+        assert (cache.memory.policy.score > 0) == scored
         text = model.generate(ids, **{min(NAMES): cache}, max_new_tokens=60, do_sample=False, pad_token_id=0)
         assert text.shape[1] == ids.shape[1] + 60
         assert 40 <= cache.stats()["kept"][0] < 40 + cache.block

@@ -146,8 +146,9 @@ def test_a_window_averages_the_leverage_alone():
     slots = Slots.without_scores((), torch.zeros(1, 6, dtype=torch.long), torch.arange(6)[None])
     slots = replace(slots, signals=signals)
     spans = standardised(torch.tensor([[1.5, 1, 0, 0, 2, 3]]))
-    for keydiff, wanted in ((0.0, spans), (0.5, standardised(spans + 0.5 * standardised(raw)))):
-        fields = {"leverage": 1.0, "leverage_window": 3, "keydiff": keydiff, "score": 0.0}
+    both = standardised(spans + 0.5 * standardised(raw))
+    for more, wanted in (({}, spans), ({"keydiff": 0.5}, both), ({"own_leverage": 0.5}, both)):
+        fields = {"leverage": 1.0, "leverage_window": 3, "score": 0.0} | more
         policy = build("policies", {"name": "weighted", **fields})
         torch.testing.assert_close(policy.priority(slots, torch.tensor([6])), wanted)
 
@@ -257,6 +258,7 @@ def test_the_policy_names_what_is_wrong():
         ({"score": 0.5}, "leaves a share to learned, expected, observed"),
         ({"surprise": 0.0}, "gives a share to surprise"),
         ({"leverage_window": 4}, "leverage_window=4; use an odd number"),
+        ({"own_leverage": 0.5}, "own_leverage=0.5 comes beside leverage"),
     ]:
         with pytest.raises(ValueError, match=message):
             VQMemCache(model, 8, policy={"name": "weighted"} | fields)
