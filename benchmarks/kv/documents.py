@@ -1,7 +1,8 @@
 """What is left of a document after one reading: RULER's tasks, the presets of the cache, and every press of kvpress.
 
     python benchmarks/kv/documents.py [--quick] [--json] [--save] [--split dev|test] [--data FOLDER] [--run FOLDER]
-        [--quizzes N] [--texts N ...] [--shares X ...] [--policy FOLDER]
+        [--tasks X ...] [--quizzes N] [--texts N ...] [--shares X ...]
+        [--policy FOLDER]
 
 SmolLM2-135M reads the text of a quiz in one pass; then a share of its tokens is kept; then the question comes. Answers
 are kept in the run's folder, so that a stopped run goes on. The presses need kvpress, which needs `transformers` below
@@ -40,7 +41,6 @@ DOMAINS = {
 }
 """The folders of the texts that haystacks are cut from, in the folder ``text`` of the data."""
 NEWEST, DOCUMENT_ROW, COMPACTOR = "sink_recent", "document", "kvpress Compactor"
-RARITY = "unigram"
 BY_HEAD = {"share": "head", "recent": DOCUMENT.recent}
 BEFORE = "keydiff + 0.5 spans of the score, newest 32 guarded (the preset before)"
 SHOWN = (DOCUMENT_ROW, "document without noncausal", BEFORE)
@@ -51,19 +51,12 @@ SETTINGS = [
     Setting(FULL),
     Setting(NEWEST, {"name": NEWEST}),
     Setting(DOCUMENT_ROW, DOCUMENT_ROW),
-    Setting("document, newest 32 guarded", DOCUMENT_ROW, options={"recent": 32}),
     Setting("document without noncausal", {**DOCUMENT.policy, "noncausal": 0.0}, options=BY_HEAD),
     Setting("document without the window", {**DOCUMENT.policy, "leverage_window": 1}, options=BY_HEAD),
     Setting(
         "document + 0.25 spans of the score",
         {**DOCUMENT.policy, **SPANS, "score": 0.25, "reuse": 1.0},
         PACKAGED,
-        options=BY_HEAD,
-    ),
-    Setting(
-        "document + 0.25 spans of rarity",
-        {**DOCUMENT.policy, **SPANS, "score": 0.25, "rarity": 1.0},
-        RARITY,
         options=BY_HEAD,
     ),
     Setting(
@@ -82,6 +75,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=default, help="folder that holds text/ (default $VQMEM_DATA)")
     parser.add_argument("--run", type=Path, default="runs/documents", help="folder where answers are kept")
     parser.add_argument("--split", choices=list(DOMAINS), default="dev", help="of the texts (default dev)")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), help="of RULER (default: those that it passes)")
     parser.add_argument("--quizzes", type=int, default=6, help="of each task, length and domain (default 6)")
     parser.add_argument("--texts", type=int, nargs="+", default=[1024, 2048], help="tokens (default 1024 2048)")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.125], help="of a text, kept (default 0.125)")
@@ -99,7 +93,7 @@ def main() -> None:
         question="Does the preset for documents answer what the full cache answers, and more than every press?",
         measured=(
             f"SmolLM2-135M-Instruct (4-bit weights, computed in bfloat16) reads the texts of {len(asked)} quizzes of "
-            f"RULER ({', '.join(TASKS)}; left out: {LEFT_OUT}), {' and '.join(map(str, flags.texts))} tokens, in one "
+            f"RULER ({', '.join(flags.tasks)}; left out: {LEFT_OUT}), {' and '.join(map(str, flags.texts))} tokens, in one "
             "pass; then a share of the tokens is kept in each head of keys; then the question comes. Scores in %: the "
             "share of the expected strings in the greedy answer. Policies guard 4 sinks and the newest "
             f"{DOCUMENT.recent} tokens, unless said; "
@@ -136,9 +130,9 @@ def ask(settings: Sequence[Setting], flags: Any) -> list[Asked]:
     """Ask every setting the quizzes of each domain."""
     lm = load_smollm2(torch.bfloat16)
     scorer = load_default_scorer(lm.tokenizer, vocab_size=lm.model.config.vocab_size)
-    caches = Caches(lm.host, {PACKAGED: scorer, RARITY: scorer.unigram})
+    caches = Caches(lm.host, {PACKAGED: scorer})
     quick = (TASKS[1:2], flags.texts[:1], 1)
-    tasks, texts, count = quick if flags.quick else (TASKS, flags.texts, flags.quizzes)
+    tasks, texts, count = quick if flags.quick else (flags.tasks, flags.texts, flags.quizzes)
     asked = []
     for domain, folder in DOMAINS[flags.split].items():
         prose = " ".join(path.read_text(encoding="utf-8") for path in sorted((flags.data / "text" / folder).iterdir()))

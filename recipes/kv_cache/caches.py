@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..._version import __version__
 from ...files import file_sha256
 from ...memory.fitted import ABOUT
 from ...memory.huggingface.cache import VQMemCache
+from ...memory.huggingface.presets import PRESETS
 from . import presses
 from .host import Host
 from .settings import Setting
@@ -84,7 +86,9 @@ def held_bytes(cache: Any) -> int:
     return sum(x.nbytes for layer in layers for x in (layer.keys, layer.values))
 
 
-def _identity(policy: str | None) -> str | None:
-    """The name of a policy or preset; of the folder of a fitted policy, the hash of the file that describes it."""
+def _identity(policy: str | None) -> Any:
+    """What a policy's name stands for: a preset's arguments, or the hash of the file that describes a fitted policy."""
+    if policy in PRESETS:
+        return asdict(PRESETS[policy])
     described = None if policy is None else Path(policy, ABOUT)
     return file_sha256(described) if described is not None and described.is_file() else policy

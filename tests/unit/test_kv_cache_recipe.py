@@ -216,7 +216,7 @@ def test_presses_are_rows_where_kvpress_is_installed(done: tuple[list[str], dict
     assert against["fifo"] == ["full cache", *presses_asked]
     assert against["kvpress SnapKV"] == ["full cache", "fifo"]
     page = report_page(summary)
-    assert '>kvpress SnapKV, our guards<' in page
+    assert ">kvpress SnapKV, our guards<" in page
     assert '<table id="presses"' in page
     assert not any("kvpress" in row["strategy"] for row in summary["costs"])
     assert "Compactor of kvpress want a prompt in one pass" in " ".join(summary["notes"])
