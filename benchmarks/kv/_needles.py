@@ -7,9 +7,8 @@ from typing import Any
 
 from vqmem.benchmarks._results import Chart, Result, Series, figure
 from vqmem.benchmarks.kv._bench import BASELINES, CANDIDATES, NEWEST, SINKS, SURPRISE, Bench, Size
-from vqmem.recipes.kv_cache.kvzip import KVZIP
 from vqmem.recipes.kv_cache.needles import Asked, Quizzes, ask_all, hits_at, quiz_table
-from vqmem.recipes.kv_cache.presses import PREFIX, PRESSES
+from vqmem.recipes.kv_cache.presses import KVZIP, PREFIX, PRESSES
 from vqmem.recipes.kv_cache.settings import FULL, Setting
 from vqmem.registry import build
 

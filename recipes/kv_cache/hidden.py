@@ -29,7 +29,7 @@ def hiding(model: Any, hidden: Hidden | None) -> Iterator[None]:
 def take_hidden_slots(model: Any) -> Hidden | None:
     """What a press that hides slots in place of evicting them has just chosen, and see them again; None if nothing."""
     layers = [getattr(layer, "self_attn", None) for layer in model.get_decoder().layers]
-    found = [getattr(layer, "masked_key_indices", None) for layer in layers]
+    found: Any = [getattr(layer, "masked_key_indices", None) for layer in layers]
     if any(one is None for one in found):
         return None
     hide(model, [None] * len(found))

@@ -24,14 +24,14 @@ class TextReading:
     Args:
         model: the pretrained language model.
         ids: the text.
-        full: the keys and values of all layers.
+        full: a `DynamicCache` with the keys and values of all layers.
         calls: the attention modules, and the arguments with which each was called.
     """
 
     model: Any
     ids: Int[Tensor, "1 time"]
-    full: DynamicCache
-    calls: list[tuple[nn.Module, dict[str, Any]]]
+    full: Any
+    calls: list[tuple[Any, dict[str, Any]]]
 
     def serves(self, cache: Any) -> bool:
         """Whether an empty cache needs no more of a pass than what is here: no attention weights."""
