@@ -93,8 +93,9 @@ def main() -> None:
         question="Does the preset for documents answer what the full cache answers, and more than every press?",
         measured=(
             f"SmolLM2-135M-Instruct (4-bit weights, computed in bfloat16) reads the texts of {len(asked)} quizzes of "
-            f"RULER ({', '.join(flags.tasks)}; left out: {LEFT_OUT}), {' and '.join(map(str, flags.texts))} "
-            "tokens, in one pass; then a share of the tokens is kept in each head of keys; then the question comes. Scores in %: the "
+            f"RULER ({', '.join(flags.tasks)}; left out: {LEFT_OUT}), "
+            f"{' and '.join(map(str, flags.texts))} tokens, in one pass; then a share of the tokens is kept in each "
+            "head of keys; then the question comes. Scores in %: the "
             "share of the expected strings in the greedy answer. Policies guard 4 sinks and the newest "
             f"{DOCUMENT.recent} tokens, unless said; "
             "presses have their own guards, or, where `our guards` is said, these. Prose is that of "

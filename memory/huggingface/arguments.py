@@ -19,7 +19,7 @@ from .capacity import Capacity, parse_capacity
 from .groups import SHARES, Groups
 from .learned import LearnedSignals
 from .packaged import policy_folder
-from .presets import build_preset, preset_of
+from .presets import Preset, build_preset, preset_of
 from .signals import AttentionSignals
 from .supported_models import bounded, key_shape, layers_of, placement, text_config
 
@@ -130,8 +130,7 @@ def settle(
     recent = None if recent is None else as_integer("recent", recent)
     device = getattr(decoder, "device", "cpu")
     model = resolve_scorer(scorer, device)
-    needs_scores = _needs_scores(policy) if preset is None else preset.needs_scores
-    if model is None and tokenizer is not None and needs_scores:
+    if model is None and tokenizer is not None and _needs_scores(policy, preset):
         model = load_default_scorer(tokenizer, device, vocab_size=text_config(decoder).vocab_size)
     require_vocabulary(model, decoder)
     chosen = resolve(policy, model) if preset is None else build_preset(preset, model)
@@ -180,8 +179,10 @@ def _with_signals(policy: Any, decoder: Any, groups: Groups, may_drop: bool) -> 
     return policy, AttentionSignals(decoder, policy.attention_signals, groups)
 
 
-def _needs_scores(policy: Any) -> bool:
-    """Whether a policy, in any form, reads scores."""
+def _needs_scores(policy: Any, preset: Preset | None) -> bool:
+    """Whether a policy, in any form, or the preset that it names reads scores."""
+    if preset is not None:
+        return preset.needs_scores
     built = build("policies", policy) if isinstance(policy, str | Mapping) else policy
     return built is not None and "scores" in built.requires
 
