@@ -43,7 +43,7 @@ DOMAINS = {
 NEWEST, DOCUMENT_ROW, COMPACTOR = "sink_recent", "document", "kvpress Compactor"
 BY_HEAD = {"share": "head", "recent": DOCUMENT.recent}
 BEFORE = "keydiff + 0.5 spans of the score, newest 32 guarded (the preset before)"
-SHOWN = (DOCUMENT_ROW, "document without noncausal", BEFORE)
+SHOWN = (DOCUMENT_ROW, BEFORE)
 """The policies that are shown beside each press."""
 SPANS = {"surprise": 0.0, "window": 25, "copies": 2.0}
 """The score part of the preset before: gain in reuse, less for older copies, averaged over neighbours."""
@@ -51,7 +51,6 @@ SETTINGS = [
     Setting(FULL),
     Setting(NEWEST, {"name": NEWEST}),
     Setting(DOCUMENT_ROW, DOCUMENT_ROW),
-    Setting("document without noncausal", {**DOCUMENT.policy, "noncausal": 0.0}, options=BY_HEAD),
     Setting("document without the window", {**DOCUMENT.policy, "leverage_window": 1}, options=BY_HEAD),
     Setting(
         "document + 0.25 spans of the score",
@@ -93,13 +92,11 @@ def main() -> None:
         question="Does the preset for documents answer what the full cache answers, and more than every press?",
         measured=(
             f"SmolLM2-135M-Instruct (4-bit weights, computed in bfloat16) reads the texts of {len(asked)} quizzes of "
-            f"RULER ({', '.join(flags.tasks)}; left out: {LEFT_OUT}), "
-            f"{' and '.join(map(str, flags.texts))} tokens, in one pass; then a share of the tokens is kept in each "
-            "head of keys; then the question comes. Scores in %: the "
-            "share of the expected strings in the greedy answer. Policies guard 4 sinks and the newest "
-            f"{DOCUMENT.recent} tokens, unless said; "
-            "presses have their own guards, or, where `our guards` is said, these. Prose is that of "
-            f"{' and '.join(DOMAINS[flags.split])}, where RULER takes essays."
+            f"RULER ({', '.join(flags.tasks)}; left out: {LEFT_OUT}), {' and '.join(map(str, flags.texts))} "
+            "tokens, in one pass; then a share of the tokens is kept in each head of keys; then the question comes. "
+            "Scores in %: the share of the expected strings in the greedy answer. Policies guard 4 sinks and the "
+            f"newest {DOCUMENT.recent} tokens, unless said; presses have their own guards, or, where `our guards` is "
+            f"said, these. Prose is that of {' and '.join(DOMAINS[flags.split])}, where RULER takes essays."
         ),
         notes=notes(),
         effect=[heading(flags.shares[0]), DOCUMENT_ROW, "all"],

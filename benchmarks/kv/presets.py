@@ -1,17 +1,18 @@
-"""What the presets of the cache keep in streams, beside the newest tokens and expected attention alone.
+"""What the cache keeps of streams by default, beside what it can without a fit, and the presses of kvpress.
 
-    python benchmarks/kv/presets.py [--quick] [--json] [--save] [--data FOLDER] [--run FOLDER] [--passages N]
-        [--policy FOLDER]
+    python benchmarks/kv/presets.py [--quick] [--json] [--save] [--split dev|test] [--data FOLDER] [--run FOLDER]
+        [--passages N] [--capacities N ...]
 
-Reads dev passages of 2,048 tokens of novels, general text and an encyclopedia with SmolLM2-135M through 128 slots, 64
-tokens at a time. Nothing is trained; losses are kept in the run's folder, so that a stopped run goes on. ``--policy``
-measures a policy that `vqmem fit_policy` fitted for this model too. It needs what `smollm2.py` names. On a CPU, set
-MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592.
+Reads passages of 2,048 tokens of several kinds of text with SmolLM2-135M, 64 tokens at a time. `auto` is the packaged
+policy that `vqmem fit_policy` fitted for this model. Losses are kept in the run's folder, so that a stopped run goes
+on. The presses need kvpress, which needs `transformers` below 5.3; the model needs what `smollm2.py` names. On a CPU,
+set MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592.
 """
 
 from __future__ import annotations
 
 import os
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,26 +22,56 @@ from vqmem.benchmarks._results import figure, options, present
 from vqmem.benchmarks.kv._bench import NEWEST, RARE, SINKS
 from vqmem.benchmarks.kv.smollm2 import load_smollm2
 from vqmem.default_scorer import load_default_scorer
-from vqmem.memory.huggingface.groups import SHARES
+from vqmem.memory.huggingface.packaged import PACKAGED as FITTED
+from vqmem.memory.huggingface.presets import fitted_preset
+from vqmem.recipes.compare.statistics import paired_bootstrap
 from vqmem.recipes.kv_cache.caches import Caches
-from vqmem.recipes.kv_cache.figures import sum_losses, table
+from vqmem.recipes.kv_cache.figures import RESAMPLES, Sums, sum_losses, table
+from vqmem.recipes.kv_cache.presses import STREAMING, notes
 from vqmem.recipes.kv_cache.settings import FULL, PACKAGED, Setting
 from vqmem.recipes.kv_cache.streams import Streams, sample
 from vqmem.recipes.lm.corpus import Passage
 
-CAPACITY, LENGTH, BATCH_SIZE = 128, 2048, 4
-EXPECTED, ATTENTION, STREAM = "expected attention", "stream, attention part alone", "stream"
-HALF = {"share": "head", "recent": (CAPACITY - SINKS) // 2}
-SETTINGS = [
+LENGTH, BATCH_SIZE = 2048, 4
+EXPECTED, STREAM, AUTO, ALONE = "expected attention", "stream", "auto", "auto, without a score"
+RARITY, BY_LAYER = "auto, rarity in place of reuse", "auto, a set a layer"
+COUNTS = "unigram"
+FIT = fitted_preset(FITTED)
+EVERYWHERE = [
     Setting(FULL),
     Setting(NEWEST, {"name": NEWEST}),
-    Setting(EXPECTED, {"name": "weighted", "score": 0.0, "expected": 1.0}, options=HALF),
-    Setting(ATTENTION, "stream"),
-    Setting(STREAM, "stream", PACKAGED),
-    Setting("stream, a set a layer", "stream", PACKAGED, options={"share": "layer"}),
+    Setting(EXPECTED, {"name": "weighted", "score": 0.0, "expected": 1.0}, options={"share": "head"}),
+    Setting(ALONE, AUTO),
+    Setting(AUTO, AUTO, PACKAGED),
 ]
-DOMAINS = {"novels": "dev", "general": "general/dev", "encyclopedia": "encyclopedia/dev"}
-"""The folders of each domain in the folder ``text`` of the data."""
+"""Settings at every capacity. The one of expected attention guards the newest half."""
+SETTINGS = [
+    *EVERYWHERE,
+    Setting(BY_LAYER, AUTO, PACKAGED, options={"share": "layer"}),
+    Setting("auto, one set for the model", AUTO, PACKAGED, options={"share": "model"}),
+    Setting(
+        RARITY,
+        {**FIT.policy, "surprise": 0.0, "rarity": 1.0},
+        COUNTS,
+        options={"share": FIT.share, "recent": FIT.recent, "block": FIT.block},
+    ),
+    Setting(STREAM, STREAM, PACKAGED),
+]
+"""Those at the first capacity."""
+FOLDERS = {
+    "dev": {"novels": "dev", "encyclopedia": "encyclopedia/dev", "general": "general/dev", "dialogue": "dialogue/dev"},
+    "test": {
+        "novels": "fresh",
+        "encyclopedia (dev)": "encyclopedia/dev",
+        "general": "general/test",
+        "dialogue": "dialogue/test",
+    },
+}
+"""The folders of each domain in the folder ``text`` of the data; code is Python's standard library."""
+CODE = {"dev": "*.py", "test": "*/*.py"}
+"""Code to choose on, a third of it, and code that nothing was fitted or chosen on."""
+GOALS = {"novels": (85.0, -0.065), "encyclopedia": (70.0, -0.165), "general": (72.0, -0.10), "code": (60.0, -0.06)}
+"""The least share of the gap to close, in %, and the most that the loss may be beside the newest tokens, in nats."""
 
 
 def main() -> None:
@@ -49,59 +80,94 @@ def main() -> None:
     default = os.environ.get("VQMEM_DATA", "../shared/data")
     parser.add_argument("--data", type=Path, default=default, help="folder that holds text/ (default $VQMEM_DATA)")
     parser.add_argument("--run", type=Path, default="runs/presets_benchmark", help="folder where losses are kept")
+    parser.add_argument("--split", choices=list(FOLDERS), default="dev", help="of the texts (default dev)")
     parser.add_argument("--passages", type=int, default=8, help="passages of each domain (default 8)")
-    parser.add_argument("--policy", metavar="FOLDER", help="a policy of `vqmem fit_policy` for this model")
+    parser.add_argument(
+        "--capacities", type=int, nargs="+", default=[128, 256, 512], help="slots (default 128 256 512)"
+    )
     flags = parser.parse_args()
-    settings = SETTINGS if flags.policy is None else [*SETTINGS, *fitted(flags.policy)]
     torch.set_num_threads(1)
     lm = load_smollm2(torch.bfloat16)
     scorer = load_default_scorer(lm.tokenizer, vocab_size=lm.model.config.vocab_size)
-    streams = Streams(Caches(lm.host, {PACKAGED: scorer}, SINKS), flags.run, BATCH_SIZE)
+    streams = Streams(Caches(lm.host, {PACKAGED: scorer, COUNTS: scorer.unigram}, SINKS), flags.run, BATCH_SIZE)
     rarity = scorer.unigram.rarity().double().numpy()
     figures: dict[str, Any] = {}
     tables: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
-    count = 2 if flags.quick else flags.passages
-    for domain, folder in DOMAINS.items():
-        chosen = sample([*passages(flags.data / "text" / folder, lm.tokenizer)], LENGTH, count)
-        found = streams.read(settings, [CAPACITY], chosen)[CAPACITY]
-        read = sum_losses(found, chosen, rarity, rare=RARE, capacity=CAPACITY, baseline=NEWEST)
-        tables[domain], intervals[domain] = table(read)
-        more = 100 * (read.closed(STREAM)[0] - read.closed(EXPECTED)[0])
-        figures[f"gap closed, {domain}: stream over expected attention"] = figure(round(more, 1), "points", 0.0)
-        less = read.mean(EXPECTED) - read.mean(STREAM)
-        figures[f"loss, {domain}: stream under expected attention"] = figure(round(less, 4), "nats", 0.0)
+    count, capacities = (2, flags.capacities[:1]) if flags.quick else (flags.passages, flags.capacities)
+    for domain, items in domains(flags.data / "text", flags.split, lm.tokenizer).items():
+        chosen = sample([*items], LENGTH, count)
+        for capacity in capacities:
+            settings = [*SETTINGS, *presses()] if capacity == capacities[0] else EVERYWHERE
+            found = streams.read(settings, [capacity], chosen)[capacity]
+            read = sum_losses(found, chosen, rarity, rare=RARE, capacity=capacity, baseline=NEWEST)
+            place = f"{domain}, {capacity} slots"
+            tables[place], intervals[place] = table(read)
+            figures |= paired(read, place)
+            if capacity == capacities[0] and domain.split()[0] in GOALS:
+                figures |= against_goals(tables[place][AUTO], domain)
     present(
         "presets",
         figures,
         flags,
-        title="The preset of the cache, without anything trained for the model",
-        question="Does the preset keep more of what matters in streams than expected attention alone?",
+        title="What the cache keeps of streams by default",
+        question="Does a fitted policy with a score keep more than attention alone, in every kind of text?",
         measured=(
-            f"SmolLM2-135M-Instruct (4-bit weights, computed in bfloat16) reads {count} dev passages a domain, each of "
-            f"{LENGTH} tokens, 64 at a time, through {CAPACITY} slots with {SINKS} sinks; each head of keys keeps its "
-            f"tokens, unless said. `{EXPECTED}` guards the newest half, presets the newest 32. NLL in nats over the "
-            f"tokens after the first {CAPACITY}; long-gap tokens have a unigram surprisal above {RARE:g} nats and were "
-            "last seen further back than there are slots."
+            f"SmolLM2-135M-Instruct (4-bit weights, computed in bfloat16) reads {count} passages a domain, each of "
+            f"{LENGTH} tokens, 64 at a time, through {', '.join(map(str, capacities))} slots with {SINKS} sinks; each "
+            f"head of keys keeps its tokens, unless said. `{EXPECTED}` and presses guard the newest half, presets the "
+            "newest 32. NLL in nats over the tokens after the first ones that fit; long-gap tokens have a unigram "
+            f"surprisal above {RARE:g} nats and were last seen further back than there are slots."
         ),
-        effect=("novels", STREAM, "gap closed, %"),
-        split="dev",
+        notes=notes(),
+        effect=(f"novels, {capacities[0]} slots", AUTO, "gap closed, %"),
+        split=flags.split,
         seeds=[0],
         tables=tables,
         intervals=intervals,
+        interval_kind="95 %, paired bootstrap over passages",
     )
 
 
-def fitted(policy: str) -> list[Setting]:
-    """The settings of a fitted policy: alone, and beside the score for each share."""
-    shares = [Setting(f"learned, a set a {share}", policy, PACKAGED, options={"share": share}) for share in SHARES]
-    return [Setting("learned, without a score", policy), *shares]
+def presses() -> list[Setting]:
+    """Every press that works in streams, where kvpress is installed."""
+    return [Setting(name, press=name) for name in STREAMING]
 
 
-def passages(folder: Path, tokenizer: Any) -> Iterator[Passage]:
-    """All passages of full length of the texts in a folder."""
-    for path in sorted(folder.iterdir()):
-        ids = torch.tensor(tokenizer(path.read_text(encoding="utf-8"))["input_ids"])
+def paired(read: Sums, place: str) -> dict[str, Any]:
+    """The long-gap loss of the default less that of others, in nats, with its interval; below 0 is better."""
+    found = {}
+    for name in (ALONE, RARITY, EXPECTED):
+        if name in read.far:
+            one = paired_bootstrap(read.far[AUTO][None], read.far[name][None], read.far_tokens, resamples=RESAMPLES)
+            ends = {"low": one.difference_low, "high": one.difference_high} if one.difference_low is not None else {}
+            found[f"{place}: long-gap loss, {AUTO} - {name}"] = figure(
+                round(one.difference, 4), "nats", 0.0, least=False, **ends
+            )
+    return found
+
+
+def against_goals(row: dict[str, float], domain: str) -> dict[str, Any]:
+    """The figures of a domain with their goals."""
+    closed, loss = GOALS[domain.split()[0]]
+    return {
+        f"{domain}: gap closed": figure(row["gap closed, %"], "%", closed),
+        f"{domain}: loss less newest-first": figure(row[f"NLL - {NEWEST}"], "nats", loss, least=False),
+    }
+
+
+def domains(texts: Path, split: str, tokenizer: Any) -> dict[str, Iterator[Passage]]:
+    """The passages of each domain."""
+    found = {name: passages(sorted((texts / folder).iterdir()), tokenizer) for name, folder in FOLDERS[split].items()}
+    files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob(CODE[split]))
+    unseen = [path for path in files if "site-packages" not in path.parts and "test" not in path.parts]
+    return found | {"code": passages(unseen[::3] if split == "dev" else unseen, tokenizer)}
+
+
+def passages(paths: list[Path], tokenizer: Any) -> Iterator[Passage]:
+    """All passages of full length of texts."""
+    for path in paths:
+        ids = torch.tensor(tokenizer(path.read_text(encoding="utf-8", errors="ignore"))["input_ids"])
         for start in range(0, len(ids) - LENGTH + 1, LENGTH):
             part = ids[start : start + LENGTH]
             yield Passage(f"{path.name}:{start}", part, torch.ones_like(part), torch.ones_like(part, dtype=torch.bool))

@@ -41,7 +41,7 @@ STREAM = Preset(
 DOCUMENT = Preset(
     {
         "name": "weighted",
-        **{"leverage": 1.0, "leverage_window": 25, "own_leverage": 0.25, "noncausal": 0.25},
+        **{"leverage": 1.0, "leverage_window": 25, "own_leverage": 0.25},
         "score": 0.0,
     },
     recent=8,

@@ -15,7 +15,6 @@ from ..._version import __version__
 from ...files import file_sha256
 from ...memory.fitted import ABOUT
 from ...memory.huggingface.cache import VQMemCache
-from ...memory.huggingface.presets import PRESETS
 from . import presses
 from .host import Host
 from .settings import Setting
@@ -86,9 +85,13 @@ def held_bytes(cache: Any) -> int:
     return sum(x.nbytes for layer in layers for x in (layer.keys, layer.values))
 
 
-def _identity(policy: str | None) -> Any:
-    """What a policy's name stands for: a preset's arguments, or the hash of the file that describes a fitted policy."""
-    if policy in PRESETS:
-        return asdict(PRESETS[policy])
-    described = None if policy is None else Path(policy, ABOUT)
-    return file_sha256(described) if described is not None and described.is_file() else policy
+def _identity(policy: str | Mapping[str, Any] | None, model: Any) -> Any:
+    """All that a policy's name stands for: a preset's arguments, and the hash of the file of a fitted policy."""
+    preset = None if policy is None else preset_of(policy, model)
+    arguments = asdict(preset) if preset is not None else {"policy": policy}
+    if not isinstance(arguments["policy"], Mapping):
+        return policy
+    if folder := arguments["policy"].get("folder"):
+        folder = file_sha256(Path(policy_folder(folder, model)) / ABOUT)
+        arguments["policy"] = {**arguments["policy"], "folder": folder}
+    return arguments if preset is not None else dict(arguments["policy"])
