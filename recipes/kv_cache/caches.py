@@ -61,7 +61,7 @@ class Caches:
             "vqmem": __version__,
             "model": self.host.fingerprint,
             "press": setting.press and [setting.press, presses.arguments_of(setting.press)],
-            "policy": dict(setting.policy) if isinstance(setting.policy, Mapping) else _identity(setting.policy),
+            "policy": _identity(setting.policy, self.host.model),
             "options": dict(setting.options),
             "scorer": setting.scorer and self._fingerprints[setting.scorer],
             "capacity": None if setting.is_full else capacity,
