@@ -15,6 +15,8 @@ from ..._version import __version__
 from ...files import file_sha256
 from ...memory.fitted import ABOUT
 from ...memory.huggingface.cache import VQMemCache
+from ...memory.huggingface.packaged import policy_folder
+from ...memory.huggingface.presets import preset_of
 from . import presses
 from .host import Host
 from .settings import Setting
