@@ -18,7 +18,7 @@ from ..schema import shown
 from .scorer import SIGNALS, policy_of, signals_of
 from .slots import Slots
 
-ATTENTION_SIGNALS = ("learned", "expected", "observed", "keydiff", "norm", "leverage", "noncausal")
+ATTENTION_SIGNALS = ("learned", "expected", "observed", "keydiff", "norm", "leverage")
 """The signals of slots that the cache of a pretrained model computes: see `signals` and `learned` beside it."""
 
 

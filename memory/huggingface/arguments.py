@@ -175,7 +175,7 @@ def _with_signals(policy: Any, decoder: Any, groups: Groups, may_drop: bool) -> 
     except ValueError:
         if not may_drop:
             raise
-    policy = replace(policy, expected=0.0, observed=0.0, noncausal=0.0)
+    policy = replace(policy, expected=0.0, observed=0.0)
     return policy, AttentionSignals(decoder, policy.attention_signals, groups)
 
 

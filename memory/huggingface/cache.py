@@ -128,7 +128,7 @@ class VQMemCache(Cache):
         super().__init__(layers=layers)
         watched = ()
         if self.signals is not None:
-            watched = self.signals.modules if self.signals.needs_hidden else ()
+            watched = self.signals.modules if self.signals.needs_queries else ()
         elif "layers" in self.memory.requires:
             watched = cast(LayerScorer, self.memory.policy).layers(decoder)
         self._pass_kind = WatchingPass if watched else ForwardPass

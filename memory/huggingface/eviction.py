@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -98,9 +97,9 @@ def add_slots(cache: BoundedCache, state: CacheState) -> CacheState:
     return replace(state, memory=memory, scorer=scorer, pending=())
 
 
-def evict(cache: BoundedCache, state: CacheState, received: Mapping[int, Tensor] | None = None) -> CacheState:
-    """Evict slots down to the capacity, from the layers too; for ``received`` see `compute_signals`."""
-    state, keep = choose_slots(cache, compute_signals(cache, add_slots(cache, state), received or {}))
+def evict(cache: BoundedCache, state: CacheState) -> CacheState:
+    """Evict slots down to the capacity, from the layers too."""
+    state, keep = choose_slots(cache, compute_signals(cache, add_slots(cache, state)))
     for index in cache.groups.bounded:
         cache.layers[index].keep(cache.groups.of_layer(keep, index))
     return state
@@ -113,12 +112,8 @@ def choose_slots(cache: BoundedCache, state: CacheState) -> tuple[CacheState, In
     return replace(state, memory=memory), memory.slots.payload[0]
 
 
-def compute_signals(cache: BoundedCache, state: CacheState, received: Mapping[int, Tensor]) -> CacheState:
-    """The state whose slots have the signals that the policy weighs; the pending queries are counted.
-
-    ``received`` is by layer what the new slots of this pass received (`AttentionSignals.receive`), where that is
-    needed.
-    """
+def compute_signals(cache: BoundedCache, state: CacheState) -> CacheState:
+    """The state whose slots have the signals that the policy weighs; the pending queries are counted."""
     if cache.signals is None:
         return state
     groups, slots = cache.groups, state.memory.slots
@@ -131,8 +126,7 @@ def compute_signals(cache: BoundedCache, state: CacheState, received: Mapping[in
         here, places, rotated = (
             groups.of_layer(x, module.layer_idx) for x in (competing, slots.positions, slots.payload[1])
         )
-        new = received.get(module.layer_idx)
-        signals, after = cache.signals.compute(module, before, keys, values, valid, here, now, rotated, new)
+        signals, after = cache.signals.compute(module, before, keys, values, valid, here, now, rotated)
         if isinstance(cache.signals, LearnedSignals):
             signals = cache.signals.combine(module, signals, keys, places, rotated, state.seen, here)
         queries.append(after)

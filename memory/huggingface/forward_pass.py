@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache
 from ..policy import ForwardStats, LayerScorer, Observer, observe
 from .attention import AttentionRecorder
 from .eviction import BoundedCache, choose_slots, evict, observes_pass
-from .signals import PENDING, AttentionSignals
+from .signals import PENDING
 from .state import CacheState
 
 
@@ -69,8 +69,6 @@ class ForwardPass(Cache):
             self.slots = torch.arange(state.count - new, state.count, device=valid.device)
         self.hidden: dict[int, Tensor] = {}
         """The hidden states that the attention of each layer reads, where signals need them."""
-        self.received: dict[int, Tensor] = {}
-        """What the new tokens receive of each other in each layer, where a signal needs it."""
         queries = policy.queries if isinstance(policy, Observer) else None
         recorder = AttentionRecorder(queries, self.groups, self._receive)
         self.recorder = recorder if "usage" in requires else None
@@ -111,25 +109,15 @@ class ForwardPass(Cache):
     def after_layer(self, layer: Any, inputs: dict[str, Any], attention: Tensor | None) -> None:
         """Keep the hidden states that a layer's attention has read, or let the policy score the layer's slots."""
         index = layer.layer_idx
-        if self.cache.signals is not None and self.cache.signals.needs_hidden:
-            self._keep_hidden(layer, inputs["hidden_states"], self.cache.signals)
+        if self.cache.signals is not None and self.cache.signals.needs_queries:
+            hidden, most = inputs["hidden_states"], PENDING + self.cache.block
+            # A view would keep the hidden states of a long prompt.
+            self.hidden[index] = hidden if hidden.shape[1] <= most else hidden[:, -most:].clone()
         elif self.evicts and index in self.groups.bounded and index not in self._importance:
             keys, values = self.layers[index].read(self.state.placement[0])
             policy = cast(LayerScorer, self.cache.memory.policy)
             importance = policy.score_layer(layer, inputs, keys, values, attention)
             self._importance[index] = self.groups.reduce(importance)
-
-    def _keep_hidden(self, layer: Any, hidden: Tensor, signals: AttentionSignals) -> None:
-        """Keep of the hidden states of a layer what the signals need of them."""
-        index, new, most = layer.layer_idx, hidden.shape[1], PENDING + self.cache.block
-        if signals.needs_queries:
-            # A view would keep the hidden states of a long prompt.
-            self.hidden[index] = hidden if new <= most else hidden[:, -most:].clone()
-        if self.evicts and "noncausal" in signals.names:
-            keys, values = (x[:, :, -new:] for x in self.layers[index].read(self.state.placement[0]))
-            positions = self.positions + self.state.shift[:, None]
-            found = signals.receive(layer, hidden, keys, values, *(x.to(keys.device) for x in (self.valid, positions)))
-            self.received[index] = found
 
     def finish(self) -> None:
         """End the pass: evict, if the policy needed the statistics of the pass.
@@ -150,7 +138,7 @@ class ForwardPass(Cache):
             if observes_pass(self.cache):
                 self._take_over()
             if self.evicts and self.keep is None:
-                self.state = evict(self.cache, self.state, self.received)
+                self.state = evict(self.cache, self.state)
             self.cache.end(self.state)
         except BaseException:
             self.fail()

@@ -26,8 +26,6 @@ WITHOUT_ROTATION = ("cohere2", "exaone4")
 """Models whose layers with full attention have no rotary positions while those with windows have."""
 _JOINED = 32
 """Single tokens whose hidden states are joined at once, so that no token waits for it."""
-CHUNK = 256
-"""Tokens that attend to each other for ``noncausal``, as in kvpress."""
 FLOOR = 1e-6
 """The least attention weight whose logarithm is taken."""
 RIDGE = 1e-2
@@ -76,9 +74,7 @@ class AttentionSignals:
     the logarithm of the mean attention of the newest queries (SnapKV, arXiv:2404.14469). ``keydiff``: minus the cosine
     of the key and the mean key (KeyDiff, arXiv:2504.15364). ``norm``: minus the norm of the key (arXiv:2406.11430).
     ``leverage``: the statistical leverage of the key before rotation, which is large where the other keys do not span
-    it (Compactor, arXiv:2507.08143; here exact, with a ridge of `RIDGE`, where Compactor sketches it). ``noncausal``:
-    the attention that the tokens of a pass pay to the slot within `CHUNK` tokens, also those before it, times the norm
-    of its value (Compactor too). It is of the pass that evicts; slots of earlier passes count as average.
+    it (Compactor, arXiv:2507.08143; here exact, with a ridge of `RIDGE`, where Compactor sketches it).
 
     Raises `ValueError` for a model whose queries it does not find.
     """
@@ -86,8 +82,6 @@ class AttentionSignals:
     def __init__(self, model: Any, names: Sequence[str], groups: Groups) -> None:
         self.names, self.groups = tuple(names), groups
         self.needs_queries = not {"expected", "observed"}.isdisjoint(names)
-        self.needs_hidden = self.needs_queries or "noncausal" in names
-        """Whether passes have to watch what the attention of each layer reads."""
         self.modules = [module for module in attention_layers(model) if module.layer_idx in groups.bounded]
         config = text_config(model)
         shape = key_shape(model)
@@ -98,7 +92,7 @@ class AttentionSignals:
         self._kind = ("full_attention",) if "layer_type" in parameters else ()
         self._apply: Any = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
         self._future: tuple[Tensor, tuple[Tensor, ...]] | None = None
-        if self.needs_hidden:
+        if self.needs_queries:
             self._check(model, config)
 
     def _check(self, model: Any, config: Any) -> None:
@@ -112,7 +106,7 @@ class AttentionSignals:
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"the queries of {type(model).__name__} are not found ({' '.join(str(error).split())}); use a policy "
-                "without the signals expected, observed and noncausal, such as scored"
+                "without the signals expected and observed, such as scored"
             ) from error
 
     def queries(self, module: Any, hidden: Float[Tensor, "batch new hidden"]) -> Float[Tensor, "batch heads new width"]:
@@ -166,7 +160,6 @@ class AttentionSignals:
         competing: Bool[Tensor, "batch groups slots"],
         now: Int[Tensor, " batch"],
         rotated: Int[Tensor, "batch groups slots"],
-        received: Float[Tensor, "batch key_heads new"] | None = None,
     ) -> tuple[dict[str, Float[Tensor, "batch groups slots"]], QueryState]:
         """The signals of the slots of a layer, standardised over the slots that compete, and its queries counted.
 
@@ -179,7 +172,6 @@ class AttentionSignals:
             competing: The slots that no guard protects, for each group in the layer.
             now: The position, as the keys are rotated, of each row's next token.
             rotated: The positions that the keys are rotated to.
-            received: What `receive` returned for the newest slots; None where this pass has no new slots.
 
         Returns:
             Each signal by name, averaged over the heads of a group, and the queries after this eviction.
@@ -202,50 +194,11 @@ class AttentionSignals:
         if "leverage" in self.names:
             places = rotated.to(keys.device).expand(-1, keys.shape[1], -1)
             found["leverage"] = leverage(self.unrotate(module, keys, places), valid)
-        if "noncausal" in self.names:
-            found["noncausal"] = _among_all(received, competing.expand(-1, keys.shape[1], -1))
         if "norm" in self.names:
             found["norm"] = -keys.norm(dim=-1)
         if "value_norm" in self.names:
             found["value_norm"] = values.float().norm(dim=-1)
         return {name: self.groups.reduce(standardise_among(x, competing)) for name, x in found.items()}, state
-
-    @torch.no_grad()
-    def receive(
-        self,
-        module: Any,
-        hidden: Float[Tensor, "batch new hidden"],
-        keys: Float[Tensor, "batch key_heads new width"],
-        values: Float[Tensor, "batch key_heads new width"],
-        valid: Bool[Tensor, "batch new"],
-        positions: Int[Tensor, "batch new"],
-    ) -> Float[Tensor, "batch key_heads new"]:
-        """The attention that new tokens receive from each other within each `CHUNK`, for ``noncausal``.
-
-        Args:
-            module: The attention module of the layer.
-            hidden: The hidden states that it reads.
-            keys: The keys of the new tokens, rotated.
-            values: Their values.
-            valid: False for padding.
-            positions: The positions that queries and keys are rotated to.
-
-        Returns:
-            The sum over queries, averaged over the heads of queries, times the norm of the value; the mean with both
-            neighbours, as in kvpress.
-        """
-        queries = self.queries(module, hidden)
-        queries = self.rotate(queries, *self.angles(module, queries, positions))
-        scale = getattr(module, "scaling", None) or self.width**-0.5
-        grouped = queries.unflatten(1, (keys.shape[1], -1))
-        parts = []
-        for some, theirs, real in zip(
-            grouped.split(CHUNK, 3), keys.float()[:, :, None].split(CHUNK, 3), valid.split(CHUNK, 1), strict=True
-        ):
-            logits = scale * some @ theirs.transpose(-1, -2)
-            weights = logits.masked_fill(~real[:, None, None, None], -torch.inf).softmax(dim=-1).nan_to_num()
-            parts.append((weights * real[:, None, None, :, None]).sum(dim=3).mean(dim=2))
-        return F.avg_pool1d(torch.cat(parts, dim=-1) * values.float().norm(dim=-1), 3, 1, 1)
 
     def _expected(
         self,
@@ -302,16 +255,6 @@ class AttentionSignals:
         weights = weights * real[:, None, None, :, None]
         mean = weights.sum(dim=3) / real.sum(dim=1).clamp(min=1)[:, None, None, None]
         return mean.mean(dim=2).clamp(min=FLOOR).log()
-
-
-def _among_all(
-    received: Float[Tensor, "batch heads new"] | None, competing: Bool[Tensor, "batch heads slots"]
-) -> Float[Tensor, "batch heads slots"]:
-    """What the newest slots received, standardised over those that compete; 0, their mean, for the others."""
-    if received is None:
-        return torch.zeros_like(competing, dtype=torch.float32)
-    new = received.shape[-1]
-    return F.pad(standardise_among(received, competing[..., -new:]), (competing.shape[-1] - new, 0))
 
 
 def leverage(

@@ -41,8 +41,6 @@ class Policy:
     """Tokens, an odd number, over which the leverage is averaged; 1 for none."""
     own_leverage: float = 0.0
     """Weight of the leverage of the key alone, beside the averaged leverage."""
-    noncausal: float = 0.0
-    """Weight of the attention that the tokens of the pass pay each other, to later ones too (arXiv:2507.08143)."""
     log_age: float = 0.0
     """Weight of the logarithm of the age in tokens, in the attention part."""
     surprise: float = 1.0

@@ -153,57 +153,6 @@ def test_a_window_averages_the_leverage_alone():
         torch.testing.assert_close(policy.priority(slots, torch.tensor([6])), wanted)
 
 
-@pytest.mark.parametrize("padding", [0, 3])
-def test_noncausal_is_the_attention_within_chunks_in_both_directions(read, padding, monkeypatch):
-    model, hidden, _, cache = read
-    monkeypatch.setattr(module, "CHUNK", 5)
-    signals = AttentionSignals(model, ("noncausal",), Groups("head", (0, 1), cache.layers[0].keys.shape[1]))
-    kept, layer = cache.layers[1], signals.modules[1]
-    valid, positions = torch.arange(LENGTH)[None] >= padding, torch.arange(LENGTH)[None]
-    found = signals.receive(layer, hidden[1], kept.keys, kept.values, valid, positions)
-    queries = signals.queries(layer, hidden[1])
-    queries = signals.rotate(queries, *signals.angles(layer, queries, positions))[0]
-    key_heads = kept.keys.shape[1]
-    sums = torch.zeros(key_heads, LENGTH)
-    for head in range(HEADS):
-        key_head = head // (HEADS // key_heads)
-        for start in range(0, LENGTH, 5):
-            chunk = [place for place in range(start, min(start + 5, LENGTH)) if place >= padding]
-            for query in chunk:
-                logits = kept.keys[0, key_head, chunk] @ queries[head, query] * kept.keys.shape[3] ** -0.5
-                sums[key_head, chunk] += logits.softmax(0) / (HEADS // key_heads)
-    sums = torch.nn.functional.pad(sums * kept.values[0].norm(dim=-1), (1, 1))
-    wanted = (sums[:, :-2] + sums[:, 1:-1] + sums[:, 2:]) / 3
-    torch.testing.assert_close(found[0], wanted, rtol=1e-3, atol=1e-4)
-
-
-def test_slots_of_earlier_passes_are_average_where_noncausal_is_not_known():
-    competing = torch.tensor([[[False, True, True, True, False, True]]])
-    found = module._among_all(torch.tensor([[[1.0, 50.0, 3.0]]]), competing)
-    assert found[0, 0, [0, 1, 2, 3, 5]].tolist() == [0, 0, 0, -1, 1]
-    assert module._among_all(None, competing).tolist() == [[[0] * 6]]
-
-
-def test_a_pass_that_evicts_keeps_by_noncausal_attention():
-    model = make_model("llama")
-    seen = []
-    receive = AttentionSignals.receive
-
-    def watch(self, layer, *args):
-        seen.append((layer.layer_idx, receive(self, layer, *args)))
-        return seen[-1][1]
-
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(AttentionSignals, "receive", watch)
-        policy = {"name": "weighted", "noncausal": 1.0, "score": 0.0}
-        cache = VQMemCache(model, 6, policy=policy, share="head", sinks=1, recent=1, block=1)
-        model(IDS, **{CACHE: cache})
-    assert [layer for layer, _ in seen] == [0, 1]
-    for kept, (layer, received) in zip(cache.positions[0][::2], seen, strict=True):
-        best = received[0, 0, 1:-1].topk(4).indices + 1
-        assert kept == [0, *sorted(best.tolist()), LENGTH - 1], layer
-
-
 def standardised(x):
     return (x - x.mean(-1, keepdim=True)) / x.std(-1, unbiased=False, keepdim=True)
 
@@ -244,9 +193,7 @@ def test_a_model_whose_queries_are_not_found_is_refused():
     for layer in model.transformer.h:
         layer.attn.qkv = layer.attn.c_attn
         del layer.attn.c_attn
-    with pytest.raises(
-        ValueError, match=r"the queries of GPT2LMHeadModel are not found .*expected, observed and noncausal"
-    ):
+    with pytest.raises(ValueError, match=r"the queries of GPT2LMHeadModel are not found .*expected and observed"):
         VQMemCache(model, 8, policy={"name": "weighted", "score": 0.0, "expected": 1.0})
     VQMemCache(model, 8, policy={"name": "weighted", "score": 0.0, "norm": 1.0})
 
@@ -262,4 +209,4 @@ def test_the_policy_names_what_is_wrong():
     ]:
         with pytest.raises(ValueError, match=message):
             VQMemCache(model, 8, policy={"name": "weighted"} | fields)
-    assert ATTENTION_SIGNALS == ("learned", "expected", "observed", "keydiff", "norm", "leverage", "noncausal")
+    assert ATTENTION_SIGNALS == ("learned", "expected", "observed", "keydiff", "norm", "leverage")
