@@ -157,7 +157,7 @@ def test_policies_are_presets_names_and_mappings() -> None:
         "auto": "auto",
         "fifo": "fifo",
         "mine": {"name": "scored", "rarity": 1.0},
-        "by layer": {"policy": "document", "share": "layer", "block": 8, "scorer": "runs/x"},
+        "by layer": {"policy": "stream", "share": "layer", "block": 8, "scorer": "runs/x"},
         "scorer's own": {"policy": None},
     }
     found = {setting.name: setting for setting in read_policies(given, "packaged")}
