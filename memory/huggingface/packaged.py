@@ -16,7 +16,10 @@ PACKAGED = "packaged"
 
 def packaged_policy(model: Any) -> Path | None:
     """The folder of the packaged policy that was fitted for ``model``; None if there is none."""
-    return _by_host().get(host_fingerprint(model))
+    try:
+        return _by_host().get(host_fingerprint(model))
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # offloaded or packed: none was fitted so
+        return None
 
 
 def policy_folder(folder: str, model: Any) -> str:

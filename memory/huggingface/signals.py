@@ -74,7 +74,8 @@ class AttentionSignals:
     the logarithm of the mean attention of the newest queries (SnapKV, arXiv:2404.14469). ``keydiff``: minus the cosine
     of the key and the mean key (KeyDiff, arXiv:2504.15364). ``norm``: minus the norm of the key (arXiv:2406.11430).
     ``leverage``: the statistical leverage of the key before rotation, which is large where the other keys do not span
-    it (Compactor, arXiv:2507.08143; here exact, with a ridge of `RIDGE`, where Compactor sketches it).
+    it (Compactor, arXiv:2507.08143; here exact, with a ridge of `RIDGE`, where Compactor sketches it). It is of the
+    rotated key where a model rotates a part of its keys in a way of its own.
 
     Raises `ValueError` for a model whose queries it does not find.
     """
@@ -92,8 +93,19 @@ class AttentionSignals:
         self._kind = ("full_attention",) if "layer_type" in parameters else ()
         self._apply: Any = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
         self._future: tuple[Tensor, tuple[Tensor, ...]] | None = None
+        self._unrotates = "leverage" in names and shape is not None and self._can_unrotate(*shape)
         if self.needs_queries:
             self._check(model, config)
+
+    def _can_unrotate(self, heads: int, width: int) -> bool:
+        """Whether the rotation of keys is the model's function of whole keys; some models rotate a part of them."""
+        try:
+            for module in self.modules:
+                keys = torch.zeros(1, heads, 2, width, device=_device(module, torch.device("cpu")))
+                self.unrotate(module, keys, torch.zeros(1, heads, 2, dtype=torch.long, device=keys.device))
+        except (RuntimeError, TypeError):
+            return False
+        return True
 
     def _check(self, model: Any, config: Any) -> None:
         """Raise `ValueError` unless queries are found and rotated by the model's function."""
@@ -193,7 +205,7 @@ class AttentionSignals:
             found["keydiff"] = -F.cosine_similarity(keys, unit.sum(dim=2, keepdim=True), dim=-1)
         if "leverage" in self.names:
             places = rotated.to(keys.device).expand(-1, keys.shape[1], -1)
-            found["leverage"] = leverage(self.unrotate(module, keys, places), valid)
+            found["leverage"] = leverage(self.unrotate(module, keys, places) if self._unrotates else keys, valid)
         if "norm" in self.names:
             found["norm"] = -keys.norm(dim=-1)
         if "value_norm" in self.names:

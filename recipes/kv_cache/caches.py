@@ -17,6 +17,7 @@ from ...memory.fitted import ABOUT
 from ...memory.huggingface.cache import VQMemCache
 from ...memory.huggingface.packaged import policy_folder
 from ...memory.huggingface.presets import preset_of
+from ...schema import expand
 from . import presses
 from .host import Host
 from .settings import Setting
@@ -94,6 +95,6 @@ def _identity(policy: str | Mapping[str, Any] | None, model: Any) -> Any:
     if not isinstance(arguments["policy"], Mapping):
         return policy
     if folder := arguments["policy"].get("folder"):
-        folder = file_sha256(Path(policy_folder(folder, model)) / ABOUT)
+        folder = file_sha256(Path(expand(policy_folder(folder, model))) / ABOUT)
         arguments["policy"] = {**arguments["policy"], "folder": folder}
     return arguments if preset is not None else dict(arguments["policy"])

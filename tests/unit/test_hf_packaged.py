@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from vqmem.artifacts import read_sealed
 from vqmem.memory.fitted import ABOUT
 from vqmem.memory.huggingface import packaged
@@ -80,3 +81,16 @@ def test_the_packaged_policy_serves_smollm2():
         ids = torch.randint(0, 40_000, (1, 300))
         assert lm.model(ids, **cache_argument(cache)).logits.isfinite().all()
     assert cache.stats()["kept"] == [64]
+
+
+def test_weights_that_are_elsewhere_are_of_no_packaged_policy():
+    assert packaged.packaged_policy(make_model().to("meta")) is None
+
+
+@torch.no_grad()
+def test_documents_of_models_that_rotate_a_part_of_their_keys():
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = transformers.PhiForCausalLM(transformers.PhiConfig(vocab_size=VOCAB, **shape)).eval()
+    cache = VQMemCache(model, 24, policy="document")
+    assert model(torch.randint(1, VOCAB, (1, 90)), **cache_argument(cache)).logits.isfinite().all()
+    assert cache.stats()["kept"] == [24]
