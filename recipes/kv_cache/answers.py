@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from ...memory.huggingface.cache import VQMemCache
 from ...memory.huggingface.cache_argument import cache_argument
+from ...memory.huggingface.layer import VQMemLayer
 from .hidden import Hidden, hiding, join_hidden
 from .tasks.base import Quiz
 
@@ -61,9 +63,16 @@ class KeptSlots:
 
 def kept_slots(cache: Any, hidden: Hidden | None = None) -> KeptSlots | None:
     """The slots of a cache; None where an answer needs the cache itself, which stores or places new tokens its way."""
-    if isinstance(cache, VQMemCache) and (cache.rotation is not None or cache.layers[0].storage != "full"):
+    if isinstance(cache, VQMemCache) and cache.rotation is not None:
         return None
+    if not all(map(_is_plain, cache.layers)) or len({layer.keys.shape[2] for layer in cache.layers}) > 1:
+        return None  # windows and recurrent states; and a batch has one mask for all layers
     return KeptSlots(tuple((layer.keys.clone(), layer.values.clone()) for layer in cache.layers), hidden)
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether all that a layer of a cache holds is the keys and values of slots, in full precision."""
+    return layer.storage == "full" if isinstance(layer, VQMemLayer) else type(layer) is DynamicLayer
 
 
 @torch.no_grad()

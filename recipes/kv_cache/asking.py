@@ -13,7 +13,7 @@ from torch import Tensor
 from ...memory.huggingface.cache_argument import cache_argument
 from .answers import KeptSlots, answer, answer_together, kept_slots, prompt, stop_rule
 from .caches import Caches
-from .hidden import Hidden, take_hidden_slots
+from .hidden import Hidden, hiding, take_hidden_slots
 from .kvzip import zip_text
 from .presses import KVZIP, seeded
 from .reading import read_text
@@ -63,13 +63,15 @@ class Asking:
         scores: dict[str, dict[int, Tensor]] = {}
         for setting in settings:
             if setting.press == KVZIP:
-                together[setting.name] = kept_slots(self.reading.full, zipped)
-                continue
-            more = {} if setting.press is None else {"scores": scores.setdefault(setting.press, {})}
-            cache = seeded(lambda setting=setting, more=more: self._read(setting, share, **more))
-            slots = kept_slots(cache, None if setting.press is None else take_hidden_slots(self.model))
+                cache, hidden = copy.deepcopy(self.reading.full), zipped
+            else:
+                more = {} if setting.press is None else {"scores": scores.setdefault(setting.press, {})}
+                cache = seeded(lambda setting=setting, more=more: self._read(setting, share, **more))
+                hidden = None if setting.press is None else take_hidden_slots(self.model)
+            slots = kept_slots(cache, hidden)
             if slots is None:
-                alone[setting.name] = self._answer(cache)
+                with hiding(self.model, hidden):
+                    alone[setting.name] = self._answer(cache)
             else:
                 together[setting.name] = slots
         return alone | self._answer_together(together)

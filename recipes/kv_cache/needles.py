@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +67,6 @@ def ask_all(caches: Caches, settings: Sequence[Setting], quizzes: Quizzes, prose
     Returns:
         The quizzes with their answers, lengths and tasks in turns, so that what a stopped run has done is of all kinds.
     """
-    source = hashlib.sha256(prose.encode(errors="surrogatepass")).hexdigest()[:12]
     seeds = [
         (seed, length, name) for seed in range(quizzes.count) for length in quizzes.texts for name in quizzes.tasks
     ]
@@ -76,7 +74,7 @@ def ask_all(caches: Caches, settings: Sequence[Setting], quizzes: Quizzes, prose
     with Bar("asking quizzes", len(seeds)) as bar:
         for seed, length, name in seeds:
             quiz = make_quiz(name, prose, caches.host.tokenizer.wrapped, length, label=quizzes.label, seed=seed)
-            path = folder / f"{digest([name, length, seed, quizzes.label, source, list(quizzes.shares)])}.json"
+            path = folder / f"{digest([quiz, list(quizzes.shares)])}.json"
             tokens, found = _answered(caches, settings, quiz, quizzes, path)
             asked.append(Asked(name, length, tokens, found))
             bar.advance(1)

@@ -13,7 +13,7 @@ from transformers import Cache, DynamicCache
 from ...memory.huggingface.cache import VQMemCache
 from ...memory.huggingface.cache_argument import cache_argument
 from ...memory.huggingface.eviction import observes_pass
-from ...memory.huggingface.supported_models import attention_layers
+from ...memory.huggingface.supported_models import attention_layers, bounded
 from .presses import PressCache
 
 
@@ -34,9 +34,9 @@ class TextReading:
     calls: list[tuple[Any, dict[str, Any]]]
 
     def serves(self, cache: Any) -> bool:
-        """Whether an empty cache needs no more of a pass than what is here: no attention weights."""
-        if any(layer.keys.shape[2] != self.ids.shape[1] for layer in self.full.layers):
-            return False  # layers that bound themselves
+        """Whether an empty cache needs no more of a pass than what is here: keys and values, no attention weights."""
+        if len(bounded(self.full.layers)) < len(self.full.layers):
+            return False  # a window or a recurrent state is not the keys and values of the text
         if isinstance(cache, PressCache):
             return cache.config is None or bool(cache.scores)
         return isinstance(cache, VQMemCache) and not observes_pass(cache)

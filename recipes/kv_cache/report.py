@@ -41,10 +41,10 @@ def report_page(summary: Mapping[str, Any]) -> str:
 
 
 def beside_presses(quizzes: Sequence[Mapping[str, Any]], baseline: str) -> list[dict[str, Any]]:
-    """For each share and press the comparison of every policy with it (``less``), by the policy's name."""
+    """For each share and press the comparison of every policy with it (``differences``), by the policy's name."""
     found: dict[tuple[float, str], dict[str, Any]] = {}
     for row in quizzes:
         for name, one in row["against"].items():
             if name not in (FULL, baseline):
                 found.setdefault((row["share"], name), {})[row["strategy"]] = one
-    return [{"share": share, "press": press, "less": less} for (share, press), less in found.items()]
+    return [{"share": share, "press": press, "differences": rows} for (share, press), rows in found.items()]

@@ -43,15 +43,15 @@ def _quizzes(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"needles: {summary['asked']} quizzes, scores in %"
     for row in summary["quizzes"]:
         columns = "  ".join(f"{name} {value:.0f}" for name, value in row["values"].items())
-        yield f"  {row['strategy']:24} {row['share']:>7.1%} kept  {columns}{_less_full(row)}"
+        yield f"  {row['strategy']:24} {row['share']:>7.1%} kept  {columns}{_minus_full(row)}"
     if summary["quizzes"] and summary["left_out"]:
         yield f"  {left_out(summary)}"
 
 
-def _less_full(row: Mapping[str, Any]) -> str:
+def _minus_full(row: Mapping[str, Any]) -> str:
     """How much more or less than the full cache scores."""
     one = row["against"].get(FULL)
-    return f"  less {FULL} {_with_interval(one['difference'], one['low'], one['high'], '+.0f')}" if one else ""
+    return f"  minus {FULL} {_with_interval(one['difference'], one['low'], one['high'], '+.0f')}" if one else ""
 
 
 def _costs(summary: Mapping[str, Any]) -> Iterator[str]:

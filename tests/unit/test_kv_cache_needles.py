@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
+from transformers import DynamicCache
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.recipes.kv_cache.answers import answer, kept_slots, prompt, stop_rule
 from vqmem.recipes.kv_cache.asking import Asking
 from vqmem.recipes.kv_cache.caches import Caches
 from vqmem.recipes.kv_cache.hidden import hiding
+from vqmem.recipes.kv_cache.host import Host
 from vqmem.recipes.kv_cache.needles import Asked, Quizzes, ask, ask_all, hits_at, quiz_table, split_by_full
 from vqmem.recipes.kv_cache.presses import MADE, PRESSES, WRAPPERS, prompt_settings, seeded
 from vqmem.recipes.kv_cache.settings import FULL, Setting
@@ -101,6 +104,30 @@ def test_hits_are_of_one_share_kept(tokenizer_folder: Path, tmp_path: Path) -> N
     assert saved == {path: json.loads(path.read_text()) for path in tmp_path.iterdir()}
 
 
+def test_answers_to_a_quiz_that_was_changed_are_not_reused(
+    tokenizer_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches, settings = Caches(tiny_host(tokenizer_folder), {}), [Setting(FULL)]
+    quizzes = Quizzes(("niah_single_1",), (300,), 1, (0.25,))
+    made: list[Quiz] = []
+    monkeypatch.setattr("vqmem.recipes.kv_cache.needles.make_quiz", lambda *_, **__: made[-1])
+    changes = (
+        {},
+        {"text": PROSE[:500]},
+        {"question": "\nWho?"},
+        {"answer": " He is"},
+        {"values": ("",)},
+        {"tokens": 4},
+    )
+    for count, change in enumerate(changes, 1):
+        made.append(replace(QUIZ, **change))
+        (asked,) = ask_all(caches, settings, quizzes, PROSE, tmp_path)
+        assert len([*tmp_path.iterdir()]) == count
+        assert asked.found == {FULL: [float("values" in change)]}  # any answer has the empty string
+    assert ask_all(caches, settings, quizzes, f"{PROSE} and more", tmp_path) == [asked]
+    assert len([*tmp_path.iterdir()]) == len(changes)  # other prose of which the quiz has nothing
+
+
 POLICIES = ["fifo", "random", "h2o", "tova", "knorm", "snapkv", "document", "stream"]
 QUIZ = Quiz(PROSE[:600], "\nWhat?", " It is", ("nothing",), 5)
 
@@ -148,6 +175,43 @@ def test_settings_that_share_a_reading_answer_as_if_each_had_read_alone(tokenize
     caches = Caches(tiny_host(tokenizer_folder), {})
     caches.host.model.double()
     _same_as_alone(caches, SETTINGS)
+
+
+TINY: dict[str, Any] = {
+    **{"vocab_size": 300, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 4, "head_dim": 8},
+    **{"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.5, "pad_token_id": 0},
+}
+EXPERTS = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
+LINEAR = {f"linear_{name}": 2 for name in ("num_key_heads", "num_value_heads")}
+LINEAR |= {f"linear_{name}_head_dim": 8 for name in ("key", "value")}
+FULL_FIRST = ["full_attention", "sliding_attention"] * 2
+MIXED = {
+    "sliding first": ("Gemma3Text", {"sliding_window": 16, "layer_types": FULL_FIRST[::-1]}),
+    "full first": ("Gemma3Text", {"sliding_window": 16, "layer_types": FULL_FIRST}),
+    "a window longer than the text": ("Gemma3Text", {"sliding_window": 2000, "layer_types": FULL_FIRST}),
+    "linear": ("Qwen3Next", {"shared_expert_intermediate_size": 16, **EXPERTS, **LINEAR}),
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_caches_with_layers_that_bound_themselves_read_and_answer_alone(kind: str, tokenizer_folder: Path) -> None:
+    family, more = MIXED[kind]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(**TINY, **more)
+    model = getattr(transformers, f"{family.removesuffix('Text')}ForCausalLM")(config).eval()
+    caches = Caches(Host(model, tiny_host(tokenizer_folder).tokenizer, kind), {})
+    settings = [Setting(name, name) for name in ("fifo", "document", "h2o")]
+    _same_as_alone(caches, settings)
+    asking = Asking(caches, QUIZ)
+    assert kept_slots(asking.reading.full) is None
+    for setting in settings:
+        cache = caches.make(setting, 60, block=60, streaming=False)
+        assert not asking.reading.serves(cache)
+        assert kept_slots(cache) is None
+    full, cache = asking.answers([Setting(FULL)], (0.25,))[FULL][0], DynamicCache(config=config)
+    with torch.no_grad():
+        model(asking.reading.ids, **{CACHE: cache})
+    assert full == answer(model, cache, asking.question, most=QUIZ.tokens, is_over=asking.is_over)
 
 
 @pytest.mark.skipif(not PRESSES, reason="kvpress is not installed (extra 'kvpress')")
