@@ -110,6 +110,7 @@ def test_answers_to_a_quiz_that_was_changed_are_not_reused(
     caches, settings = Caches(tiny_host(tokenizer_folder), {}), [Setting(FULL)]
     quizzes = Quizzes(("niah_single_1",), (300,), 1, (0.25,))
     made: list[Quiz] = []
+    asked: list[Asked] = []
     monkeypatch.setattr("vqmem.recipes.kv_cache.needles.make_quiz", lambda *_, **__: made[-1])
     changes = (
         {},
@@ -121,10 +122,10 @@ def test_answers_to_a_quiz_that_was_changed_are_not_reused(
     )
     for count, change in enumerate(changes, 1):
         made.append(replace(QUIZ, **change))
-        (asked,) = ask_all(caches, settings, quizzes, PROSE, tmp_path)
+        asked = ask_all(caches, settings, quizzes, PROSE, tmp_path)
         assert len([*tmp_path.iterdir()]) == count
-        assert asked.found == {FULL: [float("values" in change)]}  # any answer has the empty string
-    assert ask_all(caches, settings, quizzes, f"{PROSE} and more", tmp_path) == [asked]
+        assert asked[0].found == {FULL: [float("values" in change)]}  # any answer has the empty string
+    assert ask_all(caches, settings, quizzes, f"{PROSE} and more", tmp_path) == asked
     assert len([*tmp_path.iterdir()]) == len(changes)  # other prose of which the quiz has nothing
 
 
