@@ -44,9 +44,10 @@ examples:
 MODEL is one of two kinds. For a model of transformers VQMemCache(model, tokenizer, capacity=256, policy="runs/policy")
 keeps what the policy ranks highest, beside a share of the score. For the memory transformer of a run of `vqmem text_lm`
 or `vqmem compare` (a folder seed-N), on text or on units of speech, a strategy does:
-  vqmem text_lm runs/novels_lm/config.yaml \\
+  vqmem text_lm runs/novels_lm/config.yaml out=runs/novels_lm \\
     eval_strategies.mine='{policy: {name: weighted, learned: 1.0, folder: "{run}/policy", score: 0.2}}'
-`vqmem compare` takes the same in its strategies; {run} is the folder of each seed's model. Give text like what the
+The score weighs surprise; the line that the command prints weighs what the scorer of your run gives. `vqmem compare`
+takes the same in its strategies; {run} is the folder of each seed's model. Give text like what the
 model will read: each document gives as many passages as any other.
 
 The model reads passages of which nothing is evicted. A linear regression learns, from keys and their squares, the

@@ -24,6 +24,7 @@ class Settings(NamedTuple):
         capacity: Slots of the bounded streams.
         chunk: Tokens that the host reads at once.
         horizon: Tokens that must follow, so that attention to come is known.
+        guarded: Slots of the bounded streams that the guards keep, at the least.
         signals: The signals to weigh.
         weighable: Those that can be weighed.
     """
@@ -32,6 +33,7 @@ class Settings(NamedTuple):
     capacity: int
     chunk: int
     horizon: int
+    guarded: int
     signals: tuple[str, ...]
     weighable: tuple[str, ...]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,6 +25,8 @@ def sample_passages(
 ) -> list[Int[Tensor, " time"]]:
     """Draw passages: at a random place of one document after the other, again and again until there are enough.
 
+    A document that is too short or cannot be read is dropped; standard error lists those that cannot be read.
+
     Args:
         contents: Texts or recordings, one a document. At most ``count`` of them are in memory at a time.
         encode: Makes token ids.
@@ -35,7 +38,7 @@ def sample_passages(
         The token ids of ``count`` passages, in random order.
 
     Raises:
-        ValueError: No document is long enough.
+        ValueError: No document is long enough, or none can be read.
     """
     drawing = random.Random(seed)
     shortest, length = lengths
@@ -45,17 +48,20 @@ def sample_passages(
             chosen.append(content)
         elif (place := drawing.randrange(seen)) < count:  # each document is as likely to stay
             chosen[place] = content
-    passages: list[Tensor] = []
-    while len(passages) < count:
-        before, skipping = len(passages), Skipping()
-        for content in chosen[: count - len(passages)]:
-            with skipping:
-                ids = _stretch(content, encode, length, drawing)
-                passages += [ids] if len(ids) >= shortest else []
-        if len(passages) == before:
-            raise ValueError(
-                f"no document has {shortest} tokens; give longer ones in data=…, or a smaller length or capacity"
-            )
+    waiting, passages, skipping = deque(chosen), [], Skipping()
+    while waiting and len(passages) < count:
+        content = waiting.popleft()
+        with skipping:
+            ids = _stretch(content, encode, length, drawing)
+            if len(ids) >= shortest:
+                passages.append(ids)
+                waiting.append(content)
+    skipping.tried = len(chosen)  # a document that gives several passages counts once
+    skipping.report()
+    if len(passages) < count:
+        raise ValueError(
+            f"no document has {shortest} tokens; give longer ones in data=…, or a smaller length or capacity"
+        )
     drawing.shuffle(passages)
     return passages
 

@@ -14,12 +14,12 @@ from ...memory.fitted import host_fingerprint
 from ...memory.huggingface.groups import SHARES, Groups
 from ...memory.huggingface.signals import AttentionSignals
 from ...memory.huggingface.supported_models import bounded, key_shape, layers_of
-from .attention import CHUNK, HORIZON, read_full
+from .attention import CHUNK, HORIZON, SINKS, read_full
 from .full_pass import FullPass
 from .host import Rows, Settings, Stream
 from .streams import DEFAULT, SIGNALS, read_stream
 
-SETTINGS = Settings(2048, 128, CHUNK, HORIZON, DEFAULT, SIGNALS)
+SETTINGS = Settings(2048, 128, CHUNK, HORIZON, SINKS, DEFAULT, SIGNALS)
 
 
 class PretrainedHost(NamedTuple):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ...memory.fitted import ABOUT, FittedPolicy
+from ...memory.scorer import SIGNALS
 from ...registry import DataSpec, build
 from ...schema import PathText, PositiveInt, Seed, TwoOrMore, Validated
 from ...tokenizers_.base import input_kind
@@ -38,7 +42,8 @@ class Config(Validated):
     passages: PositiveInt = 48
     """Passages from which the attention to come is predicted."""
     stream_passages: TwoOrMore = 12
-    """Further passages, read with bounded slots. Weights fitted on three quarters are checked on the rest."""
+    """Further passages, read with bounded slots. Weights fitted on three quarters are checked on the rest,
+    of which passages that were fitted on are left out; where texts are few, others may still overlap these."""
     length: PositiveInt | None = None
     """Tokens of a passage; those after a token are what its attention is learnt from. Null is 2048, or the ``passage``
     of a run, of which documents may be shorter."""
@@ -65,6 +70,11 @@ class Config(Validated):
             raise ValueError(f"signals={unknown[0]}; use some of {', '.join(settings.weighable)}")
         if not settings.signals or len({*settings.signals}) < len(settings.signals):
             raise ValueError(f"signals={settings.signals}; name one or more, each once")
+        if settings.capacity <= settings.guarded:
+            raise ValueError(
+                f"capacity={settings.capacity} leaves nothing to choose: the guards keep {settings.guarded} slots; "
+                f"give capacity={settings.guarded + 1} or more"
+            )
         if settings.length < settings.shortest:
             raise ValueError(
                 f"length={settings.length} is too short for capacity={settings.capacity}: nothing is evicted "
@@ -79,15 +89,20 @@ def run(model: str, config: Config) -> Findings:
     Raises `ValueError` where the folder has a policy already, and for a model or data that cannot be used.
     """
     out = Path(config.out)
-    if (out / ABOUT).exists():
-        raise ValueError(f"{out} has a policy already; give another folder, as in out=runs/policy2")
+    _refuse_existing(out)
     prepare = _trained if is_run(model) else _pretrained
     host, settings, drawn = prepare(model, config, resolve_device(config.device))
     passages, streams = drawn[: config.passages], drawn[config.passages :]
     with locked(out):
+        _refuse_existing(out)  # another process may have written one since
         policy, findings = fit_policy(host, passages, streams, settings.signals, settings.capacity)
         _save(out, model, config, settings, policy, findings)
     return findings
+
+
+def _refuse_existing(out: Path) -> None:
+    if (out / ABOUT).exists():
+        raise ValueError(f"{out} has a policy already; give another folder, as in out=runs/policy2")
 
 
 Prepared = tuple[Host, Settings, list[Int[Tensor, " time"]]]
@@ -138,13 +153,22 @@ def format_summary(model: str, config: Config, findings: Findings) -> str:
         *(f"  {100 * x:5.1f} %  {single_name(name)} alone, a set a {finest}" for name, x in singles),
         f"  {100 * findings.chance:5.1f} %  chance",
         f"saved in {config.out}/, with {REPORT}; now use",
-        _use(model, config.out),
+        _use(model, config.out, findings.single),
     ]
     return "\n".join(lines)
 
 
-def _use(model: str, out: str) -> str:
+def _use(model: str, out: str, signals: Iterable[str]) -> str:
+    """How to use the policy in ``out``; of ``signals``, those of the run's scorer are weighed beside it."""
     if not is_run(model):
-        return f'  VQMemCache(model, tokenizer, capacity=256, policy="{out}")'
-    policy = f"{{name: weighted, learned: 1.0, folder: {out}, score: 0.2}}"
-    return f"  vqmem text_lm {model}/config.yaml eval_strategies.learned='{{policy: {policy}}}'"
+        return f"  VQMemCache(model, tokenizer, capacity=256, policy={json.dumps(out, ensure_ascii=False)})"
+    given = [name for name in signals if name in SIGNALS]
+    score = "score: 0.0"
+    if given:
+        score = "score: 0.2" if "surprise" in given else f"surprise: 0.0, {given[0]}: 1.0, score: 0.2"
+    folder, run_folder = (json.dumps(path, ensure_ascii=False) for path in (out, model))  # as YAML reads it
+    if shlex.quote(model) == model:
+        run_folder = model
+    strategy = f"{{policy: {{name: weighted, learned: 1.0, folder: {folder}, {score}}}}}"
+    command = ["vqmem", "text_lm", f"{model}/config.yaml", f"out={run_folder}", f"eval_strategies.learned={strategy}"]
+    return f"  {shlex.join(command)}"

@@ -44,7 +44,8 @@ class TrainedHost:
         config = run.config
         default = (PREDICTED, LOG_AGE)
         horizon = min(HORIZON, 4 * config.segment)
-        self.settings = Settings(config.passage, min(config.capacities), config.segment, horizon, default, WEIGHED)
+        capacity, guarded = min(config.capacities), config.sinks + config.recent
+        self.settings = Settings(config.passage, capacity, config.segment, horizon, guarded, default, WEIGHED)
 
     def fingerprint(self) -> str:
         """That of the weights."""
