@@ -22,7 +22,7 @@ RIDGE = 1e-4
 
 @dataclass(frozen=True)
 class Findings:
-    """What the fit found on passages that nothing was fitted on.
+    """What the fit found on other passages than those fitted on, which may overlap where texts are few.
 
     Args:
         r2: The share of the variance of the logarithm of attention to come that keys predict.
@@ -51,7 +51,8 @@ def fit_policy(
     Args:
         host: The model.
         passages: Token ids of the texts from which attention to come is predicted.
-        streams: Those that are read in bounded streams. The findings are of the last quarter, before it is fitted on.
+        streams: Those that are read in bounded streams. The findings are of the last quarter, before it is fitted on;
+            of it, passages that were fitted on already are left out.
         signals: The signals that the policy weighs, some of the host's.
         capacity: Slots of the streams.
 
@@ -59,8 +60,9 @@ def fit_policy(
         The policy, and how good it is.
     """
     fitted = max(1, len(streams) * 3 // 4)
+    checked = _new_passages(streams[fitted:], [*passages, *streams[:fitted]])
     chosen = [host.signals.index(name) for name in signals]
-    with Bar("fitting the policy", len(passages) + len(host.shares) * len(streams)) as bar:
+    with Bar("fitting the policy", len(passages) + len(host.shares) * (fitted + len(checked))) as bar:
         prediction = _fit_prediction(host, passages, bar)
         second = {share: Sums() for share in host.shares}
         for ids in streams[:fitted]:
@@ -71,7 +73,7 @@ def fit_policy(
                 bar.advance(1)
         solved = {share: sums.solve(RIDGE, chosen)[..., 0] for share, sums in second.items()}
         check = _Check(host.signals, host.shares[0], solved, chosen)
-        for ids in streams[fitted:]:
+        for ids in checked:
             full = host.read_full(ids)
             check.add_predictions(full, prediction[host.shares[0]])
             for share, sums in second.items():
@@ -83,6 +85,12 @@ def fit_policy(
     weights = {share: x.unflatten(0, (-1, heads if share == "head" else 1)) for share, x in solved.items()}
     weights = {share: x.expand(host.layers, -1, -1) for share, x in weights.items()}
     return FittedPolicy(host.fingerprint(), tuple(signals), prediction, weights), check.findings(heads)
+
+
+def _new_passages(passages: Sequence[Tensor], fitted: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Those of ``passages`` that are not among ``fitted``, or the first where all are."""
+    seen = {tuple(ids.tolist()) for ids in fitted}
+    return [ids for ids in passages if tuple(ids.tolist()) not in seen] or passages[:1]
 
 
 def _add_slots(sums: Sums, x: Float[Tensor, "groups slots signals"], y: Float[Tensor, "groups slots"], _: int) -> None:
@@ -104,7 +112,7 @@ def _fit_prediction(
 
 
 class _Check:
-    """Adds up how good the predictions and the policy are, on passages that nothing was fitted on."""
+    """Adds up how good the predictions and the policy are, on passages that were not fitted on."""
 
     def __init__(self, signals: Sequence[str], finest: str, solved: dict[str, Tensor], chosen: Sequence[int]) -> None:
         self.signals, self.finest, self.solved, self.chosen = signals, finest, solved, chosen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shlex
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from vqmem.memory.policy import Guard
 from vqmem.models.learned_policy import LearnedPolicy, bind
 from vqmem.recipes.fit_policy import trained
 from vqmem.recipes.fit_policy.full_pass import later_attention
+from vqmem.recipes.fit_policy.run import _use
 from vqmem.recipes.lm.corpus import Passage
 from vqmem.recipes.lm.decoder import make_reader
 from vqmem.recipes.lm.language_model import read_passages, score_passages
@@ -56,7 +58,7 @@ def test_the_command_writes_a_policy_and_what_it_found(fitted, tmp_path, capsys)
     assert "predicted from keys: R²" in printed.out
     for name in ("the policy", "predicted alone", "newest first alone", "usage alone", "surprise alone", "chance"):
         assert f"%  {name}" in printed.out
-    assert f"vqmem text_lm {fitted}/config.yaml eval_strategies.learned=" in printed.out
+    assert f"vqmem text_lm {fitted}/config.yaml out={fitted} eval_strategies.learned=" in printed.out
     assert "fitting the policy" in printed.err
     first, second = (
         [(x.name, x.read_bytes()) for x in sorted(y.iterdir()) if "report" not in x.name]
@@ -82,6 +84,38 @@ def test_a_finished_run_is_evaluated_and_continued_with_the_policy(fitted, capsy
     capsys.readouterr()
     assert main(["generate", str(fitted), "--prompt", "Call me " * 20, "--strategy", "beside", "--tokens", "9"]) == 0
     assert capsys.readouterr().out.startswith("Call me")
+
+
+@pytest.mark.parametrize(
+    ("signals", "score"),
+    [
+        (["usage", "surprise", "gain"], {"score": 0.2}),
+        (["usage", "rarity", "reuse"], {"surprise": 0.0, "rarity": 1.0, "score": 0.2}),
+        (["usage", "vowels"], {"score": 0.0}),
+    ],
+)
+def test_the_printed_command_weighs_what_the_scorer_gives(fitted, signals, score):
+    command = shlex.split(_use(str(fitted), "runs/a, 'b' #1", signals))
+    node = yaml.safe_load(command[-1].removeprefix("eval_strategies.learned="))
+    assert node == {"policy": {"name": "weighted", "learned": 1.0, "folder": "runs/a, 'b' #1", **score}}
+
+
+def test_the_printed_command_works_for_a_run_that_was_moved(fitted, tmp_path, capsys):
+    run = shutil.copytree(fitted, tmp_path / "it's a run #1, é")
+    fit(run, run / "my policy")
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert main(command[1:]) == 0
+    assert "learned@24" in json.loads((run / "evaluation.json").read_text())["memories"]
+
+
+def test_a_run_whose_guards_fill_its_capacity_is_refused_before_it_is_read(config_file, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["text_lm", str(config_file), f"out={run}", "capacities=[16]", "sinks=4", "recent=12"]) == 0
+    capsys.readouterr()
+    assert main(["fit_policy", str(run), f"out={tmp_path / 'policy'}", *FIT]) == 2
+    wanted = "vqmem: capacity=16 leaves nothing to choose: the guards keep 16 slots; give capacity=17 or more\n"
+    assert capsys.readouterr().err == wanted
+    fit(run, tmp_path / "policy", "capacity=17")
 
 
 def test_a_comparison_measures_the_policy_of_each_seed(config_file, tmp_path, capsys):

@@ -10,12 +10,18 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from vqmem.cli import main
+from vqmem.data.reading.files import UnreadableError
+from vqmem.memory.fitted import ABOUT
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.huggingface.groups import SHARES
 from vqmem.memory.huggingface.learned import LearnedSignals
+from vqmem.recipes.fit_policy import fit as fitting
+from vqmem.recipes.fit_policy import pretrained
 from vqmem.recipes.fit_policy.fit import fit_policy
+from vqmem.recipes.fit_policy.passages import sample_passages
 from vqmem.recipes.fit_policy.pretrained import as_host
+from vqmem.recipes.fit_policy.run import Config, run
 from vqmem.recipes.fit_policy.streams import SIGNALS
 
 VOCAB = 60
@@ -186,6 +192,7 @@ def test_what_does_not_fit_is_refused_in_a_line(fitted, folder, tmp_path):
     [
         ("signals=[expcted]", "signals=expcted; use some of predicted, expected"),
         ("signals=[]", "name one or more"),
+        ("capacity=4", "capacity=4 leaves nothing to choose: the guards keep 4 slots; give capacity=5 or more"),
         ("length=300", "length=300 is too short for capacity=128"),
         ("stream_passages=1", "stream_passages"),
         ("passges=3", "passages"),
@@ -217,6 +224,75 @@ def test_the_command_fits_a_model_of_a_folder(tmp_path, capsys):
     VQMemCache(model, tokenizer, 64, policy=str(tmp_path / "policy"))
     assert main(command) == 2
     assert "has a policy already" in capsys.readouterr().err
+
+
+def test_the_least_capacity_that_is_named_works():
+    settings = Config(capacity=5, length=512).settled(pretrained.SETTINGS)
+    passages = [*torch.randint(1, VOCAB, (3, 512), generator=torch.Generator().manual_seed(1))]
+    _, findings = fit_policy(as_host(make_model(), None), passages[:1], passages[1:], settings.signals, 5)
+    assert findings.chance > 0
+
+
+def test_the_check_leaves_out_what_was_fitted_on(monkeypatch):
+    first, second, third, fourth = torch.randint(1, VOCAB, (4, 512), generator=torch.Generator().manual_seed(1))
+    checked = []
+    monkeypatch.setattr(fitting._Check, "add_predictions", lambda self, full, _: checked.append(full.keys[0]))
+    monkeypatch.setattr(fitting._Check, "findings", lambda self, heads: None)
+    host = as_host(make_model(), None)
+    streams = [second] * 6 + [first, third]
+    for last, wanted in [(streams[-2:], [third]), ([first, second], [first]), ([third, fourth], [third, fourth])]:
+        checked.clear()
+        fit_policy(host, [first], streams[:6] + last, ("predicted",), 32)
+        for found, ids in zip(checked, wanted, strict=True):
+            torch.testing.assert_close(found, host.read_full(ids).keys[0])
+
+
+def test_a_policy_that_another_process_wrote_meanwhile_stays(tmp_path, monkeypatch):
+    def prepare(*_):
+        (tmp_path / ABOUT).write_text("theirs")
+        return None, pretrained.SETTINGS, []
+
+    monkeypatch.setattr("vqmem.recipes.fit_policy.run._pretrained", prepare)
+    with pytest.raises(ValueError, match="has a policy already"):
+        run("a/model", Config(out=str(tmp_path), device="cpu"))
+    assert (tmp_path / ABOUT).read_text() == "theirs"
+
+
+def encode(text):
+    if text == "damaged":
+        raise UnreadableError("damaged.wav is cut off")
+    return torch.tensor([ord(x) for x in text])
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_passages_leave_out_documents_that_are_short_or_unreadable(place, capsys):
+    texts = [letter * 5000 for letter in "abcdef"]
+    for odd, error in [("x" * 150, ""), ("damaged", "skipped 1 of 7:\n  damaged.wav is cut off\n")]:
+        documents = [*texts[:place], odd, *texts[place:]]
+        passages = sample_passages(iter(documents), encode, (200, 200), 14, 0)
+        counts = [sum(chr(ids[0]) == letter for ids in passages) for letter in "abcdef"]
+        assert sorted(counts) == [2, 2, 2, 2, 3, 3]
+        assert capsys.readouterr().err == error
+
+
+def test_documents_none_of_which_gives_a_passage_are_refused(capsys):
+    for documents, message in [
+        ([], "no document has 200 tokens"),
+        (["x" * 150], "no document has 200 tokens"),
+        (["damaged"], "damaged.wav is cut off"),
+        (["damaged", "damaged"], "none of the 2 can be used"),
+        (["damaged", "x" * 150], "no document has 200 tokens"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            sample_passages(iter(documents), encode, (200, 200), 14, 0)
+    assert capsys.readouterr().err.endswith("skipped 1 of 2:\n  damaged.wav is cut off\n")
+
+
+def test_where_all_documents_are_long_enough_each_gives_a_passage_in_turn():
+    """The drawing of earlier versions, so that a seed gives the same fit."""
+    documents = [[100 * i + j for j in range(60)] for i in range(3)]
+    passages = sample_passages(iter(documents), torch.tensor, (4, 4), 7, 5)
+    assert [int(ids[0]) for ids in passages] == [247, 22, 116, 39, 150, 53, 244]
 
 
 def byte_level() -> Tokenizer:
