@@ -14,6 +14,7 @@ from ...memory.fitted import LOG_AGE, FittedPolicy
 from ..engine.progress import Bar
 from .full_pass import FullPass, key_features, later_attention
 from .host import Host, Stream
+from .passages import new_passages
 from .regression import Sums
 
 RIDGE = 1e-4
@@ -60,7 +61,7 @@ def fit_policy(
         The policy, and how good it is.
     """
     fitted = max(1, len(streams) * 3 // 4)
-    checked = _new_passages(streams[fitted:], [*passages, *streams[:fitted]])
+    checked = new_passages(streams[fitted:], [*passages, *streams[:fitted]])
     chosen = [host.signals.index(name) for name in signals]
     with Bar("fitting the policy", len(passages) + len(host.shares) * (fitted + len(checked))) as bar:
         prediction = _fit_prediction(host, passages, bar)
@@ -85,12 +86,6 @@ def fit_policy(
     weights = {share: x.unflatten(0, (-1, heads if share == "head" else 1)) for share, x in solved.items()}
     weights = {share: x.expand(host.layers, -1, -1) for share, x in weights.items()}
     return FittedPolicy(host.fingerprint(), tuple(signals), prediction, weights), check.findings(heads)
-
-
-def _new_passages(passages: Sequence[Tensor], fitted: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Those of ``passages`` that are not among ``fitted``, or the first where all are."""
-    seen = {tuple(ids.tolist()) for ids in fitted}
-    return [ids for ids in passages if tuple(ids.tolist()) not in seen] or passages[:1]
 
 
 def _add_slots(sums: Sums, x: Float[Tensor, "groups slots signals"], y: Float[Tensor, "groups slots"], _: int) -> None:

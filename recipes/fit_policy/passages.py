@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from jaxtyping import Int
@@ -64,6 +64,14 @@ def sample_passages(
         )
     drawing.shuffle(passages)
     return passages
+
+
+def new_passages(
+    passages: Sequence[Int[Tensor, " _"]], fitted: Sequence[Int[Tensor, " _"]]
+) -> Sequence[Int[Tensor, " _"]]:
+    """Those of ``passages`` that are not among ``fitted``, or the first where all are."""
+    seen = {tuple(ids.tolist()) for ids in fitted}
+    return [ids for ids in passages if tuple(ids.tolist()) not in seen] or passages[:1]
 
 
 def _stretch(

@@ -170,5 +170,5 @@ def _use(model: str, out: str, signals: Iterable[str]) -> str:
     if shlex.quote(model) == model:
         run_folder = model
     strategy = f"{{policy: {{name: weighted, learned: 1.0, folder: {folder}, {score}}}}}"
-    command = ["vqmem", "text_lm", f"{model}/config.yaml", f"out={run_folder}", f"eval_strategies.learned={strategy}"]
-    return f"  {shlex.join(command)}"
+    run = shlex.join([f"{model}/config.yaml", f"out={run_folder}"])
+    return f"  vqmem text_lm {run} eval_strategies.learned={shlex.quote(strategy)}"

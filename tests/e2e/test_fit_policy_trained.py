@@ -109,8 +109,9 @@ def test_the_printed_command_works_for_a_run_that_was_moved(fitted, tmp_path, ca
 
 
 def test_a_run_whose_guards_fill_its_capacity_is_refused_before_it_is_read(config_file, tmp_path, capsys):
-    run = tmp_path / "run"
-    assert main(["text_lm", str(config_file), f"out={run}", "capacities=[16]", "sinks=4", "recent=12"]) == 0
+    run, config = tmp_path / "run", tmp_path / "guarded.yaml"
+    config.write_text(config_file.read_text().partition("strategies:")[0] + "strategies: {fifo: {policy: fifo}}\n")
+    assert main(["text_lm", str(config), f"out={run}", "capacities=[16]", "sinks=4", "recent=12"]) == 0
     capsys.readouterr()
     assert main(["fit_policy", str(run), f"out={tmp_path / 'policy'}", *FIT]) == 2
     wanted = "vqmem: capacity=16 leaves nothing to choose: the guards keep 16 slots; give capacity=17 or more\n"
