@@ -1,7 +1,7 @@
 """What the cache keeps of streams by default, beside what it can without a fit, and the presses of kvpress.
 
     python benchmarks/kv/presets.py [--quick] [--json] [--save] [--split dev|test] [--data FOLDER] [--run FOLDER]
-        [--passages N] [--capacities N ...]
+        [--passages N] [--capacities N ...] [--domains NAME ...]
 
 Reads passages of 2,048 tokens of several kinds of text with SmolLM2-135M, 64 tokens at a time. `auto` is the packaged
 policy that `vqmem fit_policy` fitted for this model. Losses are kept in the run's folder, so that a stopped run goes
@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument(
         "--capacities", type=int, nargs="+", default=[128, 256, 512], help="slots (default 128 256 512)"
     )
+    parser.add_argument("--domains", nargs="+", help="kinds of text, such as novels or code (default all)")
     flags = parser.parse_args()
     torch.set_num_threads(1)
     lm = load_smollm2(torch.bfloat16)
@@ -96,6 +97,8 @@ def main() -> None:
     intervals: dict[str, Any] = {}
     count, capacities = (2, flags.capacities[:1]) if flags.quick else (flags.passages, flags.capacities)
     for domain, items in domains(flags.data / "text", flags.split, lm.tokenizer).items():
+        if flags.domains and domain.split()[0] not in flags.domains:
+            continue
         chosen = sample([*items], LENGTH, count)
         for capacity in capacities:
             settings = [*SETTINGS, *presses()] if capacity == capacities[0] else EVERYWHERE

@@ -196,6 +196,8 @@ MIXED = {
 
 @pytest.mark.parametrize("kind", MIXED)
 def test_caches_with_layers_that_bound_themselves_read_and_answer_alone(kind: str, tokenizer_folder: Path) -> None:
+    if kind == "linear" and not hasattr(transformers.DynamicCache, "has_previous_state"):
+        pytest.skip("this release of transformers reads such models with a cache of their own")
     family, more = MIXED[kind]
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(**TINY, **more)
