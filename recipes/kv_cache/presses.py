@@ -102,7 +102,17 @@ def default_recent(capacity: int, sinks: int) -> int:
 def best(
     scores: Float[Tensor, "batch heads slots"], capacity: int, sinks: int, recent: int
 ) -> Int[Tensor, "batch heads capacity"]:
-    """The slots that stay: the first, the newest, and those of the highest scores, in order."""
+    """Choose the slots that stay.
+
+    Args:
+        scores: the scores of the slots.
+        capacity: slots that stay.
+        sinks: the first ones, which always stay.
+        recent: the newest ones, which always stay.
+
+    Returns:
+        The indices of the first slots, the newest, and those of the highest scores, in order.
+    """
     scores = scores.clone()
     scores[..., :sinks] = torch.inf
     scores[..., scores.shape[-1] - recent :] = torch.inf
@@ -240,7 +250,15 @@ def evicts_by_scores(press: Any) -> bool:
 
 
 def direct(press: Any, layer: Any, cached: Any, capacity: int, start: int) -> None:
-    """Tell a press how many slots of a layer stay, and where the pass began; see `score`."""
+    """Tell a press how many slots of a layer stay, and where the pass began.
+
+    Args:
+        press: the press; its ``compression_ratio`` is set.
+        layer: the attention module, prepared by `prepare`.
+        cached: the layer's keys and values, ``[batch, heads, slots, width]`` each.
+        capacity: slots that will be kept.
+        start: tokens that were read before this pass.
+    """
     layer.rotary_emb.offset = start
     # The half is against rounding: kvpress rounds down what it keeps.
     press.compression_ratio = 1 - (capacity + 0.5) / cached.keys.shape[2]
