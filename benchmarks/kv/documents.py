@@ -189,7 +189,7 @@ def presses_table(rows: Sequence[dict[str, Any]], key: str) -> dict[str, dict[st
     for share in dict.fromkeys(row["share"] for row in rows):
         beside = beside_presses([row for row in rows if row["share"] == share], NEWEST)
         cells = {
-            one["press"]: {name: _cell(entry, key) for name, entry in one["less"].items() if name in SHOWN}
+            one["press"]: {name: _cell(entry, key) for name, entry in one["differences"].items() if name in SHOWN}
             for one in beside
         }
         if cells:
