@@ -35,6 +35,8 @@ class Source:
     A data set that has only the split named by ``train`` is split by row: of every ten, eight are ``train``, the ninth
     is ``dev`` and the tenth ``test``.
 
+    With ``joined`` the rows of a split are the lines of one document, as in WikiText, named after the split.
+
     Args:
         path: name on the hub, local folder, or one local file: .csv, .tsv, .jsonl, .json, .txt, .parquet, also with .gz
             behind.
@@ -46,7 +48,8 @@ class Source:
         train: name of the split to train on.
         dev: name of the split to choose on.
         test: name of the split to report on.
-        limit: maximum number of documents of each split; 0 = all.
+        limit: maximum number of rows with content of each split; 0 = all.
+        joined: whether the texts of all rows of a split are lines of one document.
         encoding: encoding of tables other than parquet, as Python names it.
     """
 
@@ -60,10 +63,25 @@ class Source:
     dev: str = "validation"
     test: str = "test"
     limit: int = 0
+    joined: bool = False
     encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        """Refuse recordings that would be joined."""
+        if self.joined and self.audio:
+            raise ValueError(
+                f"data source hub joins texts, and audio={self.audio!r} names recordings; drop one of them"
+            )
 
     def documents(self, split: Split) -> Iterator[Document]:
         """Stream the documents of ``split``. Raises `ValueError` for a missing data set, split or column."""
+        if not self.joined:
+            yield from self._rows(split)
+        elif rows := list(self._rows(split)):
+            yield Document(rows[0].name.rpartition("/")[0], "\n".join(row.text for row in rows))
+
+    def _rows(self, split: Split) -> Iterator[Document]:
+        """The document of each row. Raises `ValueError` as `documents` does."""
         if not self.path:
             raise ValueError("data source hub has no path; give `path: NAME_ON_THE_HUB_OR_FOLDER`")
         splits = self._splits()

@@ -31,7 +31,7 @@ from .presses import KVZIP, MADE, PREFIX, PRESSES, STREAMING, WINDOW, WRAPPERS, 
 from .report import write_report
 from .settings import FULL, PACKAGED, Setting
 from .streams import Streams, sample
-from .table import METRICS, quiz_rows, stream_rows
+from .table import METRICS, full_perplexities, quiz_rows, stream_rows
 from .texts import read_texts
 
 
@@ -86,7 +86,7 @@ def measure(config: Config) -> dict[str, Any]:
         "asked": len(asked),
         "left_out": failed,
         "costs": costs,
-        "notes": _notes(config),
+        "notes": [_full_perplexities(rows), *_notes(config)],
     }
     summary["choice"] = choose(summary)
     out = Path(config.out)
@@ -204,6 +204,12 @@ def _prompt(bench: Bench, host: Host, length: int) -> torch.Tensor:
     """So many tokens: those of the passages, one after another, again from the start where they end."""
     ids = torch.cat([item.ids for item in bench.items])
     return ids.repeat(-(-length // len(ids)))[None, :length].to(host.device)
+
+
+def _full_perplexities(rows: Sequence[dict[str, Any]]) -> str:
+    """The perplexity of the full cache, which a capacity is compared with."""
+    by_capacity = (f"{value:.2f} from token {capacity:,} on" for capacity, value in full_perplexities(rows).items())
+    return f"Perplexity of the full cache: {', '.join(by_capacity)}."
 
 
 def _notes(config: Config) -> list[str]:

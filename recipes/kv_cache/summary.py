@@ -9,6 +9,7 @@ from typing import Any
 from .choice import left_out
 from .config import Config
 from .settings import FULL
+from .table import full_perplexities
 
 
 def format_summary(config: Config, summary: dict[str, Any]) -> str:
@@ -20,17 +21,21 @@ def format_summary(config: Config, summary: dict[str, Any]) -> str:
 def _streams(summary: Mapping[str, Any]) -> Iterator[str]:
     about = f"{summary['documents']} passages, {summary['tokens']:,} tokens, nats a token"
     yield f"streams: {about}; long-gap loss recovered of what {summary['baseline']} loses"
-    yield f"  {'policy':24} {'capacity':>8} {'over full cache':>26} {'recovered':>20} {'KL':>8} {'bytes a row':>13}"
+    headings = f"{'over full cache':>26} {'recovered':>20} {'perplexity':>10} {'KL':>8} {'bytes a row':>13}"
+    yield f"  {'policy':24} {'capacity':>8} {headings}"
     for row in summary["rows"]:
         over, gap = row["over_full"], row["metrics"].get("gap_closed")
         cells = [
             f"{row['capacity']:>8}",
             f"{_with_interval(over['difference'], over['difference_low'], over['difference_high'], '+.4f'):>26}",
             f"{_with_interval(gap['value'], gap['low'], gap['high'], '.0f') + ' %' if gap else '':>20}",
+            f"{row['metrics']['perplexity']['value']:>10.2f}",
             f"{row['metrics']['kl']['value']:>8.4f}",
             f"{row['memory_bytes']:>13,.0f}",
         ]
         yield f"  {row['strategy']:24} {' '.join(cells)}"
+    for capacity, perplexity in full_perplexities(summary["rows"]).items():
+        yield f"  {FULL:24} {'all':>8} {'':>26} {f'from token {capacity:,}':>20} {perplexity:>10.2f}"
 
 
 def _with_interval(value: float, low: float | None, high: float | None, form: str) -> str:

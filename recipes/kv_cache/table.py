@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from ..compare.statistics import FEWEST_PASSAGES, Comparison, paired_bootstrap
+from ..compare.statistics import FEWEST_PASSAGES, Comparison, bootstrap_interval, paired_bootstrap
 from .figures import Sums
 from .needles import Asked, compare_scores, hits_at, join_hits, quiz_columns
 from .settings import FULL
@@ -17,6 +17,7 @@ from .streams import Losses
 
 METRICS = {
     "nll": {"label": "loss on all tokens", "unit": "nats", "better": "lower"},
+    "perplexity": {"label": "perplexity", "unit": "", "better": "lower"},
     "long_gap_nll": {"label": "loss on long-gap tokens", "unit": "nats", "better": "lower"},
     "gap_closed": {"label": "long-gap loss recovered", "unit": "%", "better": "higher"},
     "kl": {"label": "divergence from the full cache (KL)", "unit": "nats", "better": "lower"},
@@ -54,8 +55,16 @@ def stream_rows(sums: Sums, losses: Mapping[str, Sequence[Losses]], capacity: in
     ]
 
 
+def full_perplexities(rows: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """The perplexity of the full cache by capacity: on the tokens after the first ones that fit."""
+    return {row["capacity"]: math.exp(row["metrics"]["nll"]["value"] - row["over_full"]["difference"]) for row in rows}
+
+
 def _metrics(sums: Sums, name: str) -> dict[str, Any]:
-    found = {"nll": _compare(sums.nats, sums.tokens, name, sums.baseline)}
+    found = {
+        "nll": _compare(sums.nats, sums.tokens, name, sums.baseline),
+        "perplexity": _perplexity(sums, name).to_json(),
+    }
     if sums.far_tokens.sum():
         found["long_gap_nll"] = _compare(sums.far, sums.far_tokens, name, sums.baseline)
         if sums.far[FULL].sum() < sums.far[sums.baseline].sum():
@@ -71,6 +80,23 @@ def _compare(
 ) -> dict[str, Any]:
     theirs = None if name == baseline else numerators[baseline][None]
     return paired_bootstrap(numerators[name][None], theirs, sizes).to_json()
+
+
+def _perplexity(sums: Sums, name: str) -> Comparison:
+    """The exponential of the loss; its verdict is that of the loss."""
+    ours, theirs = (sums.nats[key] for key in (name, sums.baseline))
+    loss = paired_bootstrap(ours[None], None if name == sums.baseline else theirs[None], sums.tokens)
+
+    def both(drawn: Int[np.ndarray, "resample passage"]) -> Float[np.ndarray, "2 resample"]:
+        tokens = sums.tokens[drawn].sum(-1)
+        mine, base = (np.exp(nats[drawn].sum(-1) / tokens) for nats in (ours, theirs))
+        return np.stack([mine, mine - base])
+
+    value, base = math.exp(sums.mean(name)), math.exp(sums.mean(sums.baseline))
+    if loss.low is None:
+        return Comparison(value, None, None, value - base, None, None, loss.verdict)
+    (low, difference_low), (high, difference_high) = bootstrap_interval(both, len(ours)).tolist()
+    return Comparison(value, low, high, value - base, difference_low, difference_high, loss.verdict)
 
 
 def _gap_closed(sums: Sums, name: str) -> Comparison:

@@ -108,7 +108,7 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     if name == "fit_units":
         return [f"out={folder}", "clusters=10", "fit_frames=500", *spoken(text, folder)]
     if name == "kv_cache":
-        data = [f"data.path={folder.parent / 'data' / 'text'}"] if "text_files" in text else []
+        data = [f"data={{name: text_files, path: {folder.parent / 'data' / 'text'}}}"] if "path:" in text else []
         return [f"out={folder}", f"model={pretrained(folder.parent / 'pretrained', tokenizer)}", *KV_CACHE, *data]
     prefix = "" if name == "text_lm" else "lm."
     made = [f"out={folder}", *(f"{prefix}{override}" for override in MODEL)]

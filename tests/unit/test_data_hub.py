@@ -38,6 +38,14 @@ def test_folder_with_splits(tmp_path: Path) -> None:
     assert read(tmp_path, "test", text="body", test="validation") == ["validation"]
 
 
+def test_rows_joined_are_lines_of_one_document(tmp_path: Path) -> None:
+    write(tmp_path / "test.jsonl", [{"text": " = A = \n"}, {"text": ""}, {"text": "b"}])
+    source = build("data", {"name": "hub", "path": str(tmp_path), "joined": True})
+    assert [(d.name, d.text) for d in source.documents("test")] == [("test", " = A = \n\nb")]
+    with pytest.raises(ValueError, match="audio='audio' names recordings; drop one"):
+        build("data", {"name": "hub", "path": str(tmp_path), "joined": True, "audio": "audio"})
+
+
 def test_parquet(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     datasets.Dataset.from_dict({"text": ["one", "two"]}).to_parquet(path)

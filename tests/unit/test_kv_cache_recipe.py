@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,10 @@ def test_rows_are_policies_at_capacities_beside_the_baseline(done: tuple[list[st
     for row in summary["rows"]:
         assert (row["metrics"]["nll"]["verdict"] == "baseline") == (row["strategy"] == "fifo")
         assert row["metrics"]["kl"]["value"] > 0
+        loss, perplexity = row["metrics"]["nll"], row["metrics"]["perplexity"]
+        assert perplexity["value"] == pytest.approx(math.exp(loss["value"]))
+        assert perplexity["low"] == pytest.approx(math.exp(loss["low"]))
+        assert perplexity["verdict"] == loss["verdict"]
         assert row["memory_bytes"] > 0
     assert sum(row["against_best"] == "best" for row in summary["rows"]) == 2
     assert {row["strategy"] for row in summary["quizzes"]} >= {"full cache", "auto", "document", "fifo"}
