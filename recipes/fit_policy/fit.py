@@ -15,7 +15,7 @@ from ..engine.progress import Bar
 from .full_pass import FullPass, key_features, later_attention
 from .host import Host, Stream
 from .passages import new_passages
-from .regression import Sums
+from .regression import Sums, nested_sets
 
 RIDGE = 1e-4
 """The penalty of both regressions, relative to the mean square of each feature."""
@@ -29,6 +29,7 @@ class Findings:
         r2: The share of the variance of the logarithm of attention to come that keys predict.
         recall: Of the slots of most attention to come, the share that the policy keeps in each set of slots.
         single: The same of each signal alone, averaged over sets; of the age, that of the newest slots.
+        sets: The same of weights fitted for sets of signals: all, then each without the signal that adds least.
         shares: The same of the policy where heads, layers or the model keep one set of slots.
         chance: The same of slots drawn at random.
     """
@@ -36,6 +37,7 @@ class Findings:
     r2: Float[Tensor, "layers heads"]
     recall: Float[Tensor, "layers heads"]
     single: dict[str, float]
+    sets: list[tuple[tuple[str, ...], float]]
     shares: dict[str, float]
     chance: float
 
@@ -73,7 +75,7 @@ def fit_policy(
                 host.read_stream(stream, partial(_add_slots, sums))
                 bar.advance(1)
         solved = {share: sums.solve(RIDGE, chosen)[..., 0] for share, sums in second.items()}
-        check = _Check(host.signals, host.shares[0], solved, chosen)
+        check = _Check(host.signals, host.shares[0], solved, chosen, second[host.shares[0]])
         for ids in checked:
             full = host.read_full(ids)
             check.add_predictions(full, prediction[host.shares[0]])
@@ -109,8 +111,13 @@ def _fit_prediction(
 class _Check:
     """Adds up how good the predictions and the policy are, on passages that were not fitted on."""
 
-    def __init__(self, signals: Sequence[str], finest: str, solved: dict[str, Tensor], chosen: Sequence[int]) -> None:
+    def __init__(
+        self, signals: Sequence[str], finest: str, solved: dict[str, Tensor], chosen: Sequence[int], sums: Sums
+    ) -> None:
         self.signals, self.finest, self.solved, self.chosen = signals, finest, solved, chosen
+        nested = nested_sets(sums, RIDGE, len(signals))
+        self.sets = {tuple(among): sums.solve(RIDGE, among)[..., 0] for among in nested}
+        self.set_hits: list[list[float]] = []
         self.hits: dict[str, list[Tensor]] = {share: [] for share in solved}
         self.single: list[Tensor] = []
         self.chance: list[float] = []
@@ -150,6 +157,8 @@ class _Check:
             alone = (x * signs).movedim(-1, 0)
             self.single.append(recall(alone, y.expand(x.shape[-1], -1, -1), keep).mean(1))
             self.chance.append(keep / y.shape[1])
+            by_set = ((x[..., among] * weights[:, None]).sum(-1) for among, weights in self.sets.items())
+            self.set_hits.append([float(recall(one, y, keep).mean()) for one in by_set])
 
     def findings(self, heads: int) -> Findings:
         """The means."""
@@ -157,10 +166,12 @@ class _Check:
         count, total, squares, errors = self.moments
         means = {share: torch.stack(hits).mean(0) for share, hits in self.hits.items()}
         single = torch.stack(self.single).mean(0).tolist()
+        names = [tuple(self.signals[index] for index in among) for among in self.sets]
         return Findings(
             r2=(1 - errors / (squares - total.square() / count)).float(),
             recall=means[self.finest].view(-1, heads),
             single=dict(zip(self.signals, single, strict=True)),
+            sets=[*zip(names, torch.tensor(self.set_hits).mean(0).tolist(), strict=True)],
             shares={share: float(mean.mean()) for share, mean in means.items()},
             chance=sum(self.chance) / len(self.chance),
         )

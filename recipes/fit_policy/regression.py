@@ -41,3 +41,26 @@ class Sums:
         xx, xy = self.xx[..., used, :][..., used], self.xy[..., used, :]
         penalty = torch.diag_embed(ridge * xx.diagonal(dim1=-2, dim2=-1) + 1e-12)
         return torch.linalg.solve(xx + penalty, xy).float()
+
+    def explained(self, ridge: float, among: Sequence[int]) -> float:
+        """What the weights of `solve` take from the sum of squares of the targets, averaged over problems."""
+        assert isinstance(self.xy, Tensor)
+        return float((self.xy[..., among, :] * self.solve(ridge, among)).sum((-2, -1)).mean())
+
+
+def nested_sets(sums: Sums, ridge: float, count: int) -> list[list[int]]:
+    """Sets of 1 to ``count`` features, the largest first, each without the feature that explains least beside the rest.
+
+    Args:
+        sums: Of the features and targets.
+        ridge: The penalty of `Sums.solve`.
+        count: How many features there are.
+
+    Returns:
+        The features of each set, in ascending order.
+    """
+    sets = [[*range(count)]]
+    while len(sets[-1]) > 1:
+        smaller = [[other for other in sets[-1] if other != dropped] for dropped in sets[-1]]
+        sets.append(max(smaller, key=lambda among: sums.explained(ridge, among)))
+    return sets

@@ -44,6 +44,7 @@ def write_report(path: Path, model: str, policy: FittedPolicy, findings: Finding
         mean_r2=f"{findings.r2.mean():.2f}",
         recall=_svg(grid(100 * findings.recall, "kept, %")) if by_head else "",
         r2=_svg(grid(findings.r2, "R²")) if by_head else "",
+        sets=[(", ".join(names), f"{100 * kept:.1f}") for names, kept in findings.sets],
         shares=[(share, f"{100 * x:.1f}") for share, x in findings.shares.items()],
         weights=[(name, f"{x:.2f}") for name, x in zip(policy.signals, weights, strict=True)],
     )

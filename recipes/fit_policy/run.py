@@ -135,6 +135,7 @@ def _trained(model: str, config: Config, device: torch.device) -> Prepared:
 def _save(out: Path, model: str, config: Config, settings: Settings, policy: FittedPolicy, findings: Findings) -> None:
     """Write the policy, what was found and the report."""
     figures = {"r2": float(findings.r2.mean()), "recall": findings.shares, "single": findings.single}
+    figures["sets"] = {" ".join(names): kept for names, kept in findings.sets}
     made = {"passages": config.passages, "stream_passages": config.stream_passages, "length": settings.length}
     write_report(out / REPORT, model, policy, findings)
     policy.save(out, model=model, **made, capacity=settings.capacity, seed=config.seed, found=figures)
@@ -152,6 +153,8 @@ def format_summary(model: str, config: Config, findings: Findings) -> str:
         *(f"  {100 * x:5.1f} %  the policy, a set a {share}" for share, x in findings.shares.items()),
         *(f"  {100 * x:5.1f} %  {single_name(name)} alone, a set a {finest}" for name, x in singles),
         f"  {100 * findings.chance:5.1f} %  chance",
+        f"with weights for fewer signals, a set a {finest}:",
+        *(f"  {100 * kept:5.1f} %  {', '.join(names)}" for names, kept in findings.sets),
         f"saved in {config.out}/, with {REPORT}; now use",
         _use(model, config.out, findings.single),
     ]

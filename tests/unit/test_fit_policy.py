@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from vqmem.recipes.fit_policy import pretrained
 from vqmem.recipes.fit_policy.fit import fit_policy
 from vqmem.recipes.fit_policy.passages import new_passages, sample_passages
 from vqmem.recipes.fit_policy.pretrained import as_host
+from vqmem.recipes.fit_policy.regression import Sums, nested_sets
 from vqmem.recipes.fit_policy.run import Config, run
 from vqmem.recipes.fit_policy.streams import SIGNALS
 
@@ -60,6 +62,20 @@ def test_the_fit_finds_what_is_to_be_kept(fitted):
     assert findings.r2.shape == findings.recall.shape == (2, 2)
     assert findings.shares.keys() == set(SHARES)
     assert findings.shares["head"] > max(findings.single.values()) > findings.chance
+    assert [len(names) for names, _ in findings.sets] == [7, 6, 5, 4, 3, 2, 1]
+    assert all({*smaller} < {*larger} for (larger, _), (smaller, _) in pairwise(findings.sets))
+    assert findings.sets[0] == (SIGNALS, pytest.approx(findings.shares["head"]))
+
+
+def test_sets_of_features_drop_what_explains_least():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 500, 3, generator=generator)
+    x[..., 2] = x[..., 0] + 0.1 * torch.randn(2, 500, generator=generator)  # nearly the same as the first
+    y = 2 * x[..., :1] + x[..., 1:2]
+    sums = Sums()
+    sums.add(x, y)
+    assert nested_sets(sums, 1e-6, 3) == [[0, 1, 2], [0, 1], [0]]
+    assert sums.explained(1e-6, [0, 1]) == pytest.approx(float(y.square().sum() / 2), rel=1e-3)
 
 
 @pytest.fixture(scope="module")
