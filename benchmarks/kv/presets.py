@@ -11,6 +11,7 @@ set MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=
 
 from __future__ import annotations
 
+import csv
 import os
 import sysconfig
 from collections.abc import Iterator
@@ -68,6 +69,8 @@ FOLDERS = {
     },
 }
 """The folders of each domain in the folder ``text`` of the data; code is Python's standard library."""
+GERMAN = "kerstin_de"
+"""The recordings whose transcripts show how a policy that was fitted on English serves another language."""
 CODE = {"dev": "*.py", "test": "*/*.py"}
 """Code to choose on, a third of it, and code that nothing was fitted or chosen on."""
 GOALS = {"novels": (85.0, -0.065), "encyclopedia": (70.0, -0.165), "general": (72.0, -0.10), "code": (60.0, -0.06)}
@@ -96,7 +99,7 @@ def main() -> None:
     tables: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
     count, capacities = (2, flags.capacities[:1]) if flags.quick else (flags.passages, flags.capacities)
-    for domain, items in domains(flags.data / "text", flags.split, lm.tokenizer).items():
+    for domain, items in domains(flags.data, flags.split, lm.tokenizer).items():
         if flags.domains and domain.split()[0] not in flags.domains:
             continue
         chosen = sample([*items], LENGTH, count)
@@ -159,9 +162,12 @@ def against_goals(row: dict[str, float], domain: str) -> dict[str, Any]:
     }
 
 
-def domains(texts: Path, split: str, tokenizer: Any) -> dict[str, Iterator[Passage]]:
-    """The passages of each domain."""
+def domains(data: Path, split: str, tokenizer: Any) -> dict[str, Iterator[Passage]]:
+    """The passages of each domain; German is for dev."""
+    texts = data / "text"
     found = {name: passages(sorted((texts / folder).iterdir()), tokenizer) for name, folder in FOLDERS[split].items()}
+    if split == "dev":
+        found["german"] = cut("transcripts", transcripts(data / "speech" / "manifest.tsv"), tokenizer)
     files = sorted(Path(sysconfig.get_paths()["stdlib"]).glob(CODE[split]))
     unseen = [path for path in files if "site-packages" not in path.parts and "test" not in path.parts]
     return found | {"code": passages(unseen[::3] if split == "dev" else unseen, tokenizer)}
@@ -170,10 +176,22 @@ def domains(texts: Path, split: str, tokenizer: Any) -> dict[str, Iterator[Passa
 def passages(paths: list[Path], tokenizer: Any) -> Iterator[Passage]:
     """All passages of full length of texts."""
     for path in paths:
-        ids = torch.tensor(tokenizer(path.read_text(encoding="utf-8", errors="ignore"))["input_ids"])
-        for start in range(0, len(ids) - LENGTH + 1, LENGTH):
-            part = ids[start : start + LENGTH]
-            yield Passage(f"{path.name}:{start}", part, torch.ones_like(part), torch.ones_like(part, dtype=torch.bool))
+        yield from cut(path.name, path.read_text(encoding="utf-8", errors="ignore"), tokenizer)
+
+
+def cut(name: str, text: str, tokenizer: Any) -> Iterator[Passage]:
+    """All passages of full length of a text."""
+    ids = torch.tensor(tokenizer(text)["input_ids"])
+    for start in range(0, len(ids) - LENGTH + 1, LENGTH):
+        part = ids[start : start + LENGTH]
+        yield Passage(f"{name}:{start}", part, torch.ones_like(part), torch.ones_like(part, dtype=torch.bool))
+
+
+def transcripts(manifest: Path) -> str:
+    """The sentences of the German recordings, one a line."""
+    with manifest.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return "\n".join(row["text"] for row in rows if row["path"].startswith(GERMAN))
 
 
 if __name__ == "__main__":
