@@ -25,6 +25,7 @@ from vqmem.benchmarks.kv.smollm2 import load_smollm2
 from vqmem.default_scorer import load_default_scorer
 from vqmem.memory.huggingface.presets import DOCUMENT
 from vqmem.recipes.compare.statistics import bootstrap_interval
+from vqmem.recipes.engine.config import DTYPES
 from vqmem.recipes.kv_cache.caches import Caches
 from vqmem.recipes.kv_cache.needles import Asked, Quizzes, ask_all, hits_at, join_hits
 from vqmem.recipes.kv_cache.presses import KVZIP, MADE, PRESSES, WRAPPERS, notes, prompt_settings
@@ -79,6 +80,12 @@ def main() -> None:
     parser.add_argument("--texts", type=int, nargs="+", default=[1024, 2048], help="tokens (default 1024 2048)")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.125], help="of a text, kept (default 0.125)")
     parser.add_argument("--policy", metavar="FOLDER", help="a policy of `vqmem fit_policy` for this model")
+    parser.add_argument(
+        "--dtype",
+        choices=list(DTYPES),
+        default="bfloat16",
+        help="(default bfloat16; float32 is faster on an older CPU)",
+    )
     flags = parser.parse_args()
     torch.set_num_threads(1)
     settings = [*SETTINGS, *fitted(flags.policy), *presses()]
@@ -91,8 +98,8 @@ def main() -> None:
         title="A document, after most of it is gone",
         question="Does the preset for documents answer what the full cache answers, and more than every press?",
         measured=(
-            f"SmolLM2-135M-Instruct (4-bit weights, computed in bfloat16) reads the texts of {len(asked)} quizzes of "
-            f"RULER ({', '.join(flags.tasks)}; left out: {LEFT_OUT}), {' and '.join(map(str, flags.texts))} "
+            f"SmolLM2-135M-Instruct (4-bit weights, computed in {flags.dtype}) reads the texts of {len(asked)} quizzes "
+            f"of RULER ({', '.join(flags.tasks)}; left out: {LEFT_OUT}), {' and '.join(map(str, flags.texts))} "
             "tokens, in one pass; then a share of the tokens is kept in each head of keys; then the question comes. "
             "Scores in %: the share of the expected strings in the greedy answer. Policies guard 4 sinks and the "
             f"newest {DOCUMENT.recent} tokens, unless said; presses have their own guards, or, where `our guards` is "
@@ -126,7 +133,7 @@ def presses() -> list[Setting]:
 
 def ask(settings: Sequence[Setting], flags: Any) -> list[Asked]:
     """Ask every setting the quizzes of each domain."""
-    lm = load_smollm2(torch.bfloat16)
+    lm = load_smollm2(DTYPES[flags.dtype])
     scorer = load_default_scorer(lm.tokenizer, vocab_size=lm.model.config.vocab_size)
     caches = Caches(lm.host, {PACKAGED: scorer})
     quick = (TASKS[1:2], flags.texts[:1], 1)

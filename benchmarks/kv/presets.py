@@ -26,6 +26,7 @@ from vqmem.default_scorer import load_default_scorer
 from vqmem.memory.huggingface.packaged import PACKAGED as FITTED
 from vqmem.memory.huggingface.presets import fitted_preset
 from vqmem.recipes.compare.statistics import paired_bootstrap
+from vqmem.recipes.engine.config import DTYPES
 from vqmem.recipes.kv_cache.caches import Caches
 from vqmem.recipes.kv_cache.figures import RESAMPLES, Sums, sum_losses, table
 from vqmem.recipes.kv_cache.presses import STREAMING, notes
@@ -89,9 +90,15 @@ def main() -> None:
         "--capacities", type=int, nargs="+", default=[128, 256, 512], help="slots (default 128 256 512)"
     )
     parser.add_argument("--domains", nargs="+", help="kinds of text, such as novels or code (default all)")
+    parser.add_argument(
+        "--dtype",
+        choices=list(DTYPES),
+        default="bfloat16",
+        help="(default bfloat16; float32 is faster on an older CPU)",
+    )
     flags = parser.parse_args()
     torch.set_num_threads(1)
-    lm = load_smollm2(torch.bfloat16)
+    lm = load_smollm2(DTYPES[flags.dtype])
     scorer = load_default_scorer(lm.tokenizer, vocab_size=lm.model.config.vocab_size)
     streams = Streams(Caches(lm.host, {PACKAGED: scorer, COUNTS: scorer.unigram}, SINKS), flags.run, BATCH_SIZE)
     rarity = scorer.unigram.rarity().double().numpy()
@@ -119,10 +126,10 @@ def main() -> None:
         title="What the cache keeps of streams by default",
         question="Does a fitted policy with a score keep more than attention alone, in every kind of text?",
         measured=(
-            f"SmolLM2-135M-Instruct (4-bit weights, computed in bfloat16) reads {count} passages a domain, each of "
-            f"{LENGTH} tokens, 64 at a time, through {', '.join(map(str, capacities))} slots with {SINKS} sinks; each "
-            f"head of keys keeps its tokens, unless said. `{EXPECTED}` and presses guard the newest half, presets the "
-            "newest 32. NLL in nats over the tokens after the first ones that fit; long-gap tokens have a unigram "
+            f"SmolLM2-135M-Instruct (4-bit weights, computed in {flags.dtype}) reads {count} passages a domain, each "
+            f"of {LENGTH} tokens, 64 at a time, through {', '.join(map(str, capacities))} slots with {SINKS} sinks; "
+            f"each head of keys keeps its tokens, unless said. `{EXPECTED}` and presses guard the newest half, presets "
+            "the newest 32. NLL in nats over the tokens after the first ones that fit; long-gap tokens have a unigram "
             f"surprisal above {RARE:g} nats and were last seen further back than there are slots."
         ),
         notes=notes(),
