@@ -1,7 +1,7 @@
 """What the cache keeps of streams by default, beside what it can without a fit, and the presses of kvpress.
 
     python benchmarks/kv/presets.py [--quick] [--json] [--save] [--split dev|test] [--data FOLDER] [--run FOLDER]
-        [--passages N] [--capacities N ...] [--domains NAME ...]
+        [--passages N] [--capacities N ...] [--domains NAME ...] [--presses NAME ...]
 
 Reads passages of 2,048 tokens of several kinds of text with SmolLM2-135M, 64 tokens at a time. `auto` is the packaged
 policy that `vqmem fit_policy` fitted for this model. Losses are kept in the run's folder, so that a stopped run goes
@@ -29,7 +29,7 @@ from vqmem.recipes.compare.statistics import paired_bootstrap
 from vqmem.recipes.engine.config import DTYPES
 from vqmem.recipes.kv_cache.caches import Caches
 from vqmem.recipes.kv_cache.figures import RESAMPLES, Sums, sum_losses, table
-from vqmem.recipes.kv_cache.presses import STREAMING, notes
+from vqmem.recipes.kv_cache.presses import PREFIX, STREAMING, notes
 from vqmem.recipes.kv_cache.settings import FULL, PACKAGED, Setting
 from vqmem.recipes.kv_cache.streams import Streams, sample
 from vqmem.recipes.lm.corpus import Passage
@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument(
         "--capacities", type=int, nargs="+", default=[128, 256, 512], help="slots (default 128 256 512)"
     )
+    parser.add_argument("--presses", nargs="*", help="such as KeyDiff (default all that work in streams)")
     parser.add_argument("--domains", nargs="+", help="kinds of text, such as novels or code (default all)")
     parser.add_argument(
         "--dtype",
@@ -111,7 +112,7 @@ def main() -> None:
             continue
         chosen = sample([*items], LENGTH, count)
         for capacity in capacities:
-            settings = [*SETTINGS, *presses()] if capacity == capacities[0] else EVERYWHERE
+            settings = [*SETTINGS, *presses(flags.presses)] if capacity == capacities[0] else EVERYWHERE
             found = streams.read(settings, [capacity], chosen)[capacity]
             read = sum_losses(found, chosen, rarity, rare=RARE, capacity=capacity, baseline=NEWEST)
             place = f"{domain}, {capacity} slots"
@@ -142,9 +143,10 @@ def main() -> None:
     )
 
 
-def presses() -> list[Setting]:
-    """Every press that works in streams, where kvpress is installed."""
-    return [Setting(name, press=name) for name in STREAMING]
+def presses(chosen: list[str] | None) -> list[Setting]:
+    """The ``chosen`` presses that work in streams, or all, where kvpress is installed."""
+    names = [name for name in STREAMING if chosen is None or name.removeprefix(PREFIX) in chosen]
+    return [Setting(name, press=name) for name in names]
 
 
 def paired(read: Sums, place: str) -> dict[str, Any]:
