@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ class Preset:
     recent: int = 32
     share: str = "head"
     block: int = 32
+    prompt: Preset | None = None
+    """What evicts instead after a first pass that alone overflows the cache, by its policy and ``recent``."""
 
     @property
     def needs_scores(self) -> bool:
         """Whether the score has a share."""
-        return self.policy["score"] > 0
+        return self.policy["score"] > 0 or (self.prompt is not None and self.prompt.needs_scores)
 
 
 STREAM = Preset(
@@ -50,21 +52,25 @@ DOCUMENT = Preset(
 LEARNED_SCORE = 0.25
 """The share of the score beside a policy that was fitted for the model."""
 AUTO = "auto"
-"""The packaged policy that was fitted for the model, or `STREAM`."""
+"""After a long prompt `DOCUMENT`, else the packaged policy that was fitted for the model, or `STREAM`."""
 PRESETS = {"stream": STREAM, "document": DOCUMENT}
 
 
 def is_preset(policy: Any) -> bool:
-    """Whether ``policy`` names a preset or the folder of a fitted policy."""
-    return policy == AUTO or _is_folder(policy) or (isinstance(policy, str) and policy in PRESETS)
+    """Whether ``policy`` is or names a preset, or the folder of a fitted policy."""
+    if isinstance(policy, str):
+        return policy in (AUTO, *PRESETS) or _is_folder(policy)
+    return isinstance(policy, Preset) or _is_folder(policy)
 
 
 def preset_of(policy: Any, model: Any) -> Preset | None:
     """What ``policy`` names for ``model`` if it `is_preset`; None if it is something else."""
     if not is_preset(policy):
         return None
+    if isinstance(policy, Preset):
+        return policy
     if policy == AUTO:
-        return fitted_preset(PACKAGED) if packaged_policy(model) else STREAM
+        return replace(fitted_preset(PACKAGED) if packaged_policy(model) else STREAM, prompt=DOCUMENT)
     return fitted_preset(os.fspath(policy)) if _is_folder(policy) else PRESETS[policy]
 
 
@@ -83,7 +89,7 @@ def build_preset(preset: Preset, scorer: Any) -> Policy:
 
     Raises `ValueError` for a scorer whose signals are none of `SIGNALS`.
     """
-    if scorer is None or not preset.needs_scores:
+    if scorer is None or not preset.policy["score"]:
         return build("policies", {**preset.policy, "score": 0.0})
     weighed = _signals(scorer)
     if not set(weighed) <= set(SIGNALS):

@@ -238,11 +238,12 @@ class AttentionSignals:
         """The mean angles of the coming positions, which are the same for all layers of an eviction."""
         if not self._is_rotated(module):
             return ()
-        if self._future is None or self._future[0] is not now:
+        future = self._future  # copies of a cache share it, in any thread
+        if future is None or future[0] is not now:
             positions = now[:, None] + torch.arange(FUTURE, device=now.device)
             angles = self.angles(module, x, positions)
-            self._future = now, tuple(angle.mean(dim=1, keepdim=True) for angle in angles)
-        return self._future[1]
+            self._future = future = now, tuple(angle.mean(dim=1, keepdim=True) for angle in angles)
+        return future[1]
 
     def _observed(
         self,
