@@ -56,8 +56,8 @@ class VQMemCache(Cache):
             scores or ``scorer`` is given; then ``VQMemCache(model, 256)`` gives the capacity.
         capacity: How many tokens of a row stay when some are evicted. A number of tokens (256), a share of the prompt
             (0.25: of all that was read in passes of several tokens), or bytes per row (``"64MB"``).
-        policy: A preset (``stream`` for many passes, ``document`` for a long prompt; ``auto`` is ``document`` after a
-            first pass that alone overflows the cache, and as for streams after all others), the folder that ``vqmem
+        policy: A preset (``stream`` for many passes, ``document`` for a long prompt; ``auto`` keeps a
+            first pass that alone overflows the cache as a document, and all else as a stream), the folder that ``vqmem
             fit_policy`` wrote for the model, the name of a policy, its YAML mapping or the object; None is the policy
             that suits the scorer. Presets and folders set ``recent``, ``share`` and ``block`` unless they are given.
         scorer: A trained scorer of this model's token ids, or the folder of its run; the packaged one by default.

@@ -51,8 +51,12 @@ DOCUMENT = Preset(
 """For a text that is read in full before anything is asked."""
 LEARNED_SCORE = 0.25
 """The share of the score beside a policy that was fitted for the model."""
+LEARNED_IN_PROMPTS = 0.5
+"""The weight of such a policy beside the leverage, for prompts."""
 AUTO = "auto"
-"""After a long prompt `DOCUMENT`, else the packaged policy that was fitted for the model, or `STREAM`."""
+"""The packaged policy that was fitted for the model, and after a long prompt that beside `DOCUMENT`.
+
+Without one, `STREAM`, and after a long prompt `DOCUMENT`."""
 PRESETS = {"stream": STREAM, "document": DOCUMENT}
 
 
@@ -70,13 +74,20 @@ def preset_of(policy: Any, model: Any) -> Preset | None:
     if isinstance(policy, Preset):
         return policy
     if policy == AUTO:
-        return replace(fitted_preset(PACKAGED) if packaged_policy(model) else STREAM, prompt=DOCUMENT)
+        has_one = packaged_policy(model) is not None
+        usual = fitted_preset(PACKAGED) if has_one else STREAM
+        return replace(usual, prompt=prompt_preset(PACKAGED) if has_one else DOCUMENT)
     return fitted_preset(os.fspath(policy)) if _is_folder(policy) else PRESETS[policy]
 
 
 def fitted_preset(folder: str) -> Preset:
     """The preset of a policy that was fitted for the model."""
     return Preset({"name": "weighted", "learned": 1.0, "folder": folder, "score": LEARNED_SCORE})
+
+
+def prompt_preset(folder: str) -> Preset:
+    """`DOCUMENT` beside a policy that was fitted for the model, so that the text after a prompt loses nothing."""
+    return Preset({**DOCUMENT.policy, "learned": LEARNED_IN_PROMPTS, "folder": folder})
 
 
 def _is_folder(policy: Any) -> bool:
