@@ -86,7 +86,7 @@ def fitted_preset(folder: str) -> Preset:
 
 
 def prompt_preset(folder: str) -> Preset:
-    """`DOCUMENT` beside a policy that was fitted for the model, so that the text after a prompt loses nothing."""
+    """`DOCUMENT` beside a policy that was fitted for the model, so that the text after a prompt loses no more."""
     return Preset({**DOCUMENT.policy, "learned": LEARNED_IN_PROMPTS, "folder": folder})
 
 
