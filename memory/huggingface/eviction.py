@@ -144,9 +144,13 @@ def compute_signals(cache: BoundedCache, state: CacheState, evictor: Evictor) ->
         here, places, rotated = (
             groups.of_layer(x, module.layer_idx) for x in (competing, slots.positions, slots.payload[1])
         )
-        signals, after = computed.compute(module, before, keys, values, valid, here, now, rotated)
+        plain = None
+        if isinstance(computed, LearnedSignals):  # it reads them too, and they take a while
+            plain = computed.unrotate(module, keys, rotated.to(keys.device).expand(-1, keys.shape[1], -1))
+        signals, after = computed.compute(module, before, keys, values, valid, here, now, rotated, plain)
         if isinstance(computed, LearnedSignals):
-            signals = computed.combine(module, signals, keys, places, rotated, state.seen, here)
+            assert plain is not None
+            signals = computed.combine(module, signals, plain, places, state.seen, here)
         queries.append(after)
         for name, signal in signals.items():
             found.setdefault(name, []).append(signal)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.huggingface.cache_argument import cache_argument
 from vqmem.memory.huggingface.presets import DOCUMENT, STREAM, Preset
+from vqmem.models.scorers.random import Noise
 
 from .test_fit_policy import VOCAB, make_model
 
@@ -92,7 +93,7 @@ def test_every_option_applies_to_both(model, options):
     assert cache.prompt.memory.guard.recent == options.get("recent", DOCUMENT.recent)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(st.integers(1, 70), min_size=1, max_size=6),
     st.integers(0, 5),
@@ -155,3 +156,19 @@ def test_what_is_shown_and_what_other_presets_are(model):
         assert make(model, policy).prompt is None
         assert "prompt=" not in repr(make(model, policy))
     assert STREAM.prompt is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "why"),
+    [
+        (
+            {"observed": 1.0, "score": 0.0},
+            "weighs expected or observed, and the policy for later passes weighs neither",
+        ),
+        ({"score": 1.0}, "do not both weigh signals of the cache"),
+    ],
+)
+def test_pairs_that_do_not_work_together_are_refused(model, prompt, why):
+    pair = Preset(KEYDIFF.policy, prompt=Preset({"name": "weighted", **prompt}))
+    with pytest.raises(ValueError, match=rf"\A.*{why}.*\Z"):
+        make(model, pair, scorer=Noise(3))
