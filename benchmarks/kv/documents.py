@@ -23,7 +23,7 @@ from jaxtyping import Float
 from vqmem.benchmarks._results import figure, options, present
 from vqmem.benchmarks.kv.smollm2 import load_smollm2
 from vqmem.default_scorer import load_default_scorer
-from vqmem.memory.huggingface.presets import DOCUMENT
+from vqmem.memory.huggingface.presets import AUTO, DOCUMENT
 from vqmem.recipes.compare.statistics import bootstrap_interval
 from vqmem.recipes.engine.config import DTYPES
 from vqmem.recipes.kv_cache.caches import Caches
@@ -52,6 +52,7 @@ SETTINGS = [
     Setting(FULL),
     Setting(NEWEST, {"name": NEWEST}),
     Setting(DOCUMENT_ROW, DOCUMENT_ROW),
+    Setting(AUTO, AUTO, PACKAGED),
     Setting("document without the window", {**DOCUMENT.policy, "leverage_window": 1}, options=BY_HEAD),
     Setting(
         "document + 0.25 spans of the score",

@@ -16,6 +16,7 @@ from ..fitted import FittedPolicy
 from ..policy import Guard, Policy, as_integer, require_signals, variant_name
 from ..scorer import ScorerModel, input_kind, load_scorer, policy_of, signals_of
 from .capacity import Capacity, parse_capacity
+from .eviction import Evictor
 from .groups import SHARES, Groups
 from .learned import LearnedSignals
 from .packaged import policy_folder
@@ -42,24 +43,42 @@ def resolve(policy: Any, scorer: ScorerModel | None) -> Any:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """A policy, and what belongs to it."""
+
+    policy: Any
+    signals: AttentionSignals | None
+    recent_at_most: int | None
+    """The limit of ``recent`` where that is half of the capacity by default."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """The arguments of a cache, complete and checked against each other and the model."""
 
     capacity: Capacity
-    policy: Any
+    usual: Choice
+    prompt: Choice | None
+    """What evicts after a first pass that overflows the cache, where that is not the usual one."""
     scorer: ScorerModel | None
     sinks: int
     recent: int | None
-    recent_at_most: int | None
-    """The limit of ``recent`` where that is half of the capacity by default."""
     groups: Groups
     block: int
-    signals: AttentionSignals | None
     slot_bytes: int
     """Bytes of a slot of a row in all bounded layers, bookkeeping included; 0 if layers differ."""
 
-    def memory(self, prompt: int | None = None) -> Memory:
-        """The memory for a prompt of so many tokens; without an end where the capacity waits for the prompt."""
+    def evictors(self, prompt: int | None = None) -> tuple[Evictor, Evictor | None]:
+        """What usually evicts and what does after a long prompt, for a prompt of so many tokens.
+
+        Without the tokens, the memories have no end where the capacity waits for the prompt.
+        """
+        usual = Evictor(self._memory(self.usual, prompt), self.usual.signals)
+        if self.prompt is None:
+            return usual, None
+        return usual, Evictor(self._memory(self.prompt, prompt), self.prompt.signals)
+
+    def _memory(self, choice: Choice, prompt: int | None) -> Memory:
         capacity = self.capacity.tokens
         if self.capacity.bytes is not None:
             if not self.slot_bytes:
@@ -74,11 +93,11 @@ class Settings:
             assert self.capacity.share is not None
             capacity = _UNSETTLED if prompt is None else max(1, round(self.capacity.share * prompt))
         sinks, half = self.sinks, max(0, capacity - self.sinks) // 2
-        default = half if self.recent_at_most is None else min(half, self.recent_at_most)
+        default = half if choice.recent_at_most is None else min(half, choice.recent_at_most)
         recent = default if self.recent is None else self.recent
         if self.capacity.share is not None:  # a short prompt has no room for the guards
             sinks, recent = min(sinks, capacity), min(recent, half)
-        return Memory(capacity, self.policy, guard=Guard(sinks, recent))
+        return Memory(capacity, choice.policy, guard=Guard(sinks, recent))
 
 
 def settle(
@@ -136,10 +155,13 @@ def settle(
     chosen = resolve(policy, model) if preset is None else build_preset(preset, model)
     chosen = Memory(_UNSETTLED, chosen).policy  # refuses what is not a policy
     require_match(chosen, model)
-    chosen, signals = _with_signals(chosen, decoder, groups, may_drop=preset is not None)
-    at_most = None if preset is None else preset.recent
+    usual = _choice(chosen, preset, decoder, groups)
+    prompt = None
+    if preset is not None and preset.prompt is not None:
+        prompt = _choice(build_preset(preset.prompt, model), preset.prompt, decoder, groups)
+        _require_no_queries(usual, prompt)
     size_of_slot = slot_bytes(decoder, groups, storage, len(signals_of(model)))
-    return Settings(size, chosen, model, sinks, recent, at_most, groups, block, signals, size_of_slot)
+    return Settings(size, usual, prompt, model, sinks, recent, groups, block, size_of_slot)
 
 
 def _check_storage(decoder: Any, layers: Sequence[Any], positions: Any, storage: Any) -> None:
@@ -161,6 +183,27 @@ def _groups_of(decoder: Any, layers: Sequence[Any], share: Any) -> Groups:
         name = type(decoder).__name__
         raise ValueError(f'layers of {name} have different or latent heads of keys; use share="layer"')
     return Groups(share, bounded(layers), shape[0] if shape else 1)
+
+
+def _require_no_queries(usual: Choice, prompt: Choice) -> None:
+    """Raise `ValueError` for a prompt's policy that would have every later pass watched for its queries."""
+    needs = [choice.signals is not None and choice.signals.needs_queries for choice in (usual, prompt)]
+    if needs == [False, True]:
+        raise ValueError(
+            f"the policy for prompts {describe(prompt.policy)} weighs expected or observed, and the policy for later "
+            "passes weighs neither; leave them out"
+        )
+    if (usual.signals is None) != (prompt.signals is None):
+        raise ValueError(
+            f"the policy for prompts {describe(prompt.policy)} and that for later passes {describe(usual.policy)} do "
+            "not both weigh signals of the cache; give two that do"
+        )
+
+
+def _choice(policy: Any, preset: Preset | None, decoder: Any, groups: Groups) -> Choice:
+    """The policy, of a preset where there is one, with what it needs."""
+    policy, signals = _with_signals(policy, decoder, groups, may_drop=preset is not None)
+    return Choice(policy, signals, None if preset is None else preset.recent)
 
 
 def _with_signals(policy: Any, decoder: Any, groups: Groups, may_drop: bool) -> tuple[Any, AttentionSignals | None]:
@@ -212,6 +255,11 @@ def describe(policy: Policy) -> str:
     values = [(field, shown(getattr(policy, field.name))) for field in (fields(policy) if is_dataclass(policy) else ())]
     changed = [f"{field.name}={value}" for field, value in values if value != shown(field.default)]
     return f"{variant_name(policy)}({', '.join(changed)})"
+
+
+def describe_prompt(memory: Memory) -> str:
+    """The policy for long prompts and its guard, as in ``weighted(leverage=1.0) with recent=8``."""
+    return f"{describe(memory.policy)} with recent={memory.guard.recent}"
 
 
 def resolve_scorer(scorer: Any, device: Any = "cpu") -> ScorerModel | None:

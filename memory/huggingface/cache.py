@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +21,7 @@ except ImportError as error:
 from ..policy import LayerScorer, Policy, as_integer
 from ..scorer import ScorerModel, signals_of
 from . import saved
-from .arguments import describe, settle
+from .arguments import describe, describe_prompt, settle
 from .attention import set_mask
 from .eviction import add_slots, fix_shapes, make_room, observes_pass, take_back
 from .forward_pass import ForwardPass, WatchingPass
@@ -57,7 +56,8 @@ class VQMemCache(Cache):
             scores or ``scorer`` is given; then ``VQMemCache(model, 256)`` gives the capacity.
         capacity: How many tokens of a row stay when some are evicted. A number of tokens (256), a share of the prompt
             (0.25: of all that was read in passes of several tokens), or bytes per row (``"64MB"``).
-        policy: A preset (``auto``, ``stream`` for many passes, ``document`` for a long prompt), the folder that ``vqmem
+        policy: A preset (``stream`` for many passes, ``document`` for a long prompt; ``auto`` keeps a
+            first pass that alone overflows the cache as a document, and all else as a stream), the folder that ``vqmem
             fit_policy`` wrote for the model, the name of a policy, its YAML mapping or the object; None is the policy
             that suits the scorer. Presets and folders set ``recent``, ``share`` and ``block`` unless they are given.
         scorer: A trained scorer of this model's token ids, or the folder of its run; the packaged one by default.
@@ -111,8 +111,9 @@ class VQMemCache(Cache):
             storage=storage,
         )
         settings = self._settings
-        self.model, self.scorer, self.memory = model, settings.scorer, settings.memory()
-        self.groups, self.block, self.signals = settings.groups, settings.block, settings.signals
+        self.model, self.scorer = model, settings.scorer
+        self.groups, self.block = settings.groups, settings.block
+        self._settle_capacity()
         self.rotation = Rotation(decoder) if positions == "compact" else None
         self._decoder = decoder
         self._attention = attention_layers(decoder)
@@ -166,10 +167,11 @@ class VQMemCache(Cache):
     def __repr__(self) -> str:
         """The model, how tokens are kept, and how many are cached now."""
         kept = max(self.stats()["kept"], default=0)
+        prompt = "" if self.prompt is None else f"prompt={describe_prompt(self.prompt.memory)}, "
         waits = self._settings.capacity.share is not None and self._state is None
         capacity = self._settings.capacity if waits else self.memory.capacity
         return (
-            f"VQMemCache({type(self.model).__name__}, policy={describe(self.memory.policy)}, "
+            f"VQMemCache({type(self.model).__name__}, policy={describe(self.memory.policy)}, {prompt}"
             f"capacity={capacity}, sinks={self.memory.guard.sinks}, recent={self.memory.guard.recent}, "
             f"share={self.groups.share}, block={self.block}: "
             f"{self.get_seq_length():,} tokens read, {kept:,} kept, {self.nbytes:,} bytes)"
@@ -226,7 +228,7 @@ class VQMemCache(Cache):
         """Make room for the new tokens, and prepare what the model is given."""
         new = tokens.shape[1]
         if self._settings.capacity.share is not None and (not state.count or (new > 1 and not self.drafting)):
-            self.memory = self._settings.memory(self.get_seq_length() + new)
+            self._settle_capacity(self.get_seq_length() + new)
             for index in self.groups.bounded:
                 self.layers[index].room = self.room
         try:
@@ -249,6 +251,10 @@ class VQMemCache(Cache):
             # By default a model would count padding, and ignore that positions were compacted.
             arguments["position_ids"] = positions + state.shift[:, None]
         return forward
+
+    def _settle_capacity(self, prompt: int | None = None) -> None:
+        """Make the memory, for a prompt of so many tokens."""
+        (self.memory, self.signals), self.prompt = self._settings.evictors(prompt)
 
     @property
     def room(self) -> int:
@@ -315,8 +321,7 @@ class VQMemCache(Cache):
             raise ValueError(f"save does not work: {type(self.model).__name__} has layers that bound themselves")
         if self._state is None:
             raise ValueError("the cache is empty: it has read no token; read a text with the model before saving it")
-        arguments = {"policy": saved.policy_spec(self.memory.policy)} | self._arguments()
-        saved.write(Path(path), arguments, self._decoder, self.scorer, self._state, self.layers)
+        saved.write(Path(path), self._arguments(), self._decoder, self.scorer, self._state, self.layers)
 
     def _require_intact(self) -> None:
         if self.failed or self._busy.locked():
@@ -325,10 +330,13 @@ class VQMemCache(Cache):
             )
 
     def _arguments(self) -> dict[str, Any]:
-        """What makes an equal empty cache, besides the policy and the scorer."""
-        storage = self.layers[self.groups.bounded[0]].storage
+        """What makes an equal empty cache, besides the scorer."""
+        storage, guard = self.layers[self.groups.bounded[0]].storage, self.memory.guard
         made = {"capacity": self.memory.capacity, "share": self.groups.share, "block": self.block, "storage": storage}
-        return made | asdict(self.memory.guard) | {"positions": "compact" if self.rotation else "kept"}
+        made |= {"sinks": guard.sinks, "positions": "compact" if self.rotation else "kept"}
+        if self.prompt is None:
+            return made | {"policy": self.memory.policy, "recent": guard.recent}
+        return made | {"policy": saved.preset_of_memories(self.memory, self.prompt.memory)}
 
     @classmethod
     def load(cls, path: str | PathLike[str], model: Any, tokenizer: Any = None, *, scorer: Any = None) -> VQMemCache:
@@ -359,7 +367,7 @@ class VQMemCache(Cache):
     def reset(self) -> None:
         """Forget all tokens: the cache is as new."""
         super().reset()
-        self.memory = self._settings.memory()
+        self._settle_capacity()
         self._state = None
         self.failed = self.drafting = False
         self._busy = threading.Lock()
@@ -383,8 +391,9 @@ class VQMemCache(Cache):
     def __deepcopy__(self, memo: dict[int, Any]) -> VQMemCache:
         """A copy for the same model, for a prompt that several texts begin with."""
         self._require_intact()
-        clone = VQMemCache(self.model, policy=self.memory.policy, scorer=self.scorer, **self._arguments())
+        clone = VQMemCache(self.model, scorer=self.scorer, **self._arguments())
         clone._settings, clone.memory = self._settings, self.memory
+        clone.signals, clone.prompt = self.signals, self.prompt
         clone._state = copy.deepcopy(self._state, memo)
         clone.layers = copy.deepcopy(self.layers, memo)
         return clone

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -20,6 +20,14 @@ from .state import CacheState
 from .supported_models import MASKED, text_config
 
 
+class Evictor(NamedTuple):
+    """What chooses the slots that stay."""
+
+    memory: Memory
+    signals: AttentionSignals | None
+    """Computes the signals that the policy weighs."""
+
+
 @runtime_checkable
 class BoundedCache(Protocol):
     """What evicts and what a `ForwardPass` needs of the cache."""
@@ -30,6 +38,8 @@ class BoundedCache(Protocol):
     groups: Groups
     block: int
     signals: AttentionSignals | None
+    prompt: Evictor | None
+    """What evicts at the end of a first pass that overflows the cache; None where that is as after all others."""
     rotation: Rotation | None
 
     @property
@@ -55,7 +65,7 @@ def make_room(cache: BoundedCache, state: CacheState, new: int) -> CacheState:
     """Evict, and compact positions, where ``new`` tokens would not fit otherwise; return the new state."""
     can_wait = not (observes_pass(cache) and "layers" in cache.memory.requires)
     if can_wait and state.count > cache.memory.capacity and state.count + new >= cache.room:
-        state = evict(cache, state)
+        state = evict(cache, state, evictor_of(cache))
     rotation = cache.rotation
     if rotation is None or not state.count or int((state.seen + state.shift).max()) + new <= rotation.limit:
         return state
@@ -97,38 +107,50 @@ def add_slots(cache: BoundedCache, state: CacheState) -> CacheState:
     return replace(state, memory=memory, scorer=scorer, pending=())
 
 
-def evict(cache: BoundedCache, state: CacheState) -> CacheState:
+def evictor_of(cache: BoundedCache, *, first: bool = False) -> Evictor:
+    """What evicts at the end of the ``first`` pass or of a later one."""
+    return cache.prompt if first and cache.prompt is not None else Evictor(cache.memory, cache.signals)
+
+
+def evict(cache: BoundedCache, state: CacheState, evictor: Evictor) -> CacheState:
     """Evict slots down to the capacity, from the layers too."""
-    state, keep = choose_slots(cache, compute_signals(cache, add_slots(cache, state)))
+    state, keep = choose_slots(cache, compute_signals(cache, add_slots(cache, state), evictor), evictor)
     for index in cache.groups.bounded:
         cache.layers[index].keep(cache.groups.of_layer(keep, index))
     return state
 
 
-def choose_slots(cache: BoundedCache, state: CacheState) -> tuple[CacheState, Int[Tensor, "rows kept"]]:
+def choose_slots(
+    cache: BoundedCache, state: CacheState, evictor: Evictor
+) -> tuple[CacheState, Int[Tensor, "rows kept"]]:
     """The state after an eviction, and the indices of the slots that stay."""
     now = cache.groups.expand(state.seen)
-    memory = cache.memory.evict_to_capacity(state.memory, now).state
+    memory = evictor.memory.evict_to_capacity(state.memory, now).state
     return replace(state, memory=memory), memory.slots.payload[0]
 
 
-def compute_signals(cache: BoundedCache, state: CacheState) -> CacheState:
+def compute_signals(cache: BoundedCache, state: CacheState, evictor: Evictor) -> CacheState:
     """The state whose slots have the signals that the policy weighs; the pending queries are counted."""
-    if cache.signals is None:
+    computed = evictor.signals
+    if computed is None:
         return state
     groups, slots = cache.groups, state.memory.slots
-    competing = slots.valid & ~cache.memory.guard.protects(slots, groups.expand(state.seen))
+    competing = slots.valid & ~evictor.memory.guard.protects(slots, groups.expand(state.seen))
     valid, now = groups.first(slots.valid), state.seen + state.shift
     found: dict[str, list[Tensor]] = {}
     queries = []
-    for module, before in zip(cache.signals.modules, state.queries, strict=True):
+    for module, before in zip(computed.modules, state.queries, strict=True):
         keys, values = cache.layers[module.layer_idx].read(state.placement[0])
         here, places, rotated = (
             groups.of_layer(x, module.layer_idx) for x in (competing, slots.positions, slots.payload[1])
         )
-        signals, after = cache.signals.compute(module, before, keys, values, valid, here, now, rotated)
-        if isinstance(cache.signals, LearnedSignals):
-            signals = cache.signals.combine(module, signals, keys, places, rotated, state.seen, here)
+        plain = None
+        if isinstance(computed, LearnedSignals):  # it reads them too, and they take a while
+            plain = computed.unrotate(module, keys, rotated.to(keys.device).expand(-1, keys.shape[1], -1))
+        signals, after = computed.compute(module, before, keys, values, valid, here, now, rotated, plain)
+        if isinstance(computed, LearnedSignals):
+            assert plain is not None
+            signals = computed.combine(module, signals, plain, places, state.seen, here)
         queries.append(after)
         for name, signal in signals.items():
             found.setdefault(name, []).append(signal)

@@ -12,7 +12,7 @@ from transformers.cache_utils import Cache
 
 from ..policy import ForwardStats, LayerScorer, Observer, observe
 from .attention import AttentionRecorder
-from .eviction import BoundedCache, choose_slots, evict, observes_pass
+from .eviction import BoundedCache, choose_slots, evict, evictor_of, observes_pass
 from .signals import PENDING
 from .state import CacheState
 
@@ -58,10 +58,11 @@ class ForwardPass(Cache):
         # A shorter pass leaves eviction to the next one, so that its tokens can be forgotten until then.
         ends_block = new >= cache.block or (observes and "layers" in requires)
         self.evicts = ends_block and state.count >= cache.room
+        self.evictor = evictor_of(cache, first=self.columns == new)
         self.keep: Int[Tensor, "rows kept"] | None = None
         """The slots that stay, where the policy can choose before the pass: layers then evict during it."""
         if self.evicts and not fixed and not cache.memory.observes:
-            self.state, self.keep = choose_slots(cache, state)
+            self.state, self.keep = choose_slots(cache, state, self.evictor)
         self.room = cache.room
         self.slots: Int[Tensor, " new"] | None = None
         """The slots of the new tokens, where shapes are fixed."""
@@ -138,7 +139,7 @@ class ForwardPass(Cache):
             if observes_pass(self.cache):
                 self._take_over()
             if self.evicts and self.keep is None:
-                self.state = evict(self.cache, self.state)
+                self.state = evict(self.cache, self.state, self.evictor)
             self.cache.end(self.state)
         except BaseException:
             self.fail()

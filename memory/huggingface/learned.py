@@ -42,9 +42,8 @@ class LearnedSignals(AttentionSignals):
         self,
         module: Any,
         found: dict[str, Float[Tensor, "batch groups slots"]],
-        keys: Float[Tensor, "batch heads slots width"],
+        plain: Float[Tensor, "batch heads slots width"],
         positions: Int[Tensor, "batch groups slots"],
-        rotated: Int[Tensor, "batch groups slots"],
         seen: Int[Tensor, " batch"],
         competing: Bool[Tensor, "batch groups slots"],
     ) -> dict[str, Float[Tensor, "batch groups slots"]]:
@@ -53,18 +52,16 @@ class LearnedSignals(AttentionSignals):
         Args:
             module: The attention module of the layer.
             found: What `compute` returned for it.
-            keys: The keys of all slots, rotated.
+            plain: The keys of all slots before rotation.
             positions: The positions of the slots.
-            rotated: The positions that the keys are rotated to.
             seen: The position of each row's next token.
             competing: The slots that no guard protects.
 
         Returns:
             The signals by name, ``learned`` among them.
         """
-        positions, rotated, seen, competing = (x.to(keys.device) for x in (positions, rotated, seen, competing))
+        positions, seen, competing = (x.to(plain.device) for x in (positions, seen, competing))
         prediction, weights = self._fitted[module.layer_idx]
-        plain = self.unrotate(module, keys, rotated.expand(-1, keys.shape[1], -1))
         predicted = predict(prediction, plain, positions)
         ages = (seen[:, None, None] - positions).clamp(min=1).float().log()
         more = {PREDICTED: predicted, LOG_AGE: ages}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ class Preset:
     recent: int = 32
     share: str = "head"
     block: int = 32
+    prompt: Preset | None = None
+    """What evicts instead after a first pass that alone overflows the cache, by its policy and ``recent``."""
 
     @property
     def needs_scores(self) -> bool:
         """Whether the score has a share."""
-        return self.policy["score"] > 0
+        return self.policy["score"] > 0 or (self.prompt is not None and self.prompt.needs_scores)
 
 
 STREAM = Preset(
@@ -49,28 +51,43 @@ DOCUMENT = Preset(
 """For a text that is read in full before anything is asked."""
 LEARNED_SCORE = 0.25
 """The share of the score beside a policy that was fitted for the model."""
+LEARNED_IN_PROMPTS = 0.5
+"""The weight of such a policy beside the leverage, for prompts."""
 AUTO = "auto"
-"""The packaged policy that was fitted for the model, or `STREAM`."""
+"""The packaged policy that was fitted for the model, and after a long prompt that beside `DOCUMENT`.
+
+Without one, `STREAM`, and after a long prompt `DOCUMENT`."""
 PRESETS = {"stream": STREAM, "document": DOCUMENT}
 
 
 def is_preset(policy: Any) -> bool:
-    """Whether ``policy`` names a preset or the folder of a fitted policy."""
-    return policy == AUTO or _is_folder(policy) or (isinstance(policy, str) and policy in PRESETS)
+    """Whether ``policy`` is or names a preset, or the folder of a fitted policy."""
+    if isinstance(policy, str):
+        return policy in (AUTO, *PRESETS) or _is_folder(policy)
+    return isinstance(policy, Preset) or _is_folder(policy)
 
 
 def preset_of(policy: Any, model: Any) -> Preset | None:
     """What ``policy`` names for ``model`` if it `is_preset`; None if it is something else."""
     if not is_preset(policy):
         return None
+    if isinstance(policy, Preset):
+        return policy
     if policy == AUTO:
-        return fitted_preset(PACKAGED) if packaged_policy(model) else STREAM
+        has_one = packaged_policy(model) is not None
+        usual = fitted_preset(PACKAGED) if has_one else STREAM
+        return replace(usual, prompt=prompt_preset(PACKAGED) if has_one else DOCUMENT)
     return fitted_preset(os.fspath(policy)) if _is_folder(policy) else PRESETS[policy]
 
 
 def fitted_preset(folder: str) -> Preset:
     """The preset of a policy that was fitted for the model."""
     return Preset({"name": "weighted", "learned": 1.0, "folder": folder, "score": LEARNED_SCORE})
+
+
+def prompt_preset(folder: str) -> Preset:
+    """`DOCUMENT` beside a policy that was fitted for the model, so that the text after a prompt loses no more."""
+    return Preset({**DOCUMENT.policy, "learned": LEARNED_IN_PROMPTS, "folder": folder})
 
 
 def _is_folder(policy: Any) -> bool:
@@ -83,7 +100,7 @@ def build_preset(preset: Preset, scorer: Any) -> Policy:
 
     Raises `ValueError` for a scorer whose signals are none of `SIGNALS`.
     """
-    if scorer is None or not preset.needs_scores:
+    if scorer is None or not preset.policy["score"]:
         return build("policies", {**preset.policy, "score": 0.0})
     weighed = _signals(scorer)
     if not set(weighed) <= set(SIGNALS):

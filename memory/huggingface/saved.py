@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ...files import atomic_write, missing_file
 from ...registry import names
-from ..bank import State
+from ..bank import Memory, State
 from ..fingerprint import fingerprint
 from ..policy import Policy, variant_name
+from .presets import Preset
 from .signals import QueryState
 from .state import CacheState, PendingTokens
 from .supported_models import placement
@@ -33,12 +34,26 @@ def policy_spec(policy: Policy) -> dict[str, Any]:
     return {"name": name} | asdict(policy)
 
 
+def preset_of_memories(usual: Memory, prompt: Memory) -> Preset:
+    """The preset of a cache that usually evicts by the one memory, and by the other after a long first pass."""
+    made, longer = (Preset(policy_spec(memory.policy), memory.guard.recent) for memory in (usual, prompt))
+    return replace(made, prompt=longer)
+
+
+def _read_policy(spec: dict[str, Any]) -> Preset | dict[str, Any]:
+    """The argument ``policy`` of a cache, from its values in a file."""
+    if "name" in spec:
+        return spec
+    made, prompt = (Preset(one["policy"], one["recent"]) for one in (spec, spec["prompt"]))
+    return replace(made, prompt=prompt)
+
+
 def write(path: Path, arguments: dict[str, Any], model: nn.Module, scorer: Any, state: CacheState, layers: Any) -> None:
     """Write a cache into one file, in full or not at all.
 
     Args:
         path: A safetensors file.
-        arguments: What makes an equal empty cache, as JSON-able values.
+        arguments: What makes an equal empty cache: JSON-able values, and a policy or a `Preset`.
         model: The model, unwrapped; its fingerprint is written.
         scorer: The scorer, whose fingerprint is written; None where there is none.
         state: The bookkeeping.
@@ -56,8 +71,10 @@ def write(path: Path, arguments: dict[str, Any], model: nn.Module, scorer: Any, 
         named = {name: torch.cat(pending, dim=1) for name, pending in parts.items() if pending}
         named |= {name: x for name in ("total", "mean", "second") if (x := getattr(queries, name)) is not None}
         tensors |= {f"queries.{index}.{name}": x for name, x in named.items()}
+    policy = arguments["policy"]
+    spec = asdict(policy) if isinstance(policy, Preset) else policy_spec(policy)
     about = {
-        "arguments": arguments,
+        "arguments": arguments | {"policy": spec},
         "read": layers[0].seen,
         "slots": layers[0].size,
         "model": fingerprint(model),
@@ -82,7 +99,9 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             if about.get("format") != FORMAT:
                 raise ValueError(f"{path} has no cache; give a file that VQMemCache.save wrote")
             stored = list(file.keys())  # it cannot be iterated itself
-            return json.loads(about["about"]), {name: file.get_tensor(name) for name in stored}
+            made = json.loads(about["about"])
+            made["arguments"]["policy"] = _read_policy(made["arguments"]["policy"])
+            return made, {name: file.get_tensor(name) for name in stored}
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error}); save the cache again") from None
 

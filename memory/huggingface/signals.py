@@ -172,6 +172,7 @@ class AttentionSignals:
         competing: Bool[Tensor, "batch groups slots"],
         now: Int[Tensor, " batch"],
         rotated: Int[Tensor, "batch groups slots"],
+        plain: Float[Tensor, "batch key_heads slots width"] | None = None,
     ) -> tuple[dict[str, Float[Tensor, "batch groups slots"]], QueryState]:
         """The signals of the slots of a layer, standardised over the slots that compete, and its queries counted.
 
@@ -184,6 +185,7 @@ class AttentionSignals:
             competing: The slots that no guard protects, for each group in the layer.
             now: The position, as the keys are rotated, of each row's next token.
             rotated: The positions that the keys are rotated to.
+            plain: The keys before rotation, where they are known already.
 
         Returns:
             Each signal by name, averaged over the heads of a group, and the queries after this eviction.
@@ -204,8 +206,10 @@ class AttentionSignals:
             unit = F.normalize(keys, dim=-1) * valid[:, None, :, None]
             found["keydiff"] = -F.cosine_similarity(keys, unit.sum(dim=2, keepdim=True), dim=-1)
         if "leverage" in self.names:
-            places = rotated.to(keys.device).expand(-1, keys.shape[1], -1)
-            found["leverage"] = leverage(self.unrotate(module, keys, places) if self._unrotates else keys, valid)
+            if plain is None:
+                places = rotated.to(keys.device).expand(-1, keys.shape[1], -1)
+                plain = self.unrotate(module, keys, places) if self._unrotates else keys
+            found["leverage"] = leverage(plain, valid)
         if "norm" in self.names:
             found["norm"] = -keys.norm(dim=-1)
         if "value_norm" in self.names:
@@ -238,11 +242,12 @@ class AttentionSignals:
         """The mean angles of the coming positions, which are the same for all layers of an eviction."""
         if not self._is_rotated(module):
             return ()
-        if self._future is None or self._future[0] is not now:
+        future = self._future  # copies of a cache share it, in any thread
+        if future is None or future[0] is not now:
             positions = now[:, None] + torch.arange(FUTURE, device=now.device)
             angles = self.angles(module, x, positions)
-            self._future = now, tuple(angle.mean(dim=1, keepdim=True) for angle in angles)
-        return self._future[1]
+            self._future = future = now, tuple(angle.mean(dim=1, keepdim=True) for angle in angles)
+        return future[1]
 
     def _observed(
         self,

@@ -9,8 +9,8 @@ from vqmem.memory.huggingface import packaged
 from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.huggingface.cache_argument import cache_argument
 from vqmem.memory.huggingface.groups import SHARES
-from vqmem.memory.huggingface.packaged import FOLDER
-from vqmem.memory.huggingface.presets import STREAM
+from vqmem.memory.huggingface.packaged import FOLDER, PACKAGED
+from vqmem.memory.huggingface.presets import DOCUMENT, LEARNED_IN_PROMPTS, STREAM, fitted_preset
 from vqmem.recipes.fit_policy.fit import fit_policy
 from vqmem.recipes.fit_policy.pretrained import as_host
 
@@ -36,6 +36,25 @@ def test_auto_is_the_packaged_policy_of_the_model(model):
     assert (policy.learned, policy.folder) == (1.0, "packaged")
     other = VQMemCache(make_model(seed=1), 40).memory.policy
     assert (other.learned, other.expected) == (0.0, STREAM.policy["expected"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("passes", [[120, 20, 20, 40], [20] * 10])
+def test_auto_chooses_between_two_uses_of_it(model, tmp_path, passes):
+    beside = {**DOCUMENT.policy, "learned": LEARNED_IN_PROMPTS, "folder": PACKAGED}
+    arguments = {"recent": 18, "share": "head", "block": 32}
+    auto, usual = VQMemCache(model, 40), VQMemCache(model, 40, policy=fitted_preset(PACKAGED))
+    explicit = VQMemCache(model, 40, policy=beside if passes[0] > 72 else usual.memory.policy, **arguments)
+    ids = torch.randint(1, VOCAB, (1, sum(passes)), generator=torch.Generator().manual_seed(4))
+    for turn, new in enumerate(ids.split(passes, dim=1)):
+        assert torch.equal(*(model(new, **cache_argument(cache)).logits for cache in (auto, explicit)))
+        assert auto.positions == explicit.positions
+        explicit.memory, explicit.signals = usual.memory, usual.signals
+        if turn == 1:
+            auto.save(tmp_path / "cache.safetensors")
+            auto = VQMemCache.load(tmp_path / "cache.safetensors", model)
+    assert auto.prompt is not None
+    assert (auto.prompt.memory.policy.learned, auto.prompt.memory.policy.leverage) == (LEARNED_IN_PROMPTS, 1.0)
 
 
 @torch.no_grad()
