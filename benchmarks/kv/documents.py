@@ -1,8 +1,7 @@
 """What is left of a document after one reading: RULER's tasks, the presets of the cache, and every press of kvpress.
 
     python benchmarks/kv/documents.py [--quick] [--json] [--save] [--split dev|test] [--data FOLDER] [--run FOLDER]
-        [--tasks X ...] [--quizzes N] [--texts N ...] [--shares X ...]
-        [--policy FOLDER]
+        [--tasks X ...] [--quizzes N] [--texts N ...] [--shares X ...] [--presses NAME ...] [--policy FOLDER]
 
 SmolLM2-135M reads the text of a quiz in one pass; then a share of its tokens is kept; then the question comes. Answers
 are kept in the run's folder, so that a stopped run goes on. The presses need kvpress, which needs `transformers` below
@@ -80,6 +79,7 @@ def main() -> None:
     parser.add_argument("--quizzes", type=int, default=6, help="of each task, length and domain (default 6)")
     parser.add_argument("--texts", type=int, nargs="+", default=[1024, 2048], help="tokens (default 1024 2048)")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.125], help="of a text, kept (default 0.125)")
+    parser.add_argument("--presses", nargs="*", help="such as Compactor KVzip (default all that can run)")
     parser.add_argument("--policy", metavar="FOLDER", help="a policy of `vqmem fit_policy` for this model")
     parser.add_argument(
         "--dtype",
@@ -89,7 +89,7 @@ def main() -> None:
     )
     flags = parser.parse_args()
     torch.set_num_threads(1)
-    settings = [*SETTINGS, *fitted(flags.policy), *presses()]
+    settings = [*SETTINGS, *fitted(flags.policy), *presses(flags.presses)]
     asked = ask(settings, flags)
     rows = quiz_rows(asked, flags.shares, NEWEST, [setting.name for setting in settings if setting.press])
     present(
@@ -127,9 +127,9 @@ def fitted(policy: str | None) -> list[Setting]:
     ]
 
 
-def presses() -> list[Setting]:
-    """Every press that can run, and KVzip, where kvpress is installed."""
-    return prompt_settings([*MADE, *WRAPPERS, "KVzip"]) if PRESSES else []
+def presses(chosen: list[str] | None) -> list[Setting]:
+    """The ``chosen`` presses, or every one that can run, where kvpress is installed."""
+    return prompt_settings([*MADE, *WRAPPERS, "KVzip"] if chosen is None else chosen) if PRESSES else []
 
 
 def ask(settings: Sequence[Setting], flags: Any) -> list[Asked]:
