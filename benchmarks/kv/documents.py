@@ -153,12 +153,13 @@ def figures(asked: Sequence[Asked], rows: Sequence[dict[str, Any]]) -> dict[str,
     ours, full = scores[DOCUMENT_ROW], scores[FULL]
     share, low, high = (round(100 * x, 1) for x in of_full(ours, full))
     found = {"of the full cache's score": figure(share, "%", 90.0, low=low, high=high)}
-    if COMPACTOR not in scores:
-        return found
     against = next(row["against"] for row in rows if row["strategy"] == DOCUMENT_ROW)
     rivals = [name for name in against if name not in (FULL, NEWEST, KVZIP)]
-    best = max(rivals, key=lambda name: scores[name].mean())
-    for label, name, goal in (("Compactor", COMPACTOR, 20.0), ("KVzip", KVZIP, -5.0), ("the best press", best, 0.0)):
+    best = max(rivals, key=lambda name: scores[name].mean(), default="")
+    goals = {"Compactor": (COMPACTOR, 20.0), "KVzip": (KVZIP, -5.0), "the best press": (best, 0.0)}
+    for label, (name, goal) in goals.items():
+        if name not in against:
+            continue
         one = against[name]
         more = {"low": one["low"], "high": one["high"], "row": name}
         found[f"over {label}"] = figure(one["difference"], "points", goal, **more)
