@@ -16,8 +16,9 @@ last fact the background continues for at least ``gap`` characters, and question
 
     ``John took the apple. … John went to the kitchen. … Where is the apple? kitchen``
 
-No place is the answer to more than half of the questions. The first letters of the places differ. ``spans`` marks these in the answers, because the others follow from them. The
-document then asks for everything again in another order; these answers are close and have no spans.
+No place is the answer to more than half of the questions. The first letters of the places differ. ``spans`` marks
+these in the answers, because the others follow from them. The document then asks for everything again in another order;
+these answers are close and have no spans.
 
 Training documents have a random share of the background, more often a small one: models learn to look back much sooner
 where facts and questions are dense.

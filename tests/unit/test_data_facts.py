@@ -18,7 +18,7 @@ SENTENCE = re.compile(r"Where is (?:the )?(\w+)\? (\w+)\n|(\w+) (\w+ (?:to|up)|t
 
 
 class Story(NamedTuple):
-    """What an interpreter finds: facts, where the last ends, questions with where they begin, right and given answers."""
+    """Facts and where the last ends, questions with where they begin, right answers and those of the document."""
 
     facts: list[str]
     end: int

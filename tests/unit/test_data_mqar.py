@@ -1,4 +1,4 @@
-"""Documents of multi-query recall say what they claim, read by an interpreter that goes through them a letter at a time."""
+"""Documents of multi-query recall say what they claim: an interpreter reads them a letter at a time."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_newest_letters_hold_no_pair_and_few_slots_hold_all() -> None:
 
 def test_useless_pairs_fill_a_memory_that_keeps_every_pair() -> None:
     for document in Source("forgetting", 1, 20).documents("dev"):
-        questions, assigned, marked = read(document.text)
+        _, assigned, marked = read(document.text)
         assert sum(assigned.values()) + len(marked) == 64
         assert 3 * len(assigned) <= 24
 
