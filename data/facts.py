@@ -20,8 +20,9 @@ No place is the answer to more than half of the questions. The first letters of 
 these in the answers, because the others follow from them. The document then asks for everything again in another order;
 these answers are close and have no spans.
 
-Training documents have a random share of the background, more often a small one: models learn to look back much sooner
-where facts and questions are dense.
+Training documents are short and dense more often than not: they have a random share of the background, and a random
+number of people and facts; they ask the more often the fewer people there are. Models learn to look back much sooner
+from these.
 """
 
 from __future__ import annotations
@@ -83,8 +84,7 @@ class Source(Validated):
     def __post_init__(self) -> None:
         """Refuse facts and documents that do not fit."""
         super().__post_init__()
-        least = self.people * (1 if self.task == "one_fact" else 2)
-        if self.facts < least:
+        if self.facts < (least := self._least_facts(self.people)):
             raise ValueError(
                 f"facts = {self.facts} are too few for {self.people} people of the task {self.task}; "
                 f"give {least} or more"
@@ -107,10 +107,13 @@ class Source(Validated):
     def _document(self, split: Split, index: int, background: Sequence[str]) -> Document:
         rng = random.Random(f"{self.task} {self.seed} {split} {index}")
         share = rng.random() ** 2 if split == "train" else 1.0
-        facts, answers = self._story(rng)
-        while max(Counter(answers.values()).values()) > (len(answers) + 1) // 2:
-            facts, answers = self._story(rng)
-        order = [*rng.sample(list(answers), len(answers)), *rng.sample(list(answers), len(answers))]
+        people = rng.randint(1, self.people) if split == "train" else self.people
+        count = rng.randint(self._least_facts(people), self.facts) if split == "train" else self.facts
+        facts, answers = self._story(people, count, rng)
+        while max(Counter(answers.values()).values()) > (people + 1) // 2:
+            facts, answers = self._story(people, count, rng)
+        rounds = 2 * self.people // people
+        order = [name for _ in range(rounds) for name in rng.sample(list(answers), people)]
         questions = [f"Where is {name}? {answers[name]}\n" for name in order]
         size = share * (self.length - self.gap - sum(map(len, [*facts, *questions])))
         start = rng.randrange(len(background))
@@ -119,18 +122,21 @@ class Source(Validated):
         text = "".join([_spread(facts, before, rng), *gap]) + "\n"
         spans = []
         for number, (name, question) in enumerate(zip(order, questions, strict=True)):
-            if number < len(answers):
+            if number < people:
                 at = len(text) + len(f"Where is {name}? ")
                 spans.append((at, at + 1))
             text += question
         return Document(f"{self.task}/{self.seed}/{split}/{index}", text, tuple(spans))
 
-    def _story(self, rng: random.Random) -> tuple[list[str], dict[str, str]]:
-        """The facts in order, and where everything that a question names is in the end."""
-        people = rng.sample(PEOPLE, self.people)
-        objects = rng.sample(OBJECTS, self.people) if self.task == "two_facts" else []
+    def _least_facts(self, people: int) -> int:
+        return people if self.task == "one_fact" else 2 * people
+
+    def _story(self, count: int, fact_count: int, rng: random.Random) -> tuple[list[str], dict[str, str]]:
+        """The facts about ``count`` people in order, and where everything that a question names is in the end."""
+        people = rng.sample(PEOPLE, count)
+        objects = rng.sample(OBJECTS, count) if self.task == "two_facts" else []
         subjects = [*people, *objects]
-        subjects = rng.sample(subjects + rng.choices(subjects, k=self.facts - len(subjects)), self.facts)
+        subjects = rng.sample(subjects + rng.choices(subjects, k=fact_count - len(subjects)), fact_count)
         places: dict[str, str] = {}
         holders: dict[str, str] = {}
         facts = []

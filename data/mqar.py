@@ -1,27 +1,28 @@
 """Multi-query associative recall: key-value pairs stated early and asked for late, some of them out of date by then.
 
 The task of Zoology (Arora et al., arXiv:2312.04927), as text, with a gap between the pairs and the questions. Keys are
-capital letters and values small ones, both drawn at random, so that nothing but the pair itself tells the value.
-``Gq;`` assigns the value q to the key G, ``?Gq;`` asks for it. Pairs stand in random order at random places in filler,
-which continues for at least ``gap`` characters after the last pair. The document then asks for every key in random
-order. ``spans`` marks these answers. It asks for them again in another order; these answers are a few characters back
-and have no spans.
+capital letters and values small ones, both drawn at random, so that nothing but the pair itself tells the value. ``Gq``
+assigns the value q to the key G, ``?Gq`` asks for it. Pairs stand in random order at random places in filler, which
+continues for at least ``gap`` characters after the last pair. The document then asks for every key in random order.
+``spans`` marks these answers. It asks for them again in another order; these answers are a few characters back and have
+no spans.
 
-All dev and test documents have this form. Training documents have a random share of the filler and of the useless
-pairs, more often small than large: models learn to look back much sooner from dense pairs than from documents where one
-character in fifty matters.
+All dev and test documents have this form. Training documents are short and dense more often than not: they have a
+random share of the filler and of the useless pairs, and a random number of keys, for which they ask the more often the
+fewer there are. Models learn to look back much sooner from these than from documents where one character in fifty
+matters.
 
 ``recall``
     Each key is assigned once.
 
-    ``70324Kc;2951Gq;08 … 6314480 … ?Gq;?Kc;?Kc;?Gq;``
+    ``70324Kc2951Gq08 … 6314480 … ?Gq?Kc?Kc?Gq``
 
 ``forgetting``
-    Each key is assigned ``stale`` times with other values before, and its newest value is the answer. ``#Rx;`` marks a
+    Each key is assigned ``stale`` times with other values before, and its newest value is the answer. ``#Rx`` marks a
     pair that no question asks for; there are ``unasked`` of these, half of them in the gap. A memory that keeps every
     pair fills up with useless ones.
 
-    ``70Gq;#Rx;24Kc;2951Gd;08 … 63#Mb;80 … ?Gd;?Kc;?Kc;?Gd;``
+    ``70Gq#Rx24Kc2951Gd08 … 63#Mb80 … ?Gd?Kc?Kc?Gd``
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Task = Literal["recall", "forgetting"]
 _KEYS = string.ascii_uppercase
 _VALUES = string.ascii_lowercase
 _FILLER = string.digits
-_PAIR, _MARKED, _QUESTION = len("Gq;"), len("#Gq;"), len("?Gq;")
+_PAIR, _MARKED, _QUESTION = len("Gq"), len("#Gq"), len("?Gq")
 
 
 @dataclass(frozen=True)
@@ -91,23 +92,24 @@ class Source(Validated):
         rng = random.Random(f"{self.task} {self.seed} {split} {index}")
         share = rng.random() ** 2 if split == "train" else 1.0
         forgetting = self.task == "forgetting"
-        keys = rng.sample(_KEYS, self.pairs)
+        keys = rng.sample(_KEYS, rng.randint(1, self.pairs) if split == "train" else self.pairs)
         stale, unasked = (round(share * n) if forgetting else 0 for n in (self.stale, self.unasked))
-        assigned = rng.sample(keys * (1 + stale), self.pairs * (1 + stale))
+        assigned = rng.sample(keys * (1 + stale), len(keys) * (1 + stale))
         newest: dict[str, str] = {}
         statements = []
         for key in assigned:
             newest[key] = rng.choice([value for value in _VALUES if value != newest.get(key)])
-            statements.append(f"{key}{newest[key]};")
+            statements.append(f"{key}{newest[key]}")
         others = [key for key in _KEYS if key not in newest]
-        marked = [f"#{rng.choice(others)}{rng.choice(_VALUES)};" for _ in range(unasked)]
+        marked = [f"#{rng.choice(others)}{rng.choice(_VALUES)}" for _ in range(unasked)]
         statements = _interleaved(statements, marked[unasked // 2 :], rng)
-        questions = [f"?{key}{newest[key]};" for key in [*rng.sample(keys, len(keys)), *rng.sample(keys, len(keys))]]
+        rounds = 2 * self.pairs // len(keys)
+        questions = [f"?{key}{newest[key]}" for _ in range(rounds) for key in rng.sample(keys, len(keys))]
         room = round(share * (self.length - self.gap - _QUESTION * len(questions)))
         before = _with_filler(statements, room, rng) + _with_filler(
             marked[: unasked // 2], round(share * self.gap), rng
         )
-        values = [len(before) + _QUESTION * i + 2 for i in range(self.pairs)]
+        values = [len(before) + _QUESTION * i + 2 for i in range(len(keys))]
         spans = tuple((at, at + 1) for at in values)
         return Document(f"{self.task}/{self.seed}/{split}/{index}", before + "".join(questions), spans)
 

@@ -63,7 +63,7 @@ def without(text: str, story: Story) -> str:
     room=st.integers(0, 900),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_every_answer_is_right_and_lies_beyond_the_gap(
     task: str, people: int, more: int, gap: int, room: int, seed: int
 ) -> None:
@@ -72,16 +72,16 @@ def test_every_answer_is_right_and_lies_beyond_the_gap(
     for split in ("train", "dev", "test"):
         for document in source.documents(split):
             story = read(document.text)
-            assert len(story.facts) == facts
             assert story.given == story.right
             names = [name for name, _ in story.questions]
-            assert len(names) == 2 * people
-            assert {*names[:people]} == {*names[people:]}
-            assert len({*names}) == people
+            some = len({*names})
+            assert {*names[:some]} == {*names}
+            assert len(names) == 2 * people // some * some
             assert set(names) <= set(PEOPLE if task == "one_fact" else OBJECTS)
             asked = [document.text[start - 2 : stop] for start, stop in document.spans]
-            assert asked == [f"? {answer[0]}" for answer in story.given[:people]]
-            assert max(story.given.count(place) for place in PLACES) <= people + people % 2
+            assert asked == [f"? {answer[0]}" for answer in story.given[:some]]
+            assert max(story.given[:some].count(place) for place in PLACES) <= (some + 1) // 2
+            assert (some, len(story.facts)) == (people, facts) or split == "train"
             if split != "train":
                 assert story.questions[0][1] - story.end >= gap
                 assert source.length - 34 * facts - 66 * people <= len(document.text) < source.length + 700
@@ -110,7 +110,7 @@ def test_background_is_only_added() -> None:
 
 def test_training_documents_are_denser() -> None:
     sizes = [len(document.text) for document in Source(train_documents=200).documents("train")]
-    assert min(sizes) < 800
+    assert min(sizes) < 500
     assert max(sizes) > 1900
 
 
