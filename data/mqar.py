@@ -90,7 +90,7 @@ class Source(Validated):
 
     def _document(self, split: Split, index: int) -> Document:
         rng = random.Random(f"{self.task} {self.seed} {split} {index}")
-        share = rng.random() ** 2 if split == "train" else 1.0
+        share = rng.random() ** 4 if split == "train" else 1.0
         forgetting = self.task == "forgetting"
         keys = rng.sample(_KEYS, rng.randint(1, self.pairs) if split == "train" else self.pairs)
         stale, unasked = (round(share * n) if forgetting else 0 for n in (self.stale, self.unasked))
@@ -103,7 +103,7 @@ class Source(Validated):
         others = [key for key in _KEYS if key not in newest]
         marked = [f"#{rng.choice(others)}{rng.choice(_VALUES)}" for _ in range(unasked)]
         statements = _interleaved(statements, marked[unasked // 2 :], rng)
-        rounds = 2 * self.pairs // len(keys)
+        rounds = 4 * self.pairs // len(keys) if split == "train" else 2
         questions = [f"?{key}{newest[key]}" for _ in range(rounds) for key in rng.sample(keys, len(keys))]
         room = round(share * (self.length - self.gap - _QUESTION * len(questions)))
         before = _with_filler(statements, room, rng) + _with_filler(
