@@ -64,11 +64,11 @@ class Source(Validated):
     task: Task = "recall"
     train_documents: PositiveInt = 4000
     held_out_documents: PositiveInt = 100
-    length: int = 640
+    length: int = 448
     pairs: Annotated[int, Interval(ge=1, le=24)] = 8
     stale: NonNegativeInt = 4
     unasked: NonNegativeInt = 24
-    gap: NonNegativeInt = 256
+    gap: NonNegativeInt = 208
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class Source(Validated):
 
     def _document(self, split: Split, index: int) -> Document:
         rng = random.Random(f"{self.task} {self.seed} {split} {index}")
-        share = rng.random() ** 4 if split == "train" else 1.0
+        share = rng.random() ** 3 if split == "train" else 1.0
         forgetting = self.task == "forgetting"
         keys = rng.sample(_KEYS, rng.randint(1, self.pairs) if split == "train" else self.pairs)
         stale, unasked = (round(share * n) if forgetting else 0 for n in (self.stale, self.unasked))
