@@ -106,7 +106,7 @@ class Source(Validated):
 
     def _document(self, split: Split, index: int, background: Sequence[str]) -> Document:
         rng = random.Random(f"{self.task} {self.seed} {split} {index}")
-        share = rng.random() ** 4 if split == "train" else 1.0
+        share = rng.random() ** 3 if split == "train" else 1.0
         people = rng.randint(1, self.people) if split == "train" else self.people
         count = rng.randint(self._least_facts(people), self.facts) if split == "train" else self.facts
         facts, answers = self._story(people, count, rng)
