@@ -9,6 +9,7 @@ from typing import NamedTuple, get_args
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vqmem.data.base import Split
 from vqmem.data.builtin_text import Source as Builtin
 from vqmem.data.facts import OBJECTS, PEOPLE, PLACES, Source, Task
 from vqmem.registry import build
@@ -65,7 +66,7 @@ def without(text: str, story: Story) -> str:
 )
 @settings(max_examples=20, deadline=None)
 def test_every_answer_is_right_and_lies_beyond_the_gap(
-    task: str, people: int, more: int, gap: int, room: int, seed: int
+    task: Task, people: int, more: int, gap: int, room: int, seed: int
 ) -> None:
     facts = people * (1 if task == "one_fact" else 2) + more
     source = Source(task, "builtin_text", 2, 2, gap + 34 * facts + 66 * people + room, people, facts, gap, seed)
@@ -78,7 +79,7 @@ def test_every_answer_is_right_and_lies_beyond_the_gap(
             assert {*names[:some]} == {*names}
             assert len(names) == 2 * people // some * some
             assert set(names) <= set(PEOPLE if task == "one_fact" else OBJECTS)
-            asked = [document.text[start - 2 : stop] for start, stop in document.spans]
+            asked = [document.text[int(start) - 2 : int(stop)] for start, stop in document.spans]
             assert asked == [f"? {answer[0]}" for answer in story.given[:some]]
             assert max(story.given[:some].count(place) for place in PLACES) <= (some + 1) // 2
             assert (some, len(story.facts)) == (people, facts) or split == "train"
@@ -92,7 +93,7 @@ def test_the_first_letters_of_places_tell_them_apart() -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "dev", "test"])
-def test_the_background_is_of_the_same_split(split: str) -> None:
+def test_the_background_is_of_the_same_split(split: Split) -> None:
     text = "\n".join([document.text for document in Builtin().documents(split)] * 2)
     for document in Source("two_facts", train_documents=5, held_out_documents=5).documents(split):
         background = without(document.text, read(document.text))

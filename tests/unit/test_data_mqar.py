@@ -51,7 +51,7 @@ def read(text: str) -> tuple[list[Question], dict[str, int], list[str]]:
 )
 @settings(max_examples=20, deadline=None)
 def test_every_answer_is_the_newest_value_and_lies_beyond_the_gap(
-    task: str, pairs: int, stale: int, unasked: int, gap: int, room: int, seed: int
+    task: Task, pairs: int, stale: int, unasked: int, gap: int, room: int, seed: int
 ) -> None:
     forgetting = task == "forgetting"
     needed = 8 * pairs + (2 * pairs * stale + 3 * (unasked - unasked // 2) if forgetting else 0) + gap
