@@ -46,6 +46,8 @@ def source(name: str):
             **{"train_documents": 10, "held_out_documents": 5},
         },
         "recall": {"train_documents": 20, "held_out_documents": 5},
+        "mqar": {"train_documents": 20, "held_out_documents": 5},
+        "facts": {"train_documents": 20, "held_out_documents": 5},
     }
     return build("data", {"name": name, **fields.get(name, {})})
 
