@@ -81,7 +81,10 @@ def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
         tried = sum(row["strategy"] == champion for row in rows)
         lost = sum(_is(row, champion, metric, "worse") for row in rows)
         times = "in the one setting tried" if tried == 1 else f"in {wins[champion]} of {tried} settings"
-        lead = f"On {label}, {champion} beats {baseline} {times}" + (f" and loses in {lost}." if lost else ".")
+        lead = f"On {label}, {champion} beats {baseline} {times}" + (f" and loses in {lost}" if lost else "")
+        won = (row for row in rows if _is(row, champion, metric, "better"))
+        lead += _most(summary, metric, max(won, key=lambda row: abs(row["metrics"][metric]["difference"])))
+    lead += _ceiling(summary, metric, rows)
     counts = ", ".join(
         f"{verdicts.count(verdict)} {words}"
         for verdict, words in (
@@ -93,6 +96,27 @@ def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
         if verdict in verdicts
     )
     return f"{lead} All {len(rows)} comparisons: {counts}."
+
+
+def _most(summary: Mapping[str, Any], metric: str, row: Row) -> str:
+    """The values behind the largest gain, with its interval."""
+    entry, places = row["metrics"][metric], digits(summary, metric)
+    if entry.get("difference_low") is None:
+        return "."
+    values = f"{entry['value']:.{places}f} against {entry['value'] - entry['difference']:.{places}f}"
+    return f", most with {row['capacity']} slots: {values}, {_interval(summary, metric, row)}."
+
+
+def _ceiling(summary: Mapping[str, Any], metric: str, compared: Sequence[Row]) -> str:
+    """What the baseline reaches where everything is kept, if that was measured: at a capacity without comparisons."""
+    tried, places = {(row["train"], row["capacity"]) for row in compared}, digits(summary, metric)
+    baseline = [row for row in _rows(summary, metric) if row["strategy"] == summary["baseline"]]
+    full = [row for row in baseline if (row["train"], row["capacity"]) not in tried]
+    if not full:
+        return ""
+    least = min((row for row in baseline if row["train"] == full[0]["train"]), key=lambda row: row["capacity"])
+    kept, all_kept = (f"{row['metrics'][metric]['value']:.{places}f}" for row in (least, full[0]))
+    return f" {summary['baseline']} has {kept} with {least['capacity']} slots and {all_kept} with everything kept."
 
 
 def _finding(summary: Mapping[str, Any], metric: str, train: str, capacity: int, rows: Sequence[Row]) -> Finding:
