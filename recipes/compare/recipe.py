@@ -51,6 +51,16 @@ class Native:
 
 
 @dataclass(frozen=True)
+class Fit(Validated):
+    """How policies in the folder of a model are fitted to it where there are none, as by `vqmem fit_policy`."""
+
+    passages: PositiveInt = 48
+    """Training passages from which the attention to come is predicted."""
+    stream_passages: TwoOrMore = 12
+    """Further training passages, read with bounded slots."""
+
+
+@dataclass(frozen=True)
 class Config(Validated):
     """A comparison. One model per seed is trained with random strategies and capacities.
 
@@ -84,6 +94,7 @@ class Config(Validated):
     """Tokens of the passage that the report shows."""
     lm: text_lm.Config = field(default_factory=text_lm.Config)
     native: Native = field(default_factory=Native)
+    fit: Fit = field(default_factory=Fit)
     beside: PathText | None = None
     """Folder of another comparison; if it is finished, the summary and the report show what it found as well."""
 
@@ -187,7 +198,7 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
     passage: dict[str, Any] = {}
     figures: dict[str, float] = {}
     for folder, model in _policies(config).items():
-        fit_missing(folder, model)
+        fit_missing(folder, model, config.fit.passages, config.fit.stream_passages)
     for seed in config.seeds:
         run = text_lm.fit(config.mixed(seed))  # loads the models trained in `run`
         data = _eval_data(config, run)

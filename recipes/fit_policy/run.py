@@ -115,10 +115,16 @@ def require_policy(folder: Path, config: RunConfig) -> None:
         raise ValueError(f"no policy can be fitted with passages of {config.passage} tokens: {error}") from None
 
 
-def fit_missing(folder: Path, config: RunConfig) -> None:
-    """Fit a policy to a finished run in ``folder``, inside that of the run, unless that is done.
+def fit_missing(folder: Path, config: RunConfig, passages: int, stream_passages: int) -> None:
+    """Fit a policy to a finished run, unless that is done.
 
     A policy that was fitted to other weights, as after more steps of training, is replaced.
+
+    Args:
+        folder: That of the policy. Outside the folder of the run nothing is fitted.
+        config: The run.
+        passages: As in `Config`.
+        stream_passages: As in `Config`.
     """
     if not folder.is_relative_to(config.out):
         return
@@ -127,7 +133,7 @@ def fit_missing(folder: Path, config: RunConfig) -> None:
         if read_sealed(about).get("host") == host.fingerprint():
             return
         about.unlink()
-    run(config.out, Config(out=str(folder), device=config.device))
+    run(config.out, Config(str(folder), passages=passages, stream_passages=stream_passages, device=config.device))
 
 
 def _refuse_existing(out: Path) -> None:
