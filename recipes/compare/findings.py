@@ -99,7 +99,7 @@ def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
         )
         if verdict in verdicts
     )
-    return f"{lead} All {len(rows)} comparisons: {counts}."
+    return f"{lead} All {len(rows)} comparisons: {counts}." if len(rows) > 1 else lead
 
 
 def _gain(summary: Mapping[str, Any], metric: str, row: Row) -> str:
