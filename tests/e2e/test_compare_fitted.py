@@ -122,11 +122,10 @@ def test_what_cannot_be_fitted_is_refused_before_anything_is_trained(compare, re
 
 
 def test_a_comparison_shows_what_another_one_found(compare, tmp_path, capsys):
-    other = f"beside={tmp_path / 'other'}"
-    assert main([*compare, other, "title=First"]) == 0  # there is none yet
-    assert main([*compare, "title=Second & last", f"out={tmp_path / 'other'}"]) == 0
+    other = ["title=Second & last", f"out={tmp_path / 'other'}"]
+    assert main([*compare, *other, f"beside={tmp_path / 'none'}"]) == 0
     capsys.readouterr()
-    assert main([*compare, other, "title=First"]) == 0
+    assert main([*compare, "title=First", f"beside={tmp_path / 'other'}"]) == 0
     printed = capsys.readouterr().out.splitlines()
     first, second = printed.index("First"), printed.index("Second & last")
     assert first < second
