@@ -1,5 +1,5 @@
 # Everything happens in .venv; nothing outside this folder is touched.
-#   make demo    install, then compare memories on text that every Python carries, and on facts asked for late (minutes)
+#   make demo    install, then compare memories where they do not matter, and where they do (minutes)
 #   make test    install, then all tests        make lint   format, rules and types
 #   make bench   the speed claims               make clean  remove what was made, except runs/
 #   make test-compat    the cache for pretrained models, on the oldest transformers it supports and on the newest

@@ -16,7 +16,7 @@ from .recipes.engine.recipe_command import recipe_command
 _EPILOG = """\
 first steps:
   vqmem score FILE                  colour a text or a recording by how surprising it is; nothing to train first
-  vqmem compare demo                train and compare six memories of equal capacity, write a report (minutes)
+  vqmem compare demo                train and compare four memories of equal capacity, write a report (minutes)
   vqmem list policies               what a memory can keep
   vqmem COMMAND --help              examples and all options of a command
 

@@ -75,13 +75,20 @@ def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
         return wins[name], -losses, sign * sum(difference or 0.0 for difference in differences)
 
     champion = max(wins, key=rank)
+    differences = [row["metrics"][metric]["difference"] for row in rows]
     if not wins[champion]:
-        lead = f"On {label}, no memory beats {baseline} anywhere."
+        lead = (
+            f"On {label}, no memory beats {baseline} anywhere: differences of {_range(summary, metric, differences)}."
+        )
     else:
         tried = sum(row["strategy"] == champion for row in rows)
         lost = sum(_is(row, champion, metric, "worse") for row in rows)
-        times = "in the one setting tried" if tried == 1 else f"in {wins[champion]} of {tried} settings"
-        lead = f"On {label}, {champion} beats {baseline} {times}" + (f" and loses in {lost}." if lost else ".")
+        times = f" in {wins[champion]} of {tried} settings" if tried > 1 else ""
+        won = (row for row in rows if _is(row, champion, metric, "better"))
+        most = _gain(summary, metric, max(won, key=lambda row: abs(row["metrics"][metric]["difference"])))
+        also = f" and loses in {lost}" if lost else ""
+        lead = f"On {label}, {champion} beats {baseline}{times}{also}{', most' if times else ''} with {most}."
+    lead += _ceiling(summary, metric, rows)
     counts = ", ".join(
         f"{verdicts.count(verdict)} {words}"
         for verdict, words in (
@@ -92,7 +99,32 @@ def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:
         )
         if verdict in verdicts
     )
-    return f"{lead} All {len(rows)} comparisons: {counts}."
+    return f"{lead} All {len(rows)} comparisons: {counts}." if len(rows) > 1 else lead
+
+
+def _gain(summary: Mapping[str, Any], metric: str, row: Row) -> str:
+    """The capacity of a row, its value and the baseline's, and the interval of their difference."""
+    entry, places = row["metrics"][metric], digits(summary, metric)
+    values = f"{entry['value']:.{places}f} against {entry['value'] - entry['difference']:.{places}f}"
+    interval = f", {_interval(summary, metric, row)}" if entry.get("difference_low") is not None else ""
+    return f"{row['capacity']} slots: {values}{interval}"
+
+
+def _range(summary: Mapping[str, Any], metric: str, differences: Sequence[float]) -> str:
+    least, most = (_signed(end, digits(summary, metric)) for end in (min(differences), max(differences)))
+    return least if least == most else f"{least} to {most}"
+
+
+def _ceiling(summary: Mapping[str, Any], metric: str, compared: Sequence[Row]) -> str:
+    """What the baseline reaches where everything is kept, if that was measured: at a capacity without comparisons."""
+    tried, places = {(row["train"], row["capacity"]) for row in compared}, digits(summary, metric)
+    baseline = [row for row in _rows(summary, metric) if row["strategy"] == summary["baseline"]]
+    full = [row for row in baseline if (row["train"], row["capacity"]) not in tried]
+    if not full:
+        return ""
+    least = min((row for row in baseline if row["train"] == full[0]["train"]), key=lambda row: row["capacity"])
+    kept, all_kept = (f"{row['metrics'][metric]['value']:.{places}f}" for row in (least, full[0]))
+    return f" {summary['baseline']} has {kept} with {least['capacity']} slots and {all_kept} with everything kept."
 
 
 def _finding(summary: Mapping[str, Any], metric: str, train: str, capacity: int, rows: Sequence[Row]) -> Finding:
@@ -157,9 +189,13 @@ def _size(summary: Mapping[str, Any], metric: str, row: Row) -> str:
 
 def _interval(summary: Mapping[str, Any], metric: str, row: Row) -> str:
     entry, places = row["metrics"][metric], digits(summary, metric)
-    figures = (f"{entry[key]:+.{places}f}" for key in ("difference", "difference_low", "difference_high"))
-    difference, low, high = (figure.replace("-", "\N{MINUS SIGN}") for figure in figures)
+    keys = ("difference", "difference_low", "difference_high")
+    difference, low, high = (_signed(entry[key], places) for key in keys)
     return f"{difference} [{low}, {high}]"
+
+
+def _signed(value: float, places: int) -> str:
+    return f"{value:+.{places}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _settings(summary: Mapping[str, Any], metric: str) -> list[tuple[str, int]]:

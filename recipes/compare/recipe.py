@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -21,11 +22,13 @@ from ..engine.config import as_dict, digest, dump, resolve_device
 from ..engine.distributed import on_main_process
 from ..engine.progress import Bar, model_of, progress
 from ..engine.task import TrainConfig
+from ..fit_policy.run import fit_missing, require_policy
 from ..lm.corpus import Passage, require
 from ..lm.language_model import PassageScores, score_passages
 from ..lm.strategies import Strategy, refuse_fitted, strategies
 from ..reporting.provenance import provenance
 from ..text_lm import recipe as text_lm
+from .findings import headline
 from .measure import Cell, measure, rare_tokens, trace
 from .report import write_report
 from .table import summarise
@@ -45,6 +48,16 @@ class Native:
     capacity: int = 128
     """Capacity: slots per row."""
     train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class Fit(Validated):
+    """How policies in the folder of a model are fitted to it where there are none, as by `vqmem fit_policy`."""
+
+    passages: PositiveInt = 48
+    """Training passages from which the attention to come is predicted."""
+    stream_passages: TwoOrMore = 12
+    """Further training passages, read with bounded slots."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,9 @@ class Config(Validated):
     """Tokens of the passage that the report shows."""
     lm: text_lm.Config = field(default_factory=text_lm.Config)
     native: Native = field(default_factory=Native)
+    fit: Fit = field(default_factory=Fit)
+    beside: PathText | None = None
+    """Folder of another comparison; if it is finished, the summary and the report show what it found as well."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for unknown strategies and memories without room."""
@@ -91,8 +107,10 @@ class Config(Validated):
         for name in (self.baseline, *self.trained, *self.native.strategies):
             if name not in names:
                 raise UnknownNameError("strategy", name, names)
-        trained = [strategy for strategy in built if strategy.name in (*self.trained, *self.native.strategies)]
-        refuse_fitted(trained, "leave it out of trained and native")
+        trained = (*self.trained, self.baseline) if self.native.strategies else self.trained
+        refuse_fitted(
+            [s for s in built if s.name in trained], "leave it out of trained, and do not make it the baseline"
+        )
         for name in set(names).difference(self._drawn()):
             if "compression" in self.strategies[name]:
                 raise ValueError(f"strategy {name!r} has a compression, which has to be trained; add it to trained")
@@ -114,17 +132,29 @@ class Config(Validated):
 
     def _drawn(self) -> dict[str, Any]:
         """The strategies of training."""
-        fitted = {strategy.name for strategy in strategies(self.strategies) if strategy.is_fitted}
+        fitted = self._fitted()
         return {name: self.strategies[name] for name in self.trained or self.strategies if name not in fitted}
+
+    def _fitted(self) -> set[str]:
+        """The strategies whose policies are fitted to trained models."""
+        return {strategy.name for strategy in strategies(self.strategies) if strategy.is_fitted}
 
     def mixed(self, seed: int) -> text_lm.Config:
         """The config of the model that is trained with every strategy and capacity."""
         out, drawn = str(Path(self.out) / f"seed-{seed}"), self._drawn()
         return replace(self.lm, out=out, seed=seed, strategies=drawn, capacities=self.capacities)
 
+    def model_of(self, cell: Cell) -> text_lm.Config:
+        """The config of the model that a cell measures."""
+        return self.mixed(cell.seed) if cell.train == "mixed" else self.natively(cell.strategy, cell.seed)
+
     def natively(self, name: str, seed: int) -> text_lm.Config:
-        """The config of the model that is trained only with ``name``, at the native capacity, with the mixed scorer."""
+        """The config of the model that is trained only with ``name``, at the native capacity, with the mixed scorer.
+
+        No model is trained with a fitted policy: it is fitted to that of the baseline.
+        """
         mixed = self.mixed(seed)
+        name = self.baseline if name in self._fitted() else name
         return replace(
             mixed,
             out=f"{mixed.out}-{name}-{self.native.capacity}",
@@ -152,6 +182,8 @@ def run(config: Config) -> dict[str, Any]:
     text_lm.start(config.lm)
     require(config.lm.data, config.split)
     strategies(config.strategies, text_lm.scorer_of(config.lm))
+    for folder, model in _policies(config).items():
+        require_policy(folder, model)
     models = list(_models(config))
     for number, model in enumerate(models, start=1):
         with model_of(number, len(models)):
@@ -165,6 +197,8 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
     out = Path(config.out)
     passage: dict[str, Any] = {}
     figures: dict[str, float] = {}
+    for folder, model in _policies(config).items():
+        fit_missing(folder, model, config.fit.passages, config.fit.stream_passages)
     for seed in config.seeds:
         run = text_lm.fit(config.mixed(seed))  # loads the models trained in `run`
         data = _eval_data(config, run)
@@ -189,6 +223,7 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
         "seeds": list(config.seeds),
         "scorer": figures | _codes(config),
         "passage": passage,
+        "beside": _beside(config),
     }
     atomic_write(out / "config.yaml", dump(config))
     atomic_write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
@@ -201,7 +236,18 @@ def _models(config: Config) -> Iterator[text_lm.Config]:
     """The configs of the mixed and native models of each seed."""
     for seed in config.seeds:
         yield config.mixed(seed)
-        yield from (config.natively(name, seed) for name in config.native.strategies)
+        native = (config.natively(name, seed) for name in config.native.strategies)
+        yield from {model.out: model for model in native}.values()
+
+
+def _policies(config: Config) -> dict[Path, text_lm.Config]:
+    """The folder of every fitted policy, and the config of the model that it is for."""
+    found = {}
+    for cell in (cell for seed in config.seeds for cell in _cells(config, seed)):
+        policy: Any = _strategy(config, cell).policy
+        if "learned" in getattr(policy, "attention_signals", ()):
+            found[Path(expand(policy.folder))] = config.model_of(cell)
+    return found
 
 
 def _eval_data(config: Config, run: text_lm.Run) -> EvalData:
@@ -223,7 +269,7 @@ def _cells(config: Config, seed: int) -> Iterator[Cell]:
 
 def _key(config: Config, cell: Cell) -> str:
     """A hash of everything that affects a cell's result; a cell with a known key is not measured again."""
-    run = config.mixed(cell.seed) if cell.train == "mixed" else config.natively(cell.strategy, cell.seed)
+    run = config.model_of(cell)
     trained = {
         key: value
         for key, value in as_dict(run).items()
@@ -239,7 +285,7 @@ def _key(config: Config, cell: Cell) -> str:
 
 
 def _strategy(config: Config, cell: Cell) -> Strategy:
-    run = config.mixed(cell.seed).out
+    run = config.model_of(cell).out
     return next(s for s in strategies(config.strategies, run=run) if s.name == cell.strategy)
 
 
@@ -265,7 +311,7 @@ def _measure(config: Config, cell: Cell, run: text_lm.Run, data: EvalData) -> No
         return
     model = run.model
     if cell.train == "native":
-        folder = Path(config.natively(cell.strategy, cell.seed).out) / "transformer"
+        folder = Path(config.model_of(cell).out) / "transformer"
         model = text_lm.load_language_model(folder, run.scorer, resolve_device(config.lm.device))
     strategy = _strategy(config, cell)
     found = measure(model, strategy, cell, config.lm, data.items, data.scores, data.rare)
@@ -291,6 +337,17 @@ def _passage(config: Config, run: text_lm.Run, data: EvalData) -> dict[str, Any]
         "signals": dict(zip(scores.signals, columns, strict=True)),
         "memories": memories,
     }
+
+
+def _beside(config: Config) -> dict[str, Any] | None:
+    """What the comparison in ``beside`` found; None if there is none."""
+    path = Path(config.beside or config.out) / "summary.json"
+    if config.beside is None or not path.is_file():
+        return None
+    other = json.loads(path.read_text(encoding="utf-8"))
+    report = path.with_name("report.html")
+    link = Path(os.path.relpath(report, config.out)).as_posix()
+    return {"title": other["title"], "headline": headline(other), "report": str(report.resolve()), "link": link}
 
 
 def _codes(config: Config) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import numpy as np
 from .statistics import paired_bootstrap
 
 METRICS = {
+    "recall": {"label": "answers recalled", "better": "higher"},
     "bpb": {"label": "bits per byte", "better": "lower"},
     "long_gap_nll": {"label": "loss on long-gap tokens", "unit": "nats", "better": "lower"},
-    "recall": {"label": "answers recalled", "better": "higher"},
 }
 
 

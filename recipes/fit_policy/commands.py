@@ -47,8 +47,8 @@ or `vqmem compare` (a folder seed-N), on text or on units of speech, a strategy 
   vqmem text_lm runs/novels_lm/config.yaml out=runs/novels_lm \\
     eval_strategies.mine='{policy: {name: weighted, learned: 1.0, folder: "{run}/policy", score: 0.2}}'
 The score weighs surprise; the line that the command prints weighs what the scorer of your run gives. `vqmem compare`
-takes the same in its strategies; {run} is the folder of each seed's model. Give text like what the
-model will read: each document gives as many passages as any other.
+takes the same in its strategies, where {run} is the folder of each seed's model, and fits by itself what is not there.
+Give text like what the model will read: each document gives as many passages as any other.
 
 The model reads passages of which nothing is evicted. A linear regression learns, from keys and their squares, the
 logarithm of the greatest attention weight that later queries pay to each: for each head of keys, for each layer and for

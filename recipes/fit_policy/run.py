@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ...artifacts import read_sealed
+from ...files import missing_file
 from ...memory.fitted import ABOUT, FittedPolicy
 from ...memory.scorer import SIGNALS
 from ...registry import DataSpec, build
@@ -20,11 +22,12 @@ from ...schema import PathText, PositiveInt, Seed, TwoOrMore, Validated
 from ...tokenizers_.base import input_kind
 from ..engine.config import DTYPES, resolve_device
 from ..engine.lock import locked
+from ..text_lm.config import Config as RunConfig
 from .fit import Findings, fit_policy
 from .host import Host, Settings
 from .passages import sample_passages
 from .report import single_name, write_report
-from .trained import is_run
+from .trained import is_run, settings_of
 from .trained import load_host as load_trained
 
 REPORT = "report.html"
@@ -98,6 +101,39 @@ def run(model: str, config: Config) -> Findings:
         policy, findings = fit_policy(host, passages, streams, settings.signals, settings.capacity)
         _save(out, model, config, settings, policy, findings)
     return findings
+
+
+def require_policy(folder: Path, config: RunConfig) -> None:
+    """Raise `ValueError` if ``folder`` has no policy and `fit_missing` cannot make it, before the run is trained."""
+    if (folder / ABOUT).is_file():
+        return
+    if not folder.is_relative_to(config.out):
+        raise missing_file("policy", folder, otherwise="'{run}/policy' is one that the comparison fits by itself")
+    try:
+        Config().settled(settings_of(config))
+    except ValueError as error:
+        raise ValueError(f"no policy can be fitted with passages of {config.passage} tokens: {error}") from None
+
+
+def fit_missing(folder: Path, config: RunConfig, passages: int, stream_passages: int) -> None:
+    """Fit a policy to a finished run, unless that is done.
+
+    A policy that was fitted to other weights, as after more steps of training, is replaced.
+
+    Args:
+        folder: That of the policy. Outside the folder of the run nothing is fitted.
+        config: The run.
+        passages: As in `Config`.
+        stream_passages: As in `Config`.
+    """
+    if not folder.is_relative_to(config.out):
+        return
+    if (about := folder / ABOUT).is_file():
+        host = load_trained(config.out, resolve_device(config.device))
+        if read_sealed(about).get("host") == host.fingerprint():
+            return
+        about.unlink()
+    run(config.out, Config(str(folder), passages=passages, stream_passages=stream_passages, device=config.device))
 
 
 def _refuse_existing(out: Path) -> None:

@@ -21,12 +21,19 @@ from ...models.memory_transformer import Output
 from ...registry import build
 from ..lm.corpus import Passage, sweep
 from ..lm.language_model import score_segment, write_segment
-from ..text_lm.recipe import Run, load_run
+from ..text_lm.recipe import Config, Run, load_run
 from .full_pass import FullPass, of_later
 from .host import Rows, Settings, Stream, standardised
 
 HORIZON = 256
 """Tokens that must follow, or four segments where these are fewer."""
+
+
+def settings_of(config: Config) -> Settings:
+    """The settings for a run of this config."""
+    horizon = min(HORIZON, 4 * config.segment)
+    capacity, guarded = min(config.capacities), config.sinks + config.recent
+    return Settings(config.passage, capacity, config.segment, horizon, guarded, (PREDICTED, LOG_AGE), WEIGHED)
 
 
 class TrainedHost:
@@ -41,11 +48,7 @@ class TrainedHost:
     def __init__(self, run: Run) -> None:
         self.run, self.transformer = run, run.model.transformer
         self.signals = (*WEIGHED, *signals_of(run.scorer))
-        config = run.config
-        default = (PREDICTED, LOG_AGE)
-        horizon = min(HORIZON, 4 * config.segment)
-        capacity, guarded = min(config.capacities), config.sinks + config.recent
-        self.settings = Settings(config.passage, capacity, config.segment, horizon, guarded, default, WEIGHED)
+        self.settings = settings_of(run.config)
 
     def fingerprint(self) -> str:
         """That of the weights."""
