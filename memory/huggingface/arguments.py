@@ -16,7 +16,7 @@ from ..fitted import FittedPolicy
 from ..policy import Guard, Policy, as_integer, require_signals, variant_name
 from ..scorer import ScorerModel, input_kind, load_scorer, policy_of, signals_of
 from .capacity import Capacity, parse_capacity
-from .eviction import Evictor
+from .eviction import Evictor, keeps_predictions
 from .groups import SHARES, Groups
 from .learned import LearnedSignals
 from .packaged import policy_folder
@@ -28,6 +28,8 @@ _UNSETTLED = 1 << 40
 """The capacity before the prompt is known, whose share it is."""
 _BOOKKEEPING, _BOOKKEEPING_OF_SIGNAL = 37, 8
 """Bytes of a slot of a group besides keys and values, and more for each signal: see `vqmem.memory.slots.Slots`."""
+_PREDICTION = 4
+"""Bytes of what a learned policy predicted for a slot of a group."""
 
 
 def resolve(policy: Any, scorer: ScorerModel | None) -> Any:
@@ -161,6 +163,7 @@ def settle(
         prompt = _choice(build_preset(preset.prompt, model), preset.prompt, decoder, groups)
         _require_no_queries(usual, prompt)
     size_of_slot = slot_bytes(decoder, groups, storage, len(signals_of(model)))
+    size_of_slot += keeps_predictions(groups, usual.signals) * groups.count * _PREDICTION
     return Settings(size, usual, prompt, model, sinks, recent, groups, block, size_of_slot)
 
 

@@ -23,7 +23,7 @@ from ..scorer import ScorerModel, signals_of
 from . import saved
 from .arguments import describe, describe_prompt, settle
 from .attention import set_mask
-from .eviction import add_slots, fix_shapes, make_room, observes_pass, take_back
+from .eviction import add_slots, fix_shapes, keeps_predictions, make_room, observes_pass, take_back
 from .forward_pass import ForwardPass, WatchingPass
 from .hooks import attach, new_tokens
 from .layer import VQMemLayer, bytes_of
@@ -288,7 +288,8 @@ class VQMemCache(Cache):
         zero = torch.zeros_like(tokens[:, 0])
         scorer = None if self.scorer is None else self.scorer.initial_state(len(tokens))
         queries = () if self.signals is None else tuple(QueryState() for _ in self.groups.bounded)
-        memory = self.memory.empty((none, none), signals_of(self.scorer))
+        predicted = (none.float(),) if keeps_predictions(self.groups, self.signals) else ()
+        memory = self.memory.empty((none, none, *predicted), signals_of(self.scorer))
         return CacheState(memory, scorer, zero, zero, placement(self._decoder), queries)
 
     def _map_batch(self, change: Callable[[Tensor], Tensor]) -> None:

@@ -100,10 +100,11 @@ def add_slots(cache: BoundedCache, state: CacheState) -> CacheState:
     slots = state.memory.slots
     count = slots.count
     index = torch.arange(count + tokens.shape[1], device=tokens.device).expand(slots.batch_size, -1)
-    memory = replace(state.memory, slots=replace(slots, payload=(index[:, :count], slots.payload[1])))
+    memory = replace(state.memory, slots=replace(slots, payload=(index[:, :count], *slots.payload[1:])))
     new = (tokens, positions, scores, valid, positions + state.shift[:, None])
     *new, rotated = (cache.groups.expand(x) for x in new)
-    memory = cache.memory.append(memory, (index[:, count:], rotated), *new)
+    unknown = tuple(x.new_full(rotated.shape, torch.nan) for x in slots.payload[2:])
+    memory = cache.memory.append(memory, (index[:, count:], rotated, *unknown), *new)
     return replace(state, memory=memory, scorer=scorer, pending=())
 
 
@@ -129,6 +130,14 @@ def choose_slots(
     return replace(state, memory=memory), memory.slots.payload[0]
 
 
+def keeps_predictions(groups: Groups, signals: AttentionSignals | None) -> bool:
+    """Whether slots keep what a learned policy predicted for them.
+
+    A set that serves all layers would need a prediction of each.
+    """
+    return isinstance(signals, LearnedSignals) and groups.share != "model"
+
+
 def compute_signals(cache: BoundedCache, state: CacheState, evictor: Evictor) -> CacheState:
     """The state whose slots have the signals that the policy weighs; the pending queries are counted."""
     computed = evictor.signals
@@ -137,26 +146,34 @@ def compute_signals(cache: BoundedCache, state: CacheState, evictor: Evictor) ->
     groups, slots = cache.groups, state.memory.slots
     competing = slots.valid & ~evictor.memory.guard.protects(slots, groups.expand(state.seen))
     valid, now = groups.first(slots.valid), state.seen + state.shift
+    rotations, *known = slots.payload[1:]
+    start = slots.count - int(known[0][0].isnan().sum()) if known else 0
+    new = groups.first(rotations)[:, None, start:]  # new slots have the same positions in every group
     found: dict[str, list[Tensor]] = {}
-    queries = []
+    predictions, queries = [], []
     for module, before in zip(computed.modules, state.queries, strict=True):
         keys, values = cache.layers[module.layer_idx].read(state.placement[0])
-        here, places, rotated = (
-            groups.of_layer(x, module.layer_idx) for x in (competing, slots.positions, slots.payload[1])
-        )
-        plain = None
-        if isinstance(computed, LearnedSignals):  # it reads them too, and they take a while
-            plain = computed.unrotate(module, keys, rotated.to(keys.device).expand(-1, keys.shape[1], -1))
-        signals, after = computed.compute(module, before, keys, values, valid, here, now, rotated, plain)
+        here, places, rotated = (groups.of_layer(x, module.layer_idx) for x in (competing, slots.positions, rotations))
+        predicted = plain = None
         if isinstance(computed, LearnedSignals):
-            assert plain is not None
-            signals = computed.combine(module, signals, plain, places, state.seen, here)
+            plain = computed.unrotate(module, keys[:, :, start:], new)
+            predicted = computed.predict(module, plain, places[..., start:])
+            earlier = [groups.of_layer(x, module.layer_idx)[..., :start].to(predicted.device) for x in known]
+            predicted = torch.cat([*earlier, predicted], dim=-1)
+            predictions.append(predicted)
+        plain_of_all = None if start else plain
+        signals, after = computed.compute(module, before, keys, values, valid, here, now, rotated, plain_of_all)
+        if isinstance(computed, LearnedSignals):
+            assert predicted is not None
+            signals = computed.combine(module, signals, predicted, places, state.seen, here)
         queries.append(after)
         for name, signal in signals.items():
             found.setdefault(name, []).append(signal)
     together = {name: groups.combine(layers) for name, layers in found.items()}
-    memory = replace(state.memory, slots=replace(slots, signals=together))
-    return replace(state, memory=memory, queries=tuple(queries))
+    if known and predictions:
+        known = [groups.combine(predictions)]
+    slots = replace(slots, signals=together, payload=(slots.payload[0], rotations, *known))
+    return replace(state, memory=replace(state.memory, slots=slots), queries=tuple(queries))
 
 
 def take_back(cache: BoundedCache, state: CacheState, remove: int) -> CacheState:

@@ -38,11 +38,21 @@ class LearnedSignals(AttentionSignals):
             self._fitted[module.layer_idx] = (parts[0][place].to(device), parts[1][place].to(device))
 
     @torch.no_grad()
+    def predict(
+        self,
+        module: Any,
+        plain: Float[Tensor, "batch heads slots width"],
+        positions: Int[Tensor, "batch groups slots"],
+    ) -> Float[Tensor, "batch groups slots"]:
+        """The logarithm of attention to come, from the keys of slots before rotation and their positions."""
+        return predict(self._fitted[module.layer_idx][0], plain, positions.to(plain.device))
+
+    @torch.no_grad()
     def combine(
         self,
         module: Any,
         found: dict[str, Float[Tensor, "batch groups slots"]],
-        plain: Float[Tensor, "batch heads slots width"],
+        predicted: Float[Tensor, "batch groups slots"],
         positions: Int[Tensor, "batch groups slots"],
         seen: Int[Tensor, " batch"],
         competing: Bool[Tensor, "batch groups slots"],
@@ -52,7 +62,7 @@ class LearnedSignals(AttentionSignals):
         Args:
             module: The attention module of the layer.
             found: What `compute` returned for it.
-            plain: The keys of all slots before rotation.
+            predicted: What `predict` returned for the slots.
             positions: The positions of the slots.
             seen: The position of each row's next token.
             competing: The slots that no guard protects.
@@ -60,9 +70,8 @@ class LearnedSignals(AttentionSignals):
         Returns:
             The signals by name, ``learned`` among them.
         """
-        positions, seen, competing = (x.to(plain.device) for x in (positions, seen, competing))
-        prediction, weights = self._fitted[module.layer_idx]
-        predicted = predict(prediction, plain, positions)
+        positions, seen, competing = (x.to(predicted.device) for x in (positions, seen, competing))
+        weights = self._fitted[module.layer_idx][1]
         ages = (seen[:, None, None] - positions).clamp(min=1).float().log()
         more = {PREDICTED: predicted, LOG_AGE: ages}
         found = found | {name: standardise_among(x, competing) for name, x in more.items()}

@@ -54,9 +54,7 @@ LEARNED_SCORE = 0.25
 LEARNED_IN_PROMPTS = 0.5
 """The weight of such a policy beside the leverage, for prompts."""
 AUTO = "auto"
-"""The packaged policy that was fitted for the model, and after a long prompt that beside `DOCUMENT`.
-
-Without one, `STREAM`, and after a long prompt `DOCUMENT`."""
+"""The packaged policy that was fitted for the model; without one `STREAM`, and after a long prompt `DOCUMENT`."""
 PRESETS = {"stream": STREAM, "document": DOCUMENT}
 
 
@@ -74,20 +72,17 @@ def preset_of(policy: Any, model: Any) -> Preset | None:
     if isinstance(policy, Preset):
         return policy
     if policy == AUTO:
-        has_one = packaged_policy(model) is not None
-        usual = fitted_preset(PACKAGED) if has_one else STREAM
-        return replace(usual, prompt=prompt_preset(PACKAGED) if has_one else DOCUMENT)
+        return replace(STREAM, prompt=DOCUMENT) if packaged_policy(model) is None else fitted_preset(PACKAGED)
     return fitted_preset(os.fspath(policy)) if _is_folder(policy) else PRESETS[policy]
 
 
 def fitted_preset(folder: str) -> Preset:
-    """The preset of a policy that was fitted for the model."""
-    return Preset({"name": "weighted", "learned": 1.0, "folder": folder, "score": LEARNED_SCORE})
+    """The preset of a policy that was fitted for the model.
 
-
-def prompt_preset(folder: str) -> Preset:
-    """`DOCUMENT` beside a policy that was fitted for the model, so that the text after a prompt loses no more."""
-    return Preset({**DOCUMENT.policy, "learned": LEARNED_IN_PROMPTS, "folder": folder})
+    After a long prompt it stands beside `DOCUMENT`, so that the text that follows loses no more.
+    """
+    prompt = Preset({**DOCUMENT.policy, "learned": LEARNED_IN_PROMPTS, "folder": folder})
+    return Preset({"name": "weighted", "learned": 1.0, "folder": folder, "score": LEARNED_SCORE}, prompt=prompt)
 
 
 def _is_folder(policy: Any) -> bool:

@@ -93,6 +93,7 @@ class AttentionSignals:
         self._kind = ("full_attention",) if "layer_type" in parameters else ()
         self._apply: Any = getattr(sys.modules[type(model).__module__], "apply_rotary_pos_emb", None)
         self._future: tuple[Tensor, tuple[Tensor, ...]] | None = None
+        self._shared: tuple[Tensor, tuple[Tensor, ...]] | None = None
         self._unrotates = "leverage" in names and shape is not None and self._can_unrotate(*shape)
         if self.needs_queries:
             self._check(model, config)
@@ -155,11 +156,19 @@ class AttentionSignals:
             return x
         return self._apply(x, x, *(angle.to(x) for angle in angles))[0]
 
-    def unrotate(self, module: Any, keys: Tensor, positions: Int[Tensor, "batch heads slots"]) -> Tensor:
-        """The keys ``[batch, heads, slots, width]`` before their rotation to ``positions``, in float32."""
-        flat = keys.float().flatten(0, 1)[:, None]
-        angles = self.angles(module, flat, positions.flatten(0, 1))
-        return self.rotate(flat, *(sign * angle for sign, angle in zip((1, -1), angles, strict=False))).view_as(keys)
+    def unrotate(self, module: Any, keys: Tensor, positions: Int[Tensor, "batch _heads slots"]) -> Tensor:
+        """The keys ``[batch, heads, slots, width]`` before their rotation to ``positions``, in float32.
+
+        Where all heads have the same positions, these may have one head. Angles are then computed once for all layers
+        that are given the same tensor.
+        """
+        if positions.shape[1] > 1:
+            flat = keys.float().flatten(0, 1)[:, None]
+            return _turn_back(self, flat, self.angles(module, flat, positions.flatten(0, 1))).view_as(keys)
+        shared = self._shared  # copies of a cache share it, in any thread
+        if shared is None or shared[0] is not positions or len(shared[1]) != 2 * self._is_rotated(module):
+            self._shared = shared = positions, self.angles(module, keys.float(), positions[:, 0])
+        return _turn_back(self, keys.float(), shared[1])
 
     @torch.no_grad()
     def compute(
@@ -272,6 +281,11 @@ class AttentionSignals:
         weights = weights * real[:, None, None, :, None]
         mean = weights.sum(dim=3) / real.sum(dim=1).clamp(min=1)[:, None, None, None]
         return mean.mean(dim=2).clamp(min=FLOOR).log()
+
+
+def _turn_back(signals: AttentionSignals, x: Tensor, angles: tuple[Tensor, ...]) -> Tensor:
+    """``x`` rotated by the opposite of ``angles``, cosines and sines."""
+    return signals.rotate(x, *(sign * angle for sign, angle in zip((1, -1), angles, strict=False)))
 
 
 def leverage(

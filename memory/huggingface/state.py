@@ -31,8 +31,9 @@ class CacheState:
     """The bookkeeping of the slots.
 
     ``memory`` has a row for each row of the batch and each of its `Groups`. Its payload is each slot's index before
-    eviction, and the position that its keys are rotated to. Tokens that were just read wait in ``pending`` until
-    something is evicted, so that they are scored together and can be forgotten as if they had never been read.
+    eviction, the position that its keys are rotated to and, where a learned policy keeps a set of slots a layer or
+    head, the attention to come that it predicts; nan until it does. Tokens that were just read wait in ``pending``
+    until something is evicted, so that they are scored together and can be forgotten as if they had never been read.
     """
 
     memory: State
@@ -94,7 +95,7 @@ class CacheState:
         """
         slots = self.memory.slots
         positions = (slots.valid.cumsum(1) - 1).clamp(min=0)
-        memory = replace(self.memory, slots=replace(slots, payload=(slots.payload[0], positions)))
+        memory = replace(self.memory, slots=replace(slots, payload=(slots.payload[0], positions, *slots.payload[2:])))
         shift = groups.first(slots.valid.sum(1)) - self.seen
         return replace(self, memory=memory, shift=shift), positions - slots.payload[1]
 

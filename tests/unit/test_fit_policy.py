@@ -136,6 +136,31 @@ def scaled(x, among):
     return (x - x[among].mean()) / x[among].std(unbiased=False)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("share", ["layer", "head"])
+@pytest.mark.parametrize("positions", ["kept", "compact"])
+def test_slots_keep_what_was_predicted_from_their_keys(fitted, folder, share, positions, tmp_path):
+    model, policy, _ = fitted
+    settings = {"name": "weighted", "learned": 1.0, "folder": folder, "score": 0.0}
+    cache = VQMemCache(model, 24, policy=settings, share=share, sinks=2, recent=4, block=8, positions=positions)
+    if cache.rotation is not None:
+        cache.rotation.limit = 40  # positions are moved together within the text
+    read(model, cache, IDS[:, :40], (20, 7, 9, 4))
+    cache.save(tmp_path / "cache.safetensors")
+    cache = VQMemCache.load(tmp_path / "cache.safetensors", model)
+    read(model, cache, IDS[:, 40:], (16, 4))
+    first, width = model.model.layers[0], 8
+    keys = first.self_attn.k_proj(first.input_layernorm(model.model.embed_tokens(IDS)))[0].view(60, 2, width)
+    slots = cache._state.memory.slots
+    for group in range(cache.groups.in_layer):
+        places = slots.positions[group]
+        known = slots.payload[2][group]
+        heads = [group] if share == "head" else [0, 1]
+        parts = [torch.cat([keys[places, head], keys[places, head] ** 2], dim=1) for head in heads]
+        x = torch.cat([*parts, torch.ones(len(places), 1), (places[:, None] + 1.0).log()], dim=1)
+        torch.testing.assert_close(known, x @ policy.prediction[share][0, group], rtol=1e-3, atol=1e-3)
+
+
 ARGUMENTS = [{"share": share, "block": 5} for share in SHARES] + [{"storage": "int8"}, {"positions": "compact"}]
 
 
