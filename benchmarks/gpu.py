@@ -73,7 +73,6 @@ from vqmem.recipes.lm.strategies import Strategy, strategies
 from vqmem.recipes.text_lm import recipe as text_lm
 from vqmem.tokenizers_.base import Tokenizer
 
-
 LEARNED = {"name": "weighted", "learned": 1.0, "score": 0.2}
 """The policy that is fitted to the mixed model, beside a share of surprise."""
 
@@ -101,7 +100,7 @@ def run(session: Session) -> None:
     if MIXED in session.trained or BASELINE in session.trained:
         run_phase(session, "reading", 0.03 * time_of, lambda: read_all(session, prepared))
     if MIXED in session.trained:
-        run_phase(session, "learned", 0.08 * time_of, lambda: read_learned(session, prepared))
+        run_phase(session, "learned", 0.15 * time_of, lambda: read_learned(session, prepared))
 
 
 def measure_peak(session: Session) -> None:
