@@ -46,6 +46,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
+import torch._dynamo
 from vqmem.benchmarks._gpu import (
     BASELINE,
     COMPRESSIVE,
@@ -334,6 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except ValueError as error:
             print(f"gpu.py: {error}", file=sys.stderr)
             return 2
+        torch._dynamo.config.recompile_limit = 64  # beyond it, what is compiled would silently run uncompiled
         session = Session(flags, scale, config, folder, time.monotonic() + flags.seconds)
         run(session)
     if flags.json:

@@ -16,12 +16,10 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 MODELS = ["mixed", "transformer_xl", "surprise", "compressive"]
 
 
-def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
-
-
 def test_in_miniature_all_phases_end_and_write_a_result(tmp_path):
-    done = call("--quick", "--json", "--seconds", "3000", "--out", str(tmp_path))
+    """In another process, as one calls it."""
+    arguments = ["--quick", "--json", "--seconds", "3000", "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = importlib.import_module("vqmem.benchmarks._results").read_result(tmp_path / "gpu.json")
     assert json.loads(done.stdout) == result.values
@@ -47,17 +45,20 @@ def test_in_miniature_all_phases_end_and_write_a_result(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_card_it_says_so_in_one_line(tmp_path):
-    done = call("--out", str(tmp_path))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1] == "gpu.py: no CUDA device here; run it where there is one, or give --quick"
+def test_without_a_card_it_says_so_in_one_line(tmp_path, capsys):
+    assert importlib.import_module("vqmem.benchmarks.gpu").main(["--out", str(tmp_path)]) == 2
+    line = "gpu.py: no CUDA device here; run it where there is one, or give --quick\n"
+    assert capsys.readouterr() == ("", line)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unknown_winner_is_named(tmp_path):
-    done = call("--quick", "--winner", "suprise", "--out", str(tmp_path))
-    assert done.returncode == 2
-    assert "unknown strategy 'suprise'; did you mean surprise" in done.stderr.splitlines()[-1]
+@pytest.mark.parametrize(
+    ("winner", "message"), [("suprise", "did you mean surprise"), ("compressive", "is trained anyway")]
+)
+def test_a_winner_that_cannot_be_is_named(tmp_path, winner, message, capsys):
+    assert importlib.import_module("vqmem.benchmarks.gpu").main(["--quick", "--winner", winner, "--out", "x"]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
