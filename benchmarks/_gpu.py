@@ -168,15 +168,20 @@ def run_phase(session: Session, name: str, least: float, work: Callable[[], Any]
         session.note(f"{name}: skipped, {max(0.0, session.left()):.0f} s are left and it takes {least:.0f}")
     else:
         session.say(f"{name} …")
-        try:
-            found, state = work(), "done"
-        except Exception as error:
-            traceback.print_exc()
-            state = "failed"
-            session.note(f"{name}: failed ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})")
-        phases[name] = {"state": state, "seconds": round(time.monotonic() - began, 1)}
+        done, found = attempt(session, name, work)
+        phases[name] = {"state": "done" if done else "failed", "seconds": round(time.monotonic() - began, 1)}
     write(session)
     return found
+
+
+def attempt(session: Session, name: str, work: Callable[[], Any]) -> tuple[bool, Any]:
+    """Whether ``work`` succeeded, and what it returned; an error is printed and noted, and costs nothing else."""
+    try:
+        return True, work()
+    except Exception as error:
+        traceback.print_exc()
+        session.note(f"{name}: failed ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})")
+        return False, None
 
 
 def write(session: Session) -> None:

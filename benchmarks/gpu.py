@@ -41,6 +41,7 @@ import traceback
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -55,6 +56,7 @@ from vqmem.benchmarks._gpu import (
     QUICK,
     SAVING,
     Session,
+    attempt,
     make_config,
     run_phase,
     write,
@@ -154,10 +156,14 @@ def warm_up(session: Session, prepared: Prepared) -> dict[str, float]:
     """The seconds of a step of each training, from its first steps, which stay a part of it."""
     speeds = {}
     for name in session.models():
-        train(session, prepared, name, session.scale.warm_up)
+        trained, _ = attempt(session, name, partial(train, session, prepared, name, session.scale.warm_up))
+        if not trained:
+            continue
         lines = timing(session, name)
         speeds[name] = statistics.median(line["seconds a step"] for line in lines[len(lines) // 2 :])
         session.say(f"{name}: {1e3 * speeds[name]:.1f} ms a step")
+    if not speeds:
+        raise RuntimeError("no model could be trained")
     return speeds
 
 
@@ -175,7 +181,9 @@ def train_all(session: Session, prepared: Prepared, speeds: Mapping[str, float])
         if session.left() < needed:
             session.note(f"{name}: not trained, {max(0.0, session.left()):.0f} s are left and it takes {needed:.0f}")
             continue
-        train(session, prepared, name, session.steps)
+        trained, _ = attempt(session, name, partial(train, session, prepared, name, session.steps))
+        if not trained:
+            continue
         session.trained.append(name)
         session.values.setdefault("Training", {})[name] = training_figures(session, prepared, name)
         write(session)
@@ -245,11 +253,11 @@ def read_all(session: Session, prepared: Prepared) -> None:
     built = {strategy.name: strategy for strategy in strategies(session.config.strategies)}
     longest = 0.0
     for cell in cells(session):
-        if session.left() < 1.5 * longest + session.share("learned"):
+        if session.left() < 1.5 * longest:
             session.note(f"reading: ended before {cell.strategy} @ {cell.capacity}, {cell.train}, for time")
             break
         began = time.monotonic()
-        reader(cell, built[cell.strategy])
+        attempt(session, f"reading {cell}", partial(reader, cell, built[cell.strategy]))
         longest = max(longest, time.monotonic() - began)
     add_tables(session)
 
@@ -293,8 +301,12 @@ def read_learned(session: Session, prepared: Prepared) -> None:
 
 
 def add_tables(session: Session) -> None:
-    """The tables of all that was read."""
-    summary = summarise(session.rows, BASELINE)
+    """The tables of all that was read and can be compared with the baseline."""
+    places = {(row["train"], row["capacity"]) for row in session.rows if row["strategy"] == BASELINE}
+    rows = [row for row in session.rows if (row["train"], row["capacity"]) in places]
+    if not rows:
+        raise RuntimeError(f"{BASELINE} was not read, so nothing can be compared with it")
+    summary = summarise(rows, BASELINE)
     values, intervals = tables(summary)
     session.values |= values
     session.intervals |= intervals
@@ -318,7 +330,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, save; the exit status."""
+    """Measure, print, save; returns the exit status: 1 where something was skipped or failed."""
     flags = parse(arguments)
     scale = QUICK if flags.quick else FULL
     if scale.device == "cuda" and not torch.cuda.is_available():
@@ -343,7 +355,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         for heading, table in session.values.items():
             print("\n".join([heading, *(f"  {row}: {columns}" for row, columns in table.items())]))
-    return 0 if all(phase["state"] == "done" for phase in session.values["Phases"].values()) else 1
+    return 1 if session.notes else 0
 
 
 def _wait(device: torch.device) -> None:
