@@ -31,7 +31,7 @@ def test_in_miniature_all_phases_end_and_write_a_result(tmp_path):
     assert {(row["steps"], row["tokens"]) for row in training.values()} == {(5, 5 * 4 * 16)}
     for row in training.values():
         assert row["tokens/s"] > 0
-        assert 0 < row["% of the peak, by 6 N"] < row["% of the peak, counted"] < 100
+        assert 0 <= row["% of the peak, by 6 N"] <= row["% of the peak, counted"] < 100
     heading = "bits per byte (lower is better)"
     native, mixed = (result.values[f"{heading}, {how} training"] for how in ("native", "mixed"))
     assert list(native) == ["transformer_xl @ 16", "surprise @ 16", "compressive @ 16"]
