@@ -16,6 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 MODELS = ["mixed", "transformer_xl", "surprise", "compressive"]
 
 
+@pytest.mark.timeout(900)
 def test_in_miniature_all_phases_end_and_write_a_result(tmp_path):
     """In another process, as one calls it."""
     arguments = ["--quick", "--json", "--seconds", "3000", "--out", str(tmp_path)]
