@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 BLOCK = 256
 """Tokens whose gates are computed together: few enough for the cache of a core, enough to amortise the calls."""
+DEVICE_BLOCK = 2**16
+"""The same on a GPU, which needs large operations and few calls."""
 FUSED_BELOW = 16
 """Batch size below which torch's fused LSTM and a second product for the gates beat a loop over steps on a CPU."""
 
@@ -111,7 +113,7 @@ class _TwinLSTM(torch.autograd.Function):
         known: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         (steps, batch), width = index.shape, hidden.shape[1]
-        blocks = _blocks(steps, batch)
+        blocks = _blocks(steps, batch, inputs.device)
         keep = any(ctx.needs_input_grad)
         # Gates are most of the memory, and new memory is slow: without gradients all blocks share one buffer.
         length = steps if keep or not blocks else blocks[0].stop
@@ -141,7 +143,7 @@ class _TwinLSTM(torch.autograd.Function):
         steps, batch, width = rebuilt_cell.shape
         d_inputs, d_shift = weight.new_zeros(2, ctx.rows, 4 * width)
         d_weight = torch.zeros_like(weight)
-        for part in reversed(_blocks(steps, batch)):
+        for part in reversed(_blocks(steps, batch, weight.device)):
             before, after = cells[part], cells[part.start + 1 : part.stop + 1]
             d_twin, to_cell = _slopes(twin[part], before, rebuilt_cell[part])
             d_rebuilt_cell = to_cell.mul_(d_rebuilt[part])
@@ -159,9 +161,9 @@ class _TwinLSTM(torch.autograd.Function):
         return d_inputs, d_shift, None, d_weight, d_hidden, d_cell, None
 
 
-def _blocks(steps: int, batch: int) -> list[slice]:
-    """Cut the steps into blocks of about `BLOCK` tokens."""
-    size = max(1, BLOCK // batch)
+def _blocks(steps: int, batch: int, device: torch.device) -> list[slice]:
+    """Cut the steps into blocks of about `BLOCK` tokens, or `DEVICE_BLOCK`."""
+    size = max(1, (BLOCK if device.type == "cpu" else DEVICE_BLOCK) // batch)
     return [slice(start, min(start + size, steps)) for start in range(0, steps, size)]
 
 

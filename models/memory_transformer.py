@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..memory.slots import Slots
@@ -149,6 +149,14 @@ class MemoryTransformer(nn.Module):
             norms = torch.stack([layer.norms for layer in shown]).mean(0)
         return Output(self.head(self.norm(x)), payload, usage, weights, norms)
 
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Run the blocks through ``torch.compile``; they share what is compiled, which keeps the names of the weights.
+
+        What is small or changes its shape from step to step (positions, mask, the memory itself) stays as it is.
+        """
+        for block in self.blocks:
+            block.compile(backend=backend)
+
     def empty_payload(self, batch: int, remember: Literal["hidden", "keys_values"] = "hidden") -> tuple[Tensor, ...]:
         """Payload tensors without slots, for an empty memory."""
         parts = 1 if remember == "hidden" else 2
@@ -213,11 +221,11 @@ class MemoryTransformer(nn.Module):
             standard = torch.stack([memory.standard_score(name) for name in self.config.signals], dim=-1)
             learnt = torch.einsum("bsk,hk->bhs", standard.to(dtype), self.score_weight.to(dtype))
             bias = bias + F.pad(learnt, (0, time))[:, :, None]
-        return Layout(torch.polar(torch.ones_like(angles), angles), bias)
+        return Layout(torch.view_as_real(torch.polar(torch.ones_like(angles), angles)), bias)
 
 
 class Layout(NamedTuple):
-    """Rotations of the keys (complex ``[batch, keys, 1, width / 2]``), and the additive attention mask."""
+    """Rotations of the keys (cosine and sine, ``[batch, keys, 1, width / 2, 2]``), and the additive attention mask."""
 
     turns: Tensor
     bias: Tensor
@@ -384,10 +392,15 @@ def _read(attention: Attention, queries: Tensor, keys_values: Tensor, valid: Ten
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
-def _rotate(x: Float[Tensor, "batch keys heads width"], turns: Complex[Tensor, "batch keys 1 width/2"]) -> Tensor:
+def _rotate(x: Float[Tensor, "batch keys heads width"], turns: Float[Tensor, "batch keys 1 width/2 2"]) -> Tensor:
     """Rotary positions (RoFormer, arXiv:2104.09864): pairs of neighbours as complex numbers, one pass over memory."""
-    pairs = torch.view_as_complex(x.to(turns.real.dtype).unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
+    pairs = x.to(turns.dtype).unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():  # the compiler fuses real arithmetic, but has no complex numbers
+        (real, imaginary), (cos, sin) = pairs.unbind(-1), turns.unbind(-1)
+        turned = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
+    else:
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turns))
+    return turned.flatten(-2).to(x.dtype)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -15,6 +15,12 @@ jaxtyping.install_import_hook([f"vqmem.{part}" for part in PARTS], "beartype.bea
 torch.set_num_threads(1)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked ``gpu`` where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny tokenizer of a pretrained model, as `AutoTokenizer` reads it: a BPE on bytes of about 300 ids."""

@@ -32,6 +32,27 @@ def result(
     Returns:
         The result for the page.
     """
+    values, intervals = tables(summary)
+    return Result(
+        title=title,
+        question=question,
+        answer=answer or counts(values),
+        measured=_measured(summary),
+        values=values,
+        split="{split}: {documents} passages, {tokens} tokens, {bytes} bytes".format(**summary),
+        seeds=summary["seeds"],
+        intervals=intervals,
+        interval_kind="95 %, paired bootstrap over passages, 10,000 times; figures are averaged over the seeds first",
+        charts=[_chart(summary, metric, spec) for metric, spec in summary["metrics"].items()],
+        effect=effect,
+        notes=[counts(values), *notes] if answer else notes,
+        command=summary["command"],
+        seconds=round(summary["seconds"]),
+    )
+
+
+def tables(summary: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A table per figure and training, of a summary or of what `summarise` of its recipe returns; and the intervals."""
     values: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
     for metric, spec in summary["metrics"].items():
@@ -54,22 +75,7 @@ def result(
                         spec["label"]: [found["low"], found["high"]],
                         f"against {summary['baseline']}": [found["difference_low"], found["difference_high"]],
                     }
-    return Result(
-        title=title,
-        question=question,
-        answer=answer or counts(values),
-        measured=_measured(summary),
-        values=values,
-        split="{split}: {documents} passages, {tokens} tokens, {bytes} bytes".format(**summary),
-        seeds=summary["seeds"],
-        intervals=intervals,
-        interval_kind="95 %, paired bootstrap over passages, 10,000 times; figures are averaged over the seeds first",
-        charts=[_chart(summary, metric, spec) for metric, spec in summary["metrics"].items()],
-        effect=effect,
-        notes=[counts(values), *notes] if answer else notes,
-        command=summary["command"],
-        seconds=round(summary["seconds"]),
-    )
+    return values, intervals
 
 
 def counts(values: Mapping[str, Mapping[str, Any]]) -> str:

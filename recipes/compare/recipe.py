@@ -273,7 +273,7 @@ def _key(config: Config, cell: Cell) -> str:
     trained = {
         key: value
         for key, value in as_dict(run).items()
-        if key not in ("out", "scorer_from", "eval_strategies", "device")
+        if key not in ("out", "scorer_from", "eval_strategies", "device", "compile")
     }
     asked = {"cell": asdict(cell), "split": config.split, "passages": config.passages, "rare": config.rare}
     if cell.strategy not in run.strategies:

@@ -202,23 +202,20 @@ def sweep_with_bar(
 
 
 def _batch(segments: list[tuple[Passage, int]], length: int) -> SegmentBatch:
-    rows = [_row(passage, start, length) for passage, start in segments]
-    stacked = [torch.stack(column) for column in zip(*rows, strict=True)]
-    return SegmentBatch(*[*stacked, torch.tensor([start == 0 for _, start in segments])])
-
-
-def _row(passage: Passage, start: int, length: int) -> tuple[Tensor, ...]:
-    stop = max(start, min(start + length, len(passage.ids) - 1))
-    here, ahead = slice(start, stop), slice(start + 1, stop + 1)
-    real = torch.arange(length) < stop - start
-    tokens, targets, sizes, target_mask = (
-        torch.nn.functional.pad(x[part], (0, length - (stop - start)))
-        for x, part in (
-            (passage.ids, here),
-            (passage.ids, ahead),
-            (passage.sizes, ahead),
-            (passage.target_mask, ahead),
-        )
-    )
-    previous = passage.ids[min(start, len(passage.ids)) - 1] if start else torch.tensor(-1)
-    return tokens, targets, start + torch.arange(length), real, sizes, target_mask, previous
+    """Copies by numpy, whose calls take a tenth of torch's: a GPU waits for the loader."""
+    starts = [start for _, start in segments]
+    stops = [max(start, min(start + length, len(passage.ids) - 1)) for passage, start in segments]
+    first, shape = segments[0][0], (len(segments), length)
+    ids, targets = first.ids.new_zeros(shape), first.ids.new_zeros(shape)
+    sizes, target_mask = first.sizes.new_zeros(shape), first.target_mask.new_zeros(shape)
+    columns = ids.numpy(), targets.numpy(), sizes.numpy(), target_mask.numpy()
+    for row, ((passage, start), stop) in enumerate(zip(segments, stops, strict=True)):
+        tokens, ahead = passage.ids.numpy(), slice(start + 1, stop + 1)
+        parts = tokens[start:stop], tokens[ahead], passage.sizes.numpy()[ahead], passage.target_mask.numpy()[ahead]
+        for column, part in zip(columns, parts, strict=True):
+            column[row, : stop - start] = part
+    positions = torch.tensor(starts)[:, None] + torch.arange(length)
+    valid = positions < torch.tensor(stops)[:, None]
+    befores = [int(passage.ids[min(start, len(passage.ids)) - 1]) if start else -1 for passage, start in segments]
+    is_start = torch.tensor([start == 0 for start in starts])
+    return SegmentBatch(ids, targets, positions, valid, sizes, target_mask, torch.tensor(befores), is_start)

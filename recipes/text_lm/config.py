@@ -17,7 +17,7 @@ from ..engine.task import TrainConfig
 from ..lm.language_model import Shape
 from ..lm.strategies import Strategy, refuse_fitted, strategies
 
-NON_IDENTITY_KEYS = ("out", "device", "dtype", "eval_passages", "eval_strategies", "scorer_from")
+NON_IDENTITY_KEYS = ("out", "device", "dtype", "compile", "eval_passages", "eval_strategies", "scorer_from")
 """Keys that do not change the trained models."""
 
 
@@ -30,6 +30,8 @@ class Config(RunConfig):
     """Data source: a name, or ``name`` and its keys (`vqmem list data NAME`)."""
     front_end: FrontEndSpec = "bpe"
     """Front-end: a name, or ``name`` and its keys (`vqmem list front-ends NAME`)."""
+    compile: bool = False
+    """Whether training runs the transformer's blocks through ``torch.compile``: faster on a GPU, after some seconds."""
     passage: TwoOrMore = 2048
     """Tokens read before the memory is emptied."""
     train_tokens: TwoOrMore | None = None

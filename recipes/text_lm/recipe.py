@@ -217,6 +217,8 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
     shape = TransformerConfig(tokenizer.vocab_size, **asdict(config.shape), signals=signals_of(scorer))
     seed_all(config.seed)
     model = LanguageModel(shape, choices).to(device)
+    if config.compile:
+        model.transformer.compile_blocks()
     schedule = Schedule(choices, config.capacities, config.guard, config.resample_every, config.seed)
     task = LanguageModelTask(model, scorer, schedule, config.batch_size)
     dev = _dev(config, config.train, tokenizer)
