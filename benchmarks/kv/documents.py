@@ -43,7 +43,7 @@ DOMAINS = {
 NEWEST, DOCUMENT_ROW, COMPACTOR = "sink_recent", "document", "kvpress Compactor"
 BY_HEAD = {"share": "head", "recent": DOCUMENT.recent}
 BEFORE = "keydiff + 0.5 spans of the score, newest 32 guarded (the preset before)"
-SHOWN = (DOCUMENT_ROW, BEFORE)
+SHOWN = (DOCUMENT_ROW, AUTO)
 """The policies that are shown beside each press."""
 SPANS = {"surprise": 0.0, "window": 25, "copies": 2.0}
 """The score part of the preset before: gain in reuse, less for older copies, averaged over neighbours."""
