@@ -44,8 +44,8 @@ class Findings:
 
 def fit_policy(
     host: Host,
-    passages: Sequence[Int[Tensor, " time"]],
-    streams: Sequence[Int[Tensor, " time"]],
+    passages: Sequence[Int[Tensor, " _time"]],
+    streams: Sequence[Int[Tensor, " _time"]],
     signals: Sequence[str],
     capacity: int,
 ) -> tuple[FittedPolicy, Findings]:
@@ -95,8 +95,8 @@ def _add_slots(sums: Sums, x: Float[Tensor, "groups slots signals"], y: Float[Te
 
 
 def _fit_prediction(
-    host: Host, passages: Sequence[Int[Tensor, " time"]], bar: Bar
-) -> dict[str, Float[Tensor, "layers groups features"]]:
+    host: Host, passages: Sequence[Int[Tensor, " _time"]], bar: Bar
+) -> dict[str, Float[Tensor, "layers _groups _features"]]:
     """Regress the logarithm of attention to come on keys, in each layer and for each of what shares a set."""
     sums = {share: Sums() for share in host.shares}
     for ids in passages:

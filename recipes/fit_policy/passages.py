@@ -22,7 +22,7 @@ def sample_passages(
     lengths: tuple[int, int],
     count: int,
     seed: int,
-) -> list[Int[Tensor, " time"]]:
+) -> list[Int[Tensor, " _time"]]:
     """Draw passages: at a random place of one document after the other, again and again until there are enough.
 
     A document that is too short or cannot be read is dropped; standard error lists those that cannot be read.

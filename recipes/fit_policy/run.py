@@ -141,7 +141,7 @@ def _refuse_existing(out: Path) -> None:
         raise ValueError(f"{out} has a policy already; give another folder, as in out=runs/policy2")
 
 
-Prepared = tuple[Host, Settings, list[Int[Tensor, " time"]]]
+Prepared = tuple[Host, Settings, list[Int[Tensor, " _time"]]]
 """A host, its settings and the passages to read."""
 
 

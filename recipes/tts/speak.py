@@ -55,7 +55,7 @@ def speak(voice: Voice, text: str, manner: Manner) -> Iterator[Float[Tensor, " _
     return _speak_pieces(voice, spellings, manner)
 
 
-def pieces(voice: Voice, text: str) -> list[Int[Tensor, " letters"]]:
+def pieces(voice: Voice, text: str) -> list[Int[Tensor, " _letters"]]:
     """The letters of a text in pieces, with numbers in words. Pieces without a letter or digit are left out."""
     most = min(PIECE, voice.speaker.max_train_letters or PIECE)
     spelt = [spell(piece, voice.speaker.alphabet)[0] for piece in cut(read_aloud(text, voice.language), most)]
