@@ -190,7 +190,14 @@ def train_all(session: Session, prepared: Prepared, speeds: Mapping[str, float])
 
 
 def train(session: Session, prepared: Prepared, name: str, steps: int) -> None:
-    """Train a model to its step ``steps``, without the compiler if that fails."""
+    """Train a model, without the compiler if that fails.
+
+    Args:
+        session: Settings and notes of the run.
+        prepared: Front-end, scorer and text.
+        name: Of the model.
+        steps: To which step it is trained.
+    """
     config = session.model(name, steps)
     try:
         text_lm.train_model(config, prepared.tokenizer, prepared.scorer, prepared.corpus)
