@@ -1,7 +1,7 @@
 """Multi-query associative recall: key-value pairs stated early and asked for late, some of them out of date by then.
 
 The task of Zoology (Arora et al., arXiv:2312.04927), as text, with a gap between the pairs and the questions. Keys are
-capital letters and values small ones, both drawn at random, so that nothing but the pair itself tells the value. ``Gq``
+capital letters and values small ones, both drawn at random, so that the pair alone determines the value. ``Gq``
 assigns the value q to the key G, ``?Gq`` asks for it. Pairs stand in random order at random places in filler, which
 continues for at least ``gap`` characters after the last pair. The document then asks for every key in random order.
 ``spans`` marks these answers. It asks for them again in another order; these answers are a few characters back and have

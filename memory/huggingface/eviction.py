@@ -149,15 +149,17 @@ def compute_signals(cache: BoundedCache, state: CacheState, evictor: Evictor) ->
     rotations, *known = slots.payload[1:]
     start = slots.count - int(known[0][0].isnan().sum()) if known else 0
     new = groups.first(rotations)[:, None, start:]  # new slots have the same positions in every group
+    # Slots that keep predictions get them at their first eviction, whatever evicts then.
+    predictor = cache.signals if known else computed
     found: dict[str, list[Tensor]] = {}
     predictions, queries = [], []
     for module, before in zip(computed.modules, state.queries, strict=True):
         keys, values = cache.layers[module.layer_idx].read(state.placement[0])
         here, places, rotated = (groups.of_layer(x, module.layer_idx) for x in (competing, slots.positions, rotations))
         predicted = plain = None
-        if isinstance(computed, LearnedSignals):
-            plain = computed.unrotate(module, keys[:, :, start:], new)
-            predicted = computed.predict(module, plain, places[..., start:])
+        if isinstance(predictor, LearnedSignals):
+            plain = predictor.unrotate(module, keys[:, :, start:], new)
+            predicted = predictor.predict(module, plain, places[..., start:])
             earlier = [groups.of_layer(x, module.layer_idx)[..., :start].to(predicted.device) for x in known]
             predicted = torch.cat([*earlier, predicted], dim=-1)
             predictions.append(predicted)

@@ -17,6 +17,7 @@ from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.memory.huggingface.groups import SHARES
 from vqmem.memory.huggingface.learned import LearnedSignals
+from vqmem.memory.huggingface.presets import DOCUMENT, Preset
 from vqmem.recipes.fit_policy import pretrained
 from vqmem.recipes.fit_policy.fit import fit_policy
 from vqmem.recipes.fit_policy.passages import new_passages, sample_passages
@@ -139,13 +140,15 @@ def scaled(x, among):
 @torch.no_grad()
 @pytest.mark.parametrize("share", ["layer", "head"])
 @pytest.mark.parametrize("positions", ["kept", "compact"])
-def test_slots_keep_what_was_predicted_from_their_keys(fitted, folder, share, positions, tmp_path):
+@pytest.mark.parametrize("prompt", [None, DOCUMENT])
+def test_slots_keep_what_was_predicted_from_their_keys(fitted, folder, share, positions, prompt, tmp_path):
     model, policy, _ = fitted
     settings = {"name": "weighted", "learned": 1.0, "folder": folder, "score": 0.0}
-    cache = VQMemCache(model, 24, policy=settings, share=share, sinks=2, recent=4, block=8, positions=positions)
+    pair = Preset(settings, prompt=prompt)
+    cache = VQMemCache(model, 24, policy=pair, share=share, sinks=2, recent=4, block=8, positions=positions)
     if cache.rotation is not None:
         cache.rotation.limit = 40  # positions are moved together within the text
-    read(model, cache, IDS[:, :40], (20, 7, 9, 4))
+    read(model, cache, IDS[:, :40], (20, 7, 9, 4) if prompt is None else (40,))
     cache.save(tmp_path / "cache.safetensors")
     cache = VQMemCache.load(tmp_path / "cache.safetensors", model)
     read(model, cache, IDS[:, 40:], (16, 4))

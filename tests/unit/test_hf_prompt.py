@@ -47,11 +47,11 @@ def handed_over(model, cuts, **options) -> VQMemCache:
 def test_auto_reads_a_long_prompt_as_document_and_chunks_as_stream(model):
     kept = {}
     for policy in ("auto", "document", "stream"):
-        whole, chunks = make(model, policy), make(model, policy)
-        read(whole, 0, 120)
+        full, chunks = make(model, policy), make(model, policy)
+        read(full, 0, 120)
         for start in range(0, 120, 15):
             read(chunks, start, start + 15)
-        kept[policy] = whole.positions, chunks.positions
+        kept[policy] = full.positions, chunks.positions
     assert kept["auto"] == (kept["document"][0], kept["stream"][1])
     assert kept["document"][0] != kept["stream"][0]
     assert kept["document"][1] != kept["stream"][1]
