@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -12,41 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..memory.slots import Slots
-from ..schema import PositiveInt, ShareBelowOne, Validated
+from .attention import Attention, Block, Layout
 from .norm import RMSNorm, normalise
-
-
-@dataclass(frozen=True)
-class TransformerConfig(Validated):
-    """Shape of a `MemoryTransformer`.
-
-    ``frame_dim`` replaces token ids by frames of that size as input. ``score_bias`` gives each head a learnt weight for
-    each of the scorer's ``signals``: the weighted standard scores of a slot are added to its logits. ``shift`` adds a
-    projection of the previous token to each token's embedding: one layer is then enough to continue a sequence as it
-    continued before (an induction head, arXiv:2209.11895), and a slot identifies the token before it even if that was
-    evicted. Small models thereby learn to use their memory from far less text.
-    """
-
-    vocab_size: PositiveInt
-    layers: PositiveInt = 4
-    dim: PositiveInt = 256
-    heads: PositiveInt = 4
-    expansion: PositiveInt = 4
-    dropout: ShareBelowOne = 0.0
-    rope_base: float = 10_000.0
-    score_bias: bool = False
-    shift: bool = False
-    frame_dim: int | None = None
-    signals: tuple[str, ...] = ("surprise", "rarity", "gain")
-
-    def __post_init__(self) -> None:
-        """Raise `ValueError` for impossible sizes, heads that do not divide the width, and ``shift`` with frames."""
-        super().__post_init__()
-        if self.shift and self.frame_dim is not None:
-            raise ValueError(f"shift needs token ids, but frame_dim={self.frame_dim} makes the input frames")
-        if self.dim % (2 * self.heads):
-            raise ValueError(f"dim={self.dim} must be a multiple of 2 x heads={self.heads}, for rotary positions")
-
+from .transformer_config import TransformerConfig
 
 _RENAMED_SIGNALS: dict[tuple[str, ...], dict[str, str]] = {
     ("reuse",): {"gain": "reuse"},
@@ -224,136 +192,6 @@ class MemoryTransformer(nn.Module):
         return Layout(torch.view_as_real(torch.polar(torch.ones_like(angles), angles)), bias)
 
 
-class Layout(NamedTuple):
-    """Rotations of the keys (cosine and sine, ``[batch, keys, 1, width / 2, 2]``), and the additive attention mask."""
-
-    turns: Tensor
-    bias: Tensor
-
-
-class AttentionStats(NamedTuple):
-    """Attention weights and norms of the segment's keys, averaged over heads; None if not requested."""
-
-    weights: Tensor | None
-    norms: Tensor | None
-
-
-class Block(nn.Module):
-    """Pre-norm attention and a feed-forward network with GELU."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.attention_norm = RMSNorm(config.dim)
-        self.attention = Attention(config)
-        self.feed_forward_norm = RMSNorm(config.dim)
-        self.feed_forward: Any = nn.Sequential(
-            nn.Linear(config.dim, config.expansion * config.dim, bias=False),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(config.expansion * config.dim, config.dim, bias=False),
-        )
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(
-        self, x: Tensor, slots: tuple[Tensor, ...], layout: Layout, remember: str, need: Collection[str]
-    ) -> tuple[Tensor, tuple[Tensor, ...], AttentionStats]:
-        """Apply the block to a segment.
-
-        Args:
-            x: hidden states ``[batch, time, dim]``.
-            slots: the payload of this layer from memory; empty without memory.
-            layout: rotations and mask.
-            remember: the kind of payload, ``hidden`` or ``keys_values``.
-            need: ``"usage"`` and ``"norms"`` request statistics of attention.
-
-        Returns:
-            The new hidden states, the payload of this layer, and the statistics of its attention.
-        """
-        if remember == "hidden":
-            weight = self.attention.weight(self.attention_norm.weight)
-            queries, keys, values = F.linear(normalise(x), weight).chunk(3, dim=-1)
-            written = (x,)
-            slots = F.linear(normalise(slots[0]), weight[x.shape[-1] :]).chunk(2, dim=-1) if slots else ()
-        else:
-            queries, keys, values = self.attention.project(self.attention_norm(x))
-            written = (keys, values)
-        norms = self.attention.split(keys).detach().float().norm(dim=-1).mean(2) if "norms" in need else None
-        if slots:
-            keys, values = (torch.cat([old, new], dim=1) for old, new in zip(slots, (keys, values), strict=True))
-        mixed, weights = self.attention(queries, keys, values, layout, "usage" in need)
-        x = x + self.dropout(mixed)
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), written, AttentionStats(weights, norms)
-
-
-class Attention(nn.Module):
-    """Multi-head attention whose queries are at the last positions of the keys."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.heads = config.heads
-        self.query = nn.Linear(config.dim, config.dim, bias=False)
-        self.key_value = nn.Linear(config.dim, 2 * config.dim, bias=False)
-        self.out = nn.Linear(config.dim, config.dim, bias=False)
-
-    def weight(self, gain: Float[Tensor, " dim"]) -> Float[Tensor, "3*dim dim"]:
-        """The projection of normalised hidden states to queries, keys (neither rotated yet) and values.
-
-        The norm's ``gain`` is multiplied into the weights, not into the states: the remembered states, which take no
-        gradient, then need no backward matmul. `_rotate` needs the two halves of queries and keys as pairs of
-        neighbours; attention, a dot product, is the same in any order.
-        """
-        key, value = self.key_value.weight.chunk(2)
-        return torch.cat([self._paired(self.query.weight.mT).mT, self._paired(key.mT).mT, value]) * gain
-
-    def project(self, x: Float[Tensor, "batch time dim"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values as by `weight`, from states with the gain: less work for few tokens."""
-        key, value = self.key_value(x).chunk(2, dim=-1)
-        return self._paired(self.query(x)), self._paired(key), value
-
-    def _paired(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
-        """Reorder the halves of each head to pairs of neighbours."""
-        return x.unflatten(-1, (self.heads, 2, -1)).mT.flatten(-3)
-
-    def split(self, x: Float[Tensor, "batch keys dim"]) -> Float[Tensor, "batch keys heads width"]:
-        """Split the last axis into heads."""
-        return x.unflatten(-1, (self.heads, -1))
-
-    def forward(
-        self, queries: Tensor, keys: Tensor, values: Tensor, layout: Layout, need_weights: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Attend to the keys.
-
-        Args:
-            queries: ``[batch, time, dim]``, at the last positions of the keys.
-            keys: ``[batch, keys, dim]``, not rotated yet.
-            values: ``[batch, keys, dim]``.
-            layout: rotations and mask.
-            need_weights: whether to return the weights, which is slower.
-
-        Returns:
-            Attended values ``[batch, time, dim]``, and weights ``[batch, time, keys]`` averaged over heads, or None.
-        """
-        v = self.split(values).transpose(1, 2)
-        shown = None
-        if need_weights:
-            weights = self.weights(queries, keys, layout)
-            mixed = weights @ v
-            shown = weights.detach().mean(1)
-        else:
-            q, k = self._rotated(queries, keys, layout)
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.bias)
-        return self.out(mixed.transpose(1, 2).flatten(2)), shown
-
-    def weights(self, queries: Tensor, keys: Tensor, layout: Layout) -> Float[Tensor, "batch heads time keys"]:
-        """The attention weights of each head; the arguments are those of `forward`."""
-        q, k = self._rotated(queries, keys, layout)
-        return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + layout.bias, dim=-1)
-
-    def _rotated(self, queries: Tensor, keys: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-        """Queries and keys by head, rotated to their positions."""
-        q = _rotate(self.split(queries), layout.turns[:, -queries.shape[1] :])
-        return q.transpose(1, 2), _rotate(self.split(keys), layout.turns).transpose(1, 2)
-
-
 def reconstruction_loss(
     model: MemoryTransformer, hidden: Float[Tensor, "batch time layers dim"], evicted: Slots, compressed: Slots
 ) -> Float[Tensor, ""]:
@@ -390,17 +228,6 @@ def _read(attention: Attention, queries: Tensor, keys_values: Tensor, valid: Ten
     q, k, v = (attention.split(x).transpose(1, 2) for x in (queries, *keys_values.chunk(2, dim=-1)))
     mask = (valid | ~valid.any(1, keepdim=True))[:, None, None]  # avoids NaN in a row without slots
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
-
-
-def _rotate(x: Float[Tensor, "batch keys heads width"], turns: Float[Tensor, "batch keys 1 width/2 2"]) -> Tensor:
-    """Rotary positions (RoFormer, arXiv:2104.09864): pairs of neighbours as complex numbers, one pass over memory."""
-    pairs = x.to(turns.dtype).unflatten(-1, (-1, 2))
-    if torch.compiler.is_compiling():  # the compiler fuses real arithmetic, but has no complex numbers
-        (real, imaginary), (cos, sin) = pairs.unbind(-1), turns.unbind(-1)
-        turned = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
-    else:
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turns))
-    return turned.flatten(-2).to(x.dtype)
 
 
 def _initialise(module: nn.Module) -> None:
