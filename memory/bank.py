@@ -14,7 +14,7 @@ from ..registry import build
 from ..schema import shown
 from .compressor import Compression
 from .policy import ForwardStats, Guard, Policy, SlotPredictor, as_integer, observe, select
-from .slots import Slots, concatenate
+from .slots import Slots, accrue_decay, concatenate
 from .standardiser import initial_moments, standardise
 
 
@@ -165,6 +165,7 @@ class Memory:
         compressor: nn.Module | None = None,
         stats: ForwardStats | None = None,
         usage: Float[Tensor, "batch time"] | None = None,
+        log_gates: Float[Tensor, "batch time layers heads"] | None = None,
     ) -> WriteResult:
         """Append a segment to the memory, then evict down to the capacity.
 
@@ -179,11 +180,12 @@ class Memory:
             stats: What the forward pass over the segment showed. A memory that `observes` needs them, unless its policy
                 has already observed that pass; then ``usage`` is given.
             usage: The usage of the segment's slots; zeros by default.
+            log_gates: The logarithms of the forget gates of the segment; None where the model has none.
 
         Returns:
             The new state, the evicted slots and their compressed form.
         """
-        state = self.append(state, payload, tokens, positions, scores, valid, usage)
+        state = self.append(state, payload, tokens, positions, scores, valid, usage, log_gates)
         if stats is not None:
             state = self.observe(state, stats)
         return self.evict_to_capacity(state, positions[:, -1] + 1, compressor)
@@ -197,6 +199,7 @@ class Memory:
         scores: Float[Tensor, "batch time signal"],
         valid: Bool[Tensor, "batch time"],
         usage: Float[Tensor, "batch time"] | None = None,
+        log_gates: Float[Tensor, "batch time layers heads"] | None = None,
     ) -> State:
         """Append a segment without eviction; call `evict_to_capacity` afterwards.
 
@@ -208,6 +211,7 @@ class Memory:
             scores: The scorer's signals, in nats.
             valid: False at padding.
             usage: The usage of the segment's slots; zeros by default.
+            log_gates: The logarithms of the forget gates of the segment; None where the model has none.
 
         Returns:
             The state with the new slots, which may exceed the capacity.
@@ -226,7 +230,12 @@ class Memory:
         standard, moments = standardise(scores, state.moments, valid)
         usage = scores.new_zeros(tokens.shape) if usage is None else usage
         new = Slots(payload, tokens, positions, scores, standard.to(scores.dtype), usage, valid, names)
-        return State(concatenate(state.slots, new), state.pooled, moments)
+        pooled, old = state.pooled, state.slots
+        if log_gates is not None:
+            decay = accrue_decay(state.read().decay, log_gates * valid[..., None, None])
+            parts = decay.split([pooled.count, old.count, new.count], dim=1)
+            pooled, old, new = (replace(x, decay=part) for x, part in zip((pooled, old, new), parts, strict=True))
+        return State(concatenate(old, new), pooled, moments)
 
     def observe(self, state: State, stats: ForwardStats) -> State:
         """Let the policy update the usage of all slots after a forward pass over tokens that were just appended."""

@@ -26,6 +26,8 @@ class Slots:
             an `vqmem.memory.policy.Observer` makes of it.
         valid: False for slots without content, which are never attended to.
         score_names: The names of the scorer's signals, in the order of the columns of ``scores``.
+        decay: The sum of the logarithms of the forget gates of all tokens that were read since, for each layer and head;
+            None where the model has no gates.
         guarded: The slots that no policy may evict, while a policy is asked; None otherwise.
         signals: Signals of this eviction by name (`vqmem.memory.policy.ATTENTION_SIGNALS`), ``[batch, slots]`` each.
             They and ``guarded`` are not kept.
@@ -39,6 +41,7 @@ class Slots:
     usage: Float[Tensor, "batch slots"]
     valid: Bool[Tensor, "batch slots"]
     score_names: tuple[str, ...]
+    decay: Float[Tensor, "batch slots layers heads"] | None = None
     guarded: Bool[Tensor, "batch slots"] | None = None
     signals: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -117,8 +120,8 @@ class Slots:
     def state_dict(self) -> dict[str, Tensor]:
         """All tensors by name, for `from_state_dict`."""
         others = ("payload", "score_names", "guarded", "signals")
-        names = [item.name for item in fields(self) if item.name not in others]
-        named = {name: getattr(self, name) for name in names}
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in others}
+        named = {name: value for name, value in values.items() if value is not None}
         return {f"payload.{i}": tensor for i, tensor in enumerate(self.payload)} | named
 
     @classmethod
@@ -140,9 +143,22 @@ def concatenate(first: Slots, second: Slots) -> Slots:
     if second.count == 0:
         return first
     assert first.score_names == second.score_names, "slots of different scorers"
+    assert (first.decay is None) == (second.decay is None), "slots of models with and without forget gates"
     pairs = zip(first.state_dict().items(), second.state_dict().values(), strict=True)
     joined = {name: torch.cat([old, new], dim=1) for (name, old), new in pairs}
     return Slots.from_state_dict(joined, first.score_names)
+
+
+def accrue_decay(
+    decay: Float[Tensor, "batch slots layers heads"] | None, log_gates: Float[Tensor, "batch new layers heads"]
+) -> Float[Tensor, "batch all_slots layers heads"]:
+    """The decay of all slots after new tokens, of which there is at least one: of earlier slots, then of the new ones.
+
+    It counts the gates of all tokens after a slot, whether they are kept or not.
+    """
+    sums = log_gates.cumsum(1)
+    total = sums[:, -1:]
+    return total - sums if decay is None else torch.cat([decay + total, total - sums], dim=1)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from .norm import RMSNorm, normalise
 from .transformer_config import TransformerConfig
 
+DECAY_TIMES = 16.0, 1024.0
+"""The tokens after which the gates of a head, as they start, leave 1/e of a weight: of the first and the last head."""
+
 
 class Layout(NamedTuple):
     """Rotations of the keys (cosine and sine, ``[batch, keys, 1, width / 2, 2]``), and the additive attention mask."""
@@ -22,10 +25,14 @@ class Layout(NamedTuple):
 
 
 class AttentionStats(NamedTuple):
-    """Attention weights and norms of the segment's keys, averaged over heads; None if not requested."""
+    """Attention weights and norms of the segment's keys, averaged over heads; None if not requested.
+
+    ``log_gates`` are the logarithms of the forget gates of each head ``[batch, time, heads]``; None without gates.
+    """
 
     weights: Tensor | None
     norms: Tensor | None
+    log_gates: Tensor | None
 
 
 class Block(nn.Module):
@@ -44,7 +51,13 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
-        self, x: Tensor, slots: tuple[Tensor, ...], layout: Layout, remember: str, need: Collection[str]
+        self,
+        x: Tensor,
+        slots: tuple[Tensor, ...],
+        layout: Layout,
+        remember: str,
+        need: Collection[str],
+        decay: Float[Tensor, "batch slots heads"] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...], AttentionStats]:
         """Apply the block to a segment.
 
@@ -54,6 +67,7 @@ class Block(nn.Module):
             layout: rotations and mask.
             remember: the kind of payload, ``hidden`` or ``keys_values``.
             need: ``"usage"`` and ``"norms"`` request statistics of attention.
+            decay: the decay of the slots from memory; None without gates or memory.
 
         Returns:
             The new hidden states, the payload of this layer, and the statistics of its attention.
@@ -69,9 +83,14 @@ class Block(nn.Module):
         norms = self.attention.split(keys).detach().float().norm(dim=-1).mean(2) if "norms" in need else None
         if slots:
             keys, values = (torch.cat([old, new], dim=1) for old, new in zip(slots, (keys, values), strict=True))
+        log_gates = None
+        if self.attention.forget_gate is not None:
+            log_gates = F.logsigmoid(self.attention.forget_gate(self.attention_norm(x)).float())
+            layout = layout._replace(bias=layout.bias + decay_bias(log_gates, decay).to(layout.bias.dtype))
         mixed, weights = self.attention(queries, keys, values, layout, "usage" in need)
         x = x + self.dropout(mixed)
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), written, AttentionStats(weights, norms)
+        x = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return x, written, AttentionStats(weights, norms, log_gates)
 
 
 class Attention(nn.Module):
@@ -83,6 +102,19 @@ class Attention(nn.Module):
         self.query = nn.Linear(config.dim, config.dim, bias=False)
         self.key_value = nn.Linear(config.dim, 2 * config.dim, bias=False)
         self.out = nn.Linear(config.dim, config.dim, bias=False)
+        self.forget_gate = nn.Linear(config.dim, config.heads) if config.forget_gate else None
+
+    def initialise_gate(self) -> None:
+        """Let the gates start near 1: with no input, a head forgets by a factor e in its time of `DECAY_TIMES`.
+
+        The times of the heads are evenly spaced on a logarithmic scale, as the paper starts gates that do not depend on
+        the data; the paper's other gates start with a bias of 0, which halves all weights with each token.
+        """
+        if self.forget_gate is not None:
+            first, last = torch.tensor(DECAY_TIMES).log().tolist()
+            times = torch.linspace(first, last, self.heads).exp()
+            with torch.no_grad():
+                self.forget_gate.bias.copy_(-torch.expm1(1 / times).log())
 
     def weight(self, gain: Float[Tensor, " dim"]) -> Float[Tensor, "3*dim dim"]:
         """The projection of normalised hidden states to queries, keys (neither rotated yet) and values.
@@ -142,6 +174,19 @@ class Attention(nn.Module):
         """Queries and keys by head, rotated to their positions."""
         q = _rotate(self.split(queries), layout.turns[:, -queries.shape[1] :])
         return q.transpose(1, 2), _rotate(self.split(keys), layout.turns).transpose(1, 2)
+
+
+def decay_bias(
+    log_gates: Float[Tensor, "batch time heads"], decay: Float[Tensor, "batch slots heads"] | None
+) -> Float[Tensor, "batch heads time slots+time"]:
+    """The sum of the logarithms of the gates of all tokens after a key, up to the query, which is added to the logits.
+
+    ``decay`` is that sum for the slots of a memory, up to the segment's start. Entries of keys that come after the
+    query are not 0; the mask hides them.
+    """
+    elapsed = log_gates.cumsum(1).mT
+    ahead = -elapsed if decay is None else torch.cat([decay.mT, -elapsed], dim=2)
+    return elapsed[..., None] + ahead[:, :, None]
 
 
 def _rotate(x: Float[Tensor, "batch keys heads width"], turns: Float[Tensor, "batch keys 1 width/2 2"]) -> Tensor:

@@ -23,12 +23,19 @@ _RENAMED_SIGNALS: dict[tuple[str, ...], dict[str, str]] = {
 """For a scorer's signals of today, the names that their columns had when all scorers gave surprise, rarity and gain."""
 
 
+NO_GATES = (
+    "the policy reads the decay of forget gates (requires 'decay'), which this model does not have; train one with "
+    "shape.forget_gate=true, or use another policy"
+)
+
+
 class Output(NamedTuple):
     """The output for one segment. Fields that were not requested are None.
 
     ``payload`` is the payload of this segment for the memory; ``usage`` is the attention that each slot received.
     ``weights`` is the attention of each token to the slots and the segment, averaged over heads and layers; ``norms``
-    are the norms of the segment's keys, with the same average.
+    are the norms of the segment's keys, with the same average. ``log_gates`` are the logarithms of the forget gates, for
+    the memory; None in a model without them.
     """
 
     logits: Float[Tensor, "batch time vocab"]
@@ -36,6 +43,7 @@ class Output(NamedTuple):
     usage: Float[Tensor, "batch slots"] | None
     weights: Float[Tensor, "batch time slots+time"] | None
     norms: Float[Tensor, "batch time"] | None
+    log_gates: Float[Tensor, "batch time layers heads"] | None = None
 
 
 class MemoryTransformer(nn.Module):
@@ -63,6 +71,7 @@ class MemoryTransformer(nn.Module):
             self.score_weight = nn.Parameter(torch.zeros(config.heads, len(config.signals)))
         self.apply(_initialise)
         for block in self.blocks:
+            block.attention.initialise_gate()
             for last in (block.attention.out, block.feed_forward[-1]):
                 nn.init.normal_(last.weight, std=(2 * config.layers * last.in_features) ** -0.5)
         if config.frame_dim is None:
@@ -86,25 +95,35 @@ class MemoryTransformer(nn.Module):
             memory: slots with payloads of the kind ``remember`` from earlier calls; None = no memory.
             previous: the token before the segment, for models with ``shift``; -1 or None = none.
             remember: the kind of payload to return.
-            need: what the memory requires: ``"usage"`` and ``"norms"`` request these outputs.
+            need: what the memory requires: ``"usage"`` and ``"norms"`` request these outputs, ``"decay"`` needs a model
+                with forget gates.
 
         Returns:
             Logits, payload and the requested statistics of attention.
 
         Raises:
-            ValueError: ``need`` has ``"layers"``, which only the cache of a pretrained model provides.
+            ValueError: ``need`` has ``"layers"``, which only the cache of a pretrained model provides, or ``"decay"``,
+                which a model without forget gates does not; or a model with them gets slots without decay.
         """
         if "layers" in need:
             raise ValueError(
                 "the policy wants to look into the layers of a pretrained model (requires 'layers'), which the trained "
                 "memory does not show; use it in vqmem.VQMemCache, or another policy here"
             )
+        if "decay" in need and not self.config.forget_gate:
+            raise ValueError(NO_GATES)
+        with_slots = memory is not None and memory.count > 0
+        decay = memory.decay if with_slots else None
+        if self.config.forget_gate and with_slots and decay is None:
+            raise ValueError(
+                "the slots have no decay, which this model's forget gates need; pass Output.log_gates to Memory.write"
+            )
         layout = self._layout(positions, memory)
         x = self._embed(inputs, previous)
         written, shown = [], []
         for i, block in enumerate(self.blocks):
-            slots = () if memory is None or not memory.count else tuple(p[:, :, i] for p in memory.payload)
-            x, payload, stats = block(x, slots, layout, remember, need)
+            slots = tuple(p[:, :, i] for p in memory.payload) if with_slots else ()
+            x, payload, stats = block(x, slots, layout, remember, need, None if decay is None else decay[:, :, i])
             written.append(payload)
             shown.append(stats)
         payload = tuple(torch.stack(parts, dim=2) for parts in zip(*written, strict=True))
@@ -115,7 +134,10 @@ class MemoryTransformer(nn.Module):
             weights = layers.mean(0)
         if "norms" in need:
             norms = torch.stack([layer.norms for layer in shown]).mean(0)
-        return Output(self.head(self.norm(x)), payload, usage, weights, norms)
+        log_gates = None
+        if self.config.forget_gate:
+            log_gates = torch.stack([layer.log_gates for layer in shown], dim=2)
+        return Output(self.head(self.norm(x)), payload, usage, weights, norms, log_gates)
 
     def compile_blocks(self, backend: str = "inductor") -> None:
         """Run the blocks through ``torch.compile``; they share what is compiled, which keeps the names of the weights.

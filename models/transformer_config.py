@@ -15,7 +15,9 @@ class TransformerConfig(Validated):
     each of the scorer's ``signals``: the weighted standard scores of a slot are added to its logits. ``shift`` adds a
     projection of the previous token to each token's embedding: one layer is then enough to continue a sequence as it
     continued before (an induction head, arXiv:2209.11895), and a slot identifies the token before it even if that was
-    evicted. Small models thereby learn to use their memory from far less text.
+    evicted. Small models thereby learn to use their memory from far less text. ``forget_gate`` gives each head a gate
+    between 0 and 1 for each token: the weight of a slot falls by the gates of all tokens after it, kept or not
+    (Forgetting Transformer, arXiv:2503.02130).
     """
 
     vocab_size: PositiveInt
@@ -27,6 +29,7 @@ class TransformerConfig(Validated):
     rope_base: float = 10_000.0
     score_bias: bool = False
     shift: bool = False
+    forget_gate: bool = False
     frame_dim: int | None = None
     signals: tuple[str, ...] = ("surprise", "rarity", "gain")
 

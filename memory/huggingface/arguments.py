@@ -294,6 +294,11 @@ def require_match(policy: Policy, scorer: ScorerModel | None) -> None:
             f"policy {variant_name(policy)} needs scores; give scorer=, trained on token ids of this model's "
             "tokenizer, or a policy without one, such as sink_recent"
         )
+    if "decay" in policy.requires:
+        raise ValueError(
+            f"policy {variant_name(policy)} reads the decay of forget gates, which pretrained models do not have; use "
+            "it in a memory transformer with shape.forget_gate=true, or another policy here, such as sink_recent"
+        )
     if "future" in policy.requires and not getattr(policy, "text", True):
         raise ValueError(
             f"policy {variant_name(policy)} looks ahead and gives an upper bound for analyses: it needs the token ids "

@@ -25,7 +25,7 @@ from ..engine.task import TrainConfig
 from ..fit_policy.run import fit_missing, require_policy
 from ..lm.corpus import Passage, require
 from ..lm.language_model import PassageScores, score_passages
-from ..lm.strategies import Strategy, refuse_fitted, strategies
+from ..lm.strategies import Strategy, refuse_fitted, require_gates, strategies
 from ..reporting.provenance import provenance
 from ..text_lm import recipe as text_lm
 from .findings import headline
@@ -103,6 +103,7 @@ class Config(Validated):
         super().__post_init__()
         scorer = None if self.lm.scorer_from else self.lm.scorer
         built = strategies(self.strategies, scorer)
+        require_gates(built, self.lm.shape.forget_gate, "lm.shape.forget_gate")
         names = [strategy.name for strategy in built]
         for name in (self.baseline, *self.trained, *self.native.strategies):
             if name not in names:

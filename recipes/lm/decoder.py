@@ -14,7 +14,7 @@ from ...memory.bank import Memory
 from ...memory.bank import State as MemoryState
 from ...memory.policy import ForwardStats
 from ...memory.scorer import ScorerModel, signals_of
-from ...memory.slots import SlotBuffer, Slots, concatenate
+from ...memory.slots import SlotBuffer, Slots, accrue_decay, concatenate
 from ...models.learned_policy import bind
 from .language_model import LanguageModel
 from .strategies import Strategy
@@ -35,11 +35,20 @@ class DecoderState:
     position: int
     last: Int[Tensor, " batch"]
     """The previous token, -1 at the start."""
+    log_gates: Float[Tensor, "batch segment layers heads"] | None = None
+    """The logarithms of the forget gates of the segment; None while it is empty, and in models without gates."""
 
     @property
     def segment(self) -> Slots:
         """The slots of the segment in progress."""
         return replace(self.seen.slots.tail(self.usage.shape[1]), usage=self.usage)
+
+    def read(self) -> Slots:
+        """The slots that the next token attends to, with the decay that the tokens of the segment add."""
+        decay = self.memory.read().decay
+        if self.log_gates is not None:
+            decay = accrue_decay(decay, self.log_gates)
+        return replace(self.seen.slots, decay=decay)
 
 
 @dataclass(frozen=True)
@@ -87,11 +96,14 @@ class Reader:
         output = self.model.transformer(
             tokens,
             positions,
-            state.seen.slots,
+            state.read(),
             previous=state.last,
             remember=self.remember,
             need=self.memory.requires,
         )
+        log_gates = output.log_gates
+        if log_gates is not None and state.log_gates is not None:
+            log_gates = torch.cat([state.log_gates, log_gates], dim=1)
         # Scores are computed when the segment is written to the memory: until then nothing reads them.
         after = replace(
             state,
@@ -99,6 +111,7 @@ class Reader:
             usage=F.pad(state.usage, (0, count)),
             position=state.position + count,
             last=tokens[:, -1],
+            log_gates=log_gates,
         )
         if self.memory.observes:
             valid = torch.ones_like(tokens, dtype=torch.bool)
@@ -110,7 +123,8 @@ class Reader:
     def _observe(self, state: DecoderState, stats: ForwardStats) -> DecoderState:
         """Pass the statistics of the newest tokens' forward pass to the policy."""
         memory, count = state.memory, state.memory.slots.count
-        noted = self.memory.observe(replace(memory, slots=concatenate(memory.slots, state.segment)), stats)
+        slots = concatenate(replace(memory.slots, decay=None), state.segment)  # policies observe usage alone
+        noted = self.memory.observe(replace(memory, slots=slots), stats)
         usage = noted.slots.usage
         memory = replace(memory, slots=replace(memory.slots, usage=usage[:, :count]), pooled=noted.pooled)
         return replace(state, memory=memory, usage=usage[:, count:])
@@ -131,9 +145,11 @@ class Reader:
             segment.valid,
             compressor,
             usage=segment.usage,
+            log_gates=state.log_gates,
         )
-        seen = SlotBuffer.from_slots(written.state.read(), self.segment)
-        return replace(state, memory=written.state, seen=seen, usage=segment.usage[:, :0], scorer=scorer)
+        seen = SlotBuffer.from_slots(replace(written.state.read(), decay=None), self.segment)
+        usage = segment.usage[:, :0]
+        return replace(state, memory=written.state, seen=seen, usage=usage, scorer=scorer, log_gates=None)
 
 
 def make_reader(

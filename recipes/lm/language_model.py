@@ -165,11 +165,22 @@ def write_segment(
         The new state, the evicted slots and their compressed form.
     """
     payload, stats = tuple(x.detach() for x in output.payload), None
+    log_gates = None if output.log_gates is None else output.log_gates.detach()
     if memory.observes:
         stats = ForwardStats(batch.positions, batch.valid, output.weights, output.norms)
     elif output.usage is not None:
         state = state.add_attention(output.usage)
-    return memory.write(state, payload, batch.tokens, batch.positions, scores, batch.valid, learned, stats)
+    return memory.write(
+        state,
+        payload,
+        batch.tokens,
+        batch.positions,
+        scores,
+        batch.valid,
+        learned,
+        stats,
+        log_gates=log_gates,
+    )
 
 
 def score_segment(
@@ -335,6 +346,8 @@ class Shape(Validated):
     """Whether each head learns a bias on the standardised score of a slot."""
     shift: bool = True
     """Whether each embedding includes the previous token as well, which small models need to use their memory."""
+    forget_gate: bool = False
+    """Whether each head learns how much every token lets it forget of all earlier ones."""
 
 
 def load_language_model(folder: Path, scorer: Any, device: torch.device | str = "cpu") -> LanguageModel:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...memory.bank import Memory
 from ...memory.compressor import Compression
-from ...memory.policy import Guard, Policy, require_signals
+from ...memory.policy import Guard, Policy, require_signals, variant_name
 from ...registry import UnknownNameError, build
 
 RUN = "{run}"
@@ -35,6 +35,11 @@ class Strategy:
                 f"strategy {self.name!r}: its policy looks into the layers of a pretrained model (requires 'layers'), "
                 "which the trained memory does not show; use it in vqmem.VQMemCache, or weigh learned alone"
             )
+
+    @property
+    def needs_gates(self) -> bool:
+        """Whether its policy reads the decay of forget gates."""
+        return "decay" in self.policy.requires
 
     @property
     def is_fitted(self) -> bool:
@@ -76,6 +81,16 @@ def strategies(nodes: Mapping[str, Any], scorer: Any = None, run: str | Path = R
             policy = replace(policy, folder=policy.folder.replace(RUN, str(run)))
         made.append(Strategy(name, policy, compression, node.get("sinks"), node.get("recent")))
     return made
+
+
+def require_gates(choices: Sequence[Strategy], forget_gate: bool, key: str) -> None:
+    """Raise `ValueError` for a strategy that needs forget gates where a model has none; ``key`` turns them on."""
+    for strategy in choices:
+        if strategy.needs_gates and not forget_gate:
+            raise ValueError(
+                f"strategy {strategy.name!r}: policy {variant_name(strategy.policy)} reads the decay of forget gates; "
+                f"give the model some with {key}=true, or use another policy"
+            )
 
 
 def refuse_fitted(choices: Sequence[Strategy], instead: str) -> None:

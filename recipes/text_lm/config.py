@@ -15,7 +15,7 @@ from ...schema import PathText, PositiveInt, TwoOrMore
 from ..engine.run_config import RunConfig
 from ..engine.task import TrainConfig
 from ..lm.language_model import Shape
-from ..lm.strategies import Strategy, refuse_fitted, strategies
+from ..lm.strategies import Strategy, refuse_fitted, require_gates, strategies
 
 NON_IDENTITY_KEYS = ("out", "device", "dtype", "compile", "eval_passages", "eval_strategies", "scorer_from")
 """Keys that do not change the trained models."""
@@ -76,6 +76,7 @@ class Config(RunConfig):
                 raise ValueError(f"eval_strategies has {name!r}, as strategies has; give it another name")
             if isinstance(node, Mapping) and "compression" in node:
                 raise ValueError(f"eval_strategies: {name!r} has a compression, which has to be trained; drop it")
+        require_gates(self.memories(scorer), self.shape.forget_gate, "shape.forget_gate")
         for strategy in self.memories(scorer):
             for capacity in self.capacities:
                 strategy.memory(capacity, self.guard)
