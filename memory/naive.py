@@ -19,6 +19,7 @@ class Slot:
     usage: float = 0.0
     valid: bool = True
     guarded: bool = False
+    decay: Sequence[float] = ()
 
 
 _SIGNALS = ("surprise", "rarity", "gain", "reuse")
@@ -139,6 +140,18 @@ def snapkv(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     return priorities
 
 
+def forget_gate(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
+    """The logarithms of the attention received and of the mean share of weight that the gates leave, and signals."""
+
+    def attention(slot: Slot) -> float:
+        return policy.usage * math.log(max(slot.usage, 1e-6))
+
+    def share(slot: Slot) -> float:
+        return sum(math.exp(decay) for decay in slot.decay) / len(slot.decay)
+
+    return [attention(slot) + _weighed(policy, slot.standard) + math.log(share(slot)) for slot in slots]
+
+
 def oracle(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     """Minus the tokens until the slot's token is read again."""
 
@@ -162,6 +175,7 @@ PRIORITIES: dict[str, Priority] = {
     "lru": lru,
     "knorm": knorm,
     "snapkv": snapkv,
+    "forget_gate": forget_gate,
     "oracle": oracle,
 }
 """The oracle of each policy that has one, by the policy's name."""

@@ -31,10 +31,10 @@ class Policy(Protocol):
         """What the policy needs beyond tokens, positions and age; may be a class variable.
 
         ``"scores"`` are those of a scorer, ``"usage"`` needs attention weights and ``"norms"`` the norms of keys (see
-        `Observer`), ``"layers"`` needs every layer (see `LayerScorer`), ``"decay"`` the `Slots.decay` of a model with forget gates, and with ``"layers"`` ``"signals"`` the `Slots.signals`
-        that its ``attention_signals`` names. A policy reads the scorer's signals by name (`Slots.score`). Those that it
-        uses are its fields with the names of `SIGNALS`, which are weights (see `signal_weights`), or the names that it
-        declares as ``signals``.
+        `Observer`), ``"decay"`` the `Slots.decay` of a model with forget gates, ``"layers"`` every layer (see
+        `LayerScorer`), and with it ``"signals"`` the `Slots.signals` that its ``attention_signals`` names. A policy
+        reads the scorer's signals by name (`Slots.score`). Those that it uses are its fields with the names of
+        `SIGNALS`, which are weights (see `signal_weights`), or the names that it declares as ``signals``.
         """
         ...
 

@@ -26,8 +26,8 @@ class Slots:
             an `vqmem.memory.policy.Observer` makes of it.
         valid: False for slots without content, which are never attended to.
         score_names: The names of the scorer's signals, in the order of the columns of ``scores``.
-        decay: The sum of the logarithms of the forget gates of all tokens that were read since, for each layer and head;
-            None where the model has no gates.
+        decay: For each layer and head, the sum of the logarithms of the forget gates of all tokens after it; None where
+            the model has no gates.
         guarded: The slots that no policy may evict, while a policy is asked; None otherwise.
         signals: Signals of this eviction by name (`vqmem.memory.policy.ATTENTION_SIGNALS`), ``[batch, slots]`` each.
             They and ``guarded`` are not kept.

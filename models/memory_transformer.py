@@ -34,8 +34,8 @@ class Output(NamedTuple):
 
     ``payload`` is the payload of this segment for the memory; ``usage`` is the attention that each slot received.
     ``weights`` is the attention of each token to the slots and the segment, averaged over heads and layers; ``norms``
-    are the norms of the segment's keys, with the same average. ``log_gates`` are the logarithms of the forget gates, for
-    the memory; None in a model without them.
+    are the norms of the segment's keys, with the same average. ``log_gates`` are the logarithms of the forget gates,
+    which the memory needs; None in a model without them.
     """
 
     logits: Float[Tensor, "batch time vocab"]

@@ -96,7 +96,7 @@ def _most_used(slots: Slots, keep: int) -> Int[Tensor, "batch keep"]:
 
 
 def _describe(evicted: Slots, payload: tuple[Tensor, ...], grouped: Tensor, rate: int) -> Slots:
-    """The pooled slots: scores, usage and decay are means over the valid slots of a group, the position is the newest."""
+    """The pooled slots: scores, usage and decay are means over a group's valid slots, the position is the newest."""
     positions = evicted.positions.unflatten(1, (-1, rate)).masked_fill(~grouped, -1).amax(2)
     scores, standard, usage = (
         _mean(x.unflatten(1, (-1, rate)), grouped) for x in (evicted.scores, evicted.standard, evicted.usage)

@@ -29,6 +29,7 @@ VARIANTS += [
 NAMES = ("surprise", "rarity", "gain", "reuse")
 CASES = [(name, {}) for name in POLICIES] + [("scored", fields) for fields in VARIANTS[1:]]
 CASES += [("weighted", {"rarity": 2.0, "window": 5, "copies": 1.5}), ("weighted", {"surprise": 0.0, "reuse": 1.0})]
+CASES += [("forget_gate", {"usage": 0.5, "surprise": -1.0}), ("forget_gate", {"usage": 0.0})]
 CASES += [("expire_span", {"surprise": -0.5, "gain": 2.0, "bias": -1.0, "max_span": 9.0})]
 
 
@@ -48,6 +49,7 @@ def random_slots(seed: int, batch: int, count: int, valid_share: float = 0.8) ->
         torch.rand(batch, count, generator=generator),
         torch.rand(batch, count, generator=generator) < valid_share,
         NAMES,
+        decay=-5 * torch.rand(batch, count, 2, 3, generator=generator),
     )
 
 
@@ -61,6 +63,7 @@ def as_rows(slots: Slots) -> list[list[naive.Slot]]:
                 dict(zip(NAMES, slots.standard[b, i].tolist(), strict=True)),
                 float(slots.usage[b, i]),
                 bool(slots.valid[b, i]),
+                decay=slots.decay[b, i].flatten().tolist(),
             )
             for i in range(slots.count)
         ]

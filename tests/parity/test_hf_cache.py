@@ -19,7 +19,7 @@ CONFIGS = {
     "qwen2": lambda: transformers.Qwen2Config(**SHAPE, num_attention_heads=4, num_key_value_heads=2),
     "gpt_neox": lambda: transformers.GPTNeoXConfig(**SHAPE, num_attention_heads=4),
 }
-POLICIES = registry.names("policies")
+POLICIES = [name for name in registry.names("policies") if "decay" not in registry.build("policies", name).requires]
 TEXT = [token % 7 + 1 for token in range(60)]
 """The text of the policy that looks ahead."""
 CHUNKS = {

@@ -12,7 +12,7 @@ from vqmem.memory.huggingface.cache import VQMemCache
 from vqmem.memory.huggingface.cache_argument import CACHE
 from vqmem.models.scorers.random import Noise
 
-POLICIES = registry.names("policies")
+POLICIES = [name for name in registry.names("policies") if "decay" not in registry.build("policies", name).requires]
 SHAPE = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 CONFIGS = {
     "llama": lambda: transformers.LlamaConfig(**SHAPE, intermediate_size=48),

@@ -82,7 +82,7 @@ from vqmem.memory.slots import Slots
 count = 50_000
 tokens, scores = torch.arange(count)[None] % 999, torch.rand(1, count, 3)
 names = ('surprise', 'rarity', 'gain')
-slots = Slots((), tokens, torch.arange(count)[None], scores, scores, scores[..., 0], tokens >= 0, names)
+slots = Slots((), tokens, torch.arange(count)[None], scores, scores, scores[..., 0], tokens >= 0, names, -scores[..., None])
 specs = [*registry.names("policies"), {"name": "scored", "window": 25, "copies": 2.0, "admit": 0.5}]
 used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 registry.build("policies", "scored").priority(slots, torch.tensor([count]))  # the first call loads modules
