@@ -178,7 +178,7 @@ class Attention(nn.Module):
 
 def decay_bias(
     log_gates: Float[Tensor, "batch time heads"], decay: Float[Tensor, "batch slots heads"] | None
-) -> Float[Tensor, "batch heads time slots+time"]:
+) -> Float[Tensor, "batch heads time keys"]:
     """The sum of the logarithms of the gates of all tokens after a key, up to the query, which is added to the logits.
 
     ``decay`` is that sum for the slots of a memory, up to the segment's start. Entries of keys that come after the
