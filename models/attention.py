@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -111,8 +112,7 @@ class Attention(nn.Module):
         the data; the paper's other gates start with a bias of 0, which halves all weights with each token.
         """
         if self.forget_gate is not None:
-            first, last = torch.tensor(DECAY_TIMES).log().tolist()
-            times = torch.linspace(first, last, self.heads).exp()
+            times = torch.logspace(*map(math.log, DECAY_TIMES), self.heads, base=math.e)
             with torch.no_grad():
                 self.forget_gate.bias.copy_(-torch.expm1(1 / times).log())
 
