@@ -115,6 +115,7 @@ def test_integers_of_any_library_are_taken(model, value):
         ({"name": "scored", "window": "a"}, "scored.window = 'a' is not an integer"),
         ("oracle", "policy oracle looks ahead and gives an upper bound for analyses"),
         (Oracle(), "policy oracle looks ahead"),
+        ("forget_gate", "policy forget_gate reads the decay of forget gates, which pretrained models do not have"),
     ],
 )
 def test_what_is_no_policy_is_refused(model, policy, named):
