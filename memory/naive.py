@@ -56,7 +56,7 @@ def _has_newer_copy(slot: Slot, slots: Sequence[Slot]) -> bool:
 
 
 def _weighed(policy: Any, signals: Mapping[str, float]) -> float:
-    return sum(weight * signals[name] for name in _SIGNALS if (weight := getattr(policy, name)))
+    return sum((weight * signals[name] for name in _SIGNALS if (weight := getattr(policy, name))), start=0.0)
 
 
 def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
