@@ -112,9 +112,9 @@ class MemoryTransformer(nn.Module):
             )
         if "decay" in need and not self.config.forget_gate:
             raise ValueError(NO_GATES)
-        with_slots = memory is not None and memory.count > 0
-        decay = memory.decay if with_slots else None
-        if self.config.forget_gate and with_slots and decay is None:
+        kept = memory if memory is not None and memory.count else None
+        decay = None if kept is None else kept.decay
+        if self.config.forget_gate and kept is not None and decay is None:
             raise ValueError(
                 "the slots have no decay, which this model's forget gates need; pass Output.log_gates to Memory.write"
             )
@@ -122,7 +122,7 @@ class MemoryTransformer(nn.Module):
         x = self._embed(inputs, previous)
         written, shown = [], []
         for i, block in enumerate(self.blocks):
-            slots = tuple(p[:, :, i] for p in memory.payload) if with_slots else ()
+            slots = () if kept is None else tuple(p[:, :, i] for p in kept.payload)
             x, payload, stats = block(x, slots, layout, remember, need, None if decay is None else decay[:, :, i])
             written.append(payload)
             shown.append(stats)
