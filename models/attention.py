@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .norm import RMSNorm, normalise
 from .transformer_config import TransformerConfig
 
-DECAY_TIMES = 16.0, 1024.0
+DECAY_TIMES = 256.0, 16384.0
 """The tokens after which the gates of a head, as they start, leave 1/e of a weight: of the first and the last head."""
 
 
