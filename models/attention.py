@@ -108,8 +108,8 @@ class Attention(nn.Module):
     def initialise_gate(self) -> None:
         """Let the gates start near 1: with no input, a head forgets by a factor e in its time of `DECAY_TIMES`.
 
-        The times of the heads are evenly spaced on a logarithmic scale, as the paper starts gates that do not depend on
-        the data; the paper's other gates start with a bias of 0, which halves all weights with each token.
+        The times of the heads are evenly spaced on a logarithmic scale, an option of the authors' code
+        (``fgate_bias_init``); a bias of 0 would halve all weights with each token, before they reach a memory.
         """
         if self.forget_gate is not None:
             times = torch.logspace(*map(math.log, DECAY_TIMES), self.heads, base=math.e)
