@@ -112,7 +112,8 @@ class Attention(nn.Module):
         (``fgate_bias_init``); a bias of 0 would halve all weights with each token, before they reach a memory.
         """
         if self.forget_gate is not None:
-            times = torch.logspace(*map(math.log, DECAY_TIMES), self.heads, base=math.e)
+            first, last = (math.log(time) for time in DECAY_TIMES)
+            times = torch.logspace(first, last, self.heads, base=math.e)
             with torch.no_grad():
                 self.forget_gate.bias.copy_(-torch.expm1(1 / times).log())
 
