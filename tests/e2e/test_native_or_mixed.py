@@ -1,0 +1,40 @@
+"""The benchmark of native and mixed training in miniature: all rows are there, and a second run trains nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "text" / "native_or_mixed.py"
+
+
+def run(folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--quick", "--run", str(folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.timeout(600)
+def test_every_size_is_read_by_both_trainings_and_nothing_is_trained_twice(tmp_path):
+    first = run(tmp_path)
+    tables = {line for line in first.splitlines() if not line.startswith(" ")}
+    sizes = [f"{size}, {how}" for size in ("1 x 16", "2 x 16") for how in ("mixed", "native")]
+    assert {*sizes, *(f"2 x 16, {how}, fewer steps" for how in ("mixed", "native"))} <= tables
+    models = sorted(path.parent for path in tmp_path.glob("*/*/transformer"))
+    assert len(models) == 2 * (1 + 2 * 2) + 2 * (1 + 2 * 2)  # sizes, then steps: mixed, two strategies x capacities
+    for results in tmp_path.glob("*/results.jsonl"):
+        rows = [json.loads(line) for line in results.read_text().splitlines()]
+        cells = {(row["train"], row["strategy"], row["capacity"]) for row in rows}
+        names, capacities = ("transformer_xl", "surprise"), (16, 32)
+        expected = {(how, name, size) for how in ("mixed", "native") for name in names for size in capacities}
+        assert cells == expected
+        assert len(rows) == len(expected)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/transformer/*")}
+    assert run(tmp_path) == first
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/transformer/*")} == before
