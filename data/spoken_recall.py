@@ -90,6 +90,15 @@ class Source(Validated):
     takes: NonNegativeInt = 0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse a front-end of another kind."""
+        super().__post_init__()
+        front_end = build("front-ends", self.units)
+        if getattr(front_end, "input_kind", "") != "audio" or getattr(front_end, "size_unit", "") != "frame":
+            raise ValueError(
+                f"units = {self.units!r} is not a front-end that makes 50 units a second of audio; give hubert_units"
+            )
+
     def documents(self, split: Split) -> Iterator[Document]:
         """Generate the documents of ``split``. Raises `ValueError` if no speaker said enough words often enough."""
         found = _read_words(*(json.dumps(spec, sort_keys=True) for spec in (self.recordings, self.units)), split)
@@ -196,7 +205,4 @@ def _read_words(recordings: str, units: str, split: Split) -> dict[str, Words]:
 def _front_end(recordings: str, units: str) -> Any:
     """The front-end for recordings; clusters are fitted on those of train, unless it has them."""
     training = (document.content("audio") for document in build("data", json.loads(recordings)).documents("train"))
-    front_end = build("front-ends", json.loads(units))
-    if getattr(front_end, "input_kind", "") != "audio" or getattr(front_end, "size_unit", "") != "frame":
-        raise ValueError(f"units = {units} is not a front-end that makes 50 units a second of audio; give hubert_units")
-    return front_end.fit(training)
+    return build("front-ends", json.loads(units)).fit(training)
