@@ -220,7 +220,7 @@ def lay_out(tmp_path: Path) -> dict[str, str]:
             for i in range(21)
         ]
         (hubert / f"{part}.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
-    words = [json.dumps({"id": f"{i}", "units": [i, i % 9], "text": f"word {i % 3}"}) for i in range(90)]
+    words = [json.dumps({"id": f"{i}", "units": [i % 19, i % 97], "text": f"word {i % 3}"}) for i in range(600)]
     (tmp_path / "data" / "words").mkdir()
     (tmp_path / "data" / "words" / "train.jsonl").write_text("\n".join(words))
     return {

@@ -28,7 +28,7 @@ def corpus() -> str:
     (folder / "units.jsonl").write_text("\n".join(units), encoding="utf-8")
     units = [json.dumps({"id": f"c{i}", "units": [j * j * i % 97 for j in range(450)]}) for i in range(1, 21)]
     (folder / "phrases.jsonl").write_text("\n".join(units), encoding="utf-8")
-    units = [json.dumps({"id": f"w{i}", "units": [i, i // 3 + 9], "text": f"word {i % 3}"}) for i in range(90)]
+    units = [json.dumps({"id": f"w{i}", "units": [i % 19, i + 20], "text": f"word {i % 3}"}) for i in range(600)]
     (folder / "words.jsonl").write_text("\n".join(units), encoding="utf-8")
     for i in range(12):
         soundfile.write(folder / f"{i}.wav", np.sin(np.arange(800 + i) / (i + 1)), 8000)

@@ -22,7 +22,7 @@ TAKES = 5
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 FSDD = {
     "name": "audio_files",
-    "where": {"path": "fsdd/?_theo_*"},
+    "where": {"path": "fsdd/?_george_*"},
     "splits": {"train": {"path": "*_1?.wav"}, "dev": {"path": "*_[5-9].wav"}, "test": {"path": "*_[0-4].wav"}},
 }
 
