@@ -1,7 +1,7 @@
 """Spoken words recalled later, in units of speech: pairs are said early, and their values are asked for late.
 
-The speech twin of ``mqar``. A document is the speech of one speaker, made of recordings of single words: ten digits, for
-example. A tone announces a pair: a key word, a pause, a value word. Words that nobody asks for stand alone after a
+The speech twin of ``mqar``. A document is the speech of one speaker, made of recordings of single words, such as the
+ten digits. A tone announces a pair: a key word, a pause, a value word. Words that nobody asks for stand alone after a
 pause. At least ``gap`` runs of units after the last pair, the keys are said again in random order, each after a tone,
 and the value follows as before. ``spans`` marks the values, in seconds. Every key is then asked for again in another
 order; these answers are a few words back and have no spans. With ``~`` for the tone:
