@@ -1,10 +1,11 @@
 """Spoken words recalled later, in units of speech: pairs are said early, and their values are asked for late.
 
 The speech twin of ``mqar``. A document is the speech of one speaker, made of recordings of single words, such as the
-ten digits. A tone announces a pair: a key word, a pause, a value word. Words that nobody asks for stand alone after a
-pause. At least ``gap`` runs of units after the last pair, the keys are said again in random order, each after a tone,
-and the value follows as before. ``spans`` marks the values, in seconds. Every key is then asked for again in another
-order; these answers are a few words back and have no spans. With ``~`` for the tone:
+ten digits. A tone announces a pair: a key word and, right after it, a value word. Words that nobody asks for stand
+alone after a pause. At least ``gap`` runs of units after the last pair, the keys are said again in random order, each
+after a tone, and the value follows as before. ``spans`` marks the values, in seconds; where a value begins with the
+unit that the key ends in, the two are one run, which is not marked. Every key is then asked for again in another order;
+these answers are a few words back and have no spans. With ``~`` for the tone:
 
     ``four ~seven three nine three ~two nine … five one four … ~two nine ~seven three ~seven three ~two nine``
 
@@ -29,7 +30,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
@@ -44,7 +45,8 @@ PAUSE, TONE, FIRST_UNIT = 0, 1, 2
 """The units of a pause and of a tone, and what the units of recordings are numbered from."""
 _A_SECOND = 50
 """Units a second."""
-_PAUSE_FRAMES = 5
+_BREAK = 5
+"""Frames of a pause and of a tone."""
 
 
 class Take(NamedTuple):
@@ -160,18 +162,25 @@ class _Speech:
         self.units: list[int] = []
         self.runs = 0
 
-    def say(self, take: Take, before: int = PAUSE) -> None:
-        """Say a word after a pause or a tone."""
-        self.units += [before] * _PAUSE_FRAMES
-        self.units += take.units
-        self.runs += 1 + take.runs
+    def say(self, take: Take) -> None:
+        """Say a word after a pause."""
+        self._add((PAUSE,) * _BREAK, 1)
+        self._add(take.units, take.runs)
 
     def say_pair(self, key: Take, value: Take) -> tuple[float, float]:
-        """Say a pair; returns the start and the end of its value, in seconds."""
-        self.say(key, TONE)
-        self.say(value)
-        end = len(self.units)
-        return (end - len(value.units)) / _A_SECOND, end / _A_SECOND
+        """Say a pair after a tone; returns the start and the end of its value, in seconds."""
+        self._add((TONE,) * _BREAK, 1)
+        self._add(key.units, key.runs)
+        start = len(self.units)
+        if key.units[-1] == value.units[0]:
+            start += next(i for i, unit in enumerate(value.units) if unit != value.units[0])
+            self.runs -= 1
+        self._add(value.units, value.runs)
+        return start / _A_SECOND, len(self.units) / _A_SECOND
+
+    def _add(self, units: Sequence[int], runs: int) -> None:
+        self.units += units
+        self.runs += runs
 
 
 def _other(takes: list[Take], than: Take, rng: random.Random) -> Take:
@@ -181,7 +190,10 @@ def _other(takes: list[Take], than: Take, rng: random.Random) -> Take:
 
 @lru_cache(maxsize=6)
 def _read_words(recordings: str, units: str, split: Split) -> dict[str, Words]:
-    """The recordings of ``split`` by speaker and word, encoded; specs are JSON. A process encodes a recording once."""
+    """The recordings of ``split`` by speaker and word, encoded; specs are JSON. A process encodes a recording once.
+
+    Recordings of one unit throughout are left out: nothing is said in them.
+    """
     source = build("data", json.loads(recordings))
     front_end: Any = None
     found: dict[str, Words] = {}
@@ -196,6 +208,8 @@ def _read_words(recordings: str, units: str, split: Split) -> dict[str, Words]:
                 stream = front_end.encode(document.content("audio"))
                 ids = stream.ids.repeat_interleave(stream.sizes).tolist()
             take = Take(tuple(FIRST_UNIT + unit for unit in ids), sum(1 for _ in groupby(ids)))
+            if take.runs == 1:
+                continue
             found.setdefault(document.speaker, {}).setdefault(document.text, []).append(take)
     skipping.report()
     return found

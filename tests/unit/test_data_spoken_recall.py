@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from itertools import groupby, pairwise
 from random import Random
 from typing import NamedTuple
@@ -14,11 +15,14 @@ from vqmem.data import spoken_recall
 from vqmem.data.base import Document, Split
 from vqmem.data.spoken_recall import PAUSE, TONE, Source
 from vqmem.recipes.lm.corpus import passages
+from vqmem.recipes.speech.units import load_units
 from vqmem.registry import build
 from vqmem.tokenizers_.units import FrontEnd
 
 WORDS = [f"word{i}" for i in range(8)]
 TAKES = 5
+KEY = -1
+"""Stands for what a value comes after."""
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 FSDD = {
     "name": "audio_files",
@@ -28,7 +32,7 @@ FSDD = {
 
 
 class Said(NamedTuple):
-    """A recording as it is heard in a document: after which sound, its units, and where it begins and ends."""
+    """A recording as it is heard in a document: what it comes after, its units, and where it begins and ends."""
 
     before: int
     units: tuple[int, ...]
@@ -43,7 +47,7 @@ def recordings(tmp_path_factory) -> dict:
     for split in SPLITS:
         rng = Random(split)
         lines = [
-            json.dumps({"id": f"{word}-{take}", "units": rng.choices(range(60), k=rng.randint(4, 20)), "text": word})
+            json.dumps({"id": f"{word}-{take}", "units": rng.choices(range(12), k=rng.randint(4, 20)), "text": word})
             for word in WORDS
             for take in range(TAKES)
         ]
@@ -57,25 +61,35 @@ def words_of(recordings: dict, split: Split) -> dict[tuple[int, ...], str]:
     return {tuple(2 + unit for unit in document.units): document.text for document in documents}
 
 
-def heard(document: Document) -> list[Said]:
-    """The recordings of a document, cut at its pauses and tones."""
+def heard(document: Document, words: Container[tuple[int, ...]]) -> list[Said]:
+    """The recordings of a document, cut at its pauses and tones, and within pairs."""
     said, at = [], 0
     for is_speech, part in groupby(document.units, key=lambda unit: unit > TONE):
         units = tuple(part)
-        if is_speech:
-            said.append(Said(document.units[at - 1], units, at, at + len(units)))
-        else:
+        if not is_speech:
             assert len(set(units)) == 1
+        elif document.units[at - 1] == PAUSE:
+            said.append(Said(PAUSE, units, at, at + len(units)))
+        else:
+            (cut,) = (cut for cut in range(len(units)) if units[:cut] in words and units[cut:] in words)
+            said.append(Said(TONE, units[:cut], at, at + cut))
+            said.append(Said(KEY, units[cut:], at + cut, at + len(units)))
         at += len(units)
+    assert all(one.units in words for one in said)
     return said
 
 
 def pairs_of(said: list[Said]) -> list[tuple[Said, Said]]:
-    """Pairs of the document: a recording after a tone, and the next, after a pause."""
-    pairs = [(key, value) for key, value in pairwise(said) if key.before == TONE]
-    assert all(value.before == PAUSE for _, value in pairs)
-    assert len(pairs) == sum(one.before == TONE for one in said)
-    return pairs
+    """Pairs of the document: a recording after a tone, and the next."""
+    return [(key, value) for key, value in pairwise(said) if value.before == KEY]
+
+
+def marked(key: Said, value: Said) -> tuple[int, int]:
+    """The frames of a value that a question asks for: not the run that its key ends in."""
+    start = value.start
+    while value.units[start - value.start] == key.units[-1]:
+        start += 1
+    return start, value.end
 
 
 def runs(units: tuple[int, ...]) -> int:
@@ -96,7 +110,7 @@ def test_the_marked_answers_are_the_values_of_pairs_beyond_the_gap(
     sizes = {"train_documents": 3, "held_out_documents": 3, "pairs": pairs, "others": others, "gap": gap}
     source = Source(recordings, answer=answer, seed=seed, **sizes)
     for document in source.documents(split):
-        said = heard(document)
+        said = heard(document, words)
         found = pairs_of(said)
         keys = len(document.spans)
         assert keys <= pairs if training else keys == pairs
@@ -111,7 +125,7 @@ def test_the_marked_answers_are_the_values_of_pairs_beyond_the_gap(
             assert words[value.units] == words[value_said.units]
             assert (key.units == key_said.units) == (value.units == value_said.units) == (answer == "copy")
         spans = [(round(50 * start), round(50 * end)) for start, end in document.spans]
-        assert spans == [(value.start, value.end) for _, value in asked[:keys]]
+        assert spans == [marked(key, value) for key, value in asked[:keys]]
 
         in_pairs = {one.start for pair in found for one in pair}
         unasked = [one for one in said if one.start not in in_pairs]
@@ -120,30 +134,30 @@ def test_the_marked_answers_are_the_values_of_pairs_beyond_the_gap(
         assert not {words[value.units] for _, value in found} & set(values)
         between = [one for one in unasked if one.start > stated[-1][1].end]
         if not training:
-            assert sum(1 + runs(one.units) for one in between) >= gap
+            assert gap <= sum(1 + runs(one.units) for one in between) < gap + 21 * (others + 1)
             assert len(unasked) >= others
         assert all(one.end < asked[0][0].start for one in unasked)
 
 
 @pytest.mark.parametrize("answer", ["copy", "take"])
 def test_a_front_end_that_deduplicates_marks_the_answers_alone(recordings, answer) -> None:
-    for document in Source(recordings, answer=answer, held_out_documents=5).documents("test"):
-        (passage,) = passages([document], FrontEnd(62, deduplicate=True).fit([]), 4096)
-        values = [value.units for _, value in pairs_of(heard(document))[4:8]]
-        answers = [unit for units in values for unit, _ in groupby(units)]
+    words, merged = words_of(recordings, "test"), 0
+    for document in Source(recordings, answer=answer, held_out_documents=20).documents("test"):
+        (passage,) = passages([document], FrontEnd(14, deduplicate=True).fit([]), 4096)
+        asked = pairs_of(heard(document, words))[4:8]
+        answers = [unit for pair in asked for unit, _ in groupby(document.units[slice(*marked(*pair))])]
+        merged += sum(marked(*pair)[0] != pair[1].start for pair in asked)
         assert passage.ids[passage.target_mask].tolist() == answers
         assert int(passage.sizes.sum()) == len(document.units)
+    assert merged
 
 
 def test_splits_have_no_recording_in_common(recordings) -> None:
-    heard_in = {
-        split: {one.units for document in Source(recordings, train_documents=50).documents(split)
-                for one in heard(document)}
-        for split in SPLITS
-    }  # fmt: skip
-    for split, units in heard_in.items():
-        assert units <= set(words_of(recordings, split))
-    assert sum(map(len, heard_in.values())) == len(set().union(*heard_in.values()))
+    known = {split: set(words_of(recordings, split)) for split in SPLITS}
+    assert sum(map(len, known.values())) == len(set().union(*known.values()))
+    for split in SPLITS:
+        for document in Source(recordings, train_documents=50, held_out_documents=50).documents(split):
+            assert heard(document, known[split])
 
 
 def test_training_documents_are_short_more_often_than_not(recordings) -> None:
@@ -178,7 +192,8 @@ def test_a_recording_is_read_once_in_a_process(recordings, monkeypatch) -> None:
 
 def test_takes_limits_the_recordings_of_a_word(recordings) -> None:
     source = Source(recordings, train_documents=60, pairs=2, takes=2)
-    units = {one.units for document in source.documents("train") for one in heard(document)}
+    words = words_of(recordings, "train")
+    units = {one.units for document in source.documents("train") for one in heard(document, words)}
     assert len(units) == 2 * len(WORDS)
 
 
@@ -210,18 +225,18 @@ def test_recordings_become_units_that_are_the_same_everywhere(tmp_path) -> None:
     source = Source(spoken, front_end, pairs=1, held_out_documents=5)
     fitted = build("front-ends", front_end).fit([d.audio for d in build("data", spoken).documents("train")])
     known = {tuple((2 + fitted.encode(d.audio).ids).tolist()) for d in build("data", spoken).documents("dev")}
-    for document in source.documents("dev"):
-        assert {one.units for one in heard(document)} <= known
+    assert all(heard(document, known) for document in source.documents("dev"))
 
 
 def test_recorded_digits(real_data) -> None:
-    """Test has recordings of digits that train does not have, with the packaged units."""
+    """Every document of test is made of recordings of test, which train does not have, in the packaged units."""
     recorded = {**FSDD, "path": str(real_data / "speech")}
-    train, test = (
-        {one.units for document in Source(recorded, train_documents=20, held_out_documents=20).documents(split)
-         for one in heard(document)}
+    units = load_units()
+    known = {
+        split: {tuple((2 + units.encode(document.audio).ids).tolist()) for document in source.documents(split)}
+        for source in [build("data", recorded)]
         for split in ("train", "test")
-    )  # fmt: skip
-    assert len(train) > 60
-    assert len(test) > 30
-    assert not train & test
+    }
+    assert not known["train"] & known["test"]
+    for document in Source(recorded, held_out_documents=20).documents("test"):
+        assert len(pairs_of(heard(document, known["test"]))) == 12
