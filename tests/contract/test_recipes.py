@@ -220,7 +220,10 @@ def lay_out(tmp_path: Path) -> dict[str, str]:
             for i in range(21)
         ]
         (hubert / f"{part}.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
-    words = [json.dumps({"id": f"{i}", "units": [i % 19, i % 97], "text": f"word {i % 3}"}) for i in range(600)]
+    words = [
+        json.dumps({"id": f"{i}", "units": [i * j % 89 for j in range(1, 13)], "text": f"word {i % 3}"})
+        for i in range(600)
+    ]
     (tmp_path / "data" / "words").mkdir()
     (tmp_path / "data" / "words" / "train.jsonl").write_text("\n".join(words))
     return {
