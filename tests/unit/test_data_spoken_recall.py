@@ -6,7 +6,7 @@ import json
 from collections.abc import Container
 from itertools import groupby, pairwise
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -198,16 +198,18 @@ def test_takes_limits_the_recordings_of_a_word(recordings) -> None:
 
 
 def test_refused(recordings, tmp_path) -> None:
-    for keys, message in [
+    out_of_range: list[tuple[dict[str, Any], str]] = [
         ({"pairs": 0}, "pairs = 0 must be at least 1"),
         ({"gap": -1}, "gap = -1 must be at least 0"),
-    ]:
+    ]
+    for keys, message in out_of_range:
         with pytest.raises(ValueError, match=message):
             Source(recordings, **keys)
-    for keys, message in [
+    too_few: list[tuple[dict[str, Any], str]] = [
         ({"pairs": 7}, "no speaker of the split dev has 9 words with 4 recordings of each, .* fewer pairs"),
         ({"takes": 1}, "no speaker of the split dev has 6 words with 3 recordings of each"),
-    ]:
+    ]
+    for keys, message in too_few:
         with pytest.raises(ValueError, match=message):
             next(Source(recordings, **keys).documents("dev"))
     (tmp_path / "train.jsonl").write_text("\n".join(json.dumps({"id": f"{i}", "units": [1]}) for i in range(30)))
