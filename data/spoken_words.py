@@ -34,7 +34,7 @@ class Source(Validated):
 
     words: tuple[str, ...] = DIGITS
     voices: tuple[str, ...] = ("en-us", "en-us+f3", "en-gb-x-rp+m3")
-    speeds: tuple[Annotated[int, Interval(ge=80, le=450)], ...] = tuple(range(120, 180, 6))
+    speeds: tuple[Annotated[int, Interval(ge=80, le=450)], ...] = tuple(range(120, 180, 4))
     cache: PathText = ""
 
     def __post_init__(self) -> None:
