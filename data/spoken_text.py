@@ -77,7 +77,7 @@ class Source(Validated):
         for name, text in take_evenly(pieces, self.limit or None):
             draw = random.Random(f"{self.seed} {name}")
             voice, speed = draw.choice(self.voices), draw.choice(self.speeds)
-            audio = Audio(str(self._spoken(compose(text), voice, speed)))
+            audio = Audio(str(spoken_file(compose(text), voice, speed, self.cache)))
             yield Document(name, text, audio=audio, speaker=voice)
 
     def _pieces(self, document: Document) -> list[tuple[str, str]]:
@@ -86,14 +86,25 @@ class Source(Validated):
         pieces = [piece for piece in cut(text, self.chars) if any(map(str.isalnum, piece))]
         return [(f"{document.name}/{index}", piece) for index, piece in enumerate(pieces)]
 
-    def _spoken(self, text: str, voice: str, speed: int) -> Path:
-        """The file of a recording, which is written atomically, and again if it is damaged."""
-        folder = Path(self.cache) if self.cache else _user_cache()
-        key = hashlib.sha256(f"{_engine()[2]}\n{voice}\n{speed}\n{text}".encode()).hexdigest()
-        path = folder / key[:2] / f"{key[:24]}.flac"
-        if not _intact(path):
-            _write(path, speak(text, voice, speed))
-        return path
+
+def spoken_file(text: str, voice: str, speed: int, cache: str = "") -> Path:
+    """The file of a spoken text, which is written atomically, and again if it is damaged.
+
+    Args:
+        text: the text.
+        voice: a voice of eSpeak NG.
+        speed: words a minute.
+        cache: folder for the recordings; empty = ``vqmem/spoken`` in the user's cache.
+
+    Returns:
+        The path of the recording below ``cache``.
+    """
+    folder = Path(cache) if cache else _user_cache()
+    key = hashlib.sha256(f"{_engine()[2]}\n{voice}\n{speed}\n{text}".encode()).hexdigest()
+    path = folder / key[:2] / f"{key[:24]}.flac"
+    if not _intact(path):
+        _write(path, speak(text, voice, speed))
+    return path
 
 
 def speak(text: str, voice: str = "en-us", speed: int = 160) -> np.ndarray:

@@ -87,6 +87,7 @@ KV_CACHE = [
     "costs={prompt: 64, chunk: 32, answer: 2}",
 ]
 PHRASES = ["length=80", "gap=20", "phrase=8", "cue=2", "phrases=1", "train_documents=20", "held_out_documents=8"]
+SPOKEN_RECALL = ["pairs=1", "others=1", "gap=20", "train_documents=20", "held_out_documents=8"]
 
 
 def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
@@ -127,6 +128,9 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
         made += [f"{prefix}front_end.clusters=10", f"{prefix}front_end.fit_frames=500"]
     if "repeated_phrases" in text:
         made += [f"{prefix}data.{key}" for key in PHRASES]
+    if "spoken_recall" in text:
+        made += [f"{prefix}data.{key}" for key in SPOKEN_RECALL]
+        made.append(f"{prefix}data.recordings={{name: unit_files, path: {folder.parent / 'data' / 'words'}}}")
     if name == "compare":
         seeds = "seeds=[0]" if "trained:" in text else "seeds=[0,1]"
         made += [seeds, "passages=7", "shown=40", "native.capacity=8", "native.train.steps=2"]
@@ -216,6 +220,12 @@ def lay_out(tmp_path: Path) -> dict[str, str]:
             for i in range(21)
         ]
         (hubert / f"{part}.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    words = [
+        json.dumps({"id": f"{i}", "units": [i * j % 89 for j in range(1, 13)], "text": f"word {i % 3}"})
+        for i in range(600)
+    ]
+    (tmp_path / "data" / "words").mkdir()
+    (tmp_path / "data" / "words" / "train.jsonl").write_text("\n".join(words))
     return {
         "LJSPEECH": str(tmp_path / "lj" / "rows.jsonl"),
         "VQMEM_DATA": str(tmp_path / "data"),

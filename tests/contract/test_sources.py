@@ -28,6 +28,8 @@ def corpus() -> str:
     (folder / "units.jsonl").write_text("\n".join(units), encoding="utf-8")
     units = [json.dumps({"id": f"c{i}", "units": [j * j * i % 97 for j in range(450)]}) for i in range(1, 21)]
     (folder / "phrases.jsonl").write_text("\n".join(units), encoding="utf-8")
+    units = [json.dumps({"id": f"w{i}", "units": [i % 19, i + 20], "text": f"word {i % 3}"}) for i in range(600)]
+    (folder / "words.jsonl").write_text("\n".join(units), encoding="utf-8")
     for i in range(12):
         soundfile.write(folder / f"{i}.wav", np.sin(np.arange(800 + i) / (i + 1)), 8000)
     return str(folder)
@@ -39,6 +41,11 @@ def source(name: str):
         "hub": {"path": f"{corpus()}/rows.jsonl"},
         "audio_files": {"path": corpus()},
         "spoken_text": {"cache": f"{corpus()}-spoken", "limit": 3},
+        "spoken_words": {"cache": f"{corpus()}-spoken", "words": ["one", "two"], "voices": ["en-us"]},
+        "spoken_recall": {
+            "recordings": {"name": "unit_files", "path": f"{corpus()}/words.jsonl"},
+            **{"pairs": 1, "train_documents": 10, "held_out_documents": 5},
+        },
         "unit_files": {"path": f"{corpus()}/units.jsonl"},
         "repeated_phrases": {
             "source": {"name": "unit_files", "path": f"{corpus()}/phrases.jsonl"},

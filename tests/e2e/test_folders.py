@@ -173,7 +173,7 @@ def test_shipped_configs_name_no_place_of_their_authors(here, refused, monkeypat
     missing = [key for key, value in texts.items() if "MY_FOLDER" in value]
     if not missing:
         sources = [value for key, value in values.items() if key in ("data", "data.name", "lm.data", "lm.data.name")]
-        assert sources[0] in ("builtin_text", "spoken_text", "recall", "mqar", "facts", "hub")
+        assert sources[0] in ("builtin_text", "spoken_text", "recall", "mqar", "facts", "hub", "spoken_recall")
         return
     before = sorted(here.iterdir())
     message = refused(name, path.stem)
