@@ -10,7 +10,7 @@ these answers are a few words back and have no spans. With ``~`` for the tone:
     ``four ~seven three nine three ~two nine … five one four … ~two nine ~seven three ~seven three ~two nine``
 
 The words of the keys of a document occur in it as keys alone. Values and the other words are drawn from the rest.
-Recordings of values are used for nothing else.
+The recordings of the values of pairs are never among the other words.
 
 ``copy``
     A question repeats the recordings of its pair: the answer has the same units.
@@ -65,7 +65,8 @@ class Source(Validated):
     """Documents of spoken pairs and questions, each a function of its keys, split, index and the recordings.
 
     Lengths count runs of one unit, which are the tokens of a front-end that deduplicates. Only words that a speaker
-    said often enough are used, and only speakers with two such words more than there are pairs.
+    said often enough are used, and only speakers with two such words more than there are pairs. Recordings of a word
+    that have the same units count once.
 
     Args:
         recordings: a source of recordings (or units) with the word of each as its text, and the speaker if it is known;
@@ -93,12 +94,17 @@ class Source(Validated):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a front-end of another kind."""
+        """Refuse a front-end of another kind, and too few recordings of a word."""
         super().__post_init__()
         front_end = build("front-ends", self.units)
         if getattr(front_end, "input_kind", "") != "audio" or getattr(front_end, "size_unit", "") != "frame":
             raise ValueError(
                 f"units = {self.units!r} is not a front-end that makes 50 units a second of audio; give hubert_units"
+            )
+        if 0 < self.takes < self._least_takes():
+            raise ValueError(
+                f"takes = {self.takes} recordings of a word are fewer than the {self._least_takes()} that "
+                f"{self.pairs} pairs need; give as many, or 0 for all"
             )
 
     def documents(self, split: Split) -> Iterator[Document]:
@@ -132,7 +138,7 @@ class Source(Validated):
         values = {key: rng.choice(rest) for key in keys}
         stated = {key: (rng.choice(words[key]), rng.choice(words[values[key]])) for key in keys}
         said = [value for _, value in stated.values()]
-        unasked = [take for word in rest for take in words[word] if take not in said]
+        unasked = [take for word in rest for take in words[word] if not any(take is value for value in said)]
 
         speech = _Speech()
         places: list[str | None] = [*keys, *[None] * round(share * self.others)]
@@ -192,7 +198,8 @@ def _other(takes: list[Take], than: Take, rng: random.Random) -> Take:
 def _read_words(recordings: str, units: str, split: Split) -> dict[str, Words]:
     """The recordings of ``split`` by speaker and word, encoded; specs are JSON. A process encodes a recording once.
 
-    Recordings of one unit throughout are left out: nothing is said in them.
+    Recordings of one unit throughout are left out: nothing is said in them. So are those with the units of another
+    recording of the word: they would not be another recording for ``take``.
     """
     source = build("data", json.loads(recordings))
     front_end: Any = None
@@ -201,16 +208,17 @@ def _read_words(recordings: str, units: str, split: Split) -> dict[str, Words]:
     for document in source.documents(split):
         if not document.text:
             raise ValueError(f"{document.name!r} has no text, the word that is said; give recordings with texts")
+        if not document.units:
+            front_end = front_end or _front_end(recordings, units)
         with skipping:
             ids = document.units
             if not ids:
-                front_end = front_end or _front_end(recordings, units)
                 stream = front_end.encode(document.content("audio"))
                 ids = stream.ids.repeat_interleave(stream.sizes).tolist()
             take = Take(tuple(FIRST_UNIT + unit for unit in ids), sum(1 for _ in groupby(ids)))
-            if take.runs == 1:
-                continue
-            found.setdefault(document.speaker, {}).setdefault(document.text, []).append(take)
+            takes = found.setdefault(document.speaker, {}).setdefault(document.text, [])
+            if take.runs > 1 and take not in takes:
+                takes.append(take)
     skipping.report()
     return found
 

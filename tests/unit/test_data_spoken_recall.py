@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Container
 from itertools import groupby, pairwise
+from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
@@ -201,22 +202,53 @@ def test_refused(recordings, tmp_path) -> None:
     out_of_range: list[tuple[dict[str, Any], str]] = [
         ({"pairs": 0}, "pairs = 0 must be at least 1"),
         ({"gap": -1}, "gap = -1 must be at least 0"),
+        ({"takes": 2}, "takes = 2 recordings of a word are fewer than the 3 that 4 pairs need; give as many, or 0"),
     ]
     for keys, message in out_of_range:
         with pytest.raises(ValueError, match=message):
             Source(recordings, **keys)
-    too_few: list[tuple[dict[str, Any], str]] = [
-        ({"pairs": 7}, "no speaker of the split dev has 9 words with 4 recordings of each, .* fewer pairs"),
-        ({"takes": 1}, "no speaker of the split dev has 6 words with 3 recordings of each"),
-    ]
-    for keys, message in too_few:
-        with pytest.raises(ValueError, match=message):
-            next(Source(recordings, **keys).documents("dev"))
+    with pytest.raises(
+        ValueError, match=r"no speaker of the split dev has 9 words with 4 recordings of each, .* fewer"
+    ):
+        next(Source(recordings, pairs=7).documents("dev"))
     (tmp_path / "train.jsonl").write_text("\n".join(json.dumps({"id": f"{i}", "units": [1]}) for i in range(30)))
     with pytest.raises(ValueError, match=r"'\d+' has no text, the word that is said; give recordings with texts"):
         next(Source({"name": "unit_files", "path": str(tmp_path)}).documents("train"))
     with pytest.raises(ValueError, match=r"units = 'bytes' is not a front-end that makes 50 units a second of audio"):
         Source(recordings, "bytes")
+
+
+def write_units(folder: Path, units: list[tuple[int, ...]]) -> dict[str, Any]:
+    """Recordings of every word with these units."""
+    lines = [{"id": f"{w}-{take}", "units": ids, "text": w} for w in WORDS for take, ids in enumerate(units)]
+    for split in SPLITS:
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return {"name": "unit_files", "path": str(folder), "dev": "dev.jsonl", "test": "test.jsonl"}
+
+
+@pytest.mark.parametrize("answer", ["copy", "take"])
+def test_words_may_have_the_same_units(tmp_path, answer) -> None:
+    source = Source(write_units(tmp_path, [(1, 2), (2, 3), (3, 4)]), answer=answer, held_out_documents=50)
+    assert all(len(document.spans) == 4 for document in source.documents("dev"))
+
+
+def test_recordings_of_a_word_with_the_same_units_count_once(tmp_path) -> None:
+    """Otherwise `take` would copy one by another."""
+    source = Source(write_units(tmp_path, [(1, 2), (2, 3), (1, 2)]), answer="take")
+    with pytest.raises(ValueError, match="no speaker of the split dev has 6 words with 3 recordings of each"):
+        next(source.documents("dev"))
+
+
+def test_front_end_of_unreadable_recordings_is_fitted_once(tmp_path, capsys) -> None:
+    """It is an error of the training recordings, not of each recording of the split."""
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.wav").write_bytes(b"no sound")
+    (tmp_path / "all.csv").write_text("path,text,split\na.wav,one,train\nb.wav,two,train\nc.wav,one,dev\n")
+    files = {"name": "audio_files", "path": str(tmp_path / "all.csv")}
+    for split in ("train", "dev"):
+        with pytest.raises(ValueError, match="none of the 2 can be used"):
+            next(Source(files, {"name": "hubert_units", "clusters": 2}, pairs=1).documents(split))
+        assert capsys.readouterr().err.count("skipped 2 of 2") == 1
 
 
 def test_recordings_become_units_that_are_the_same_everywhere(tmp_path) -> None:
