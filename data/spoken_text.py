@@ -156,7 +156,7 @@ def _engine() -> tuple[str, str, str]:
     try:
         import espeakng_loader
     except ImportError as error:
-        raise ValueError("data source spoken_text needs eSpeak NG; run `pip install 'vqmem[speech]'`") from error
+        raise ValueError("spoken text and words need eSpeak NG; run `pip install 'vqmem[speech]'`") from error
     version = importlib.metadata.version("espeakng-loader")
     return espeakng_loader.get_library_path(), espeakng_loader.get_data_path(), version
 

@@ -38,10 +38,12 @@ class Source(Validated):
     cache: PathText = ""
 
     def __post_init__(self) -> None:
-        """Refuse what leaves a split empty or gives two recordings one name."""
+        """Refuse what leaves a split empty, cannot be said, or gives two recordings one name."""
         super().__post_init__()
         if not self.words or not self.voices:
             raise ValueError("spoken_words needs one word and one voice at least; give words: [one], voices: [en-us]")
+        if silent := [word for word in self.words if not any(map(str.isalnum, word))]:
+            raise ValueError(f"words has {silent[0]!r}, which has no letter or digit to say; leave it out")
         if len(self.speeds) < 5:
             raise ValueError(f"speeds = {list(self.speeds)} are too few for three splits; give 5 or more")
         for name, values in (("words", self.words), ("voices", self.voices), ("speeds", self.speeds)):

@@ -24,6 +24,7 @@ def test_every_word_in_every_voice_at_every_speed_is_in_one_split(tmp_path) -> N
 def test_refused() -> None:
     for keys, message in [
         ({"words": ()}, "needs one word and one voice at least"),
+        ({"words": ("one", " ")}, "words has ' ', which has no letter or digit to say; leave it out"),
         ({"speeds": (120, 130, 140, 150)}, r"speeds = \[120, 130, 140, 150\] are too few for three splits; give 5"),
         ({"speeds": (20, 130, 140, 150, 160)}, "must be at least 80"),
         ({"words": ("one", "one")}, "words has 'one' twice; give it once"),
