@@ -23,12 +23,6 @@ _RENAMED_SIGNALS: dict[tuple[str, ...], dict[str, str]] = {
 """For a scorer's signals of today, the names that their columns had when all scorers gave surprise, rarity and gain."""
 
 
-NO_GATES = (
-    "the policy reads the decay of forget gates (requires 'decay'), which this model does not have; train one with "
-    "shape.forget_gate=true, or use another policy"
-)
-
-
 class Output(NamedTuple):
     """The output for one segment. Fields that were not requested are None.
 
@@ -105,19 +99,9 @@ class MemoryTransformer(nn.Module):
             ValueError: ``need`` has ``"layers"``, which only the cache of a pretrained model provides, or ``"decay"``,
                 which a model without forget gates does not; or a model with them gets slots without decay.
         """
-        if "layers" in need:
-            raise ValueError(
-                "the policy wants to look into the layers of a pretrained model (requires 'layers'), which the trained "
-                "memory does not show; use it in vqmem.VQMemCache, or another policy here"
-            )
-        if "decay" in need and not self.config.forget_gate:
-            raise ValueError(NO_GATES)
         kept = memory if memory is not None and memory.count else None
+        self._check(need, kept)
         decay = None if kept is None else kept.decay
-        if self.config.forget_gate and kept is not None and decay is None:
-            raise ValueError(
-                "the slots have no decay, which this model's forget gates need; pass Output.log_gates to Memory.write"
-            )
         layout = self._layout(positions, memory)
         x = self._embed(inputs, previous)
         written, shown = [], []
@@ -181,6 +165,23 @@ class MemoryTransformer(nn.Module):
                     f"({', '.join(signals)}); train it again"
                 )
         self.score_weight, self.config = nn.Parameter(weight), replace(self.config, signals=signals)
+
+    def _check(self, need: Collection[str], kept: Slots | None) -> None:
+        """Raise `ValueError` as `forward` does."""
+        if "layers" in need:
+            raise ValueError(
+                "the policy wants to look into the layers of a pretrained model (requires 'layers'), which the trained "
+                "memory does not show; use it in vqmem.VQMemCache, or another policy here"
+            )
+        if "decay" in need and not self.config.forget_gate:
+            raise ValueError(
+                "the policy reads the decay of forget gates (requires 'decay'), which this model does not have; train "
+                "one with shape.forget_gate=true, or use another policy"
+            )
+        if self.config.forget_gate and kept is not None and kept.decay is None:
+            raise ValueError(
+                "the slots have no decay, which this model's forget gates need; pass Output.log_gates to Memory.write"
+            )
 
     def _embed(self, inputs: Tensor, previous: Tensor | None) -> Float[Tensor, "batch time dim"]:
         x = self.embed(inputs)
