@@ -35,6 +35,12 @@ class State:
         """The slots that the transformer attends to: pooled ones, then uncompressed ones."""
         return concatenate(self.pooled, self.slots)
 
+    @property
+    def decay(self) -> Float[Tensor, "batch slots layers heads"] | None:
+        """The decay of the slots of `read`, without a copy of their payload."""
+        parts = [slots.decay for slots in (self.pooled, self.slots) if slots.decay is not None]
+        return torch.cat(parts, dim=1) if parts else None
+
     def forget(self, is_start: Bool[Tensor, " batch"]) -> State:
         """Empty the memory of the rows where ``is_start`` is set: a new document begins there."""
         initial = torch.zeros_like(self.moments)
@@ -217,7 +223,8 @@ class Memory:
             The state with the new slots, which may exceed the capacity.
 
         Raises:
-            ValueError: ``scores`` are not the signals that `empty` was given.
+            ValueError: ``scores`` are not the signals that `empty` was given, or of old and new slots only some have
+                forget gates.
         """
         names = state.slots.score_names
         if isinstance(self.policy, SlotPredictor):
@@ -230,9 +237,14 @@ class Memory:
         standard, moments = standardise(scores, state.moments, valid)
         usage = scores.new_zeros(tokens.shape) if usage is None else usage
         new = Slots(payload, tokens, positions, scores, standard.to(scores.dtype), usage, valid, names)
-        pooled, old = state.pooled, state.slots
+        pooled, old, decay = state.pooled, state.slots, state.decay
+        if pooled.count + old.count and (decay is None) != (log_gates is None):
+            raise ValueError(
+                "only some of the slots have the decay of forget gates; pass Output.log_gates of the same model to "
+                "each Memory.write, or begin with Memory.empty"
+            )
         if log_gates is not None:
-            decay = accrue_decay(state.read().decay, log_gates * valid[..., None, None])
+            decay = accrue_decay(decay, log_gates * valid[..., None, None])
             parts = decay.split([pooled.count, old.count, new.count], dim=1)
             pooled, old, new = (replace(x, decay=part) for x, part in zip((pooled, old, new), parts, strict=True))
         return State(concatenate(old, new), pooled, moments)

@@ -45,7 +45,7 @@ class DecoderState:
 
     def read(self) -> Slots:
         """The slots that the next token attends to, with the decay that the tokens of the segment add."""
-        decay = self.memory.read().decay
+        decay = self.memory.decay
         if self.log_gates is not None:
             decay = accrue_decay(decay, self.log_gates)
         return replace(self.seen.slots, decay=decay)

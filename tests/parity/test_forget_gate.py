@@ -232,6 +232,27 @@ def test_a_state_returns_from_its_tensors():
     assert state.slots.nbytes >= state.slots.decay.nbytes + state.slots.payload[0].nbytes
 
 
+def test_all_slots_of_a_memory_have_gates_or_none():
+    _, _, state = read(make_model(), CHOICES[0], 4, "hidden")
+    payload, index = state.slots.payload, state.slots.positions
+    rest = (payload, index, index, state.slots.scores, state.slots.valid)
+    plain = Memory(4).append(Memory(4).empty(payload, state.slots.score_names), *rest)
+    for other, log_gates in ((state, None), (plain, torch.zeros_like(state.slots.decay))):
+        with pytest.raises(ValueError, match=r"only some of the slots have the decay .* Output.log_gates"):
+            Memory(4).append(other, *rest, log_gates=log_gates)
+
+
+@pytest.mark.parametrize("how", ["mean", "most_used"])
+def test_decay_of_pooled_and_single_slots(how):
+    """In the order of `State.read`, also while nothing is pooled."""
+    _, _, state = read(make_model(), CHOICES[0], 8, "hidden")
+    memory = Memory(6, compression=Pool(how=how, rate=2))
+    small = memory.evict_to_capacity(state, torch.full((ROWS,), TIME)).state
+    assert small.pooled.count
+    for one in (state, small):
+        assert torch.equal(one.decay, one.read().decay)
+
+
 def test_gates_start_near_one():
     block = MemoryTransformer(replace(CONFIG, heads=4)).blocks[0].attention
     log_gates = torch.nn.functional.logsigmoid(block.forget_gate.bias)
