@@ -11,6 +11,7 @@ too. On a CPU, set MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_T
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from vqmem.recipes.compare.statistics import bootstrap_interval
 from vqmem.recipes.engine.config import DTYPES
 from vqmem.recipes.kv_cache.caches import Caches
 from vqmem.recipes.kv_cache.needles import Asked, Quizzes, ask_all, hits_at, join_hits
-from vqmem.recipes.kv_cache.presses import KVZIP, MADE, PRESSES, WRAPPERS, notes, prompt_settings
+from vqmem.recipes.kv_cache.presses import KVZIP, MADE, PREFIX, PRESSES, WRAPPERS, notes, prompt_settings
 from vqmem.recipes.kv_cache.report import beside_presses
 from vqmem.recipes.kv_cache.settings import FULL, PACKAGED, Setting
 from vqmem.recipes.kv_cache.table import quiz_rows
@@ -148,21 +149,29 @@ def ask(settings: Sequence[Setting], flags: Any) -> list[Asked]:
 
 
 def figures(asked: Sequence[Asked], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of the first share with their goals."""
-    scores = join_hits(hits_at(asked, 0))
-    ours, full = scores[DOCUMENT_ROW], scores[FULL]
-    share, low, high = (round(100 * x, 1) for x in of_full(ours, full))
-    found = {"of the full cache's score": figure(share, "%", 90.0, low=low, high=high)}
-    against = next(row["against"] for row in rows if row["strategy"] == DOCUMENT_ROW)
-    rivals = [name for name in against if name not in (FULL, NEWEST, KVZIP)]
-    best = max(rivals, key=lambda name: scores[name].mean(), default="")
-    goals = {"Compactor": (COMPACTOR, 20.0), "KVzip": (KVZIP, -5.0), "the best press": (best, 0.0)}
-    for label, (name, goal) in goals.items():
-        if name not in against:
-            continue
-        one = against[name]
-        more = {"low": one["low"], "high": one["high"], "row": name}
-        found[f"over {label}"] = figure(one["difference"], "points", goal, **more)
+    """The figures of the first share with their goals: beside the full cache, also by length, and beside presses."""
+    hits = hits_at(asked, 0)
+    lengths = list(dict.fromkeys(length for _, length in hits))
+    groups = {"": hits} | {
+        f", {length} tokens": {key: found for key, found in hits.items() if key[1] == length}
+        for length in (lengths if len(lengths) > 1 else [])
+    }
+    found = {}
+    for name, (label, group) in itertools.product(SHOWN, groups.items()):
+        scores = join_hits(group)
+        share, low, high = (round(100 * x, 1) for x in of_full(scores[name], scores[FULL]))
+        found[f"{name}: of the full cache's score{label}"] = figure(share, "%", 90.0, low=low, high=high)
+    scores = join_hits(hits)
+    for name in SHOWN:
+        against = next(row["against"] for row in rows if row["strategy"] == name)
+        rivals = [rival for rival in against if rival.startswith(PREFIX) and rival != KVZIP]
+        best = max(rivals, key=lambda rival: scores[rival].mean(), default="")
+        goals = {"Compactor": (COMPACTOR, 20.0), "KVzip": (KVZIP, -5.0), "the best press": (best, 0.0)}
+        for label, (rival, goal) in goals.items():
+            if rival in against:
+                one = against[rival]
+                more = {"low": one["low"], "high": one["high"], "row": rival}
+                found[f"{name} over {label}"] = figure(one["difference"], "points", goal, **more)
     return found
 
 
