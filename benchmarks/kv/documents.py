@@ -12,16 +12,14 @@ too. On a CPU, set MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_T
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from vqmem.benchmarks._results import figure, options, present
-from vqmem.benchmarks.kv.smollm2 import load_smollm2
+from vqmem.benchmarks.kv.smollm2 import load_smollm2, reading_options
 from vqmem.default_scorer import load_default_scorer
 from vqmem.memory.huggingface.presets import AUTO, DOCUMENT
 from vqmem.recipes.compare.statistics import bootstrap_interval
@@ -72,22 +70,13 @@ SETTINGS = [
 def main() -> None:
     """Measure, print, save."""
     parser = options(__doc__)
-    default = os.environ.get("VQMEM_DATA", "../shared/data")
-    parser.add_argument("--data", type=Path, default=default, help="folder that holds text/ (default $VQMEM_DATA)")
-    parser.add_argument("--run", type=Path, default="runs/documents", help="folder where answers are kept")
-    parser.add_argument("--split", choices=list(DOMAINS), default="dev", help="of the texts (default dev)")
+    reading_options(parser, "runs/documents", DOMAINS)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), help="of RULER (default: those that it passes)")
     parser.add_argument("--quizzes", type=int, default=6, help="of each task, length and domain (default 6)")
     parser.add_argument("--texts", type=int, nargs="+", default=[1024, 2048], help="tokens (default 1024 2048)")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.125], help="of a text, kept (default 0.125)")
     parser.add_argument("--presses", nargs="*", help="such as Compactor KVzip (default all that can run)")
     parser.add_argument("--policy", metavar="FOLDER", help="a policy of `vqmem fit_policy` for this model")
-    parser.add_argument(
-        "--dtype",
-        choices=list(DTYPES),
-        default="bfloat16",
-        help="(default bfloat16; float32 is faster on an older CPU)",
-    )
     flags = parser.parse_args()
     torch.set_num_threads(1)
     settings = [*SETTINGS, *fitted(flags.policy), *presses(flags.presses)]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import os
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from vqmem.benchmarks._results import figure, options, present
 from vqmem.benchmarks.kv._bench import NEWEST, RARE, SINKS
-from vqmem.benchmarks.kv.smollm2 import load_smollm2
+from vqmem.benchmarks.kv.smollm2 import load_smollm2, reading_options
 from vqmem.default_scorer import load_default_scorer
 from vqmem.memory.huggingface.packaged import PACKAGED as FITTED
 from vqmem.memory.huggingface.presets import fitted_preset
@@ -89,22 +88,13 @@ GOALS = {
 def main() -> None:
     """Measure, print, save."""
     parser = options(__doc__)
-    default = os.environ.get("VQMEM_DATA", "../shared/data")
-    parser.add_argument("--data", type=Path, default=default, help="folder that holds text/ (default $VQMEM_DATA)")
-    parser.add_argument("--run", type=Path, default="runs/presets_benchmark", help="folder where losses are kept")
-    parser.add_argument("--split", choices=list(FOLDERS), default="dev", help="of the texts (default dev)")
+    reading_options(parser, "runs/presets_benchmark", FOLDERS)
     parser.add_argument("--passages", type=int, default=8, help="passages of each domain (default 8)")
     parser.add_argument(
         "--capacities", type=int, nargs="+", default=[128, 256, 512], help="slots (default 128 256 512)"
     )
     parser.add_argument("--presses", nargs="*", help="such as KeyDiff (default all, then the best)")
     parser.add_argument("--domains", nargs="+", help="kinds of text, such as novels or code (default all)")
-    parser.add_argument(
-        "--dtype",
-        choices=list(DTYPES),
-        default="bfloat16",
-        help="(default bfloat16; float32 is faster on an older CPU)",
-    )
     flags = parser.parse_args()
     torch.set_num_threads(1)
     lm = load_smollm2(DTYPES[flags.dtype])
