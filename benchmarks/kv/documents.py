@@ -11,23 +11,22 @@ too. On a CPU, set MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_T
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from vqmem.benchmarks._results import figure, options, present
-from vqmem.benchmarks.kv.smollm2 import load_smollm2
+from vqmem.benchmarks.kv.smollm2 import load_smollm2, reading_options
 from vqmem.default_scorer import load_default_scorer
 from vqmem.memory.huggingface.presets import AUTO, DOCUMENT
 from vqmem.recipes.compare.statistics import bootstrap_interval
 from vqmem.recipes.engine.config import DTYPES
 from vqmem.recipes.kv_cache.caches import Caches
 from vqmem.recipes.kv_cache.needles import Asked, Quizzes, ask_all, hits_at, join_hits
-from vqmem.recipes.kv_cache.presses import KVZIP, MADE, PRESSES, WRAPPERS, notes, prompt_settings
+from vqmem.recipes.kv_cache.presses import KVZIP, MADE, PREFIX, PRESSES, WRAPPERS, notes, prompt_settings
 from vqmem.recipes.kv_cache.report import beside_presses
 from vqmem.recipes.kv_cache.settings import FULL, PACKAGED, Setting
 from vqmem.recipes.kv_cache.table import quiz_rows
@@ -71,22 +70,13 @@ SETTINGS = [
 def main() -> None:
     """Measure, print, save."""
     parser = options(__doc__)
-    default = os.environ.get("VQMEM_DATA", "../shared/data")
-    parser.add_argument("--data", type=Path, default=default, help="folder that holds text/ (default $VQMEM_DATA)")
-    parser.add_argument("--run", type=Path, default="runs/documents", help="folder where answers are kept")
-    parser.add_argument("--split", choices=list(DOMAINS), default="dev", help="of the texts (default dev)")
+    reading_options(parser, "runs/documents", DOMAINS)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), help="of RULER (default: those that it passes)")
     parser.add_argument("--quizzes", type=int, default=6, help="of each task, length and domain (default 6)")
     parser.add_argument("--texts", type=int, nargs="+", default=[1024, 2048], help="tokens (default 1024 2048)")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.125], help="of a text, kept (default 0.125)")
     parser.add_argument("--presses", nargs="*", help="such as Compactor KVzip (default all that can run)")
     parser.add_argument("--policy", metavar="FOLDER", help="a policy of `vqmem fit_policy` for this model")
-    parser.add_argument(
-        "--dtype",
-        choices=list(DTYPES),
-        default="bfloat16",
-        help="(default bfloat16; float32 is faster on an older CPU)",
-    )
     flags = parser.parse_args()
     torch.set_num_threads(1)
     settings = [*SETTINGS, *fitted(flags.policy), *presses(flags.presses)]
@@ -148,21 +138,29 @@ def ask(settings: Sequence[Setting], flags: Any) -> list[Asked]:
 
 
 def figures(asked: Sequence[Asked], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of the first share with their goals."""
-    scores = join_hits(hits_at(asked, 0))
-    ours, full = scores[DOCUMENT_ROW], scores[FULL]
-    share, low, high = (round(100 * x, 1) for x in of_full(ours, full))
-    found = {"of the full cache's score": figure(share, "%", 90.0, low=low, high=high)}
-    against = next(row["against"] for row in rows if row["strategy"] == DOCUMENT_ROW)
-    rivals = [name for name in against if name not in (FULL, NEWEST, KVZIP)]
-    best = max(rivals, key=lambda name: scores[name].mean(), default="")
-    goals = {"Compactor": (COMPACTOR, 20.0), "KVzip": (KVZIP, -5.0), "the best press": (best, 0.0)}
-    for label, (name, goal) in goals.items():
-        if name not in against:
-            continue
-        one = against[name]
-        more = {"low": one["low"], "high": one["high"], "row": name}
-        found[f"over {label}"] = figure(one["difference"], "points", goal, **more)
+    """The figures of the first share with their goals: beside the full cache, also by length, and beside presses."""
+    hits = hits_at(asked, 0)
+    lengths = list(dict.fromkeys(length for _, length in hits))
+    groups = {"": hits} | {
+        f", {length} tokens": {key: found for key, found in hits.items() if key[1] == length}
+        for length in (lengths if len(lengths) > 1 else [])
+    }
+    found = {}
+    for name, (label, group) in itertools.product(SHOWN, groups.items()):
+        scores = join_hits(group)
+        share, low, high = (round(100 * x, 1) for x in of_full(scores[name], scores[FULL]))
+        found[f"{name}: of the full cache's score{label}"] = figure(share, "%", 90.0, low=low, high=high)
+    scores = join_hits(hits)
+    for name in SHOWN:
+        against = next(row["against"] for row in rows if row["strategy"] == name)
+        rivals = [rival for rival in against if rival.startswith(PREFIX) and rival != KVZIP]
+        best = max(rivals, key=lambda rival: scores[rival].mean(), default="")
+        goals = {"Compactor": (COMPACTOR, 20.0), "KVzip": (KVZIP, -5.0), "the best press": (best, 0.0)}
+        for label, (rival, goal) in goals.items():
+            if rival in against:
+                one = against[rival]
+                more = {"low": one["low"], "high": one["high"], "row": rival}
+                found[f"{name} over {label}"] = figure(one["difference"], "points", goal, **more)
     return found
 
 

