@@ -173,8 +173,9 @@ def paired(read: Sums, place: str) -> dict[str, Any]:
             more: dict[str, Any] = {"row": rival} if label != rival else {}
             if one.difference_low is not None:
                 more |= {"low": one.difference_low, "high": one.difference_high}
+            goal = 0.0 if label == "the best press" or (measure == "long-gap loss" and label != EXPECTED) else None
             found[f"{place}: {measure}, {ours} - {label}"] = figure(
-                round(one.difference, 4), "nats", 0.0, least=False, **more
+                round(one.difference, 4), "nats", goal, least=False, **more
             )
     return found
 
