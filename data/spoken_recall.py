@@ -3,9 +3,10 @@
 The speech twin of ``mqar``. A document is the speech of one speaker, made of recordings of single words, such as the
 ten digits. A tone announces a pair: a key word and, right after it, a value word. Words that nobody asks for stand
 alone after a pause. At least ``gap`` runs of units after the last pair, the keys are said again in random order, each
-after a tone, and the value follows as before. ``spans`` marks the values, in seconds; where a value begins with the
-unit that the key ends in, the two are one run, which is not marked. Every key is then asked for again in another order;
-these answers are a few words back and have no spans. With ``~`` for the tone:
+after a tone, and the value follows as before. ``spans`` marks the first ``marked`` runs of the values, in seconds,
+because the others follow from them: few words begin alike. Where a value begins with the unit that the key ends in, the
+two are one run, which is not marked. Every key is then asked for again in another order; these answers are a few words
+back and have no spans. With ``~`` for the tone:
 
     ``four ~seven three nine three ~two nine … five one four … ~two nine ~seven three ~seven three ~two nine``
 
@@ -76,6 +77,7 @@ class Source(Validated):
         train_documents: documents of the split train.
         held_out_documents: documents of each of the splits dev and test.
         pairs: pairs of a document.
+        marked: first runs of a value that count as the answer.
         others: other words among the pairs.
         gap: minimum number of runs between the last pair and the first question, in dev and test.
         takes: maximum number of recordings of a word by a speaker, taken evenly; 0 = all.
@@ -88,6 +90,7 @@ class Source(Validated):
     train_documents: PositiveInt = 4000
     held_out_documents: PositiveInt = 100
     pairs: PositiveInt = 4
+    marked: PositiveInt = 2
     others: NonNegativeInt = 4
     gap: NonNegativeInt = 256
     takes: NonNegativeInt = 0
@@ -156,7 +159,9 @@ class Source(Validated):
             pair = stated[key]
             if self.answer == "take":
                 pair = _other(words[key], pair[0], rng), _other(words[values[key]], pair[1], rng)
-            spans.append(speech.say_pair(*pair))
+            start, end = speech.say_pair(*pair)
+            first_runs = [len(list(run)) for _, run in groupby(speech.units[start:end])][: self.marked]
+            spans.append((start / _A_SECOND, (start + sum(first_runs)) / _A_SECOND))
         name = f"spoken_{self.answer}/{self.seed}/{split}/{index}"
         return Document(name, spans=tuple(spans[: len(keys)]), units=tuple(speech.units))
 
@@ -173,8 +178,8 @@ class _Speech:
         self._add((PAUSE,) * _BREAK, 1)
         self._add(take.units, take.runs)
 
-    def say_pair(self, key: Take, value: Take) -> tuple[float, float]:
-        """Say a pair after a tone; returns the start and the end of its value, in seconds."""
+    def say_pair(self, key: Take, value: Take) -> tuple[int, int]:
+        """Say a pair after a tone; returns the frames at which the runs of its value start and end."""
         self._add((TONE,) * _BREAK, 1)
         self._add(key.units, key.runs)
         start = len(self.units)
@@ -182,7 +187,7 @@ class _Speech:
             start += next(i for i, unit in enumerate(value.units) if unit != value.units[0])
             self.runs -= 1
         self._add(value.units, value.runs)
-        return start / _A_SECOND, len(self.units) / _A_SECOND
+        return start, len(self.units)
 
     def _add(self, units: Sequence[int], runs: int) -> None:
         self.units += units

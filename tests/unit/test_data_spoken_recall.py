@@ -85,12 +85,15 @@ def pairs_of(said: list[Said]) -> list[tuple[Said, Said]]:
     return [(key, value) for key, value in pairwise(said) if value.before == KEY]
 
 
-def marked(key: Said, value: Said) -> tuple[int, int]:
-    """The frames of a value that a question asks for: not the run that its key ends in."""
+def marked(key: Said, value: Said, count: int = 2) -> tuple[int, int]:
+    """The frames of the first runs of a value that a question asks for: not of the run that its key ends in."""
     start = value.start
     while value.units[start - value.start] == key.units[-1]:
         start += 1
-    return start, value.end
+    end = start
+    while end < value.end and runs(value.units[start - value.start : end + 1 - value.start]) <= count:
+        end += 1
+    return start, end
 
 
 def runs(units: tuple[int, ...]) -> int:
@@ -99,17 +102,22 @@ def runs(units: tuple[int, ...]) -> int:
 
 @pytest.mark.parametrize("answer", ["copy", "take"])
 @given(
-    pairs=st.integers(1, 6), others=st.integers(0, 10), gap=st.integers(0, 300), seed=st.integers(0, 9), data=st.data()
+    pairs=st.integers(1, 6),
+    count=st.integers(1, 20),
+    others=st.integers(0, 10),
+    gap=st.integers(0, 300),
+    seed=st.integers(0, 9),
+    data=st.data(),
 )
 @settings(max_examples=20, deadline=None)
 def test_the_marked_answers_are_the_values_of_pairs_beyond_the_gap(
-    recordings, answer, pairs, others, gap, seed, data
+    recordings, answer, pairs, count, others, gap, seed, data
 ) -> None:
     split = data.draw(st.sampled_from(SPLITS))
     words = words_of(recordings, split)
     training = split == "train"
     sizes = {"train_documents": 3, "held_out_documents": 3, "pairs": pairs, "others": others, "gap": gap}
-    source = Source(recordings, answer=answer, seed=seed, **sizes)
+    source = Source(recordings, answer=answer, seed=seed, marked=count, **sizes)
     for document in source.documents(split):
         said = heard(document, words)
         found = pairs_of(said)
@@ -126,7 +134,7 @@ def test_the_marked_answers_are_the_values_of_pairs_beyond_the_gap(
             assert words[value.units] == words[value_said.units]
             assert (key.units == key_said.units) == (value.units == value_said.units) == (answer == "copy")
         spans = [(round(50 * start), round(50 * end)) for start, end in document.spans]
-        assert spans == [marked(key, value) for key, value in asked[:keys]]
+        assert spans == [marked(key, value, count) for key, value in asked[:keys]]
 
         in_pairs = {one.start for pair in found for one in pair}
         unasked = [one for one in said if one.start not in in_pairs]
