@@ -298,7 +298,7 @@ def leverage(
     moments = centred.transpose(2, 3) @ centred
     diagonal = moments.diagonal(dim1=2, dim2=3)
     diagonal += RIDGE * diagonal.mean(-1, keepdim=True) + torch.finfo(keys.dtype).tiny
-    # The squared norm of L⁻¹ x, where L Lᵀ are the moments: a fifth of the time of solving for every slot.
+    # The squared norm of L⁻¹ x, where L Lᵀ are the moments: a quarter of the time of solving for every slot.
     root = torch.linalg.cholesky_ex(moments).L
     identity = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device).expand_as(root)
     whitening = torch.linalg.solve_triangular(root, identity, upper=False)
