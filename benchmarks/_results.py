@@ -9,6 +9,7 @@ import argparse
 import datetime
 import json
 import math
+import os
 import platform
 import re
 import sys
@@ -177,6 +178,12 @@ def options(description: str | None) -> argparse.ArgumentParser:
     either.add_argument("--save", action="store_true", help="write the result to docs/results/")
     parser.add_argument("--json", action="store_true", help="print one JSON object: figure to value, unit, goal, ok")
     return parser
+
+
+def data_option(parser: argparse.ArgumentParser) -> None:
+    """Add the flag ``--data``, the folder that holds texts."""
+    default = os.environ.get("VQMEM_DATA", "../shared/data")
+    parser.add_argument("--data", type=Path, default=default, help="folder that holds text/ (default $VQMEM_DATA)")
 
 
 def show(figures: Mapping[str, Mapping[str, Any]], flags: argparse.Namespace) -> None:

@@ -32,7 +32,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -61,7 +60,7 @@ from vqmem.benchmarks._gpu import (
     run_phase,
     write,
 )
-from vqmem.benchmarks._results import ROOT, options
+from vqmem.benchmarks._results import ROOT, data_option, options
 from vqmem.benchmarks.speed._training import Shape
 from vqmem.benchmarks.speed.training_step import flops
 from vqmem.benchmarks.text.memories import tables
@@ -330,8 +329,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, default=4.0, help="most epochs of training (default 4)")
     parser.add_argument("--split", choices=("dev", "test"), default="dev", help="what is read (default dev)")
     parser.add_argument("--winner", default="surprise", help="strategy to train natively (default surprise; or h2o)")
-    default = Path(os.environ.get("VQMEM_DATA", "../shared/data"))
-    parser.add_argument("--data", type=Path, default=default, help="folder that holds text/ (default $VQMEM_DATA)")
+    data_option(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of gpu.json (default runs/gpu)")
     return parser.parse_args(arguments)
 

@@ -12,7 +12,6 @@ read once and kept in ``--run``. Needs the packages that `smollm2.py` names. ``-
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from scipy.stats import spearmanr
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
-from vqmem.benchmarks._results import figure, options, present
+from vqmem.benchmarks._results import data_option, figure, options, present
 from vqmem.benchmarks.kv._bench import BATCH_SIZE, NEWEST, RARE, REUSE, SINKS
 from vqmem.benchmarks.kv.smollm2 import load_smollm2
 from vqmem.benchmarks.text.train_scorer import save_tokenizer
@@ -54,8 +53,7 @@ NATIVE, ANY = "trained for the tokenizer", "for any tokenizer"
 def main() -> None:
     """Measure, print, save."""
     parser = options(__doc__)
-    default = os.environ.get("VQMEM_DATA", "../shared/data")
-    parser.add_argument("--data", type=Path, default=default, help="folder that holds text/ (default $VQMEM_DATA)")
+    data_option(parser)
     parser.add_argument("--run", type=Path, default="runs/any_tokenizer_benchmark", help="folder where all is kept")
     parser.add_argument("--passages", type=int, default=12, help="dev passages of each kind for the cache (default 12)")
     parser.add_argument("--whisper", type=Path, help="tokenizer.json of Whisper")

@@ -12,7 +12,6 @@ set MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=
 from __future__ import annotations
 
 import csv
-import itertools
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,12 +162,11 @@ def paired(read: Sums, place: str) -> dict[str, Any]:
     measures = {"long-gap loss": (read.far, read.far_tokens), "loss": (read.nats, read.tokens)}
     for measure, (sums, tokens) in measures.items():
         pressed = [name for name in sums if name.startswith(PREFIX)]
-        rivals = {name: name for name in (ALONE, RARITY, EXPECTED) if name in sums}
-        rivals |= {"the best press": min(pressed, key=lambda name: sums[name].sum())} if pressed else {}
-        for ours, label in itertools.product([AUTO, STREAM], rivals):
-            if ours not in sums or (ours == STREAM and label != "the best press"):
-                continue
-            rival = rivals[label]
+        pairs = [(AUTO, name, name) for name in (ALONE, RARITY, EXPECTED) if name in sums]
+        if pressed:
+            best = min(pressed, key=lambda name: sums[name].sum())
+            pairs += [(ours, "the best press", best) for ours in (AUTO, STREAM) if ours in sums]
+        for ours, label, rival in pairs:
             one = paired_bootstrap(sums[ours][None], sums[rival][None], tokens, resamples=RESAMPLES)
             more: dict[str, Any] = {"row": rival} if label != rival else {}
             if one.difference_low is not None:

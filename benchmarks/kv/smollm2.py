@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import importlib.util
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from vqmem.benchmarks._results import data_option
 from vqmem.files import atomic_write
 from vqmem.recipes.engine.config import DTYPES
 from vqmem.recipes.kv_cache.host import Host
@@ -69,8 +69,7 @@ def load_smollm2(dtype: torch.dtype = torch.float32) -> SmolLM2:
 
 def reading_options(parser: argparse.ArgumentParser, run: str, splits: Iterable[str]) -> None:
     """Add the flags of benchmarks that read texts with this model: data, run, split and dtype."""
-    data = os.environ.get("VQMEM_DATA", "../shared/data")
-    parser.add_argument("--data", type=Path, default=data, help="folder that holds text/ (default $VQMEM_DATA)")
+    data_option(parser)
     parser.add_argument("--run", type=Path, default=run, help=f"folder where what was read is kept (default {run})")
     parser.add_argument("--split", choices=list(splits), default="dev", help="of the texts (default dev)")
     help_ = "(default bfloat16; float32 is faster on an older CPU)"

@@ -12,13 +12,12 @@ the run's folder, as `vqmem compare` keeps it, so that a stopped run goes on.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vqmem.benchmarks._results import ROOT, Chart, Series, options, present
+from vqmem.benchmarks._results import ROOT, Chart, Series, data_option, options, present
 from vqmem.recipes.compare.recipe import Config, run
 from vqmem.recipes.engine.config import load
 
@@ -70,8 +69,7 @@ QUICK = Scale(
 def main() -> None:
     """Train, measure, print, save."""
     parser = options(__doc__)
-    default = os.environ.get("VQMEM_DATA", "../shared/data")
-    parser.add_argument("--data", type=Path, default=default, help="folder that holds text/ (default $VQMEM_DATA)")
+    data_option(parser)
     parser.add_argument("--run", type=Path, default="runs/native_or_mixed", help="folder of models and results")
     parser.add_argument("--split", choices=["dev", "test"], default="dev", help="of the novels (default dev)")
     parser.add_argument("--strategies", nargs="+", default=["surprise"], help="of the config novels, or policies")
