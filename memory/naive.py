@@ -80,6 +80,7 @@ def scored(policy: Any, slots: Sequence[Slot], now: int) -> list[float]:
     for slot in slots:
         near = [importance(other) for other in slots if abs(other.position - slot.position) <= policy.window // 2]
         priority = sum(near) / len(near) - policy.age_weight * cost(slot)
+        priority += policy.usage * math.log(max(slot.usage, 1e-6))
         if policy.admit is not None and weighed(slot) < policy.admit:
             priority -= 1e6
         priorities.append(priority)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,8 @@ from ..slots import Slots
 
 _LAST = 1e6
 """More than any priority: subtracted from the priority of slots that go before all others."""
+_LEAST = 1e-6
+"""The least attention received, whose logarithm is finite."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Policy:
     standard deviations). ``age`` is g: ``log``, ``linear`` or ``half_life`` (1 - 2^(-age / half_life)); the latter two
     are in units of ``half_life`` tokens. The importance w · f falls by ``copies`` if a newer slot has the same token,
     and is averaged over ``window`` neighbours (odd, in tokens), so that spans stay together. Tokens whose w · f is
-    below ``admit`` go before all others.
+    below ``admit`` go before all others. ``usage`` weighs the logarithm of the attention received beside them; with as
+    much weight on a logarithmic age, that is the logarithm of the mean attention for each token of age.
     """
 
     surprise: float = 1.0
@@ -52,7 +55,8 @@ class Policy:
     """Tokens whose weighted signals are below this go before all others; null admits all."""
     copies: float = 0.0
     """Subtracted from the importance of tokens that a newer slot has too; 100 lets them go before all others."""
-    requires: ClassVar[tuple[str, ...]] = ("scores",)
+    usage: float = 0.0
+    """Weight of the logarithm of the attention received, summed over queries."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a value outside its range."""
@@ -61,11 +65,18 @@ class Policy:
         if self.half_life <= 0 or self.floor <= 0:
             raise ValueError(f"half_life={self.half_life}, floor={self.floor}; both must be above 0")
 
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Scores, and attention weights where they are weighed."""
+        return ("scores", "usage") if self.usage else ("scores",)
+
     def priority(self, slots: Slots, now: Int[Tensor, " batch"]) -> Float[Tensor, "batch slots"]:
         """The formula above."""
         weighted = self._weighted(slots)
         importance = weighted - self.copies * has_newer_copy(slots) if self.copies else weighted
         priority = smooth(importance, slots, self.window) - self.age_weight * self._age(age(slots, now).float())
+        if self.usage:
+            priority = priority + self.usage * slots.usage.float().clamp(min=_LEAST).log()
         if self.admit is None:
             return priority
         # In float64, so that the order among those that go first is not rounded away.

@@ -25,6 +25,7 @@ VARIANTS += [
     {"copies": 100.0},
     {"copies": 1.5, "window": 5},
     {"admit": 0.3},
+    {"usage": 1.0, "admit": -2.0, "copies": 1.5},
 ]
 NAMES = ("surprise", "rarity", "gain", "reuse")
 CASES = [(name, {}) for name in POLICIES] + [("scored", fields) for fields in VARIANTS[1:]]
