@@ -18,7 +18,7 @@ last fact the background continues for at least ``gap`` characters, and question
 
 No place is the answer to more than half of the questions. The first letters of the places differ. ``spans`` marks
 these in the answers, because the others follow from them. The document then asks for everything again in another order;
-these answers are close and have no spans.
+these answers are close and have spans in training documents alone.
 
 Training documents are short and dense more often than not: they have a random share of the background, and a random
 number of people and facts; they ask the more often the fewer people there are. Models learn to look back much sooner
@@ -122,7 +122,7 @@ class Source(Validated):
         text = "".join([_spread(facts, before, rng), *gap]) + "\n"
         spans = []
         for number, (name, question) in enumerate(zip(order, questions, strict=True)):
-            if number < people:
+            if split == "train" or number < people:
                 at = len(text) + len(f"Where is {name}? ")
                 spans.append((at, at + 1))
             text += question

@@ -5,7 +5,7 @@ capital letters and values small ones, both drawn at random, so that the pair al
 assigns the value q to the key G, ``?Gq`` asks for it. Pairs stand in random order at random places in filler, which
 continues for at least ``gap`` characters after the last pair. The document then asks for every key in random order.
 ``spans`` marks these answers. It asks for them again in another order; these answers are a few characters back and have
-no spans.
+spans in training documents alone.
 
 All dev and test documents have this form. Training documents are short and dense more often than not: they have a
 random share of the filler and of the useless pairs, and a random number of keys, for which they ask the more often the
@@ -84,7 +84,7 @@ class Source(Validated):
             )
 
     def documents(self, split: Split) -> Iterator[Document]:
-        """Generate the documents of ``split``; ``spans`` are the values in the first question for each key."""
+        """Generate the documents of ``split``; ``spans`` are answers; see above."""
         for index in range(self.train_documents if split == "train" else self.held_out_documents):
             yield self._document(split, index)
 
@@ -109,7 +109,8 @@ class Source(Validated):
         before = _with_filler(statements, room, rng) + _with_filler(
             marked[: unasked // 2], round(share * self.gap), rng
         )
-        values = [len(before) + _QUESTION * i + 2 for i in range(len(keys))]
+        answers = len(questions) if split == "train" else len(keys)
+        values = [len(before) + _QUESTION * i + 2 for i in range(answers)]
         spans = tuple((at, at + 1) for at in values)
         return Document(f"{self.task}/{self.seed}/{split}/{index}", before + "".join(questions), spans)
 

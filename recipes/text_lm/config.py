@@ -11,7 +11,7 @@ from ...artifacts import read_config
 from ...memory.policy import Guard
 from ...models.memory_transformer import TransformerConfig
 from ...registry import DataSpec, FrontEndSpec, ScorerSpec
-from ...schema import PathText, PositiveInt, TwoOrMore
+from ...schema import NonNegativeFloat, PathText, PositiveInt, TwoOrMore
 from ..engine.run_config import RunConfig
 from ..engine.task import TrainConfig
 from ..lm.language_model import Shape
@@ -61,6 +61,8 @@ class Config(RunConfig):
     """A guard: number of newest tokens that no policy evicts."""
     resample_every: PositiveInt = 4
     """Segments after which strategy and capacity are drawn again."""
+    off_target_weight: NonNegativeFloat = 1.0
+    """Weight of the loss outside of the spans that documents mark, such as the answers to questions."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for invalid sizes, and for memories without room for the guards."""

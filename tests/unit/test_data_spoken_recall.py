@@ -121,7 +121,7 @@ def test_the_marked_answers_are_the_values_of_pairs_beyond_the_gap(
     for document in source.documents(split):
         said = heard(document, words)
         found = pairs_of(said)
-        keys = len(document.spans)
+        keys = len({words[key.units] for key, _ in found})
         assert keys <= pairs if training else keys == pairs
         stated, asked = found[:keys], found[keys:]
         values = {words[key.units]: (key, value) for key, value in stated}
@@ -134,7 +134,7 @@ def test_the_marked_answers_are_the_values_of_pairs_beyond_the_gap(
             assert words[value.units] == words[value_said.units]
             assert (key.units == key_said.units) == (value.units == value_said.units) == (answer == "copy")
         spans = [(round(50 * start), round(50 * end)) for start, end in document.spans]
-        assert spans == [marked(key, value, count) for key, value in asked[:keys]]
+        assert spans == [marked(key, value, count) for key, value in (asked if training else asked[:keys])]
 
         in_pairs = {one.start for pair in found for one in pair}
         unasked = [one for one in said if one.start not in in_pairs]
