@@ -62,8 +62,8 @@ def test_every_answer_is_the_newest_value_and_lies_beyond_the_gap(
             first, rest = questions[: len(assigned)], questions[len(assigned) :]
             assert [question.answer for question in questions] == [question.newest for question in questions]
             assert {q.key for q in first} == {q.key for q in rest} == assigned.keys()
-            marked = questions if split == "train" else first
-            assert document.spans == tuple((question.at, question.at + 1) for question in marked)
+            answers = questions if split == "train" else first
+            assert document.spans == tuple((question.at, question.at + 1) for question in answers)
             assert not assigned.keys() & set(marked)
             if split == "train":
                 assert len(questions) == 4 * pairs // len(assigned) * len(assigned)

@@ -103,6 +103,22 @@ def test_training_forgets_at_document_borders():
     assert losses[0] == losses[1]
 
 
+def test_the_loss_outside_of_the_marks_has_its_weight():
+    """The weighted mean of the losses: marks alone, with a weight of 0, and everything, with 1."""
+    model, scorer = models()
+    batch = segment_loader([passage(9, 5)], 1, 8, 0).next()
+    batch = batch._replace(target_mask=torch.arange(8)[None] % 3 == 0)
+    found = {}
+    for weight in (0.0, 0.25, 1.0):
+        task = LanguageModelTask(model, scorer, Schedule(CHOICES[:1], [8]), 1, off_target_weight=weight)
+        found[weight] = task.step(batch, task.initial_state())[0].value.item()
+    marked = batch.target_mask.sum().item()
+    outside = (8 * found[1.0] - marked * found[0.0]) / (8 - marked)
+    wanted = (marked * found[0.0] + 0.25 * (8 - marked) * outside) / (marked + 0.25 * (8 - marked))
+    assert found[0.25] == pytest.approx(wanted, abs=1e-5)
+    assert len(set(found.values())) == 3
+
+
 def test_a_mixed_schedule_draws_every_memory_and_holds_each():
     schedule = Schedule(CHOICES, [8, 16], resample_every=4, seed=3)
     drawn = [(strategy.name, memory.capacity) for strategy, memory in map(schedule.at, range(400))]
