@@ -4,9 +4,11 @@
         [--split dev|test] [--strategies NAME ...] [--seeds N ...]
 
 Memory transformers of three sizes read passages of 2,048 tokens of novels with memories of a quarter to a 32nd of
-that. `mixed` is one model for all strategies and capacities; `native` is a model for each. Every model gets the same
-number of steps. A further table trains the middle size with a quarter and a half of the steps. Everything is kept in
-the run's folder, as `vqmem compare` keeps it, so that a stopped run goes on.
+that. `mixed` is one model for all strategies and capacities; `native` is a model for each. No model is trained with
+`learned`, which is fitted to the mixed model or to the native one of the newest tokens. Every model gets the same
+number of steps. A further table trains the middle size with a quarter and a half of the steps; another compares every
+strategy with the newest tokens at twice the slots. Everything is kept in the run's folder, as `vqmem compare` keeps it,
+so that a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from vqmem.benchmarks._results import ROOT, Chart, Series, data_option, options, present
 from vqmem.recipes.compare.recipe import Config, run
+from vqmem.recipes.compare.statistics import Comparison, paired_bootstrap
 from vqmem.recipes.engine.config import load
 
 BASELINE, METRIC = "transformer_xl", "bpb"
@@ -40,12 +44,12 @@ class Scale:
 
 FULL = Scale(
     sizes={
-        "2 x 64": "{layers: 2, dim: 64, heads: 4, shift: true}",
-        "2 x 192": "{layers: 2, dim: 192, heads: 4, shift: true}",
-        "4 x 256": "{layers: 4, dim: 256, heads: 4, shift: true}",
+        "1 x 64": "{layers: 1, dim: 64, heads: 4, shift: true}",
+        "2 x 128": "{layers: 2, dim: 128, heads: 4, shift: true}",
+        "4 x 192": "{layers: 4, dim: 192, heads: 4, shift: true}",
     },
     capacities=(64, 128, 256, 512),
-    steps=800,
+    steps=600,
     passages=24,
 )
 QUICK = Scale(
@@ -72,7 +76,9 @@ def main() -> None:
     data_option(parser)
     parser.add_argument("--run", type=Path, default="runs/native_or_mixed", help="folder of models and results")
     parser.add_argument("--split", choices=["dev", "test"], default="dev", help="of the novels (default dev)")
-    parser.add_argument("--strategies", nargs="+", default=["surprise"], help="of the config novels, or policies")
+    parser.add_argument(
+        "--strategies", nargs="+", default=["surprise", "learned"], help="of the config novels, or policies"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a training of each (default 0)")
     flags = parser.parse_args()
     scale = QUICK if flags.quick else FULL
@@ -84,6 +90,16 @@ def main() -> None:
             note(row, f"{size}, {row['train']}", f"{row['strategy']} @ {row['capacity']}", tables, intervals)
             if row["strategy"] != BASELINE and (point := point_of(row, scale)):
                 series.setdefault(f"{row['strategy']}, {size}, {row['train']}", []).append(point)
+        for how in ("native", "mixed"):
+            found = at_half(scale, flags, size, how)
+            tables[f"{size}, {how}, beside {BASELINE} at twice the slots"] = {
+                name: {"bits per byte": one.value, "difference": one.difference} for name, one in found.items()
+            }
+            intervals[f"{size}, {how}, beside {BASELINE} at twice the slots"] = {
+                name: {"difference": [one.difference_low, one.difference_high]}
+                for name, one in found.items()
+                if one.difference_low is not None
+            }
     middle = [*scale.sizes][len(scale.sizes) // 2]
     for steps in (scale.steps // 4, scale.steps // 2):
         for row in read(scale, flags, middle, steps):
@@ -133,6 +149,37 @@ def read(scale: Scale, flags: Any, size: str, steps: int) -> Iterator[dict[str, 
         for row in run(config(scale, flags, size, capacity, steps))["rows"]:
             if row["train"] == "native" or (number == 0 and row["capacity"] in scale.capacities):
                 yield row
+
+
+def at_half(scale: Scale, flags: Any, size: str, how: str) -> dict[str, Comparison]:
+    """Compare every strategy with the newest tokens at twice its slots.
+
+    Args:
+        scale: how large everything is.
+        flags: of the command line.
+        size: the name of the size, whose models are trained and measured.
+        how: the training, ``native`` or ``mixed``.
+
+    Returns:
+        The bits per byte of each strategy and capacity, and how many more they are.
+    """
+    path = Path(config(scale, flags, size, scale.capacities[0], scale.steps).out) / "results.jsonl"
+    cells = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    bits = {
+        (cell["strategy"], cell["capacity"], cell["seed"]): cell["figures"][METRIC]
+        for cell in cells
+        if cell["train"] == how
+    }
+    found = {}
+    for strategy in flags.strategies:
+        for capacity in scale.capacities[:-1]:
+            ours, theirs = (
+                [bits[name, slots, seed] for seed in flags.seeds]
+                for name, slots in ((strategy, capacity), (BASELINE, 2 * capacity))
+            )
+            numbers = [np.array([numerators for numerators, _ in side]) for side in (ours, theirs)]
+            found[f"{strategy} @ {capacity}"] = paired_bootstrap(*numbers, np.array(ours[0][1]))
+    return found
 
 
 def config(scale: Scale, flags: Any, size: str, capacity: int, steps: int) -> Config:

@@ -26,12 +26,14 @@ def test_every_size_is_read_by_both_trainings_and_nothing_is_trained_twice(tmp_p
     tables = {line for line in first.splitlines() if not line.startswith(" ")}
     sizes = [f"{size}, {how}" for size in ("1 x 16", "2 x 16") for how in ("mixed", "native")]
     assert {*sizes, *(f"2 x 16, {how}, fewer steps" for how in ("mixed", "native"))} <= tables
+    for size in ("1 x 16", "2 x 16"):
+        assert {f"{size}, {how}, beside transformer_xl at twice the slots" for how in ("mixed", "native")} <= tables
     models = sorted(path.parent for path in tmp_path.glob("*/*/transformer"))
     assert len(models) == 2 * (1 + 2 * 2) + 2 * (1 + 2 * 2)  # sizes, then steps: mixed, two strategies x capacities
     for results in tmp_path.glob("*/results.jsonl"):
         rows = [json.loads(line) for line in results.read_text().splitlines()]
         cells = {(row["train"], row["strategy"], row["capacity"]) for row in rows}
-        names, capacities = ("transformer_xl", "surprise"), (16, 32)
+        names, capacities = ("transformer_xl", "surprise", "learned"), (16, 32)
         expected = {(how, name, size) for how in ("mixed", "native") for name in names for size in capacities}
         assert cells == expected
         assert len(rows) == len(expected)
