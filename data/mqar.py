@@ -8,8 +8,8 @@ continues for at least ``gap`` characters after the last pair. The document then
 spans in training documents alone.
 
 All dev and test documents have this form. Training documents are short and dense more often than not: they have a
-random share of the filler and of the useless pairs, a random number of stale values, and a random number of keys, for
-which they ask the more often the fewer there are. Models learn to look back much sooner from these than from documents where one character in fifty
+random share of the filler and of the useless pairs, and a random number of keys, for which they ask the more often the
+fewer there are. Models learn to look back much sooner from these than from documents where one character in fifty
 matters.
 
 ``recall``
@@ -93,10 +93,7 @@ class Source(Validated):
         share = rng.random() ** 3 if split == "train" else 1.0
         forgetting = self.task == "forgetting"
         keys = rng.sample(_KEYS, rng.randint(1, self.pairs) if split == "train" else self.pairs)
-        stale = self.stale if forgetting else 0
-        if stale and split == "train":
-            stale = rng.randint(0, stale)
-        unasked = round(share * self.unasked) if forgetting else 0
+        stale, unasked = (round(share * n) if forgetting else 0 for n in (self.stale, self.unasked))
         assigned = rng.sample(keys * (1 + stale), len(keys) * (1 + stale))
         newest: dict[str, str] = {}
         statements = []
