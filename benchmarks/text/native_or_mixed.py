@@ -49,8 +49,9 @@ FULL = Scale(
         "4 x 192": "{layers: 4, dim: 192, heads: 4, shift: true}",
     },
     capacities=(64, 128, 256, 512),
-    steps=600,
-    passages=24,
+    steps=400,
+    passages=16,
+    overrides=("lm.scorer_train={steps: 400, lr: 0.003, warmup: 50}",),
 )
 QUICK = Scale(
     sizes={"1 x 16": "{layers: 1, dim: 16, heads: 2}", "2 x 16": "{layers: 2, dim: 16, heads: 2}"},
