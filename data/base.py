@@ -20,8 +20,9 @@ Split = Literal["train", "dev", "test"]
 class Document:
     """One document: a text, a recording (with its transcript, if it is known), or speech units.
 
-    Memory is emptied between documents. ``spans`` marks ranges that a task measures separately (the answers of a recall
-    task), in characters of a text or seconds of speech; it is empty for prose.
+    Memory is emptied between documents. ``spans`` marks ranges that a task measures separately, and that training may
+    weigh (``off_target_weight``): the answers of a recall task, in characters of a text or seconds of speech; it is
+    empty for prose.
     """
 
     name: str

@@ -18,7 +18,7 @@ last fact the background continues for at least ``gap`` characters, and question
 
 No place is the answer to more than half of the questions. The first letters of the places differ. ``spans`` marks
 these in the answers, because the others follow from them. The document then asks for everything again in another order;
-these answers are close and have spans in training documents alone.
+these answers are close and have spans only in training documents.
 
 Training documents are short and dense more often than not: they have a random share of the background, and a random
 number of people and facts; they ask the more often the fewer people there are. Models learn to look back much sooner

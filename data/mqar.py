@@ -5,7 +5,7 @@ capital letters and values small ones, both drawn at random, so that the pair al
 assigns the value q to the key G, ``?Gq`` asks for it. Pairs stand in random order at random places in filler, which
 continues for at least ``gap`` characters after the last pair. The document then asks for every key in random order.
 ``spans`` marks these answers. It asks for them again in another order; these answers are a few characters back and have
-spans in training documents alone.
+spans only in training documents.
 
 All dev and test documents have this form. Training documents are short and dense more often than not: they have a
 random share of the filler and of the useless pairs, and a random number of keys, for which they ask the more often the
@@ -84,7 +84,7 @@ class Source(Validated):
             )
 
     def documents(self, split: Split) -> Iterator[Document]:
-        """Generate the documents of ``split``; ``spans`` are answers; see above."""
+        """Generate the documents of ``split``; ``spans`` mark the answers, in dev and test of the first round."""
         for index in range(self.train_documents if split == "train" else self.held_out_documents):
             yield self._document(split, index)
 

@@ -6,7 +6,7 @@ alone after a pause. At least ``gap`` runs of units after the last pair, the key
 after a tone, and the value follows as before. ``spans`` marks the first ``marked`` runs of the values, in seconds,
 because the others follow from them: few words begin alike. Where a value begins with the unit that the key ends in, the
 two are one run, which is not marked. Every key is then asked for again in another order; these answers are a few words
-back and have spans in training documents alone. With ``~`` for the tone:
+back and have spans only in training documents. With ``~`` for the tone:
 
     ``four ~seven three nine three ~two nine … five one four … ~two nine ~seven three ~seven three ~two nine``
 

@@ -217,6 +217,11 @@ def age(slots: Slots, now: Int[Tensor, " batch"]) -> Int[Tensor, "batch slots"]:
     return (now[:, None] - slots.positions).clamp(min=1)
 
 
+def log_usage(slots: Slots) -> Float[Tensor, "batch slots"]:
+    """The logarithm of the attention received, which is finite for slots that received none."""
+    return slots.usage.float().clamp(min=1e-6).log()
+
+
 def standardise_among(x: Float[Tensor, "*batch slots"], among: Bool[Tensor, "*#batch slots"]) -> Tensor:
     """``x`` less its mean and divided by its standard deviation, both over the slots where ``among`` is set."""
     count = among.sum(-1, keepdim=True).clamp(min=1)

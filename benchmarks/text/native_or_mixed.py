@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from vqmem.benchmarks._results import ROOT, Chart, Series, data_option, options, present
-from vqmem.recipes.compare.recipe import Config, run
+from vqmem.recipes.compare.recipe import Config, measured, run
 from vqmem.recipes.compare.statistics import Comparison, paired_bootstrap
 from vqmem.recipes.engine.config import load
 
@@ -92,15 +92,11 @@ def main() -> None:
             if row["strategy"] != BASELINE and (point := point_of(row, scale)):
                 series.setdefault(f"{row['strategy']}, {size}, {row['train']}", []).append(point)
         for how in ("native", "mixed"):
-            found = at_half(scale, flags, size, how)
-            tables[f"{size}, {how}, beside {BASELINE} at twice the slots"] = {
-                name: {"bits per byte": one.value, "difference": one.difference} for name, one in found.items()
-            }
-            intervals[f"{size}, {how}, beside {BASELINE} at twice the slots"] = {
-                name: {"difference": [one.difference_low, one.difference_high]}
-                for name, one in found.items()
-                if one.difference_low is not None
-            }
+            table = f"{size}, {how}, beside {BASELINE} at twice the slots"
+            for name, found in beside_twice(scale, flags, size, how).items():
+                tables.setdefault(table, {})[name] = {"bits per byte": found.value, "difference": found.difference}
+                ends = [found.difference_low, found.difference_high]
+                intervals.setdefault(table, {})[name] = {} if None in ends else {"difference": ends}
     middle = [*scale.sizes][len(scale.sizes) // 2]
     for steps in (scale.steps // 4, scale.steps // 2):
         for row in read(scale, flags, middle, steps):
@@ -152,8 +148,8 @@ def read(scale: Scale, flags: Any, size: str, steps: int) -> Iterator[dict[str, 
                 yield row
 
 
-def at_half(scale: Scale, flags: Any, size: str, how: str) -> dict[str, Comparison]:
-    """Compare every strategy with the newest tokens at twice its slots.
+def beside_twice(scale: Scale, flags: Any, size: str, how: str) -> dict[str, Comparison]:
+    """Compare every strategy with the newest tokens at twice its slots, where that was measured.
 
     Args:
         scale: how large everything is.
@@ -164,22 +160,18 @@ def at_half(scale: Scale, flags: Any, size: str, how: str) -> dict[str, Comparis
     Returns:
         The bits per byte of each strategy and capacity, and how many more they are.
     """
-    path = Path(config(scale, flags, size, scale.capacities[0], scale.steps).out) / "results.jsonl"
-    cells = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    bits = {
-        (cell["strategy"], cell["capacity"], cell["seed"]): cell["figures"][METRIC]
-        for cell in cells
-        if cell["train"] == how
-    }
+    bits: dict[tuple[str, int], list[Any]] = {}
+    for capacity in scale.capacities if how == "native" else scale.capacities[:1]:
+        for cell in measured(config(scale, flags, size, capacity, scale.steps)):
+            if cell["train"] == how:
+                bits.setdefault((cell["strategy"], cell["capacity"]), []).append(cell["figures"][METRIC])
     found = {}
-    for strategy in flags.strategies:
-        for capacity in scale.capacities[:-1]:
-            ours, theirs = (
-                [bits[name, slots, seed] for seed in flags.seeds]
-                for name, slots in ((strategy, capacity), (BASELINE, 2 * capacity))
-            )
-            numbers = [np.array([numerators for numerators, _ in side]) for side in (ours, theirs)]
-            found[f"{strategy} @ {capacity}"] = paired_bootstrap(*numbers, np.array(ours[0][1]))
+    for (strategy, capacity), ours in bits.items():
+        twice = bits.get((BASELINE, 2 * capacity))
+        if strategy != BASELINE and twice is not None:
+            numerators = np.array([cell[0] for cell in ours])
+            beside = np.array([cell[0] for cell in twice])
+            found[f"{strategy} @ {capacity}"] = paired_bootstrap(numerators, beside, np.array(ours[0][1]))
     return found
 
 

@@ -181,7 +181,8 @@ class ForwardPass(Cache):
         if self.recorder is not None and not self._received:
             raise ValueError(
                 "the model's attention cannot be recorded (it neither calls scaled_dot_product_attention nor adds its "
-                "mask to its logits); use a policy that needs no attention weights, such as scored or fifo"
+                "mask to its logits); use a policy that needs no attention weights, such as fifo, or scored without "
+                "usage"
             )
         if self._sums:
             means = {name: (x / n)[:, 0] for name, (x, n) in self._sums.items()}

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..policy import signal_weights
+from ..policy import log_usage, signal_weights
 from ..slots import Slots
-
-_LEAST = 1e-6
-"""The least attention received, whose logarithm is finite."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Policy:
         # The mean of exp(decay) by its logarithm: it does not underflow where all heads have forgotten a slot.
         priority = decay.logsumexp(2) - math.log(decay.shape[2])
         if self.usage:
-            priority = priority + self.usage * slots.usage.clamp(min=_LEAST).log()
+            priority = priority + self.usage * log_usage(slots)
         for name, weight in signal_weights(self).items():
             priority = priority + weight * slots.standard_score(name).float()
         return priority

@@ -1,4 +1,4 @@
-"""Keep informative tokens: a weighted sum of the scorer's signals minus a growing function of age (ours)."""
+"""Keep informative tokens: the scorer's signals, and attention if wanted, minus a growing function of age (ours)."""
 
 from __future__ import annotations
 
@@ -9,26 +9,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..policy import age, has_newer_copy, signal_weights, smooth
+from ..policy import age, has_newer_copy, log_usage, signal_weights, smooth
 from ..slots import Slots
 
 _LAST = 1e6
 """More than any priority: subtracted from the priority of slots that go before all others."""
-_LEAST = 1e-6
-"""The least attention received, whose logarithm is finite."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """priority = w · f(signals) - age_weight · g(age), the idea of this project.
+    """priority = w · f(signals) + usage · log(attention received) - age_weight · g(age), the idea of this project.
 
     ``surprise``, ``rarity``, ``gain``, ``reuse`` are the weights w (default: surprise alone). ``scale`` is f: ``raw``
     nats, ``log`` (of nats, floored at ``floor``; the sum is then a product of powers), or ``standardised`` (running
     standard deviations). ``age`` is g: ``log``, ``linear`` or ``half_life`` (1 - 2^(-age / half_life)); the latter two
     are in units of ``half_life`` tokens. The importance w · f falls by ``copies`` if a newer slot has the same token,
     and is averaged over ``window`` neighbours (odd, in tokens), so that spans stay together. Tokens whose w · f is
-    below ``admit`` go before all others. ``usage`` weighs the logarithm of the attention received beside them; with as
-    much weight on a logarithmic age, that is the logarithm of the mean attention for each token of age.
+    below ``admit`` go before all others. With a logarithmic age and ``usage`` equal to ``age_weight``, the last two
+    terms are the logarithm of the mean attention per token of age.
     """
 
     surprise: float = 1.0
@@ -76,7 +74,7 @@ class Policy:
         importance = weighted - self.copies * has_newer_copy(slots) if self.copies else weighted
         priority = smooth(importance, slots, self.window) - self.age_weight * self._age(age(slots, now).float())
         if self.usage:
-            priority = priority + self.usage * slots.usage.float().clamp(min=_LEAST).log()
+            priority = priority + self.usage * log_usage(slots)
         if self.admit is None:
             return priority
         # In float64, so that the order among those that go first is not rounded away.

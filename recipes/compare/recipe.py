@@ -210,8 +210,7 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
             passage = _passage(config, run, data)
             figures = text_lm.scorer_report(run.config, run.scorer, data.items)
             figures = figures if "rate" in figures else {}  # the report shows the figures of a bottleneck only
-    known = _known(config)
-    rows = [known[_key(config, cell)] for seed in config.seeds for cell in _cells(config, seed)]
+    rows = measured(config)
     counted = unit_of_size(build("front-ends", config.lm.front_end))
     with Bar("intervals of the figures", None, transient=True):
         table = summarise(rows, config.baseline, counted)
@@ -231,6 +230,12 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
     with Bar("report", None, transient=True):
         write_report(summary, out / "report.html")
     return summary
+
+
+def measured(config: Config) -> list[dict[str, Any]]:
+    """What every cell of a finished comparison measured, as in ``results.jsonl``, in the order of the seeds."""
+    known = _known(config)
+    return [known[_key(config, cell)] for seed in config.seeds for cell in _cells(config, seed)]
 
 
 def _models(config: Config) -> Iterator[text_lm.Config]:

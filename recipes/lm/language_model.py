@@ -103,7 +103,9 @@ class LanguageModelTask:
         self.module: Any = module
         self.scorer, self.schedule, self.batch_size = scorer, schedule, batch_size
         self.off_target_weight, self.alter = off_target_weight, alter
-        # Under a mixed schedule every slot is scored: a later memory may need the scores of an earlier one.
+        # Under a mixed schedule every slot is scored, and its attention counted: a later memory may need those of an
+        # earlier one.
+        self.attended = any("usage" in strategy.policy.requires for strategy in schedule.strategies)
         self.scored = module.transformer.config.score_bias or any(
             "scores" in strategy.policy.requires for strategy in schedule.strategies
         )
@@ -130,15 +132,15 @@ class LanguageModelTask:
             batch.positions,
             before.read(),
             previous=batch.previous,
-            need=memory.requires,
+            need=(*memory.requires, "usage") if self.attended else memory.requires,
         )
         losses = F.cross_entropy(output.logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="none")
         weights = batch.valid
         if self.off_target_weight != 1:
             weights = weights * torch.where(batch.target_mask, 1.0, self.off_target_weight)
-        loss = (losses * weights.flatten()).sum() / weights.sum().clamp(min=1)
+        loss = (losses * weights.flatten()).sum() / weights.sum().clamp(min=1e-8)
         metrics = {"nll": loss, "tokens": batch.valid.sum()}
-        written = write_segment(memory, before, output, batch, scores, learned)
+        written = write_segment(memory, before, output, batch, scores, learned, self.attended)
         if learned is not None and written.compressed.count:
             hidden = output.payload[0].detach()
             reconstruction = reconstruction_loss(self.module.transformer, hidden, written.evicted, written.compressed)
@@ -147,7 +149,13 @@ class LanguageModelTask:
 
 
 def write_segment(
-    memory: Memory, state: MemoryState, output: Output, batch: SegmentBatch, scores: Tensor, learned: nn.Module | None
+    memory: Memory,
+    state: MemoryState,
+    output: Output,
+    batch: SegmentBatch,
+    scores: Tensor,
+    learned: nn.Module | None,
+    observe: bool = False,
 ) -> WriteResult:
     """Write a segment to the memory; gradients do not pass into it.
 
@@ -160,13 +168,14 @@ def write_segment(
         batch: the segment.
         scores: the scorer's signals, in nats, ``[batch, time, signal]``.
         learned: the module of a learned compression; None where nothing is learned.
+        observe: whether attention is counted as for a policy that observes, because another one will take over.
 
     Returns:
         The new state, the evicted slots and their compressed form.
     """
     payload, stats = tuple(x.detach() for x in output.payload), None
     log_gates = None if output.log_gates is None else output.log_gates.detach()
-    if memory.observes:
+    if memory.observes or observe:
         stats = ForwardStats(batch.positions, batch.valid, output.weights, output.norms)
     elif output.usage is not None:
         state = state.add_attention(output.usage)

@@ -62,7 +62,7 @@ class Config(RunConfig):
     resample_every: PositiveInt = 4
     """Segments after which strategy and capacity are drawn again."""
     off_target_weight: NonNegativeFloat = 1.0
-    """Weight of the loss outside of the spans that documents mark, such as the answers to questions."""
+    """Weight of the loss on other tokens than marked answers, where 1 is that of an answer in the same batch."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for invalid sizes, and for memories without room for the guards."""

@@ -114,6 +114,11 @@ def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
     with main_process_first():
         tokenizer = fit_front_end(config)
     corpus = [] if trained else read_split(config, tokenizer, "train", limit=config.train_tokens)
+    if config.off_target_weight != 1 and corpus and not any(passage.target_mask.any() for passage in corpus):
+        raise ValueError(
+            f"off_target_weight={config.off_target_weight} weighs tokens beside marked answers, and no document of "
+            f"train marks any (data={config.data!r}); use 1"
+        )
     with _model_of(config, 1):
         return tokenizer, train_scorer(config, tokenizer, corpus), corpus
 

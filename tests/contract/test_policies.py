@@ -167,3 +167,8 @@ def test_it_is_a_frozen_dataclass_with_defaults(name):
 def test_bad_values_are_named(name, fields, named):
     with pytest.raises(ValueError, match=named):
         registry.build("policies", {"name": name, **fields})
+
+
+def test_scored_asks_for_attention_only_where_it_weighs_it() -> None:
+    assert registry.build("policies", "scored").requires == ("scores",)
+    assert registry.build("policies", {"name": "scored", "usage": 0.5}).requires == ("scores", "usage")

@@ -37,6 +37,10 @@ def test_every_size_is_read_by_both_trainings_and_nothing_is_trained_twice(tmp_p
         expected = {(how, name, size) for how in ("mixed", "native") for name in names for size in capacities}
         assert cells == expected
         assert len(rows) == len(expected)
+    for results in tmp_path.glob("*/results.jsonl"):  # cells of other settings and a line cut short change nothing
+        lines = [json.loads(line) for line in results.read_text().splitlines()]
+        others = [json.dumps(line | {"key": "another", "figures": {}}) for line in lines]
+        results.write_text("\n".join([*map(json.dumps, lines), *others, '{"key"']))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/transformer/*")}
     assert run(tmp_path) == first
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/transformer/*")} == before

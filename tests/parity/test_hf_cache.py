@@ -141,6 +141,7 @@ def standardised(seen: list[float], score: float) -> float:
 def test_kept_tokens_agree_with_lists_and_dense_attention(policy, chunks):
     """The attention and keys are those of a full pass in eager mode, without the cache."""
     fields = {"lru": {"top": 3}, "lfu": {"top": 3}, "snapkv": {"window": 5, "kernel": 3}, "oracle": {"text": TEXT}}
+    fields["scored"] = {"usage": 0.5}
     model, eager = make_model("qwen2"), make_model("qwen2", attention="eager")
     ids, mask = ragged()
     kept, cache = [], make_cache(model, {"name": policy, **fields.get(policy, {})})

@@ -119,6 +119,31 @@ def test_the_loss_outside_of_the_marks_has_its_weight():
     assert len(set(found.values())) == 3
 
 
+def test_without_marks_the_weight_outside_of_them_changes_nothing():
+    model, scorer = models()
+    batch = segment_loader([passage(9, 5)], 1, 8, 0).next()
+    tasks = [
+        LanguageModelTask(model, scorer, Schedule(CHOICES[:1], [8]), 1, off_target_weight=weight)
+        for weight in (0.05, 1.0)
+    ]
+    few, many = (task.step(batch, task.initial_state())[0].value.item() for task in tasks)
+    assert few == pytest.approx(many, abs=1e-5)
+
+
+def test_a_mixed_schedule_counts_attention_under_every_memory():
+    """A memory that counts attention has the same sums after one that does not as after itself."""
+    model, scorer = models()
+    choices = strategies({"fifo": {"policy": "fifo"}, "h2o": {"policy": "h2o"}})
+    usage = {}
+    for seed in range(9):
+        schedule, loader = Schedule(choices, [16], seed=seed), segment_loader([passage(17, 5)], 1, 8, 0)
+        task = LanguageModelTask(model, scorer, schedule, 1)
+        _, state = task.step(loader.next(), task.initial_state())
+        usage[schedule.at(0)[0].name] = task.step(loader.next(), state)[1].memory.read().usage
+    assert usage["fifo"].sum() > 0
+    torch.testing.assert_close(usage["fifo"], usage["h2o"])
+
+
 def test_a_mixed_schedule_draws_every_memory_and_holds_each():
     schedule = Schedule(CHOICES, [8, 16], resample_every=4, seed=3)
     drawn = [(strategy.name, memory.capacity) for strategy, memory in map(schedule.at, range(400))]
