@@ -247,7 +247,6 @@ def windowed(policy: Any, usage: list[float], queries: Sequence[Query]) -> list[
 
 OBSERVATIONS: dict[str, Observation] = {
     "h2o": summed,
-    "scored": summed,
     "tova": newest,
     "lru": last_time,
     "lfu": query_counts,

@@ -103,7 +103,8 @@ def lists(cache, ids, scores, weights, norms, mask, chunks) -> list[list[int]]:
     """The positions that are cached for one row after each chunk, by the oracle in lists and from a dense pass."""
     policy, guard = cache.memory.policy, cache.memory.guard
     name = type(policy).__module__.split(".")[-1]
-    observe = naive.OBSERVATIONS.get(name, lambda policy, usage, queries: usage)
+    unobserved = naive.summed if "usage" in policy.requires else (lambda policy, usage, queries: usage)
+    observe = naive.OBSERVATIONS.get(name, unobserved)
     slots, columns, history, seen, start = [], [], [], {name: [] for name in Noise.signals}, 0
     for size in chunks:
         for column in range(start, start + size):
