@@ -220,4 +220,6 @@ def make_config(flags: argparse.Namespace, scale: Scale, folder: Path) -> Config
     natives = f"native.strategies={json.dumps([BASELINE, COMPRESSIVE, flags.winner])}"
     more = [f"out={json.dumps(str(folder))}", "seeds=[0]", f"split={flags.split}", f"lm.device={scale.device}", natives]
     configs = ROOT / "recipes" / "compare" / "configs"
-    return load(Config, "novels", [*scale.overrides, *data, *extra, *more], folder=configs)
+    made = load(Config, "novels", [*scale.overrides, *data, *extra, *more], folder=configs)
+    # The fitted policy has a phase of its own, after those that need no fit.
+    return replace(made, strategies={name: made.strategies[name] for name in made.strategies if name != "learned"})
