@@ -225,8 +225,7 @@ def train_model(config: Config, tokenizer: Tokenizer, scorer: Any, corpus: list[
     if config.compile:
         model.transformer.compile_blocks()
     schedule = Schedule(choices, config.capacities, config.guard, config.resample_every, config.seed)
-    weight = config.off_target_weight
-    task = LanguageModelTask(model, scorer, schedule, config.batch_size, off_target_weight=weight)
+    task = LanguageModelTask(model, scorer, schedule, config.batch_size, off_target_weight=config.off_target_weight)
     dev = _dev(config, config.train, tokenizer)
     scores = score_passages(scorer, dev, config.batch_size, config.segment, device)
 
