@@ -26,14 +26,16 @@ from .full_pass import FullPass, of_later
 from .host import Rows, Settings, Stream, standardised
 
 HORIZON = 256
-"""Tokens that must follow, or four segments where these are fewer."""
+"""Tokens that must follow, or four segments where these are fewer. Segments of more than half of it are read in parts."""
 
 
 def settings_of(config: Config) -> Settings:
     """The settings for a run of this config."""
-    horizon = min(HORIZON, 4 * config.segment)
+    chunk = min(config.segment, HORIZON // 2)
     capacity, guarded = min(config.capacities), config.sinks + config.recent
-    return Settings(config.passage, capacity, config.segment, horizon, guarded, (PREDICTED, LOG_AGE), WEIGHED)
+    return Settings(
+        config.passage, capacity, chunk, min(HORIZON, 4 * chunk), guarded, (PREDICTED, LOG_AGE), WEIGHED
+    )
 
 
 class TrainedHost:

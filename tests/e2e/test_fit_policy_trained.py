@@ -119,6 +119,14 @@ def test_a_run_whose_guards_fill_its_capacity_is_refused_before_it_is_read(confi
     fit(run, tmp_path / "policy", "capacity=17")
 
 
+def test_a_run_with_long_segments_is_fitted_to_passages_hardly_longer_than_its_memory(config_file, tmp_path):
+    run = tmp_path / "run"
+    assert main(["text_lm", str(config_file), f"out={run}", "segment=300", "passage=600"]) == 0
+    settings = trained.load_host(str(run), CPU).settings
+    assert (settings.chunk, settings.horizon, settings.shortest) == (128, 256, 384)
+    fit(run, tmp_path / "policy", "length=384")
+
+
 def test_a_comparison_measures_the_policies_that_were_fitted_before(config_file, tmp_path, capsys):
     shared = [
         line for line in config_file.read_text().splitlines() if not line.startswith(("capacities", "strategies", " "))
