@@ -6,18 +6,19 @@
 Memory transformers of three sizes read passages of 2,048 tokens of novels with memories of a quarter to a 32nd of
 that. `mixed` is one model for all strategies and capacities; `native` is a model for each. No model is trained with
 `learned`, which is fitted to the mixed model or to the native one of the newest tokens. Every model gets the same
-number of steps. A further table trains the middle size with a quarter and a half of the steps; another compares every
-strategy with the newest tokens at twice the slots. Everything is kept in the run's folder, as `vqmem compare` keeps it,
-so that a stopped run goes on.
+number of steps. Tables compare native training with mixed, and every strategy with the newest tokens at twice the
+slots. The middle size is also trained with a quarter of the steps and with four times as many. With several seeds the
+middle size is trained with each of them, all else with the first. Everything is kept in the run's folder, as
+`vqmem compare` keeps it, so that a stopped run goes on.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from vqmem.benchmarks._results import ROOT, Chart, Series, data_option, options, present
@@ -26,6 +27,13 @@ from vqmem.recipes.compare.statistics import Comparison, paired_bootstrap
 from vqmem.recipes.engine.config import load
 
 BASELINE, METRIC = "transformer_xl", "bpb"
+
+
+class Bits(NamedTuple):
+    """What one memory needs, by seed and passage, and the bytes of each passage."""
+
+    bits: np.ndarray
+    bytes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,11 @@ class Scale:
     passage: int = 2048
     """Tokens."""
     overrides: tuple[str, ...] = ()
+
+    @property
+    def middle(self) -> str:
+        """The name of the middle size."""
+        return [*self.sizes][len(self.sizes) // 2]
 
 
 FULL = Scale(
@@ -80,28 +93,42 @@ def main() -> None:
     parser.add_argument(
         "--strategies", nargs="+", default=["surprise", "learned"], help="of the config novels, or policies"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a training of each (default 0)")
+    seeds = "the middle size is trained with each, all else with the first (default 0)"
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help=seeds)
     flags = parser.parse_args()
     scale = QUICK if flags.quick else FULL
     tables: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
-    series: dict[str, list[list[float]]] = {}
+    beside_baseline: dict[str, list[list[float]]] = {}
+    beside_mixed: dict[str, list[list[float]]] = {}
     for size in scale.sizes:
-        for row in read(scale, flags, size, scale.steps):
+        for row in read(scale, flags, size, scale.steps, scale.capacities):
             note(row, f"{size}, {row['train']}", f"{row['strategy']} @ {row['capacity']}", tables, intervals)
-            if row["strategy"] != BASELINE and (point := point_of(row, scale)):
-                series.setdefault(f"{row['strategy']}, {size}, {row['train']}", []).append(point)
-        for how in ("native", "mixed"):
-            table = f"{size}, {how}, beside {BASELINE} at twice the slots"
-            for name, found in beside_twice(scale, flags, size, how).items():
-                tables.setdefault(table, {})[name] = {"bits per byte": found.value, "difference": found.difference}
-                ends = [found.difference_low, found.difference_high]
-                intervals.setdefault(table, {})[name] = {} if None in ends else {"difference": ends}
-    middle = [*scale.sizes][len(scale.sizes) // 2]
-    for steps in (scale.steps // 4, scale.steps // 2):
-        for row in read(scale, flags, middle, steps):
+            if row["strategy"] != BASELINE:
+                name = f"{row['strategy']}, {size}, {row['train']}"
+                add_point(beside_baseline, name, scale, row["capacity"], row["metrics"][METRIC])
+        bits = bits_of(scale, flags, size, scale.steps, scale.capacities)
+        for (train, strategy, capacity), ours in bits.items():
+            name, found = f"{strategy} @ {capacity}", None
+            if strategy != BASELINE and (twice := bits.get((train, BASELINE, 2 * capacity))):
+                found = compare(ours, twice)
+                note_difference(
+                    found, f"{size}, {train}, beside {BASELINE} at twice the slots", name, tables, intervals
+                )
+            if train == "native":
+                found = compare(ours, bits["mixed", strategy, capacity])
+                note_difference(found, f"{size}, native beside mixed", name, tables, intervals)
+                add_point(beside_mixed, f"{strategy}, {size}", scale, capacity, asdict(found))
+    for steps in (scale.steps // 4, scale.steps * 4):
+        for row in read(scale, flags, scale.middle, steps, scale.capacities[:2]):
             name = f"{row['strategy']} @ {row['capacity']}, {steps} steps"
-            note(row, f"{middle}, {row['train']}, fewer steps", name, tables, intervals)
+            note(row, f"{scale.middle}, {row['train']}, other steps", name, tables, intervals)
+        bits = bits_of(scale, flags, scale.middle, steps, scale.capacities[:2])
+        for (train, strategy, capacity), ours in bits.items():
+            if train == "native":
+                found = compare(ours, bits["mixed", strategy, capacity])
+                name = f"{strategy} @ {capacity}, {steps} steps"
+                note_difference(found, f"{scale.middle}, native beside mixed, other steps", name, tables, intervals)
     present(
         "native_or_mixed",
         {},
@@ -111,15 +138,20 @@ def main() -> None:
         measured=(
             f"Memory transformers ({', '.join(scale.sizes)}: layers x width) read {scale.passages} passages, segments "
             f"of 64 tokens, with {', '.join(map(str, scale.capacities))} slots. `mixed`: one model, strategy and "
-            f"capacity drawn anew every few updates; `native`: a model for each. {scale.steps} updates each."
+            f"capacity drawn anew every few updates; `native`: a model for each. {scale.steps} updates each. "
+            f"{scale.middle} was trained with every seed, all else with the first."
         ),
         charts=[
             Chart(
-                f"Bits per byte, less those of {BASELINE} trained likewise",
+                f"Bits per byte, less those of {what}",
                 "tokens of a passage for each slot",
                 "difference (lower is better)",
                 [Series(name, points) for name, points in series.items()],
                 log_x=True,
+            )
+            for what, series in (
+                (f"{BASELINE} trained likewise", beside_baseline),
+                ("the same strategy with the mixed model", beside_mixed),
             )
         ],
         split=f"{flags.split}, {scale.passages} passages",
@@ -130,7 +162,7 @@ def main() -> None:
     )
 
 
-def read(scale: Scale, flags: Any, size: str, steps: int) -> Iterator[dict[str, Any]]:
+def read(scale: Scale, flags: Any, size: str, steps: int, capacities: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Train and measure the models of one size.
 
     Args:
@@ -138,41 +170,45 @@ def read(scale: Scale, flags: Any, size: str, steps: int) -> Iterator[dict[str, 
         flags: of the command line.
         size: the name of the size.
         steps: of each training.
+        capacities: of the natively trained models.
 
     Yields:
         The rows of the summaries of `vqmem compare`, natively trained ones first at each capacity.
     """
-    for number, capacity in enumerate(scale.capacities):
+    for capacity in capacities:
         for row in run(config(scale, flags, size, capacity, steps))["rows"]:
-            if row["train"] == "native" or (number == 0 and row["capacity"] in scale.capacities):
+            if row["train"] == "native" or (capacity == capacities[0] and row["capacity"] in scale.capacities):
                 yield row
 
 
-def beside_twice(scale: Scale, flags: Any, size: str, how: str) -> dict[str, Comparison]:
-    """Compare every strategy with the newest tokens at twice its slots, where that was measured.
+def bits_of(
+    scale: Scale, flags: Any, size: str, steps: int, capacities: Sequence[int]
+) -> dict[tuple[str, str, int], Bits]:
+    """What the models of one size, which are trained and measured, need.
 
     Args:
         scale: how large everything is.
         flags: of the command line.
-        size: the name of the size, whose models are trained and measured.
-        how: the training, ``native`` or ``mixed``.
+        size: the name of the size.
+        steps: of each training.
+        capacities: of the natively trained models.
 
     Returns:
-        The bits per byte of each strategy and capacity, and how many more they are.
+        The bits by training, strategy and capacity.
     """
-    bits: dict[tuple[str, int], list[Any]] = {}
-    for capacity in scale.capacities if how == "native" else scale.capacities[:1]:
-        for cell in measured(config(scale, flags, size, capacity, scale.steps)):
-            if cell["train"] == how:
-                bits.setdefault((cell["strategy"], cell["capacity"]), []).append(cell["figures"][METRIC])
-    found = {}
-    for (strategy, capacity), ours in bits.items():
-        twice = bits.get((BASELINE, 2 * capacity))
-        if strategy != BASELINE and twice is not None:
-            numerators = np.array([cell[0] for cell in ours])
-            beside = np.array([cell[0] for cell in twice])
-            found[f"{strategy} @ {capacity}"] = paired_bootstrap(numerators, beside, np.array(ours[0][1]))
-    return found
+    found: dict[tuple[str, str, int], list[Any]] = {}
+    for capacity in capacities:
+        for cell in measured(config(scale, flags, size, capacity, steps)):
+            if cell["train"] == "native" or capacity == capacities[0]:
+                found.setdefault((cell["train"], cell["strategy"], cell["capacity"]), []).append(
+                    cell["figures"][METRIC]
+                )
+    return {key: Bits(np.array([bits for bits, _ in cells]), np.array(cells[0][1])) for key, cells in found.items()}
+
+
+def compare(ours: Bits, beside: Bits) -> Comparison:
+    """The bits per byte of one, and how many more they are than the other's."""
+    return paired_bootstrap(ours.bits, beside.bits, ours.bytes)
 
 
 def config(scale: Scale, flags: Any, size: str, capacity: int, steps: int) -> Config:
@@ -193,7 +229,7 @@ def config(scale: Scale, flags: Any, size: str, capacity: int, steps: int) -> Co
     data = [] if flags.quick else [f"lm.data.path={json.dumps(str(flags.data / 'text'))}"]
     more = [
         f"out={json.dumps(str(out))}",
-        f"seeds={flags.seeds}",
+        f"seeds={flags.seeds if (size, steps) == (scale.middle, scale.steps) else flags.seeds[:1]}",
         f"split={flags.split}",
         f"passages={scale.passages}",
         f"lm.passage={scale.passage}",
@@ -234,12 +270,41 @@ def note(row: dict[str, Any], table: str, name: str, tables: dict[str, Any], int
     intervals.setdefault(table, {})[name] = ends
 
 
-def point_of(row: dict[str, Any], scale: Scale) -> list[float]:
-    """The tokens for each slot, and the difference from the baseline with its interval; none without one."""
-    found = row["metrics"][METRIC]
-    if found["difference_low"] is None:
-        return []
-    return [scale.passage / row["capacity"], found["difference"], found["difference_low"], found["difference_high"]]
+def note_difference(
+    found: Comparison, table: str, name: str, tables: dict[str, Any], intervals: dict[str, Any]
+) -> None:
+    """Add a comparison to its table.
+
+    Args:
+        found: the comparison.
+        table: the heading.
+        name: of the row.
+        tables: values by heading, row and column.
+        intervals: ends of intervals at the same places.
+
+    Returns:
+        Nothing; the tables grow.
+    """
+    tables.setdefault(table, {})[name] = {"bits per byte": found.value, "difference": found.difference}
+    ends = [found.difference_low, found.difference_high]
+    intervals.setdefault(table, {})[name] = {} if None in ends else {"difference": ends}
+
+
+def add_point(
+    series: dict[str, list[list[float]]], name: str, scale: Scale, capacity: int, found: Mapping[str, Any]
+) -> None:
+    """Add a difference with its interval to a series, over the tokens for each slot; nothing without an interval.
+
+    Args:
+        series: points by name; it grows.
+        name: of the series.
+        scale: how large everything is.
+        capacity: slots.
+        found: the fields of a `Comparison`.
+    """
+    if found["difference_low"] is not None:
+        ends = (found["difference_low"], found["difference_high"])
+        series.setdefault(name, []).append([scale.passage / capacity, found["difference"], *ends])
 
 
 if __name__ == "__main__":
