@@ -43,6 +43,13 @@ class LearnedPolicy:
 
     computed = (PREDICTED,)
 
+    @classmethod
+    def from_fitted(cls, policy: Any, fitted: FittedPolicy, transformer: MemoryTransformer) -> LearnedPolicy:
+        """Bind ``policy`` to what was fitted for ``transformer``."""
+        device = transformer.norm.weight.device
+        prediction, weights = fitted.prediction["model"][0].to(device), fitted.weights["model"][0, 0].to(device)
+        return cls(policy, transformer, fitted.signals, prediction, weights)
+
     @property
     def requires(self) -> tuple[str, ...]:
         """What the policy needs besides layers, and attention weights where the usage is weighed."""
@@ -77,6 +84,5 @@ def bind(memory: Memory, transformer: MemoryTransformer) -> Memory:
     policy: Any = memory.policy
     if "learned" not in getattr(policy, "attention_signals", ()):
         return memory
-    fitted, device = FittedPolicy.load(policy.folder, transformer), transformer.norm.weight.device
-    prediction, weights = fitted.prediction["model"][0].to(device), fitted.weights["model"][0, 0].to(device)
-    return replace(memory, policy=LearnedPolicy(policy, transformer, fitted.signals, prediction, weights))
+    fitted = FittedPolicy.load(policy.folder, transformer)
+    return replace(memory, policy=LearnedPolicy.from_fitted(policy, fitted, transformer))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -58,6 +58,9 @@ class Fit(Validated):
     """Training passages from which the attention to come is predicted."""
     stream_passages: TwoOrMore = 12
     """Further training passages, read with bounded slots."""
+    ahead: Literal["auto", "next", "later"] = "auto"
+    """The attention to come that decides: next, the mean of the next segment; later, the greatest of all that follows;
+    auto, what loses less on the stream passages, but later with an ``lm.off_target_weight``."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
     passage: dict[str, Any] = {}
     figures: dict[str, float] = {}
     for folder, model in _policies(config).items():
-        fit_missing(folder, model, config.fit.passages, config.fit.stream_passages)
+        fit_missing(folder, model, **asdict(config.fit))
     for seed in config.seeds:
         run = text_lm.fit(config.mixed(seed))  # loads the models trained in `run`
         data = _eval_data(config, run)

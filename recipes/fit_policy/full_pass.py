@@ -18,15 +18,15 @@ class FullPass:
 
     Args:
         keys: The keys of each layer before rotation, in float32.
-        greatest: The greatest weight that a query of each chunk *or a later one* pays to each key, in each layer and
-            head of keys.
+        attention: What each key gets from each chunk, in each layer and head of keys: the greatest weight that a query
+            of the chunk *or a later one* pays to it, or the mean weight of the chunk's queries.
         chunk: Tokens of a chunk.
         horizon: Tokens that must follow, so that attention to come is known.
         sinks: The first tokens, which every cache keeps and from which nothing is learnt.
     """
 
     keys: list[Float[Tensor, "heads time width"]]
-    greatest: Float[Tensor, "layers chunks heads_of_keys time"]
+    attention: Float[Tensor, "layers chunks heads_of_keys time"]
     chunk: int
     horizon: int
     sinks: int
@@ -34,11 +34,11 @@ class FullPass:
     def log_attention(
         self, share: str, first: Int[Tensor, " keys"], keys: Int[Tensor, " keys"]
     ) -> Float[Tensor, "layers heads keys"]:
-        """The logarithm of the greatest weight that the queries of the chunks from ``first`` on pay to each key.
+        """The logarithm of the attention that each key gets from the chunk ``first``.
 
         It is that of the mean over what shares a set; axes over which that is taken have the size 1.
         """
-        weights = self.greatest[:, first, :, keys].movedim(0, -1)  # advanced indices come first
+        weights = self.attention[:, first, :, keys].movedim(0, -1)  # advanced indices come first
         over = {"head": (), "layer": (1,), "model": (0, 1)}[share]
         weights = weights.mean(dim=over, keepdim=True) if over else weights
         return weights.clamp(min=FLOOR).log()
@@ -55,7 +55,7 @@ def later_attention(full: FullPass, share: str) -> tuple[Int[Tensor, " keys"], F
     Returns the keys of which it is known, without the sinks, and the attention for each of what shares a set; that of
     the model is repeated for each layer.
     """
-    layers, time = len(full.keys), full.greatest.shape[-1]
+    layers, time = len(full.keys), full.attention.shape[-1]
     keys = torch.arange(full.sinks, time - full.horizon)
     first = (keys + 2 * full.chunk - 1) // full.chunk
     return keys, full.log_attention(share, first, keys).expand(layers, -1, -1)

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -26,8 +26,8 @@ from ..text_lm.config import Config as RunConfig
 from .fit import Findings, fit_policy
 from .host import Host, Settings
 from .passages import sample_passages
-from .report import single_name, write_report
-from .trained import is_run, settings_of
+from .report import AHEAD, single_name, write_report
+from .trained import TrainedHost, fit_trained, is_run, settings_of
 from .trained import load_host as load_trained
 
 REPORT = "report.html"
@@ -55,6 +55,10 @@ class Config(Validated):
     signals: list[str] | None = None
     """Signals to weigh: predicted, log_age, for a model of transformers expected, observed, keydiff, norm, value_norm,
     and for a run usage. Null is predicted and log_age, for a model of transformers keydiff too."""
+    ahead: Literal["auto", "next", "later"] = "auto"
+    """The attention to come that decides. ``later`` is the greatest weight of all later queries, and what a model of
+    transformers takes. For a run, ``next`` is the mean weight of the queries of the next segment, and auto is what
+    loses less on the stream passages, but later for a run with an ``off_target_weight``."""
     seed: Seed = 0
     """Seed of the drawing of passages."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -98,7 +102,10 @@ def run(model: str, config: Config) -> Findings:
     passages, streams = drawn[: config.passages], drawn[config.passages :]
     with locked(out):
         _refuse_existing(out)  # another process may have written one since
-        policy, findings = fit_policy(host, passages, streams, settings.signals, settings.capacity)
+        if isinstance(host, TrainedHost):
+            policy, findings = fit_trained(host, config.ahead, passages, streams, settings)
+        else:
+            policy, findings = fit_policy(host, passages, streams, settings.signals, settings.capacity)
         _save(out, model, config, settings, policy, findings)
     return findings
 
@@ -115,7 +122,7 @@ def require_policy(folder: Path, config: RunConfig) -> None:
         raise ValueError(f"no policy can be fitted with passages of {config.passage} tokens: {error}") from None
 
 
-def fit_missing(folder: Path, config: RunConfig, passages: int, stream_passages: int) -> None:
+def fit_missing(folder: Path, config: RunConfig, **settings: Any) -> None:
     """Fit a policy to a finished run, unless that is done.
 
     A policy that was fitted to other weights, as after more steps of training, is replaced.
@@ -123,8 +130,7 @@ def fit_missing(folder: Path, config: RunConfig, passages: int, stream_passages:
     Args:
         folder: That of the policy. Outside the folder of the run nothing is fitted.
         config: The run.
-        passages: As in `Config`.
-        stream_passages: As in `Config`.
+        settings: Keys of `Config`, as ``passages``.
     """
     if not folder.is_relative_to(config.out):
         return
@@ -133,7 +139,7 @@ def fit_missing(folder: Path, config: RunConfig, passages: int, stream_passages:
         if read_sealed(about).get("host") == host.fingerprint():
             return
         about.unlink()
-    run(config.out, Config(str(folder), passages=passages, stream_passages=stream_passages, device=config.device))
+    run(config.out, Config(str(folder), device=config.device, **settings))
 
 
 def _refuse_existing(out: Path) -> None:
@@ -148,6 +154,8 @@ Prepared = tuple[Host, Settings, list[Int[Tensor, " _time"]]]
 def _pretrained(model: str, config: Config, device: torch.device) -> Prepared:
     from .pretrained import SETTINGS, load_host
 
+    if config.ahead == "next":
+        raise ValueError("ahead=next is for the runs of `vqmem text_lm`; leave it out for a model of transformers")
     settings = config.settled(SETTINGS)
     host = load_host(model, DTYPES[config.dtype], device)
     documents = build("data", config.data or "builtin_text").documents("train")
@@ -171,6 +179,7 @@ def _trained(model: str, config: Config, device: torch.device) -> Prepared:
 def _save(out: Path, model: str, config: Config, settings: Settings, policy: FittedPolicy, findings: Findings) -> None:
     """Write the policy, what was found and the report."""
     figures = {"r2": float(findings.r2.mean()), "recall": findings.shares, "single": findings.single}
+    figures |= {"losses": dict(findings.losses)} if findings.losses else {}
     figures["sets"] = {" ".join(names): kept for names, kept in findings.sets}
     made = {"passages": config.passages, "stream_passages": config.stream_passages, "length": settings.length}
     write_report(out / REPORT, model, policy, findings)
@@ -184,6 +193,7 @@ def format_summary(model: str, config: Config, findings: Findings) -> str:
     if findings.r2.numel() > 1:
         spread = f" ({findings.r2.min():.2f} to {findings.r2.max():.2f} by head)"
     lines = [
+        *(f"{x:.4f} nats a token of the streams, fitted to {AHEAD[name]}" for name, x in findings.losses.items()),
         f"attention to come, predicted from keys: R² {findings.r2.mean():.2f} on passages of the check{spread}",
         "of the slots that will get most attention, those that stay:",
         *(f"  {100 * x:5.1f} %  the policy, a set a {share}" for share, x in findings.shares.items()),

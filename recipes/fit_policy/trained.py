@@ -2,53 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
 from ...artifacts import CONFIG
 from ...memory.bank import Memory
-from ...memory.fitted import LOG_AGE, PREDICTED, host_fingerprint
+from ...memory.fitted import LOG_AGE, PREDICTED, FittedPolicy, host_fingerprint
 from ...memory.scorer import signals_of
 from ...memory.slots import Slots
 from ...models.learned_policy import USAGE, WEIGHED, LearnedPolicy, weighed_signals
 from ...models.memory_transformer import Output
 from ...registry import build
+from ..engine.progress import progress
 from ..lm.corpus import Passage, sweep
 from ..lm.language_model import score_segment, write_segment
 from ..text_lm.recipe import Config, Run, load_run
+from .fit import Findings, fit_policy
 from .full_pass import FullPass, of_later
 from .host import Rows, Settings, Stream, standardised
 
+Ahead = Literal["next", "later"]
 HORIZON = 256
-"""Tokens that must follow, or four segments where these are fewer. Segments of more than half of it are read in parts."""
+"""Tokens that must follow, or four segments where these are fewer. Longer segments than half of it are read in parts."""
+
+_ONLY_LEARNED = partial(build, "policies", {"name": "weighted", "learned": 1.0, "folder": ".", "score": 0.0})
 
 
 def settings_of(config: Config) -> Settings:
     """The settings for a run of this config."""
     chunk = min(config.segment, HORIZON // 2)
     capacity, guarded = min(config.capacities), config.sinks + config.recent
-    return Settings(
-        config.passage, capacity, chunk, min(HORIZON, 4 * chunk), guarded, (PREDICTED, LOG_AGE), WEIGHED
-    )
+    return Settings(config.passage, capacity, chunk, min(HORIZON, 4 * chunk), guarded, (PREDICTED, LOG_AGE), WEIGHED)
 
 
 class TrainedHost:
     """A finished run. All layers keep one set of slots, so that they count as one layer.
 
     The streams keep what the first stage predicts alone, within the guards of the run.
+
+    Args:
+        run: The run.
+        ahead: The attention to come: ``next``, the mean weight that the queries of the next segment pay to a slot, or
+            ``later``, the greatest weight of all queries that follow.
     """
 
     shares = ("model",)
     layers = heads = 1
 
-    def __init__(self, run: Run) -> None:
-        self.run, self.transformer = run, run.model.transformer
+    def __init__(self, run: Run, ahead: Ahead = "later") -> None:
+        self.run, self.transformer, self.ahead = run, run.model.transformer, ahead
         self.signals = (*WEIGHED, *signals_of(run.scorer))
         self.settings = settings_of(run.config)
 
@@ -63,8 +73,9 @@ class TrainedHost:
     @torch.no_grad()
     def read_full(self, ids: Int[Tensor, " time"]) -> FullPass:
         """Read a passage with a memory that keeps all of it."""
-        greatest: list[Tensor] = []
-        hooks = [block.attention.register_forward_hook(_recorder(greatest)) for block in self.transformer.blocks]
+        weights: list[Tensor] = []
+        hook = _recorder(weights, torch.mean if self.ahead == "next" else torch.amax)
+        hooks = [block.attention.register_forward_hook(hook) for block in self.transformer.blocks]
         keys, time = [], self._read_time(ids)
         try:
             for output in self._read(ids[: time + 1], Memory(time)):
@@ -73,11 +84,12 @@ class TrainedHost:
             for hook in hooks:
                 hook.remove()
         layers = len(hooks)
-        by_segment = [torch.cat(greatest[i : i + layers]) for i in range(0, len(greatest), layers)]
-        padded = [torch.nn.functional.pad(x, (0, time - x.shape[1])) for x in by_segment]
-        later = of_later(torch.stack(padded)[None].float().cpu())
+        by_segment = [torch.cat(weights[i : i + layers]) for i in range(0, len(weights), layers)]
+        padded = [F.pad(x, (0, time - x.shape[1])) for x in by_segment]
+        attention = torch.stack(padded)[None].float().cpu()
+        attention = attention if self.ahead == "next" else of_later(attention)
         keys = [torch.cat(keys, dim=1).float().cpu()]
-        return FullPass(keys, later, self.settings.chunk, self.settings.horizon, self.run.config.sinks)
+        return FullPass(keys, attention, self.settings.chunk, self.settings.horizon, self.run.config.sinks)
 
     def read_stream(self, stream: Stream, use: Rows) -> None:
         """Read a passage with a bounded memory, and pass on what competes at each eviction."""
@@ -99,6 +111,14 @@ class TrainedHost:
         policy = _Recorder.of(self, prediction, receive)
         for _ in self._read(ids[: time + 1], Memory(capacity, policy, guard=self.run.config.guard)):
             pass
+
+    @torch.no_grad()
+    def loss(self, policy: FittedPolicy, ids: Int[Tensor, " time"], capacity: int) -> float:
+        """The nats a token of a passage that is read with a policy in a bounded memory."""
+        learned = LearnedPolicy.from_fitted(_ONLY_LEARNED(), policy, self.transformer)
+        memory, time = Memory(capacity, learned, guard=self.run.config.guard), self._read_time(ids)
+        logits = torch.cat([output.logits[0] for output in self._read(ids[: time + 1], memory)])
+        return float(F.cross_entropy(logits.float().cpu(), ids[1 : time + 1]))
 
     def _read_time(self, ids: Int[Tensor, " time"]) -> int:
         """The tokens of all segments that are full; the last token is only predicted."""
@@ -128,9 +148,9 @@ class _Recorder(LearnedPolicy):
     @classmethod
     def of(cls, host: TrainedHost, prediction: Tensor, receive: Callable[[Slots, Tensor], None]) -> _Recorder:
         """That of a host, with what the first stage found."""
-        mix = build("policies", {"name": "weighted", "learned": 1.0, "folder": ".", "score": 0.0})
         device = host.transformer.norm.weight.device
-        return cls(mix, host.transformer, (PREDICTED,), prediction[0].to(device), torch.ones(1, device=device), receive)
+        weights = torch.ones(1, device=device)
+        return cls(_ONLY_LEARNED(), host.transformer, (PREDICTED,), prediction[0].to(device), weights, receive)
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -143,12 +163,12 @@ class _Recorder(LearnedPolicy):
         return super().priority(slots, now)
 
 
-def _recorder(greatest: list[Tensor]) -> Callable[[Any, Any, Any], None]:
-    """A hook that adds the greatest weight that the queries of a segment pay to each key of each head."""
+def _recorder(weights: list[Tensor], reduce: Callable[..., Tensor]) -> Callable[[Any, Any, Any], None]:
+    """A hook that adds what the weights are, reduced over the queries of a segment, for each key of each head."""
 
     def after(attention: Any, args: tuple[Any, ...], output: Any) -> None:
         queries, keys, _, layout, _ = args
-        greatest.append(attention.weights(queries, keys, layout)[0].amax(1))
+        weights.append(reduce(attention.weights(queries, keys, layout)[0], dim=1))
 
     return after
 
@@ -156,6 +176,43 @@ def _recorder(greatest: list[Tensor]) -> Callable[[Any, Any, Any], None]:
 def is_run(path: str) -> bool:
     """Whether there is a run of this package at ``path``, rather than a model of transformers."""
     return (Path(path) / "config.yaml").is_file() and not (Path(path) / CONFIG).is_file()
+
+
+def fit_trained(
+    host: TrainedHost,
+    ahead: Literal["auto", "next", "later"],
+    passages: Sequence[Int[Tensor, " _time"]],
+    streams: Sequence[Int[Tensor, " _time"]],
+    settings: Settings,
+) -> tuple[FittedPolicy, Findings]:
+    """Fit a policy to a run.
+
+    Args:
+        host: The run.
+        ahead: The attention to come, as `TrainedHost` takes it. ``auto`` fits both and takes the policy with which the
+            streams have less loss, but ``later`` for a run that weighs its answers: the loss of all tokens hardly
+            shows them.
+        passages: As in `fit_policy`.
+        streams: As in `fit_policy`.
+        settings: As `Settings` of the run or the user.
+
+    Returns:
+        The policy, and how good it is.
+    """
+    if ahead == "auto" and host.run.config.off_target_weight != 1.0:
+        ahead = "later"
+    tried: tuple[Ahead, ...] = ("later", "next") if ahead == "auto" else (ahead,)
+    fits = {
+        name: fit_policy(TrainedHost(host.run, name), passages, streams, settings.signals, settings.capacity)
+        for name in tried
+    }
+    if len(fits) == 1:
+        return next(iter(fits.values()))
+    losses = {}
+    for name, (policy, _) in progress(fits.items(), len(fits), "comparing policies", transient=True):
+        losses[name] = sum(host.loss(policy, ids, settings.capacity) for ids in streams) / len(streams)
+    policy, findings = fits[min(losses, key=lambda name: losses[name])]
+    return policy, replace(findings, losses=losses)
 
 
 def load_host(path: str, device: torch.device) -> TrainedHost:
