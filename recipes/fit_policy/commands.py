@@ -54,7 +54,9 @@ The model reads passages of which nothing is evicted. A linear regression learns
 logarithm of the greatest attention weight that later queries pay to each: for each head of keys, for each layer and for
 the model, or for all layers of a memory transformer, which share their slots. Further passages are read with bounded
 slots, and a second regression weighs that prediction beside signals of the slots that compete. Memory does not grow
-with the text. Signals `expected`, `observed` and `usage` add to the cost of reading.
+with the text. Signals `expected`, `observed` and `usage` add to the cost of reading. Where a memory transformer mostly
+reads its newest tokens, the mean attention of the next segment is the better guide. Both are fitted, and the one that
+loses less on the bounded passages is taken (ahead=auto).
 
 On a CPU, MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 saves up to half.""",
         _keys,

@@ -31,7 +31,7 @@ from .host import Rows, Settings, Stream, standardised
 
 Ahead = Literal["next", "later"]
 HORIZON = 256
-"""Tokens that must follow, or four segments where these are fewer. Longer segments than half of it are read in parts."""
+"""Tokens that must follow, or four segments where these are fewer. Segments longer than half are read in parts."""
 
 _ONLY_LEARNED = partial(build, "policies", {"name": "weighted", "learned": 1.0, "folder": ".", "score": 0.0})
 

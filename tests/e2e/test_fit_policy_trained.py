@@ -119,6 +119,47 @@ def test_a_run_whose_guards_fill_its_capacity_is_refused_before_it_is_read(confi
     fit(run, tmp_path / "policy", "capacity=17")
 
 
+def test_the_attention_to_come_is_that_with_the_least_loss(fitted, tmp_path, capsys):
+    fit(fitted, tmp_path / "auto")
+    printed = capsys.readouterr().out
+    about = json.loads((tmp_path / "auto" / "policy.json").read_text())
+    losses = about["found"]["losses"]
+    assert losses.keys() == {"next", "later"}
+    assert "nats a token of the streams, fitted to the mean attention of the next segment" in printed
+    chosen = min(losses, key=losses.get)
+    tensors = {}
+    for ahead in losses:
+        fit(fitted, tmp_path / ahead, f"ahead={ahead}")
+        found = json.loads((tmp_path / ahead / "policy.json").read_text())["found"]
+        assert "losses" not in found
+        tensors[ahead] = (tmp_path / ahead / "policy.safetensors").read_bytes()
+    assert tensors["next"] != tensors["later"]
+    assert (tmp_path / "auto" / "policy.safetensors").read_bytes() == tensors[chosen]
+
+
+@pytest.mark.parametrize("ahead", ["next", "later"])
+def test_the_loss_of_a_policy_is_that_of_reading_with_it(fitted, tmp_path, ids, ahead):
+    fit(fitted, tmp_path / "policy", f"ahead={ahead}")
+    run = load_run(fitted)
+    node = {"policy": {"name": "weighted", "learned": 1.0, "folder": str(tmp_path / "policy"), "score": 0.0}}
+    (strategy,) = strategies({"learned": node})
+    items = [Passage("", ids, torch.ones_like(ids), torch.zeros_like(ids, dtype=torch.bool))]
+    memory = strategy.memory(24, run.config.guard)
+    (reading,), _ = read_passages(run.model, strategy, memory, items, None, 1, run.config.segment)
+    policy = FittedPolicy.load(str(tmp_path / "policy"), run.model.transformer)
+    assert trained.TrainedHost(run).loss(policy, ids, 24) == pytest.approx(reading.nll.mean().item(), abs=1e-5)
+
+
+def test_a_run_that_weighs_its_answers_counts_all_later_attention(config_file, tmp_path, capsys):
+    run = tmp_path / "run"
+    keys = ["data={name: mqar, train_documents: 60, held_out_documents: 8}", "front_end=bytes", "passage=200"]
+    assert main(["text_lm", str(config_file), f"out={run}", "off_target_weight=0.1", *keys]) == 0
+    capsys.readouterr()
+    fit(run, tmp_path / "policy", "length=96")
+    assert capsys.readouterr().err.count("fitting the policy") == 1
+    assert "losses" not in json.loads((tmp_path / "policy" / "policy.json").read_text())["found"]
+
+
 def test_a_run_with_long_segments_is_fitted_to_passages_hardly_longer_than_its_memory(config_file, tmp_path):
     run = tmp_path / "run"
     assert main(["text_lm", str(config_file), f"out={run}", "segment=300", "passage=600"]) == 0

@@ -238,6 +238,7 @@ def test_what_does_not_fit_is_refused_in_a_line(fitted, folder, tmp_path):
         ("capacity=4", "capacity=4 leaves nothing to choose: the guards keep 4 slots; give capacity=5 or more"),
         ("length=300", "length=300 is too short for capacity=128"),
         ("stream_passages=1", "stream_passages"),
+        ("ahead=next", "ahead=next is for the runs of `vqmem text_lm`; leave it out for a model of transformers"),
         ("passges=3", "passages"),
     ],
 )
