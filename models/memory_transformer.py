@@ -56,7 +56,7 @@ class MemoryTransformer(nn.Module):
             self.embed = nn.Embedding(config.vocab_size, config.dim)
         else:
             self.embed = nn.Linear(config.frame_dim, config.dim)
-        self.shift = nn.Linear(config.dim, config.dim, bias=False) if config.shift else None
+        self.shift = nn.Linear(config.shift * config.dim, config.dim, bias=False) if config.shift else None
         self.blocks: Any = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.dim)
         self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
@@ -77,7 +77,7 @@ class MemoryTransformer(nn.Module):
         positions: Int[Tensor, "batch time"],
         memory: Slots | None = None,
         *,
-        previous: Int[Tensor, " batch"] | None = None,
+        previous: Int[Tensor, "batch before"] | None = None,
         remember: Literal["hidden", "keys_values"] = "hidden",
         need: Collection[str] = (),
     ) -> Output:
@@ -87,7 +87,8 @@ class MemoryTransformer(nn.Module):
             inputs: token ids, or frames.
             positions: positions from the start of each row's document.
             memory: slots with payloads of the kind ``remember`` from earlier calls; None = no memory.
-            previous: the token before the segment, for models with ``shift``; -1 or None = none.
+            previous: the tokens before the segment, the oldest first, for models with ``shift``, which read as many
+                of them as they need; -1 or None = none.
             remember: the kind of payload to return.
             need: what the memory requires: ``"usage"`` and ``"norms"`` request these outputs, ``"decay"`` needs a model
                 with forget gates.
@@ -184,13 +185,16 @@ class MemoryTransformer(nn.Module):
             )
 
     def _embed(self, inputs: Tensor, previous: Tensor | None) -> Float[Tensor, "batch time dim"]:
-        x = self.embed(inputs)
+        x, time, back = self.embed(inputs), inputs.shape[1], int(self.config.shift)
         if self.shift is None:
             return x
-        first = torch.zeros_like(x[:, :1])
-        if previous is not None:
-            first = self.embed(previous.clamp(min=0)[:, None]) * (previous >= 0)[:, None, None]
-        return x + self.shift(torch.cat([first, x[:, :-1]], dim=1))
+        if previous is None:
+            before = x[:, :0]
+        else:
+            previous = previous[:, -back:]
+            before = self.embed(previous.clamp(min=0)) * (previous >= 0)[..., None]
+        both = torch.cat([F.pad(before, (0, 0, back - before.shape[1], 0)), x], dim=1)
+        return x + self.shift(torch.cat([both[:, back - k : back - k + time] for k in range(1, back + 1)], dim=-1))
 
     def _layout(self, positions: Tensor, memory: Slots | None) -> Layout:
         """Angles and mask. Positions are relative to the segment's end, so that streams of any length stay exact."""

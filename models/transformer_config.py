@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Interval
 
 from ..schema import PositiveInt, ShareBelowOne, Validated
+
+LONGEST_SHIFT = 8
+Shift = bool | Annotated[int, Interval(ge=0, le=LONGEST_SHIFT)]
+"""How many previous tokens an embedding includes; true is one."""
 
 
 @dataclass(frozen=True)
@@ -13,9 +20,10 @@ class TransformerConfig(Validated):
 
     ``frame_dim`` replaces token ids by frames of that size as input. ``score_bias`` gives each head a learnt weight for
     each of the scorer's ``signals``: the weighted standard scores of a slot are added to its logits. ``shift`` adds a
-    projection of the previous token to each token's embedding: one layer is then enough to continue a sequence as it
-    continued before (an induction head, arXiv:2209.11895), and a slot identifies the token before it even if that was
-    evicted. Small models thereby learn to use their memory from far less text. ``forget_gate`` gives each head a gate
+    projection of the previous token, or of that many, to each token's embedding, as a short convolution does (H3,
+    arXiv:2212.14052): one layer is then enough to continue a sequence as it continued before (an induction head,
+    arXiv:2209.11895), and a slot identifies the tokens before it even if they were evicted. Small models thereby learn
+    to use their memory from far less text. ``forget_gate`` gives each head a gate
     between 0 and 1 for each token: the weight of a slot falls by the gates of all tokens after it, kept or not
     (Forgetting Transformer, arXiv:2503.02130).
     """
@@ -28,7 +36,7 @@ class TransformerConfig(Validated):
     dropout: ShareBelowOne = 0.0
     rope_base: float = 10_000.0
     score_bias: bool = False
-    shift: bool = False
+    shift: Shift = False
     forget_gate: bool = False
     frame_dim: int | None = None
     signals: tuple[str, ...] = ("surprise", "rarity", "gain")

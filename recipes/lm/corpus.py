@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...data.base import Document, Split
 from ...data.reading.files import Skipping
+from ...models.transformer_config import LONGEST_SHIFT
 from ...registry import build
 from ...tokenizers_.base import Tokenizer, input_kind
 from ..engine.loader import BatchLoader, shuffled
@@ -35,8 +36,8 @@ class Passage:
 class SegmentBatch(NamedTuple):
     """One segment of every row. ``targets`` are the tokens one step later; where ``valid`` is false both are padding.
 
-    ``is_start`` is true for rows whose passage starts with this segment. ``previous`` is the token before the segment
-    (-1 at the start of a passage). ``positions`` count from the start of the passage. ``sizes`` and ``target_mask``
+    ``is_start`` is true for rows whose passage starts with this segment. ``previous`` are the tokens before the segment
+    (-1 before the start of a passage). ``positions`` count from the start of the passage. ``sizes`` and ``target_mask``
     refer to the targets.
     """
 
@@ -46,7 +47,7 @@ class SegmentBatch(NamedTuple):
     valid: Bool[Tensor, "batch time"]
     sizes: Int[Tensor, "batch time"]
     target_mask: Bool[Tensor, "batch time"]
-    previous: Int[Tensor, " batch"]
+    previous: Int[Tensor, "batch before"]
     is_start: Bool[Tensor, " batch"]
 
     def to(self, device: torch.device | str) -> SegmentBatch:
@@ -208,14 +209,16 @@ def _batch(segments: list[tuple[Passage, int]], length: int) -> SegmentBatch:
     first, shape = segments[0][0], (len(segments), length)
     ids, targets = first.ids.new_zeros(shape), first.ids.new_zeros(shape)
     sizes, target_mask = first.sizes.new_zeros(shape), first.target_mask.new_zeros(shape)
+    previous = first.ids.new_full((len(segments), LONGEST_SHIFT), -1)
     columns = ids.numpy(), targets.numpy(), sizes.numpy(), target_mask.numpy()
     for row, ((passage, start), stop) in enumerate(zip(segments, stops, strict=True)):
         tokens, ahead = passage.ids.numpy(), slice(start + 1, stop + 1)
         parts = tokens[start:stop], tokens[ahead], passage.sizes.numpy()[ahead], passage.target_mask.numpy()[ahead]
         for column, part in zip(columns, parts, strict=True):
             column[row, : stop - start] = part
+        before = tokens[:start][-LONGEST_SHIFT:]
+        previous.numpy()[row, LONGEST_SHIFT - len(before) :] = before
     positions = torch.tensor(starts)[:, None] + torch.arange(length)
     valid = positions < torch.tensor(stops)[:, None]
-    befores = [int(passage.ids[min(start, len(passage.ids)) - 1]) if start else -1 for passage, start in segments]
     is_start = torch.tensor([start == 0 for start in starts])
-    return SegmentBatch(ids, targets, positions, valid, sizes, target_mask, torch.tensor(befores), is_start)
+    return SegmentBatch(ids, targets, positions, valid, sizes, target_mask, previous, is_start)

@@ -16,6 +16,7 @@ from ...memory.policy import ForwardStats
 from ...memory.scorer import ScorerModel, signals_of
 from ...memory.slots import SlotBuffer, Slots, accrue_decay, concatenate
 from ...models.learned_policy import bind
+from ...models.transformer_config import LONGEST_SHIFT
 from .language_model import LanguageModel
 from .strategies import Strategy
 
@@ -33,8 +34,8 @@ class DecoderState:
     """Attention that the slots of the segment have received, for policies that use it."""
     scorer: Any
     position: int
-    last: Int[Tensor, " batch"]
-    """The previous token, -1 at the start."""
+    previous: Int[Tensor, "batch before"]
+    """The tokens read last, the oldest first; -1 before the start."""
     log_gates: Float[Tensor, "batch segment layers heads"] | None = None
     """The logarithms of the forget gates of the segment; None while it is empty, and in models without gates."""
 
@@ -70,9 +71,9 @@ class Reader:
         """The initial state for ``batch_size`` streams."""
         payload = self.model.transformer.empty_payload(batch_size, self.remember)
         empty = self.memory.empty(payload, signals_of(self.scorer))
-        last = torch.full((batch_size,), -1, device=empty.slots.valid.device)
+        previous = torch.full((batch_size, LONGEST_SHIFT), -1, device=empty.slots.valid.device)
         seen = SlotBuffer.from_slots(empty.slots, self.segment)
-        return DecoderState(empty, seen, empty.slots.usage, self.scorer.initial_state(batch_size), 0, last)
+        return DecoderState(empty, seen, empty.slots.usage, self.scorer.initial_state(batch_size), 0, previous)
 
     @torch.no_grad()
     def read(
@@ -97,7 +98,7 @@ class Reader:
             tokens,
             positions,
             state.read(),
-            previous=state.last,
+            previous=state.previous,
             remember=self.remember,
             need=self.memory.requires,
         )
@@ -110,7 +111,7 @@ class Reader:
             seen=state.seen.append(output.payload, tokens, positions),
             usage=F.pad(state.usage, (0, count)),
             position=state.position + count,
-            last=tokens[:, -1],
+            previous=torch.cat([state.previous, tokens], dim=1)[:, -LONGEST_SHIFT:],
             log_gates=log_gates,
         )
         if self.memory.observes:

@@ -22,6 +22,7 @@ from ...models.host import on_host, to_device
 from ...models.learned_policy import bind
 from ...models.loss import Loss
 from ...models.memory_transformer import MemoryTransformer, Output, TransformerConfig, reconstruction_loss
+from ...models.transformer_config import Shift
 from ...schema import PositiveInt, ShareBelowOne, Validated, coerce
 from .corpus import Passage, SegmentBatch, sweep_with_bar
 from .strategies import Strategy, strategies
@@ -353,8 +354,9 @@ class Shape(Validated):
     """Dropout probability in training."""
     score_bias: bool = False
     """Whether each head learns a bias on the standardised score of a slot."""
-    shift: bool = True
-    """Whether each embedding includes the previous token as well, which small models need to use their memory."""
+    shift: Shift = True
+    """Previous tokens that each embedding includes as well, up to 8; true is one, false none. Small models need them to
+    use their memory: as many as a word is away from the one that it belongs to."""
     forget_gate: bool = False
     """Whether each head learns how much every token lets it forget of all earlier ones."""
 

@@ -128,7 +128,7 @@ class Segments(Stream):
         real, places = torch.ones_like(tokens, dtype=torch.bool), torch.arange(16).expand(4, -1)
         real[1, -1] = False
         first = torch.full((4,), self.position == 1)
-        return SegmentBatch(tokens, tokens, places, real, tokens, real, tokens[:, 0], first)
+        return SegmentBatch(tokens, tokens, places, real, tokens, real, tokens[:, :1], first)
 
 
 QUANTISERS = [{"name": "vq_lm", "quantiser": kind, "dead_below": 1.0} for kind in ("vq", "residual", "product", "fsq")]

@@ -108,7 +108,7 @@ def read(model, strategy, capacity, remember, starts=()):
         kept.append([slots.positions[row][slots.valid[row]].tolist() for row in range(ROWS)])
         places = positions[:, None] + torch.arange(SEGMENT)
         real = torch.ones_like(part, dtype=torch.bool)
-        batch = SegmentBatch(part, part, places, real, real.long(), ~real, part[:, 0], is_start)
+        batch = SegmentBatch(part, part, places, real, real.long(), ~real, part[:, :1], is_start)
         output = model.transformer(part, places, slots, remember=remember, need=memory.requires)
         scores, scored = scorer.score(part, scored)
         state = write_segment(memory, state, output, batch, scores, None).state

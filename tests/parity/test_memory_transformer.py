@@ -178,20 +178,38 @@ def test_the_score_bias_reaches_each_head():
     assert model.score_weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("shift", [True, 1, 3, 8])
 @pytest.mark.parametrize("lengths", [[8, 8, 8], [5, 1, 18]])
-def test_the_shift_crosses_segments_but_not_documents(lengths):
-    model, ids = make(dataclasses.replace(CONFIG, shift=True)), tokens()
+def test_the_shift_crosses_segments_but_not_documents(lengths, shift):
+    model, ids = make(dataclasses.replace(CONFIG, shift=shift)), tokens()
     full = model(ids, torch.arange(TIME).expand(BATCH, -1)).logits
     memory, start = Memory(1000), 0
     state, parts = memory.empty(model.empty_payload(BATCH)), []
     for length in lengths:
         part, here = ids[:, start : start + length], (start + torch.arange(length)).expand(BATCH, -1)
-        previous = ids[:, start - 1] if start else torch.full((BATCH,), -1)
+        previous = torch.cat([torch.full((BATCH, 8), -1), ids[:, :start]], dim=1)[:, -8 - start % 2 :]
         output = model(part, here, state.read(), previous=previous)
         state = memory.write(state, output.payload, part, here, torch.zeros(*part.shape, 0), part >= 0).state
         parts.append(output.logits)
         start += length
     torch.testing.assert_close(torch.cat(parts, 1), full, atol=1e-5, rtol=1e-5)
+
+
+def test_the_shift_adds_a_projection_of_each_of_the_previous_tokens():
+    model, ids = make(dataclasses.replace(CONFIG, shift=3)), tokens()
+    embedded, weights = model.embed.weight, model.shift.weight.split(CONFIG.dim, dim=1)
+    for row in range(BATCH):
+        for time in range(TIME):
+            expected = embedded[ids[row, time]]
+            for back in range(1, min(3, time) + 1):
+                expected = expected + weights[back - 1] @ embedded[ids[row, time - back]]
+            torch.testing.assert_close(model._embed(ids, None)[row, time], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [-1, 9])
+def test_a_shift_of_too_many_tokens_is_refused(shift):
+    with pytest.raises(ValueError, match="shift"):
+        dataclasses.replace(CONFIG, shift=shift)
 
 
 def test_frames_go_in_and_ids_come_out():

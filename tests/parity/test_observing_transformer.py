@@ -31,7 +31,7 @@ def make_model() -> MemoryTransformer:
 def segment(ids: torch.Tensor, positions: torch.Tensor) -> SegmentBatch:
     """A batch without padding."""
     real = torch.ones_like(ids, dtype=torch.bool)
-    return SegmentBatch(ids, ids, positions, real, real.long(), ~real, ids[:, 0], ~real[:, 0])
+    return SegmentBatch(ids, ids, positions, real, real.long(), ~real, ids[:, :1], ~real[:, 0])
 
 
 def test_weights_and_norms_are_those_of_the_heads_and_layers():

@@ -149,7 +149,7 @@ class Words(Stream):
 
     def next(self) -> SegmentBatch:
         tokens, real = torch.full((2, 2), RANK), torch.ones(2, 2, dtype=torch.bool)
-        return SegmentBatch(tokens, tokens, tokens, real, tokens, real, tokens[:, 0], real[:, 0])
+        return SegmentBatch(tokens, tokens, tokens, real, tokens, real, tokens[:, :1], real[:, 0])
 
 
 def main(folder: Path) -> None:
