@@ -26,7 +26,7 @@ from vqmem.registry import build
 from vqmem.tokenizers_._units import stream_of
 
 ALPHABET = Alphabet.of(["abc"])
-NOTHING_READ = SimpleNamespace(last=torch.zeros(1))
+NOTHING_READ = SimpleNamespace(previous=torch.zeros(1, 1))
 
 
 # --- interleaving --------------------------------------------------------------------------------------------------

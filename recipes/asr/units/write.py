@@ -39,7 +39,7 @@ def write(
     turns = [_turns(codes, alphabet, stream) for stream in streams]
     waiting = [next(turn)[0] for turn in turns]
     reading = reader.start(len(streams))
-    device = reading.last.device
+    device = reading.previous.device
     while any(waiting):
         count = min(len(tokens) for tokens in waiting if tokens)
         # Rows of a batch have one length: streams that have ended read on, and their logits are ignored.
