@@ -120,10 +120,10 @@ def main() -> None:
                 note_difference(found, f"{size}, native beside mixed", name, tables, intervals)
                 add_point(beside_mixed, f"{strategy}, {size}", scale, capacity, asdict(found))
     for steps in (scale.steps // 4, scale.steps * 4):
-        for row in read(scale, flags, scale.middle, steps, scale.capacities[:2]):
+        for row in read(scale, flags, scale.middle, steps, scale.capacities[:1]):
             name = f"{row['strategy']} @ {row['capacity']}, {steps} steps"
             note(row, f"{scale.middle}, {row['train']}, other steps", name, tables, intervals)
-        bits = bits_of(scale, flags, scale.middle, steps, scale.capacities[:2])
+        bits = bits_of(scale, flags, scale.middle, steps, scale.capacities[:1])
         for (train, strategy, capacity), ours in bits.items():
             if train == "native":
                 found = compare(ours, bits["mixed", strategy, capacity])

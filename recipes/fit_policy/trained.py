@@ -74,27 +74,30 @@ class TrainedHost:
     def read_full(self, ids: Int[Tensor, " time"]) -> FullPass:
         """Read a passage with a memory that keeps all of it."""
         weights: list[Tensor] = []
-        hook = _recorder(weights, torch.mean if self.ahead == "next" else torch.amax)
-        hooks = [block.attention.register_forward_hook(hook) for block in self.transformer.blocks]
-        keys, time = [], self._read_time(ids)
+        hooks = [block.attention.register_forward_hook(_recorder(weights)) for block in self.transformer.blocks]
+        keys, time = [], len(ids) - 1
         try:
-            for output in self._read(ids[: time + 1], Memory(time)):
+            for output in self._read(ids, Memory(time)):
                 keys.append(self.transformer.keys(output.payload).flatten(2))
         finally:
             for hook in hooks:
                 hook.remove()
-        layers = len(hooks)
-        by_segment = [torch.cat(weights[i : i + layers]) for i in range(0, len(weights), layers)]
-        padded = [F.pad(x, (0, time - x.shape[1])) for x in by_segment]
-        attention = torch.stack(padded)[None].float().cpu()
+        layers, chunk = len(hooks), self.settings.chunk
+        by_segment = []
+        for start in range(0, time, chunk):
+            first = start // chunk * layers
+            paid = torch.cat(weights[first : first + layers])[:, : time - start, :time]  # the rest is padding
+            paid = paid.mean(1) if self.ahead == "next" else paid.amax(1)
+            by_segment.append(F.pad(paid, (0, time - paid.shape[1])))
+        attention = torch.stack(by_segment)[None].float().cpu()
         attention = attention if self.ahead == "next" else of_later(attention)
-        keys = [torch.cat(keys, dim=1).float().cpu()]
+        keys = [torch.cat(keys, dim=1)[:, :time].float().cpu()]
         return FullPass(keys, attention, self.settings.chunk, self.settings.horizon, self.run.config.sinks)
 
     def read_stream(self, stream: Stream, use: Rows) -> None:
         """Read a passage with a bounded memory, and pass on what competes at each eviction."""
         ids, full, prediction, share, capacity = stream
-        time = self._read_time(ids)
+        time = len(ids) - 1
         every = torch.arange(time)
 
         def receive(slots: Slots, now: Int[Tensor, " batch"]) -> None:
@@ -109,20 +112,16 @@ class TrainedHost:
             use(x[None].cpu(), y[None], len(y) - (slots.count - capacity))
 
         policy = _Recorder.of(self, prediction, receive)
-        for _ in self._read(ids[: time + 1], Memory(capacity, policy, guard=self.run.config.guard)):
+        for _ in self._read(ids, Memory(capacity, policy, guard=self.run.config.guard)):
             pass
 
     @torch.no_grad()
     def loss(self, policy: FittedPolicy, ids: Int[Tensor, " time"], capacity: int) -> float:
         """The nats a token of a passage that is read with a policy in a bounded memory."""
         learned = LearnedPolicy.from_fitted(_ONLY_LEARNED(), policy, self.transformer)
-        memory, time = Memory(capacity, learned, guard=self.run.config.guard), self._read_time(ids)
-        logits = torch.cat([output.logits[0] for output in self._read(ids[: time + 1], memory)])
-        return float(F.cross_entropy(logits.float().cpu(), ids[1 : time + 1]))
-
-    def _read_time(self, ids: Int[Tensor, " time"]) -> int:
-        """The tokens of all segments that are full; the last token is only predicted."""
-        return (len(ids) - 1) // self.settings.chunk * self.settings.chunk
+        memory = Memory(capacity, learned, guard=self.run.config.guard)
+        logits = torch.cat([output.logits[0] for output in self._read(ids, memory)])[: len(ids) - 1]
+        return float(F.cross_entropy(logits.float().cpu(), ids[1:]))
 
     @torch.no_grad()
     def _read(self, ids: Int[Tensor, " time"], memory: Memory) -> Iterator[Output]:
@@ -163,12 +162,12 @@ class _Recorder(LearnedPolicy):
         return super().priority(slots, now)
 
 
-def _recorder(weights: list[Tensor], reduce: Callable[..., Tensor]) -> Callable[[Any, Any, Any], None]:
-    """A hook that adds what the weights are, reduced over the queries of a segment, for each key of each head."""
+def _recorder(weights: list[Tensor]) -> Callable[[Any, Any, Any], None]:
+    """A hook that adds the weights that the queries of a segment pay to the keys, for each head."""
 
     def after(attention: Any, args: tuple[Any, ...], output: Any) -> None:
         queries, keys, _, layout, _ = args
-        weights.append(reduce(attention.weights(queries, keys, layout)[0], dim=1))
+        weights.append(attention.weights(queries, keys, layout)[0])
 
     return after
 
