@@ -23,9 +23,8 @@ class TransformerConfig(Validated):
     projection of the previous token, or of that many, to each token's embedding, as a short convolution does (H3,
     arXiv:2212.14052): one layer is then enough to continue a sequence as it continued before (an induction head,
     arXiv:2209.11895), and a slot identifies the tokens before it even if they were evicted. Small models thereby learn
-    to use their memory from far less text. ``forget_gate`` gives each head a gate
-    between 0 and 1 for each token: the weight of a slot falls by the gates of all tokens after it, kept or not
-    (Forgetting Transformer, arXiv:2503.02130).
+    to use their memory from far less text. ``forget_gate`` gives each head a gate between 0 and 1 for each token: the
+    weight of a slot falls by the gates of all tokens after it, kept or not (Forgetting Transformer, arXiv:2503.02130).
     """
 
     vocab_size: PositiveInt

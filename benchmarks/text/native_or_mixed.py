@@ -103,32 +103,31 @@ def main() -> None:
     beside_mixed: dict[str, list[list[float]]] = {}
     for size in scale.sizes:
         for row in read(scale, flags, size, scale.steps, scale.capacities):
-            note(row, f"{size}, {row['train']}", f"{row['strategy']} @ {row['capacity']}", tables, intervals)
+            found, name = row["metrics"][METRIC], f"{row['strategy']} @ {row['capacity']}"
+            note(found, f"{size}, {row['train']}", name, tables, intervals, BASELINE)
             if row["strategy"] != BASELINE:
-                name = f"{row['strategy']}, {size}, {row['train']}"
-                add_point(beside_baseline, name, scale, row["capacity"], row["metrics"][METRIC])
+                add_point(beside_baseline, f"{row['strategy']}, {size}, {row['train']}", scale, row["capacity"], found)
         bits = bits_of(scale, flags, size, scale.steps, scale.capacities)
         for (train, strategy, capacity), ours in bits.items():
-            name, found = f"{strategy} @ {capacity}", None
+            name = f"{strategy} @ {capacity}"
             if strategy != BASELINE and (twice := bits.get((train, BASELINE, 2 * capacity))):
-                found = compare(ours, twice)
-                note_difference(
-                    found, f"{size}, {train}, beside {BASELINE} at twice the slots", name, tables, intervals
-                )
+                found = asdict(compare(ours, twice))
+                note(found, f"{size}, {train}, beside {BASELINE} at twice the slots", name, tables, intervals)
             if train == "native":
-                found = compare(ours, bits["mixed", strategy, capacity])
-                note_difference(found, f"{size}, native beside mixed", name, tables, intervals)
-                add_point(beside_mixed, f"{strategy}, {size}", scale, capacity, asdict(found))
+                found = asdict(compare(ours, bits["mixed", strategy, capacity]))
+                note(found, f"{size}, native beside mixed", name, tables, intervals)
+                add_point(beside_mixed, f"{strategy}, {size}", scale, capacity, found)
     for steps in (scale.steps // 4, scale.steps * 4):
         for row in read(scale, flags, scale.middle, steps, scale.capacities[:1]):
             name = f"{row['strategy']} @ {row['capacity']}, {steps} steps"
-            note(row, f"{scale.middle}, {row['train']}, other steps", name, tables, intervals)
+            table = f"{scale.middle}, {row['train']}, other steps"
+            note(row["metrics"][METRIC], table, name, tables, intervals, BASELINE)
         bits = bits_of(scale, flags, scale.middle, steps, scale.capacities[:1])
         for (train, strategy, capacity), ours in bits.items():
             if train == "native":
-                found = compare(ours, bits["mixed", strategy, capacity])
+                found = asdict(compare(ours, bits["mixed", strategy, capacity]))
                 name = f"{strategy} @ {capacity}, {steps} steps"
-                note_difference(found, f"{scale.middle}, native beside mixed, other steps", name, tables, intervals)
+                note(found, f"{scale.middle}, native beside mixed, other steps", name, tables, intervals)
     present(
         "native_or_mixed",
         {},
@@ -246,48 +245,29 @@ def config(scale: Scale, flags: Any, size: str, capacity: int, steps: int) -> Co
     return replace(made, strategies=strategies, native=replace(made.native, strategies=names))
 
 
-def note(row: dict[str, Any], table: str, name: str, tables: dict[str, Any], intervals: dict[str, Any]) -> None:
-    """Add a row to its table.
-
-    Args:
-        row: of the summary of a comparison.
-        table: the heading.
-        name: of the row.
-        tables: values by heading, row and column.
-        intervals: ends of intervals at the same places.
-
-    Returns:
-        Nothing; the tables grow.
-    """
-    found = row["metrics"][METRIC]
-    tables.setdefault(table, {})[name] = {"bits per byte": found["value"], f"- {BASELINE}": found["difference"]}
-    ends = {}
-    if found["low"] is not None:
-        ends = {
-            "bits per byte": [found["low"], found["high"]],
-            f"- {BASELINE}": [found["difference_low"], found["difference_high"]],
-        }
-    intervals.setdefault(table, {})[name] = ends
-
-
-def note_difference(
-    found: Comparison, table: str, name: str, tables: dict[str, Any], intervals: dict[str, Any]
+def note(
+    found: Mapping[str, Any], table: str, name: str, tables: dict[str, Any], intervals: dict[str, Any], beside: str = ""
 ) -> None:
     """Add a comparison to its table.
 
     Args:
-        found: the comparison.
+        found: the fields of a `Comparison`.
         table: the heading.
         name: of the row.
         tables: values by heading, row and column.
         intervals: ends of intervals at the same places.
+        beside: what a figure is compared with, where the heading does not say it; its own interval is then shown too.
 
     Returns:
         Nothing; the tables grow.
     """
-    tables.setdefault(table, {})[name] = {"bits per byte": found.value, "difference": found.difference}
-    ends = [found.difference_low, found.difference_high]
-    intervals.setdefault(table, {})[name] = {} if None in ends else {"difference": ends}
+    column = f"- {beside}" if beside else "difference"
+    tables.setdefault(table, {})[name] = {"bits per byte": found["value"], column: found["difference"]}
+    ends = {}
+    if found["low"] is not None:
+        ends = {"bits per byte": [found["low"], found["high"]]} if beside else {}
+        ends[column] = [found["difference_low"], found["difference_high"]]
+    intervals.setdefault(table, {})[name] = ends
 
 
 def add_point(
