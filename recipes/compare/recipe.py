@@ -60,7 +60,8 @@ class Fit(Validated):
     """Further training passages, read with bounded slots."""
     ahead: Literal["auto", "next", "later"] = "auto"
     """The attention to come that decides: next, the mean of the next segment; later, the greatest of all that follows;
-    auto, what loses less on the stream passages, but later with an ``lm.off_target_weight``."""
+    auto, what loses less on the stream passages, or the age alone where that does, but later with an
+    ``lm.off_target_weight``."""
 
 
 @dataclass(frozen=True)

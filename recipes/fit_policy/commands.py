@@ -55,8 +55,9 @@ logarithm of the greatest attention weight that later queries pay to each: for e
 the model, or for all layers of a memory transformer, which share their slots. Further passages are read with bounded
 slots, and a second regression weighs that prediction beside signals of the slots that compete. Memory does not grow
 with the text. Signals `expected`, `observed` and `usage` add to the cost of reading. Where a memory transformer mostly
-reads its newest tokens, the mean attention of the next segment is the better guide. Both are fitted, and the one that
-loses less on the bounded passages is taken (ahead=auto), unless the run weighs its answers (off_target_weight).
+reads its newest tokens, the mean attention of the next segment is the better guide, and where it reads nothing else the
+age is. What loses least on the bounded passages is taken (ahead=auto), unless the run weighs its answers
+(off_target_weight).
 
 On a CPU, MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 saves up to half.""",
         _keys,

@@ -26,7 +26,7 @@ from ..text_lm.config import Config as RunConfig
 from .fit import Findings, fit_policy
 from .host import Host, Settings
 from .passages import sample_passages
-from .report import AHEAD, single_name, write_report
+from .report import GUIDES, single_name, write_report
 from .trained import TrainedHost, fit_trained, is_run, settings_of
 from .trained import load_host as load_trained
 
@@ -58,7 +58,8 @@ class Config(Validated):
     ahead: Literal["auto", "next", "later"] = "auto"
     """The attention to come that decides. ``later`` is the greatest weight of all later queries, and what a model of
     transformers takes. For a run, ``next`` is the mean weight of the queries of the next segment, and auto is what
-    loses less on the stream passages, but later for a run with an ``off_target_weight``."""
+    loses less on the stream passages, or the age alone where that does, but later for a run with an
+    ``off_target_weight``."""
     seed: Seed = 0
     """Seed of the drawing of passages."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -193,7 +194,7 @@ def format_summary(model: str, config: Config, findings: Findings) -> str:
     if findings.r2.numel() > 1:
         spread = f" ({findings.r2.min():.2f} to {findings.r2.max():.2f} by head)"
     lines = [
-        *(f"{x:.4f} nats a token of the streams, fitted to {AHEAD[name]}" for name, x in findings.losses.items()),
+        *(f"{x:.4f} nats a token of the streams, kept by {GUIDES[name]}" for name, x in findings.losses.items()),
         f"attention to come, predicted from keys: R² {findings.r2.mean():.2f} on passages of the check{spread}",
         "of the slots that will get most attention, those that stay:",
         *(f"  {100 * x:5.1f} %  the policy, a set a {share}" for share, x in findings.shares.items()),

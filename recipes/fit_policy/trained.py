@@ -30,6 +30,8 @@ from .full_pass import FullPass, of_later
 from .host import Rows, Settings, Stream, standardised
 
 Ahead = Literal["next", "later"]
+NEWEST = "newest"
+"""The policy that a fit falls back on: neither attention to come guides better than the age."""
 HORIZON = 256
 """Tokens that must follow, or four segments where these are fewer. Segments longer than half are read in parts."""
 
@@ -189,8 +191,8 @@ def fit_trained(
     Args:
         host: The run.
         ahead: The attention to come, as `TrainedHost` takes it. ``auto`` fits both and takes the policy with which the
-            streams have less loss, but ``later`` for a run that weighs its answers: the loss of all tokens hardly
-            shows them.
+            streams have less loss, or one that keeps the newest where that has least; but ``later`` for a run that
+            weighs its answers: the loss of all tokens hardly shows them.
         passages: As in `fit_policy`.
         streams: As in `fit_policy`.
         settings: As `Settings` of the run or the user.
@@ -207,11 +209,26 @@ def fit_trained(
     }
     if len(fits) == 1:
         return next(iter(fits.values()))
-    losses = {}
-    for name, (policy, _) in progress(fits.items(), len(fits), "comparing policies", transient=True):
-        losses[name] = sum(host.loss(policy, ids, settings.capacity) for ids in streams) / len(streams)
+    if LOG_AGE in settings.signals:
+        fits = {NEWEST: _newest_first(*fits["next"]), **fits}
+    longest = max(map(len, streams))
+    capacities = {settings.capacity, *(x for x in host.run.config.capacities if x < longest)}
+    readings = [(name, ids, capacity) for name in fits for ids in streams for capacity in sorted(capacities)]
+    losses = dict.fromkeys(fits, 0.0)
+    for name, ids, capacity in progress(readings, len(readings), "comparing policies", transient=True):
+        losses[name] += host.loss(fits[name][0], ids, capacity) / (len(streams) * len(capacities))
     policy, findings = fits[min(losses, key=lambda name: losses[name])]
     return policy, replace(findings, losses=losses)
+
+
+def _newest_first(policy: FittedPolicy, findings: Findings) -> tuple[FittedPolicy, Findings]:
+    """A policy for the same host that weighs its age alone, and what it keeps."""
+    weights = torch.tensor([-1.0 if name == LOG_AGE else 0.0 for name in policy.signals])
+    kept = findings.single[LOG_AGE]
+    return (
+        replace(policy, weights={share: weights.expand_as(x).clone() for share, x in policy.weights.items()}),
+        replace(findings, recall=torch.full_like(findings.recall, kept), shares=dict.fromkeys(findings.shares, kept)),
+    )
 
 
 def load_host(path: str, device: torch.device) -> TrainedHost:
