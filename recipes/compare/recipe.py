@@ -60,8 +60,7 @@ class Fit(Validated):
     """Further training passages, read with bounded slots."""
     ahead: Literal["auto", "next", "later"] = "auto"
     """The attention to come that decides: next, the mean of the next segment; later, the greatest of all that follows;
-    auto, what loses less on the stream passages, or the age alone where that does, but later with an
-    ``lm.off_target_weight``."""
+    auto, what loses less on the stream passages, or the age alone where that does."""
 
 
 @dataclass(frozen=True)
@@ -333,7 +332,7 @@ def _passage(config: Config, run: text_lm.Run, data: EvalData) -> dict[str, Any]
     middle = len(data.items) // 2
     item = data.items[middle]
     shown = min(config.shown, len(item.ids))
-    item = Passage(item.name, item.ids[:shown], item.sizes[:shown], item.target_mask[:shown])
+    item = item[:shown]
     scores = PassageScores(data.scores.signals, [data.scores.values[middle][:shown].cpu()])
     is_text = output_kind(run.tokenizer) == "text"
     memories = {}

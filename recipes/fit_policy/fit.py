@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ...memory.fitted import LOG_AGE, FittedPolicy
 from ..engine.progress import Bar
+from ..lm.corpus import Passage
 from .full_pass import FullPass, key_features, later_attention
 from .host import Host, Stream
 from .passages import new_passages
@@ -47,8 +48,8 @@ class Findings:
 
 def fit_policy(
     host: Host,
-    passages: Sequence[Int[Tensor, " _time"]],
-    streams: Sequence[Int[Tensor, " _time"]],
+    passages: Sequence[Passage],
+    streams: Sequence[Passage],
     signals: Sequence[str],
     capacity: int,
 ) -> tuple[FittedPolicy, Findings]:
@@ -56,7 +57,7 @@ def fit_policy(
 
     Args:
         host: The model.
-        passages: Token ids of the texts from which attention to come is predicted.
+        passages: Those from which attention to come is predicted.
         streams: Those that are read in bounded streams. The findings are of the last quarter, before it is fitted on;
             of it, passages that were fitted on already are left out.
         signals: The signals that the policy weighs, some of the host's.
@@ -71,20 +72,20 @@ def fit_policy(
     with Bar("fitting the policy", len(passages) + len(host.shares) * (fitted + len(checked))) as bar:
         prediction = _fit_prediction(host, passages, bar)
         second = {share: Sums() for share in host.shares}
-        for ids in streams[:fitted]:
-            full = host.read_full(ids)
+        for passage in streams[:fitted]:
+            full = host.read_full(passage)
             for share, sums in second.items():
-                stream = Stream(ids, full, prediction[share], share, capacity)
+                stream = Stream(passage, full, prediction[share], share, capacity)
                 host.read_stream(stream, partial(_add_slots, sums))
                 bar.advance(1)
         solved = {share: sums.solve(RIDGE, chosen)[..., 0] for share, sums in second.items()}
         check = _Check(host.signals, host.shares[0], solved, chosen, second[host.shares[0]])
-        for ids in checked:
-            full = host.read_full(ids)
+        for passage in checked:
+            full = host.read_full(passage)
             check.add_predictions(full, prediction[host.shares[0]])
             for share, sums in second.items():
                 add = partial(check.add_slots, share, sums)
-                host.read_stream(Stream(ids, full, prediction[share], share, capacity), add)
+                host.read_stream(Stream(passage, full, prediction[share], share, capacity), add)
                 bar.advance(1)
     solved = {share: sums.solve(RIDGE, chosen)[..., 0] for share, sums in second.items()}
     heads = host.heads
@@ -98,12 +99,12 @@ def _add_slots(sums: Sums, x: Float[Tensor, "groups slots signals"], y: Float[Te
 
 
 def _fit_prediction(
-    host: Host, passages: Sequence[Int[Tensor, " _time"]], bar: Bar
+    host: Host, passages: Sequence[Passage], bar: Bar
 ) -> dict[str, Float[Tensor, "layers _groups _features"]]:
     """Regress the logarithm of attention to come on keys, in each layer and for each of what shares a set."""
     sums = {share: Sums() for share in host.shares}
-    for ids in passages:
-        full = host.read_full(ids)
+    for passage in passages:
+        full = host.read_full(passage)
         for share, total in sums.items():
             keys, wanted = later_attention(full, share)
             total.add(key_features(full, share)[:, :, keys], wanted[..., None])

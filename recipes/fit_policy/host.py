@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from ...memory.policy import standardise_among
+from ..lm.corpus import Passage
 from .full_pass import FullPass
 
 Rows = Callable[[Float[Tensor, "groups slots signals"], Float[Tensor, "groups slots"], int], None]
@@ -47,14 +48,14 @@ class Stream(NamedTuple):
     """A passage that is read with bounded slots.
 
     Args:
-        ids: The tokens.
+        passage: The tokens.
         full: The same passage, of which nothing is evicted.
         prediction: What the first stage found for this share.
         share: What keeps one set of slots.
         capacity: The number of slots.
     """
 
-    ids: Int[Tensor, " time"]
+    passage: Passage
     full: FullPass
     prediction: Float[Tensor, "layers groups features"]
     share: str
@@ -89,7 +90,7 @@ class Host(Protocol):
         """That of the weights."""
         ...
 
-    def read_full(self, ids: Int[Tensor, " time"]) -> FullPass:
+    def read_full(self, passage: Passage) -> FullPass:
         """Read a passage of which nothing is evicted."""
         ...
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
+from ...data.base import Document
 from ...data.reading.files import did_you_mean, local_path
 from ...memory.fitted import host_fingerprint
 from ...memory.huggingface.groups import SHARES, Groups
 from ...memory.huggingface.signals import AttentionSignals
 from ...memory.huggingface.supported_models import bounded, key_shape, layers_of
+from ..lm.corpus import Passage
 from .attention import CHUNK, HORIZON, SINKS, read_full
 from .full_pass import FullPass
 from .host import Rows, Settings, Stream
@@ -45,13 +45,14 @@ class PretrainedHost(NamedTuple):
         """That of the weights."""
         return host_fingerprint(self.model)
 
-    def encode(self, text: str) -> Int[Tensor, " time"]:
-        """The ids of a text."""
-        return torch.tensor(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def encode(self, document: Document) -> Passage:
+        """The tokens of a text."""
+        ids = self.tokenizer(document.text, add_special_tokens=False)["input_ids"]
+        return Passage.of(torch.tensor(ids), document.name)
 
-    def read_full(self, ids: Int[Tensor, " time"]) -> FullPass:
+    def read_full(self, passage: Passage) -> FullPass:
         """Read a passage with the full cache. Raises `ValueError` for a model whose queries are not found."""
-        return read_full(self.model, AttentionSignals(self.model, ("expected",), self.groups), ids)
+        return read_full(self.model, AttentionSignals(self.model, ("expected",), self.groups), passage.ids)
 
     def read_stream(self, stream: Stream, use: Rows) -> None:
         """Read a passage in chunks through a bounded cache, and pass on what competes at each eviction."""

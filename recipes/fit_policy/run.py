@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from ...artifacts import read_sealed
 from ...files import missing_file
@@ -22,6 +20,7 @@ from ...schema import PathText, PositiveInt, Seed, TwoOrMore, Validated
 from ...tokenizers_.base import input_kind
 from ..engine.config import DTYPES, resolve_device
 from ..engine.lock import locked
+from ..lm.corpus import Passage
 from ..text_lm.config import Config as RunConfig
 from .fit import Findings, fit_policy
 from .host import Host, Settings
@@ -58,8 +57,7 @@ class Config(Validated):
     ahead: Literal["auto", "next", "later"] = "auto"
     """The attention to come that decides. ``later`` is the greatest weight of all later queries, and what a model of
     transformers takes. For a run, ``next`` is the mean weight of the queries of the next segment, and auto is what
-    loses less on the stream passages, or the age alone where that does, but later for a run with an
-    ``off_target_weight``."""
+    loses less on the stream passages, or the age alone where that does. Tokens count as in the run's training."""
     seed: Seed = 0
     """Seed of the drawing of passages."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -148,7 +146,7 @@ def _refuse_existing(out: Path) -> None:
         raise ValueError(f"{out} has a policy already; give another folder, as in out=runs/policy2")
 
 
-Prepared = tuple[Host, Settings, list[Int[Tensor, " _time"]]]
+Prepared = tuple[Host, Settings, list[Passage]]
 """A host, its settings and the passages to read."""
 
 
@@ -160,10 +158,10 @@ def _pretrained(model: str, config: Config, device: torch.device) -> Prepared:
     settings = config.settled(SETTINGS)
     host = load_host(model, DTYPES[config.dtype], device)
     documents = build("data", config.data or "builtin_text").documents("train")
-    texts = (text for document in documents if len(text := document.content("text")) >= 2 * settings.length)
+    texts = (document for document in documents if len(document.content("text")) >= 2 * settings.length)
     lengths = (settings.length, settings.length)
     count = config.passages + config.stream_passages
-    return host, settings, sample_passages(texts, host.encode, lengths, count, config.seed)
+    return host, settings, sample_passages(texts, "text", host.encode, lengths, count, config.seed)
 
 
 def _trained(model: str, config: Config, device: torch.device) -> Prepared:
@@ -171,10 +169,9 @@ def _trained(model: str, config: Config, device: torch.device) -> Prepared:
     settings, kind = config.settled(host.settings), input_kind(host.run.tokenizer)
     documents = build("data", config.data or host.run.config.data).documents("train")
     lengths = (settings.shortest + 1, settings.length + 1)
-    contents = (document.content(kind) for document in documents)
-    contents = (x for x in contents if not isinstance(x, str) or len(x) >= lengths[0])
+    long = (document for document in documents if kind != "text" or len(document.content(kind)) >= lengths[0])
     count = config.passages + config.stream_passages
-    return host, settings, sample_passages(contents, host.encode, lengths, count, config.seed)
+    return host, settings, sample_passages(long, kind, host.encode, lengths, count, config.seed)
 
 
 def _save(out: Path, model: str, config: Config, settings: Settings, policy: FittedPolicy, findings: Findings) -> None:

@@ -53,7 +53,8 @@ def read_stream(model: Any, stream: Stream, use: Rows) -> None:
 
     Evictions after which fewer than `HORIZON` tokens are read do not count.
     """
-    ids, full, prediction, share, capacity = stream
+    passage, full, prediction, share, capacity = stream
+    ids = passage.ids
     every = torch.arange(len(ids))
     predicted = (key_features(full, share) @ prediction[..., None])[..., 0]
 

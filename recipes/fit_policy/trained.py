@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...artifacts import CONFIG
+from ...data.base import Document
 from ...memory.bank import Memory
 from ...memory.fitted import LOG_AGE, PREDICTED, FittedPolicy, host_fingerprint
 from ...memory.scorer import signals_of
@@ -22,7 +23,7 @@ from ...models.learned_policy import USAGE, WEIGHED, LearnedPolicy, weighed_sign
 from ...models.memory_transformer import Output
 from ...registry import build
 from ..engine.progress import progress
-from ..lm.corpus import Passage, sweep
+from ..lm.corpus import Passage, encode_document, sweep
 from ..lm.language_model import score_segment, write_segment
 from ..text_lm.recipe import Config, Run, load_run
 from .fit import Findings, fit_policy
@@ -34,6 +35,8 @@ NEWEST = "newest"
 """The policy that a fit falls back on: neither attention to come guides better than the age."""
 HORIZON = 256
 """Tokens that must follow, or four segments where these are fewer. Segments longer than half are read in parts."""
+
+TINY = torch.finfo(torch.float32).tiny
 
 _ONLY_LEARNED = partial(build, "policies", {"name": "weighted", "learned": 1.0, "folder": ".", "score": 0.0})
 
@@ -53,7 +56,7 @@ class TrainedHost:
     Args:
         run: The run.
         ahead: The attention to come: ``next``, the mean weight that the queries of the next segment pay to a slot, or
-            ``later``, the greatest weight of all queries that follow.
+            ``later``, the greatest weight of all queries that follow. Queries count as their targets do in the loss.
     """
 
     shares = ("model",)
@@ -68,18 +71,18 @@ class TrainedHost:
         """That of the weights."""
         return host_fingerprint(self.transformer)
 
-    def encode(self, content: Any) -> Int[Tensor, " time"]:
-        """The ids of a text, or of a recording or its units."""
-        return self.run.tokenizer.encode(content).ids
+    def encode(self, document: Document) -> Passage:
+        """The tokens of a text, or of a recording or its units."""
+        return encode_document(document, self.run.tokenizer)
 
     @torch.no_grad()
-    def read_full(self, ids: Int[Tensor, " time"]) -> FullPass:
+    def read_full(self, passage: Passage) -> FullPass:
         """Read a passage with a memory that keeps all of it."""
         weights: list[Tensor] = []
         hooks = [block.attention.register_forward_hook(_recorder(weights)) for block in self.transformer.blocks]
-        keys, time = [], len(ids) - 1
+        keys, time, counts = [], len(passage) - 1, self._counts(passage)[:, None]
         try:
-            for output in self._read(ids, Memory(time)):
+            for output in self._read(passage, Memory(time)):
                 keys.append(self.transformer.keys(output.payload).flatten(2))
         finally:
             for hook in hooks:
@@ -89,7 +92,9 @@ class TrainedHost:
         for start in range(0, time, chunk):
             first = start // chunk * layers
             paid = torch.cat(weights[first : first + layers])[:, : time - start, :time]  # the rest is padding
-            paid = paid.mean(1) if self.ahead == "next" else paid.amax(1)
+            counted = counts[start : start + chunk]
+            paid = counted * paid
+            paid = paid.sum(1) / counted.sum().clamp(min=TINY) if self.ahead == "next" else paid.amax(1)
             by_segment.append(F.pad(paid, (0, time - paid.shape[1])))
         attention = torch.stack(by_segment)[None].float().cpu()
         attention = attention if self.ahead == "next" else of_later(attention)
@@ -98,8 +103,8 @@ class TrainedHost:
 
     def read_stream(self, stream: Stream, use: Rows) -> None:
         """Read a passage with a bounded memory, and pass on what competes at each eviction."""
-        ids, full, prediction, share, capacity = stream
-        time = len(ids) - 1
+        passage, full, prediction, share, capacity = stream
+        time = len(passage) - 1
         every = torch.arange(time)
 
         def receive(slots: Slots, now: Int[Tensor, " batch"]) -> None:
@@ -114,21 +119,26 @@ class TrainedHost:
             use(x[None].cpu(), y[None], len(y) - (slots.count - capacity))
 
         policy = _Recorder.of(self, prediction, receive)
-        for _ in self._read(ids, Memory(capacity, policy, guard=self.run.config.guard)):
+        for _ in self._read(passage, Memory(capacity, policy, guard=self.run.config.guard)):
             pass
 
     @torch.no_grad()
-    def loss(self, policy: FittedPolicy, ids: Int[Tensor, " time"], capacity: int) -> float:
-        """The nats a token of a passage that is read with a policy in a bounded memory."""
+    def loss(self, policy: FittedPolicy, passage: Passage, capacity: int) -> float:
+        """The nats a token of a passage that is read with a policy in a bounded memory, weighed as in training."""
         learned = LearnedPolicy.from_fitted(_ONLY_LEARNED(), policy, self.transformer)
         memory = Memory(capacity, learned, guard=self.run.config.guard)
-        logits = torch.cat([output.logits[0] for output in self._read(ids, memory)])[: len(ids) - 1]
-        return float(F.cross_entropy(logits.float().cpu(), ids[1:]))
+        logits = torch.cat([output.logits[0] for output in self._read(passage, memory)])[: len(passage) - 1]
+        counts = self._counts(passage)
+        nats = F.cross_entropy(logits.float().cpu(), passage.ids[1:], reduction="none")
+        return float((counts * nats).sum() / counts.sum().clamp(min=TINY))
+
+    def _counts(self, passage: Passage) -> Float[Tensor, " time"]:
+        """The weights of the targets in training."""
+        return torch.where(passage.target_mask[1:], 1.0, self.run.config.off_target_weight)
 
     @torch.no_grad()
-    def _read(self, ids: Int[Tensor, " time"], memory: Memory) -> Iterator[Output]:
+    def _read(self, passage: Passage, memory: Memory) -> Iterator[Output]:
         scorer, device = self.run.scorer, self.transformer.norm.weight.device
-        passage = Passage("", ids, torch.ones_like(ids), torch.zeros_like(ids, dtype=torch.bool))
         state, scored = memory.empty(self.transformer.empty_payload(1), signals_of(scorer)), scorer.initial_state(1)
         for _, batch in sweep([passage], 1, self.settings.chunk):
             batch = batch.to(device)
@@ -182,8 +192,8 @@ def is_run(path: str) -> bool:
 def fit_trained(
     host: TrainedHost,
     ahead: Literal["auto", "next", "later"],
-    passages: Sequence[Int[Tensor, " _time"]],
-    streams: Sequence[Int[Tensor, " _time"]],
+    passages: Sequence[Passage],
+    streams: Sequence[Passage],
     settings: Settings,
 ) -> tuple[FittedPolicy, Findings]:
     """Fit a policy to a run.
@@ -191,8 +201,7 @@ def fit_trained(
     Args:
         host: The run.
         ahead: The attention to come, as `TrainedHost` takes it. ``auto`` fits both and takes the policy with which the
-            streams have less loss, or one that keeps the newest where that has least; but ``later`` for a run that
-            weighs its answers: the loss of all tokens hardly shows them.
+            streams have less loss, or one that keeps the newest where that has least.
         passages: As in `fit_policy`.
         streams: As in `fit_policy`.
         settings: As `Settings` of the run or the user.
@@ -200,8 +209,6 @@ def fit_trained(
     Returns:
         The policy, and how good it is.
     """
-    if ahead == "auto" and host.run.config.off_target_weight != 1.0:
-        ahead = "later"
     tried: tuple[Ahead, ...] = ("later", "next") if ahead == "auto" else (ahead,)
     fits = {
         name: fit_policy(TrainedHost(host.run, name), passages, streams, settings.signals, settings.capacity)
@@ -213,10 +220,10 @@ def fit_trained(
         fits = {NEWEST: _newest_first(*fits["next"]), **fits}
     longest = max(map(len, streams))
     capacities = {settings.capacity, *(x for x in host.run.config.capacities if x < longest)}
-    readings = [(name, ids, capacity) for name in fits for ids in streams for capacity in sorted(capacities)]
+    readings = [(name, passage, capacity) for name in fits for passage in streams for capacity in sorted(capacities)]
     losses = dict.fromkeys(fits, 0.0)
-    for name, ids, capacity in progress(readings, len(readings), "comparing policies", transient=True):
-        losses[name] += host.loss(fits[name][0], ids, capacity) / (len(streams) * len(capacities))
+    for name, passage, capacity in progress(readings, len(readings), "comparing policies", transient=True):
+        losses[name] += host.loss(fits[name][0], passage, capacity) / (len(streams) * len(capacities))
     policy, findings = fits[min(losses, key=lambda name: losses[name])]
     return policy, replace(findings, losses=losses)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +31,19 @@ class Passage:
     ids: Int[Tensor, " time"]
     sizes: Int[Tensor, " time"]
     target_mask: Bool[Tensor, " time"]
+
+    @classmethod
+    def of(cls, ids: Int[Tensor, " time"], name: str = "") -> Passage:
+        """Tokens of which nothing else is known."""
+        return cls(name, ids, torch.ones_like(ids), torch.zeros_like(ids, dtype=torch.bool))
+
+    def __len__(self) -> int:
+        """The number of tokens."""
+        return len(self.ids)
+
+    def __getitem__(self, part: slice) -> Passage:
+        """Some of the tokens."""
+        return Passage(self.name, self.ids[part], self.sizes[part], self.target_mask[part])
 
 
 class SegmentBatch(NamedTuple):
@@ -89,20 +102,22 @@ def passages(
 
 def _passages_of(document: Document, tokenizer: Tokenizer, length: int, room: int | None) -> list[Passage]:
     """Cut one document into passages, up to the one that fills ``room`` tokens."""
-    content = document.content(input_kind(tokenizer))
-    if room is not None and isinstance(content, str):
+    if room is not None:
         # Avoids tokenising a line of 50 MB for its first thousand tokens; on average a token has at most 32 characters.
-        content = content[: 32 * room]
-    stream = tokenizer.encode(content)
+        document = replace(document, text=document.text[: 32 * room])
+    whole = encode_document(document, tokenizer)
+    begins = range(0, len(whole) if room is None else min(room, len(whole)), length)
+    cut = [replace(whole[begin : begin + length], name=f"{whole.name}:{begin}") for begin in begins]
+    return [passage for passage in cut if len(passage) >= 2]
+
+
+def encode_document(document: Document, tokenizer: Tokenizer) -> Passage:
+    """All tokens of a document; its spans are marked. Raises `ValueError` if the front-end reads what it lacks."""
+    stream = tokenizer.encode(document.content(input_kind(tokenizer)))
     target_mask = torch.zeros(len(stream), dtype=torch.bool)
     for start, end in document.spans:
         target_mask |= (stream.starts < end) & (stream.ends > start)
-    cut: list[Passage] = []
-    for begin in range(0, len(stream) if room is None else min(room, len(stream)), length):
-        part = slice(begin, begin + length)
-        if len(stream.ids[part]) >= 2:
-            cut.append(Passage(f"{document.name}:{begin}", stream.ids[part], stream.sizes[part], target_mask[part]))
-    return cut
+    return Passage(document.name, stream.ids, stream.sizes, target_mask)
 
 
 def require(data: str | dict[str, Any], split: Split, content: str = "documents") -> None:

@@ -7,6 +7,7 @@ import math
 import random
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,8 @@ def loss_with(folder: Path, policy: dict, ids: torch.Tensor) -> float:
     """The nats a token of reading with a policy and 24 slots."""
     run = load_run(folder)
     (strategy,) = strategies({"it": {"policy": policy}})
-    items = [Passage("", ids, torch.ones_like(ids), torch.zeros_like(ids, dtype=torch.bool))]
     memory = strategy.memory(24, run.config.guard)
-    (reading,), _ = read_passages(run.model, strategy, memory, items, None, 1, run.config.segment)
+    (reading,), _ = read_passages(run.model, strategy, memory, [Passage.of(ids)], None, 1, run.config.segment)
     return reading.nll.mean().item()
 
 
@@ -170,18 +170,23 @@ def test_the_loss_of_a_policy_is_that_of_reading_with_it(fitted, tmp_path, ids, 
     run = load_run(fitted)
     policy = FittedPolicy.load(str(tmp_path / "policy"), run.model.transformer)
     node = {"name": "weighted", "learned": 1.0, "folder": str(tmp_path / "policy"), "score": 0.0}
-    found = trained.TrainedHost(run).loss(policy, ids[:190], 24)
+    found = trained.TrainedHost(run).loss(policy, Passage.of(ids[:190]), 24)
     assert found == pytest.approx(loss_with(fitted, node, ids[:190]), abs=1e-5)
 
 
-def test_a_run_that_weighs_its_answers_counts_all_later_attention(config_file, tmp_path, capsys):
-    run = tmp_path / "run"
-    keys = ["data={name: mqar, train_documents: 60, held_out_documents: 8}", "front_end=bytes", "passage=200"]
-    assert main(["text_lm", str(config_file), f"out={run}", "off_target_weight=0.1", *keys]) == 0
-    capsys.readouterr()
-    fit(run, tmp_path / "policy", "length=96")
-    assert capsys.readouterr().err.count("fitting the policy") == 1
-    assert "losses" not in json.loads((tmp_path / "policy" / "policy.json").read_text())["found"]
+def test_what_loses_least_is_measured_as_the_run_weighs_its_answers(fitted, ids):
+    run = load_run(fitted)
+    host = trained.TrainedHost(run._replace(config=replace(run.config, off_target_weight=0.05)))
+    policy = FittedPolicy.load(str(fitted / "policy"), run.model.transformer)
+    marked = torch.zeros(190, dtype=torch.bool)
+    marked[150:160] = True
+    passage = replace(Passage.of(ids[:190]), target_mask=marked)
+    found = host.loss(policy, passage, 24)
+    alike = trained.TrainedHost(run)
+    every = alike.loss(policy, passage, 24) * 189
+    head, tail = (alike.loss(policy, passage[:stop], 24) * (stop - 1) for stop in (150, 160))
+    of_answers = tail - head
+    assert found == pytest.approx((of_answers + 0.05 * (every - of_answers)) / (10 + 0.05 * 179), rel=1e-4)
 
 
 def test_a_run_with_long_segments_is_fitted_to_passages_hardly_longer_than_its_memory(config_file, tmp_path):
@@ -228,10 +233,6 @@ def test_units_of_speech(tmp_path):
     assert "learned@24" in json.loads((tmp_path / "run" / "evaluation.json").read_text())["memories"]
 
 
-def passage(ids: torch.Tensor) -> Passage:
-    return Passage("x", ids, torch.ones_like(ids), torch.zeros_like(ids, dtype=torch.bool))
-
-
 @pytest.fixture(scope="module")
 def host(fitted):
     """The host of the run, with large weights, so that attention is far from even."""
@@ -255,10 +256,14 @@ def normed(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("ahead", ["later", "next"])
 @pytest.mark.parametrize("length", [193, 187, 178])  # twelve full segments, a long rest and one of a single token
+@pytest.mark.parametrize("off_target_weight", [1.0, 0.05])
 @torch.no_grad()
-def test_the_target_is_the_mean_of_the_weights_that_later_queries_pay(host, ids, length, ahead):
-    """Attention of the full passage, written out for each layer, head and query."""
+def test_the_target_is_the_mean_of_the_weights_that_later_queries_pay(host, ids, off_target_weight, length, ahead):
+    """Attention of the full passage, written out for each layer, head and query, which counts as its target does."""
     ids = ids[:length]
+    run = host.run._replace(config=replace(host.run.config, off_target_weight=off_target_weight))
+    marked = torch.rand(length, generator=torch.Generator().manual_seed(2)) < 0.1
+    counts = torch.where(marked[1:], 1.0, off_target_weight)
     model, heads = host.transformer, host.transformer.config.heads
     x = model.embed.weight[ids[:-1]]
     time, width = len(x), x.shape[1] // heads
@@ -280,13 +285,16 @@ def test_the_target_is_the_mean_of_the_weights_that_later_queries_pay(host, ids,
         x = x + mixed @ block.attention.out.weight.T
         first, last = block.feed_forward[0].weight, block.feed_forward[2].weight
         x = x + F.gelu(normed(x, block.feed_forward_norm.weight) @ first.T, approximate="tanh") @ last.T
-    keys, found = later_attention(trained.TrainedHost(host.run, ahead).read_full(ids), "model")
+    full = trained.TrainedHost(run, ahead).read_full(replace(Passage.of(ids), target_mask=marked))
+    keys, found = later_attention(full, "model")
+    paid = paid * counts[:, None]
     segment, horizon = 16, 64
     assert keys.tolist() == list(range(time - horizon))
     for key in keys.tolist():
         begin = -(-(key + segment) // segment) * segment  # the first segment that begins a segment or more later
         later, following = paid[:, :, begin:, key], paid[:, :, begin : begin + segment, key]
-        wanted = (later.amax(-1) if ahead == "later" else following.mean(-1)).mean()
+        mean = following.sum(-1) / counts[begin : begin + segment].sum()
+        wanted = (later.amax(-1) if ahead == "later" else mean).mean()
         assert found[0, 0, key].exp() == pytest.approx(float(wanted), rel=1e-3, abs=1e-5)
 
 
@@ -305,7 +313,7 @@ def test_slots_carry_what_the_regression_predicts_from_their_keys(host, ids):
     mix = build("policies", {"name": "weighted", "learned": 1.0, "folder": ".", "score": 0.0})
     memory = Memory(24, Spy(mix, transformer, ("predicted",), prediction, torch.ones(1)))
     (fifo,) = strategies({"fifo": {"policy": "fifo"}})
-    reading, _ = read_passages(host.run.model, fifo, memory, [passage(ids)], None, 1, 16)
+    reading, _ = read_passages(host.run.model, fifo, memory, [Passage.of(ids)], None, 1, 16)
     assert len(seen) == 11
     for slots, kept in zip(seen, reading[0].kept[1:], strict=True):
         found = []
@@ -325,7 +333,7 @@ def test_decoding_reads_as_evaluation_does(fitted, ids, strategy, cut):
     """Keys and values in the slots give the predictions that hidden states give."""
     run = load_run(fitted)
     (chosen,) = strategies({"it": yaml.safe_load(strategy)}, run=fitted)
-    memory, item = chosen.memory(24, Guard(1, 4)), passage(ids[:90])
+    memory, item = chosen.memory(24, Guard(1, 4)), Passage.of(ids[:90])
     scores = score_passages(run.scorer, [item], 1, 16, CPU)
     wanted, _ = read_passages(run.model, chosen, memory, [item], scores, 1, 16)
     reader = make_reader(run.model, run.scorer, 16, chosen, memory)

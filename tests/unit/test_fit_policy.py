@@ -1,6 +1,7 @@
 """Policies fitted for a model: how they are made, and that a cache keeps what they say."""
 
 import copy
+import random
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from vqmem.cli import main
+from vqmem.data.base import Document
 from vqmem.data.reading.files import UnreadableError
 from vqmem.memory.fitted import ABOUT
 from vqmem.memory.huggingface.cache import VQMemCache
@@ -25,6 +27,8 @@ from vqmem.recipes.fit_policy.pretrained import as_host
 from vqmem.recipes.fit_policy.regression import Sums, nested_sets
 from vqmem.recipes.fit_policy.run import Config, run
 from vqmem.recipes.fit_policy.streams import SIGNALS
+from vqmem.recipes.lm.corpus import Passage, encode_document
+from vqmem.tokenizers_.bytes import ByteTokenizer
 
 VOCAB = 60
 IDS = torch.randint(1, VOCAB, (1, 60), generator=torch.Generator().manual_seed(2))
@@ -44,7 +48,7 @@ def make_model(seed: int = 0):
 @pytest.fixture(scope="module")
 def fitted():
     model = make_model()
-    passages = [*torch.randint(1, VOCAB, (6, 512), generator=torch.Generator().manual_seed(1))]
+    passages = [*map(Passage.of, torch.randint(1, VOCAB, (6, 512), generator=torch.Generator().manual_seed(1)))]
     return model, *fit_policy(as_host(model, None), passages[:3], passages[2:], SIGNALS, 32)
 
 
@@ -272,16 +276,16 @@ def test_the_command_fits_a_model_of_a_folder(tmp_path, capsys):
 
 def test_the_least_capacity_that_is_named_works():
     settings = Config(capacity=5, length=512).settled(pretrained.SETTINGS)
-    passages = [*torch.randint(1, VOCAB, (3, 512), generator=torch.Generator().manual_seed(1))]
+    passages = [*map(Passage.of, torch.randint(1, VOCAB, (3, 512), generator=torch.Generator().manual_seed(1)))]
     _, findings = fit_policy(as_host(make_model(), None), passages[:1], passages[1:], settings.signals, 5)
     assert findings.chance > 0
 
 
 def test_the_check_leaves_out_what_was_fitted_on():
-    first, second, third, fourth = torch.arange(20).view(4, 5)
+    first, second, third, fourth = map(Passage.of, torch.arange(20).view(4, 5))
     for last, wanted in [([first, third], [third]), ([first, second], [first]), ([third, fourth], [third, fourth])]:
         found = new_passages(last, [first, second, second[:4]])
-        assert [ids.tolist() for ids in found] == [ids.tolist() for ids in wanted]
+        assert [passage.ids.tolist() for passage in found] == [passage.ids.tolist() for passage in wanted]
 
 
 def test_a_policy_that_another_process_wrote_meanwhile_stays(tmp_path, monkeypatch):
@@ -295,25 +299,28 @@ def test_a_policy_that_another_process_wrote_meanwhile_stays(tmp_path, monkeypat
     assert (tmp_path / ABOUT).read_text() == "theirs"
 
 
-def encode(text):
-    if text == "damaged":
+def encode(document):
+    if document.text == "damaged":
         raise UnreadableError("damaged.wav is cut off")
-    return torch.tensor([ord(x) for x in text])
+    return Passage.of(torch.tensor([ord(x) for x in document.text]))
+
+
+def of_texts(texts):
+    return sample_passages((Document("x", text) for text in texts), "text", encode, (200, 200), 14, 0)
 
 
 @pytest.mark.parametrize("place", [0, 3, 6])
 def test_passages_leave_out_documents_that_are_short_or_unreadable(place, capsys):
     texts = [letter * 5000 for letter in "abcdef"]
     for odd, error in [("x" * 150, ""), ("damaged", "skipped 1 of 7:\n  damaged.wav is cut off\n")]:
-        documents = [*texts[:place], odd, *texts[place:]]
-        passages = sample_passages(iter(documents), encode, (200, 200), 14, 0)
-        counts = [sum(chr(ids[0]) == letter for ids in passages) for letter in "abcdef"]
+        passages = of_texts([*texts[:place], odd, *texts[place:]])
+        counts = [sum(chr(passage.ids[0]) == letter for passage in passages) for letter in "abcdef"]
         assert sorted(counts) == [2, 2, 2, 2, 3, 3]
         assert capsys.readouterr().err == error
 
 
 def test_documents_none_of_which_gives_a_passage_are_refused(capsys):
-    for documents, message in [
+    for texts, message in [
         ([], "no document has 200 tokens"),
         (["x" * 150], "no document has 200 tokens"),
         (["damaged"], "damaged.wav is cut off"),
@@ -321,15 +328,23 @@ def test_documents_none_of_which_gives_a_passage_are_refused(capsys):
         (["damaged", "x" * 150], "no document has 200 tokens"),
     ]:
         with pytest.raises(ValueError, match=message):
-            sample_passages(iter(documents), encode, (200, 200), 14, 0)
+            of_texts(texts)
     assert capsys.readouterr().err.endswith("skipped 1 of 2:\n  damaged.wav is cut off\n")
 
 
 def test_where_all_documents_are_long_enough_each_gives_a_passage_in_turn():
     """The drawing of earlier versions, so that a seed gives the same fit."""
-    documents = [[100 * i + j for j in range(60)] for i in range(3)]
-    passages = sample_passages(iter(documents), torch.tensor, (4, 4), 7, 5)
-    assert [int(ids[0]) for ids in passages] == [247, 22, 116, 39, 150, 53, 244]
+    documents = (Document("x", units=tuple(range(100 * i, 100 * i + 60))) for i in range(3))
+    passages = sample_passages(documents, "units", lambda x: Passage.of(torch.tensor(x.units)), (4, 4), 7, 5)
+    assert [int(passage.ids[0]) for passage in passages] == [247, 22, 116, 39, 150, 53, 244]
+
+
+def test_the_answers_of_a_text_stay_marked_wherever_it_is_cut():
+    text = random.Random(0).choices("abc?", k=3000)
+    document = Document("x", "".join(text), tuple((i, i + 1) for i, letter in enumerate(text) if letter == "?"))
+    encode = partial(encode_document, tokenizer=ByteTokenizer())
+    for passage in sample_passages([document], "text", encode, (200, 200), 5, 0):
+        assert passage.target_mask.tolist() == (passage.ids == ord("?")).tolist()
 
 
 def byte_level() -> Tokenizer:

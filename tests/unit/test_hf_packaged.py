@@ -13,6 +13,7 @@ from vqmem.memory.huggingface.packaged import FOLDER, PACKAGED
 from vqmem.memory.huggingface.presets import DOCUMENT, LEARNED_IN_PROMPTS, STREAM, fitted_preset
 from vqmem.recipes.fit_policy.fit import fit_policy
 from vqmem.recipes.fit_policy.pretrained import as_host
+from vqmem.recipes.lm.corpus import Passage
 
 from .test_fit_policy import VOCAB, make_model
 
@@ -22,7 +23,7 @@ SIGNALS = ("predicted", "keydiff", "log_age")
 @pytest.fixture
 def model(tmp_path, monkeypatch):
     """A model that the package has a policy for."""
-    passages = [*torch.randint(1, VOCAB, (5, 512), generator=torch.Generator().manual_seed(1))]
+    passages = [*map(Passage.of, torch.randint(1, VOCAB, (5, 512), generator=torch.Generator().manual_seed(1)))]
     policy, _ = fit_policy(as_host(made := make_model(), None), passages[:3], passages[3:], SIGNALS, 32)
     policy.save(tmp_path / "tiny", model="tiny")
     monkeypatch.setattr(packaged, "FOLDER", tmp_path)
