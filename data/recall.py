@@ -3,7 +3,7 @@
 A document states ``facts`` facts, each a key and a value, continues with at least ``gap`` characters of filler, and
 then asks for every fact in random order. ``spans`` marks the value in each question: only a model that has kept the
 fact predicts it. The document then asks for the facts again in another order; these answers are a few characters back
-and have no spans.
+and have spans only in training documents.
 
 All dev and test documents have this form. Training documents have a random share of the filler (and junk), more often
 small than large: models learn to look back much sooner from dense facts than from documents where one character in
@@ -83,7 +83,7 @@ class Source(Validated):
             raise ValueError(f"recall length {self.length} is too short for {self.facts} facts; give {needed} or more")
 
     def documents(self, split: Split) -> Iterator[Document]:
-        """Generate the documents of ``split``; ``spans`` are the values in the first question for each fact."""
+        """Generate the documents of ``split``; ``spans`` are the answers, in dev and test of the first round."""
         for index in range(self.train_documents if split == "train" else self.held_out_documents):
             yield self._document(split, index)
 
@@ -104,7 +104,8 @@ class Source(Validated):
         room = round(stretch * (self.length - self.gap - sum(map(len, questions))))
         filler = _noise if noise else _pattern
         before = _with_filler(statements, room, filler, rng) + _with_filler(junk[1::2], gap, filler, rng)
-        spans = tuple((at, at + 1) for at in range(len(before) + 2, len(before) + 2 + 4 * self.facts, 4))
+        answers = len(questions) if split == "train" else self.facts
+        spans = tuple((at, at + 1) for at in range(len(before) + 2, len(before) + 2 + 4 * answers, 4))
         return Document(f"{self.task}/{self.seed}/{split}/{index}", before + "".join(questions), spans)
 
 

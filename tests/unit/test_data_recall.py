@@ -73,6 +73,7 @@ def test_training_documents_are_shorter_and_well_formed() -> None:
         assert min(sizes) < 200
         assert max(sizes) > 450
         for document in Source(task, 20).documents("train"):
+            assert len(document.spans) == document.text.count("?")
             assert all(document.text[start - 2] == "?" and document.text[end] == ";" for start, end in document.spans)
 
 
