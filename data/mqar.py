@@ -8,9 +8,10 @@ continues for at least ``gap`` characters after the last pair. The document then
 spans only in training documents.
 
 All dev and test documents have this form. Training documents are short and dense more often than not: they have a
-random share of the filler and of the useless pairs, and a random number of keys, for which they ask the more often the
-fewer there are. Models learn to look back much sooner from these than from documents where one character in fifty
-matters.
+random share of the filler and of the useless pairs, and a random number of keys. Models learn to look back much sooner
+from these than from documents where one character in fifty matters. For ``recall`` they ask the more often the fewer
+keys there are. For ``forgetting`` the number of stale values is random too, and they ask once: answers that can be
+copied from an earlier question teach nothing about age.
 
 ``recall``
     Each key is assigned once.
@@ -93,7 +94,10 @@ class Source(Validated):
         share = rng.random() ** 3 if split == "train" else 1.0
         forgetting = self.task == "forgetting"
         keys = rng.sample(_KEYS, rng.randint(1, self.pairs) if split == "train" else self.pairs)
-        stale, unasked = (round(share * n) if forgetting else 0 for n in (self.stale, self.unasked))
+        stale = unasked = 0
+        if forgetting:
+            stale = rng.randint(0, self.stale) if split == "train" else self.stale
+            unasked = round(share * self.unasked)
         assigned = rng.sample(keys * (1 + stale), len(keys) * (1 + stale))
         newest: dict[str, str] = {}
         statements = []
@@ -103,7 +107,8 @@ class Source(Validated):
         others = [key for key in _KEYS if key not in newest]
         marked = [f"#{rng.choice(others)}{rng.choice(_VALUES)}" for _ in range(unasked)]
         statements = _interleaved(statements, marked[unasked // 2 :], rng)
-        rounds = 4 * self.pairs // len(keys) if split == "train" else 2
+        in_training = 1 if forgetting else 4 * self.pairs // len(keys)
+        rounds = in_training if split == "train" else 2
         questions = [f"?{key}{newest[key]}" for _ in range(rounds) for key in rng.sample(keys, len(keys))]
         room = round(share * (self.length - self.gap - _QUESTION * len(questions)))
         before = _with_filler(statements, room, rng) + _with_filler(

@@ -61,12 +61,14 @@ def test_every_answer_is_the_newest_value_and_lies_beyond_the_gap(
             questions, assigned, marked = read(document.text)
             first, rest = questions[: len(assigned)], questions[len(assigned) :]
             assert [question.answer for question in questions] == [question.newest for question in questions]
-            assert {q.key for q in first} == {q.key for q in rest} == assigned.keys()
+            assert {q.key for q in first} == assigned.keys()
+            assert {q.key for q in rest} == (set() if forgetting and split == "train" else assigned.keys())
             answers = questions if split == "train" else first
             assert document.spans == tuple((question.at, question.at + 1) for question in answers)
             assert not assigned.keys() & set(marked)
             if split == "train":
-                assert len(questions) == 4 * pairs // len(assigned) * len(assigned)
+                assert len(questions) == len(assigned) * (1 if forgetting else 4 * pairs // len(assigned))
+                assert max(assigned.values()) <= (1 + stale if forgetting else 1)
                 continue
             assert len(questions) == 2 * pairs
             assert len(assigned) == pairs
@@ -98,6 +100,12 @@ def test_training_documents_are_denser() -> None:
         sizes = [len(document.text) for document in Source(task, 200).documents("train")]
         assert min(sizes) < 130
         assert max(sizes) > 400
+
+
+def test_short_training_documents_have_stale_values_too() -> None:
+    read_documents = [read(document.text) for document in Source("forgetting", 200).documents("train")]
+    counts = {max(assigned.values()) for _, assigned, marked in read_documents if not marked}
+    assert counts == {1, 2, 3, 4, 5}
 
 
 def test_seed_task_and_split_change_every_document() -> None:
