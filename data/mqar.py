@@ -107,8 +107,8 @@ class Source(Validated):
         others = [key for key in _KEYS if key not in newest]
         marked = [f"#{rng.choice(others)}{rng.choice(_VALUES)}" for _ in range(unasked)]
         statements = _interleaved(statements, marked[unasked // 2 :], rng)
-        in_training = 1 if forgetting else 4 * self.pairs // len(keys)
-        rounds = in_training if split == "train" else 2
+        training_rounds = 1 if forgetting else 4 * self.pairs // len(keys)
+        rounds = training_rounds if split == "train" else 2
         questions = [f"?{key}{newest[key]}" for _ in range(rounds) for key in rng.sample(keys, len(keys))]
         room = round(share * (self.length - self.gap - _QUESTION * len(questions)))
         before = _with_filler(statements, room, rng) + _with_filler(

@@ -10,16 +10,16 @@ Trains the config of `vqmem asr ljspeech_units` with these memories, drawn anew 
 newest 48 slots are guarded; `scored` ranks the others by surprise and by the attention that they received. The smallest
 memory is also read without the attention, without the guard, and without both.
 Chapters of the test split are read as one recording each: all of them with the newest 256 slots, and some, taken
-evenly, with every memory. Beside them stands the aligner, which reads every utterance in full,
-in both directions. Each seed is a run in the folder seed-N, and rates are over the runs of all; a process may train
-each (--seeds 1) before one reads them all. Needs
-$VQMEM_DATA (default ../shared/data) with speech/hubert100_ljspeech.
+evenly, with every memory. Beside them stands the aligner, which reads every utterance in full, in both directions. The
+model of each seed is in the folder seed-N, and rates are over all of them; processes may train one each (--seeds 1)
+before another reads with all. Needs $VQMEM_DATA (default ../shared/data) with speech/hubert100_ljspeech.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -73,25 +73,27 @@ def main() -> None:
         f"recogniser.recent={RECENT}",
         *(QUICK if flags.quick else []),
     ]
+    seeds = flags.seeds[:1] if flags.quick else flags.seeds
     folder = ROOT / "recipes" / "asr" / "configs"
-    all_chapters: dict[str, Pairs] = {}
-    some: dict[str, Pairs] = {}
-    most_hours = 0.0
-    for seed in flags.seeds:
-        more = [*overrides, f"seed={seed}", f"out={flags.run}/seed-{seed}"]
-        run, hours = trained(load(Config, "ljspeech_units", more, folder=folder))
+    every: dict[str, Pairs] = {FIRST: [], CTC: []}
+    by_seed: dict[str, list[list[Pairs]]] = defaultdict(list)
+    longest = 0.0
+    for seed in seeds:
+        of_seed = [*overrides, f"seed={seed}", f"out={flags.run}/seed-{seed}"]
+        run, hours = trained(load(Config, "ljspeech_units", of_seed, folder=folder))
         utterances, _ = read(run.config.data, "test", run.recogniser, Path(run.config.out) / "utterances")
         test = recordings(utterances, run.config.joint)
         modes = run.transcriber.decoding_modes | ablations(run)
         few = take_evenly(test, 1 if flags.quick else flags.chapters)
         names = {utterance.name for recording in few for utterance in recording}
         for mode, decode in modes.items():
-            pairs = read_with(mode, decode, test if mode in (FIRST, CTC) and not flags.quick else few)
-            all_chapters[mode] = all_chapters.get(mode, []) + pairs
-            some[mode] = some.get(mode, []) + [pair for pair in pairs if pair.name in names]
-        most_hours = max(hours, most_hours)
-    chapters = {mode: by_chapter(pairs, run.config.joint, len(flags.seeds)) for mode, pairs in some.items()}
-    table = {mode: {"CER, %": rate(pairs)} for mode, pairs in some.items()}
+            pairs = read_with(mode, decode, test if mode in every and not flags.quick else few)
+            if mode in every:
+                every[mode] += pairs
+            by_seed[mode].append(recordings([pair for pair in pairs if pair.name in names], run.config.joint))
+        longest = max(hours, longest)
+    chapters = {mode: joined(seeds) for mode, seeds in by_seed.items()}
+    table = {mode: {"CER, %": rate([*chain.from_iterable(pairs)])} for mode, pairs in chapters.items()}
     intervals: dict[str, dict[str, list[float]]] = {mode: {} for mode in table}
     for column, base in ((MORE, FIRST), (MORE_THERE, QUARTER)):
         for mode in table.keys() - {base}:
@@ -100,13 +102,13 @@ def main() -> None:
             if "low" in lost:
                 intervals[mode][column] = [round(lost[end], 2) for end in ("low", "high")]
     figures = {
-        "character error rate": figure(rate(all_chapters[FIRST]), "%", GOAL, least=False),
-        "the same, offline (CTC)": figure(rate(all_chapters[CTC]), "%", None),
+        "character error rate": figure(rate(every[FIRST]), "%", GOAL, least=False),
+        "the same, offline (CTC)": figure(rate(every[CTC]), "%", None),
         "lost at a quarter of the slots": figure(table[QUARTER][MORE], "points", 1.0, least=False),
         "lost there by the guarded score": figure(table[GUARDED][MORE_THERE], "points", 0.5, least=False),
         "lost there with attention counted": figure(table[f"scored@{FULL // 4}"][MORE_THERE], "points", None),
         "real time": figure(round(speed(modes[FIRST], test[0]), 1), "x", FAST),
-        "hours of processor time, training": figure(round(most_hours, 2), "h", 2 * HOURS, least=False),
+        "hours of processor time, training": figure(round(longest, 2), "h", 2 * HOURS, least=False),
     }
     present(
         "asr_units",
@@ -123,7 +125,8 @@ def main() -> None:
         ),
         split=SPLIT,
         notes=[
-            "Error rates are over the models of all seeds; processor time is that of the longest training.",
+            "Error rates are over the models of all seeds; processor time is that of the longest training, real time "
+            "that of the last model.",
             f"The newest {RECENT} slots are guarded, but for the rows `no guard` and `neither`. The model was trained "
             "with `fifo` and with `scored`, which counts attention; the rows below it are read with the same model.",
             "Dev, 5 chapters, 64 slots: fifo 16.9 %, scored 19.2 %, without attention 16.9 %. The goal for a guarded "
@@ -133,7 +136,7 @@ def main() -> None:
             "The test split was read before, in parts, by earlier forms of this script. Their models were trained with "
             "scores that knew neither guard nor attention: 9 to 18 points above fifo.",
         ],
-        seeds=flags.seeds,
+        seeds=seeds,
         tables={
             f"By memory, {flags.chapters} chapters": {mode: table[mode] for mode in [*modes, CTC] if mode in table}
         },
@@ -156,11 +159,9 @@ def trained(config: Config) -> tuple[Run, float]:
     return run, hours
 
 
-def by_chapter(pairs: Pairs, joint: str, seeds: int) -> list[Pairs]:
-    """What was read of each chapter, by the models of all seeds, which come one after the other in ``pairs``."""
-    groups = recordings(pairs, joint)
-    count = len(groups) // seeds
-    return [list(chain.from_iterable(groups[chapter::count])) for chapter in range(count)]
+def joined(seeds: Sequence[Sequence[Pairs]]) -> list[Pairs]:
+    """What the models of all seeds read of each chapter."""
+    return [[*chain.from_iterable(chapter)] for chapter in zip(*seeds, strict=True)]
 
 
 def speed(mode: DecodingMode, recording: Sequence[Utterance]) -> float:

@@ -60,7 +60,7 @@ class Fit(Validated):
     """Further training passages, read with bounded slots."""
     ahead: Literal["auto", "next", "later"] = "auto"
     """The attention to come that decides: next, the mean of the next segment; later, the greatest of all that follows;
-    auto, what loses less on the stream passages, or the age alone where that does."""
+    auto, what loses less on the stream passages, or the age alone where that does. Tokens weigh as in training."""
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ class Findings:
         sets: The same of weights fitted for sets of signals: all, then each without the signal that adds least.
         shares: The same of the policy where heads, layers or the model keep one set of slots.
         chance: The same of slots drawn at random.
-        losses: The nats a token of streams that are read with a policy fitted to each attention to come, where several
-            were tried; the least is that of the policy.
+        losses: The nats a token of streams that are read with each policy that was tried, where these are several. The
+            least is that of the policy; tokens weigh as in training.
     """
 
     r2: Float[Tensor, "layers heads"]
@@ -57,7 +57,7 @@ def fit_policy(
 
     Args:
         host: The model.
-        passages: Those from which attention to come is predicted.
+        passages: The passages from which attention to come is predicted.
         streams: Those that are read in bounded streams. The findings are of the last quarter, before it is fitted on;
             of it, passages that were fitted on already are left out.
         signals: The signals that the policy weighs, some of the host's.

@@ -48,7 +48,7 @@ class PretrainedHost(NamedTuple):
     def encode(self, document: Document) -> Passage:
         """The tokens of a text."""
         ids = self.tokenizer(document.text, add_special_tokens=False)["input_ids"]
-        return Passage.of(torch.tensor(ids), document.name)
+        return Passage.from_ids(torch.tensor(ids), document.name)
 
     def read_full(self, passage: Passage) -> FullPass:
         """Read a passage with the full cache. Raises `ValueError` for a model whose queries are not found."""

@@ -17,12 +17,12 @@ from ..reporting.page import render, to_bytes
 from .fit import Findings
 
 HERE = Path(__file__).parent
-GUIDES = {
-    "newest": "the age alone",
+DESCRIPTIONS = {
+    "newest": "the age alone, the newest first",
     "later": "the greatest attention of all that follows",
     "next": "the mean attention of the next segment",
 }
-"""What a memory may be kept by, and how it reads."""
+"""What a policy may rank slots by, in words."""
 
 
 def write_report(path: Path, model: str, policy: FittedPolicy, findings: Findings) -> None:
@@ -52,7 +52,7 @@ def write_report(path: Path, model: str, policy: FittedPolicy, findings: Finding
         r2=_svg(grid(findings.r2, "R²")) if by_head else "",
         sets=[(", ".join(names), f"{100 * kept:.1f}") for names, kept in findings.sets],
         shares=[(share, f"{100 * x:.1f}") for share, x in findings.shares.items()],
-        losses=[(GUIDES[name], f"{x:.4f}") for name, x in findings.losses.items()],
+        losses=[(DESCRIPTIONS[name], f"{x:.4f}") for name, x in sorted(findings.losses.items(), key=lambda y: y[1])],
         weights=[(name, f"{x:.2f}") for name, x in zip(policy.signals, weights, strict=True)],
     )
     atomic_write(path, to_bytes(page))

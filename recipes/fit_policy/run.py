@@ -25,7 +25,7 @@ from ..text_lm.config import Config as RunConfig
 from .fit import Findings, fit_policy
 from .host import Host, Settings
 from .passages import sample_passages
-from .report import GUIDES, single_name, write_report
+from .report import DESCRIPTIONS, single_name, write_report
 from .trained import TrainedHost, fit_trained, is_run, settings_of
 from .trained import load_host as load_trained
 
@@ -50,14 +50,16 @@ class Config(Validated):
     """Tokens of a passage; those after a token are what its attention is learnt from. Null is 2048, or the ``passage``
     of a run, of which documents may be shorter."""
     capacity: PositiveInt | None = None
-    """Capacity of the bounded slots; a policy works at others too. Null is 128, or the least capacity of a run."""
+    """Capacity of the bounded slots; a policy works at others too. Null is 128, or the least capacity of a run. What
+    ``ahead`` compares is read with all capacities of the run too."""
     signals: list[str] | None = None
     """Signals to weigh: predicted, log_age, for a model of transformers expected, observed, keydiff, norm, value_norm,
     and for a run usage. Null is predicted and log_age, for a model of transformers keydiff too."""
     ahead: Literal["auto", "next", "later"] = "auto"
     """The attention to come that decides. ``later`` is the greatest weight of all later queries, and what a model of
     transformers takes. For a run, ``next`` is the mean weight of the queries of the next segment, and auto is what
-    loses less on the stream passages, or the age alone where that does. Tokens count as in the run's training."""
+    loses less on the stream passages, or the age alone where that does and ``log_age`` is weighed. Attention and losses
+    weigh tokens as the run's training does."""
     seed: Seed = 0
     """Seed of the drawing of passages."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -190,14 +192,16 @@ def format_summary(model: str, config: Config, findings: Findings) -> str:
     finest, spread = next(iter(findings.shares)), ""
     if findings.r2.numel() > 1:
         spread = f" ({findings.r2.min():.2f} to {findings.r2.max():.2f} by head)"
+    losses = sorted(findings.losses.items(), key=lambda item: item[1])
     lines = [
-        *(f"{x:.4f} nats a token of the streams, kept by {GUIDES[name]}" for name, x in findings.losses.items()),
+        *(f"{x:.4f} nats a token of the streams, kept by {DESCRIPTIONS[name]}" for name, x in losses),
+        *(f"chosen: {DESCRIPTIONS[name]}" for name, _ in losses[:1]),
         f"attention to come, predicted from keys: R² {findings.r2.mean():.2f} on passages of the check{spread}",
         "of the slots that will get most attention, those that stay:",
         *(f"  {100 * x:5.1f} %  the policy, a set a {share}" for share, x in findings.shares.items()),
         *(f"  {100 * x:5.1f} %  {single_name(name)} alone, a set a {finest}" for name, x in singles),
         f"  {100 * findings.chance:5.1f} %  chance",
-        f"with weights for fewer signals, a set a {finest}:",
+        *([f"with weights for fewer signals, a set a {finest}:"] if findings.sets else []),
         *(f"  {100 * kept:5.1f} %  {', '.join(names)}" for names, kept in findings.sets),
         f"saved in {config.out}/, with {REPORT}; now use",
         _use(model, config.out, findings.single),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,8 +35,6 @@ NEWEST = "newest"
 """The policy that a fit falls back on: neither attention to come guides better than the age."""
 HORIZON = 256
 """Tokens that must follow, or four segments where these are fewer. Segments longer than half are read in parts."""
-
-TINY = torch.finfo(torch.float32).tiny
 
 _ONLY_LEARNED = partial(build, "policies", {"name": "weighted", "learned": 1.0, "folder": ".", "score": 0.0})
 
@@ -80,7 +78,7 @@ class TrainedHost:
         """Read a passage with a memory that keeps all of it."""
         weights: list[Tensor] = []
         hooks = [block.attention.register_forward_hook(_recorder(weights)) for block in self.transformer.blocks]
-        keys, time, counts = [], len(passage) - 1, self._counts(passage)[:, None]
+        keys, time, counts = [], len(passage) - 1, self._target_weights(passage)[:, None]
         try:
             for output in self._read(passage, Memory(time)):
                 keys.append(self.transformer.keys(output.payload).flatten(2))
@@ -92,11 +90,10 @@ class TrainedHost:
         for start in range(0, time, chunk):
             first = start // chunk * layers
             paid = torch.cat(weights[first : first + layers])[:, : time - start, :time]  # the rest is padding
-            counted = counts[start : start + chunk]
-            paid = counted * paid
-            paid = paid.sum(1) / counted.sum().clamp(min=TINY) if self.ahead == "next" else paid.amax(1)
+            paid = counts[start : start + chunk] * paid.float().cpu()
+            paid = paid.mean(1) if self.ahead == "next" else paid.amax(1)
             by_segment.append(F.pad(paid, (0, time - paid.shape[1])))
-        attention = torch.stack(by_segment)[None].float().cpu()
+        attention = torch.stack(by_segment)[None]
         attention = attention if self.ahead == "next" else of_later(attention)
         keys = [torch.cat(keys, dim=1)[:, :time].float().cpu()]
         return FullPass(keys, attention, self.settings.chunk, self.settings.horizon, self.run.config.sinks)
@@ -123,16 +120,22 @@ class TrainedHost:
             pass
 
     @torch.no_grad()
-    def loss(self, policy: FittedPolicy, passage: Passage, capacity: int) -> float:
-        """The nats a token of a passage that is read with a policy in a bounded memory, weighed as in training."""
+    def loss(self, policy: FittedPolicy, passages: Iterable[Passage], capacity: int) -> float:
+        """The nats a token of passages that are read with a policy in a bounded memory, weighed as in training."""
+        found = [self._loss(policy, passage, capacity) for passage in passages]
+        nats, weights = (sum(part) for part in zip(*found, strict=True))
+        return nats / weights
+
+    def _loss(self, policy: FittedPolicy, passage: Passage, capacity: int) -> tuple[float, float]:
+        """The weighted nats of a passage, and the sum of the weights."""
         learned = LearnedPolicy.from_fitted(_ONLY_LEARNED(), policy, self.transformer)
         memory = Memory(capacity, learned, guard=self.run.config.guard)
         logits = torch.cat([output.logits[0] for output in self._read(passage, memory)])[: len(passage) - 1]
-        counts = self._counts(passage)
+        weights = self._target_weights(passage)
         nats = F.cross_entropy(logits.float().cpu(), passage.ids[1:], reduction="none")
-        return float((counts * nats).sum() / counts.sum().clamp(min=TINY))
+        return float(weights @ nats), float(weights.sum())
 
-    def _counts(self, passage: Passage) -> Float[Tensor, " time"]:
+    def _target_weights(self, passage: Passage) -> Float[Tensor, " time"]:
         """The weights of the targets in training."""
         return torch.where(passage.target_mask[1:], 1.0, self.run.config.off_target_weight)
 
@@ -201,14 +204,24 @@ def fit_trained(
     Args:
         host: The run.
         ahead: The attention to come, as `TrainedHost` takes it. ``auto`` fits both and takes the policy with which the
-            streams have less loss, or one that keeps the newest where that has least.
+            streams have less loss, or one that keeps the newest where that has least, on average over the capacities
+            of the settings and the run.
         passages: As in `fit_policy`.
         streams: As in `fit_policy`.
         settings: As `Settings` of the run or the user.
 
     Returns:
         The policy, and how good it is.
+
+    Raises:
+        ValueError: The run weighs marked answers, and no passage has one.
     """
+    weight = host.run.config.off_target_weight
+    if weight != 1 and not all(any(passage.target_mask.any() for passage in some) for some in (passages, streams)):
+        raise ValueError(
+            f"the run weighs tokens beside marked answers by off_target_weight={weight}, and no passage marks answers; "
+            "give data that does, or more passages"
+        )
     tried: tuple[Ahead, ...] = ("later", "next") if ahead == "auto" else (ahead,)
     fits = {
         name: fit_policy(TrainedHost(host.run, name), passages, streams, settings.signals, settings.capacity)
@@ -218,12 +231,12 @@ def fit_trained(
         return next(iter(fits.values()))
     if LOG_AGE in settings.signals:
         fits = {NEWEST: _newest_first(*fits["next"]), **fits}
-    longest = max(map(len, streams))
-    capacities = {settings.capacity, *(x for x in host.run.config.capacities if x < longest)}
-    readings = [(name, passage, capacity) for name in fits for passage in streams for capacity in sorted(capacities)]
+    read = max(map(len, streams)) - 1
+    capacities = {settings.capacity, *(x for x in host.run.config.capacities if x < read)}
+    cells = [(name, capacity) for name in fits for capacity in sorted(capacities)]
     losses = dict.fromkeys(fits, 0.0)
-    for name, passage, capacity in progress(readings, len(readings), "comparing policies", transient=True):
-        losses[name] += host.loss(fits[name][0], passage, capacity) / (len(streams) * len(capacities))
+    for name, capacity in progress(cells, len(cells), "comparing policies", transient=True):
+        losses[name] += host.loss(fits[name][0], streams, capacity) / len(capacities)
     policy, findings = fits[min(losses, key=lambda name: losses[name])]
     return policy, replace(findings, losses=losses)
 
@@ -231,11 +244,10 @@ def fit_trained(
 def _newest_first(policy: FittedPolicy, findings: Findings) -> tuple[FittedPolicy, Findings]:
     """A policy for the same host that weighs its age alone, and what it keeps."""
     weights = torch.tensor([-1.0 if name == LOG_AGE else 0.0 for name in policy.signals])
+    policy = replace(policy, weights={share: weights.expand_as(x).clone() for share, x in policy.weights.items()})
     kept = findings.single[LOG_AGE]
-    return (
-        replace(policy, weights={share: weights.expand_as(x).clone() for share, x in policy.weights.items()}),
-        replace(findings, recall=torch.full_like(findings.recall, kept), shares=dict.fromkeys(findings.shares, kept)),
-    )
+    shares, recall = dict.fromkeys(findings.shares, kept), torch.full_like(findings.recall, kept)
+    return policy, replace(findings, recall=recall, shares=shares, sets=[])
 
 
 def load_host(path: str, device: torch.device) -> TrainedHost:

@@ -33,8 +33,8 @@ class Passage:
     target_mask: Bool[Tensor, " time"]
 
     @classmethod
-    def of(cls, ids: Int[Tensor, " time"], name: str = "") -> Passage:
-        """Tokens of which nothing else is known."""
+    def from_ids(cls, ids: Int[Tensor, " time"], name: str = "") -> Passage:
+        """A passage of one byte a token, none of them marked."""
         return cls(name, ids, torch.ones_like(ids), torch.zeros_like(ids, dtype=torch.bool))
 
     def __len__(self) -> int:
@@ -105,9 +105,9 @@ def _passages_of(document: Document, tokenizer: Tokenizer, length: int, room: in
     if room is not None:
         # Avoids tokenising a line of 50 MB for its first thousand tokens; on average a token has at most 32 characters.
         document = replace(document, text=document.text[: 32 * room])
-    whole = encode_document(document, tokenizer)
-    begins = range(0, len(whole) if room is None else min(room, len(whole)), length)
-    cut = [replace(whole[begin : begin + length], name=f"{whole.name}:{begin}") for begin in begins]
+    full = encode_document(document, tokenizer)
+    begins = range(0, len(full) if room is None else min(room, len(full)), length)
+    cut = [replace(full[begin : begin + length], name=f"{full.name}:{begin}") for begin in begins]
     return [passage for passage in cut if len(passage) >= 2]
 
 

@@ -21,6 +21,7 @@ from vqmem.memory.policy import Guard
 from vqmem.models.learned_policy import LearnedPolicy, bind
 from vqmem.recipes.fit_policy import trained
 from vqmem.recipes.fit_policy.full_pass import later_attention
+from vqmem.recipes.fit_policy.report import DESCRIPTIONS
 from vqmem.recipes.fit_policy.run import _use
 from vqmem.recipes.lm.corpus import Passage
 from vqmem.recipes.lm.decoder import make_reader
@@ -44,7 +45,7 @@ def loss_with(folder: Path, policy: dict, ids: torch.Tensor) -> float:
     run = load_run(folder)
     (strategy,) = strategies({"it": {"policy": policy}})
     memory = strategy.memory(24, run.config.guard)
-    (reading,), _ = read_passages(run.model, strategy, memory, [Passage.of(ids)], None, 1, run.config.segment)
+    (reading,), _ = read_passages(run.model, strategy, memory, [Passage.from_ids(ids)], None, 1, run.config.segment)
     return reading.nll.mean().item()
 
 
@@ -135,18 +136,21 @@ def weighs_age_alone(policy: FittedPolicy) -> bool:
 
 @pytest.mark.parametrize("best", ["attention", "newest"])
 def test_a_policy_is_fitted_to_what_loses_least(fitted, tmp_path, capsys, monkeypatch, ids, best):
-    read = trained.TrainedHost.loss
+    read, capacities = trained.TrainedHost.loss, set()
 
-    def loss(host, policy, ids, capacity):
-        return read(host, policy, ids, capacity) + (weighs_age_alone(policy) == (best == "attention"))
+    def loss(host, policy, passages, capacity):
+        capacities.add(capacity)
+        return read(host, policy, passages, capacity) + (weighs_age_alone(policy) == (best == "attention"))
 
     monkeypatch.setattr(trained.TrainedHost, "loss", loss)
-    fit(fitted, tmp_path / "auto")
+    fit(fitted, tmp_path / "auto", "capacity=30")
+    assert capacities == {24, 30}
     printed = capsys.readouterr().out
     about = json.loads((tmp_path / "auto" / "policy.json").read_text())
     losses = about["found"]["losses"]
     chosen = min(losses, key=losses.get)
     assert (chosen == "newest") == (best == "newest")
+    assert f"chosen: {DESCRIPTIONS[chosen]}\n" in printed
     assert losses.keys() == {"newest", "next", "later"}
     assert "nats a token of the streams, kept by the mean attention of the next segment" in printed
     if chosen == "newest":
@@ -156,7 +160,7 @@ def test_a_policy_is_fitted_to_what_loses_least(fitted, tmp_path, capsys, monkey
         return
     tensors = {}
     for ahead in ("next", "later"):
-        fit(fitted, tmp_path / ahead, f"ahead={ahead}")
+        fit(fitted, tmp_path / ahead, f"ahead={ahead}", "capacity=30")
         found = json.loads((tmp_path / ahead / "policy.json").read_text())["found"]
         assert "losses" not in found
         tensors[ahead] = (tmp_path / ahead / "policy.safetensors").read_bytes()
@@ -170,7 +174,7 @@ def test_the_loss_of_a_policy_is_that_of_reading_with_it(fitted, tmp_path, ids, 
     run = load_run(fitted)
     policy = FittedPolicy.load(str(tmp_path / "policy"), run.model.transformer)
     node = {"name": "weighted", "learned": 1.0, "folder": str(tmp_path / "policy"), "score": 0.0}
-    found = trained.TrainedHost(run).loss(policy, Passage.of(ids[:190]), 24)
+    found = trained.TrainedHost(run).loss(policy, [Passage.from_ids(ids[:190])], 24)
     assert found == pytest.approx(loss_with(fitted, node, ids[:190]), abs=1e-5)
 
 
@@ -180,13 +184,26 @@ def test_what_loses_least_is_measured_as_the_run_weighs_its_answers(fitted, ids)
     policy = FittedPolicy.load(str(fitted / "policy"), run.model.transformer)
     marked = torch.zeros(190, dtype=torch.bool)
     marked[150:160] = True
-    passage = replace(Passage.of(ids[:190]), target_mask=marked)
-    found = host.loss(policy, passage, 24)
+    passage, other = replace(Passage.from_ids(ids[:190]), target_mask=marked), Passage.from_ids(ids[40:])
+    found = host.loss(policy, [passage, other], 24)
     alike = trained.TrainedHost(run)
-    every = alike.loss(policy, passage, 24) * 189
-    head, tail = (alike.loss(policy, passage[:stop], 24) * (stop - 1) for stop in (150, 160))
-    of_answers = tail - head
-    assert found == pytest.approx((of_answers + 0.05 * (every - of_answers)) / (10 + 0.05 * 179), rel=1e-4)
+    head, tail, full, more = (
+        alike.loss(policy, [part], 24) * (len(part) - 1) for part in (passage[:150], passage[:160], passage, other)
+    )
+    of_answers, answers, others = tail - head, 10, 179 + len(other) - 1
+    wanted = (of_answers + 0.05 * (full - of_answers + more)) / (answers + 0.05 * others)
+    assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_fit_without_answers_to_a_run_that_weighs_them_is_refused(config_file, tmp_path, capsys):
+    run = tmp_path / "run"
+    keys = ["data={name: mqar, train_documents: 60, held_out_documents: 8}", "front_end=bytes", "passage=200"]
+    assert main(["text_lm", str(config_file), f"out={run}", "off_target_weight=0.1", *keys]) == 0
+    fit(run, tmp_path / "policy", "length=96")
+    capsys.readouterr()
+    assert main(["fit_policy", str(run), f"out={tmp_path / 'none'}", *FIT, "length=96", "data=builtin_text"]) == 2
+    assert "off_target_weight=0.1, and no passage marks answers" in capsys.readouterr().err
+    assert not (tmp_path / "none" / "policy.json").exists()
 
 
 def test_a_run_with_long_segments_is_fitted_to_passages_hardly_longer_than_its_memory(config_file, tmp_path):
@@ -285,7 +302,7 @@ def test_the_target_is_the_mean_of_the_weights_that_later_queries_pay(host, ids,
         x = x + mixed @ block.attention.out.weight.T
         first, last = block.feed_forward[0].weight, block.feed_forward[2].weight
         x = x + F.gelu(normed(x, block.feed_forward_norm.weight) @ first.T, approximate="tanh") @ last.T
-    full = trained.TrainedHost(run, ahead).read_full(replace(Passage.of(ids), target_mask=marked))
+    full = trained.TrainedHost(run, ahead).read_full(replace(Passage.from_ids(ids), target_mask=marked))
     keys, found = later_attention(full, "model")
     paid = paid * counts[:, None]
     segment, horizon = 16, 64
@@ -293,8 +310,7 @@ def test_the_target_is_the_mean_of_the_weights_that_later_queries_pay(host, ids,
     for key in keys.tolist():
         begin = -(-(key + segment) // segment) * segment  # the first segment that begins a segment or more later
         later, following = paid[:, :, begin:, key], paid[:, :, begin : begin + segment, key]
-        mean = following.sum(-1) / counts[begin : begin + segment].sum()
-        wanted = (later.amax(-1) if ahead == "later" else mean).mean()
+        wanted = (later.amax(-1) if ahead == "later" else following.mean(-1)).mean()
         assert found[0, 0, key].exp() == pytest.approx(float(wanted), rel=1e-3, abs=1e-5)
 
 
@@ -313,7 +329,7 @@ def test_slots_carry_what_the_regression_predicts_from_their_keys(host, ids):
     mix = build("policies", {"name": "weighted", "learned": 1.0, "folder": ".", "score": 0.0})
     memory = Memory(24, Spy(mix, transformer, ("predicted",), prediction, torch.ones(1)))
     (fifo,) = strategies({"fifo": {"policy": "fifo"}})
-    reading, _ = read_passages(host.run.model, fifo, memory, [Passage.of(ids)], None, 1, 16)
+    reading, _ = read_passages(host.run.model, fifo, memory, [Passage.from_ids(ids)], None, 1, 16)
     assert len(seen) == 11
     for slots, kept in zip(seen, reading[0].kept[1:], strict=True):
         found = []
@@ -333,7 +349,7 @@ def test_decoding_reads_as_evaluation_does(fitted, ids, strategy, cut):
     """Keys and values in the slots give the predictions that hidden states give."""
     run = load_run(fitted)
     (chosen,) = strategies({"it": yaml.safe_load(strategy)}, run=fitted)
-    memory, item = chosen.memory(24, Guard(1, 4)), Passage.of(ids[:90])
+    memory, item = chosen.memory(24, Guard(1, 4)), Passage.from_ids(ids[:90])
     scores = score_passages(run.scorer, [item], 1, 16, CPU)
     wanted, _ = read_passages(run.model, chosen, memory, [item], scores, 1, 16)
     reader = make_reader(run.model, run.scorer, 16, chosen, memory)

@@ -48,7 +48,7 @@ def make_model(seed: int = 0):
 @pytest.fixture(scope="module")
 def fitted():
     model = make_model()
-    passages = [*map(Passage.of, torch.randint(1, VOCAB, (6, 512), generator=torch.Generator().manual_seed(1)))]
+    passages = [*map(Passage.from_ids, torch.randint(1, VOCAB, (6, 512), generator=torch.Generator().manual_seed(1)))]
     return model, *fit_policy(as_host(model, None), passages[:3], passages[2:], SIGNALS, 32)
 
 
@@ -276,13 +276,13 @@ def test_the_command_fits_a_model_of_a_folder(tmp_path, capsys):
 
 def test_the_least_capacity_that_is_named_works():
     settings = Config(capacity=5, length=512).settled(pretrained.SETTINGS)
-    passages = [*map(Passage.of, torch.randint(1, VOCAB, (3, 512), generator=torch.Generator().manual_seed(1)))]
+    passages = [*map(Passage.from_ids, torch.randint(1, VOCAB, (3, 512), generator=torch.Generator().manual_seed(1)))]
     _, findings = fit_policy(as_host(make_model(), None), passages[:1], passages[1:], settings.signals, 5)
     assert findings.chance > 0
 
 
 def test_the_check_leaves_out_what_was_fitted_on():
-    first, second, third, fourth = map(Passage.of, torch.arange(20).view(4, 5))
+    first, second, third, fourth = map(Passage.from_ids, torch.arange(20).view(4, 5))
     for last, wanted in [([first, third], [third]), ([first, second], [first]), ([third, fourth], [third, fourth])]:
         found = new_passages(last, [first, second, second[:4]])
         assert [passage.ids.tolist() for passage in found] == [passage.ids.tolist() for passage in wanted]
@@ -302,7 +302,7 @@ def test_a_policy_that_another_process_wrote_meanwhile_stays(tmp_path, monkeypat
 def encode(document):
     if document.text == "damaged":
         raise UnreadableError("damaged.wav is cut off")
-    return Passage.of(torch.tensor([ord(x) for x in document.text]))
+    return Passage.from_ids(torch.tensor([ord(x) for x in document.text]))
 
 
 def of_texts(texts):
@@ -335,7 +335,7 @@ def test_documents_none_of_which_gives_a_passage_are_refused(capsys):
 def test_where_all_documents_are_long_enough_each_gives_a_passage_in_turn():
     """The drawing of earlier versions, so that a seed gives the same fit."""
     documents = (Document("x", units=tuple(range(100 * i, 100 * i + 60))) for i in range(3))
-    passages = sample_passages(documents, "units", lambda x: Passage.of(torch.tensor(x.units)), (4, 4), 7, 5)
+    passages = sample_passages(documents, "units", lambda x: Passage.from_ids(torch.tensor(x.units)), (4, 4), 7, 5)
     assert [int(passage.ids[0]) for passage in passages] == [247, 22, 116, 39, 150, 53, 244]
 
 

@@ -23,7 +23,7 @@ SIGNALS = ("predicted", "keydiff", "log_age")
 @pytest.fixture
 def model(tmp_path, monkeypatch):
     """A model that the package has a policy for."""
-    passages = [*map(Passage.of, torch.randint(1, VOCAB, (5, 512), generator=torch.Generator().manual_seed(1)))]
+    passages = [*map(Passage.from_ids, torch.randint(1, VOCAB, (5, 512), generator=torch.Generator().manual_seed(1)))]
     policy, _ = fit_policy(as_host(made := make_model(), None), passages[:3], passages[3:], SIGNALS, 32)
     policy.save(tmp_path / "tiny", model="tiny")
     monkeypatch.setattr(packaged, "FOLDER", tmp_path)
