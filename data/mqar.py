@@ -10,8 +10,8 @@ spans only in training documents.
 All dev and test documents have this form. Training documents are short and dense more often than not: they have a
 random share of the filler and of the useless pairs, and a random number of keys. Models learn to look back much sooner
 from these than from documents where one character in fifty matters. For ``recall`` they ask the more often the fewer
-keys there are. For ``forgetting`` the number of stale values is random too, and they ask once: answers that can be
-copied from an earlier question teach nothing about age.
+keys there are. For ``forgetting`` more of them are long, the number of stale values is random too, and they ask once:
+answers that can be copied from an earlier question teach nothing about age.
 
 ``recall``
     Each key is assigned once.
@@ -91,8 +91,8 @@ class Source(Validated):
 
     def _document(self, split: Split, index: int) -> Document:
         rng = random.Random(f"{self.task} {self.seed} {split} {index}")
-        share = rng.random() ** 3 if split == "train" else 1.0
         forgetting = self.task == "forgetting"
+        share = rng.random() ** (1.5 if forgetting else 3) if split == "train" else 1.0
         keys = rng.sample(_KEYS, rng.randint(1, self.pairs) if split == "train" else self.pairs)
         stale = unasked = 0
         if forgetting:
