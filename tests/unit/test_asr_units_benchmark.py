@@ -1,0 +1,14 @@
+"""The benchmark of units to text joins what several models read of a chapter."""
+
+from vqmem.benchmarks.speech.asr_units import joined
+from vqmem.recipes.asr.error_rates import TranscriptPair
+
+
+def test_what_the_models_of_all_seeds_read_is_joined_by_chapter() -> None:
+    chapters = [["first", "second"], ["third"]]
+    by_seed = [[[TranscriptPair(x, x, str(seed)) for x in chapter] for chapter in chapters] for seed in range(3)]
+    for count in (1, 2):
+        found = joined([seed[:count] for seed in by_seed])
+        names = [[(pair.name, pair.hypothesis) for pair in chapter] for chapter in found]
+        wanted = [[(x, str(seed)) for seed in range(3) for x in chapter] for chapter in chapters[:count]]
+        assert names == wanted
