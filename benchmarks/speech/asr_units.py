@@ -77,6 +77,8 @@ def main() -> None:
     folder = ROOT / "recipes" / "asr" / "configs"
     every: dict[str, Pairs] = {FIRST: [], CTC: []}
     by_seed: dict[str, list[list[Pairs]]] = defaultdict(list)
+    modes: dict[str, DecodingMode] = {}
+    test: list[list[Utterance]] = []
     longest = 0.0
     for seed in seeds:
         of_seed = [*overrides, f"seed={seed}", f"out={flags.run}/seed-{seed}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -55,13 +56,15 @@ class TrainedHost:
         run: The run.
         ahead: The attention to come: ``next``, the mean weight that the queries of the next segment pay to a slot, or
             ``later``, the greatest weight of all queries that follow. Queries count as their targets do in the loss.
+        off_target_weight: The weight of targets that are not marked; that of the run by default.
     """
 
     shares = ("model",)
     layers = heads = 1
 
-    def __init__(self, run: Run, ahead: Ahead = "later") -> None:
+    def __init__(self, run: Run, ahead: Ahead = "later", off_target_weight: float | None = None) -> None:
         self.run, self.transformer, self.ahead = run, run.model.transformer, ahead
+        self.off_target_weight = run.config.off_target_weight if off_target_weight is None else off_target_weight
         self.signals = (*WEIGHED, *signals_of(run.scorer))
         self.settings = settings_of(run.config)
 
@@ -137,7 +140,7 @@ class TrainedHost:
 
     def _target_weights(self, passage: Passage) -> Float[Tensor, " time"]:
         """The weights of the targets in training."""
-        return torch.where(passage.target_mask[1:], 1.0, self.run.config.off_target_weight)
+        return torch.where(passage.target_mask[1:], 1.0, self.off_target_weight)
 
     @torch.no_grad()
     def _read(self, passage: Passage, memory: Memory) -> Iterator[Output]:
@@ -206,25 +209,22 @@ def fit_trained(
         ahead: The attention to come, as `TrainedHost` takes it. ``auto`` fits both and takes the policy with which the
             streams have less loss, or one that keeps the newest where that has least, on average over the capacities
             of the settings and the run.
-        passages: As in `fit_policy`.
+        passages: As in `fit_policy`. Where these or the streams mark no answers, all tokens weigh alike, and standard
+            error says so.
         streams: As in `fit_policy`.
         settings: As `Settings` of the run or the user.
 
     Returns:
         The policy, and how good it is.
-
-    Raises:
-        ValueError: The run weighs marked answers, and no passage has one.
     """
     weight = host.run.config.off_target_weight
     if weight != 1 and not all(any(passage.target_mask.any() for passage in some) for some in (passages, streams)):
-        raise ValueError(
-            f"the run weighs tokens beside marked answers by off_target_weight={weight}, and no passage marks answers; "
-            "give data that does, or more passages"
-        )
+        print("the passages mark no answers: all tokens weigh alike", file=sys.stderr)
+        weight = 1.0
+    host = TrainedHost(host.run, off_target_weight=weight)
     tried: tuple[Ahead, ...] = ("later", "next") if ahead == "auto" else (ahead,)
     fits = {
-        name: fit_policy(TrainedHost(host.run, name), passages, streams, settings.signals, settings.capacity)
+        name: fit_policy(TrainedHost(host.run, name, weight), passages, streams, settings.signals, settings.capacity)
         for name in tried
     }
     if len(fits) == 1:

@@ -180,7 +180,7 @@ def test_the_loss_of_a_policy_is_that_of_reading_with_it(fitted, tmp_path, ids, 
 
 def test_what_loses_least_is_measured_as_the_run_weighs_its_answers(fitted, ids):
     run = load_run(fitted)
-    host = trained.TrainedHost(run._replace(config=replace(run.config, off_target_weight=0.05)))
+    host = trained.TrainedHost(run, off_target_weight=0.05)
     policy = FittedPolicy.load(str(fitted / "policy"), run.model.transformer)
     marked = torch.zeros(190, dtype=torch.bool)
     marked[150:160] = True
@@ -195,15 +195,20 @@ def test_what_loses_least_is_measured_as_the_run_weighs_its_answers(fitted, ids)
     assert found == pytest.approx(wanted, rel=1e-4)
 
 
-def test_a_fit_without_answers_to_a_run_that_weighs_them_is_refused(config_file, tmp_path, capsys):
+def test_a_fit_without_answers_to_a_run_that_weighs_them_weighs_all_tokens_alike(config_file, tmp_path, capsys):
     run = tmp_path / "run"
     keys = ["data={name: mqar, train_documents: 60, held_out_documents: 8}", "front_end=bytes", "passage=200"]
     assert main(["text_lm", str(config_file), f"out={run}", "off_target_weight=0.1", *keys]) == 0
-    fit(run, tmp_path / "policy", "length=96")
     capsys.readouterr()
-    assert main(["fit_policy", str(run), f"out={tmp_path / 'none'}", *FIT, "length=96", "data=builtin_text"]) == 2
-    assert "off_target_weight=0.1, and no passage marks answers" in capsys.readouterr().err
-    assert not (tmp_path / "none" / "policy.json").exists()
+    fit(run, tmp_path / "marked", "length=96")
+    assert "mark no answers" not in capsys.readouterr().err
+    fit(run, tmp_path / "unmarked", "length=96", "data=builtin_text", "ahead=later")
+    assert "the passages mark no answers: all tokens weigh alike\n" in capsys.readouterr().err
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("off_target_weight: 0.1", "off_target_weight: 1.0"))
+    fit(run, tmp_path / "alike", "length=96", "data=builtin_text", "ahead=later")
+    first, second = (tmp_path / name / "policy.safetensors" for name in ("unmarked", "alike"))
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_a_run_with_long_segments_is_fitted_to_passages_hardly_longer_than_its_memory(config_file, tmp_path):
@@ -278,7 +283,6 @@ def normed(x: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
 def test_the_target_is_the_mean_of_the_weights_that_later_queries_pay(host, ids, off_target_weight, length, ahead):
     """Attention of the full passage, written out for each layer, head and query, which counts as its target does."""
     ids = ids[:length]
-    run = host.run._replace(config=replace(host.run.config, off_target_weight=off_target_weight))
     marked = torch.rand(length, generator=torch.Generator().manual_seed(2)) < 0.1
     counts = torch.where(marked[1:], 1.0, off_target_weight)
     model, heads = host.transformer, host.transformer.config.heads
@@ -302,7 +306,9 @@ def test_the_target_is_the_mean_of_the_weights_that_later_queries_pay(host, ids,
         x = x + mixed @ block.attention.out.weight.T
         first, last = block.feed_forward[0].weight, block.feed_forward[2].weight
         x = x + F.gelu(normed(x, block.feed_forward_norm.weight) @ first.T, approximate="tanh") @ last.T
-    full = trained.TrainedHost(run, ahead).read_full(replace(Passage.from_ids(ids), target_mask=marked))
+    full = trained.TrainedHost(host.run, ahead, off_target_weight).read_full(
+        replace(Passage.from_ids(ids), target_mask=marked)
+    )
     keys, found = later_attention(full, "model")
     paid = paid * counts[:, None]
     segment, horizon = 16, 64
