@@ -55,7 +55,7 @@ def test_what_a_policy_sees_of_attention_is_the_same_for_any_cut(run, ids, polic
 
 
 def agrees_with_evaluation(run, ids, ours, cut):
-    item = Passage("x", ids, torch.ones_like(ids), torch.zeros_like(ids, dtype=torch.bool))
+    item = Passage.from_ids(ids, "x")
     scores = score_passages(run.scorer, [item], 1, run.config.segment, torch.device("cpu"))
     wanted, _ = read_passages(run.model, ours.strategy, ours.memory, [item], scores, 1, run.config.segment)
     reading, found = ours.start(), []

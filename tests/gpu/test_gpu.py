@@ -48,7 +48,7 @@ def passages(count: int = 8, length: int = 97) -> list[Passage]:
     made = []
     for number in range(count):
         ids = torch.randint(VOCAB, (12,), generator=torch.Generator().manual_seed(number)).repeat(9)[:length]
-        made.append(Passage(str(number), ids, torch.ones_like(ids), torch.zeros_like(ids, dtype=torch.bool)))
+        made.append(Passage.from_ids(ids, str(number)))
     return made
 
 

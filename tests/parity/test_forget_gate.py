@@ -200,7 +200,7 @@ def test_training_resumes_to_the_bit():
     items = []
     for i in range(3):
         ids = torch.randint(CONFIG.vocab_size, (30,), generator=torch.Generator().manual_seed(i))
-        items.append(Passage(f"p{i}", ids, torch.ones_like(ids), torch.zeros_like(ids, dtype=torch.bool)))
+        items.append(Passage.from_ids(ids, f"p{i}"))
     loader, state, batches = segment_loader(items, ROWS, SEGMENT, 0), task.initial_state(), []
     for _ in range(6):
         batches.append(loader.next())
