@@ -1,0 +1,64 @@
+"""Connect to Ray, on this machine or on a cluster; needs the extra ``ray``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+_PATIENCE = 10.0
+"""Seconds to wait for an address to answer."""
+
+
+@contextlib.contextmanager
+def ray_cluster(address: str = "auto") -> Iterator[Any]:
+    """Connect to a Ray cluster for a block, unless this process is connected already; yields the module ``ray``.
+
+    Args:
+        address: as ``ray.init`` takes it, such as ``10.0.0.1:6379`` or ``ray://head:10001``. ``auto`` is the cluster
+            that ``RAY_ADDRESS`` names or that ``ray start`` began on this machine, or else one for this block, with
+            the cores that this process may use.
+
+    Raises:
+        ValueError: in one line, if Ray is not installed or the cluster cannot be reached.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError("Ray is not installed; run `pip install 'vqmem[ray]'`, or use executor=in_process") from error
+    if ray.is_initialized():
+        yield ray
+        return
+    _refuse_unreachable(address)
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        try:
+            ray.init(address, **quiet)
+        except ConnectionError:
+            if address != "auto":
+                raise
+            ray.init("local", num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise _unreachable(address, error) from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Raise `ValueError` if nothing listens at a ``host:port``, for which Ray itself would wait for many minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+        except (OSError, OverflowError) as error:
+            raise _unreachable(address, error) from None
+
+
+def _unreachable(address: str, error: Exception) -> ValueError:
+    reason = str(error).strip().split("\n")[0]
+    return ValueError(f"no Ray cluster at address={address!r} ({reason}); give the address of one, or auto")
