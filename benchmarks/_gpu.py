@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from vqmem.benchmarks._results import RESULTS, ROOT, Result, machine, write_result
 from vqmem.benchmarks.text.memories import counts
-from vqmem.recipes.compare.recipe import Config
+from vqmem.recipes.compare.config import Config
 from vqmem.recipes.engine.config import load
 from vqmem.recipes.text_lm import recipe as text_lm
 

@@ -65,7 +65,8 @@ from vqmem.benchmarks.speed._training import Shape
 from vqmem.benchmarks.speed.training_step import flops
 from vqmem.benchmarks.text.memories import tables
 from vqmem.memory.scorer import ScorerModel
-from vqmem.recipes.compare.measure import Cell, measure, rare_tokens
+from vqmem.recipes.compare.config import Point
+from vqmem.recipes.compare.measure import measure, rare_tokens
 from vqmem.recipes.compare.table import summarise
 from vqmem.recipes.fit_policy.run import Config as FitConfig
 from vqmem.recipes.fit_policy.run import run as fit_policy
@@ -258,29 +259,29 @@ def read_all(session: Session, prepared: Prepared) -> None:
     reader = reader_of(session, prepared)
     built = {strategy.name: strategy for strategy in strategies(session.config.strategies)}
     longest = 0.0
-    for cell in cells(session):
+    for point in points(session):
         if session.left() < 1.5 * longest:
-            session.note(f"reading: ended before {cell.strategy} @ {cell.capacity}, {cell.train}, for time")
+            session.note(f"reading: ended before {point.strategy} @ {point.capacity}, {point.train}, for time")
             break
         began = time.monotonic()
-        attempt(session, f"reading {cell}", partial(reader, cell, built[cell.strategy]))
+        attempt(session, f"reading {point}", partial(reader, point, built[point.strategy]))
         longest = max(longest, time.monotonic() - began)
     add_tables(session)
 
 
-def cells(session: Session) -> Iterator[Cell]:
+def points(session: Session) -> Iterator[Point]:
     """What to read, in the order of its worth; the baseline comes first, for the rest is compared with it."""
     config, names = session.config, [BASELINE, session.flags.winner, COMPRESSIVE]
     if BASELINE in session.trained:
-        yield from (Cell(name, config.native.capacity, 0, "native") for name in names if name in session.trained)
+        yield from (Point(name, config.native.capacity, 0, "native") for name in names if name in session.trained)
     if MIXED in session.trained:
         others = [capacity for capacity in config.capacities if capacity != config.native.capacity]
         every = [*names, *(name for name in config.strategies if name not in names)]
-        yield from (Cell(name, config.native.capacity, 0, "mixed") for name in every)
-        yield from (Cell(name, capacity, 0, "mixed") for capacity, name in itertools.product(others, names))
+        yield from (Point(name, config.native.capacity, 0, "mixed") for name in every)
+        yield from (Point(name, capacity, 0, "mixed") for capacity, name in itertools.product(others, names))
 
 
-def reader_of(session: Session, prepared: Prepared) -> Callable[[Cell, Strategy], None]:
+def reader_of(session: Session, prepared: Prepared) -> Callable[[Point, Strategy], None]:
     """A function that reads the passages with a strategy, and adds the row to those of the session."""
     config, device = session.config, torch.device(session.scale.device)
     mixed = session.model(MIXED, 1)
@@ -288,10 +289,10 @@ def reader_of(session: Session, prepared: Prepared) -> Callable[[Cell, Strategy]
     scores = score_passages(prepared.scorer, items, mixed.batch_size, mixed.segment, device)
     rare = rare_tokens(prepared.corpus, prepared.tokenizer.vocab_size, config.rare)
 
-    def read(cell: Cell, strategy: Strategy) -> None:
-        folder = Path(session.model(MIXED if cell.train == "mixed" else cell.strategy, 1).out) / "transformer"
+    def read(point: Point, strategy: Strategy) -> None:
+        folder = Path(session.model(MIXED if point.train == "mixed" else point.strategy, 1).out) / "transformer"
         model = load_language_model(folder, prepared.scorer, device)
-        session.rows.append(asdict(cell) | measure(model, strategy, cell, config.lm, items, scores, rare))
+        session.rows.append(asdict(point) | measure(model, strategy, point, config.lm, items, scores, rare))
 
     return read
 
@@ -302,7 +303,7 @@ def read_learned(session: Session, prepared: Prepared) -> None:
     given = FitConfig(str(folder), passages=count, stream_passages=max(2, count // 3), device=session.scale.device)
     fit_policy(session.model(MIXED, 1).out, given)
     [learned] = strategies({"learned": {"policy": {**LEARNED, "folder": str(folder)}}})
-    reader_of(session, prepared)(Cell("learned", session.config.native.capacity, 0, "mixed"), learned)
+    reader_of(session, prepared)(Point("learned", session.config.native.capacity, 0, "mixed"), learned)
     add_tables(session)
 
 

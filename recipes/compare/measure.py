@@ -1,12 +1,11 @@
-"""Measure one cell of the comparison: read all passages with one memory and sum the figures."""
+"""Measure one point of the grid: read all passages with one memory and sum the figures."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -16,16 +15,7 @@ from ..lm.corpus import Passage
 from ..lm.language_model import LanguageModel, PassageReading, PassageScores, long_gap, read_passages
 from ..lm.strategies import Strategy
 from ..text_lm.recipe import Config
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One point of the grid of strategies, capacities and seeds."""
-
-    strategy: str
-    capacity: int
-    seed: int
-    train: Literal["mixed", "native"]
+from .config import Point
 
 
 def rare_tokens(training: Sequence[Passage], vocab_size: int, nats: float) -> Bool[Tensor, " vocab"]:
@@ -37,18 +27,18 @@ def rare_tokens(training: Sequence[Passage], vocab_size: int, nats: float) -> Bo
 def measure(
     model: LanguageModel,
     strategy: Strategy,
-    cell: Cell,
+    point: Point,
     config: Config,
     items: Sequence[Passage],
     scores: PassageScores,
     rare: Bool[Tensor, " vocab"],
 ) -> dict[str, Any]:
-    """Measure a cell.
+    """Measure a point of the grid.
 
     Args:
         model: the language model.
-        strategy: the strategy of the cell.
-        cell: its capacity is the capacity. A gap is long if it exceeds the capacity plus the segment, the reach of a
+        strategy: the strategy of the point.
+        point: gives the capacity. A gap is long if it exceeds the capacity plus the segment, the reach of a
             memory that keeps the newest tokens.
         config: of the model.
         items: the passages to read.
@@ -59,12 +49,12 @@ def measure(
         Passage names, figure -> ``[numerators, sizes]`` by passage (see `figures`), peak bytes per row and speed.
     """
     began, read = time.perf_counter(), sum(len(item.ids) - 1 for item in items)
-    memory = strategy.memory(cell.capacity, config.guard)
-    what = f"{cell.strategy}@{cell.capacity} {cell.train}"
+    memory = strategy.memory(point.capacity, config.guard)
+    what = f"{point.strategy}@{point.capacity} {point.train}"
     readings, peak_bytes = read_passages(
         model, strategy, memory, items, scores, config.batch_size, config.segment, what
     )
-    reach = cell.capacity + config.segment
+    reach = point.capacity + config.segment
     sums = [figures(item, reading, rare, reach) for item, reading in zip(items, readings, strict=True)]
     return {
         "documents": [item.name for item in items],

@@ -72,6 +72,13 @@ def compare_with_record(data: str | dict[str, Any], out: Path) -> bool:
     return found
 
 
+def is_recorded(out: Path, split: Split) -> bool:
+    """Whether a run in ``out`` has read all documents of ``split``, so that reading them again writes nothing."""
+    path = out / RECORD.format(split)
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    return bool(lines) and lines[-1].startswith(b'{"end": ') and lines[-1].endswith(b"\n")
+
+
 def forget(out: Path) -> None:
     """Remove the records in ``out``."""
     for path in out.glob(RECORD.format("*")):

@@ -11,6 +11,7 @@ from ...memory.bank import Memory
 from ...memory.compressor import Compression
 from ...memory.policy import Guard, Policy, require_signals, variant_name
 from ...registry import UnknownNameError, build
+from ...schema import expand
 
 RUN = "{run}"
 """Stands for the folder of the run in the folder of a policy that was fitted to its model."""
@@ -45,6 +46,11 @@ class Strategy:
     def is_fitted(self) -> bool:
         """Whether its policy was fitted to a trained model, so that none can be trained with it."""
         return "learned" in getattr(self.policy, "attention_signals", ())
+
+    @property
+    def fitted_folder(self) -> Path | None:
+        """The folder of its policy, if that was fitted to a trained model."""
+        return Path(expand(getattr(self.policy, "folder", ""))) if self.is_fitted else None
 
     def memory(self, capacity: int, guard: Guard) -> Memory:
         """A memory of ``capacity`` slots with this strategy; ``guard`` is the run's."""

@@ -104,10 +104,8 @@ def fit(config: Config) -> Run:
 
 def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
     """Train or load front-end and scorer; also returns the training passages if a training is not finished."""
-    out = Path(config.out)
     _find_source(config)
-    steps = {"scorer": config.scorer_train.steps, "transformer": config.train.steps}
-    trained = all(is_trained(out / part, count) for part, count in steps.items())
+    trained = _is_trained(config)
     if not trained:
         require(config.data, "dev")
     init_run_dir(config, NON_IDENTITY_KEYS)
@@ -121,6 +119,19 @@ def fit_scorer(config: Config) -> tuple[Tokenizer, Any, list[Passage]]:
         )
     with _model_of(config, 1):
         return tokenizer, train_scorer(config, tokenizer, corpus), corpus
+
+
+def _is_trained(config: Config) -> bool:
+    steps = {"scorer": config.scorer_train.steps, "transformer": config.train.steps}
+    return all(is_trained(Path(config.out) / part, count) for part, count in steps.items())
+
+
+def is_finished(config: Config) -> bool:
+    """Whether `fit` has nothing left to train. Raises `ValueError` if another run uses the same folder."""
+    if not _is_trained(config):
+        return False
+    init_run_dir(config, NON_IDENTITY_KEYS)
+    return True
 
 
 def _model_of(config: Config, number: int) -> AbstractContextManager[None]:

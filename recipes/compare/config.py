@@ -1,0 +1,183 @@
+"""The config of a comparison, and the points and models of its grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ...data.base import Split
+from ...registry import UnknownNameError
+from ...schema import PathText, PositiveInt, TwoOrMore, Validated
+from ..engine.grid import GridConfig
+from ..engine.task import TrainConfig
+from ..lm.strategies import Strategy, refuse_fitted, require_gates, strategies
+from ..text_lm import recipe as text_lm
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the grid of strategies, capacities and seeds."""
+
+    strategy: str
+    capacity: int
+    seed: int
+    train: Literal["mixed", "native"]
+
+
+@dataclass(frozen=True)
+class Native:
+    """Models that are each trained for one strategy and one capacity, besides the mixed models; none by default."""
+
+    strategies: tuple[str, ...] = ()
+    """The strategies with a separate model; if there are any, the baseline must be one of them."""
+    capacity: int = 128
+    """Capacity: slots per row."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class Fit(Validated):
+    """How policies in the folder of a model are fitted to it where there are none, as by `vqmem fit_policy`."""
+
+    passages: PositiveInt = 48
+    """Training passages from which the attention to come is predicted."""
+    stream_passages: TwoOrMore = 12
+    """Further training passages, read with bounded slots."""
+    ahead: Literal["auto", "next", "later"] = "auto"
+    """The attention to come that decides: next, the mean of the next segment; later, the greatest of all that follows;
+    auto, what loses less on the stream passages, or the age alone where that does. Tokens weigh as in training."""
+
+
+@dataclass(frozen=True)
+class Config(GridConfig):
+    """A comparison. One model per seed is trained with random strategies and capacities.
+
+    At a capacity as long as a passage nothing is evicted: there only the baseline is measured, as full memory.
+
+    ``lm`` is a ``text_lm`` config; the comparison sets its ``out``, ``seed``, ``strategies`` and ``capacities``.
+    """
+
+    out: PathText = "runs/compare"
+    """Folder of the comparison; with the same folder it continues where it stopped."""
+    title: str = "Which memory keeps what, and does it help?"
+    """Heading of the report."""
+    strategies: dict[str, Any] = field(default_factory=dict)
+    """Name -> ``policy`` and optionally ``compression`` (default: drop)."""
+    trained: tuple[str, ...] = ()
+    """The strategies used in training; the others, without compression, are only measured. Empty is all but those of
+    `vqmem fit_policy`."""
+    baseline: str = "transformer_xl"
+    """The strategy that all others are compared with."""
+    capacities: tuple[int, ...] = (64, 128, 256)
+    """Capacities: slots per row."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One model is trained for each seed."""
+    split: Split = "test"
+    """Choose on ``dev``, report on ``test`` once."""
+    passages: PositiveInt | None = None
+    """Passages of the split to read, evenly spaced; null is all."""
+    rare: float = 8.0
+    """Lowest unigram surprisal, in nats, of tokens that count as rare in the long-gap figure."""
+    shown: TwoOrMore = 512
+    """Tokens of the passage that the report shows."""
+    lm: text_lm.Config = field(default_factory=text_lm.Config)
+    native: Native = field(default_factory=Native)
+    fit: Fit = field(default_factory=Fit)
+    beside: PathText | None = None
+    """Folder of another comparison; if it is finished, the summary and the report show what it found as well."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for unknown strategies and memories without room."""
+        super().__post_init__()
+        scorer = None if self.lm.scorer_from else self.lm.scorer
+        built = strategies(self.strategies, scorer)
+        require_gates(built, self.lm.shape.forget_gate, "lm.shape.forget_gate")
+        names = [strategy.name for strategy in built]
+        for name in (self.baseline, *self.trained, *self.native.strategies):
+            if name not in names:
+                raise UnknownNameError("strategy", name, names)
+        trained = (*self.trained, self.baseline) if self.native.strategies else self.trained
+        refuse_fitted(
+            [s for s in built if s.name in trained], "leave it out of trained, and do not make it the baseline"
+        )
+        for name in set(names).difference(self._drawn()):
+            if "compression" in self.strategies[name]:
+                raise ValueError(f"strategy {name!r} has a compression, which has to be trained; add it to trained")
+        if self.native.strategies and self.baseline not in self.native.strategies:
+            raise ValueError(
+                f"native.strategies has no {self.baseline}, the baseline to compare the others with; add it"
+            )
+        for name in ("seeds", "capacities"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name}={list(values)} must name at least one, and none twice")
+        idle = {"out": "out", "seed": "seeds", "strategies": "strategies", "capacities": "capacities"}
+        idle["eval_strategies"] = "strategies"
+        for name, instead in idle.items():
+            if getattr(self.lm, name) != getattr(text_lm.Config(), name):
+                raise ValueError(f"lm.{name} is set from {instead} of the comparison; leave it out and set {instead}")
+        for seed in self.seeds:
+            self.mixed(seed)
+
+    def _drawn(self) -> dict[str, Any]:
+        """The strategies of training."""
+        fitted = self._fitted()
+        return {name: self.strategies[name] for name in self.trained or self.strategies if name not in fitted}
+
+    def _fitted(self) -> set[str]:
+        """The strategies whose policies are fitted to trained models."""
+        return {strategy.name for strategy in strategies(self.strategies) if strategy.is_fitted}
+
+    def mixed(self, seed: int) -> text_lm.Config:
+        """The config of the model that is trained with every strategy and capacity."""
+        out, drawn = str(Path(self.out) / f"seed-{seed}"), self._drawn()
+        return replace(self.lm, out=out, seed=seed, strategies=drawn, capacities=self.capacities)
+
+    def model_of(self, point: Point) -> text_lm.Config:
+        """The config of the model that a point measures."""
+        return self.mixed(point.seed) if point.train == "mixed" else self.natively(point.strategy, point.seed)
+
+    def strategy_of(self, point: Point) -> Strategy:
+        """The strategy of a point, built."""
+        run = self.model_of(point).out
+        return next(s for s in strategies(self.strategies, run=run) if s.name == point.strategy)
+
+    def models(self, seed: int) -> list[text_lm.Config]:
+        """The configs of the mixed model of a seed and of its native models."""
+        native = (self.natively(name, seed) for name in self.native.strategies)
+        return [self.mixed(seed), *{model.out: model for model in native}.values()]
+
+    def points(self, seed: int) -> Iterator[Point]:
+        """The points of the grid for one seed."""
+        for name in self.strategies:
+            for capacity in self.capacities:
+                if capacity < self.lm.passage or name == self.baseline:
+                    yield Point(name, capacity, seed, "mixed")
+        for name in self.native.strategies:
+            yield Point(name, self.native.capacity, seed, "native")
+
+    def policies(self, seed: int) -> dict[Path, text_lm.Config]:
+        """The folder of every fitted policy of a seed, and the config of the model that it is for."""
+        found = {}
+        for point in self.points(seed):
+            if folder := self.strategy_of(point).fitted_folder:
+                found[folder] = self.model_of(point)
+        return found
+
+    def natively(self, name: str, seed: int) -> text_lm.Config:
+        """The config of the model that is trained only with ``name``, at the native capacity, with the mixed scorer.
+
+        No model is trained with a fitted policy: it is fitted to that of the baseline.
+        """
+        mixed = self.mixed(seed)
+        name = self.baseline if name in self._fitted() else name
+        return replace(
+            mixed,
+            out=f"{mixed.out}-{name}-{self.native.capacity}",
+            scorer_from=mixed.out,
+            strategies={name: self.strategies[name]},
+            capacities=(self.native.capacity,),
+            train=self.native.train,
+        )
