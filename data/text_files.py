@@ -18,7 +18,7 @@ class Source:
 
     The first of these ways that applies splits them:
 
-    1. by the subfolders ``train``, ``dev`` and ``test``;
+    1. by the subfolders ``train``, ``dev`` and ``test``, or those that the keys of these names give;
     2. by a hash of their names, if there are at least ten files: the first tenth is ``test``, the next tenth ``dev``
        and the rest ``train`` (adding files may move others; subfolders fix the splits);
     3. by length: the first 80 % of the characters of each file are ``train``, the next 10 % ``dev``, the last 10 %
@@ -31,11 +31,17 @@ class Source:
         path: a file or a folder.
         pattern: glob of the files of a folder to read, subfolders included.
         encoding: encoding of the files, as Python names it.
+        train: subfolder of that split, as in novels/train.
+        dev: subfolder of that split.
+        test: subfolder of that split.
     """
 
     path: PathText = ""
     pattern: str = "*.txt"
     encoding: str = "utf-8"
+    train: str = "train"
+    dev: str = "dev"
+    test: str = "test"
 
     def documents(self, split: Split) -> Iterator[Document]:
         """Stream the documents of ``split``. Raises `ValueError` for files that are missing, empty or not text."""
@@ -44,14 +50,18 @@ class Source:
         root = require_path(self.path)
         if root.is_file():
             yield _part(Document(root.name, read_text(root, self.encoding, "`encoding`")), split)
-        elif any((root / name).is_dir() for name in SPLITS):
-            yield from self._read(root, self._files(require_path(root / split)))
+        elif self._subfolders != SPLITS or any((root / name).is_dir() for name in SPLITS):
+            yield from self._read(root, self._files(require_path(root / getattr(self, split))))
         else:
             files = self._files(root)
             if len(files) >= 10:
                 yield from self._read(root, _share(files, root, split))
             else:
                 yield from (_part(document, split) for document in self._read(root, files))
+
+    @property
+    def _subfolders(self) -> tuple[str, ...]:
+        return (self.train, self.dev, self.test)
 
     def _files(self, folder: Path) -> list[Path]:
         files = files_below(folder, self.pattern)

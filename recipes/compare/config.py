@@ -12,7 +12,7 @@ from ...registry import UnknownNameError
 from ...schema import PathText, PositiveInt, TwoOrMore, Validated
 from ..engine.grid import GridConfig
 from ..engine.task import TrainConfig
-from ..lm.strategies import Strategy, refuse_fitted, require_gates, strategies
+from ..lm.strategies import Strategy, refuse_untrainable, require_gates, strategies
 from ..text_lm import recipe as text_lm
 
 
@@ -64,10 +64,11 @@ class Config(GridConfig):
     title: str = "Which memory keeps what, and does it help?"
     """Heading of the report."""
     strategies: dict[str, Any] = field(default_factory=dict)
-    """Name -> ``policy`` and optionally ``compression`` (default: drop)."""
+    """Name -> ``policy``, optionally ``compression`` (default: drop), and ``scores``: shuffled, inverted or random, a
+    control whose policy sees these in place of the scorer's."""
     trained: tuple[str, ...] = ()
     """The strategies used in training; the others, without compression, are only measured. Empty is all but those of
-    `vqmem fit_policy`."""
+    `vqmem fit_policy` and controls."""
     baseline: str = "transformer_xl"
     """The strategy that all others are compared with."""
     capacities: tuple[int, ...] = (64, 128, 256)
@@ -99,7 +100,7 @@ class Config(GridConfig):
             if name not in names:
                 raise UnknownNameError("strategy", name, names)
         trained = (*self.trained, self.baseline) if self.native.strategies else self.trained
-        refuse_fitted(
+        refuse_untrainable(
             [s for s in built if s.name in trained], "leave it out of trained, and do not make it the baseline"
         )
         for name in set(names).difference(self._drawn()):
@@ -123,12 +124,12 @@ class Config(GridConfig):
 
     def _drawn(self) -> dict[str, Any]:
         """The strategies of training."""
-        fitted = self._fitted()
-        return {name: self.strategies[name] for name in self.trained or self.strategies if name not in fitted}
+        measured = self._only_measured()
+        return {name: self.strategies[name] for name in self.trained or self.strategies if name not in measured}
 
-    def _fitted(self) -> set[str]:
-        """The strategies whose policies are fitted to trained models."""
-        return {strategy.name for strategy in strategies(self.strategies) if strategy.is_fitted}
+    def _only_measured(self) -> set[str]:
+        """The strategies with which no model is trained: those that are fitted to one afterwards, and controls."""
+        return {strategy.name for strategy in strategies(self.strategies) if strategy.is_fitted or strategy.is_control}
 
     def mixed(self, seed: int) -> text_lm.Config:
         """The config of the model that is trained with every strategy and capacity."""
@@ -169,10 +170,10 @@ class Config(GridConfig):
     def natively(self, name: str, seed: int) -> text_lm.Config:
         """The config of the model that is trained only with ``name``, at the native capacity, with the mixed scorer.
 
-        No model is trained with a fitted policy: it is fitted to that of the baseline.
+        No model is trained with a fitted policy, which is fitted to that of the baseline, or with a control.
         """
         mixed = self.mixed(seed)
-        name = self.baseline if name in self._fitted() else name
+        name = self.baseline if name in self._only_measured() else name
         return replace(
             mixed,
             out=f"{mixed.out}-{name}-{self.native.capacity}",

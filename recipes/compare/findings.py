@@ -49,9 +49,14 @@ def digits(summary: Mapping[str, Any], metric: str) -> int:
         for row in _rows(summary, metric)
         if (entry := row["metrics"][metric]).get("difference_high") is not None
         and entry.get("difference_low") is not None
-        and entry["difference_high"] > entry["difference_low"]
     ]
-    return min(6, max(1, 1 - math.floor(math.log10(median(widths) / 2)))) if widths else 3
+    return decimals(widths)
+
+
+def decimals(widths: Sequence[float]) -> int:
+    """Decimals that show two significant digits of the median of these widths of intervals; zeros do not count."""
+    wide = [width for width in widths if width > 0]
+    return min(6, max(1, 1 - math.floor(math.log10(median(wide) / 2)))) if wide else 3
 
 
 def _overall(summary: Mapping[str, Any], metric: str, baseline: str) -> str:

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...files import atomic_write, file_sha256
 from ...registry import build
 from ...tokenizers_.base import unit_of_size
@@ -26,12 +28,26 @@ from .findings import headline
 from .report import write_report
 from .table import summarise
 
-__all__ = ["RUN_IS", "Config", "cells", "check", "finish", "finished", "measured", "run"]
+__all__ = [
+    "ELSEWHERE",
+    "RUN_IS",
+    "Config",
+    "by_document",
+    "cells",
+    "check",
+    "finish",
+    "finished",
+    "measured",
+    "run",
+    "train",
+]
 
 RUN_IS = (
     "a comparison: {folder}/report.html shows it, and `vqmem generate {folder}/seed-N --prompt TEXT` uses a model of it"
 )
 """Describes a run and the commands that use it."""
+ELSEWHERE = {"cross_domain": ("cross_domain", "standard"), "cross_domain_quick": ("cross_domain", "quick")}
+"""Names of comparisons that another recipe runs, and its config."""
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -42,11 +58,16 @@ def run(config: Config) -> dict[str, Any]:
     began = time.monotonic()
     check(config)
     if ranks()[1] > 1:
-        models = [model for seed in config.seeds for model in config.models(seed)]
-        for number, model in enumerate(models, start=1):
-            with model_of(number, len(models)):
-                text_lm.fit(model)
+        train(config)
     return _compare(config, began)
+
+
+def train(config: Config) -> None:
+    """Train every model; under ``torchrun``, all processes call it."""
+    models = [model for seed in config.seeds for model in config.models(seed)]
+    for number, model in enumerate(models, start=1):
+        with model_of(number, len(models)):
+            text_lm.fit(model)
 
 
 def check(config: Config) -> None:
@@ -125,6 +146,21 @@ def measured(config: Config) -> list[dict[str, Any]]:
     """What every point of a finished comparison measured, as in ``results.jsonl``, in the order of the seeds."""
     known = known_results(config)
     return [known[key_of(config, point)] for seed in config.seeds for point in config.points(seed)]
+
+
+def by_document(config: Config, metric: str) -> dict[int, dict[str, tuple[list[float], list[float]]]]:
+    """The mixed models by document: capacity -> strategy -> numerators of a figure, mean over the seeds, and sizes."""
+    found: dict[int, dict[str, list[list[list[float]]]]] = {}
+    for point, result in complete_points(config, known_results(config)):
+        if point.train == "mixed":
+            found.setdefault(point.capacity, {}).setdefault(point.strategy, []).append(result["figures"][metric])
+    return {
+        capacity: {
+            strategy: (np.mean([numerators for numerators, _ in seeds], axis=0).tolist(), seeds[0][1])
+            for strategy, seeds in strategies.items()
+        }
+        for capacity, strategies in found.items()
+    }
 
 
 def _key(config: Config) -> str:

@@ -49,7 +49,11 @@ def _run_recipe(name: str, args: argparse.Namespace) -> None:
     recipe = registry.load("recipes", name)
     from .config import load
 
-    config = load(recipe.Config, args.config, args.overrides, folder=_configs(name))
+    config_name = args.config
+    if config_name in getattr(recipe, "ELSEWHERE", {}):
+        name, config_name = recipe.ELSEWHERE[config_name]
+        recipe = registry.load("recipes", name)
+    config = load(recipe.Config, config_name, args.overrides, folder=_configs(name))
     run_config(recipe, config, print_only=args.print_config)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ def run(config: Config) -> dict[str, Any]:
     start_processes("auto", resolve_device(config.device))
     with locked(Path(config.out)):
         return _run(config)
+
+
+def by_document(config: Config, metric: str) -> dict[int, dict[str, tuple[list[float], list[float]]]]:
+    """A figure of a finished comparison by passage: capacity -> strategy -> numerators and sizes; the loss alone."""
+    summary = json.loads((Path(config.out) / "summary.json").read_text(encoding="utf-8"))
+    found: dict[int, dict[str, tuple[list[float], list[float]]]] = {}
+    for row in summary["rows"]:
+        if metric in row["by_document"]:
+            numerators, sizes = row["by_document"][metric]
+            found.setdefault(row["capacity"], {})[row["strategy"]] = (numerators, sizes)
+    return found
 
 
 @on_main_process

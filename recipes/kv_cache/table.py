@@ -28,7 +28,8 @@ def stream_rows(sums: Sums, losses: Mapping[str, Sequence[Losses]], capacity: in
     """The rows of one capacity.
 
     Besides what `vqmem compare` has, a row has ``over_full``, its loss compared with the full cache's, and
-    ``against_best``, the verdict on its loss beside that of the policy with the least.
+    ``against_best``, the verdict on its loss beside that of the policy with the least, and ``by_document``, nats and
+    tokens of each passage.
 
     Args:
         sums: of the losses at this capacity.
@@ -49,6 +50,7 @@ def stream_rows(sums: Sums, losses: Mapping[str, Sequence[Losses]], capacity: in
             "metrics": _metrics(sums, name),
             "over_full": paired_bootstrap(sums.nats[name][None], sums.nats[FULL][None], sums.tokens).to_json(),
             "against_best": _verdict_beside(sums, name, least),
+            "by_document": {"nll": [sums.nats[name].tolist(), sums.tokens.tolist()]},
             "tokens_per_second": sum(len(one.nats) for one in losses[name]) / sum(one.seconds for one in losses[name]),
         }
         for name in names

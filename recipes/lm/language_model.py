@@ -285,6 +285,7 @@ def read_passages(
         A reading for each passage, and the peak bytes of memory per row.
     """
     scores = scores or PassageScores((), [torch.zeros(len(item.ids), 0) for item in items])
+    scores = scores._replace(values=strategy.controlled(scores.values))
     memory = bind(memory, model.transformer)
     model.eval()
     device = model.transformer.norm.weight.device

@@ -15,7 +15,7 @@ from ...schema import NonNegativeFloat, PathText, PositiveInt, TwoOrMore
 from ..engine.run_config import RunConfig
 from ..engine.task import TrainConfig
 from ..lm.language_model import Shape
-from ..lm.strategies import Strategy, refuse_fitted, require_gates, strategies
+from ..lm.strategies import Strategy, refuse_untrainable, require_gates, strategies
 
 NON_IDENTITY_KEYS = ("out", "device", "dtype", "compile", "eval_passages", "eval_strategies", "scorer_from")
 """Keys that do not change the trained models."""
@@ -72,7 +72,7 @@ class Config(RunConfig):
             raise ValueError("capacities is empty; name at least one number of slots")
         # The config may be built before the run that provides the scorer exists; see `scorer_of`.
         scorer = None if self.scorer_from else self.scorer
-        refuse_fitted(strategies(self.strategies, scorer), "name it in eval_strategies")
+        refuse_untrainable(strategies(self.strategies, scorer), "name it in eval_strategies")
         for name, node in self.eval_strategies.items():
             if name in self.strategies:
                 raise ValueError(f"eval_strategies has {name!r}, as strategies has; give it another name")

@@ -57,6 +57,8 @@ def reader(
     name = next(iter(known)) if strategy is None else strategy
     if name not in known:
         raise UnknownNameError("strategy", name, list(known))
+    if known[name].is_control:
+        raise ValueError(f"strategy {name!r} is a control (scores={known[name].scores}); use another one")
     memory = known[name].memory(max(run.config.capacities) if capacity is None else capacity, run.config.guard)
     return make_reader(run.model, run.scorer, run.config.segment, known[name], memory, remember)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 from vqmem import registry
 from vqmem.artifacts import save_model
@@ -23,6 +24,7 @@ SHIPPED = [
     for name in registry.names("recipes")
     for path in sorted((registry.ROOT / "recipes" / name / "configs").glob("*.yaml"))
 ]
+SPLITS = ("train", "dev", "test")
 MODEL = ["passage=96", "batch_size=4", "segment=16", "eval_passages=3", "train_tokens=3000"]
 VQVAE = [
     "model.strides=[[4,2]]",
@@ -90,9 +92,23 @@ PHRASES = ["length=90", "gap=20", "phrase=8", "cue=2", "phrases=1", "train_docum
 SPOKEN_RECALL = ["pairs=1", "others=1", "gap=20", "train_documents=20", "held_out_documents=8"]
 
 
+def tiny_grid(path: Path, folder: Path, tokenizer: Path) -> list[str]:
+    """Overrides that make every domain of a grid small."""
+    made = [f"out={folder}", "shared.compare.seeds=[0]"]
+    for name, line in yaml.safe_load(path.read_text(encoding="utf-8"))["domains"].items():
+        config = registry.ROOT / "recipes" / line["recipe"] / "configs" / f"{line['config']}.yaml"
+        small = tiny(line["recipe"], config, folder / name, tokenizer)
+        kept = [text for text in small if not text.startswith(("out=", "seeds=", "policies=", "capacities="))]
+        kept.append("capacities=[8]" if line["recipe"] == "compare" else "capacities=[40]")
+        made += [f"domains.{name}.{override}" for override in kept]
+    return made
+
+
 def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
     """Overrides that make any shipped config small; what is not of its kind is left out."""
     text = path.read_text(encoding="utf-8")
+    if name == "cross_domain":
+        return tiny_grid(path, folder, tokenizer)
     if name == "speech_pretraining":
         return [f"out={folder}", *HUBERT, *spoken(text, folder)]
     if name == "frame_scorer":
@@ -181,7 +197,7 @@ def books(tmp_path, monkeypatch) -> Path:
 
 def lay_out(tmp_path: Path) -> dict[str, str]:
     """Data for every shipped config, and the environment variables by which they find it."""
-    for split in ("train", "dev", "test"):
+    for split in (*SPLITS, *(f"general/{name}" for name in SPLITS), "dialogue/dev", "dialogue/test"):
         folder = tmp_path / "data" / "text" / split
         folder.mkdir(parents=True)
         for book in range(4):
@@ -247,6 +263,9 @@ def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tokenizer_f
     if name == "compare":
         _check_comparison(recipe, load(recipe.Config, path, overrides), out, result)
         return
+    if name == "cross_domain":
+        _check_grid(recipe, load(recipe.Config, path, overrides), out, result)
+        return
     if name == "kv_cache":
         assert json.loads((out / "summary.json").read_text()) == json.loads(json.dumps(result))
         assert (out / "report.html").stat().st_size > 10_000
@@ -277,6 +296,20 @@ def _check_comparison(recipe, config, out, summary):
     again = recipe.run(config)
     assert (out / "results.jsonl").read_text().startswith(torn + "\n")
     assert [row["per_seed"] for row in again["rows"]] == [row["per_seed"] for row in summary["rows"]]
+
+
+def _check_grid(recipe, config, out, summary):
+    assert summary["failed"] == {}
+    assert list(summary["domains"]) == list(config.domains)
+    for name, domain in summary["domains"].items():
+        names = {row["strategy"] for row in domain["rows"]}
+        assert names == {*(config.shared[domain["recipe"]].get("strategies") or config.shared["kv_cache"]["policies"])}
+        assert (out / domain["report"]).is_file(), name
+    assert (out / "report.html").stat().st_size > 10_000
+    assert json.loads((out / "summary.json").read_text()) == json.loads(json.dumps(summary))
+    lines = {path: path.read_bytes() for path in out.glob("*/results.jsonl")}
+    recipe.run(config)  # nothing is trained or measured again
+    assert {path: path.read_bytes() for path in out.glob("*/results.jsonl")} == lines
 
 
 @pytest.mark.parametrize(("name", "path"), SHIPPED, ids=lambda value: getattr(value, "stem", value))

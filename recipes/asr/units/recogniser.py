@@ -30,7 +30,7 @@ from ...lm.corpus import segment_loader
 from ...lm.decoder import make_reader
 from ...lm.language_model import LanguageModel, LanguageModelTask, Schedule, Shape, load_language_model
 from ...lm.scorer_task import ScorerTask
-from ...lm.strategies import refuse_fitted, require_gates, strategies
+from ...lm.strategies import refuse_untrainable, require_gates, strategies
 from ...speech.text_normalisation import Alphabet
 from ..base import Decoding, DecodingMode, Letter, TrainingJob, Utterance, one_by_one
 from ..ctc.task import greedy
@@ -85,7 +85,7 @@ class Recogniser(Validated):
         if not self.capacities or not self.strategies:
             raise ValueError("strategies and capacities must name at least one memory; give strategies: {fifo: ...}")
         TransformerConfig(1, **asdict(self.shape))
-        refuse_fitted(strategies(self.strategies), "leave it out")
+        refuse_untrainable(strategies(self.strategies), "leave it out")
         require_gates(strategies(self.strategies), self.shape.forget_gate, "recogniser.shape.forget_gate")
         for strategy in strategies(self.strategies, self.scorer):
             for capacity in self.capacities:

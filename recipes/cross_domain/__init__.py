@@ -1,0 +1,1 @@
+"""Compare strategies across domains: text, code, speech, and pretrained models."""

@@ -1,0 +1,28 @@
+"""The summary that `vqmem cross_domain` prints at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .recipe import Config
+from .table import answer
+
+
+def format_summary(config: Config, summary: dict[str, Any]) -> str:
+    """A line per domain, what was found, and what failed."""
+    width = max(map(len, summary["domains"]))
+    lines = [f"{name:{width}}  {_line(domain)}" for name, domain in summary["domains"].items()]
+    lines += ["", *answer(summary), *(f"failed: {cell}: {why}" for cell, why in summary["failed"].items())]
+    if summary["failed"]:
+        lines.append("The same command tries again what failed.")
+    return "\n".join([*lines, f"report: {(Path(config.out) / 'report.html').resolve()}"])
+
+
+def _line(domain: dict[str, Any]) -> str:
+    metric, capacity = domain["metric"], domain["capacities"][0]
+    row = domain["winner"]
+    if row is None:
+        return f"{metric['label']} with {capacity} slots: nothing beats {domain['baseline']}"
+    interval = f"{row['difference']:+.4f} [{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]"
+    return f"{metric['label']} with {capacity} slots: {row['strategy']} {row['value']:.4f}, {interval}"
