@@ -79,8 +79,10 @@ def compare_rankings(first: DocumentFigures, second: DocumentFigures) -> dict[st
     ours, theirs = first.of(shared), second.of(shared)
     everything = [np.arange(len(figures.sizes))[None] for figures in (ours, theirs)]
 
-    def tau(*drawn: Int[np.ndarray, "resample document"]) -> Float[np.ndarray, " resample"]:
-        return kendall_tau(ours.ranked(drawn[0]), theirs.ranked(drawn[1]))
+    def tau(
+        mine: Int[np.ndarray, "resample document"], other: Int[np.ndarray, "resample other_document"]
+    ) -> Float[np.ndarray, " resample"]:
+        return kendall_tau(ours.ranked(mine), theirs.ranked(other))
 
     sizes = (len(ours.sizes), len(theirs.sizes))
     low, high = bootstrap_interval(tau, *sizes, resamples=RESAMPLES).tolist()

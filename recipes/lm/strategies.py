@@ -40,10 +40,8 @@ class Strategy:
     def __post_init__(self) -> None:
         """Raise `ValueError` for a policy that needs the layers of a pretrained model for more than ``learned``.
 
-        Also for scores that are unknown, or that the policy does not read.
+        Also for a control of scores that the policy does not read.
         """
-        if self.scores not in (known := get_args(Scores)):
-            raise UnknownNameError(f"scores of the strategy {self.name!r}:", str(self.scores), list(known))
         if self.is_control and "scores" not in self.policy.requires:
             raise ValueError(f"strategy {self.name!r}: scores={self.scores}, but its policy reads no scores; drop it")
         if "layers" in self.policy.requires and getattr(self.policy, "attention_signals", ()) != ("learned",):
@@ -112,6 +110,8 @@ def strategies(nodes: Mapping[str, Any], scorer: Any = None, run: str | Path = R
             raise ValueError(f"strategy {name!r} is {node!r}; it needs the key policy, as in {{policy: fifo}}")
         for unknown in set(node) - {*_KEYS}:
             raise UnknownNameError(f"key of the strategy {name!r}:", unknown, [*_KEYS])
+        if (scores := node.get("scores", "given")) not in (known := get_args(Scores)):
+            raise UnknownNameError(f"scores of the strategy {name!r}:", str(scores), list(known))
         key = f"strategies.{name}"
         compression = build("compressions", node.get("compression", "drop"), f"{key}.compression")
         policy = build("policies", node["policy"], f"{key}.policy")
@@ -123,9 +123,7 @@ def strategies(nodes: Mapping[str, Any], scorer: Any = None, run: str | Path = R
             require_signals(policy, scorer, f"strategy {name!r}: ")
         if RUN in getattr(policy, "folder", ""):
             policy = replace(policy, folder=policy.folder.replace(RUN, str(run)))
-        made.append(
-            Strategy(name, policy, compression, node.get("sinks"), node.get("recent"), node.get("scores", "given"))
-        )
+        made.append(Strategy(name, policy, compression, node.get("sinks"), node.get("recent"), scores))
     return made
 
 

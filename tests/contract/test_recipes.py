@@ -97,7 +97,7 @@ def tiny_grid(path: Path, folder: Path, tokenizer: Path) -> list[str]:
     made = [f"out={folder}", "shared.compare.seeds=[0]"]
     for name, line in yaml.safe_load(path.read_text(encoding="utf-8"))["domains"].items():
         config = registry.ROOT / "recipes" / line["recipe"] / "configs" / f"{line['config']}.yaml"
-        small = tiny(line["recipe"], config, folder / name, tokenizer)
+        small = tiny(line["recipe"], config, folder, tokenizer)
         kept = [text for text in small if not text.startswith(("out=", "seeds=", "policies=", "capacities="))]
         kept.append("capacities=[8]" if line["recipe"] == "compare" else "capacities=[40]")
         made += [f"domains.{name}.{override}" for override in kept]

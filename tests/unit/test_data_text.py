@@ -12,6 +12,8 @@ import pytest
 from vqmem.data.reading.files import read_text, require_path
 from vqmem.registry import build
 
+SPLITS = ("train", "dev", "test")
+
 
 def texts(path: Path, split: str = "train", **keys: str) -> list[str]:
     source = build("data", {"name": "text_files", "path": str(path), **keys})
@@ -82,6 +84,27 @@ def test_folders_named_after_the_splits_are_the_splits(tmp_path: Path) -> None:
     assert texts(tmp_path, "test", pattern="*.md") == ["another kind"]
     with pytest.raises(ValueError, match="dev"):
         texts(tmp_path, "dev")
+
+
+def test_subfolders_of_the_splits_may_have_other_names(tmp_path: Path) -> None:
+    for place in ("novels", "plays/dev", "plays/test", "train"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a.txt").write_text(place)
+    source = build("data", {"name": "text_files", "path": str(tmp_path), "dev": "plays/dev", "test": "plays/test"})
+    found = {split: [document.text for document in source.documents(split)] for split in ("train", "dev", "test")}
+    assert found == {"train": ["train"], "dev": ["plays/dev"], "test": ["plays/test"]}
+    source = build("data", {"name": "text_files", "path": str(tmp_path), "train": "novel"})
+    with pytest.raises(ValueError, match="novels"):
+        list(source.documents("train"))
+
+
+def test_the_standard_library_is_code_in_three_splits_that_share_no_module() -> None:
+    source = build("data", "standard_library")
+    found = {split: {document.name: document.text for document in source.documents(split)} for split in SPLITS}
+    assert "def dumps(" in {**found["train"], **found["dev"], **found["test"]}["json/__init__.py"]
+    assert sum(map(len, found.values())) == len(set().union(*found.values()))
+    assert sum(map(len, found["train"].values())) > 3_000_000
+    assert not any("site-packages" in name or name.startswith("test/") for names in found.values() for name in names)
 
 
 def test_no_file_is_shared_between_splits(tmp_path: Path) -> None:

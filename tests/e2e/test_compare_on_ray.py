@@ -1,0 +1,77 @@
+"""A comparison on Ray: the figures of one process to the bit, and a killed worker costs its cell a retry."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from vqmem.recipes.compare.recipe import Config, run
+from vqmem.recipes.engine.config import load
+from vqmem.registry import ROOT
+
+TINY = ["capacities=[8]", "seeds=[0,1]", "passages=7", "shown=40", "fit={passages: 3, stream_passages: 2}"]
+TINY += ["lm.passage=96", "lm.batch_size=4", "lm.segment=16", "lm.eval_passages=3", "lm.train_tokens=3000"]
+TINY += ["lm.scorer_train.steps=3", "lm.train.steps=4", "lm.shape={dim: 16, heads: 2, layers: 1}"]
+TINY += ["lm.front_end.vocab_size=300"]
+
+
+def tiny(out: Path, *more: str) -> Config:
+    """The demo, made tiny."""
+    return load(Config, "demo", [*TINY, f"out={out}", *more], folder=ROOT / "recipes" / "compare" / "configs")
+
+
+def results(out: Path) -> dict[tuple, dict]:
+    """The lines of the results, without how long they took; each cell once."""
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    found = {(line["strategy"], line["capacity"], line["seed"], line["train"]): line for line in lines}
+    assert len(found) == len(lines)
+    return {
+        cell: {key: value for key, value in line.items() if key != "tokens_per_second"} for cell, line in found.items()
+    }
+
+
+@pytest.mark.timeout(600)
+def test_ray_gives_the_figures_of_one_process_to_the_bit(tmp_path):
+    pytest.importorskip("ray", reason="needs Ray (extra 'ray')")
+    here = run(tiny(tmp_path / "here", "threads=1"))
+    there = run(tiny(tmp_path / "there", "executor=ray"))
+    assert results(tmp_path / "here") == results(tmp_path / "there")
+    for summary in (here, there):
+        for row in summary["rows"]:
+            del row["tokens_per_second"]
+    assert [here[name] for name in ("rows", "passage", "scorer")] == [
+        there[name] for name in ("rows", "passage", "scorer")
+    ]
+    models = [sorted((tmp_path / name).rglob("model.safetensors")) for name in ("here", "there")]
+    assert [path.read_bytes() for path in models[0]] == [path.read_bytes() for path in models[1]]
+
+
+def workers() -> list[int]:
+    """The processes that do a cell on Ray."""
+    found = subprocess.run(["pgrep", "-f", "^ray::_attempt"], capture_output=True, text=True).stdout.split()
+    return [int(pid) for pid in found]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("moment", [0, 3])
+def test_a_killed_worker_loses_nothing_and_doubles_nothing(moment, tmp_path):
+    pytest.importorskip("ray", reason="needs Ray (extra 'ray')")
+    overrides = [*TINY, f"out={tmp_path / 'run'}", "executor=ray"]
+    command = [sys.executable, "-m", "vqmem", "compare", "demo", *overrides]
+    with (tmp_path / "log").open("w") as log:
+        launched = subprocess.Popen(command, stdout=log, stderr=log)
+        while not workers() and launched.poll() is None:
+            time.sleep(0.05)
+        time.sleep(moment)
+        killed = workers()[:1]
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        code = launched.wait()
+    assert code == 0, (tmp_path / "log").read_text()
+    config = tiny(tmp_path / "run", "executor=ray")
+    assert len(results(tmp_path / "run")) == sum(1 for seed in config.seeds for _ in config.points(seed))
+    assert (tmp_path / "run" / "report.html").is_file()
