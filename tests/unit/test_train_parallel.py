@@ -51,6 +51,42 @@ def test_a_recipe_in_two_processes(tmp_path, parallel):
     assert set(json.loads((tmp_path / "run" / "evaluation.json").read_text())["memories"]) == {"pooled@24", "scored@24"}
 
 
+def losses(folder: Path) -> list[float]:
+    """The loss of every step of a training."""
+    lines = (folder / "training" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, parallel):
+    """Passages of one length: the processes together read each as often as one process does, at the same steps."""
+    for split in ("train", "dev"):
+        (tmp_path / "text" / split).mkdir(parents=True)
+        words = " ".join(f"{split} {number * number % 97}" for number in range(900))
+        (tmp_path / "text" / split / "a.txt").write_text(words[: 64 * 100])
+    base = ["front_end=bytes", f"data={{name: text_files, path: {tmp_path / 'text'}}}", "device=cpu", "passage=64"]
+    base += ["segment=16", "eval_passages=2", "capacities=[24]", "strategies={scored: {policy: scored}}"]
+    # Without codes: those that die are drawn again, by each process from its own vectors.
+    base += ["scorer={name: lstm_lm, dim: 8, hidden: 8}", "shape={layers: 1, dim: 16, heads: 2}"]
+    base += [
+        f"{part}.{key}" for part in ("scorer_train", "train") for key in ("steps=12", "log_every=1", "accumulate=2")
+    ]
+    (tmp_path / "empty.yaml").write_text("seed: 0")
+    recipe = ["-m", "vqmem", "text_lm", str(tmp_path / "empty.yaml"), *base]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    modes = [f"{part}.parallel={parallel}" for part in ("scorer_train", "train")]
+    for command in (
+        [*recipe, "batch_size=4", f"out={tmp_path / 'one'}"],
+        [*launch, *recipe, *modes, "batch_size=2", f"out={tmp_path / 'two'}"],
+    ):
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr[-4000:]
+    for part in ("scorer", "transformer"):
+        one, two = (losses(tmp_path / name / part) for name in ("one", "two"))
+        assert len(one) == 12
+        assert one == pytest.approx(two, abs=1e-4), part
+
+
 def test_what_the_first_process_finds_wrong_is_said_in_one_line(tmp_path):
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vqmem", "vqvae", "demo"]
     with FileLock(tmp_path / ".lock"):
