@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from ...files import append_line, atomic_write, file_sha256
 from ...memory.fitted import ABOUT
 from ...tokenizers_.base import output_kind
@@ -25,7 +23,8 @@ from ..lm.language_model import PassageScores, score_passages
 from ..lm.strategies import strategies
 from ..text_lm import recipe as text_lm
 from .config import Config, Point
-from .measure import measure, rare_tokens, trace
+from .kinds import TokenKinds, token_kinds
+from .measure import measure, trace
 
 RESULTS = "results.jsonl"
 SHOWN = "passage.json"
@@ -37,7 +36,7 @@ class EvalData(NamedTuple):
 
     items: list[Passage]
     scores: PassageScores
-    rare: torch.Tensor
+    kinds: TokenKinds
 
 
 def cells(config: Config) -> list[Cell]:
@@ -148,7 +147,7 @@ def _measure(text: str, point: Point) -> dict[str, Any]:
         folder = Path(config.model_of(point).out) / "transformer"
         model = text_lm.load_language_model(folder, run.scorer, resolve_device(config.lm.device))
     strategy = config.strategy_of(point)
-    return measure(model, strategy, point, config.lm, data.items, data.scores, data.rare)
+    return measure(model, strategy, point, config.lm, data.items, data.scores, data.kinds)
 
 
 @functools.lru_cache(maxsize=1)  # cells that follow each other measure the same model
@@ -160,7 +159,7 @@ def _loaded(text: str, seed: int) -> tuple[Config, text_lm.Run, EvalData]:
     items = text_lm.read_split(run.config, run.tokenizer, config.split, count=config.passages)
     scores = score_passages(run.scorer, items, run.config.batch_size, run.config.segment, device)
     training = text_lm.read_split(run.config, run.tokenizer, "train", limit=run.config.train_tokens)
-    return config, run, EvalData(items, scores, rare_tokens(training, run.tokenizer.vocab_size, config.rare))
+    return config, run, EvalData(items, scores, token_kinds(training, run.tokenizer, config.rare))
 
 
 def _showing(config: Config, text: str) -> Cell:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -16,12 +15,7 @@ from ..lm.language_model import LanguageModel, PassageReading, PassageScores, lo
 from ..lm.strategies import Strategy
 from ..text_lm.recipe import Config
 from .config import Point
-
-
-def rare_tokens(training: Sequence[Passage], vocab_size: int, nats: float) -> Bool[Tensor, " vocab"]:
-    """Whether each token has a unigram surprisal of at least ``nats`` in the training passages (add-one smoothing)."""
-    counts = torch.bincount(torch.cat([item.ids for item in training]), minlength=vocab_size).double() + 1
-    return -(counts / counts.sum()).log() >= nats
+from .kinds import TokenKinds, kept_figures
 
 
 def measure(
@@ -31,7 +25,7 @@ def measure(
     config: Config,
     items: Sequence[Passage],
     scores: PassageScores,
-    rare: Bool[Tensor, " vocab"],
+    kinds: TokenKinds,
 ) -> dict[str, Any]:
     """Measure a point of the grid.
 
@@ -43,10 +37,11 @@ def measure(
         config: of the model.
         items: the passages to read.
         scores: their scores; see `score_passages`.
-        rare: whether each token is rare; see `rare_tokens`.
+        kinds: of the tokens; see `token_kinds`.
 
     Returns:
-        Passage names, figure -> ``[numerators, sizes]`` by passage (see `figures`), peak bytes per row and speed.
+        Passage names, figure -> ``[numerators, sizes]`` by passage (see `figures` and `kept_figures`), peak bytes per
+        row and speed.
     """
     began, read = time.perf_counter(), sum(len(item.ids) - 1 for item in items)
     memory = strategy.memory(point.capacity, config.guard)
@@ -55,7 +50,10 @@ def measure(
         model, strategy, memory, items, scores, config.batch_size, config.segment, what
     )
     reach = point.capacity + config.segment
-    sums = [figures(item, reading, rare, reach) for item, reading in zip(items, readings, strict=True)]
+    sums = [
+        figures(item, reading, kinds.rare, reach) | kept_figures(item.ids, reading.kept, config.segment, kinds)
+        for item, reading in zip(items, readings, strict=True)
+    ]
     return {
         "documents": [item.name for item in items],
         "tokens": read,
@@ -76,7 +74,7 @@ def figures(
     Args:
         item: the passage.
         reading: the losses on it.
-        rare: whether each token is rare; see `rare_tokens`.
+        rare: whether each token is rare; see `TokenKinds`.
         reach: tokens since the last occurrence that a gap must exceed to be long.
 
     Returns:

@@ -31,7 +31,8 @@ def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
          "metrics": {metric: {"label", "unit"?, "better": "lower" | "higher"}},           the first one leads
          "rows": [{"strategy", "capacity": slots, "train": "mixed" | "native", "memory_bytes": bytes per row,
                    "metrics": {metric: Comparison.to_json()},                              see statistics.py
-                   "per_seed"?: {metric: [float]}, "tokens_per_second"?: float}],
+                   "per_seed"?: {metric: [float]}, "kept"?: {kind: float},
+                   "tokens_per_second"?: float}],
          "scorer"?: {"rate": bits per token, "residual": bits per token, "codes": n, "codes_used": n, "dead_codes": n,
                      ...},
          "passage"?: {"name", "tokens": [str], "signals"?: {signal: [nats]},

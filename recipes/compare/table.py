@@ -40,6 +40,7 @@ def summarise(cells: Sequence[Mapping[str, Any]], baseline: str, size_unit: str 
                 "per_seed": {
                     name: [_ratio(cell, name) for cell in group] for name in metrics if _size(group, name).sum()
                 },
+                "kept": _kept(group),
                 "tokens_per_second": float(np.median([cell["tokens_per_second"] for cell in group])),
             }
         )
@@ -60,6 +61,16 @@ def _compare(
     ours = np.array([cell["figures"][name][0] for cell in group])
     theirs = None if against is None else np.array([cell["figures"][name][0] for cell in against])
     return paired_bootstrap(ours, theirs, _size(group, name), better=METRICS[name]["better"]).to_json()
+
+
+def _kept(group: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What the memory kept (see `kept_figures`), without what no passage had; empty for older results."""
+    found = {}
+    for name in group[0]["figures"]:
+        if name.startswith("kept_"):
+            numerators, sizes = np.sum([cell["figures"][name] for cell in group], axis=(0, 2))
+            found |= {name.removeprefix("kept_"): float(numerators / sizes)} if sizes > 0 else {}
+    return found
 
 
 def _size(group: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:

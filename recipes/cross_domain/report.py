@@ -39,6 +39,7 @@ def write_report(summary: Mapping[str, Any], path: Path) -> None:
         tau=_tau(summary),
         indifferent=summary["indifferent"],
         quality=_svg(quality(domains)),
+        kept=kept(summary),
         costs=[_cost(name, summary) for name in summary["strategies"]],
         failed=summary["failed"],
         made={"Created": summary["created"], "Machine": summary["machine"], "Seconds": f"{summary['seconds']:.0f}"},
@@ -99,6 +100,27 @@ def _tau(summary: Mapping[str, Any]) -> dict[str, Any]:
         text = f"{_signed(pair['tau'], 2)} [{_signed(pair['low'], 2)}, {_signed(pair['high'], 2)}]"
         found.setdefault(first, {})[second] = found.setdefault(second, {})[first] = text
     return found
+
+
+def kept(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What strategies keep, by domain: ``kinds``, the columns, and strategy -> their cells, at the smallest capacity."""
+    tables = {}
+    for name, domain in summary["domains"].items():
+        capacity = capacity_of(domain, "smallest")
+        rows = {row["strategy"]: row["kept"] for row in domain["rows"] if row["capacity"] == capacity and row["kept"]}
+        kinds = list(dict.fromkeys(kind for found in rows.values() for kind in found))
+        if kinds:
+            cells = {
+                strategy: [_kind_text(kind, found.get(kind)) for kind in kinds] for strategy, found in rows.items()
+            }
+            tables[name] = {"kinds": kinds, "rows": cells}
+    return tables
+
+
+def _kind_text(kind: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if kind == "age" else _signed(value, 2) if kind == "rarity" else f"{value:.2f}"
 
 
 def _cost(strategy: str, summary: Mapping[str, Any]) -> dict[str, Any]:

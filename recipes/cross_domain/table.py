@@ -45,6 +45,7 @@ def _domain(domain: Domain, summary: Mapping[str, Any], out: Path) -> dict[str, 
     shown = [
         {key: row[key] for key in ("strategy", "capacity", "memory_bytes", "tokens_per_second")}
         | row["metrics"][metric]
+        | {"kept": row.get("kept", {})}
         for row in rows
     ]
     baseline = summary["baseline"]

@@ -82,7 +82,14 @@ def row(strategy: str, verdict: str, difference: float, capacity: int = 64) -> d
     """A row of a domain."""
     ends = {"difference_low": difference - 0.1, "difference_high": difference + 0.1}
     found = {"strategy": strategy, "capacity": capacity, "verdict": verdict, "difference": difference, **ends}
-    return found | {"value": 1 + difference, "low": 0.5, "high": 2.0, "memory_bytes": 1024, "tokens_per_second": 10.0}
+    return found | {
+        "value": 1 + difference,
+        "low": 0.5,
+        "high": 2.0,
+        "memory_bytes": 1024,
+        "tokens_per_second": 10.0,
+        "kept": {},
+    }
 
 
 def test_the_winner_beats_the_baseline_by_most_in_the_better_direction():
