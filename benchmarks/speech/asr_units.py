@@ -12,7 +12,7 @@ memory is also read without the attention, without the guard, and without both.
 Chapters of the test split are read as one recording each: all of them with the newest 256 slots, and some, taken
 evenly, with every memory. Beside them stands the aligner, which reads every utterance in full, in both directions. The
 model of each seed is in the folder seed-N, and rates are over all of them; processes may train one each (--seeds 1)
-before another reads with all. Needs $VQMEM_DATA (default ../shared/data) with speech/hubert100_ljspeech.
+before another collects what they read. Needs $VQMEM_DATA (default ../shared/data) with speech/hubert100_ljspeech.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def main() -> None:
         few = take_evenly(test, 1 if flags.quick else flags.chapters)
         names = {utterance.name for recording in few for utterance in recording}
         for mode, decode in modes.items():
-            pairs = read_with(mode, decode, test if mode in every and not flags.quick else few)
+            read_here = Path(run.config.out) / "readings"
+            pairs = read_with(mode, decode, test if mode in every and not flags.quick else few, read_here)
             if mode in every:
                 every[mode] += pairs
             by_seed[mode].append(recordings([pair for pair in pairs if pair.name in names], run.config.joint))
@@ -190,9 +191,13 @@ def ablations(run: Run) -> dict[str, DecodingMode]:
     return modes
 
 
-def read_with(name: str, mode: DecodingMode, chosen: Sequence[Sequence[Utterance]]) -> Pairs:
-    """What is said and read in every utterance of ``chosen``."""
-    return recognise(mode, chosen, f"reading with {name}")
+def read_with(name: str, mode: DecodingMode, chosen: Sequence[Sequence[Utterance]], folder: Path) -> Pairs:
+    """What is said and read in every utterance of ``chosen``, which is read once and then kept in ``folder``."""
+    path = folder / f"{name}, {len(chosen)} recordings.json"
+    if not path.is_file():
+        pairs = recognise(mode, chosen, f"reading with {name}")
+        atomic_write(path, json.dumps(pairs))
+    return [TranscriptPair(*fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def rate(pairs: Pairs) -> float:

@@ -103,7 +103,7 @@ def _tau(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kept(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What strategies keep, by domain: ``kinds``, the columns, and strategy -> their cells, at the smallest capacity."""
+    """What strategies keep at the smallest capacity: domain -> ``kinds``, the columns, and ``rows``, the cells."""
     tables = {}
     for name, domain in summary["domains"].items():
         capacity = capacity_of(domain, "smallest")
