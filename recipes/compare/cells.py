@@ -119,7 +119,7 @@ def _is_trained(config: Config, model: text_lm.Config) -> bool:
 
 
 def _fitting(folder: Path) -> str:
-    return f"fit {folder.parent.name}/{folder.name}"
+    return f"fit {folder.as_posix()}"
 
 
 def _measuring(config: Config, text: str, point: Point) -> Cell:

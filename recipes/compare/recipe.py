@@ -99,7 +99,7 @@ def _compare(config: Config, began: float) -> dict[str, Any]:
 def finished(config: Config) -> dict[str, Any] | None:
     """The summary of a comparison of which nothing is missing; None if something is, or if its config was another."""
     path = Path(config.out) / "summary.json"
-    if not path.is_file():
+    if not (path.is_file() and path.with_name("report.html").is_file()):
         return None
     known = known_results(config)
     if not all(key_of(config, point) in known for seed in config.seeds for point in config.points(seed)):
