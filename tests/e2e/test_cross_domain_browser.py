@@ -1,0 +1,135 @@
+"""The report of a grid of domains in headless Chromium: the answer, the matrix, and tables and pictures to save."""
+
+import csv
+import io
+import json
+import xml.etree.ElementTree as ET
+from urllib.parse import unquote
+
+import pytest
+from vqmem.recipes.cross_domain.report import write_report
+from vqmem.recipes.cross_domain.table import answer
+
+HOSTILE = "<b>nov & els</b>"
+
+
+def row(strategy: str, value: float, verdict: str, capacity: int = 64, kept: dict | None = None) -> dict:
+    """A row of a domain, whose baseline has the value 1."""
+    spread = 0.0 if verdict == "baseline" else 0.05
+    found = {"strategy": strategy, "capacity": capacity, "value": value, "low": value - 0.1, "high": value + 0.1}
+    found |= {"difference": value - 1, "difference_low": value - 1 - spread, "difference_high": value - 1 + spread}
+    found |= {"verdict": verdict, "memory_bytes": 1024 * capacity, "tokens_per_second": 100.0}
+    return found | {"kept": kept or {}}
+
+
+def domain(rows: list[dict], winner: dict | None) -> dict:
+    """A domain with those rows."""
+    metric = {"name": "bpb", "label": "bits per byte", "better": "lower"}
+    about = {"title": "A domain", "recipe": "compare", "metric": metric, "baseline": "fifo", "documents": 20}
+    capacities = sorted({row["capacity"] for row in rows})
+    return about | {
+        "seeds": [0],
+        "split": "test",
+        "capacities": capacities,
+        "rows": rows,
+        "winner": winner,
+        "report": "a/report.html",
+    }
+
+
+def summary() -> dict:
+    """Two domains: in one a strategy wins, in the other none does; and a cell that failed."""
+    kept = {"age": 1234.5, "rarity": -0.25, "number": 2.0}
+    rows = [
+        row("fifo", 1.0, "baseline", kept=kept),
+        row("surprise", 0.8, "better", kept=kept),
+        row("lru", 1.2, "worse"),
+    ]
+    rows += [row("fifo", 1.0, "baseline", 128), row("surprise", 0.9, "better", 128)]
+    domains = {
+        "recall": domain(rows, rows[1]),
+        HOSTILE: domain([row("fifo", 1.0, "baseline"), row("lru", 1.01, "no difference")], None),
+    }
+    pair = {"domains": ["recall", HOSTILE], "tau": -0.5, "low": -1.0, "high": 0.25, "strategies": 3}
+    made = {
+        "title": "What to keep <i>?</i>",
+        "created": "2026-11-30",
+        "machine": "a machine",
+        "seconds": 12.0,
+        "command": "vqmem x",
+    }
+    return made | {
+        "config": {"out": "runs/x"},
+        "domains": domains,
+        "strategies": ["fifo", "surprise", "lru"],
+        "agreement": [pair],
+        "indifferent": ["dialogue"],
+        "failed": {"code: train seed-0": "no space left <on> device"},
+    }
+
+
+@pytest.fixture
+def opened(browser, open_page, assert_quiet, tmp_path):
+    data = summary()
+    write_report(data, tmp_path / "report.html")
+    open_page(tmp_path / "report.html")
+    yield browser, data
+    assert_quiet()
+
+
+def texts(browser, selector: str) -> list[str]:
+    """The text of all elements."""
+    return [found.text for found in browser.find_elements("css selector", selector)]
+
+
+def test_the_first_section_answers_and_names_what_failed(opened):
+    browser, data = opened
+    assert browser.title == data["title"]
+    assert texts(browser, ".headline p") == answer(data)
+    first, second = texts(browser, "table.answers tbody tr")
+    assert "surprise 0.8" in first
+    assert "none" in second
+    assert HOSTILE in second
+    assert texts(browser, "section li") == ["code: train seed-0: no space left <on> device"]
+
+
+def test_the_matrix_shows_every_capacity_and_what_was_not_measured(opened):
+    browser, _ = opened
+    cells = texts(browser, "[data-export=matrix-smallest] tbody tr:nth-child(2) td")
+    assert cells[0].startswith("▲ \N{MINUS SIGN}0.20")
+    assert cells[1] == "\N{EN DASH}"
+    assert texts(browser, "[data-export=matrix-largest] tbody tr:nth-child(2) td")[0].startswith("▲ \N{MINUS SIGN}0.10")
+    assert texts(browser, "[data-export=agreement] tbody td")[1] == "\N{MINUS SIGN}0.50 [\N{MINUS SIGN}1.00, +0.25]"
+    assert texts(browser, "[data-export=kept-recall] tbody tr:first-child td") == [
+        "1,234",
+        "\N{MINUS SIGN}0.25",
+        "2.00",
+    ]
+
+
+def test_tables_and_pictures_are_saved(opened):
+    browser, data = opened
+    browser.execute_script(
+        "window.saved = {}; HTMLAnchorElement.prototype.click = function () { saved[this.download] = this.href };"
+        "document.querySelectorAll('.export button').forEach((button) => button.click())"
+    )
+    for _ in range(100):
+        saved = browser.execute_script("return saved")
+        if "quality.png" in saved:
+            break
+    assert saved["quality.png"].startswith("data:image/png;base64,")
+    content = {name: unquote(address.partition(",")[2]) for name, address in saved.items()}
+    picture = ET.fromstring(content["quality.svg"])
+    assert {"fifo", "surprise", "lru"} <= {text.text for text in picture.findall(".//{*}text")}
+    table = list(csv.reader(io.StringIO(content["matrix-smallest.csv"])))
+    assert table[0] == ["Strategy", *data["domains"]]
+    assert table[2][0] == "surprise"
+    assert table[2][1].startswith("▲ \N{MINUS SIGN}0.20")
+    latex = content["matrix-smallest.tex"]
+    assert latex.startswith("\\begin{tabular}{lcc}\n")
+    assert "nov \\& els" in latex
+    assert latex.count("\\\\") == 1 + len(data["strategies"])
+
+
+def test_the_summary_of_the_page_is_plain_json():
+    assert json.loads(json.dumps(summary())) == summary()
