@@ -192,7 +192,17 @@ def ablations(run: Run) -> dict[str, DecodingMode]:
 
 
 def read_with(name: str, mode: DecodingMode, chosen: Sequence[Sequence[Utterance]], folder: Path) -> Pairs:
-    """What is said and read in every utterance of ``chosen``, which is read once and then kept in ``folder``."""
+    """Read recordings once; what was read is kept.
+
+    Args:
+        name: of the memory.
+        mode: reads with it.
+        chosen: the utterances of each recording.
+        folder: where what was read is kept.
+
+    Returns:
+        What is said and what was read in every utterance.
+    """
     path = folder / f"{name}, {len(chosen)} recordings.json"
     if not path.is_file():
         pairs = recognise(mode, chosen, f"reading with {name}")

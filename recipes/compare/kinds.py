@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...tokenizers_.base import Tokenizer, output_kind
+from ...tokenizers_.base import Tokenizer, input_kind
 from ..lm.corpus import Passage
 
 CLASSES = ("function word", "other word", "capitalised", "piece", "number", "punctuation", "space")
@@ -36,7 +36,7 @@ def token_kinds(training: Sequence[Passage], tokenizer: Tokenizer, rare: float) 
     size = tokenizer.vocab_size
     counts = torch.bincount(torch.cat([item.ids for item in training]), minlength=size).double() + 1
     rarity = -(counts / counts.sum()).log()
-    if output_kind(tokenizer) == "text":
+    if input_kind(tokenizer) == "text":
         classes = torch.tensor([CLASSES.index(word_class(tokenizer.decode([number]))) for number in range(size)])
     else:
         classes = torch.full((size,), -1)

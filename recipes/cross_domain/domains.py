@@ -110,6 +110,9 @@ def read_domain(name: str, node: Mapping[str, Any], shared: Mapping[str, Any], o
         shared: recipe -> changes that all its domains have; those of the line come after them.
         out: the folder of the grid, in which the domain has one.
 
+    Returns:
+        The domain, with its config checked.
+
     Raises:
         ValueError: in one line, for an unknown recipe, config or key.
     """
