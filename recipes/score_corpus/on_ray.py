@@ -75,7 +75,7 @@ def _dataset(ray: Any, job: Job, workers: int, needed: dict[str, int]) -> Any:
     # A shard takes long, and one that waits behind another could have been scored by an actor that is idle.
     pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1)
     return shards.map_batches(
-        _Worker, fn_constructor_args=(job,), batch_size=1, batch_format="pyarrow", compute=pool, **needed
+        _Worker, fn_constructor_args=(ShardScorer(job),), batch_size=1, batch_format="pyarrow", compute=pool, **needed
     )
 
 
@@ -89,14 +89,14 @@ def _read(job: Job) -> Iterator[pa.Table]:
         for shard in job.shards():
             yield pa.table({"shard": [pickle.dumps(shard)]})
     except (ValueError, OSError) as error:
-        yield pa.table({"shard": [pickle.dumps(error)]})
+        yield pa.table({"shard": [pickle.dumps(_portable(error))]})
 
 
 class _Worker:
     """The actor: scores the shard of each batch."""
 
-    def __init__(self, job: Job) -> None:
-        self.job, self.scorer = job, ShardScorer(job)
+    def __init__(self, scorer: ShardScorer) -> None:
+        self.scorer = scorer
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         shard = pickle.loads(batch["shard"][0].as_py())
@@ -105,9 +105,14 @@ class _Worker:
     def _score(self, shard: Any) -> Outcome | Exception:
         import torch
 
-        torch.set_num_threads(self.job.threads)
+        torch.set_num_threads(self.scorer.job.threads)
         try:
-            os.chdir(self.job.here)
+            os.chdir(self.scorer.job.here)
             return self.scorer(shard)
         except (ValueError, OSError) as error:
-            return error
+            return _portable(error)
+
+
+def _portable(error: ValueError | OSError) -> ValueError | OSError:
+    """An error that can be pickled, which subclasses of ``ValueError`` with other arguments cannot be."""
+    return error if isinstance(error, OSError) else ValueError(str(error))

@@ -91,7 +91,7 @@ def read_shards(documents: Iterable[Document], folder: Path, finished: Container
             shard = None
         if index in finished:
             continue
-        if document_entry(document, known) | {"shard": index} != known:
+        if not _same(document_entry(document, known), known):
             raise ValueError(f"{document.name!r} has changed while the corpus is scored; give the same command again")
         shard = shard or Shard(index, [])
         shard.documents.append(document)
@@ -122,9 +122,14 @@ def _compared(
     entry = document_entry(document, known) | {"shard": known["shard"]}
     if entry["name"] != known["name"]:
         raise _changed(f"there is {document.name!r} where {known['name']!r} was", folder)
-    if known["shard"] in finished and any(entry[key] != known[key] for key in ("size", "sum", "file_sum")):
+    if known["shard"] in finished and not _same(entry, known):
         raise _changed(f"{document.name!r} has changed", folder)
     return entry
+
+
+def _same(entry: dict[str, Any], known: dict[str, Any]) -> bool:
+    """Whether a document is what it was; the time of its file does not count."""
+    return all(entry[key] == known[key] for key in ("name", "size", "sum", "file_sum"))
 
 
 def _changed(what: str, folder: Path) -> ValueError:

@@ -18,7 +18,7 @@ from ..engine.lock import locked
 from ..engine.progress import Bar, progress
 from ..engine.run_dir import fingerprint
 from .on_ray import score_on_ray
-from .plan import ShardSize, write_plan
+from .plan import PLAN, ShardSize, write_plan
 from .scorer import choose_model, fingerprint_of, kind_of
 from .shards import Job, Outcome, finished_shards, score_in_process
 from .source import SplitName, read_documents
@@ -85,10 +85,7 @@ def run(config: Config) -> Summary:
     kind, scorer = kind_of(model), fingerprint_of(model)
     first.content(kind)  # raises for data of another kind
     with locked(out):
-        _refuse_another(config)
-        _remove_unfinished(out)
-        tokens = finished_shards(out, scorer)
-        atomic_write(out / "config.yaml", dump(config))
+        tokens = _claim(config, scorer)
         documents = progress(read_documents(config.data, config.split), None, "documents read", transient=True)
         counts = write_plan(documents, out, ShardSize(config.shard_documents, config.shard_bytes), tokens)
         job = Job(
@@ -131,22 +128,33 @@ def _outcomes(config: Config, job: Job, bar: Bar) -> Iterator[Outcome]:
     return score_in_process(job, lambda: bar.advance(1))
 
 
-def _refuse_another(config: Config) -> None:
-    """Raise `ValueError` if the folder is that of another run."""
-    path = Path(config.out) / "config.yaml"
-    if not path.is_file():
-        return
-    try:
-        old = load(Config, path)
-    except ValueError as error:
-        raise ValueError(f"{config.out} is the folder of something else ({error}); use another out") from None
-    refuse_changes(path.parent, fingerprint(old, MAY_CHANGE), fingerprint(config, MAY_CHANGE))
+def _claim(config: Config, scorer: str) -> dict[int, int]:
+    """Write ``config.yaml`` and remove what killed workers left; returns the tokens of each finished shard.
 
-
-def _remove_unfinished(out: Path) -> None:
-    """Remove what workers that were killed had begun to write."""
-    for path in out.glob(f"{TEMPORARY}*"):
-        path.unlink(missing_ok=True)
+    Raises `ValueError` for the folder of something else, and if there are shards of another config or scorer. A folder
+    without shards begins anew.
+    """
+    out = Path(config.out)
+    path, plan = out / "config.yaml", out / PLAN
+    is_begun = any(out.glob("shard-*.parquet"))
+    if path.is_file():
+        try:
+            old = load(Config, path)
+        except ValueError as error:
+            raise ValueError(f"{config.out} is the folder of something else ({error}); use another out") from None
+        if is_begun:
+            refuse_changes(out, fingerprint(old, MAY_CHANGE), fingerprint(config, MAY_CHANGE))
+    if is_begun and not (path.is_file() and plan.is_file()):
+        raise ValueError(
+            f"{config.out} has shards, but not config.yaml and {PLAN} that belong to them; use another out"
+        )
+    tokens = finished_shards(out, scorer)
+    if not is_begun:
+        plan.unlink(missing_ok=True)
+    for unfinished in out.glob(f"{TEMPORARY}*"):
+        unfinished.unlink(missing_ok=True)
+    atomic_write(path, dump(config))
+    return tokens
 
 
 def _report_unreadable(reasons: list[str]) -> None:
