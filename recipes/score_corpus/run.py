@@ -118,7 +118,8 @@ def _score(config: Config, job: Job, counts: dict[int, int]) -> list[Outcome]:
         for outcome in _outcomes(config, job, bar):
             outcomes.append(outcome)
             done += outcome.documents
-            bar.update(done)  # documents of a shard that was given up do not count
+            if bar.done != done:  # of a shard that was given up, no document counts
+                bar.update(done)
     return outcomes
 
 

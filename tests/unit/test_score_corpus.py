@@ -1,4 +1,4 @@
-"""`vqmem score_corpus`: the scores of `vqmem score`, every document once, whatever is interrupted and whoever scores."""
+"""`vqmem score_corpus`: the scores of `vqmem score`, and every document once, whatever is killed and whoever scores."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,9 @@ def test_texts_have_the_scores_of_score_text(texts, tmp_path, monkeypatch):
 
 
 def test_the_chunks_of_a_text_do_not_change_its_scores(tmp_path):
-    (tmp_path / "long.txt").write_text("".join(f"Line {i} of a longer text.\n" for i in range(900)), encoding="utf-8")
+    (tmp_path / "long.txt").write_text("".join(f"Line {i} of a longer text.\n" for i in range(300)), encoding="utf-8")
     score(tmp_path / "long.txt", tmp_path / "out")
-    rows = [row for chunk in score_text((tmp_path / "long.txt").read_text(), chunk=700) for row in chunk]
+    rows = [row for chunk in score_text((tmp_path / "long.txt").read_text(), chunk=200) for row in chunk]
     found = columns(tmp_path / "out", "long.txt")
     assert found["token"] == [row["text"] for row in rows]
     torch.testing.assert_close(
@@ -179,7 +180,7 @@ def test_shards_end_where_documents_do(texts, tmp_path):
     for found in names(tmp_path / "bytes"):
         total = [sizes[int(name[0])] for name in found]
         assert sum(total[:-1]) < 200
-    assert sum(names(tmp_path / "bytes"), []) == [f"{i}.txt" for i in range(7)]
+    assert list(chain(*names(tmp_path / "bytes"))) == [f"{i}.txt" for i in range(7)]
     plan = [json.loads(line) for line in (tmp_path / "out" / "documents.jsonl").read_text().splitlines()]
     assert [(line["name"], line["shard"]) for line in plan][2:4] == [("2.txt", 0), ("3.txt", 1)]
 
@@ -268,18 +269,18 @@ def killed_at(moment: str, count: int, data: Path, out: Path) -> None:
     score(data, out)
 
 
-@pytest.mark.parametrize("moment", [("document", 1), ("document", 4), ("document", 7)])
-@pytest.mark.parametrize("again", [("rename", 3), ("rename", 5)])
-def test_a_run_that_is_killed_goes_on_where_it_was(texts, tmp_path, moment, again):
-    """Renaming finishes the config, the plan and each shard."""
+@pytest.mark.parametrize("document", [1, 4, 7])
+def test_a_run_that_is_killed_continues_where_it_was(texts, tmp_path, document):
+    """It is killed again where the third file, the first shard after config and plan, is complete but for its name."""
     score(texts, tmp_path / "undisturbed")
     out = tmp_path / "out"
-    for which, count in (moment, again):
-        child = multiprocessing.get_context("fork").Process(target=killed_at, args=(which, count, texts, out))
+    for moment, count in (("document", document), ("rename", 3)):
+        child = multiprocessing.get_context("fork").Process(target=killed_at, args=(moment, count, texts, out))
         child.start()
         child.join(120)
-        assert child.exitcode in (-signal.SIGKILL, 0)
-    score(texts, out)
+        assert child.exitcode == -signal.SIGKILL
+    assert any(name.startswith(".vqmem") for name in files(out))
+    assert score(texts, out).kept == (document - 1) // 2
     assert files(out) == files(tmp_path / "undisturbed")
     assert (out / "documents.jsonl").read_bytes() == (tmp_path / "undisturbed" / "documents.jsonl").read_bytes()
 
@@ -295,7 +296,7 @@ def test_a_recording_that_cannot_be_read_is_named_and_the_others_are_scored(reco
     (recordings / "1.wav").write_bytes(good)
     assert score(recordings, tmp_path / "out").kept == 2
     assert files(tmp_path / "out").items() > before.items()
-    assert sum(names(tmp_path / "out"), []) == [f"{i}.wav" for i in range(5)]
+    assert list(chain(*names(tmp_path / "out"))) == [f"{i}.wav" for i in range(5)]
     for name in ("0.wav", "2.wav"):
         (recordings / name).write_bytes(b"no sound")
     capsys.readouterr()
@@ -390,9 +391,11 @@ def test_the_argument_is_a_source_a_mapping_or_a_path(texts, recordings, tmp_pat
 def cluster() -> Iterator[None]:
     """Two workers on this machine, however many cores it has."""
     ray = pytest.importorskip("ray")
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80_000_000)
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # else workers stand still on a machine that is busy
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
+        yield
+        ray.shutdown()
 
 
 def test_ray_writes_the_same_bytes(texts, tmp_path, cluster, monkeypatch):
@@ -419,16 +422,16 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(texts, tmp_path, clus
             attempt = marks / str(shard.index)
             is_first = not attempt.exists()
             attempt.touch()
-            die = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+
+            def die() -> None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
             outcome = super().__call__(shard, die if is_first and shard.index == 1 else on_document)
             if is_first and shard.index == 2:
                 die()
             return outcome
 
     monkeypatch.setattr(on_ray, "ShardScorer", Dying)
-    monkeypatch.setattr(
-        on_ray._Worker, "__init__", lambda self, job: setattr(self, "job", job) or setattr(self, "scorer", Dying(job))
-    )
     summary = score(texts, tmp_path / "many", executor="ray", workers=2)
     assert summary.documents == 7
     finished = {name: data for name, data in files(tmp_path / "many").items() if name.startswith("shard")}
@@ -444,5 +447,5 @@ def test_what_fails_on_ray_fails_as_in_one_process(recordings, texts, tmp_path, 
     assert names(tmp_path / "out") == [["2.wav", "3.wav"], ["4.wav"]]
     with pytest.raises(ValueError, match=r"workers=3 do not fit the cluster: it has 2 cores"):
         score(texts, tmp_path / "other", executor="ray", workers=3)
-    with pytest.raises(ValueError, match="device 'cuda:7' is not on this machine|do not fit the cluster"):
+    with pytest.raises(ValueError, match=r"device 'cuda:7' is not on this machine|do not fit the cluster"):
         score(texts, tmp_path / "other", executor="ray", device="cuda:7")
