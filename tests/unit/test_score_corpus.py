@@ -236,12 +236,26 @@ def test_the_shards_load_with_datasets(texts, tmp_path):
     assert "".join(row["token"] for row in loaded["train"] if row["document"] == "0.txt").startswith("The whale")
 
 
+def test_all_documents_of_a_data_set_are_those_of_its_splits_whatever_their_names(tmp_path):
+    for split, count in (("train", 2), ("other", 1)):
+        rows = (json.dumps({"text": f"{split} {i}"}) for i in range(count))
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - {split: train, path: train.jsonl}\n"
+        "  - {split: other, path: other.jsonl}\n---\n"
+    )
+    source = build("data", {"name": "hub", "path": str(tmp_path)})
+    assert [document.text for document in all_documents(source)] == ["train 0", "train 1", "other 0"]
+    source = build("data", {"name": "hub", "path": str(tmp_path), "limit": 1, "joined": True})
+    assert [document.name for document in all_documents(source)] == ["train", "other"]
+
+
 def test_a_document_without_tokens_is_in_the_plan_and_has_no_rows(tmp_path):
     rows = [json.dumps({"text": text}) for text in ("  ", "some words", " \n ")]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
     data = {"name": "hub", "path": str(tmp_path / "rows.jsonl")}
-    summary = score(data, tmp_path / "out", split="train", shard_documents=1)
-    assert summary.documents == summary.shards
+    summary = score(data, tmp_path / "out", shard_documents=1)
+    assert summary.documents == summary.shards == 3
     tables = [pq.read_table(path) for path in sorted((tmp_path / "out").glob("*.parquet"))]
     assert {str(table.schema) for table in tables} == {str(tables[0].schema)}
 
