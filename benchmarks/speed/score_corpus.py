@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from pydoc_data.topics import topics
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import ray
 from vqmem.benchmarks._results import figure, options, present
@@ -36,7 +37,7 @@ def main() -> None:
         data = write_corpus(Path(folder), count, CHARACTERS // 20 if flags.quick else CHARACTERS)
         seconds = {workers: score(data, f"{folder}/{workers}", workers, count) for workers in (1, 2)}
     ray.shutdown()
-    speeds = {f"documents/s, {workers} worker(s)": round(count / taken, 2) for workers, taken in seconds.items()}
+    speeds: dict[str, Any] = {f"documents/s with {workers}": round(count / seconds[workers], 2) for workers in seconds}
     present(
         "score_corpus_speed",
         {"two workers against one": figure(round(seconds[1] / seconds[2], 2), "x", GOAL, **speeds)},
@@ -68,7 +69,17 @@ def shard_documents(count: int) -> int:
 
 
 def score(data: dict[str, str], out: str, workers: int, count: int) -> float:
-    """Score the corpus of so many documents on Ray, and return the seconds."""
+    """Score a corpus on Ray.
+
+    Args:
+        data: the data source of the corpus.
+        out: the folder for the scores.
+        workers: actors that score at the same time.
+        count: documents of the corpus.
+
+    Returns:
+        The seconds from the start of the workers to the end.
+    """
     start = time.perf_counter()
     run(Config(out, data, shard_documents=shard_documents(count), executor="ray", workers=workers))
     return time.perf_counter() - start
