@@ -22,7 +22,7 @@ def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "texts"
     folder.mkdir()
     for i in range(6):
-        lines = (f"{j}: call me Ishmael, à la 語学, said number {i}.\n" for j in range(40))
+        lines = (f"{j}: call me Ishmael, à la 語学, said number {i}.\n" for j in range(8))
         (folder / f"{i}.txt").write_text("".join(lines), encoding="utf-8")
     return folder
 
