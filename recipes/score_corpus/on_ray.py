@@ -14,7 +14,7 @@ from ..engine.ray_cluster import ray_cluster
 from .shards import Job, Outcome, ShardScorer
 
 
-def score_on_ray(job: Job, address: str, workers: int | None) -> Iterator[Outcome]:
+def score_on_ray(job: Job, address: str, workers: int | None, shards: int) -> Iterator[Outcome]:
     """Score the shards of a job in the actors of a Ray cluster, and yield what became of each as it is done.
 
     All machines must see the folders of the data, the model and the scores under the same paths.
@@ -22,7 +22,8 @@ def score_on_ray(job: Job, address: str, workers: int | None) -> Iterator[Outcom
     Args:
         job: what is to be scored.
         address: of the cluster; see `ray_cluster`.
-        workers: number of actors; None is as many as the cluster has room for.
+        workers: number of actors; None is as many as the cluster has room for. There are no more than ``shards``.
+        shards: number of shards that are to be scored.
 
     Yields:
         The outcome of each shard, in any order.
@@ -42,7 +43,7 @@ def score_on_ray(job: Job, address: str, workers: int | None) -> Iterator[Outcom
             total = int(resources.get("GPU" if on_gpu else "CPU", 0))
             raise ValueError(f"workers={workers or 1} do not fit the cluster: it has {total} {kind}; give fewer")
         try:
-            for row in _dataset(ray, job, workers or room, needed).iter_rows():
+            for row in _dataset(ray, job, min(workers or room, shards), needed).iter_rows():
                 outcome = pickle.loads(row["outcome"])
                 if isinstance(outcome, Exception):
                     raise outcome

@@ -115,7 +115,7 @@ def _score(config: Config, job: Job, counts: dict[int, int]) -> list[Outcome]:
     done = sum(counts[index] for index in job.finished)
     outcomes: list[Outcome] = []
     with Bar("documents scored", sum(counts.values()), start=done) as bar:
-        for outcome in _outcomes(config, job, bar):
+        for outcome in _outcomes(config, job, len(counts) - len(job.finished), bar):
             outcomes.append(outcome)
             done += outcome.documents
             if bar.done != done:  # of a shard that was given up, no document counts
@@ -123,9 +123,9 @@ def _score(config: Config, job: Job, counts: dict[int, int]) -> list[Outcome]:
     return outcomes
 
 
-def _outcomes(config: Config, job: Job, bar: Bar) -> Iterator[Outcome]:
+def _outcomes(config: Config, job: Job, shards: int, bar: Bar) -> Iterator[Outcome]:
     if config.executor == "ray":
-        return score_on_ray(job, config.address, config.workers)
+        return score_on_ray(job, config.address, config.workers, shards)
     return score_in_process(job, lambda: bar.advance(1))
 
 

@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,22 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import soundfile
 import torch
 from vqmem.artifacts import save_model
 from vqmem.data.base import all_documents
-from vqmem.data.reading.audio import RATE, Audio
+from vqmem.data.reading.audio import Audio
 from vqmem.data.reading.files import UnreadableError
 from vqmem.memory.scorer import load_scorer
 from vqmem.models.speech.frame_scorer import FOLDER, KIND, FrameScorer
 from vqmem.models.vq_lm import VQLMConfig
-from vqmem.recipes.score_corpus import on_ray, shards
-from vqmem.recipes.score_corpus.run import Config, Summary, format_summary, run
+from vqmem.recipes.score_corpus import shards
+from vqmem.recipes.score_corpus.run import Config, Summary, format_summary
 from vqmem.recipes.score_corpus.scorer import DocumentScorer
 from vqmem.recipes.score_corpus.source import parse_data
 from vqmem.recipes.scoring.audio import score_audio
 from vqmem.recipes.scoring.text import score_text
 from vqmem.registry import build
+from vqmem.tests.unit.scored_corpus import columns, files, names, score, write_recordings, write_texts
 from vqmem.tokenizers_.base import save_tokenizer
 
 SIGNALS = ["surprise", "rarity", "gain"]
@@ -38,53 +37,12 @@ SIGNALS = ["surprise", "rarity", "gain"]
 
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
-    """Seven texts of 40 to 280 characters."""
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    for i in range(7):
-        lines = (f"The whale number {j} of document {i}, naïve 🐋.\n" for j in range(i + 1))
-        (folder / f"{i}.txt").write_text("".join(lines), encoding="utf-8")
-    return folder
+    return write_texts(tmp_path / "texts")
 
 
 @pytest.fixture
 def recordings(tmp_path: Path) -> Path:
-    """Five recordings of half a second or less."""
-    folder = tmp_path / "recordings"
-    folder.mkdir()
-    for i in range(5):
-        noise = np.random.default_rng(i).standard_normal(RATE // 4 + 1000 * i) * 0.1
-        soundfile.write(folder / f"{i}.wav", noise, RATE)
-    return folder
-
-
-def score(data: Any, out: Path, **keys: Any) -> Summary:
-    data = parse_data(str(data)) if isinstance(data, Path) else data
-    return run(Config(str(out), data, **{"shard_documents": 2, **keys}))
-
-
-def files(out: Path) -> dict[str, bytes]:
-    """The shards, and every temporary file."""
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.name.startswith(("shard", ".vqmem"))}
-
-
-def columns(out: Path, document: str) -> dict[str, list]:
-    """The rows of a document, which must be in one shard."""
-    found = [
-        table for path in out.glob("*.parquet") if document in (table := pq.read_table(path))["document"].to_pylist()
-    ]
-    assert len(found) == 1
-    rows = [row for row in found[0].to_pylist() if row["document"] == document]
-    return {name: [row[name] for row in rows] for name in found[0].column_names}
-
-
-def names(out: Path) -> list[list[str]]:
-    """The documents of each shard, one for each uninterrupted stretch of its rows."""
-    found = []
-    for path in sorted(out.glob("*.parquet")):
-        every = pq.read_table(path)["document"].to_pylist()
-        found.append([name for i, name in enumerate(every) if i == 0 or every[i - 1] != name])
-    return found
+    return write_recordings(tmp_path / "recordings")
 
 
 # --- scores --------------------------------------------------------------------------------------------------------
@@ -396,70 +354,3 @@ def test_the_argument_is_a_source_a_mapping_or_a_path(texts, recordings, tmp_pat
         parse_data("text")
     with pytest.raises(ValueError, match="is not valid YAML"):
         parse_data("{name: hub")
-
-
-# --- Ray -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Two workers on this machine, however many cores it has."""
-    ray = pytest.importorskip("ray")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_worker_niceness", "0")  # else workers stand still on a machine that is busy
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
-        yield
-        ray.shutdown()
-
-
-def test_ray_writes_the_same_bytes(texts, tmp_path, cluster, monkeypatch):
-    score(texts, tmp_path / "one")
-    monkeypatch.chdir(tmp_path)
-    summary = score(Path("texts"), Path("many"), executor="ray", workers=2)
-    assert summary == Summary(7, sum(len(pq.read_table(path)) for path in Path("one").glob("*.parquet")), 4, 0)
-    assert files(Path("many")) == files(Path("one"))
-    before = files(Path("many"))
-    (tmp_path / "many" / "shard-00002.parquet").unlink()
-    assert score(Path("texts"), Path("many"), executor="ray").kept == 3
-    assert files(Path("many")) == before
-
-
-def test_a_worker_that_is_killed_loses_and_doubles_nothing(texts, tmp_path, cluster, monkeypatch):
-    score(texts, tmp_path / "one")
-    marks = tmp_path / "marks"
-    marks.mkdir()
-
-    class Dying(shards.ShardScorer):
-        """Dies in the first attempt at shard 1, within a document, and after shard 2 was written."""
-
-        def __call__(self, shard, on_document=lambda: None):
-            attempt = marks / str(shard.index)
-            is_first = not attempt.exists()
-            attempt.touch()
-
-            def die() -> None:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-            outcome = super().__call__(shard, die if is_first and shard.index == 1 else on_document)
-            if is_first and shard.index == 2:
-                die()
-            return outcome
-
-    monkeypatch.setattr(on_ray, "ShardScorer", Dying)
-    summary = score(texts, tmp_path / "many", executor="ray", workers=2)
-    assert summary.documents == 7
-    finished = {name: data for name, data in files(tmp_path / "many").items() if name.startswith("shard")}
-    assert finished == files(tmp_path / "one")
-    assert score(texts, tmp_path / "many").kept == 4
-    assert files(tmp_path / "many") == files(tmp_path / "one")  # what the dead worker left is removed
-
-
-def test_what_fails_on_ray_fails_as_in_one_process(recordings, texts, tmp_path, cluster):
-    (recordings / "1.wav").write_bytes(b"no sound")
-    with pytest.raises(UnreadableError, match=r"1\.wav' is not audio"):
-        score(recordings, tmp_path / "out", executor="ray")
-    assert names(tmp_path / "out") == [["2.wav", "3.wav"], ["4.wav"]]
-    with pytest.raises(ValueError, match=r"workers=3 do not fit the cluster: it has 2 cores"):
-        score(texts, tmp_path / "other", executor="ray", workers=3)
-    with pytest.raises(ValueError, match=r"device 'cuda:7' is not on this machine|do not fit the cluster"):
-        score(texts, tmp_path / "other", executor="ray", device="cuda:7")
