@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..folders import AUDIO_SUFFIXES
 from ..registry import UnknownNameError
@@ -20,6 +20,15 @@ from .reading.files import files_below, require_path
 
 _MANIFESTS = ("manifest.tsv", "manifest.csv", "manifest.jsonl")
 _PARTS = {"train": (0.0, 0.8), "dev": (0.8, 0.9), "test": (0.9, 1.0)}
+
+
+class _Recordings(NamedTuple):
+    """Recordings as rows, the folder of their paths, and whether a manifest lists them and a column is ``split``."""
+
+    rows: list[Row]
+    folder: Path
+    is_listed: bool
+    has_split: bool
 
 
 @dataclass(frozen=True)
@@ -57,13 +66,32 @@ class Source:
 
     def documents(self, split: Split) -> Iterator[Document]:
         """The recordings of ``split``. Raises `ValueError` for missing files, and patterns that nothing fits."""
+        found = self._find()
+        folder = found.folder
+        if self.splits or found.has_split or self.by or found.is_listed or len(found.rows) >= 10:
+            yield from (_document(row, folder) for row in self._share(found.rows, split, found.has_split))
+        else:
+            yield from (_part(_document(row, folder), split) for row in found.rows)
+
+    def all_documents(self) -> Iterator[Document]:
+        """Every recording uncut, of those that ``where`` and, if they are given, ``splits`` choose.
+
+        Raises as `documents` does.
+        """
+        found = self._find()
+        for row in found.rows:
+            if not self.splits or any(_fits(row, wanted) for wanted in self.splits.values()):
+                yield _document(row, found.folder)
+
+    def _find(self) -> _Recordings:
+        """The recordings that fit ``where``. Raises as `documents` does."""
         if not self.path:
             raise ValueError("data source audio_files has no path; give `path: FILE_OR_FOLDER_OR_MANIFEST`")
         for name in self.splits:
             if name not in SPLITS:
                 raise UnknownNameError("key of splits:", name, list(SPLITS))
         root = require_path(self.path)
-        manifest = _manifest(root)
+        manifest = find_manifest(root)
         rows = _listed(manifest, self.encoding) if manifest else [Row("", cells) for cells in _found(root)]
         columns = list({column: None for row in rows for column in row.cells})
         for column in [*self.where, *(name for wanted in self.splits.values() for name in wanted), self.by or "path"]:
@@ -75,10 +103,7 @@ class Source:
         folder = root if root.is_dir() else root.parent
         if manifest:
             _check_files(chosen, folder, manifest)
-        if self.splits or "split" in columns or self.by or manifest or len(chosen) >= 10:
-            yield from (_document(row, folder) for row in self._share(chosen, split, "split" in columns))
-        else:
-            yield from (_part(_document(row, folder), split) for row in chosen)
+        return _Recordings(chosen, folder, manifest is not None, "split" in columns)
 
     def _share(self, rows: list[Row], split: Split, named: bool) -> list[Row]:
         """The rows of ``split``; ``named``: whether a column names it."""
@@ -106,7 +131,7 @@ class Source:
         return [row for row, key in zip(rows, keys, strict=True) if key in mine]
 
 
-def _manifest(root: Path) -> Path | None:
+def find_manifest(root: Path) -> Path | None:
     """The manifest that ``root`` is or contains; None if there is none."""
     if not root.is_dir():
         return root if table_format(root) not in ("", ".txt") else None

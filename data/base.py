@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 from .reading.audio import Audio
 
@@ -51,6 +51,18 @@ class Source(Protocol):
     def documents(self, split: Split) -> Iterator[Document]:
         """Stream the documents of ``split``, the same ones in the same order every time."""
         ...
+
+
+def all_documents(source: Source) -> Iterator[Document]:
+    """Stream every document of ``source`` uncut: its method ``all_documents``, or the documents of its three splits.
+
+    A source has that method if its splits may be parts of documents.
+    """
+    if hasattr(source, "all_documents"):
+        yield from source.all_documents()  # pyright: ignore[reportAttributeAccessIssue]
+        return
+    for split in get_args(Split):
+        yield from source.documents(split)
 
 
 def take_evenly(items: Sequence[T], count: int | None) -> list[T]:

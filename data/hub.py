@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,33 +75,50 @@ class Source:
 
     def documents(self, split: Split) -> Iterator[Document]:
         """Stream the documents of ``split``. Raises `ValueError` for a missing data set, split or column."""
+        yield from self._joined(self._rows(split))
+
+    def all_documents(self) -> Iterator[Document]:
+        """Stream the documents of every split that the data set has, whatever its name. Raises as `documents` does."""
+        found = False
+        for name, rows in self._splits().items():
+            for document in self._joined(self._limited(name, enumerate(self._with_columns(rows)))):
+                found = True
+                yield document
+        if not found:
+            raise ValueError(f"data set {self.path!r} has no {self.audio or 'text'}; give another one")
+
+    def _joined(self, rows: Iterator[Document]) -> Iterator[Document]:
+        """The documents of one split, of which ``rows`` are the rows."""
         if not self.joined:
-            yield from self._rows(split)
-        elif rows := list(self._rows(split)):
-            yield Document(rows[0].name.rpartition("/")[0], "\n".join(row.text for row in rows))
+            yield from rows
+        elif lines := list(rows):
+            yield Document(lines[0].name.rpartition("/")[0], "\n".join(line.text for line in lines))
 
     def _rows(self, split: Split) -> Iterator[Document]:
         """The document of each row. Raises `ValueError` as `documents` does."""
-        if not self.path:
-            raise ValueError("data source hub has no path; give `path: NAME_ON_THE_HUB_OR_FOLDER`")
         splits = self._splits()
         alone = list(splits) == [self.train]
         wanted = self.train if alone else {"train": self.train, "dev": self.dev, "test": self.test}[split]
         if wanted not in splits:
             raise UnknownNameError(f"split of data set {self.path}", wanted, list(splits))
+        rows = enumerate(self._with_columns(splits[wanted]))
+        document = None
+        for document in self._limited(wanted, ((i, row) for i, row in rows if not alone or _split_of(i) == split)):
+            yield document
+        if document is None:
+            what = self.audio or "text"
+            raise ValueError(f"data set {self.path!r} has no {what} for {split}; name another split or larger data")
+
+    def _limited(self, split: str, rows: Iterable[tuple[int, Row]]) -> Iterator[Document]:
+        """The documents of the rows that are not empty, ``limit`` of them, named after the split and their numbers."""
         given = 0
-        for index, row in enumerate(self._with_columns(splits[wanted])):
+        for index, row in rows:
             if self.limit and given >= self.limit:
                 return
-            if alone and _split_of(index) != split:
-                continue
-            document = self._document(f"{wanted}/{index}", row)
+            document = self._document(f"{split}/{index}", row)
             if document is not None:
                 given += 1
                 yield document
-        if not given:
-            what = self.audio or "text"
-            raise ValueError(f"data set {self.path!r} has no {what} for {split}; name another split or larger data")
 
     def _with_columns(self, rows: Iterator[Row]) -> Iterator[Row]:
         """Yield ``rows`` after checking their columns. Raises `UnknownNameError` for a missing one."""
@@ -129,6 +146,8 @@ class Source:
 
     def _splits(self) -> dict[str, Iterator[Row]]:
         """The rows of each split by its name."""
+        if not self.path:
+            raise ValueError("data source hub has no path; give `path: NAME_ON_THE_HUB_OR_FOLDER`")
         path = Path(self.path)
         if table_format(path) or local_path(self.path):
             path = require_path(path)

@@ -45,12 +45,10 @@ class Source:
 
     def documents(self, split: Split) -> Iterator[Document]:
         """Stream the documents of ``split``. Raises `ValueError` for files that are missing, empty or not text."""
-        if not self.path:
-            raise ValueError("data source text_files has no path; give `path: FILE_OR_FOLDER`")
-        root = require_path(self.path)
+        root = self._root()
         if root.is_file():
-            yield _part(Document(root.name, read_text(root, self.encoding, "`encoding`")), split)
-        elif self._subfolders != SPLITS or any((root / name).is_dir() for name in SPLITS):
+            yield _part(self._document(root), split)
+        elif self._has_subfolders(root):
             yield from self._read(root, self._files(require_path(root / getattr(self, split))))
         else:
             files = self._files(root)
@@ -59,9 +57,33 @@ class Source:
             else:
                 yield from (_part(document, split) for document in self._read(root, files))
 
+    def all_documents(self) -> Iterator[Document]:
+        """Stream every file uncut, those of the subfolders of the splits if there are any.
+
+        Raises as `documents` does.
+        """
+        root = self._root()
+        if root.is_file():
+            yield self._document(root)
+            return
+        named = [root / name for name in dict.fromkeys(self._subfolders) if (root / name).is_dir()]
+        for folder in named if self._has_subfolders(root) else [root]:
+            yield from self._read(root, self._files(folder))
+
     @property
     def _subfolders(self) -> tuple[str, ...]:
         return (self.train, self.dev, self.test)
+
+    def _has_subfolders(self, root: Path) -> bool:
+        return self._subfolders != SPLITS or any((root / name).is_dir() for name in SPLITS)
+
+    def _root(self) -> Path:
+        if not self.path:
+            raise ValueError("data source text_files has no path; give `path: FILE_OR_FOLDER`")
+        return require_path(self.path)
+
+    def _document(self, path: Path, name: str = "") -> Document:
+        return Document(name or path.name, read_text(path, self.encoding, "`encoding`"))
 
     def _files(self, folder: Path) -> list[Path]:
         files = files_below(folder, self.pattern)
@@ -71,7 +93,7 @@ class Source:
 
     def _read(self, root: Path, files: list[Path]) -> Iterator[Document]:
         for path in files:
-            yield Document(path.relative_to(root).as_posix(), read_text(path, self.encoding, "`encoding`"))
+            yield self._document(path, path.relative_to(root).as_posix())
 
 
 def _share(files: list[Path], root: Path, split: Split) -> list[Path]:

@@ -45,7 +45,7 @@ def _documents(data: str | dict[str, Any], split: Split, out: str | Path | None)
         count = 0
         for count, document in enumerate(source, start=1):
             old = _next(file)
-            new = _entry(document, old)
+            new = document_entry(document, old)
             if old is None:
                 file.write(json.dumps(new).encode() + b"\n")
             elif "end" in old or any(old[key] != new[key] for key in ("size", "sum", "file_sum")):
@@ -99,8 +99,11 @@ def _cut(file: Any, start: int) -> None:
     file.truncate()
 
 
-def _entry(document: Document, old: dict[str, Any] | None) -> dict[str, Any]:
-    """The record of a document. While ``changed``, the time of its file's last change, is equal, its sum is too."""
+def document_entry(document: Document, old: dict[str, Any] | None) -> dict[str, Any]:
+    """The record of a document: its name, size in bytes (or units), and the sums by which a change is noticed.
+
+    ``old`` is an earlier record of it: while ``changed``, the time of its file's last change, is equal, its sum is too.
+    """
     audio = document.audio
     about = (document.text, document.spans, document.units, document.speaker, audio and audio.part)
     entry = {"name": document.name, "size": len(document.text.encode(errors="surrogatepass")) + len(document.units)}

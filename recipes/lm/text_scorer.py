@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from ...artifacts import read_config
 from ...folders import loading
-from ...memory.scorer import load_scorer
+from ...memory.scorer import load_scorer, signals_of
 from ...registry import ROOT
 from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer
 
+CHUNK = 4096
+"""Tokens scored at once."""
 PACKAGED = ROOT / "models" / "pretrained" / "english"
 """The scorer in the package; its ``README.md`` documents the training data and command."""
 
@@ -41,6 +45,17 @@ def load_scoring(folder: Path | None = None, device: torch.device | str = "cpu")
             "they belong to different runs; copy both from one run"
         )
     return Scoring(tokenizer, load_scorer(folder, device), device)
+
+
+@torch.no_grad()
+def score_ids(ids: Int[Tensor, " time"], scoring: Scoring, chunk: int = CHUNK) -> Float[Tensor, "time signal"]:
+    """The signals of a document's tokens, on the CPU. They are scored ``chunk`` at a time, with the state passed on."""
+    scorer = scoring.scorer
+    state, parts = scorer.initial_state(1), [torch.zeros(0, len(signals_of(scorer)))]
+    for part in ids.split(chunk):
+        signals, state = scorer.score(part[None].to(scoring.device), state)
+        parts.append(signals[0].cpu())
+    return torch.cat(parts)
 
 
 def require_text(tokenizer: Tokenizer) -> None:

@@ -18,7 +18,7 @@ from ...models.speech.frame_scorer import FrameScorer, is_frame_scorer, load_fra
 from ...registry import ROOT
 from ...tokenizers_.base import input_kind
 from ...tokenizers_.speech.frames import FRAMES_A_SECOND, Extractor, stream_frames
-from ..lm.text_scorer import Scoring, load_scoring
+from ..lm.text_scorer import Scoring, load_scoring, score_ids
 
 PACKAGED = ROOT / "models" / "pretrained" / "speech"
 """The scorer of recordings in the package; its ``README.md`` documents the training."""
@@ -50,7 +50,15 @@ class AudioScores(NamedTuple):
         return AudioScores(self.starts[part], self.ends[part], self.signals[part], ids, codes, self.given)
 
 
-AudioScorer = Callable[[Audio], AudioScores]
+class AudioScorer(NamedTuple):
+    """A scorer of recordings, which is called with one, and the names of the signals that it gives."""
+
+    signals: tuple[str, ...]
+    score: Callable[[Audio], AudioScores]
+
+    def __call__(self, audio: Audio) -> AudioScores:
+        """Score a recording. Raises `UnreadableError` as `Audio.stream` does, and for one shorter than a frame."""
+        return self.score(audio)
 
 
 def score_audio(audio: Audio, model_folder: Path | None = None, device: torch.device | str = "cpu") -> AudioScores:
@@ -62,27 +70,25 @@ def load_audio_scorer(folder: Path | None = None, device: torch.device | str = "
     """Load a scorer of recordings: a run of ``vqmem text_lm`` on speech or ``vqmem frame_scorer``, or the packaged one.
 
     Recordings are read and scored in chunks, so that only the scores need memory; the chunks do not change the scores.
-    Raises `ValueError` in one line if a part of the run is missing or damaged, and for a run on text. The returned
-    function raises `UnreadableError` as `Audio.stream` does, and for a recording shorter than a frame.
+    Raises `ValueError` in one line if a part of the run is missing or damaged, and for a run on text.
     """
     folder = PACKAGED if folder is None else Path(folder)
     with loading(folder, "scorer", "text_lm", "frame_scorer"):
         if is_frame_scorer(folder):
             scorer = load_frame_scorer(folder, device)
-            return partial(_score_frames, scorer, scorer.extractor(), device)
+            return AudioScorer(signals_of(scorer), partial(_score_frames, scorer, scorer.extractor(), device))
         scoring = load_scoring(folder, device)
     if (reads := input_kind(scoring.tokenizer)) != "audio":
         raise ValueError(f"the run {str(folder)!r} reads {reads}, not recordings; give one that was trained on them")
-    return partial(_score_units, scoring)
+    return AudioScorer(signals_of(scoring.scorer), partial(_score_units, scoring))
 
 
 @torch.no_grad()
 def _score_units(scoring: Scoring, audio: Audio) -> AudioScores:
     stream, scorer = scoring.tokenizer.encode(audio), scoring.scorer
-    ids = stream.ids[None].to(scoring.device)
-    signals, _ = scorer.score(ids, scorer.initial_state(1))
-    codes = scorer.codes(ids)[0].cpu() if hasattr(scorer, "codes") else None
-    return AudioScores(stream.starts, stream.ends, signals[0].cpu(), stream.ids, codes, signals_of(scorer))
+    codes = scorer.codes(stream.ids[None].to(scoring.device))[0].cpu() if hasattr(scorer, "codes") else None
+    signals = score_ids(stream.ids, scoring)
+    return AudioScores(stream.starts, stream.ends, signals, stream.ids, codes, signals_of(scorer))
 
 
 @torch.no_grad()
