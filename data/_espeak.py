@@ -5,9 +5,9 @@ its output would depend on the texts before. It imports only the standard librar
 
     python _espeak.py LIBRARY DATA VOICE SPEED [EVENTS] < text > samples
 
-With a path EVENTS, it also writes the engine's events of words and sounds there, as JSON: a list of ``[kind, character,
-milliseconds]`` in order of time. Characters of the text count from 0. The kind is ``word``, where the engine begins a word,
-or ``sound`` or ``pause``, where it begins a phoneme or a pause.
+With a path EVENTS, it also writes the engine's events of words and sounds there, as JSON: a list of
+``[kind, character, milliseconds]`` in order of time. Characters of the text count from 0. The kind is ``word``, where
+the engine begins a word, or ``sound`` or ``pause``, where it begins a phoneme or a pause.
 """
 
 from __future__ import annotations
