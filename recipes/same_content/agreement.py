@@ -34,13 +34,13 @@ class KeptWords:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Numbers of words of a passage, summed over its moments.
+    """Numbers of words of a passage, averaged over its moments.
 
     Args:
         kept_text: words that the memory of the text keeps.
         kept_speech: words that the memory of the speech keeps.
         both: words that both keep.
-        by_chance: words that both would keep if each kept as many at random (the mean of a hypergeometric distribution).
+        by_chance: words that both would keep if each kept as many at random (a hypergeometric mean).
         by_age: words that both would keep if they agreed only in the ages of what they keep; see `overlaps`.
     """
 
@@ -74,7 +74,7 @@ def overlaps(passages: Sequence[KeptWords]) -> list[Overlap]:
                 by_age += (text @ other_speech[same_age] + speech @ other_text[same_age]) / 2
             by_chance = text.sum() * speech.sum() / max(1, len(text))
             sums[number] += [text.sum(), speech.sum(), text @ speech, by_chance, by_age / (len(passages) - 1)]
-    return [Overlap(*row) for row in sums.tolist()]
+    return [Overlap(*row) for row in (sums / len(passages[0].ages)).tolist()]
 
 
 def agreement(counts: Sequence[Overlap], shuffled: Sequence[Overlap] | None = None, seed: int = 0) -> dict[str, Any]:
@@ -82,8 +82,9 @@ def agreement(counts: Sequence[Overlap], shuffled: Sequence[Overlap] | None = No
 
     ``share`` is the number of words that both keep, divided by the mean of the numbers that each keeps: 1 if they keep
     the same words, 0 if they have none in common. ``chance`` and ``same_age`` are the shares to expect of memories that
-    keep as many words at random, or words of the same ages. ``over_chance``, ``over_same_age`` and ``over_shuffled`` are
-    what the share has beyond them, and beyond the share of memories that ranked by shuffled scores.
+    keep as many words at random, or words of the same ages. ``over_chance`` and ``over_same_age`` are the differences
+    of the share from them. ``over_shuffled`` is the difference of ``over_same_age`` from that of memories that rank by
+    shuffled scores: long words have more tokens in both modalities, which those have in common too.
 
     Args:
         counts: of each passage.
@@ -92,15 +93,18 @@ def agreement(counts: Sequence[Overlap], shuffled: Sequence[Overlap] | None = No
 
     Returns:
         Each of `FIGURES` and ``over_shuffled`` as ``value``, ``low`` and ``high``, which are None where they are
-        undefined; and ``kept_text`` and ``kept_speech``, the mean numbers of words kept in a passage, over all moments.
+        undefined; and ``kept_text`` and ``kept_speech``, the mean numbers of words that are kept.
     """
-    parts = np.array([[one.both, one.by_chance, one.by_age] for one in counts]).T
     control = counts if shuffled is None else shuffled
+    parts, control_parts = (
+        np.array([[one.both, one.by_chance, one.by_age] for one in side]).T for side in (counts, control)
+    )
 
     def statistic(drawn: Drawn) -> Float[np.ndarray, "figure resample"]:
         share, chance, same_age = (_ratio(part, _sizes(counts), drawn) for part in parts)
-        other = _ratio(np.array([one.both for one in control]), _sizes(control), drawn)
-        return np.stack([share, chance, same_age, share - chance, share - same_age, share - other])
+        other_share, _, other_same_age = (_ratio(part, _sizes(control), drawn) for part in control_parts)
+        over_shuffled = share - same_age - (other_share - other_same_age)
+        return np.stack([share, chance, same_age, share - chance, share - same_age, over_shuffled])
 
     names = (*FIGURES, "over_shuffled")
     entries = dict(zip(names, intervals(statistic, len(counts), seed), strict=True))

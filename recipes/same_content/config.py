@@ -54,8 +54,7 @@ class Config(Validated):
     voice: str = "en-us"
     """Voice of eSpeak NG: a language, and after + a variant, as in en-us+f3."""
     second_voice: str = "en-us+f3"
-    """Voice that speaks the text again. How far scores of its words agree with those of ``voice`` is a ceiling for text
-    and speech; empty = none."""
+    """Voice that speaks the text again; the agreement of scores in both voices is a ceiling. Empty = none."""
     speed: Annotated[int, Interval(ge=80, le=450)] = 160
     """Words a minute."""
     cache: PathText = ""
@@ -65,10 +64,10 @@ class Config(Validated):
     speech_scorer: PathText = ""
     """Folder of a run of `vqmem text_lm` on speech or of `vqmem frame_scorer`; empty = the packaged one."""
     strategies: dict[str, Any] = field(default_factory=lambda: dict(STRATEGIES))
-    """Name -> ``policy``, which needs no attention. Optionally ``window``, the seconds over which scores are averaged, and
-    ``shuffle: true``, which gives each token the scores of another: the control of the same strategy without it."""
+    """Name -> ``policy``, which needs no attention. Optionally ``window``, seconds over which scores are averaged, and
+    ``shuffle: true``, which gives each token the scores of another one: a control of the strategy without it."""
     capacities: tuple[PositiveFloat, ...] = (5.0, 15.0, 60.0)
-    """Capacities of both memories, in seconds of content: as many slots as the passage has tokens in so many seconds."""
+    """Capacities of both memories, in seconds of content: the slots for the tokens of so many seconds on average."""
     segment: PositiveFloat = 2.0
     """Seconds of content that a memory appends before it evicts."""
     moments: PositiveInt = 8

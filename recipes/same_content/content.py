@@ -19,6 +19,7 @@ from ..scoring.audio import AudioScorer, AudioScores, load_audio_scorer
 from .config import Config
 from .streams import NO_WORD, TokenStream
 
+
 @dataclass(frozen=True)
 class SpokenPassage:
     """A passage in both modalities. Every word has at least one token of the text and one unit of the speech.

@@ -22,7 +22,11 @@ CONFOUNDS = ("duration", "characters", "frequency")
 """What is known of a word without a scorer: log seconds, number of characters, log occurrences in written texts."""
 PAIRS = {"text and speech": ("text", "speech"), "two voices": ("speech", "second")}
 """What is correlated: the modalities, and as a ceiling the same speech in two voices."""
-CONTROLS: dict[str, tuple[str, ...]] = {"none": (), "length": ("duration", "characters"), "length and frequency": CONFOUNDS}
+CONTROLS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "length": ("duration", "characters"),
+    "length and frequency": CONFOUNDS,
+}
 """The sets of confounds that are removed from the ranks of both scores before they are correlated."""
 
 
@@ -37,9 +41,8 @@ def correlations(passages: Sequence[SpokenPassage], seed: int = 0) -> dict[str, 
         seed: of the bootstrap over passages.
 
     Returns:
-        ``across``: for each pair (text and speech, or speech in two voices), signal, statistic and set of `CONTROLS` the
-        correlation; ``confounds``: for each modality, signal and statistic the correlation with each of `CONFOUNDS`. Each
-        has ``value``, ``low`` and ``high``.
+        ``across``: the correlation of each of `PAIRS`, by signal, statistic and set of `CONTROLS`. ``confounds``: the
+        correlation with each of `CONFOUNDS`, by modality, signal and statistic. All have ``value``, ``low``, ``high``.
     """
     properties = [word_properties(passage) for passage in passages]
     across, confounds = [], []
@@ -48,7 +51,9 @@ def correlations(passages: Sequence[SpokenPassage], seed: int = 0) -> dict[str, 
         scores = [_scores(passage, signal, statistic) for passage in passages]
         for pair, controls in itertools.product(PAIRS, CONTROLS):
             if all(set(PAIRS[pair]) <= set(one) for one in scores):
-                values = [_across(*both, PAIRS[pair], CONTROLS[controls]) for both in zip(scores, properties, strict=True)]
+                values = [
+                    _across(*both, PAIRS[pair], CONTROLS[controls]) for both in zip(scores, properties, strict=True)
+                ]
                 across.append({"pair": pair, **about, "controls": controls} | _mean(values, passages, seed))
         for modality, confound in itertools.product(("text", "speech"), CONFOUNDS):
             values = [

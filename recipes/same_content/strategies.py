@@ -1,20 +1,14 @@
-"""The strategies whose memories are compared, and what each keeps of a passage."""
+"""The strategies whose memories are compared: policies that need no attention, and the same with shuffled scores."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from ...memory.bank import Memory
 from ...memory.policy import Policy
 from ...registry import UnknownNameError
 from ..lm.strategies import strategies
-from .streams import NO_WORD, TokenStream
 
 _KEYS = ("policy", "shuffle", "window")
 
@@ -31,7 +25,7 @@ class ContentStrategy:
     """
 
     name: str
-    policy: Policy | Any  # `replace` takes dataclasses only
+    policy: Any  # a `Policy`; `replace` takes dataclasses only
     shuffle: bool = False
     window: float = 0.0
 
@@ -56,7 +50,7 @@ def read_strategies(nodes: Mapping[str, Any]) -> list[ContentStrategy]:
         The strategies in the same order.
 
     Raises:
-        ValueError: there are none, a key is unknown or has no meaning for the policy, or a policy needs more than scores.
+        ValueError: there are none, a key is unknown or does not suit the policy, or a policy needs more than scores.
     """
     if not nodes:
         raise ValueError("strategies names none; give one, as in strategies={fifo: {policy: fifo}}")
@@ -79,40 +73,3 @@ def _read_strategy(name: str, node: Any) -> ContentStrategy:
     if window and not hasattr(built.policy, "window"):
         raise ValueError(f"strategy {name!r}: its policy averages no scores; leave window out, or use scored")
     return ContentStrategy(name, built.policy, bool(given.get("shuffle", False)), float(window))
-
-
-def kept_shares(
-    stream: TokenStream,
-    memory: Memory,
-    stops: Sequence[float],
-    moments: Sequence[int],
-    word_count: int,
-) -> Float[Tensor, "moment word"]:
-    """Read a passage through a memory, and note how much of each word it keeps.
-
-    Args:
-        stream: the tokens.
-        memory: the memory, empty at first.
-        stops: seconds at which a segment ends, in order; the memory appends the tokens read by then, and evicts.
-        moments: indices of the segments after which the memory is looked at, in order.
-        word_count: the number of words.
-
-    Returns:
-        The share of the tokens of each word that the memory keeps at each moment.
-    """
-    positions = torch.arange(len(stream))
-    state = memory.empty((positions[None],), stream.signal_names)
-    sizes = stream.word_sizes(word_count).clamp(min=1)
-    shares, start = [], 0
-    counts = torch.searchsorted(stream.ends, torch.tensor(stops, dtype=stream.ends.dtype), right=True)
-    for index, stop in enumerate(counts.tolist()):
-        if stop > start:
-            part = slice(start, stop)
-            tokens, places = stream.ids[None, part], positions[None, part]
-            is_valid = torch.ones_like(tokens, dtype=torch.bool)
-            state = memory.write(state, (places,), tokens, places, stream.signals[None, part], is_valid).state
-            start = stop
-        if index in moments:
-            words = stream.words[state.slots.positions[state.slots.valid]]
-            shares.append(torch.bincount(words[words != NO_WORD], minlength=word_count) / sizes)
-    return torch.stack(shares)

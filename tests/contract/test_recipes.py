@@ -86,6 +86,7 @@ KV_CACHE = [
     "needles={tasks: [niah_single_1, vt], texts: [400], quizzes: 1, shares: [0.25], threshold: 0}",
     "costs={prompt: 64, chunk: 32, answer: 2}",
 ]
+SAME_CONTENT = ["chars=160", "passages=6", "capacities=[1,3]", "moments=2", "segment=0.5"]
 PHRASES = ["length=90", "gap=20", "phrase=8", "cue=2", "phrases=1", "train_documents=20", "held_out_documents=8"]
 SPOKEN_RECALL = ["pairs=1", "others=1", "gap=20", "train_documents=20", "held_out_documents=8"]
 
@@ -108,6 +109,9 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
         return [f"out={folder}", *ASR, *recogniser, *(hub if "name: hub\n" in text else []), *spoken(text, folder)]
     if name == "fit_units":
         return [f"out={folder}", "clusters=10", "fit_frames=500", *spoken(text, folder)]
+    if name == "same_content":
+        pytest.importorskip("espeakng_loader", reason="needs espeakng-loader (extra 'speech')")
+        return [f"out={folder}", f"cache={folder.parent / 'spoken'}", *SAME_CONTENT]
     if name == "kv_cache":
         data = [f"data={{name: text_files, path: {folder.parent / 'data' / 'text'}}}"] if "path:" in text else []
         return [f"out={folder}", f"model={pretrained(folder.parent / 'pretrained', tokenizer)}", *KV_CACHE, *data]
@@ -247,7 +251,7 @@ def test_every_shipped_config_runs_in_a_tiny_form(name, path, books, tokenizer_f
     if name == "compare":
         _check_comparison(recipe, load(recipe.Config, path, overrides), out, result)
         return
-    if name == "kv_cache":
+    if name in ("kv_cache", "same_content"):
         assert json.loads((out / "summary.json").read_text()) == json.loads(json.dumps(result))
         assert (out / "report.html").stat().st_size > 10_000
         return
