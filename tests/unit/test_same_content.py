@@ -270,7 +270,7 @@ def test_the_answer_says_what_differs_and_what_does_not():
 def test_the_command_in_a_tiny_form(tmp_path, capsys):
     pytest.importorskip("espeakng_loader", reason="needs espeakng-loader (extra 'speech')")
     out = tmp_path / "run"
-    keys = [f"out={out}", f"cache={tmp_path / 'spoken'}", "chars=160", "passages=6", "capacities=[1,3]", "moments=2"]
+    keys = [f"out={out}", f"cache={tmp_path / 'spoken'}", "chars=300", "passages=6", "capacities=[1,3]", "moments=2"]
     main(["same_content", "demo", *keys, "segment=0.5"])
     printed = capsys.readouterr().out
     assert "6 passages of the dev split" in printed
