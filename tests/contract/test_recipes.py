@@ -86,7 +86,7 @@ KV_CACHE = [
     "needles={tasks: [niah_single_1, vt], texts: [400], quizzes: 1, shares: [0.25], threshold: 0}",
     "costs={prompt: 64, chunk: 32, answer: 2}",
 ]
-SAME_CONTENT = ["chars=300", "passages=6", "capacities=[1,3]", "moments=2", "segment=0.5"]
+SAME_CONTENT = ["chars=300", "passages=2", "capacities=[2]", "moments=2", "segment=1"]
 PHRASES = ["length=90", "gap=20", "phrase=8", "cue=2", "phrases=1", "train_documents=20", "held_out_documents=8"]
 SPOKEN_RECALL = ["pairs=1", "others=1", "gap=20", "train_documents=20", "held_out_documents=8"]
 
