@@ -55,7 +55,7 @@ def _about_memories(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield (
             f"If a word counts as kept where {kept}, memories that rank by score share more words than the number, "
             f"ages and lengths of the kept words explain in {more} of {len(compared)} comparisons, "
-            f"fewer in {less}, and equally many within the interval in {none}."
+            f"fewer in {less}, and there is no difference in {none}."
         )
         best = max(compared, key=lambda row: row["over_shuffled"]["low"])
         if verdict(best["over_shuffled"]) == "more":
