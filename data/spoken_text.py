@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import io
+import json
 import os
 import random
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +20,12 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Interval
 
-from ..files import atomic_file
+from ..files import atomic_file, atomic_write
 from ..registry import DataSpec, UnknownNameError, build
 from ..schema import NonNegativeInt, PathText, Validated
 from . import _espeak
 from ._characters import compose, separates, unify
+from ._word_marks import WordMark, marks_of
 from .base import Document, Split, take_evenly
 from .reading.audio import Audio
 
@@ -99,22 +102,69 @@ def spoken_file(text: str, voice: str, speed: int, cache: str = "") -> Path:
     Returns:
         The path of the recording below ``cache``.
     """
-    folder = Path(cache) if cache else _user_cache()
-    key = hashlib.sha256(f"{_engine()[2]}\n{voice}\n{speed}\n{text}".encode()).hexdigest()
-    path = folder / key[:2] / f"{key[:24]}.flac"
+    path = _cached(text, voice, speed, cache)
     if not _intact(path):
         _write(path, speak(text, voice, speed))
     return path
 
 
+def spoken_file_with_marks(text: str, voice: str, speed: int, cache: str = "") -> tuple[Path, list[WordMark]]:
+    """The file of a spoken text, the same as that of `spoken_file`, and the times of its words.
+
+    Args:
+        text: the text.
+        voice: a voice of eSpeak NG.
+        speed: words a minute.
+        cache: folder for the recordings; empty = ``vqmem/spoken`` in the user's cache.
+
+    Returns:
+        The path of the recording below ``cache``, and the marks of `speak_with_marks`, which are cached beside it.
+    """
+    path = _cached(text, voice, speed, cache)
+    marks_path = path.with_suffix(".marks.json")
+    if not (_intact(path) and marks_path.is_file()):
+        samples, marks = speak_with_marks(text, voice, speed)
+        _write(path, samples)
+        atomic_write(marks_path, json.dumps(marks))
+    return path, [WordMark(*mark) for mark in json.loads(marks_path.read_text(encoding="utf-8"))]
+
+
 def speak(text: str, voice: str = "en-us", speed: int = 160) -> np.ndarray:
     """Speak ``text``; return 16-bit samples at `RATE`. Raises `ValueError` if the engine or the voice is missing."""
+    return np.frombuffer(_run_engine(text, voice, speed), dtype="<i2")
+
+
+def speak_with_marks(text: str, voice: str = "en-us", speed: int = 160) -> tuple[np.ndarray, list[WordMark]]:
+    """Speak ``text`` and say when each word is spoken, by the engine's own marks.
+
+    Args:
+        text: the text.
+        voice: a voice of eSpeak NG.
+        speed: words a minute.
+
+    Returns:
+        The samples, the same as those of `speak`, and a mark for each word in order. Where the engine marks several
+        words as one (it reads "in the" so), they have one mark.
+
+    Raises:
+        ValueError: the engine or the voice is missing.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "events.json")
+        samples = np.frombuffer(_run_engine(text, voice, speed, path), dtype="<i2")
+        events = [(kind, place, time) for kind, place, time in json.loads(path.read_text(encoding="ascii"))]
+        return samples, marks_of(text, events, len(samples) / RATE)
+
+
+def _run_engine(text: str, voice: str, speed: int, events: Path | None = None) -> bytes:
+    """The samples of a text; with a path ``events``, the program writes the events of the engine there."""
     library, data, _ = _engine()
     language, _, variant = voice.partition("+")
     variants = sorted(path.name for path in Path(data, "voices", "!v").iterdir())
     if variant and variant not in variants:  # the engine would ignore it
         raise UnknownNameError("variant of an eSpeak voice", variant, variants)
     command = [sys.executable, "-I", "-S", _espeak.__file__, library, data, voice, str(speed)]
+    command += [] if events is None else [str(events)]
     done = subprocess.run(command, input=text.encode(), capture_output=True)
     if done.returncode == _espeak.UNKNOWN_VOICE:
         known = sorted(path.name for path in Path(data, "lang").rglob("*") if path.is_file())
@@ -122,7 +172,7 @@ def speak(text: str, voice: str = "en-us", speed: int = 160) -> np.ndarray:
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip().split("\n")[-1] or f"signal {-done.returncode}"
         raise ValueError(f"eSpeak NG cannot speak {text[:40]!r} ({reason}); give other text or another voice")
-    return np.frombuffer(done.stdout, dtype="<i2")
+    return done.stdout
 
 
 def cut(text: str, chars: int) -> list[str]:
@@ -159,6 +209,13 @@ def _engine() -> tuple[str, str, str]:
         raise ValueError("spoken text and words need eSpeak NG; run `pip install 'vqmem[speech]'`") from error
     version = importlib.metadata.version("espeakng-loader")
     return espeakng_loader.get_library_path(), espeakng_loader.get_data_path(), version
+
+
+def _cached(text: str, voice: str, speed: int, cache: str) -> Path:
+    """The path of a spoken text in the cache."""
+    folder = Path(cache) if cache else _user_cache()
+    key = hashlib.sha256(f"{_engine()[2]}\n{voice}\n{speed}\n{text}".encode()).hexdigest()
+    return folder / key[:2] / f"{key[:24]}.flac"
 
 
 def _user_cache() -> Path:
