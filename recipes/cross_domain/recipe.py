@@ -25,6 +25,9 @@ from .table import summarise
 RUN_IS = "a comparison across domains: {folder}/report.html shows it"
 """Describes a run and the commands that use it."""
 
+LEAVES_OUT = True
+"""A domain whose data is missing is listed and left out, so that its placeholder does not refuse the others."""
+
 
 @dataclass(frozen=True)
 class Config(GridConfig):

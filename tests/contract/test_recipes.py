@@ -93,7 +93,7 @@ PHRASES = ["length=90", "gap=20", "phrase=8", "cue=2", "phrases=1", "train_docum
 SPOKEN_RECALL = ["pairs=1", "others=1", "gap=20", "train_documents=20", "held_out_documents=8"]
 
 
-DOMAINS = ("python_docs", "recall", "dialogue", "hubert_units", "pretrained")
+DOMAINS = ("python_docs", "recall", "dialogue", "pretrained")
 """The domains of a grid that are run: the configs of the others are run by themselves."""
 
 

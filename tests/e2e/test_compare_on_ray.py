@@ -25,12 +25,13 @@ def tiny(out: Path, *more: str) -> Config:
 
 
 def results(out: Path) -> dict[tuple, dict]:
-    """The lines of the results, without how long they took; each cell once."""
+    """The lines of the results, each cell once, without how long they took and keys, which name folders of policies."""
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     found = {(line["strategy"], line["capacity"], line["seed"], line["train"]): line for line in lines}
     assert len(found) == len(lines)
     return {
-        cell: {key: value for key, value in line.items() if key != "tokens_per_second"} for cell, line in found.items()
+        cell: {key: value for key, value in line.items() if key not in ("tokens_per_second", "key")}
+        for cell, line in found.items()
     }
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from vqmem.cli import main
 from vqmem.recipes.cross_domain.agreement import (
     DocumentFigures,
     agreement,
@@ -156,6 +157,17 @@ def test_a_bad_line_is_refused_in_one_line(domains, reason):
     with pytest.raises(ValueError, match=reason) as error:
         Config(domains=domains)
     assert "\n" not in str(error.value)
+
+
+def test_a_domain_without_data_is_listed_and_nothing_else_is_refused(tmp_path, capsys):
+    given = ["domains={}", "domains={novels: {recipe: compare, config: text, lm.data.path: MY_FOLDER}}"]
+    assert main(["cross_domain", "quick", *given, f"out={tmp_path / 'grid'}"]) == 2
+    message = capsys.readouterr().err.strip()
+    assert message == (
+        "vqmem: nothing was measured: novels: lm.data.path is not given: MY_FOLDER stands for your data; "
+        "give lm.data.path=FILE_OR_FOLDER"
+    )
+    assert not (tmp_path / "grid").exists()
 
 
 def test_capacities_and_domains_keep_their_order():

@@ -114,5 +114,5 @@ def test_a_comparison_shows_its_models_and_evaluations(capsys, monkeypatch, tmp_
     models = ["1 of 4: scorer", "1 of 4: language model", "2 of 4: language model", "3 of 4: scorer"]
     assert {f"model {model}" for model in models} <= shown
     assert {"model 1 of 4: documents of train", "model 1 of 4: reading passages"} <= shown
-    assert {"memories of seed 1", "fifo@8 mixed", "fifo@8 native", "scoring passages"} <= shown
+    assert {"cells", "fifo@8 mixed", "fifo@8 native", "scoring passages"} <= shown
     assert "model" not in captured.out.partition("\n")[0]
