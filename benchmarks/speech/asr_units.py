@@ -109,7 +109,9 @@ def main() -> None:
         "the same, offline (CTC)": figure(rate(every[CTC]), "%", None),
         "lost at a quarter of the slots": figure(table[QUARTER][MORE], "points", 1.0, least=False),
         "lost there by the guarded score": figure(table[GUARDED][MORE_THERE], "points", 0.5, least=False),
-        "lost there with attention counted": figure(table[f"scored@{FULL // 4}"][MORE_THERE], "points", None),
+        "lost there with attention counted": figure(
+            table[f"scored@{FULL // 4}"][MORE_THERE], "points", 0.5, least=False
+        ),
         "real time": figure(round(speed(modes[FIRST], test[0]), 1), "x", FAST),
         "hours of processor time, training": figure(round(longest, 2), "h", 2 * HOURS, least=False),
     }
