@@ -74,9 +74,9 @@ def load(kind: str, name: str) -> Any:
         UnknownNameError: there is no such variant.
         ValueError: the variant is broken; the message names its file or package.
     """
-    if name not in names(kind):
+    spec, point = _kind(kind), _entry_points(kind).get(name)
+    if point is None and not _is_local(spec, name):
         raise UnknownNameError(_singular(kind), name, names(kind))
-    spec, point = KINDS[kind], _entry_points(kind).get(name)
     where = _path(spec, name) if point is None else f"{point.value} of the package {_package(point)}"
     try:
         if point is not None:
@@ -181,11 +181,12 @@ def _local(spec: Kind) -> list[str]:
     return [
         module.name
         for module in pkgutil.iter_modules([str(ROOT / spec.folder)])
-        if module.ispkg == bool(spec.leaf)
-        and not module.name.startswith("_")
-        and module.name != "base"
-        and _path(spec, module.name).is_file()
+        if module.ispkg == bool(spec.leaf) and _is_local(spec, module.name)
     ]
+
+
+def _is_local(spec: Kind, name: str) -> bool:
+    return name.isidentifier() and not name.startswith("_") and name != "base" and _path(spec, name).is_file()
 
 
 def _path(spec: Kind, name: str) -> Path:

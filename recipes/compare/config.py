@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,7 +104,7 @@ class Config(GridConfig):
         refuse_untrainable(
             [s for s in built if s.name in trained], "leave it out of trained, and do not make it the baseline"
         )
-        for name in set(names).difference(self._drawn()):
+        for name in set(names).difference(self._drawn):
             if "compression" in self.strategies[name]:
                 raise ValueError(f"strategy {name!r} has a compression, which has to be trained; add it to trained")
         if self.native.strategies and self.baseline not in self.native.strategies:
@@ -119,22 +120,29 @@ class Config(GridConfig):
         for name, instead in idle.items():
             if getattr(self.lm, name) != getattr(text_lm.Config(), name):
                 raise ValueError(f"lm.{name} is set from {instead} of the comparison; leave it out and set {instead}")
-        for seed in self.seeds:
-            self.mixed(seed)
+        self.mixed(self.seeds[0])
 
+    @cached_property
     def _drawn(self) -> dict[str, Any]:
         """The strategies of training."""
-        measured = self._only_measured()
-        return {name: self.strategies[name] for name in self.trained or self.strategies if name not in measured}
+        names = self.trained or self.strategies
+        return {name: self.strategies[name] for name in names if name not in self._only_measured}
 
+    @cached_property
     def _only_measured(self) -> set[str]:
         """The strategies with which no model is trained: those that are fitted to one afterwards, and controls."""
         return {strategy.name for strategy in strategies(self.strategies) if strategy.is_fitted or strategy.is_control}
 
     def mixed(self, seed: int) -> text_lm.Config:
         """The config of the model that is trained with every strategy and capacity."""
-        out, drawn = str(Path(self.out) / f"seed-{seed}"), self._drawn()
-        return replace(self.lm, out=out, seed=seed, strategies=drawn, capacities=self.capacities)
+        return self._mixed[seed]
+
+    @cached_property  # making a config checks it, and a grid asks for the same ones thousands of times
+    def _mixed(self) -> dict[int, text_lm.Config]:
+        """The configs of the mixed models by seed."""
+        changes: dict[str, Any] = {"strategies": self._drawn, "capacities": self.capacities}
+        outs = {seed: str(Path(self.out) / f"seed-{seed}") for seed in self.seeds}
+        return {seed: replace(self.lm, out=out, seed=seed, **changes) for seed, out in outs.items()}
 
     def model_of(self, point: Point) -> text_lm.Config:
         """The config of the model that a point measures."""
@@ -142,8 +150,8 @@ class Config(GridConfig):
 
     def strategy_of(self, point: Point) -> Strategy:
         """The strategy of a point, built."""
-        run = self.model_of(point).out
-        return next(s for s in strategies(self.strategies, run=run) if s.name == point.strategy)
+        nodes = {point.strategy: self.strategies[point.strategy]}
+        return strategies(nodes, run=self.model_of(point).out)[0]
 
     def models(self, seed: int) -> list[text_lm.Config]:
         """The configs of the mixed model of a seed and of its native models."""
@@ -172,13 +180,21 @@ class Config(GridConfig):
 
         No model is trained with a fitted policy, which is fitted to that of the baseline, or with a control.
         """
-        mixed = self.mixed(seed)
-        name = self.baseline if name in self._only_measured() else name
-        return replace(
-            mixed,
-            out=f"{mixed.out}-{name}-{self.native.capacity}",
-            scorer_from=mixed.out,
-            strategies={name: self.strategies[name]},
-            capacities=(self.native.capacity,),
-            train=self.native.train,
-        )
+        return self._natively[name, seed]
+
+    @cached_property
+    def _natively(self) -> dict[tuple[str, int], text_lm.Config]:
+        """The configs of the native models by strategy and seed."""
+        made = {}
+        for asked in self.native.strategies:
+            name = self.baseline if asked in self._only_measured else asked
+            for seed, mixed in self._mixed.items():
+                made[asked, seed] = replace(
+                    mixed,
+                    out=f"{mixed.out}-{name}-{self.native.capacity}",
+                    scorer_from=mixed.out,
+                    strategies={name: self.strategies[name]},
+                    capacities=(self.native.capacity,),
+                    train=self.native.train,
+                )
+        return made

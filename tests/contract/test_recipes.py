@@ -90,6 +90,7 @@ KV_CACHE = [
 ]
 SAME_CONTENT = ["chars=300", "passages=2", "capacities=[2]", "moments=2", "segment=1"]
 PHRASES = ["length=90", "gap=20", "phrase=8", "cue=2", "phrases=1", "train_documents=20", "held_out_documents=8"]
+TASK = ["train_documents=60", "held_out_documents=8"]
 SPOKEN_RECALL = ["pairs=1", "others=1", "gap=20", "train_documents=20", "held_out_documents=8"]
 
 
@@ -154,12 +155,15 @@ def tiny(name: str, path: Path, folder: Path, tokenizer: Path) -> list[str]:
         made += [f"{prefix}front_end.clusters=10", f"{prefix}front_end.fit_frames=500"]
     if "repeated_phrases" in text:
         made += [f"{prefix}data.{key}" for key in PHRASES]
+    if any(f"name: {task}, task" in text for task in ("facts", "mqar", "recall")):
+        made += [f"{prefix}data.{key}" for key in TASK]
     if "spoken_recall" in text:
         made += [f"{prefix}data.{key}" for key in SPOKEN_RECALL]
         made.append(f"{prefix}data.recordings={{name: unit_files, path: {folder.parent / 'data' / 'words'}}}")
     if name == "compare":
         seeds = "seeds=[0]" if "trained:" in text else "seeds=[0,1]"
         made += [seeds, "passages=7", "shown=40", "native.capacity=8", "native.train.steps=2"]
+        made += ["fit.passages=4", "fit.stream_passages=2"]
     return made
 
 
