@@ -56,7 +56,7 @@ def tables(summary: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     values: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
     for metric, spec in summary["metrics"].items():
-        for how in dict.fromkeys(row["train"] for row in summary["rows"]):
+        for how in _trainings(summary):
             table = f"{_label(spec)}, {how} training"
             for row in summary["rows"]:
                 found = row["metrics"].get(metric)
@@ -95,6 +95,11 @@ def counts(values: Mapping[str, Mapping[str, Any]]) -> str:
     return f"Against the baseline, at so many capacities: {'; '.join(said)}."
 
 
+def _trainings(summary: Mapping[str, Any]) -> list[str]:
+    """How the models of a comparison were trained: mixed, and perhaps native."""
+    return [*dict.fromkeys(row["train"] for row in summary["rows"])]
+
+
 def _label(spec: Mapping[str, Any]) -> str:
     return f"{spec['label']} ({spec['better']} is better)"
 
@@ -102,7 +107,8 @@ def _label(spec: Mapping[str, Any]) -> str:
 def _measured(summary: Mapping[str, Any]) -> str:
     lm, about = summary["config"]["lm"], summary["scorer"]
     shape = ", ".join(f"{key} {value}" for key, value in lm["shape"].items())
-    native = summary["config"]["native"]["train"]["steps"]
+    steps = summary["config"]["native"]["train"]["steps"]
+    native = f"; `native`: a model for one memory, {steps} updates" if "native" in _trainings(summary) else ""
     gaps = (
         f"Long-gap tokens have a unigram surprisal of at least {summary['config']['rare']:g} nats and were last seen "
         "further back than capacity + segment. "
@@ -113,7 +119,7 @@ def _measured(summary: Mapping[str, Any]) -> str:
         f"Transformers ({shape}) read passages of {lm['passage']} tokens in segments of {lm['segment']}; what lies "
         f"further back is seen through the memory alone. `mixed`: one model a seed, {lm['train']['steps']} updates "
         f"of {lm['batch_size'] * lm['segment']} tokens, strategy and capacity drawn anew every {lm['resample_every']} "
-        f"updates; `native`: a model for one memory, {native} updates. {gaps}The scorer of the "
+        f"updates{native}. {gaps}The scorer of the "
         f"first seed: rate {about['rate']:.2f} and residual {about['residual']:.2f} bits a token, "
         f"{about['codes_used']:.0f} codes used, {about['dead_codes']:.0f} dead."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import torch
 from ...console import one_line
 from ...schema import NonNegativeFloat, PositiveInt, Validated
 from .progress import Bar
-from .ray_cluster import ray_cluster
+from .ray_cluster import picklable, ray_cluster
 
 RETRIES = 3
 """How often Ray gives a cell to another worker after one died."""
@@ -153,16 +152,7 @@ def _attempt_in_worker(work: Callable[[], Any], folder: str, threads: int) -> Re
     os.chdir(folder)
     torch.set_num_threads(threads)
     result = attempt(work)
-    return result if result.error is None else Result(error=_picklable(result.error))
-
-
-def _picklable(error: Exception) -> Exception:
-    """An error that says the same; the arguments of some exceptions do not make them again."""
-    if isinstance(error, ValueError):
-        return ValueError(str(error))
-    made = RuntimeError(reason(error))
-    made.add_note("".join(traceback.format_exception(error)))
-    return made
+    return result if result.error is None else Result(error=picklable(result.error))
 
 
 def run_grid(cells: Sequence[Cell], config: GridConfig, what: str = "cells") -> dict[str, Exception]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,6 +48,17 @@ def ray_cluster(address: str = "auto") -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def picklable(error: Exception) -> Exception:
+    """An error that says the same in another process; the arguments of some exceptions do not make them again."""
+    if isinstance(error, OSError):
+        return error
+    if isinstance(error, ValueError):
+        return ValueError(str(error))
+    made = RuntimeError(f"{type(error).__name__}: {error}")
+    made.add_note("".join(traceback.format_exception(error)))
+    return made
 
 
 def _refuse_unreachable(address: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..engine.ray_cluster import ray_cluster
+from ..engine.ray_cluster import picklable, ray_cluster
 from .shards import Job, Outcome, ShardScorer
 
 
@@ -90,7 +90,7 @@ def _read(job: Job) -> Iterator[pa.Table]:
         for shard in job.shards():
             yield pa.table({"shard": [pickle.dumps(shard)]})
     except (ValueError, OSError) as error:
-        yield pa.table({"shard": [pickle.dumps(_portable(error))]})
+        yield pa.table({"shard": [pickle.dumps(picklable(error))]})
 
 
 class _Worker:
@@ -111,9 +111,4 @@ class _Worker:
             os.chdir(self.scorer.job.here)
             return self.scorer(shard)
         except (ValueError, OSError) as error:
-            return _portable(error)
-
-
-def _portable(error: ValueError | OSError) -> ValueError | OSError:
-    """An error that can be pickled, which subclasses of ``ValueError`` with other arguments cannot be."""
-    return error if isinstance(error, OSError) else ValueError(str(error))
+            return picklable(error)
