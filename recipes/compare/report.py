@@ -9,6 +9,7 @@ from typing import Any
 from ...files import atomic_write
 from ..reporting.heatmap import SCRIPT as HEATMAP_SCRIPT
 from ..reporting.heatmap import STYLE as HEATMAP_STYLE
+from ..reporting.page import HERE as SHARED
 from ..reporting.page import render, to_bytes
 from .findings import digits, findings, headline
 
@@ -63,12 +64,19 @@ def report_page(
     return render(
         template,
         title=summary["title"],
-        data={**summary, "metrics": metrics, "charts": charts(summary), "points": points(summary)},
+        data={
+            **summary,
+            "metrics": metrics,
+            "charts": charts(summary),
+            "points": points(summary),
+            "strategies": _strategies(summary),
+        },
         styles=[HEATMAP_STYLE, HERE / "report.css", *styles],
         scripts=[
             library(),
             HEATMAP_SCRIPT,
-            *(HERE / name for name in ("results.js", "charts.js", "kept.js", "report.js")),
+            *(SHARED / name for name in ("strategies.js", "kept.js")),
+            *(HERE / name for name in ("results.js", "charts.js", "report.js")),
         ],
         headline=headline(summary),
         findings={_heading(metrics[name]): [one for one in found if one.metric == name] for name in metrics},
@@ -76,6 +84,11 @@ def report_page(
         baseline=summary["baseline"],
         **context,
     )
+
+
+def _strategies(summary: Mapping[str, Any]) -> list[str]:
+    passage = summary.get("passage") or {}
+    return list(dict.fromkeys([*(row["strategy"] for row in summary["rows"]), *passage.get("memories", {})]))
 
 
 def _heading(spec: Mapping[str, Any]) -> str:

@@ -13,6 +13,9 @@ from markupsafe import Markup
 
 from ...files import atomic_write
 from ..compare.findings import decimals
+from ..reporting.heatmap import SCRIPT as HEATMAP_SCRIPT
+from ..reporting.heatmap import STYLE as HEATMAP_STYLE
+from ..reporting.page import HERE as SHARED
 from ..reporting.page import render, to_bytes
 from .table import answer
 
@@ -20,6 +23,8 @@ HERE = Path(__file__).parent
 MARKS = {"better": "▲", "worse": "▼", "no difference": "=", "baseline": "●", "too few passages": "?"}
 SIZES = ("smallest", "middle", "largest")
 """Capacities of a domain that the matrix shows."""
+LISTED = 3
+"""Memories of a passage that the page opens with."""
 
 
 def write_report(summary: Mapping[str, Any], path: Path) -> None:
@@ -28,9 +33,17 @@ def write_report(summary: Mapping[str, Any], path: Path) -> None:
     page = render(
         HERE / "report.html",
         title=summary["title"],
-        data={},
-        styles=[HERE.parent / "compare" / "report.css", HERE / "report.css"],
-        scripts=[HERE.parent / "reporting" / "export.js"],
+        data={
+            "strategies": summary["strategies"],
+            "baseline": next(iter(domains.values()))["baseline"],
+            "passages": passages(domains, path.parent),
+        },
+        styles=[HEATMAP_STYLE, HERE.parent / "compare" / "report.css", HERE / "report.css"],
+        scripts=[
+            HEATMAP_SCRIPT,
+            *(SHARED / name for name in ("strategies.js", "kept.js", "export.js")),
+            HERE / "passages.js",
+        ],
         answer=answer(summary),
         answers=[_answer(name, domain) for name, domain in domains.items()],
         matrices={size: matrix(summary, size) for size in SIZES},
@@ -47,6 +60,22 @@ def write_report(summary: Mapping[str, Any], path: Path) -> None:
         config=json.dumps(summary["config"], indent=2),
     )
     atomic_write(path, to_bytes(page))
+
+
+def passages(domains: Mapping[str, Any], out: Path) -> dict[str, dict[str, Any]]:
+    """Domain -> the passage that its own report shows, where it shows one, and the strategies ``listed`` at first.
+
+    These are the baseline, the winner and the last ones; with all memories of a grid open the page would be long.
+    """
+    found = {}
+    for name, domain in domains.items():
+        path = (out / domain["report"]).with_name("summary.json")
+        summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if passage := summary.get("passage"):
+            winner = [domain["winner"]["strategy"]] if domain["winner"] else []
+            listed = list(dict.fromkeys([domain["baseline"], *winner, *reversed(passage.get("memories", {}))]))[:LISTED]
+            found[name] = {**passage, "listed": listed}
+    return found
 
 
 def capacity_of(domain: Mapping[str, Any], size: str) -> int:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
@@ -33,7 +34,7 @@ def domain(rows: list[dict], winner: dict | None) -> dict:
         "capacities": capacities,
         "rows": rows,
         "winner": winner,
-        "report": "a/report.html",
+        "report": f"{len(rows)}/report.html",
     }
 
 
@@ -68,9 +69,21 @@ def summary() -> dict:
     }
 
 
+def passage(word: str) -> dict:
+    """A passage of four tokens, of which memories keep one after each segment of two."""
+    kept = {"fifo": [[1], [3]], "surprise": [[0], [0]], "lru": [[0], [3]]}
+    memories = {name: {"capacity": 1, "segment": 2, "kept": after} for name, after in kept.items()}
+    tokens = [word, " that", " is", " read"]
+    return {"name": word, "tokens": tokens, "signals": {"surprise": [3.0, 1.0, 2.0, 0.5]}, "memories": memories}
+
+
 @pytest.fixture
 def opened(browser, open_page, assert_quiet, tmp_path):
     data = summary()
+    for name, found in data["domains"].items():
+        folder = tmp_path / Path(found["report"]).parent
+        folder.mkdir()
+        (folder / "summary.json").write_text(json.dumps({"passage": passage(name)}))
     write_report(data, tmp_path / "report.html")
     open_page(tmp_path / "report.html")
     yield browser, data
@@ -105,6 +118,19 @@ def test_the_matrix_shows_every_capacity_and_what_was_not_measured(opened):
         "\N{MINUS SIGN}0.25",
         "2.00",
     ]
+
+
+def test_the_slider_shows_what_each_memory_keeps_in_the_domain_that_is_chosen(opened):
+    browser, data = opened
+    assert texts(browser, "#memory h3") == ["fifo", "surprise", "lru"]
+    for number, name in enumerate(data["domains"]):
+        browser.find_elements("css selector", "#memory-tools input")[number].find_element("xpath", "..").click()
+        assert texts(browser, "[data-strategy=surprise] .kept") == [name]
+        assert texts(browser, "[data-strategy=fifo] .kept") == [" read"]
+    browser.execute_script(
+        "const slider = document.getElementById('time'); slider.value = 0; slider.dispatchEvent(new Event('input'))"
+    )
+    assert texts(browser, "[data-strategy=fifo] .kept") == [" that"]
 
 
 def test_tables_and_pictures_are_saved(opened):

@@ -1,11 +1,11 @@
-// The slider over time: the tokens of the passage that each memory keeps after each segment. Returns null if there are
-// none, else `measure(signal)`, which selects the signal whose mean the panels show.
-function drawKept({ tokens, signals = {}, memories }) {
+// The slider over time: the tokens of the passage that each memory keeps after each segment; at first, of those `listed`.
+// Returns null if there are none, else `measure(signal)`, which selects the signal whose mean the panels show.
+function drawKept({ tokens, signals = {}, memories }, listed = Object.keys(memories)) {
   const names = Object.keys(memories).filter((name) => memories[name].kept?.length);
   if (!names.length) return null;
   const step = Math.min(...names.map((name) => memories[name].segment));
   const steps = Math.max(...names.map((name) => Math.ceil((memories[name].kept.length * memories[name].segment) / step)));
-  const shown = new Set(names);
+  const shown = new Set(names.filter((name) => listed.includes(name)));
   const panels = names.map((name) => memoryPanel(name, memories[name], tokens, signals));
   const slider = element("input", { type: "range", id: "time", min: 0, max: steps - 1, value: 0, step: 1, "aria-label": "Segments read" });
   const output = element("output", { for: "time" });
@@ -39,6 +39,7 @@ function drawKept({ tokens, signals = {}, memories }) {
   document.querySelector("#memory .player").replaceChildren(play, slider, output);
   strategyButtons(document.getElementById("memory-legend"), names, shown, () =>
     panels.forEach((panel) => { panel.node.hidden = !shown.has(panel.name); }));
+  panels.forEach((panel) => { panel.node.hidden = !shown.has(panel.name); });
   document.getElementById("panels").replaceChildren(...panels.map((panel) => panel.node));
   document.getElementById("memory").hidden = false;
   show(Math.floor(steps / 2));
