@@ -10,6 +10,7 @@ from pathlib import Path
 from . import registry
 from ._version import __version__
 from .cli_base import Command, Parser, discard_stdout, prepare_streams
+from .completion import completion_command
 from .console import one_line
 from .recipes.engine.recipe_command import recipe_command
 
@@ -89,7 +90,8 @@ def _commands() -> dict[str, Command]:
         reason = "as that is the name of a command; rename it"
         print(f"vqmem: the recipe {name!r} is ignored, {reason}", file=sys.stderr)
         del recipes[name]
-    return {**dict(sorted(commands.items())), **recipes}
+    everything = {**dict(sorted(commands.items())), **recipes}
+    return {**everything, "completion": completion_command(everything)}
 
 
 def _fail(error: BaseException, message: str, code: int) -> int:

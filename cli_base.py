@@ -7,8 +7,8 @@ import codecs
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,6 +32,8 @@ class Command:
     epilog: str
     more: Callable[[], str] = str
     """The end of the help, which takes long to compute."""
+    suggestions: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Argument -> words that a shell completes there."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -72,5 +72,6 @@ examples:
   vqmem list policies scored
   vqmem list --json
 Each is one file; docs/add-a-variant.md says how to add one.""",
+        suggestions={"kind": tuple(registry.KINDS)},
     ),
 }

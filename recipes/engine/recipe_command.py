@@ -42,7 +42,7 @@ The same command continues an interrupted run where it stopped."""
     def more() -> str:
         return f"\n\nkeys, with their defaults and types:\n{explain(recipe_schema(name))}"
 
-    return Command(registry.describe("recipes", name), arguments, run, epilog, more)
+    return Command(registry.describe("recipes", name), arguments, run, epilog, more, {"config": shipped})
 
 
 def _run_recipe(name: str, args: argparse.Namespace) -> None:
