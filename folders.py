@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,13 @@ def _maker(folder: Path, recipe: str) -> str:
     configs = sorted((registry.ROOT / "recipes" / recipe / "configs").glob("*.yaml"))
     for config in configs:
         if yaml.safe_load(config.read_bytes())["out"] == str(folder):
-            return f"`vqmem {recipe} {config.stem}` makes it"
-    example = "demo" if any(config.stem == "demo" for config in configs) else "CONFIG"
-    return f"`vqmem {recipe} {example} out={folder}` makes it; `vqmem {recipe} --help` names its configs"
+            return f"`vqmem {recipe} {config.stem}` makes it{_cost(config)}"
+    demo = next((config for config in configs if config.stem == "demo"), None)
+    example, cost = ("CONFIG", "") if demo is None else ("demo", _cost(demo))
+    return f"`vqmem {recipe} {example} out={folder}` makes it{cost}; `vqmem {recipe} --help` names its configs"
+
+
+def _cost(config: Path) -> str:
+    """How long a shipped config takes and what it needs: the brackets at the end of its first line."""
+    found = re.search(r" \(.+\)$", config.read_text(encoding="utf-8").split("\n", 1)[0])
+    return found[0] if found else ""

@@ -23,9 +23,14 @@ from ..engine.config import resolve_device
 from ..engine.progress import Bar
 from ..lm.text_scorer import Scoring, load_scoring, require_text
 from ..reporting.heatmap import LINE_END, heatmap_page, heatmap_terminal
+from .language import unlike_english
 from .render_audio import parse_span, show_recording
 from .text import choose_signal, json_key, score_text
 
+_ABOUT = (
+    "as {}. The packaged scorer learnt from English prose, and what it has rarely seen scores high; "
+    "`vqmem text_lm english data.path=MY_FOLDER out=runs/mine` trains one on yours in minutes, for --model runs/mine"
+)
 PAGE_TOKENS = 200_000
 """Tokens that a browser can lay out at an acceptable speed."""
 
@@ -86,6 +91,8 @@ def show(
     first = next(chunks, None)
     if first is None:
         raise ValueError(f"{file!r} has no token: the model's front-end skips white space; give a file with words")
+    if model is None and tokenizer is None and (reason := unlike_english(text)):
+        print(f"vqmem: {one_line(file)} may not be English, {_ABOUT.format(reason)}", file=sys.stderr)
     chunks = _watched(chain([first], chunks), len(text), quiet=html is None and sys.stdout.isatty())
     if as_json:
         _print_json(chunks)

@@ -114,11 +114,15 @@ def test_what_is_no_run(here, refused, files, folder, message):
 @pytest.mark.parametrize(
     ("command", "folder", "message"),
     [
-        ("speak", "runs/tts_demo", "voice 'runs/tts_demo' not found; `vqmem tts demo` makes it"),
+        (
+            "speak",
+            "runs/tts_demo",
+            "voice 'runs/tts_demo' not found; `vqmem tts demo` makes it (under 5 minutes on two cores; ",
+        ),
         (
             "transcribe",
             "runs/asr_demo",
-            "run (the folder of a finished `vqmem asr`) 'runs/asr_demo' not found; `vqmem asr demo` makes it",
+            "run (the folder of a finished `vqmem asr`) 'runs/asr_demo' not found; `vqmem asr demo` makes it (75 s of ",
         ),
         ("generate", "runs/novels_lm", "language model 'runs/novels_lm' not found; `vqmem text_lm novels` makes it"),
         ("score", "runs/mine", "scorer 'runs/mine' not found; `vqmem text_lm CONFIG out=runs/mine` makes it"),
