@@ -1,6 +1,7 @@
 # Everything happens in .venv; nothing outside this folder is touched.
 #   make demo    install, then compare memories where they do not matter, and where they do (minutes)
 #   make test    install, then all tests        make lint   format, rules and types
+#   make docs    the pages as a site, in build/docs
 #   make bench   the speed claims               make clean  remove what was made, except runs/
 #   make test-compat    the cache for pretrained models, on the oldest transformers it supports and on the newest
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -9,7 +10,7 @@ INSTALLED := .venv/.installed
 WORKERS ?= auto
 BENCHMARKS := $(wildcard benchmarks/*/[!_]*.py)
 
-.PHONY: setup demo test test-compat lint bench clean
+.PHONY: setup demo test test-compat lint docs bench clean
 .DEFAULT_GOAL := setup
 
 setup: $(INSTALLED)
@@ -49,6 +50,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -W --keep-going -c docs . build/docs
+	@echo "open build/docs/docs/index.html"
 
 bench: $(INSTALLED)
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done

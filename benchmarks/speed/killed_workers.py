@@ -16,8 +16,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pyarrow.parquet as pq
 from vqmem.benchmarks._results import ROOT, figure, options, present
@@ -59,8 +61,25 @@ def main() -> None:
     )
 
 
-def once(folder: Path, command, is_whole, runs: int, workers: str) -> dict:
-    """Run a command without a death and then with one in each of ``runs``; returns how many of these were whole."""
+def once(
+    folder: Path,
+    command: Callable[[Path], list[str]],
+    is_whole: Callable[[Path, Path], bool],
+    runs: int,
+    workers: str,
+) -> dict[str, Any]:
+    """Run a command without a death, and then with one in each of ``runs``.
+
+    Args:
+        folder: where the runs are kept.
+        command: the command for the folder of a run.
+        is_whole: whether a run has all that the first one has, once.
+        runs: how often a worker dies.
+        workers: pattern of the names of the processes that are killed.
+
+    Returns:
+        The figure: how many runs were whole.
+    """
     folder.mkdir()
     draw = random.Random(0)
     begun = time.perf_counter()
@@ -68,7 +87,7 @@ def once(folder: Path, command, is_whole, runs: int, workers: str) -> dict:
     seconds = time.perf_counter() - begun
     whole = deaths = 0
     while deaths < runs:
-        out = folder / f"run-{deaths}-{whole}-{draw.random()}"
+        out = folder / f"run-{draw.random()}"
         if killed_in(command(out), workers, draw.uniform(0, seconds)):
             deaths += 1
             whole += is_whole(out, folder / "whole")
@@ -76,7 +95,7 @@ def once(folder: Path, command, is_whole, runs: int, workers: str) -> dict:
 
 
 def killed_in(command: list[str], workers: str, moment: float | None) -> bool:
-    """Run a command, in which the first worker at work after ``moment`` seconds is killed; returns whether one was."""
+    """Run a command; the first worker at work after ``moment`` seconds is killed. Returns whether one was."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
     run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     ends, killed = time.monotonic() + (moment or 0), False
@@ -106,7 +125,7 @@ def cells_are_there(out: Path, whole: Path) -> bool:
     )
 
 
-def results(out: Path) -> dict[str, list]:
+def results(out: Path) -> dict[str, list[Any]]:
     """The figures of every point; a point that is there twice has two."""
     found: dict[str, list] = {}
     for line in map(json.loads, (out / "results.jsonl").read_text().splitlines()):

@@ -43,6 +43,8 @@ from .supported_models import (
 class VQMemCache(Cache):
     """A key-value cache of at most ``capacity`` tokens per row, which a policy chooses.
 
+    For example::
+
         cache = VQMemCache(model, tokenizer, capacity=256)
         model.generate(**inputs, cache=cache)
 
