@@ -12,6 +12,7 @@ import os
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import ray
 from vqmem.benchmarks._results import ROOT, figure, options, present
@@ -38,16 +39,10 @@ def main() -> None:
             overrides = [*SMALL, *(TINY if flags.quick else []), f"seeds={list(range(seeds))}", f"out={out}"]
             path = ROOT / "recipes" / "compare" / "configs"
             done[workers] = cells_per_hour(load(Config, "demo", [*overrides, "executor=ray"], folder=path), workers)
+    speeds: dict[str, Any] = {f"cells an hour with {workers}": round(count) for workers, count in done.items()}
     present(
         "grid_speed",
-        {
-            "two workers against one": figure(
-                round(done[2] / done[1], 2),
-                "x",
-                GOAL,
-                **{f"cells an hour with {workers}": round(count) for workers, count in done.items()},
-            )
-        },
+        {"two workers against one": figure(round(done[2] / done[1], 2), "x", GOAL, **speeds)},
         flags,
         title="A grid with two workers",
         question="Do two workers do 1.7 times as many cells an hour as one?",
