@@ -1,6 +1,7 @@
 // The slider over time: the tokens of the passage that each memory keeps after each segment; at first, of those `listed`.
+// Each move calls `onmove` with memory -> kept tokens.
 // Returns null if there are none, else `measure(signal)`, which selects the signal whose mean the panels show.
-function drawKept({ tokens, signals = {}, memories }, listed = Object.keys(memories)) {
+function drawKept({ tokens, signals = {}, memories }, listed = Object.keys(memories), onmove = () => {}) {
   const names = Object.keys(memories).filter((name) => memories[name].kept?.length);
   if (!names.length) return null;
   const step = Math.min(...names.map((name) => memories[name].segment));
@@ -17,7 +18,7 @@ function drawKept({ tokens, signals = {}, memories }, listed = Object.keys(memor
     const text = `segment ${index + 1} of ${steps} · ${integer(read)} of ${integer(tokens.length)} tokens read`;
     output.textContent = text;
     slider.setAttribute("aria-valuetext", text);
-    panels.forEach((panel) => panel.show((index + 1) * step));
+    onmove(Object.fromEntries(panels.map((panel) => [panel.name, panel.show((index + 1) * step)])));
   };
   const stop = () => {
     clearInterval(timer);
@@ -76,6 +77,7 @@ function memoryPanel(name, { capacity, segment, kept }, tokens, signals) {
     describe();
     const newest = spans[Math.max(0, read - 1)];
     if (newest && !node.hidden) area.scrollTop = newest.offsetTop + newest.offsetHeight - area.clientHeight * 0.8;
+    return indices;
   };
   pointAt(area, spans, tokens, (token) => [
     ...signalPairs(signals, token), ["token", integer(token)],

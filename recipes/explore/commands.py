@@ -1,0 +1,61 @@
+"""The command `vqmem explore`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from ...cli_base import Command, file_name, file_path, output_file
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    given = "a text or a recording; needs --html. Without it, an app starts in which one pastes, uploads or records"
+    parser.add_argument("file", nargs="?", type=file_name, metavar="FILE", help=given)
+    parser.add_argument("--html", type=output_file, metavar="OUT", help="write the page of FILE, one offline file")
+    parser.add_argument("--encoding", default="utf-8", help="of a text, as Python names it (default utf-8)")
+    trained = "run of `vqmem text_lm` or frame_scorer (default: the packaged scorers)"
+    parser.add_argument("--model", type=file_path, metavar="DIR", help=trained)
+    chosen = "names, the baseline first: fifo, surprise, gain, ... (default fifo,surprise,gain)"
+    parser.add_argument("--strategies", metavar="A,B,...", default="fifo,surprise,gain", help=chosen)
+    parser.add_argument("--capacity", type=int, default=128, metavar="N", help="slots of each memory (default 128)")
+    parser.add_argument("--sinks", type=int, default=0, metavar="N", help="guard the first N tokens (default 0)")
+    parser.add_argument("--recent", type=int, default=0, metavar="N", help="guard the newest N tokens (default 0)")
+    where = "address of the app; 0.0.0.0 shows it to the whole network (default 127.0.0.1, this machine)"
+    parser.add_argument("--host", default="127.0.0.1", help=where)
+    parser.add_argument("--port", type=int, metavar="N", help="port of the app (default: the first free from 7860)")
+
+
+def _run(args: argparse.Namespace) -> None:
+    from .memories import Settings
+
+    strategies = tuple(filter(None, args.strategies.split(",")))
+    settings = Settings(strategies, args.capacity, args.sinks, args.recent)
+    if args.file is None and args.html is None:
+        os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # Gradio would report to its makers
+        try:
+            from .app import serve
+        except ImportError as error:
+            raise ValueError(
+                "the app needs Gradio; run `pip install 'vqmem[explore]'`, or give FILE --html OUT for a page"
+            ) from error
+        serve(settings, args.model, args.host, args.port)
+        return
+    from .page import write_page
+
+    write_page(args.file, args.html, settings, args.model, args.encoding)
+
+
+COMMANDS = {
+    "explore": Command(
+        "see what memories keep of your own text or recording, moment by moment: a page, or an app in the browser",
+        _arguments,
+        _run,
+        """\
+examples:
+  vqmem explore book.txt --html book.html                 # then open the page
+  vqmem explore clip.wav --html clip.html --strategies fifo,surprise,rarity --capacity 64
+  vqmem explore                                           # the app: pip install 'vqmem[explore]'
+A memory is followed by scores alone: policies that need the attention of a model cannot be shown. Surprise, rarity,
+gain and, where the scorer gives it, reuse rank tokens by that signal against their age.""",
+    ),
+}

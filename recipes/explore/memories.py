@@ -1,0 +1,67 @@
+"""What memories keep of a passage over time, by policies that need scores at most and no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ...memory.bank import Memory
+from ...memory.policy import Guard, Policy
+from ...registry import UnknownNameError, build, names
+from .passage import Passage
+
+SEGMENT = 32
+"""Tokens that are written at once, after which the memory evicts."""
+STRATEGIES = ("fifo", "surprise", "gain")
+"""Shown unless others are asked for."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the reader chooses: strategies, the first of which is the baseline, slots, and guards."""
+
+    strategies: tuple[str, ...] = STRATEGIES
+    capacity: int = 128
+    sinks: int = 0
+    recent: int = 0
+
+
+def policies(signals: tuple[str, ...]) -> dict[str, Policy]:
+    """The policies that can be followed without a model, by name; `scored` has one for each signal in its place."""
+    found: dict[str, Policy] = {}
+    for name in names("policies"):
+        if name == "scored":
+            none = dict.fromkeys(("surprise", "rarity", "gain", "reuse"), 0.0)
+            found |= {signal: build("policies", {"name": name, **none, signal: 1.0}) for signal in signals}
+        else:
+            policy = build("policies", name)
+            if set(policy.requires) <= {"scores"} and not hasattr(policy, "attention_signals"):
+                found[name] = policy
+    return found
+
+
+def follow(passage: Passage, settings: Settings) -> dict[str, list[list[int]]]:
+    """The positions that each strategy keeps after each segment.
+
+    Raises `ValueError` in one line for an unknown strategy, and for guards that leave no room.
+    """
+    known = policies(passage.names)
+    for name in settings.strategies:
+        if name not in known:
+            raise UnknownNameError("strategy", name, list(known))
+    guard = Guard(settings.sinks, settings.recent)
+    memories = {name: Memory(settings.capacity, known[name], guard=guard) for name in settings.strategies}
+    return {name: _kept(passage, memory) for name, memory in memories.items()}
+
+
+@torch.no_grad()
+def _kept(passage: Passage, memory: Memory) -> list[list[int]]:
+    nothing = (torch.zeros(1, len(passage.ids), 0),)
+    state, found = memory.empty(nothing, passage.names), []
+    for part in torch.arange(len(passage.ids)).split(SEGMENT):
+        row = part[None]
+        written = (passage.ids[row], row, passage.scores[row], torch.ones_like(row, dtype=torch.bool))
+        state = memory.write(state, (nothing[0][:, part],), *written).state
+        found.append(sorted(state.slots.positions[0][state.slots.valid[0]].tolist()))
+    return found

@@ -1,0 +1,33 @@
+// The page of `vqmem explore`, from the trace in `data`: a heat map or a recording, and the slider over time.
+{
+  const at = (id) => document.getElementById(id);
+  const marks = data.plot ? layMarks() : null;
+  const memories = drawKept(data, data.strategies, (kept) => marks?.show(kept));
+  if (!data.plot) heatMap(at("map"), data.tokens, data.signals, { tall: true, onsignal: (name) => memories?.measure(name) });
+
+  // The recording: its signals one at a time, the pieces that a memory keeps, and players of what each holds at the end.
+  function layMarks() {
+    const { left, width, seconds, bottom } = data.plot, picture = document.querySelector("#chart svg");
+    const x = (second) => left + (second / seconds) * width;
+    const path = picture.appendChild(svg("path", { class: "kept", "stroke-width": 8, fill: "none" }));
+    at("audio").src = data.sound;
+    const signal = (name) => {
+      for (const group of document.querySelectorAll("#chart .signal")) group.classList.toggle("off", group.dataset.signal !== name);
+    };
+    const signals = Object.keys(data.signals);
+    at("sound-tools").append(choice("Show", signals.map((name) => [name, name]), signals[0], signal));
+    signal(signals[0]);
+    let chosen = data.strategies[0], now = {};
+    const show = (kept = now) => {
+      now = kept;
+      path.setAttribute("d", (now[chosen] ?? []).map((i) => `M${x(data.starts[i]).toFixed(1)} ${bottom - 6}H${x(data.ends[i]).toFixed(1)}`).join(""));
+      path.setAttribute("stroke", `light-dark(#c4500a, #ff9352)`);
+    };
+    if (data.strategies.length) {
+      at("sound-tools").append(choice("Mark what is kept by", data.strategies.map((name) => [name, name]), chosen, (name) => { chosen = name; show(); }));
+    }
+    at("held").append(...Object.entries(data.held).map(([name, source]) =>
+      element("label", {}, element("span", {}, name), element("audio", { controls: true, preload: "metadata", src: source, "aria-label": `What ${name} holds at the end` }))));
+    return { show };
+  }
+}

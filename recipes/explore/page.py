@@ -1,0 +1,104 @@
+"""The page of `vqmem explore`: one offline file that shows a trace, what memories keep of a passage over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from ...console import one_line
+from ...data.reading.audio import RATE, is_recording
+from ...data.reading.files import read_text
+from ...files import atomic_write
+from ..reporting.heatmap import SCRIPT as HEATMAP_SCRIPT
+from ..reporting.heatmap import STYLE as HEATMAP_STYLE
+from ..reporting.page import HERE as SHARED
+from ..reporting.page import render, to_bytes
+from ..reporting.sound import sound
+from ..scoring.sound_plot import CURVE, LEFT, SPECTRUM, ScoredClip, draw
+from ..scoring.sound_plot import STYLE as SOUND_STYLE
+from .memories import SEGMENT, Settings, follow
+from .passage import UNITS, Passage, hear_passage, kept_sound, read_passage
+
+HERE = Path(__file__).parent
+
+
+def trace(passage: Passage, settings: Settings) -> dict[str, Any]:
+    """What the page shows, as JSON: the passage, its signals, and what each memory keeps after each segment.
+
+    A recording also has the times of its pieces, its sound, and the sound of what each memory holds at the end.
+    """
+    kept = follow(passage, settings)
+    memories = {
+        name: {"capacity": settings.capacity, "segment": SEGMENT, "kept": found} for name, found in kept.items()
+    }
+    made = {
+        "unit": UNITS["text" if passage.clip is None else "recording"],
+        "tokens": passage.tokens,
+        "signals": passage.signals,
+        "memories": memories,
+        "strategies": list(kept),
+        "baseline": settings.strategies[0] if settings.strategies else "",
+    }
+    if passage.clip is None:
+        return made
+    scores = passage.clip.scores
+    return made | {
+        "starts": scores.starts.tolist(),
+        "ends": scores.ends.tolist(),
+        "sound": sound(passage.clip.waveform, RATE),
+        "held": {name: sound(kept_sound(passage.clip, found[-1]), RATE) for name, found in kept.items()},
+    }
+
+
+def explore_page(passage: Passage, settings: Settings) -> str:
+    """The page as HTML."""
+    data, plot = trace(passage, settings), Markup("")
+    if passage.clip is not None:
+        clip = ScoredClip(passage.name, passage.clip.waveform, RATE, 0.0, passage.clip.scores)
+        plot = Markup(draw(clip, passage.names))
+        data["plot"] = {
+            "left": LEFT,
+            "width": clip.width,
+            "seconds": clip.seconds,
+            "top": CURVE[0],
+            "bottom": SPECTRUM[1],
+        }
+    return render(
+        HERE / "page.html",
+        title=f"What memories keep of {passage.name}",
+        data=data,
+        styles=[HEATMAP_STYLE, SOUND_STYLE, SHARED / "sound.css", HERE.parent / "compare" / "report.css"],
+        scripts=[HEATMAP_SCRIPT, SHARED / "strategies.js", SHARED / "kept.js", HERE / "page.js"],
+        plot=plot,
+        settings=settings,
+    )
+
+
+def write_page(file: str | None, path: Path | None, settings: Settings, model: Path | None, encoding: str) -> None:
+    """Write the page of a text or a recording, atomically.
+
+    Args:
+        file: a recording or a text; ``-`` is text from standard input.
+        path: the page.
+        settings: what is shown.
+        model: run of a scorer; None takes the packaged ones.
+        encoding: of a text.
+
+    Raises:
+        ValueError: in one line where one of the two files is not given, and as `read_passage` and `hear_passage` do.
+    """
+    if file is None:
+        raise ValueError("--html writes the page of a file; give FILE too")
+    if path is None:
+        raise ValueError(f"{one_line(file)} needs --html OUT, the page to write; `vqmem explore` alone starts the app")
+    if path.is_dir():
+        raise ValueError(f"--html {path} is a folder; give the name of a file to write")
+    name = "standard input" if file == "-" else Path(file).name
+    if is_recording(file):
+        passage = hear_passage(Path(file), name, model)
+    else:
+        passage = read_passage(read_text(file, encoding, "--encoding"), name, model)
+    atomic_write(path, to_bytes(explore_page(passage, settings)))
+    print(f"{len(passage.tokens):,} {UNITS['text' if passage.clip is None else 'recording']} in {one_line(str(path))}")
