@@ -92,9 +92,8 @@ def serve(settings: Settings, model: Path | None, host: str, port: int | None) -
     try:
         app.queue(max_size=16).launch(server_name=host, server_port=port, max_file_size=f"{MEGABYTES}mb", share=False)
     except OSError as error:
-        raise ValueError(
-            f"the app cannot listen at {host}:{port} ({one_line(str(error))}); give another --port"
-        ) from error
+        where = f"{host}:{port or 7860}"
+        raise ValueError(f"the app cannot listen at {where}; is it in use? give another --port") from error
 
 
 def _frame(page: str) -> str:
