@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from ...console import one_line
+from ..reporting.page import to_bytes
 from .memories import Settings, policies
 from .page import explore_page
 from .passage import CHARACTERS, SECONDS, hear_passage, read_passage
@@ -34,14 +35,14 @@ def build(settings: Settings, model: Path | None = None) -> Any:
 
     def show(text: str, clip: str | None, *chosen: Any) -> tuple[str, Any, str]:
         try:
-            asked = Settings(tuple(chosen[0]), *map(int, chosen[1:]))
+            asked = _asked(*chosen)
             passage = (
                 hear_passage(Path(clip), Path(clip).name, model) if clip else read_passage(text, "your text", model)
             )
             page = explore_page(passage, asked)
         except (ValueError, OSError) as error:
             raise gr.Error(one_line(str(error)), duration=None) from None
-        return _frame(page), gr.DownloadButton(value=_saved(page), visible=True), _link(asked)
+        return _frame(page), gr.DownloadButton(value=_saved(page, Path(folder.name)), visible=True), _link(asked)
 
     def restore(request: gr.Request) -> list[Any]:
         given = dict(request.query_params)
@@ -51,6 +52,7 @@ def build(settings: Settings, model: Path | None = None) -> Any:
         return [known or gr.skip(), *kept]
 
     names = list(policies(SIGNALS))
+    folder = tempfile.TemporaryDirectory(prefix="vqmem-", ignore_cleanup_errors=True)  # as long as the app
     with gr.Blocks(title="vqmem explore", analytics_enabled=False) as app:
         gr.Markdown(
             "# What does a memory keep?\nPaste a text, or upload or record a clip. A small model scores every token, "
@@ -102,11 +104,16 @@ def _frame(page: str) -> str:
     return f'<iframe title="What memories keep" style="{style}" srcdoc="{html.escape(page)}"></iframe>'
 
 
-def _saved(page: str) -> str:
-    folder = tempfile.mkdtemp(prefix="vqmem-")
-    path = Path(folder) / "what-memories-keep.html"
-    path.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")
+def _saved(page: str, folder: Path) -> str:
+    path = Path(tempfile.mkdtemp(dir=folder)) / "what-memories-keep.html"
+    path.write_bytes(to_bytes(page))
     return str(path)
+
+
+def _asked(strategies: list[str], *numbers: int | None) -> Settings:
+    if None in numbers:
+        raise ValueError("a number is missing; fill in the slots and the guards, with 0 for no guard")
+    return Settings(tuple(strategies), *(int(number or 0) for number in numbers))
 
 
 def _link(settings: Settings) -> str:

@@ -151,6 +151,15 @@ def test_a_text_that_is_too_long_is_refused(browser, app):
     assert "your text has 50,001 characters, and at most 50,000 can be shown" in message(browser)
 
 
+def test_a_number_that_is_missing_is_named(browser, app):
+    paste(opened(browser, app), STORY)
+    number = browser.find_element("css selector", "input[type=number]")
+    wait(lambda: number.get_attribute("value") == "64")
+    number.send_keys("\ue003\ue003")  # backspace
+    show(browser)
+    assert "a number is missing; fill in the slots and the guards" in message(browser)
+
+
 def test_a_file_that_is_too_large_is_refused(browser, app, tmp_path):
     path = tmp_path / "large.wav"
     soundfile.write(path, np.zeros(11_000_000, dtype=np.int16), 16_000)
