@@ -13,7 +13,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", type=file_name, metavar="FILE", help=given)
     parser.add_argument("--html", type=output_file, metavar="OUT", help="write the page of FILE, one offline file")
     parser.add_argument("--encoding", default="utf-8", help="of a text, as Python names it (default utf-8)")
-    trained = "run of `vqmem text_lm` or frame_scorer (default: the packaged scorers)"
+    trained = (
+        "run of `vqmem text_lm` (its language model shows what evictions cost) or frame_scorer (default: packaged)"
+    )
     parser.add_argument("--model", type=file_path, metavar="DIR", help=trained)
     chosen = "names, the baseline first: fifo, surprise, gain, ... (default fifo,surprise,gain)"
     parser.add_argument("--strategies", metavar="A,B,...", default="fifo,surprise,gain", help=chosen)
@@ -54,6 +56,7 @@ COMMANDS = {
 examples:
   vqmem explore book.txt --html book.html                 # then open the page
   vqmem explore clip.wav --html clip.html --strategies fifo,surprise,rarity --capacity 64
+  vqmem explore book.txt --html book.html --model runs/demo/seed-0   # also how well it reads, and what evictions cost
   vqmem explore                                           # the app: pip install 'vqmem[explore]'
 A memory is followed by scores alone: policies that need the attention of a model cannot be shown. Surprise, rarity,
 gain and, where the scorer gives it, reuse rank tokens by that signal against their age.""",

@@ -41,8 +41,8 @@ def policies(signals: tuple[str, ...]) -> dict[str, Policy]:
     return found
 
 
-def follow(passage: Passage, settings: Settings) -> dict[str, list[list[int]]]:
-    """The positions that each strategy keeps after each segment.
+def memories(passage: Passage, settings: Settings) -> dict[str, Memory]:
+    """The memory of each strategy.
 
     Raises `ValueError` in one line for an unknown strategy, and for guards that leave no room.
     """
@@ -51,17 +51,17 @@ def follow(passage: Passage, settings: Settings) -> dict[str, list[list[int]]]:
         if name not in known:
             raise UnknownNameError("strategy", name, list(known))
     guard = Guard(settings.sinks, settings.recent)
-    memories = {name: Memory(settings.capacity, known[name], guard=guard) for name in settings.strategies}
-    return {name: _kept(passage, memory) for name, memory in memories.items()}
+    return {name: Memory(settings.capacity, known[name], guard=guard) for name in settings.strategies}
 
 
 @torch.no_grad()
-def _kept(passage: Passage, memory: Memory) -> list[list[int]]:
-    nothing = (torch.zeros(1, len(passage.ids), 0),)
-    state, found = memory.empty(nothing, passage.names), []
-    for part in torch.arange(len(passage.ids)).split(SEGMENT):
+def follow(passage: Passage, memory: Memory, segment: int = SEGMENT) -> list[list[int]]:
+    """The positions that a memory keeps after each segment of the passage."""
+    nothing = torch.zeros(1, len(passage.ids), 0)
+    state, found = memory.empty((nothing,), passage.names), []
+    for part in torch.arange(len(passage.ids)).split(segment):
         row = part[None]
         written = (passage.ids[row], row, passage.scores[row], torch.ones_like(row, dtype=torch.bool))
-        state = memory.write(state, (nothing[0][:, part],), *written).state
+        state = memory.write(state, (nothing[:, part],), *written).state
         found.append(sorted(state.slots.positions[0][state.slots.valid[0]].tolist()))
     return found

@@ -4,6 +4,7 @@
   const marks = data.plot ? layMarks() : null;
   const memories = drawKept(data, data.strategies, (kept) => marks?.show(kept));
   if (!data.plot) heatMap(at("map"), data.tokens, data.signals, { tall: true, onsignal: (name) => memories?.measure(name) });
+  if (data.consequences) drawConsequences(data);
 
   // The recording: its signals one at a time, the pieces that a memory keeps, and players of what each holds at the end.
   function layMarks() {

@@ -18,7 +18,8 @@ from ..reporting.page import render, to_bytes
 from ..reporting.sound import sound
 from ..scoring.sound_plot import CURVE, LEFT, SPECTRUM, ScoredClip, draw
 from ..scoring.sound_plot import STYLE as SOUND_STYLE
-from .memories import SEGMENT, Settings, follow
+from .consequences import Reader, consequences, quality
+from .memories import SEGMENT, Settings, follow, memories
 from .passage import UNITS, Passage, hear_passage, kept_sound, read_passage
 
 HERE = Path(__file__).parent
@@ -27,29 +28,35 @@ HERE = Path(__file__).parent
 def trace(passage: Passage, settings: Settings) -> dict[str, Any]:
     """What the page shows, as JSON: the passage, its signals, and what each memory keeps after each segment.
 
-    A recording also has the times of its pieces, its sound, and the sound of what each memory holds at the end.
+    A recording also has the times of its pieces, its sound, and the sound of what each memory holds at the end. Where a
+    language model was given, there are also the loss by capacity, and what evictions cost.
     """
-    kept = follow(passage, settings)
-    memories = {
-        name: {"capacity": settings.capacity, "segment": SEGMENT, "kept": found} for name, found in kept.items()
-    }
-    made = {
+    made_of = memories(passage, settings)
+    segment = SEGMENT if passage.run is None else passage.run.config.segment
+    kept = {name: follow(passage, memory, segment) for name, memory in made_of.items()}
+    made: dict[str, Any] = {
         "unit": UNITS["text" if passage.clip is None else "recording"],
         "tokens": passage.tokens,
         "signals": passage.signals,
-        "memories": memories,
+        "memories": {
+            name: {"capacity": settings.capacity, "segment": segment, "kept": found} for name, found in kept.items()
+        },
         "strategies": list(kept),
-        "baseline": settings.strategies[0] if settings.strategies else "",
+        "baseline": next(iter(kept), ""),
     }
-    if passage.clip is None:
-        return made
-    scores = passage.clip.scores
-    return made | {
-        "starts": scores.starts.tolist(),
-        "ends": scores.ends.tolist(),
-        "sound": sound(passage.clip.waveform, RATE),
-        "held": {name: sound(kept_sound(passage.clip, found[-1]), RATE) for name, found in kept.items()},
-    }
+    if passage.run is not None:
+        reader = Reader(passage.run, passage)
+        made["quality"] = quality(reader, made_of)
+        made["consequences"] = {name: consequences(reader, made_of[name], found) for name, found in kept.items()}
+    if passage.clip is not None:
+        scores = passage.clip.scores
+        made |= {
+            "starts": scores.starts.tolist(),
+            "ends": scores.ends.tolist(),
+            "sound": sound(passage.clip.waveform, RATE),
+            "held": {name: sound(kept_sound(passage.clip, found[-1]), RATE) for name, found in kept.items()},
+        }
+    return made
 
 
 def explore_page(passage: Passage, settings: Settings) -> str:
@@ -69,8 +76,20 @@ def explore_page(passage: Passage, settings: Settings) -> str:
         HERE / "page.html",
         title=f"What memories keep of {passage.name}",
         data=data,
-        styles=[HEATMAP_STYLE, SOUND_STYLE, SHARED / "sound.css", HERE.parent / "compare" / "report.css"],
-        scripts=[HEATMAP_SCRIPT, SHARED / "strategies.js", SHARED / "kept.js", HERE / "page.js"],
+        styles=[
+            HEATMAP_STYLE,
+            SOUND_STYLE,
+            SHARED / "sound.css",
+            HERE.parent / "compare" / "report.css",
+            HERE / "page.css",
+        ],
+        scripts=[
+            HEATMAP_SCRIPT,
+            SHARED / "strategies.js",
+            SHARED / "kept.js",
+            HERE / "consequences.js",
+            HERE / "page.js",
+        ],
         plot=plot,
         settings=settings,
     )

@@ -16,9 +16,12 @@ from ...data.reading.audio import RATE, Audio
 from ..lm.text_scorer import load_scoring, require_text
 from ..scoring.audio import AudioScores, load_audio_scorer
 from ..scoring.text import score_tokens
+from ..text_lm.recipe import Run, load_run
 
 CHARACTERS, SECONDS = 50_000, 120.0
 """The longest text and the longest recording: what a browser draws at an acceptable speed."""
+CHARACTERS_TO_READ = 12_000
+"""The longest text that a language model reads again and again."""
 UNITS = {"text": "tokens", "recording": "pieces of 20 ms"}
 
 
@@ -41,6 +44,7 @@ class Passage:
         names: the signals.
         scores: their values, in nats.
         clip: the recording; None for a text.
+        run: the language model that can read the passage; None without one.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Passage:
     names: tuple[str, ...]
     scores: Float[Tensor, "time signal"]
     clip: Clip | None = None
+    run: Run | None = None
 
     @property
     def signals(self) -> dict[str, list[float]]:
@@ -57,14 +62,17 @@ class Passage:
 
 
 def read_passage(text: str, name: str, model: Path | None = None) -> Passage:
-    """Score a text with a run of `vqmem text_lm`, or with the packaged scorer.
+    """Score a text with a run of `vqmem text_lm`, or with the packaged scorer. The run's language model can read it.
 
     Raises `ValueError` in one line for an empty or too long text, and for a model that cannot be used.
     """
     if not text.strip():
         raise ValueError("there is no text; paste some, or give a file with words")
-    if len(text) > CHARACTERS:
-        raise ValueError(f"{one_line(name)} has {len(text):,} characters, and at most {CHARACTERS:,} can be shown")
+    reads = model is not None and (model / "transformer").is_dir()
+    if len(text) > (most := CHARACTERS_TO_READ if reads else CHARACTERS):
+        about = " with a language model" if reads else ""
+        raise ValueError(f"{one_line(name)} has {len(text):,} characters, and at most {most:,} can be shown{about}")
+    run = load_run(model) if model is not None and reads else None
     scoring = load_scoring(model)
     require_text(scoring.tokenizer)
     parts = list(score_tokens(text, scoring))
@@ -75,6 +83,7 @@ def read_passage(text: str, name: str, model: Path | None = None) -> Passage:
         _joined(part.ids for part in parts),
         names,
         _joined(part.signals for part in parts),
+        run=run,
     )
 
 

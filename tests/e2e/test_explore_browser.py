@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from vqmem.cli import main
-from vqmem.recipes.explore.memories import Settings, follow, policies
+from vqmem.recipes.explore.memories import Settings, follow, memories, policies
 from vqmem.recipes.explore.passage import CHARACTERS, Passage, hear_passage, read_passage
 
 STORY = (
@@ -93,7 +93,8 @@ def test_a_text_is_pasted_and_the_slider_shows_what_each_memory_keeps(browser, a
     show(browser)
     in_page(browser)
     assert headings(browser) == ["fifo", "surprise", "gain"]
-    kept = follow(read_passage(STORY, "story"), Settings(capacity=64))
+    story = read_passage(STORY, "story")
+    kept = {name: follow(story, memory) for name, memory in memories(story, Settings(capacity=64)).items()}
     for index in (0, 5):
         slide(browser, index)
         for name in kept:
@@ -244,7 +245,8 @@ def test_every_strategy_keeps_the_capacity_and_fifo_the_newest(tone):
     for passage in passages:
         known = policies(passage.names)
         assert {"fifo", "surprise", "rarity", "gain", "random"} <= known.keys()
-        kept = follow(passage, Settings(tuple(known), 40, 2, 4))
+        made = memories(passage, Settings(tuple(known), 40, 2, 4))
+        kept = {name: follow(passage, memory) for name, memory in made.items()}
         for positions in kept.values():
             assert all(len(found) == min(40, 32 * i) for i, found in enumerate(positions[:-1], 1))
             assert {0, 1} <= set(positions[-1])
