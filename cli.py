@@ -81,8 +81,9 @@ def _dispatch(argv: list[str]) -> None:
 
 
 def _commands() -> dict[str, Command]:
-    """The commands in ``recipes/*/commands.py``, then one for each recipe."""
-    commands: dict[str, Command] = {}
+    """The commands in ``recipes/*/commands.py`` and ``completion``, then one for each recipe."""
+    everything: dict[str, Command] = {}
+    commands = {"completion": completion_command(everything)}
     for path in Path(__file__).parent.glob("recipes/*/commands.py"):
         commands |= importlib.import_module(f"{__package__}.recipes.{path.parent.name}.commands").COMMANDS
     recipes = {name: recipe_command(name) for name in registry.names("recipes")}
@@ -90,8 +91,8 @@ def _commands() -> dict[str, Command]:
         reason = "as that is the name of a command; rename it"
         print(f"vqmem: the recipe {name!r} is ignored, {reason}", file=sys.stderr)
         del recipes[name]
-    everything = {**dict(sorted(commands.items())), **recipes}
-    return {**everything, "completion": completion_command(everything)}
+    everything |= {**dict(sorted(commands.items())), **recipes}
+    return everything
 
 
 def _fail(error: BaseException, message: str, code: int) -> int:

@@ -13,7 +13,7 @@ _FILES, _FOLDERS = (file_name, file_path, output_file), (output_folder,)
 
 
 def completion_command(commands: Mapping[str, Command]) -> Command:
-    """The command that prints a script which completes ``commands`` and itself."""
+    """The command that prints a script which completes ``commands``, as they are when it runs."""
 
     def arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("shell", metavar="SHELL", help=", ".join(SHELLS))
@@ -21,9 +21,9 @@ def completion_command(commands: Mapping[str, Command]) -> Command:
     def run(args: argparse.Namespace) -> None:
         if args.shell not in SHELLS:
             raise UnknownNameError("shell", args.shell, list(SHELLS))
-        print(_script(args.shell, {**commands, "completion": made}))
+        print(_script(args.shell, commands))
 
-    made = Command(
+    return Command(
         "print a script that completes commands, options, configs and files in bash, zsh or fish",
         arguments,
         run,
@@ -34,7 +34,6 @@ examples:
   vqmem completion fish > ~/.config/fish/completions/vqmem.fish""",
         suggestions={"shell": SHELLS},
     )
-    return made
 
 
 def _script(shell: str, commands: Mapping[str, Command]) -> str:

@@ -17,10 +17,11 @@ _PAPER = re.compile(r"arXiv:(\d{4}\.\d{5})")
 _VARIANTS = re.compile(r"(?m)^```\{variants\} (\S+)\n```$")
 _ANCHOR = re.compile(r'<a id="([^"]+)"')
 _NEEDS = {
-    "scores": "a scorer: 3 to 4 % of a prompt's time",
+    "scores": "a scorer: 1 to 4 % of a prompt's time",
     "usage": "attention weights, which fused attention does not give",
     "norms": "norms of keys, which cost nothing",
-    "layers": "queries and keys of layers: a few % of a prompt's time",
+    "layers": "queries and keys of the layers",
+    "signals": "signals of attention",
     "decay": "a model with forget gates",
     "future": "the whole text beforehand",
 }
@@ -39,7 +40,7 @@ def markdown(kind: str) -> str:
     for name in registry.names(kind):
         doc = class_docstring(kind, name)
         row = f"| [`{name}`](#{name.replace('_', '-')}) | {registry.describe(kind, name)} |"
-        lines.append(row + (f" {needs(name)} | {paper(doc)} |" if has_needs else ""))
+        lines.append(row + (f" {needs(name)} | {paper(name, doc)} |" if has_needs else ""))
         sections.append(f"## {name}\n\n{_linked(doc)}\n\n{keys(kind, name)}")
     return "\n".join([*lines, "", *sections])
 
@@ -58,10 +59,16 @@ def needs(policy: str) -> str:
     return "; ".join(_NEEDS[one] for one in needed) or "nothing"
 
 
-def paper(doc: str) -> str:
-    """A link to the first paper that a docstring names, or whose idea it is."""
+def paper(policy: str, doc: str) -> str:
+    """A link to the first paper that the docstring of a policy names, or whose idea it is."""
     found = _PAPER.search(doc)
-    return f"[{found[1]}](https://arxiv.org/abs/{found[1]})" if found else "ours" if "this project" in doc else ""
+    return (
+        f"[{found[1]}](https://arxiv.org/abs/{found[1]})"
+        if found
+        else "ours"
+        if "(ours)" in registry.describe("policies", policy)
+        else ""
+    )
 
 
 def keys(kind: str, name: str) -> str:

@@ -11,26 +11,25 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow.parquet as pq
-from vqmem.benchmarks._results import ROOT, figure, options, present
+from vqmem.benchmarks._results import figure, options, present
+from vqmem.benchmarks.speed._workers import kill, workers_of
 from vqmem.benchmarks.speed.score_corpus import write_corpus
-from vqmem.recipes.compare.recipe import Config
-from vqmem.recipes.engine.config import load
 
 TINY = ["seeds=[0,1]", "passages=7", "beside=null", "lm.passage=256", "lm.segment=32", "lm.train_tokens=30000"]
 TINY += ["capacities=[8]", "lm.scorer_train.steps=20", "lm.train.steps=40", "lm.front_end.vocab_size=300"]
-TINY += ["lm.train.save_every=10", "executor=ray"]
+TINY += ["lm.train.save_every=10", "executor=ray", "address=local"]
 DOCUMENTS, SHARD = 60, 4
+ATTEMPTS = 5
+"""How often a run is given whose worker could not be killed before the run ended, for each death."""
 
 
 def main() -> None:
@@ -40,12 +39,9 @@ def main() -> None:
     flags = parser.parse_args()
     runs = 1 if flags.quick else flags.runs
     with TemporaryDirectory() as name:
-        folder = Path(name)
         figures = {
-            "grids with every cell once": once(folder / "grid", grid_command, cells_are_there, runs, "ray::_attempt"),
-            "corpora with every document once": once(
-                folder / "corpus", corpus_command, documents_are_there, runs, "ray::.*MapBatches|ray::.*_Worker"
-            ),
+            "grids with every cell once": survived(Path(name) / "grids", grid_command, cells_of, runs),
+            "corpora with every document once": survived(Path(name) / "corpora", corpus_command, documents_of, runs),
         }
     present(
         "killed_workers",
@@ -55,61 +51,57 @@ def main() -> None:
         question="Is every cell and every document there, and only once, where a worker is killed in every run?",
         measured=(
             f"{runs} runs of `vqmem compare demo {' '.join(TINY)}` and of `vqmem score_corpus` with {DOCUMENTS} "
-            f"documents in shards of {SHARD}, two workers. In each a worker was killed by SIGKILL after a random time."
+            f"documents in shards of {SHARD}, two workers. In each a worker was killed by SIGKILL after a random "
+            "time. A run counts if it ended well, and has what a run without a death has."
         ),
         seeds=[0],
     )
 
 
-def once(
-    folder: Path,
-    command: Callable[[Path], list[str]],
-    is_whole: Callable[[Path, Path], bool],
-    runs: int,
-    workers: str,
+def survived(
+    folder: Path, command: Callable[[Path], list[str]], content: Callable[[Path], list[Any]], runs: int
 ) -> dict[str, Any]:
     """Run a command without a death, and then with one in each of ``runs``.
 
     Args:
         folder: where the runs are kept.
         command: the command for the folder of a run.
-        is_whole: whether a run has all that the first one has, once.
+        content: what a run made, each thing once for every time that it is there.
         runs: how often a worker dies.
-        workers: pattern of the names of the processes that are killed.
 
     Returns:
-        The figure: how many runs were whole.
+        The figure: how many runs ended well with the content of the one without a death.
     """
     folder.mkdir()
     draw = random.Random(0)
-    begun = time.perf_counter()
-    killed_in(command(folder / "whole"), workers, None)
-    seconds = time.perf_counter() - begun
-    whole = deaths = 0
-    while deaths < runs:
-        out = folder / f"run-{draw.random()}"
-        if killed_in(command(out), workers, draw.uniform(0, seconds)):
-            deaths += 1
-            whole += is_whole(out, folder / "whole")
-    return figure(whole, f"of {runs}", runs, seconds=round(seconds, 1))
+    began = time.perf_counter()
+    ended, _ = run_and_kill(command(folder / "0"), None)
+    seconds = time.perf_counter() - began
+    wanted = content(folder / "0")
+    if not ended or not wanted:
+        raise RuntimeError(f"the run without a death in {folder} failed")
+    right = deaths = 0
+    for number in range(1, 1 + ATTEMPTS * runs):
+        out = folder / str(number)
+        ended, killed = run_and_kill(command(out), draw.uniform(0, seconds))
+        deaths += killed
+        right += killed and ended and content(out) == wanted
+        if deaths == runs:
+            break
+    return figure(right, f"of {deaths}", runs, seconds=round(seconds, 1))
 
 
-def killed_in(command: list[str], workers: str, moment: float | None) -> bool:
-    """Run a command; the first worker at work after ``moment`` seconds is killed. Returns whether one was."""
+def run_and_kill(command: list[str], moment: float | None) -> tuple[bool, bool]:
+    """Run a command, and kill a worker at work after ``moment`` seconds. Whether it ended well, and whether one was."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
-    run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    ends, killed = time.monotonic() + (moment or 0), False
-    while run.poll() is None and not killed and moment is not None:
-        if time.monotonic() >= ends:
-            found = subprocess.run(["pgrep", "-f", workers], capture_output=True, text=True).stdout.split()
-            for pid in found[:1]:
-                os.kill(int(pid), signal.SIGKILL)
-                killed = True
-        time.sleep(0.02)
-    _, said = run.communicate()
-    if run.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {run.returncode}: {said[-2000:]}")
-    return killed
+    environment.pop("RAY_ADDRESS", None)
+    run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    strikes, killed = time.monotonic() + (moment or 0), False
+    while run.poll() is None:
+        if moment is not None and not killed and time.monotonic() >= strikes and (workers := workers_of(run.pid)):
+            killed = kill(workers[0])
+        time.sleep(0.05)
+    return run.returncode == 0, killed
 
 
 def grid_command(out: Path) -> list[str]:
@@ -117,36 +109,29 @@ def grid_command(out: Path) -> list[str]:
     return [sys.executable, "-m", "vqmem", "compare", "demo", *TINY, f"out={out}"]
 
 
-def cells_are_there(out: Path, whole: Path) -> bool:
-    """Whether every point of the grid was measured once, with the figures of the run without a death."""
-    config = load(Config, "demo", [*TINY, f"out={out}"], folder=ROOT / "recipes" / "compare" / "configs")
-    return len(results(out)) == sum(len([*config.points(seed)]) for seed in config.seeds) and results(out) == results(
-        whole
-    )
-
-
-def results(out: Path) -> dict[str, list[Any]]:
-    """The figures of every point; a point that is there twice has two."""
-    found: dict[str, list] = {}
-    for line in map(json.loads, (out / "results.jsonl").read_text().splitlines()):
-        found.setdefault(f"{line['strategy']} {line['seed']} {line['capacity']}", []).append(line["figures"])
-    return found
+def cells_of(out: Path) -> list[Any]:
+    """Every point that was measured, with its figures."""
+    lines = map(json.loads, (out / "results.jsonl").read_text(encoding="utf-8").splitlines())
+    cells = [[line["strategy"], line["seed"], line["capacity"], line["train"], line["figures"]] for line in lines]
+    return sorted(cells, key=lambda cell: cell[:4])
 
 
 def corpus_command(out: Path) -> list[str]:
     """The scoring of a corpus, which is written beside ``out``."""
-    out.with_suffix(".data").mkdir()
-    data = write_corpus(out.with_suffix(".data"), DOCUMENTS, 20_000)
-    keys = [f"out={out}", f"shard_documents={SHARD}", "executor=ray", "workers=2"]
+    folder = out.with_name(f"data-{out.name}")
+    folder.mkdir()
+    data = write_corpus(folder, DOCUMENTS, 20_000)
+    keys = [f"out={out}", f"shard_documents={SHARD}", "executor=ray", "address=local", "workers=2"]
     return [sys.executable, "-m", "vqmem", "score_corpus", json.dumps(data), *keys]
 
 
-def documents_are_there(out: Path, whole: Path) -> bool:
-    """Whether the shards are those of the run without a death, with every document once."""
+def documents_of(out: Path) -> list[Any]:
+    """Every document as often as its first token is in the shards, and the bytes of each shard."""
     shards = sorted(out.glob("shard-*.parquet"))
-    found = Counter(name for path in shards for name in set(pq.read_table(path)["document"].to_pylist()))
-    same = all(path.read_bytes() == (whole / path.name).read_bytes() for path in shards)
-    return same and len(found) == DOCUMENTS and set(found.values()) == {1}
+    names = [row["document"] for path in shards for row in pq.read_table(path).to_pylist() if row["start"] == 0]
+    if len(names) != DOCUMENTS or len(set(names)) != DOCUMENTS:
+        return []
+    return [(path.name, path.read_bytes()) for path in shards]
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ class Policy:
     """priority = (1 - score) · z(attention part) + score · z(score part).
 
     A part is a weighted sum of signals. Each signal and each part is standardised (z) over the slots that compete:
-    those that are valid and that no guard protects. The attention part needs the cache of a pretrained model. The score
-    part falls by ``copies`` if a newer slot has the same token. So that spans stay together, the leverage may be
-    averaged over ``leverage_window`` neighbours, and the score part over ``window``.
+    those that are valid and that no guard protects. In a trained memory the attention part
+    is ``learned`` alone; the other signals of attention need the cache of a pretrained model. The score part falls by
+    ``copies`` if a newer slot has the same token. So that spans stay together, the leverage may be averaged over
+    ``leverage_window`` neighbours, and the score part over ``window``.
     """
 
     learned: float = 0.0

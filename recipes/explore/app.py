@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import os
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,12 @@ import gradio as gr
 
 from ...console import one_line
 from ..reporting.page import to_bytes
-from .memories import Settings, policies
+from .memories import Settings, memories_for, policies
 from .page import explore_page
-from .passage import CHARACTERS, SECONDS, hear_passage, read_passage
+from .passage import CHARACTERS, SECONDS, hear_passage, read_passage, signals_of_model
 
 MEGABYTES = 20
 """The largest file that may be uploaded."""
-SIGNALS = ("surprise", "rarity", "gain")
-"""Of the packaged scorers."""
 
 
 def build(settings: Settings, model: Path | None = None) -> Any:
@@ -47,13 +47,16 @@ def build(settings: Settings, model: Path | None = None) -> Any:
     def restore(request: gr.Request) -> list[Any]:
         given = dict(request.query_params)
         numbers = [given.get(name, "") for name in ("capacity", "sinks", "recent")]
-        kept = [int(text) if text.isdigit() else gr.skip() for text in numbers]
+        kept = [int(text) if text.isdecimal() else gr.skip() for text in numbers]
         known = [name for name in given.get("strategies", "").split(",") if name in names]
         return [known or gr.skip(), *kept]
 
-    names = list(policies(SIGNALS))
+    signals = signals_of_model(model)
+    memories_for(signals, settings)  # raises for settings that cannot be used
+    names = list(policies(signals))
     folder = tempfile.TemporaryDirectory(prefix="vqmem-", ignore_cleanup_errors=True)  # as long as the app
-    with gr.Blocks(title="vqmem explore", analytics_enabled=False) as app:
+    os.environ["GRADIO_TEMP_DIR"] = folder.name  # what is uploaded goes there too
+    with gr.Blocks(title="vqmem explore", analytics_enabled=False, delete_cache=(600, 3600)) as app:
         gr.Markdown(
             "# What does a memory keep?\nPaste a text, or upload or record a clip. A small model scores every token, "
             "and each memory keeps the slots that its strategy ranks highest."
@@ -88,14 +91,29 @@ def serve(settings: Settings, model: Path | None, host: str, port: int | None) -
         port: its port; None is the first that is free.
 
     Raises:
-        ValueError: in one line where it cannot listen there.
+        ValueError: in one line where it cannot listen there, and for settings and a model that cannot be used.
     """
+    if port is not None and not 1 <= port <= 65535:
+        raise ValueError(f"--port {port} is no port; give one from 1 to 65535")
+    try:
+        socket.getaddrinfo(host, port)
+    except OSError as error:
+        raise ValueError(f"--host {host} is no address of this machine ({error.strerror}); give 127.0.0.1") from error
     app = build(settings, model)
     try:
-        app.queue(max_size=16).launch(server_name=host, server_port=port, max_file_size=f"{MEGABYTES}mb", share=False)
+        app.queue(max_size=16).launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=f"{MEGABYTES}mb",
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
     except OSError as error:
         where = f"{host}:{port or 7860}"
         raise ValueError(f"the app cannot listen at {where}; is it in use? give another --port") from error
+    print(f"the app is at {app.local_url} (Ctrl-C ends it)", flush=True)
+    app.block_thread()
 
 
 def _frame(page: str) -> str:

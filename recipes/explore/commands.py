@@ -30,7 +30,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> None:
     from .memories import Settings
 
-    strategies = tuple(filter(None, args.strategies.split(",")))
+    strategies = tuple(filter(None, map(str.strip, args.strategies.split(","))))
     settings = Settings(strategies, args.capacity, args.sinks, args.recent)
     if args.file is None and args.html is None:
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # Gradio would report to its makers

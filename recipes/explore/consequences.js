@@ -10,9 +10,10 @@ function drawConsequences({ tokens, consequences, quality }) {
 
   const spans = layTokens(at("cost-text"), tokens), arcs = at("arcs"), height = 60;
   arcs.setAttribute("viewBox", `0 0 ${tokens.length} ${height}`);
+  const clear = () => spans.forEach((span) => { span.className = ""; span.removeAttribute("title"); });
   const pick = (button, { at: gone, later }) => {
     for (const other of at("costs").querySelectorAll("button")) other.setAttribute("aria-pressed", String(other === button));
-    spans.forEach((span) => { span.className = ""; });
+    clear();
     spans[gone].className = "gone";
     const most = Math.max(...later.map(([, change]) => Math.abs(change)), 1e-9);
     arcs.replaceChildren(...later.map(([place, change]) => {
@@ -34,6 +35,7 @@ function drawConsequences({ tokens, consequences, quality }) {
     });
     at("costs").replaceChildren(...buttons);
     arcs.replaceChildren();
+    clear();
     if (consequences[name].length) pick(buttons[0].firstChild, consequences[name][0]);
   };
   const names = Object.keys(consequences);

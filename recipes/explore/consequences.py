@@ -101,8 +101,10 @@ def quality(reader: Reader, memories: Mapping[str, Memory]) -> dict[str, Any]:
     capacities = [slots for slots in CAPACITIES if slots < length]
     rows = {}
     for name, memory in memories.items():
-        fitting = [slots if slots > memory.guard.sinks + memory.guard.recent else None for slots in capacities]
-        rows[name] = [slots and _mean(reader, replace(memory, capacity=slots)) for slots in fitting]
+        guarded = memory.guard.sinks + memory.guard.recent
+        rows[name] = [
+            _mean(reader, replace(memory, capacity=slots)) if slots > guarded else None for slots in capacities
+        ]
     return {"capacities": capacities, "rows": rows, "full": _mean(reader, full)}
 
 

@@ -8,20 +8,21 @@ import torch
 
 from ...memory.bank import Memory
 from ...memory.policy import Guard, Policy
+from ...memory.scorer import SIGNALS
 from ...registry import UnknownNameError, build, names
 from .passage import Passage
 
 SEGMENT = 32
 """Tokens that are written at once, after which the memory evicts."""
-STRATEGIES = ("fifo", "surprise", "gain")
-"""Shown unless others are asked for."""
+SLOTS = 1024
+"""The most slots: a page lists what is kept after every segment."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """What the reader chooses: strategies, the first of which is the baseline, slots, and guards."""
 
-    strategies: tuple[str, ...] = STRATEGIES
+    strategies: tuple[str, ...] = ("fifo", "surprise", "gain")
     capacity: int = 128
     sinks: int = 0
     recent: int = 0
@@ -32,8 +33,9 @@ def policies(signals: tuple[str, ...]) -> dict[str, Policy]:
     found: dict[str, Policy] = {}
     for name in names("policies"):
         if name == "scored":
-            none = dict.fromkeys(("surprise", "rarity", "gain", "reuse"), 0.0)
-            found |= {signal: build("policies", {"name": name, **none, signal: 1.0}) for signal in signals}
+            none = dict.fromkeys(SIGNALS, 0.0)
+            weighable = [signal for signal in signals if signal in SIGNALS]
+            found |= {signal: build("policies", {"name": name, **none, signal: 1.0}) for signal in weighable}
         else:
             policy = build("policies", name)
             if set(policy.requires) <= {"scores"} and not hasattr(policy, "attention_signals"):
@@ -41,15 +43,19 @@ def policies(signals: tuple[str, ...]) -> dict[str, Policy]:
     return found
 
 
-def memories(passage: Passage, settings: Settings) -> dict[str, Memory]:
-    """The memory of each strategy.
+def memories_for(signals: tuple[str, ...], settings: Settings) -> dict[str, Memory]:
+    """The memory of each strategy, for a scorer that gives those signals.
 
-    Raises `ValueError` in one line for an unknown strategy, and for guards that leave no room.
+    Raises `ValueError` in one line for an unknown strategy, too many slots, and guards that leave no room.
     """
-    known = policies(passage.names)
+    known = policies(signals)
+    if not settings.strategies:
+        raise ValueError(f"no strategy is chosen; choose some of {', '.join(known)}")
     for name in settings.strategies:
         if name not in known:
             raise UnknownNameError("strategy", name, list(known))
+    if settings.capacity > SLOTS:
+        raise ValueError(f"capacity={settings.capacity} slots are more than a page can show; give at most {SLOTS:,}")
     guard = Guard(settings.sinks, settings.recent)
     return {name: Memory(settings.capacity, known[name], guard=guard) for name in settings.strategies}
 

@@ -1,12 +1,16 @@
 // The page of `vqmem explore`, from the trace in `data`: a heat map or a recording, and the slider over time.
 {
   const at = (id) => document.getElementById(id);
-  const marks = data.plot ? layMarks() : null;
+  let marks = null;
   const memories = drawKept(data, data.strategies, (kept) => marks?.show(kept));
+  if (data.plot) {
+    marks = layMarks();
+    document.getElementById("time").dispatchEvent(new Event("input"));
+  }
   if (!data.plot) heatMap(at("map"), data.tokens, data.signals, { tall: true, onsignal: (name) => memories?.measure(name) });
   if (data.consequences) drawConsequences(data);
 
-  // The recording: its signals one at a time, the pieces that a memory keeps, and players of what each holds at the end.
+  // The recording: its signals one at a time, the pieces that a memory keeps, and players of what each keeps at the end.
   function layMarks() {
     const { left, width, seconds, bottom } = data.plot, picture = document.querySelector("#chart svg");
     const x = (second) => left + (second / seconds) * width;
@@ -14,6 +18,7 @@
     at("audio").src = data.sound;
     const signal = (name) => {
       for (const group of document.querySelectorAll("#chart .signal")) group.classList.toggle("off", group.dataset.signal !== name);
+      memories?.measure(name);
     };
     const signals = Object.keys(data.signals);
     at("sound-tools").append(choice("Show", signals.map((name) => [name, name]), signals[0], signal));
@@ -27,8 +32,8 @@
     if (data.strategies.length) {
       at("sound-tools").append(choice("Mark what is kept by", data.strategies.map((name) => [name, name]), chosen, (name) => { chosen = name; show(); }));
     }
-    at("held").append(...Object.entries(data.held).map(([name, source]) =>
-      element("label", {}, element("span", {}, name), element("audio", { controls: true, preload: "metadata", src: source, "aria-label": `What ${name} holds at the end` }))));
+    at("kept-sounds").append(...Object.entries(data.kept_sounds).map(([name, source]) =>
+      element("label", {}, element("span", {}, name), element("audio", { controls: true, preload: "metadata", src: source, "aria-label": `What ${name} keeps at the end` }))));
     return { show };
   }
 }

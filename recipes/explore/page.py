@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from ..reporting.heatmap import STYLE as HEATMAP_STYLE
 from ..reporting.page import HERE as SHARED
 from ..reporting.page import render, to_bytes
 from ..reporting.sound import sound
-from ..scoring.sound_plot import CURVE, LEFT, SPECTRUM, ScoredClip, draw
+from ..scoring.sound_plot import LEFT, SPECTRUM, ScoredClip, draw
 from ..scoring.sound_plot import STYLE as SOUND_STYLE
 from .consequences import Reader, consequences, quality
-from .memories import SEGMENT, Settings, follow, memories
-from .passage import UNITS, Passage, hear_passage, kept_sound, read_passage
+from .memories import SEGMENT, Settings, follow, memories_for
+from .passage import Passage, hear_passage, kept_sound, read_passage
 
 HERE = Path(__file__).parent
 
@@ -28,14 +29,14 @@ HERE = Path(__file__).parent
 def trace(passage: Passage, settings: Settings) -> dict[str, Any]:
     """What the page shows, as JSON: the passage, its signals, and what each memory keeps after each segment.
 
-    A recording also has the times of its pieces, its sound, and the sound of what each memory holds at the end. Where a
+    A recording also has the times of its pieces, its sound, and the sound of what each memory keeps at the end. Where a
     language model was given, there are also the loss by capacity, and what evictions cost.
     """
-    made_of = memories(passage, settings)
+    memories = memories_for(passage.names, settings)
     segment = SEGMENT if passage.run is None else passage.run.config.segment
-    kept = {name: follow(passage, memory, segment) for name, memory in made_of.items()}
+    kept = {name: follow(passage, memory, segment) for name, memory in memories.items()}
     made: dict[str, Any] = {
-        "unit": UNITS["text" if passage.clip is None else "recording"],
+        "unit": passage.unit,
         "tokens": passage.tokens,
         "signals": passage.signals,
         "memories": {
@@ -46,15 +47,15 @@ def trace(passage: Passage, settings: Settings) -> dict[str, Any]:
     }
     if passage.run is not None:
         reader = Reader(passage.run, passage)
-        made["quality"] = quality(reader, made_of)
-        made["consequences"] = {name: consequences(reader, made_of[name], found) for name, found in kept.items()}
+        made["quality"] = quality(reader, memories)
+        made["consequences"] = {name: consequences(reader, memories[name], found) for name, found in kept.items()}
     if passage.clip is not None:
         scores = passage.clip.scores
         made |= {
             "starts": scores.starts.tolist(),
             "ends": scores.ends.tolist(),
             "sound": sound(passage.clip.waveform, RATE),
-            "held": {name: sound(kept_sound(passage.clip, found[-1]), RATE) for name, found in kept.items()},
+            "kept_sounds": {name: sound(kept_sound(passage.clip, found[-1]), RATE) for name, found in kept.items()},
         }
     return made
 
@@ -120,4 +121,4 @@ def write_page(file: str | None, path: Path | None, settings: Settings, model: P
     else:
         passage = read_passage(read_text(file, encoding, "--encoding"), name, model)
     atomic_write(path, to_bytes(explore_page(passage, settings)))
-    print(f"{len(passage.tokens):,} {UNITS['text' if passage.clip is None else 'recording']} in {one_line(str(path))}")
+    print(f"{len(passage.tokens):,} {passage.unit} in {one_line(str(path))}", file=sys.stderr)

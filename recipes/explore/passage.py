@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ...console import one_line
 from ...data.reading.audio import RATE, Audio
+from ...memory.scorer import signals_of
+from ...models.speech.frame_scorer import is_frame_scorer
 from ..lm.text_scorer import load_scoring, require_text
 from ..scoring.audio import AudioScores, load_audio_scorer
 from ..scoring.text import score_tokens
@@ -22,7 +24,6 @@ CHARACTERS, SECONDS = 50_000, 120.0
 """The longest text and the longest recording: what a browser draws at an acceptable speed."""
 CHARACTERS_TO_READ = 12_000
 """The longest text that a language model reads again and again."""
-UNITS = {"text": "tokens", "recording": "pieces of 20 ms"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Passage:
     run: Run | None = None
 
     @property
+    def unit(self) -> str:
+        """What its tokens are called."""
+        return "tokens" if self.clip is None else "pieces of sound"
+
+    @property
     def signals(self) -> dict[str, list[float]]:
         """The values of each signal, rounded for the page."""
         return {name: [round(x, 4) for x in self.scores[:, i].tolist()] for i, name in enumerate(self.names)}
@@ -76,7 +82,7 @@ def read_passage(text: str, name: str, model: Path | None = None) -> Passage:
     scoring = load_scoring(model)
     require_text(scoring.tokenizer)
     parts = list(score_tokens(text, scoring))
-    names = tuple(scoring.scorer.signals)
+    names = signals_of(scoring.scorer)
     return Passage(
         name,
         [token for part in parts for token in part.texts],
@@ -103,6 +109,13 @@ def hear_passage(file: Path, name: str, model: Path | None = None) -> Passage:
     waveform = torch.cat(list(audio.stream()))
     tokens = [f"{start:.2f} s" for start in scores.starts.tolist()]
     return Passage(name, tokens, ids.long(), scores.given, scores.signals, Clip(waveform, scores))
+
+
+def signals_of_model(model: Path | None) -> tuple[str, ...]:
+    """The signals of a run's scorer, or of the packaged ones. Raises `ValueError` for a model that cannot be used."""
+    if model is not None and is_frame_scorer(model):
+        return load_audio_scorer(model).signals
+    return signals_of(load_scoring(model).scorer)
 
 
 def kept_sound(clip: Clip, positions: Iterable[int]) -> Float[Tensor, " _"]:

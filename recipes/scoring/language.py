@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from functools import cache
 from itertools import islice
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -25,9 +27,14 @@ def unlike_english(text: str) -> str:
     """
     words = [word.lower() for word in islice((found[0] for found in _WORD.finditer(text)), _READ)]
     letters = sum(map(len, words))
-    if letters >= _ENOUGH and sum(map(str.isascii, "".join(words))) < letters / 2:
+    if letters >= _ENOUGH and sum(map(_is_latin, "".join(words))) < letters / 2:
         return "most of its letters are not Latin"
     common = sum(word in _COMMON for word in words)
     if len(words) < _ENOUGH or common >= _FEW * len(words):
         return ""
     return f"{common / len(words):.0%} of its words are common words of English"
+
+
+@cache
+def _is_latin(letter: str) -> bool:
+    return unicodedata.name(letter, "").startswith("LATIN")

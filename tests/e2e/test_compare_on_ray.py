@@ -1,14 +1,13 @@
 """A comparison on Ray: the figures of one process to the bit, and a killed worker costs its cell a retry."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from vqmem.benchmarks.speed._workers import kill, workers_of
 from vqmem.recipes.compare.recipe import Config, run
 from vqmem.recipes.engine.config import load
 from vqmem.registry import ROOT
@@ -51,12 +50,6 @@ def test_ray_gives_the_figures_of_one_process_to_the_bit(tmp_path):
     assert [path.read_bytes() for path in models[0]] == [path.read_bytes() for path in models[1]]
 
 
-def workers() -> list[int]:
-    """The processes that do a cell on Ray."""
-    found = subprocess.run(["pgrep", "-f", "^ray::_attempt"], capture_output=True, text=True).stdout.split()
-    return [int(pid) for pid in found]
-
-
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("moment", [0, 3])
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(moment, tmp_path):
@@ -65,13 +58,15 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(moment, tmp_path):
     command = [sys.executable, "-m", "vqmem", "compare", "demo", *overrides]
     with (tmp_path / "log").open("w") as log:
         launched = subprocess.Popen(command, stdout=log, stderr=log)
-        while not workers() and launched.poll() is None:
+        begun, killed = None, None
+        while killed is None and launched.poll() is None:
+            at_work = workers_of(launched.pid)
+            begun = begun or (time.monotonic() if at_work else None)
+            if begun is not None and at_work and time.monotonic() >= begun + moment:
+                killed = kill(at_work[0]) or None
             time.sleep(0.05)
-        time.sleep(moment)
-        killed = workers()[:1]
-        for pid in killed:
-            os.kill(pid, signal.SIGKILL)
         code = launched.wait()
+    assert killed, "the run ended before a worker was killed"
     assert code == 0, (tmp_path / "log").read_text()
     config = tiny(tmp_path / "run", "executor=ray")
     assert len(results(tmp_path / "run")) == sum(1 for seed in config.seeds for _ in config.points(seed))

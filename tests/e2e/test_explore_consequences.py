@@ -6,7 +6,7 @@ import pytest
 import torch
 from vqmem.cli import main
 from vqmem.recipes.explore.consequences import SHOWN, Reader, consequences, quality
-from vqmem.recipes.explore.memories import Settings, follow, memories
+from vqmem.recipes.explore.memories import Settings, follow, memories_for
 from vqmem.recipes.explore.passage import CHARACTERS_TO_READ, read_passage
 from vqmem.recipes.lm.language_model import PassageScores, read_passages
 from vqmem.recipes.lm.strategies import Strategy
@@ -37,7 +37,7 @@ class Slow:
 def reading(tiny_run):
     passage = read_passage(TEXT * 2, "story", tiny_run)
     assert passage.run is not None
-    memory = memories(passage, Settings(("fifo",), 24))["fifo"]
+    memory = memories_for(passage.names, Settings(("fifo",), 24))["fifo"]
     return passage, memory, Reader(passage.run, passage)
 
 
@@ -45,7 +45,7 @@ def test_memories_that_are_followed_are_those_of_the_model(reading):
     passage, _, reader = reading
     segment = passage.run.config.segment
     scores = PassageScores(passage.names, [passage.scores])
-    for name, made in memories(passage, Settings(("fifo", "surprise", "random"), 24, 1, 3)).items():
+    for name, made in memories_for(passage.names, Settings(("fifo", "surprise", "random"), 24, 1, 3)).items():
         strategy = Strategy(name, made.policy, made.compression)
         read, _ = read_passages(passage.run.model, strategy, made, [reader.item], scores, 1, segment)
         before_last = [sorted(kept) for kept in read[0].kept[:-1]]  # the last token is only predicted
@@ -84,7 +84,7 @@ def test_quality_is_the_mean_loss_and_everything_is_the_longest_memory(reading):
 
 def test_guards_that_leave_no_room_leave_a_gap(reading):
     passage, _, reader = reading
-    guarded = memories(passage, Settings(("fifo",), 40, 2, 20))
+    guarded = memories_for(passage.names, Settings(("fifo",), 40, 2, 20))
     assert quality(reader, guarded)["rows"]["fifo"][0] is None
 
 
