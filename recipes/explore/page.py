@@ -70,7 +70,6 @@ def explore_page(passage: Passage, settings: Settings) -> str:
             "left": LEFT,
             "width": clip.width,
             "seconds": clip.seconds,
-            "top": CURVE[0],
             "bottom": SPECTRUM[1],
         }
     return render(
