@@ -3,6 +3,8 @@
 import html
 import json
 import re
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -26,12 +28,13 @@ STORY = (
 def app():
     """The address of the app on this machine."""
     pytest.importorskip("gradio", reason="needs Gradio (extra 'explore')")
-    from vqmem.recipes.explore.app import MEGABYTES, build
-
-    made = build(Settings(capacity=64))
-    _, address, _ = made.launch(prevent_thread_lock=True, quiet=True, max_file_size=f"{MEGABYTES}mb")
-    yield address
-    made.close()
+    command = [sys.executable, "-m", "vqmem", "explore", "--capacity", "64"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # Gradio changes its process
+        assert server.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())
+        assert found
+        yield found[0]
+        server.kill()
 
 
 @pytest.fixture
