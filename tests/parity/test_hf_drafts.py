@@ -19,7 +19,8 @@ def model():
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = transformers.LlamaConfig(vocab_size=VOCAB, num_key_value_heads=2, **shape)
-    model = transformers.LlamaForCausalLM(config).eval()
+    # In float32, passes of one token and of several differ by roundings that can decide which slot goes.
+    model = transformers.LlamaForCausalLM(config).eval().double()
     for parameter in model.parameters():
         if parameter.ndim == 2:
             parameter.data.mul_(3)
@@ -110,6 +111,7 @@ def test_drafts_that_could_not_be_taken_back_are_refused(model):
 
 @torch.no_grad()
 def test_slots_are_allocated_once_and_written_in_place(model):
+    model = copy.deepcopy(model).float()
     cache = make(model, "auto")
     ids = torch.randint(1, VOCAB, (1, 400), generator=torch.Generator().manual_seed(2))
     model(ids[:, :200], **{CACHE: cache})
