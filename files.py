@@ -148,6 +148,12 @@ def naming_path(path: Path) -> Iterator[None]:
         raise OSError(f"cannot write {str(path)!r}: {reason}") from error
 
 
+def refuse_folder(option: str, path: Path) -> None:
+    """Raise `ValueError` if the file that ``option`` names for writing is a folder, before any work is done for it."""
+    if path.is_dir():
+        raise ValueError(f"{option} {path} is a folder; give the name of a file to write")
+
+
 def missing_file(what: str, path: Path, pattern: str = "*", otherwise: str = "") -> ValueError:
     """Make the error for a ``path`` that does not exist.
 

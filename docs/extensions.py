@@ -61,14 +61,9 @@ def needs(policy: str) -> str:
 
 def paper(policy: str, doc: str) -> str:
     """A link to the first paper that the docstring of a policy names, or whose idea it is."""
-    found = _PAPER.search(doc)
-    return (
-        f"[{found[1]}](https://arxiv.org/abs/{found[1]})"
-        if found
-        else "ours"
-        if "(ours)" in registry.describe("policies", policy)
-        else ""
-    )
+    if found := _PAPER.search(doc):
+        return f"[{found[1]}](https://arxiv.org/abs/{found[1]})"
+    return "ours" if "(ours)" in registry.describe("policies", policy) else ""
 
 
 def keys(kind: str, name: str) -> str:

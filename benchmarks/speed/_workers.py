@@ -1,12 +1,36 @@
-"""The workers of Ray that a process started: which of them are at work, and how one dies."""
+"""Workers of Ray: a cluster of so many, the figure of two against one, which are at work, and how one dies."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from vqmem.benchmarks._results import figure
 
 _OTHERS = tuple(f"ray::{name}" for name in ("IDLE", "RuntimeEnvAgent", "DashboardAgent", "_StatsActor", "Autoscaling"))
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[None]:
+    """A Ray cluster on this machine, with one core for each worker, for a block."""
+    import ray
+
+    os.environ.setdefault("RAY_worker_niceness", "0")  # workers would give way to other programs
+    ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def two_against_one(speeds: Mapping[int, float], unit: str, goal: float) -> dict[str, dict[str, Any]]:
+    """The figure of a benchmark that measured the speed of one worker and of two, in ``unit``."""
+    named: dict[str, Any] = {f"{unit} with {workers}": round(speed, 2) for workers, speed in speeds.items()}
+    return {"two workers against one": figure(round(speeds[2] / speeds[1], 2), "x", goal, **named)}
 
 
 def workers_of(pid: int) -> list[int]:

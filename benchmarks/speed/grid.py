@@ -9,15 +9,14 @@ needed.
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import ray
-from vqmem.benchmarks._results import ROOT, figure, options, present
-from vqmem.recipes.compare.recipe import Config, cells, release
+from vqmem.benchmarks._results import ROOT, options, present
+from vqmem.benchmarks.speed._workers import cluster, two_against_one
+from vqmem.recipes.compare.recipe import Config, cells
 from vqmem.recipes.engine.config import load
 from vqmem.recipes.engine.grid import run_grid
 
@@ -31,7 +30,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4, help="seeds of the comparison (default 4)")
     flags = parser.parse_args()
     seeds = 2 if flags.quick else flags.seeds
-    os.environ.setdefault("RAY_worker_niceness", "0")  # workers would give way to other programs
     done: dict[int, float] = {}
     with TemporaryDirectory() as folder:
         for workers in (1, 2):
@@ -39,10 +37,9 @@ def main() -> None:
             overrides = [*(TINY if flags.quick else []), f"seeds={list(range(seeds))}", f"out={out}"]
             path = ROOT / "recipes" / "compare" / "configs"
             done[workers] = cells_per_hour(load(Config, "demo", [*overrides, "executor=ray"], folder=path), workers)
-    speeds: dict[str, Any] = {f"cells an hour with {workers}": round(count) for workers, count in done.items()}
     present(
         "grid_speed",
-        {"two workers against one": figure(round(done[2] / done[1], 2), "x", GOAL, **speeds)},
+        two_against_one(done, "cells an hour", GOAL),
         flags,
         title="A grid with two workers",
         question="Do two workers do 1.7 times as many cells an hour as one?",
@@ -56,15 +53,11 @@ def main() -> None:
 def cells_per_hour(config: Config, workers: int) -> float:
     """Run the grid of a comparison on as many workers of Ray, and return the cells done in an hour."""
     Path(config.out).mkdir()
-    ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False)
-    try:
+    with cluster(workers):
         made = cells(config)
-        begun = time.perf_counter()
+        began = time.perf_counter()
         failures = run_grid(made, config)
-        seconds = time.perf_counter() - begun
-    finally:
-        release()
-        ray.shutdown()
+        seconds = time.perf_counter() - began
     for error in failures.values():
         raise error
     return 3600 * len(made) / seconds

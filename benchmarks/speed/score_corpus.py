@@ -9,15 +9,14 @@ with one thread. The workers start within the time that is measured; an idle mac
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from pydoc_data.topics import topics
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import ray
-from vqmem.benchmarks._results import figure, options, present
+from vqmem.benchmarks._results import options, present
+from vqmem.benchmarks.speed._workers import cluster, two_against_one
 from vqmem.recipes.score_corpus.run import Config, run
 
 GOAL = 1.8
@@ -31,16 +30,12 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=400, help="documents to score (default 400)")
     flags = parser.parse_args()
     count = 8 if flags.quick else flags.documents
-    os.environ.setdefault("RAY_worker_niceness", "0")  # workers would give way to other programs
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, cluster(2):
         data = write_corpus(Path(folder), count, CHARACTERS // 20 if flags.quick else CHARACTERS)
-        seconds = {workers: score(data, f"{folder}/{workers}", workers, count) for workers in (1, 2)}
-    ray.shutdown()
-    speeds: dict[str, Any] = {f"documents/s with {workers}": round(count / seconds[workers], 2) for workers in seconds}
+        speeds = {workers: count / score(data, f"{folder}/{workers}", workers, count) for workers in (1, 2)}
     present(
         "score_corpus_speed",
-        {"two workers against one": figure(round(seconds[1] / seconds[2], 2), "x", GOAL, **speeds)},
+        two_against_one(speeds, "documents/s", GOAL),
         flags,
         title="Scoring a corpus with two workers",
         question="Do two workers score a corpus 1.8 times as fast as one?",

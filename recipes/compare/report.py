@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files import atomic_write
-from ..reporting.heatmap import SCRIPT as HEATMAP_SCRIPT
-from ..reporting.heatmap import STYLE as HEATMAP_STYLE
-from ..reporting.page import HERE as SHARED
+from ..reporting import kept
 from ..reporting.page import render, to_bytes
 from .findings import digits, findings, headline
 
@@ -71,11 +69,10 @@ def report_page(
             "points": points(summary),
             "strategies": _strategies(summary),
         },
-        styles=[HEATMAP_STYLE, HERE / "report.css", *styles],
+        styles=[*kept.STYLES, *styles],
         scripts=[
             library(),
-            HEATMAP_SCRIPT,
-            *(SHARED / name for name in ("strategies.js", "kept.js")),
+            *kept.SCRIPTS,
             *(HERE / name for name in ("results.js", "charts.js", "report.js")),
         ],
         headline=headline(summary),

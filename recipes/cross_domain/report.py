@@ -13,8 +13,7 @@ from markupsafe import Markup
 
 from ...files import atomic_write
 from ..compare.findings import decimals
-from ..reporting.heatmap import SCRIPT as HEATMAP_SCRIPT
-from ..reporting.heatmap import STYLE as HEATMAP_STYLE
+from ..reporting import kept as slider
 from ..reporting.page import HERE as SHARED
 from ..reporting.page import render, to_bytes
 from .table import answer
@@ -38,12 +37,8 @@ def write_report(summary: Mapping[str, Any], path: Path) -> None:
             "baseline": next(iter(domains.values()))["baseline"],
             "passages": passages(domains, path.parent),
         },
-        styles=[HEATMAP_STYLE, HERE.parent / "compare" / "report.css", HERE / "report.css"],
-        scripts=[
-            HEATMAP_SCRIPT,
-            *(SHARED / name for name in ("strategies.js", "kept.js", "export.js")),
-            HERE / "passages.js",
-        ],
+        styles=[*slider.STYLES, HERE / "report.css"],
+        scripts=[*slider.SCRIPTS, SHARED / "export.js", HERE / "passages.js"],
         answer=answer(summary),
         answers=[_answer(name, domain) for name, domain in domains.items()],
         matrices={size: matrix(summary, size) for size in SIZES},

@@ -14,9 +14,10 @@ import gradio as gr
 
 from ...console import one_line
 from ..reporting.page import to_bytes
-from .memories import Settings, memories_for, policies
+from .memories import memories_for, policies
 from .page import explore_page
 from .passage import CHARACTERS, SECONDS, hear_passage, read_passage, signals_of_model
+from .settings import Settings
 
 MEGABYTES = 20
 """The largest file that may be uploaded."""

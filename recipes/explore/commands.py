@@ -6,6 +6,9 @@ import argparse
 import os
 
 from ...cli_base import Command, file_name, file_path, output_file
+from .settings import Settings
+
+_GUARDS = {"sinks": "guard the first N tokens", "recent": "guard the newest N tokens"}
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,19 +20,19 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "run of `vqmem text_lm` (its language model shows what evictions cost) or frame_scorer (default: packaged)"
     )
     parser.add_argument("--model", type=file_path, metavar="DIR", help=trained)
-    chosen = "names, the baseline first: fifo, surprise, gain, ... (default fifo,surprise,gain)"
-    parser.add_argument("--strategies", metavar="A,B,...", default="fifo,surprise,gain", help=chosen)
-    parser.add_argument("--capacity", type=int, default=128, metavar="N", help="slots of each memory (default 128)")
-    parser.add_argument("--sinks", type=int, default=0, metavar="N", help="guard the first N tokens (default 0)")
-    parser.add_argument("--recent", type=int, default=0, metavar="N", help="guard the newest N tokens (default 0)")
+    default = Settings()
+    names = ",".join(default.strategies)
+    chosen = f"names, the baseline first: fifo, surprise, gain, ... (default {names})"
+    parser.add_argument("--strategies", metavar="A,B,...", default=names, help=chosen)
+    for name, what in (("capacity", "slots of each memory"), *_GUARDS.items()):
+        number = getattr(default, name)
+        parser.add_argument(f"--{name}", type=int, default=number, metavar="N", help=f"{what} (default {number})")
     where = "address of the app; 0.0.0.0 shows it to the whole network (default 127.0.0.1, this machine)"
     parser.add_argument("--host", default="127.0.0.1", help=where)
     parser.add_argument("--port", type=int, metavar="N", help="port of the app (default: the first free from 7860)")
 
 
 def _run(args: argparse.Namespace) -> None:
-    from .memories import Settings
-
     strategies = tuple(filter(None, map(str.strip, args.strategies.split(","))))
     settings = Settings(strategies, args.capacity, args.sinks, args.recent)
     if args.file is None and args.html is None:

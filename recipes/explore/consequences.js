@@ -39,7 +39,6 @@ function drawConsequences({ tokens, consequences, quality }) {
     if (consequences[name].length) pick(buttons[0].firstChild, consequences[name][0]);
   };
   const names = Object.keys(consequences);
-  if (!names.length) return;
   at("cost-tools").append(choice("Evicted by", names.map((name) => [name, name]), names[0], list));
   list(names[0]);
 }

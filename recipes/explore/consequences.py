@@ -118,8 +118,8 @@ def _candidates(reader: Reader, kept: Sequence[Sequence[int]]) -> list[int]:
     last = dict(zip(ids, range(len(ids)), strict=True))
     gone: dict[int, int] = {}
     for number, positions in enumerate(kept, start=1):
-        read, held = min(number * segment, len(ids)), set(positions)
-        gone |= {place: read for place in range(read) if place not in held and place not in gone}
+        read = min(number * segment, len(ids))
+        gone |= dict.fromkeys(set(range(read)).difference(positions, gone), read)
     evicted = [place for place, read in gone.items() if read < len(ids)]
     ranked = sorted(evicted, key=lambda place: (last[ids[place]] < gone[place], -float(reader.scores[place, 0])))
     one_of_each = {ids[place]: place for place in reversed(ranked)}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from ...memory.bank import Memory
@@ -11,21 +9,12 @@ from ...memory.policy import Guard, Policy
 from ...memory.scorer import SIGNALS
 from ...registry import UnknownNameError, build, names
 from .passage import Passage
+from .settings import Settings
 
 SEGMENT = 32
 """Tokens that are written at once, after which the memory evicts."""
 SLOTS = 1024
 """The most slots: a page lists what is kept after every segment."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the reader chooses: strategies, the first of which is the baseline, slots, and guards."""
-
-    strategies: tuple[str, ...] = ("fifo", "surprise", "gain")
-    capacity: int = 128
-    sinks: int = 0
-    recent: int = 0
 
 
 def policies(signals: tuple[str, ...]) -> dict[str, Policy]:

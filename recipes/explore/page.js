@@ -1,12 +1,9 @@
 // The page of `vqmem explore`, from the trace in `data`: a heat map or a recording, and the slider over time.
 {
   const at = (id) => document.getElementById(id);
-  let marks = null;
-  const memories = drawKept(data, data.strategies, (kept) => marks?.show(kept));
-  if (data.plot) {
-    marks = layMarks();
-    document.getElementById("time").dispatchEvent(new Event("input"));
-  }
+  let memories = null;
+  const marks = data.plot ? layMarks() : null;
+  memories = drawKept(data, data.strategies, (kept) => marks?.show(kept));
   if (!data.plot) heatMap(at("map"), data.tokens, data.signals, { tall: true, onsignal: (name) => memories?.measure(name) });
   if (data.consequences) drawConsequences(data);
 
@@ -14,7 +11,7 @@
   function layMarks() {
     const { left, width, seconds, bottom } = data.plot, picture = document.querySelector("#chart svg");
     const x = (second) => left + (second / seconds) * width;
-    const path = picture.appendChild(svg("path", { class: "kept", "stroke-width": 8, fill: "none" }));
+    const path = picture.appendChild(svg("path", { class: "kept", stroke: "light-dark(#c4500a, #ff9352)", "stroke-width": 8, fill: "none" }));
     at("audio").src = data.sound;
     const signal = (name) => {
       for (const group of document.querySelectorAll("#chart .signal")) group.classList.toggle("off", group.dataset.signal !== name);
@@ -27,11 +24,8 @@
     const show = (kept = now) => {
       now = kept;
       path.setAttribute("d", (now[chosen] ?? []).map((i) => `M${x(data.starts[i]).toFixed(1)} ${bottom - 6}H${x(data.ends[i]).toFixed(1)}`).join(""));
-      path.setAttribute("stroke", `light-dark(#c4500a, #ff9352)`);
     };
-    if (data.strategies.length) {
-      at("sound-tools").append(choice("Mark what is kept by", data.strategies.map((name) => [name, name]), chosen, (name) => { chosen = name; show(); }));
-    }
+    at("sound-tools").append(choice("Mark what is kept by", data.strategies.map((name) => [name, name]), chosen, (name) => { chosen = name; show(); }));
     at("kept-sounds").append(...Object.entries(data.kept_sounds).map(([name, source]) =>
       element("label", {}, element("span", {}, name), element("audio", { controls: true, preload: "metadata", src: source, "aria-label": `What ${name} keeps at the end` }))));
     return { show };

@@ -11,17 +11,17 @@ from markupsafe import Markup
 from ...console import one_line
 from ...data.reading.audio import RATE, is_recording
 from ...data.reading.files import read_text
-from ...files import atomic_write
-from ..reporting.heatmap import SCRIPT as HEATMAP_SCRIPT
-from ..reporting.heatmap import STYLE as HEATMAP_STYLE
+from ...files import atomic_write, refuse_folder
+from ..reporting import kept as slider
 from ..reporting.page import HERE as SHARED
 from ..reporting.page import render, to_bytes
 from ..reporting.sound import sound
 from ..scoring.sound_plot import LEFT, SPECTRUM, ScoredClip, draw
 from ..scoring.sound_plot import STYLE as SOUND_STYLE
 from .consequences import Reader, consequences, quality
-from .memories import SEGMENT, Settings, follow, memories_for
+from .memories import SEGMENT, follow, memories_for
 from .passage import Passage, hear_passage, kept_sound, read_passage
+from .settings import Settings
 
 HERE = Path(__file__).parent
 
@@ -43,7 +43,7 @@ def trace(passage: Passage, settings: Settings) -> dict[str, Any]:
             name: {"capacity": settings.capacity, "segment": segment, "kept": found} for name, found in kept.items()
         },
         "strategies": list(kept),
-        "baseline": next(iter(kept), ""),
+        "baseline": settings.strategies[0],
     }
     if passage.run is not None:
         reader = Reader(passage.run, passage)
@@ -66,30 +66,13 @@ def explore_page(passage: Passage, settings: Settings) -> str:
     if passage.clip is not None:
         clip = ScoredClip(passage.name, passage.clip.waveform, RATE, 0.0, passage.clip.scores)
         plot = Markup(draw(clip, passage.names))
-        data["plot"] = {
-            "left": LEFT,
-            "width": clip.width,
-            "seconds": clip.seconds,
-            "bottom": SPECTRUM[1],
-        }
+        data["plot"] = {"left": LEFT, "width": clip.width, "seconds": clip.seconds, "bottom": SPECTRUM[1]}
     return render(
         HERE / "page.html",
         title=f"What memories keep of {passage.name}",
         data=data,
-        styles=[
-            HEATMAP_STYLE,
-            SOUND_STYLE,
-            SHARED / "sound.css",
-            HERE.parent / "compare" / "report.css",
-            HERE / "page.css",
-        ],
-        scripts=[
-            HEATMAP_SCRIPT,
-            SHARED / "strategies.js",
-            SHARED / "kept.js",
-            HERE / "consequences.js",
-            HERE / "page.js",
-        ],
+        styles=[*slider.STYLES, SOUND_STYLE, SHARED / "sound.css", HERE / "page.css"],
+        scripts=[*slider.SCRIPTS, HERE / "consequences.js", HERE / "page.js"],
         plot=plot,
         settings=settings,
     )
@@ -112,8 +95,7 @@ def write_page(file: str | None, path: Path | None, settings: Settings, model: P
         raise ValueError("--html writes the page of a file; give FILE too")
     if path is None:
         raise ValueError(f"{one_line(file)} needs --html OUT, the page to write; `vqmem explore` alone starts the app")
-    if path.is_dir():
-        raise ValueError(f"--html {path} is a folder; give the name of a file to write")
+    refuse_folder("--html", path)
     name = "standard input" if file == "-" else Path(file).name
     if is_recording(file):
         passage = hear_passage(Path(file), name, model)

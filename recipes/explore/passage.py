@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +14,7 @@ from ...console import one_line
 from ...data.reading.audio import RATE, Audio
 from ...memory.scorer import signals_of
 from ...models.speech.frame_scorer import is_frame_scorer
-from ..lm.text_scorer import load_scoring, require_text
+from ..lm.text_scorer import Scoring, load_scoring, require_text
 from ..scoring.audio import AudioScores, load_audio_scorer
 from ..scoring.text import score_tokens
 from ..text_lm.recipe import Run, load_run
@@ -79,16 +78,15 @@ def read_passage(text: str, name: str, model: Path | None = None) -> Passage:
         about = " with a language model" if reads else ""
         raise ValueError(f"{one_line(name)} has {len(text):,} characters, and at most {most:,} can be shown{about}")
     run = load_run(model) if model is not None and reads else None
-    scoring = load_scoring(model)
+    scoring = load_scoring(model) if run is None else Scoring(run.tokenizer, run.scorer, "cpu")
     require_text(scoring.tokenizer)
     parts = list(score_tokens(text, scoring))
-    names = signals_of(scoring.scorer)
     return Passage(
         name,
         [token for part in parts for token in part.texts],
-        _joined(part.ids for part in parts),
-        names,
-        _joined(part.signals for part in parts),
+        torch.cat([part.ids for part in parts]),
+        signals_of(scoring.scorer),
+        torch.cat([part.signals for part in parts]),
         run=run,
     )
 
@@ -122,7 +120,3 @@ def kept_sound(clip: Clip, positions: Iterable[int]) -> Float[Tensor, " _"]:
     """What is heard of a recording if only the pieces at ``positions`` are kept."""
     edges = [(round(clip.scores.starts[i].item() * RATE), round(clip.scores.ends[i].item() * RATE)) for i in positions]
     return torch.cat([clip.waveform[:0], *(clip.waveform[start:end] for start, end in edges)])
-
-
-def _joined(parts: Iterable[Any]) -> Any:
-    return torch.cat(list(parts))

@@ -38,9 +38,9 @@ function drawKept({ tokens, signals = {}, memories }, listed = Object.keys(memor
   });
   slider.addEventListener("input", () => { stop(); show(Number(slider.value)); });
   document.querySelector("#memory .player").replaceChildren(play, slider, output);
-  strategyButtons(document.getElementById("memory-legend"), names, shown, () =>
-    panels.forEach((panel) => { panel.node.hidden = !shown.has(panel.name); }));
-  panels.forEach((panel) => { panel.node.hidden = !shown.has(panel.name); });
+  const choose = () => panels.forEach((panel) => { panel.node.hidden = !shown.has(panel.name); });
+  strategyButtons(document.getElementById("memory-legend"), names, shown, choose);
+  choose();
   document.getElementById("panels").replaceChildren(...panels.map((panel) => panel.node));
   document.getElementById("memory").hidden = false;
   show(Math.floor(steps / 2));

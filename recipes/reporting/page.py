@@ -16,6 +16,8 @@ from ...console import one_line
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parent
+REPORT_STYLE = HERE / "report.css"
+"""Tables, cards and charts of reports."""
 
 _ENVIRONMENT = Environment(
     keep_trailing_newline=True, loader=FileSystemLoader(RECIPES), autoescape=True, undefined=StrictUndefined

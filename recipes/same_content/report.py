@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ...files import atomic_write
-from ..reporting.page import RECIPES, render, to_bytes
+from ..reporting.page import REPORT_STYLE, render, to_bytes
 from .correlation import CONFOUNDS, CONTROLS
 from .findings import CRITERIA_IN_WORDS, with_interval
 
@@ -32,7 +32,7 @@ def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
         HERE / "report.html",
         title=summary["title"],
         data={"config": summary["config"]},
-        styles=[RECIPES / "compare" / "report.css"],
+        styles=[REPORT_STYLE],
         scripts=[],
         summary=summary,
         criteria=CRITERIA_IN_WORDS,

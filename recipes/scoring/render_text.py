@@ -15,7 +15,7 @@ from rich.console import Console
 from ...console import one_line
 from ...data.reading.audio import is_recording
 from ...data.reading.files import read_text
-from ...files import atomic_write
+from ...files import atomic_write, refuse_folder
 from ...memory.scorer import SIGNALS, signals_of
 from ...models.speech.frame_scorer import is_frame_scorer
 from ...registry import UnknownNameError
@@ -68,8 +68,8 @@ def show(
     if model is None and signal is not None and signal not in SIGNALS:  # the scorer of a run may give others
         raise UnknownNameError("signal", signal, list(SIGNALS))
     for option, path in (("--html", html), ("--image", image)):
-        if path is not None and path.is_dir():
-            raise ValueError(f"{option} {path} is a folder; give the name of a file to write")
+        if path is not None:
+            refuse_folder(option, path)
     if is_recording(file):
         if tokenizer is not None:
             raise ValueError(f"--tokenizer {tokenizer} makes tokens of text, and {file!r} is a recording; leave it out")

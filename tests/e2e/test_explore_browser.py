@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import soundfile
 from vqmem.cli import main
-from vqmem.recipes.explore.memories import Settings, follow, memories_for, policies
+from vqmem.recipes.explore.memories import follow, memories_for, policies
 from vqmem.recipes.explore.passage import CHARACTERS, Passage, hear_passage, read_passage
+from vqmem.recipes.explore.settings import Settings
 
 STORY = (
     "The harpooneer was nowhere. Queequeg came in with a candle. " * 30 + "Queequeg sat on the bed. <b>Never</b> mind."

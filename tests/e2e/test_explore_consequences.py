@@ -6,8 +6,9 @@ import pytest
 import torch
 from vqmem.cli import main
 from vqmem.recipes.explore.consequences import SHOWN, Reader, consequences, quality
-from vqmem.recipes.explore.memories import Settings, follow, memories_for
+from vqmem.recipes.explore.memories import follow, memories_for
 from vqmem.recipes.explore.passage import CHARACTERS_TO_READ, read_passage
+from vqmem.recipes.explore.settings import Settings
 from vqmem.recipes.lm.language_model import PassageScores, read_passages
 from vqmem.recipes.lm.strategies import Strategy
 

@@ -1,0 +1,15 @@
+"""What the reader of `vqmem explore` chooses. It imports nothing slow: the command line shows its defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Strategies, the first of which is the baseline, slots of each memory, and guards."""
+
+    strategies: tuple[str, ...] = ("fifo", "surprise", "gain")
+    capacity: int = 128
+    sinks: int = 0
+    recent: int = 0
