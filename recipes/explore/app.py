@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 import socket
 import tempfile
@@ -14,13 +15,27 @@ import gradio as gr
 
 from ...console import one_line
 from ..reporting.page import to_bytes
-from .memories import memories_for, policies
+from .consequences import effects
+from .explored import Explored
+from .memories import memories_for
 from .page import explore_page
-from .passage import CHARACTERS, SECONDS, hear_passage, read_passage, signals_of_model
+from .passage import SECONDS
+from .readers import CHARACTERS, CHARACTERS_TO_READ, load_reader
 from .settings import Settings
 
 MEGABYTES = 20
 """The largest file that may be uploaded."""
+LISTEN = """() => window.addEventListener("message", ({ source, data }) => {
+  if (!data.vqmem || source !== document.querySelector("#page iframe")?.contentWindow) return;
+  const area = document.querySelector("#asked textarea");
+  area.value = JSON.stringify(data.vqmem);
+  area.dispatchEvent(new Event("input", { bubbles: true }));
+  document.getElementById("ask").click();
+})"""
+"""Passes on to the app what the page in the frame asks: what keeping a token would save."""
+ANSWER = (
+    """(text) => document.querySelector("#page iframe").contentWindow.postMessage({ vqmem: JSON.parse(text) }, "*")"""
+)
 
 
 def build(settings: Settings, model: Path | None = None) -> Any:
@@ -28,22 +43,28 @@ def build(settings: Settings, model: Path | None = None) -> Any:
 
     Args:
         settings: what is chosen at first.
-        model: run of a scorer; None takes the packaged ones.
+        model: what `load_reader` loads; None takes the packaged scorers.
 
     Returns:
         The `gradio.Blocks`, not started.
     """
 
-    def show(text: str, clip: str | None, *chosen: Any) -> tuple[str, Any, str]:
+    def show(text: str, clip: str | None, *chosen: Any) -> tuple[str, Any, str, Explored]:
         try:
             asked = _asked(*chosen)
-            passage = (
-                hear_passage(Path(clip), Path(clip).name, model) if clip else read_passage(text, "your text", model)
-            )
-            page = explore_page(passage, asked)
+            passage = reader.clip(Path(clip), Path(clip).name) if clip else reader.text(text or "", "your text")
+            explored = Explored.read(reader, passage, asked)
+            page = explore_page(explored)
         except (ValueError, OSError) as error:
             raise gr.Error(one_line(str(error)), duration=None) from None
-        return _frame(page), gr.DownloadButton(value=_saved(page, Path(folder.name)), visible=True), _link(asked)
+        saved = gr.DownloadButton(value=_saved(page, Path(folder.name)), visible=True)
+        return _frame(page), saved, _link(asked), explored
+
+    def answer(text: str, explored: Explored | None) -> str:
+        try:
+            return json.dumps(_effect(explored, json.loads(text)))
+        except (ValueError, KeyError, TypeError) as error:
+            return json.dumps({"error": one_line(str(error))})
 
     def restore(request: gr.Request) -> list[Any]:
         given = dict(request.query_params)
@@ -52,9 +73,11 @@ def build(settings: Settings, model: Path | None = None) -> Any:
         known = [name for name in given.get("strategies", "").split(",") if name in names]
         return [known or gr.skip(), *kept]
 
-    signals = signals_of_model(model)
-    memories_for(signals, settings)  # raises for settings that cannot be used
-    names = list(policies(signals))
+    reader = load_reader(model)
+    settings = settings.completed(reader.usual)
+    known = reader.policies(reader.signals)
+    memories_for(known, settings)  # raises for settings that cannot be used
+    names, most = list(known), CHARACTERS_TO_READ if reader.is_model else CHARACTERS
     folder = tempfile.TemporaryDirectory(prefix="vqmem-", ignore_cleanup_errors=True)  # as long as the app
     os.environ["GRADIO_TEMP_DIR"] = folder.name  # what is uploaded goes there too
     with gr.Blocks(title="vqmem explore", analytics_enabled=False, delete_cache=(600, 3600)) as app:
@@ -63,7 +86,7 @@ def build(settings: Settings, model: Path | None = None) -> Any:
             "and each memory keeps the slots that its strategy ranks highest."
         )
         with gr.Row():
-            text = gr.Textbox(label=f"Text, at most {CHARACTERS:,} characters", lines=8, max_lines=8, elem_id="text")
+            text = gr.Textbox(label=f"Text, at most {most:,} characters", lines=8, max_lines=8, elem_id="text")
             label = f"Or a recording, at most {SECONDS:.0f} seconds and {MEGABYTES} MB"
             clip = gr.Audio(label=label, sources=["upload", "microphone"], type="filepath", elem_id="clip")
         strategies = gr.CheckboxGroup(names, value=list(settings.strategies), label="Strategies, the baseline first")
@@ -76,9 +99,17 @@ def build(settings: Settings, model: Path | None = None) -> Any:
         with gr.Row():
             saved = gr.DownloadButton("Save as one offline page", visible=False, elem_id="save")
             link = gr.Textbox(label="Add this to the address to restore the settings", elem_id="link")
+        explored = gr.State()
+        asked = gr.Textbox(visible="hidden", elem_id="asked", lines=2)
+        answered = gr.Textbox(visible="hidden")
+        ask = gr.Button(visible="hidden", elem_id="ask")
         chosen = [strategies, capacity, sinks, recent]
-        button.click(show, [text, clip, *chosen], [page, saved, link], concurrency_limit=2, api_name="show")
-        app.load(restore, None, chosen, api_visibility="private", show_progress="hidden")
+        shared: dict[str, Any] = {"concurrency_id": "reader", "concurrency_limit": 1}  # one model reads for all
+        button.click(show, [text, clip, *chosen], [page, saved, link, explored], api_name="show", **shared)
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        ask.click(answer, [asked, explored], answered, **shared, **private).then(None, answered, None, js=ANSWER)
+        app.load(restore, None, chosen, **private)
+        app.load(None, None, None, js=LISTEN)
     return app
 
 
@@ -87,7 +118,7 @@ def serve(settings: Settings, model: Path | None, host: str, port: int | None) -
 
     Args:
         settings: what is chosen at first.
-        model: run of a scorer; None takes the packaged ones.
+        model: what `load_reader` loads; None takes the packaged scorers.
         host: the address at which it listens.
         port: its port; None is the first that is free.
 
@@ -127,6 +158,17 @@ def _saved(page: str, folder: Path) -> str:
     path = Path(tempfile.mkdtemp(dir=folder)) / "what-memories-keep.html"
     path.write_bytes(to_bytes(page))
     return str(path)
+
+
+def _effect(explored: Explored | None, asked: dict[str, Any]) -> dict[str, Any]:
+    """What keeping the token would have saved that the page asks for."""
+    strategy, place = asked["strategy"], asked["at"]
+    if explored is None or strategy not in explored.memories or place not in range(len(explored.passage.ids)):
+        raise ValueError("the page is older than the app; choose Show again")
+    found = effects(explored, strategy, [place])
+    if not found:
+        raise ValueError("the guards fill the memory, so that no other token can be kept; guard fewer")
+    return {"strategy": strategy, "effect": found[0]}
 
 
 def _asked(strategies: list[str], *numbers: int | None) -> Settings:

@@ -17,13 +17,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=output_file, metavar="OUT", help="write the page of FILE, one offline file")
     parser.add_argument("--encoding", default="utf-8", help="of a text, as Python names it (default utf-8)")
     trained = (
-        "run of `vqmem text_lm` (its language model shows what evictions cost) or frame_scorer (default: packaged)"
+        "a model of `transformers`, whose continuation is shown beside that of the full cache, or a run of `vqmem "
+        "text_lm`: both show what evictions cost; or a run of frame_scorer (default: the packaged scorers)"
     )
     parser.add_argument("--model", type=file_path, metavar="DIR", help=trained)
     default = Settings()
-    names = ",".join(default.strategies)
-    chosen = f"names, the baseline first: fifo, surprise, gain, ... (default {names})"
-    parser.add_argument("--strategies", metavar="A,B,...", default=names, help=chosen)
+    chosen = "names, the baseline first, as in fifo,h2o,auto (default fifo,surprise,gain, or what suits the model)"
+    parser.add_argument("--strategies", metavar="A,B,...", default="", help=chosen)
     for name, what in (("capacity", "slots of each memory"), *_GUARDS.items()):
         number = getattr(default, name)
         parser.add_argument(f"--{name}", type=int, default=number, metavar="N", help=f"{what} (default {number})")

@@ -6,6 +6,7 @@
   memories = drawKept(data, data.strategies, (kept) => marks?.show(kept));
   if (!data.plot) heatMap(at("map"), data.tokens, data.signals, { tall: true, onsignal: (name) => memories?.measure(name) });
   if (data.consequences) drawConsequences(data);
+  if (data.following) drawFollowing(data.following);
 
   // The recording: its signals one at a time, the pieces that a memory keeps, and players of what each keeps at the end.
   function layMarks() {

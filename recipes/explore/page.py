@@ -18,51 +18,54 @@ from ..reporting.page import render, to_bytes
 from ..reporting.sound import sound
 from ..scoring.sound_plot import LEFT, SPECTRUM, ScoredClip, draw
 from ..scoring.sound_plot import STYLE as SOUND_STYLE
-from .consequences import Reader, consequences, quality
-from .memories import SEGMENT, follow, memories_for
-from .passage import Passage, hear_passage, kept_sound, read_passage
+from .consequences import consequences, following, quality, read_fully
+from .explored import Explored
+from .readers import load_reader
 from .settings import Settings
 
 HERE = Path(__file__).parent
 
 
-def trace(passage: Passage, settings: Settings) -> dict[str, Any]:
+def trace(explored: Explored) -> dict[str, Any]:
     """What the page shows, as JSON: the passage, its signals, and what each memory keeps after each segment.
 
-    A recording also has the times of its pieces, its sound, and the sound of what each memory keeps at the end. Where a
-    language model was given, there are also the loss by capacity, and what evictions cost.
+    A recording also has the times of its pieces, its sound, and the sound of what each memory keeps at the end. A
+    language model adds the loss by capacity, what evictions cost, and how it goes on.
     """
-    memories = memories_for(passage.names, settings)
-    segment = SEGMENT if passage.run is None else passage.run.config.segment
-    kept = {name: follow(passage, memory, segment) for name, memory in memories.items()}
+    passage, settings, readings = explored.passage, explored.settings, explored.readings
     made: dict[str, Any] = {
         "unit": passage.unit,
         "tokens": passage.tokens,
         "signals": passage.signals,
         "memories": {
-            name: {"capacity": settings.capacity, "segment": segment, "kept": found} for name, found in kept.items()
+            name: {"capacity": settings.capacity, "segment": explored.reader.segment, "kept": reading.kept}
+            for name, reading in readings.items()
         },
-        "strategies": list(kept),
+        "strategies": list(readings),
         "baseline": settings.strategies[0],
     }
-    if passage.run is not None:
-        reader = Reader(passage.run, passage)
-        made["quality"] = quality(reader, memories)
-        made["consequences"] = {name: consequences(reader, memories[name], found) for name, found in kept.items()}
+    if explored.reader.is_model:
+        full = read_fully(explored)
+        made["quality"] = quality(explored, full)
+        made["consequences"] = {name: consequences(explored, name) for name in readings}
+        if explored.reader.new:
+            made["following"] = following(explored, full)
     if passage.clip is not None:
         scores = passage.clip.scores
         made |= {
             "starts": scores.starts.tolist(),
             "ends": scores.ends.tolist(),
             "sound": sound(passage.clip.waveform, RATE),
-            "kept_sounds": {name: sound(kept_sound(passage.clip, found[-1]), RATE) for name, found in kept.items()},
+            "kept_sounds": {
+                name: sound(passage.clip.kept(reading.kept[-1]), RATE) for name, reading in readings.items()
+            },
         }
     return made
 
 
-def explore_page(passage: Passage, settings: Settings) -> str:
+def explore_page(explored: Explored) -> str:
     """The page as HTML."""
-    data, plot = trace(passage, settings), Markup("")
+    passage, data, plot = explored.passage, trace(explored), Markup("")
     if passage.clip is not None:
         clip = ScoredClip(passage.name, passage.clip.waveform, RATE, 0.0, passage.clip.scores)
         plot = Markup(draw(clip, passage.names))
@@ -72,9 +75,9 @@ def explore_page(passage: Passage, settings: Settings) -> str:
         title=f"What memories keep of {passage.name}",
         data=data,
         styles=[*slider.STYLES, SOUND_STYLE, SHARED / "sound.css", HERE / "page.css"],
-        scripts=[*slider.SCRIPTS, HERE / "consequences.js", HERE / "page.js"],
+        scripts=[*slider.SCRIPTS, *(HERE / name for name in ("consequences.js", "following.js", "page.js"))],
         plot=plot,
-        settings=settings,
+        settings=explored.settings,
     )
 
 
@@ -85,11 +88,11 @@ def write_page(file: str | None, path: Path | None, settings: Settings, model: P
         file: a recording or a text; ``-`` is text from standard input.
         path: the page.
         settings: what is shown.
-        model: run of a scorer; None takes the packaged ones.
+        model: what `load_reader` loads; None takes the packaged scorers.
         encoding: of a text.
 
     Raises:
-        ValueError: in one line where one of the two files is not given, and as `read_passage` and `hear_passage` do.
+        ValueError: in one line where one of the two files is not given, and as `load_reader` and its reader do.
     """
     if file is None:
         raise ValueError("--html writes the page of a file; give FILE too")
@@ -97,9 +100,10 @@ def write_page(file: str | None, path: Path | None, settings: Settings, model: P
         raise ValueError(f"{one_line(file)} needs --html OUT, the page to write; `vqmem explore` alone starts the app")
     refuse_folder("--html", path)
     name = "standard input" if file == "-" else Path(file).name
-    if is_recording(file):
-        passage = hear_passage(Path(file), name, model)
-    else:
-        passage = read_passage(read_text(file, encoding, "--encoding"), name, model)
-    atomic_write(path, to_bytes(explore_page(passage, settings)))
+    heard = is_recording(file)
+    text = "" if heard else read_text(file, encoding, "--encoding")
+    reader = load_reader(model)
+    settings = settings.completed(reader.usual)
+    passage = reader.clip(Path(file), name) if heard else reader.text(text, name)
+    atomic_write(path, to_bytes(explore_page(Explored.read(reader, passage, settings))))
     print(f"{len(passage.tokens):,} {passage.unit} in {one_line(str(path))}", file=sys.stderr)

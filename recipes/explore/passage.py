@@ -1,4 +1,4 @@
-"""Read a text or a recording into scored tokens, for the page of `vqmem explore`."""
+"""Tokens of a text, or pieces of a recording, with their scores: what the page of `vqmem explore` shows."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ from torch import Tensor
 from ...console import one_line
 from ...data.reading.audio import RATE, Audio
 from ...memory.scorer import signals_of
-from ...models.speech.frame_scorer import is_frame_scorer
-from ..lm.text_scorer import Scoring, load_scoring, require_text
-from ..scoring.audio import AudioScores, load_audio_scorer
+from ..lm.text_scorer import Scoring, require_text
+from ..scoring.audio import AudioScorer, AudioScores
 from ..scoring.text import score_tokens
-from ..text_lm.recipe import Run, load_run
 
-CHARACTERS, SECONDS = 50_000, 120.0
-"""The longest text and the longest recording: what a browser draws at an acceptable speed."""
-CHARACTERS_TO_READ = 12_000
-"""The longest text that a language model reads again and again."""
+SECONDS = 120.0
+"""The longest recording: what a browser draws at an acceptable speed."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +27,12 @@ class Clip:
 
     waveform: Float[Tensor, " _"]
     scores: AudioScores
+
+    def kept(self, positions: Iterable[int]) -> Float[Tensor, " _"]:
+        """What is heard if only the pieces at ``positions`` are kept."""
+        times = zip(self.scores.starts.tolist(), self.scores.ends.tolist(), strict=True)
+        edges = [(round(start * RATE), round(end * RATE)) for start, end in times]
+        return torch.cat([self.waveform[:0], *(self.waveform[slice(*edges[i])] for i in positions)])
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,6 @@ class Passage:
         names: the signals.
         scores: their values, in nats.
         clip: the recording; None for a text.
-        run: the language model that can read the passage; None without one.
     """
 
     name: str
@@ -53,7 +54,6 @@ class Passage:
     names: tuple[str, ...]
     scores: Float[Tensor, "time signal"]
     clip: Clip | None = None
-    run: Run | None = None
 
     @property
     def unit(self) -> str:
@@ -66,19 +66,15 @@ class Passage:
         return {name: [round(x, 4) for x in self.scores[:, i].tolist()] for i, name in enumerate(self.names)}
 
 
-def read_passage(text: str, name: str, model: Path | None = None) -> Passage:
-    """Score a text with a run of `vqmem text_lm`, or with the packaged scorer. The run's language model can read it.
+def read_passage(text: str, name: str, scoring: Scoring, most: int) -> Passage:
+    """Score a text of at most ``most`` characters.
 
-    Raises `ValueError` in one line for an empty or too long text, and for a model that cannot be used.
+    Raises `ValueError` in one line for an empty or too long text, and for a scorer of something else.
     """
     if not text.strip():
         raise ValueError("there is no text; paste some, or give a file with words")
-    reads = model is not None and (model / "transformer").is_dir()
-    if len(text) > (most := CHARACTERS_TO_READ if reads else CHARACTERS):
-        about = " with a language model" if reads else ""
-        raise ValueError(f"{one_line(name)} has {len(text):,} characters, and at most {most:,} can be shown{about}")
-    run = load_run(model) if model is not None and reads else None
-    scoring = load_scoring(model) if run is None else Scoring(run.tokenizer, run.scorer, "cpu")
+    if len(text) > most:
+        raise ValueError(f"{one_line(name)} has {len(text):,} characters, and at most {most:,} can be shown here")
     require_text(scoring.tokenizer)
     parts = list(score_tokens(text, scoring))
     return Passage(
@@ -87,19 +83,14 @@ def read_passage(text: str, name: str, model: Path | None = None) -> Passage:
         torch.cat([part.ids for part in parts]),
         signals_of(scoring.scorer),
         torch.cat([part.signals for part in parts]),
-        run=run,
     )
 
 
-def hear_passage(file: Path, name: str, model: Path | None = None) -> Passage:
-    """Score a recording with a run of `vqmem text_lm` on speech or `vqmem frame_scorer`, or with the packaged scorer.
-
-    Raises `ValueError` in one line for what is no recording, or too long, and for a model that cannot be used.
-    """
+def hear_passage(file: Path, name: str, scorer: AudioScorer) -> Passage:
+    """Score a recording. Raises `ValueError` in one line for what is no recording, or too long."""
     audio = Audio(str(file))
     if (seconds := audio.seconds()) > SECONDS:
         raise ValueError(f"{one_line(name)} is {seconds:.0f} s long, and at most {SECONDS:.0f} s can be shown")
-    scorer = load_audio_scorer(model)
     scores = scorer(audio)
     codes = scores.ids if scores.codes is None or scores.ids is not None else scores.codes
     assert codes is not None
@@ -107,16 +98,3 @@ def hear_passage(file: Path, name: str, model: Path | None = None) -> Passage:
     waveform = torch.cat(list(audio.stream()))
     tokens = [f"{start:.2f} s" for start in scores.starts.tolist()]
     return Passage(name, tokens, ids.long(), scores.given, scores.signals, Clip(waveform, scores))
-
-
-def signals_of_model(model: Path | None) -> tuple[str, ...]:
-    """The signals of a run's scorer, or of the packaged ones. Raises `ValueError` for a model that cannot be used."""
-    if model is not None and is_frame_scorer(model):
-        return load_audio_scorer(model).signals
-    return signals_of(load_scoring(model).scorer)
-
-
-def kept_sound(clip: Clip, positions: Iterable[int]) -> Float[Tensor, " _"]:
-    """What is heard of a recording if only the pieces at ``positions`` are kept."""
-    edges = [(round(clip.scores.starts[i].item() * RATE), round(clip.scores.ends[i].item() * RATE)) for i in positions]
-    return torch.cat([clip.waveform[:0], *(clip.waveform[start:end] for start, end in edges)])

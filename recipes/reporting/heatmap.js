@@ -41,8 +41,8 @@ function scaleOf(values) {
   return { low: diverging ? -reach : low, high: diverging ? reach : high, diverging, strength };
 }
 
-// What pointing at a token, or stepping to it with the arrow keys, shows about it.
-function pointAt(area, spans, texts, pairs) {
+// What pointing at a token, or stepping to it with the arrow keys, shows about it; `onpick` is for a click and Enter.
+function pointAt(area, spans, texts, pairs, onpick = () => {}) {
   let at = -1;
   const show = (index) => {
     spans[at]?.classList.remove("at");
@@ -61,7 +61,9 @@ function pointAt(area, spans, texts, pairs) {
   for (const type of ["pointermove", "pointerdown"]) area.addEventListener(type, (event) => point(event, Number(event.target.dataset.i ?? -1)));
   area.addEventListener("pointerleave", (event) => point(event, -1));
   area.addEventListener("blur", () => show(-1));
+  area.addEventListener("click", (event) => event.target.dataset.i && onpick(Number(event.target.dataset.i)));
   area.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && at >= 0) onpick(at);
     const move = { ArrowRight: 1, ArrowLeft: -1, Home: -spans.length, End: spans.length }[event.key];
     if (!move) return;
     event.preventDefault();

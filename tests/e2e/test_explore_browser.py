@@ -3,22 +3,19 @@
 import html
 import json
 import re
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 import soundfile
 from vqmem.cli import main
-from vqmem.recipes.explore.memories import follow, memories_for, policies
-from vqmem.recipes.explore.passage import CHARACTERS, Passage, hear_passage, read_passage
+from vqmem.recipes.explore.explored import Explored
+from vqmem.recipes.explore.readers import CHARACTERS, ScoreReader
 from vqmem.recipes.explore.settings import Settings
+from vqmem.tests.e2e.explorer import in_page, open_app, paste, show, start_app, wait
 
 STORY = (
     "The harpooneer was nowhere. Queequeg came in with a candle. " * 30 + "Queequeg sat on the bed. <b>Never</b> mind."
@@ -28,14 +25,8 @@ STORY = (
 @pytest.fixture(scope="module")
 def app():
     """The address of the app on this machine."""
-    pytest.importorskip("gradio", reason="needs Gradio (extra 'explore')")
-    command = [sys.executable, "-m", "vqmem", "explore", "--capacity", "64"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # Gradio changes its process
-        assert server.stdout is not None
-        found = re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())
-        assert found
-        yield found[0]
-        server.kill()
+    with start_app("--capacity", "64") as address:
+        yield address
 
 
 @pytest.fixture
@@ -45,41 +36,6 @@ def tone(tmp_path) -> Path:
     time_of = np.arange(48_000) / 16_000
     soundfile.write(path, 0.2 * np.sin(2 * np.pi * 220 * time_of * (1 + time_of / 3)), 16_000)
     return path
-
-
-def wait(find, seconds: float = 60.0):
-    """What ``find`` returns, once that is true."""
-    ends = time.monotonic() + seconds
-    while not (found := find()) and time.monotonic() < ends:
-        time.sleep(0.1)
-    assert found
-    return found
-
-
-def opened(browser, address: str, **query: str):
-    """Open the app and wait until it is there."""
-    browser.get(f"{address}?{urlencode(query)}")
-    wait(lambda: browser.find_elements("css selector", "#text textarea"))
-    return browser
-
-
-def show(browser) -> None:
-    browser.find_element("css selector", "#show").click()
-
-
-def in_page(browser) -> None:
-    """Go into the frame of the page, once it is there."""
-    wait(lambda: browser.find_elements("css selector", "#page iframe"))
-    browser.switch_to.frame(browser.find_element("css selector", "#page iframe"))
-    wait(lambda: browser.find_elements("css selector", "#memory h3"))
-
-
-def paste(browser, text: str) -> None:
-    browser.execute_script(
-        "const [area, text] = arguments; area.value = text; area.dispatchEvent(new Event('input', {bubbles: true}))",
-        browser.find_element("css selector", "#text textarea"),
-        text,
-    )
 
 
 def headings(browser) -> list[str]:
@@ -93,27 +49,27 @@ def slide(browser, index: int) -> None:
 
 
 def test_a_text_is_pasted_and_the_slider_shows_what_each_memory_keeps(browser, app):
-    paste(opened(browser, app), STORY)
+    paste(open_app(browser, app), STORY)
     show(browser)
     in_page(browser)
     assert headings(browser) == ["fifo", "surprise", "gain"]
-    story = read_passage(STORY, "story")
-    kept = {name: follow(story, memory) for name, memory in memories_for(story.names, Settings(capacity=64)).items()}
+    reader = ScoreReader()
+    explored = Explored.read(reader, reader.text(STORY, "story"), Settings(reader.usual, 64))
     for index in (0, 5):
         slide(browser, index)
-        for name in kept:
+        for name, reading in explored.readings.items():
             marked = browser.execute_script(
                 "return [...document.querySelectorAll(`[data-strategy=${arguments[0]}] .tokens span`)]"
                 ".flatMap((span, i) => span.classList.contains('kept') ? [i] : [])",
                 name,
             )
-            assert marked == kept[name][index]
+            assert marked == reading.kept[index]
     browser.switch_to.default_content()
     assert wait(lambda: browser.find_elements("css selector", "#save"))
 
 
 def test_a_link_restores_the_settings(browser, app):
-    opened(browser, app, strategies="random,rarity", capacity="48", recent="8")
+    open_app(browser, app, strategies="random,rarity", capacity="48", recent="8")
     wait(lambda: browser.find_element("css selector", "input[type=number]").get_attribute("value") == "48")
     paste(browser, STORY)
     show(browser)
@@ -126,7 +82,7 @@ def test_a_link_restores_the_settings(browser, app):
 
 
 def test_a_clip_is_uploaded(browser, app, tone):
-    upload(opened(browser, app), tone)
+    upload(open_app(browser, app), tone)
     wait(lambda: browser.find_elements("css selector", "#clip audio, #clip .waveform-container"))
     show(browser)
     in_page(browser)
@@ -145,13 +101,13 @@ def message(browser) -> str:
 
 
 def test_a_text_that_is_too_long_is_refused(browser, app):
-    paste(opened(browser, app), "a" * (CHARACTERS + 1))
+    paste(open_app(browser, app), "a" * (CHARACTERS + 1))
     show(browser)
     assert "your text has 50,001 characters, and at most 50,000 can be shown" in message(browser)
 
 
 def test_a_number_that_is_missing_is_named(browser, app):
-    paste(opened(browser, app), STORY)
+    paste(open_app(browser, app), STORY)
     number = browser.find_element("css selector", "input[type=number]")
     wait(lambda: number.get_attribute("value") == "64")
     number.send_keys("\ue003\ue003")  # backspace
@@ -162,14 +118,14 @@ def test_a_number_that_is_missing_is_named(browser, app):
 def test_a_file_that_is_too_large_is_refused(browser, app, tmp_path):
     path = tmp_path / "large.wav"
     soundfile.write(path, np.zeros(11_000_000, dtype=np.int16), 16_000)
-    upload(opened(browser, app), path)
+    upload(open_app(browser, app), path)
     assert "20" in message(browser)
 
 
 def test_a_broken_file_is_refused(browser, app, tmp_path):
     path = tmp_path / "broken.wav"
     path.write_bytes(b"no sound at all")
-    upload(opened(browser, app), path)
+    upload(open_app(browser, app), path)
     wait(lambda: browser.find_elements("css selector", "#clip audio, #clip .waveform-container"))
     show(browser)
     assert "is not audio" in message(browser)
@@ -239,12 +195,14 @@ def test_mistakes_are_one_line_and_write_nothing(arguments, said, tmp_path, monk
 
 
 def test_every_strategy_keeps_the_capacity_and_fifo_the_newest(tone):
-    passages: list[Passage] = [read_passage(STORY, "story"), hear_passage(tone, "tone")]
-    for passage in passages:
-        known = policies(passage.names)
+    reader = ScoreReader()
+    for passage in (reader.text(STORY, "story"), reader.clip(tone, "tone")):
+        known = reader.policies(passage.names)
         assert {"fifo", "surprise", "rarity", "gain", "random"} <= known.keys()
-        made = memories_for(passage.names, Settings(tuple(known), 40, 2, 4))
-        kept = {name: follow(passage, memory) for name, memory in made.items()}
+        kept = {
+            name: reading.kept
+            for name, reading in Explored.read(reader, passage, Settings(tuple(known), 40, 2, 4)).readings.items()
+        }
         for positions in kept.values():
             assert all(len(found) == min(40, 32 * i) for i, found in enumerate(positions[:-1], 1))
             assert {0, 1} <= set(positions[-1])

@@ -1,16 +1,17 @@
 """What evictions cost, on the page of `vqmem explore`: against readings by a plain policy, and in Chromium."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from vqmem.cli import main
-from vqmem.recipes.explore.consequences import SHOWN, Reader, consequences, quality
-from vqmem.recipes.explore.memories import follow, memories_for
-from vqmem.recipes.explore.passage import CHARACTERS_TO_READ, read_passage
+from vqmem.memory.bank import Memory
+from vqmem.recipes.explore import readers
+from vqmem.recipes.explore.consequences import SHOWN, consequences, effects, quality, read_fully
+from vqmem.recipes.explore.explored import Explored
+from vqmem.recipes.explore.readers import CHARACTERS_TO_READ, Reader, ScoreReader, load_reader
 from vqmem.recipes.explore.settings import Settings
-from vqmem.recipes.lm.language_model import PassageScores, read_passages
-from vqmem.recipes.lm.strategies import Strategy
+from vqmem.tests.e2e.explorer import in_page, open_app, paste, show, start_app, wait
 
 TEXT = (
     "Call me Ishmael. Some years ago I thought I would sail. "
@@ -35,36 +36,37 @@ class Slow:
 
 
 @pytest.fixture(scope="module")
-def reading(tiny_run):
-    passage = read_passage(TEXT * 2, "story", tiny_run)
-    assert passage.run is not None
-    memory = memories_for(passage.names, Settings(("fifo",), 24))["fifo"]
-    return passage, memory, Reader(passage.run, passage)
+def explored(tiny_run) -> Explored:
+    return explore(load_reader(tiny_run), Settings(("fifo", "surprise", "random", "h2o"), 24, 1, 3))
 
 
-def test_memories_that_are_followed_are_those_of_the_model(reading):
-    passage, _, reader = reading
-    segment = passage.run.config.segment
-    scores = PassageScores(passage.names, [passage.scores])
-    for name, made in memories_for(passage.names, Settings(("fifo", "surprise", "random"), 24, 1, 3)).items():
-        strategy = Strategy(name, made.policy, made.compression)
-        read, _ = read_passages(passage.run.model, strategy, made, [reader.item], scores, 1, segment)
-        before_last = [sorted(kept) for kept in read[0].kept[:-1]]  # the last token is only predicted
-        assert before_last == follow(passage, made, segment)[: len(before_last)]
+def explore(reader: Reader, settings: Settings) -> Explored:
+    return Explored.read(reader, reader.text(TEXT * 2, "story"), settings)
 
 
-def test_each_effect_is_that_of_a_reading_with_the_token_kept(reading):
-    passage, memory, reader = reading
-    kept = follow(passage, memory, passage.run.config.segment)
-    found = consequences(reader, memory, kept)
+def losses(explored: Explored, memory: Memory) -> torch.Tensor:
+    read = explored.reader.read(explored.passage, memory).losses
+    assert read is not None
+    return read[0]
+
+
+def test_memories_of_the_model_are_those_that_are_followed_without_one(explored, monkeypatch):
+    monkeypatch.setattr(readers, "SEGMENT", explored.reader.segment)
+    for name in ("fifo", "surprise", "random"):
+        followed = ScoreReader().read(explored.passage, explored.memories[name]).kept
+        read = explored.readings[name].kept
+        assert read[:-1] == followed[: len(read) - 1]  # the last token is only predicted
+
+
+def test_each_effect_is_that_of_a_reading_with_the_token_kept(explored):
+    found, memory = consequences(explored, "fifo"), explored.memories["fifo"]
     assert len(found) > 3
     assert [effect["saved"] for effect in found] == sorted((effect["saved"] for effect in found), reverse=True)
-    assert len({int(passage.ids[effect["at"]]) for effect in found}) == len(found)
-    before = reader.losses(memory)[0]
+    assert len({int(explored.passage.ids[effect["at"]]) for effect in found}) == len(found)
+    before = losses(explored, memory)
     for effect in found:
-        assert any(effect["at"] not in positions for positions in kept)
-        pinned = type(memory)(memory.capacity, Slow(effect["at"]), memory.compression, memory.guard)
-        saved = before - reader.losses(pinned)[0]
+        assert any(effect["at"] not in positions for positions in explored.readings["fifo"].kept)
+        saved = before - losses(explored, replace(memory, policy=Slow(effect["at"])))
         assert effect["saved"] == pytest.approx(float(saved.sum()), abs=2e-3)
         assert len(effect["later"]) <= SHOWN
         for place, change in effect["later"]:
@@ -72,21 +74,32 @@ def test_each_effect_is_that_of_a_reading_with_the_token_kept(reading):
             assert place > effect["at"]
 
 
-def test_quality_is_the_mean_loss_and_everything_is_the_longest_memory(reading):
-    passage, memory, reader = reading
-    found = quality(reader, {"fifo": memory})
-    assert found["capacities"] == [16, 32, 64, 128]
+def test_policies_that_look_at_attention_have_consequences_too(explored):
+    assert consequences(explored, "h2o")[0]["saved"] > 0
+
+
+def test_quality_is_the_mean_loss_and_everything_is_the_longest_memory(explored):
+    memory, found = explored.memories["fifo"], quality(explored, read_fully(explored))
+    assert found["capacities"] == [16, 24, 32, 64, 128]
     for capacity, value in zip(found["capacities"], found["rows"]["fifo"], strict=True):
-        alone = type(memory)(capacity, memory.policy, memory.compression, memory.guard)
-        assert value == pytest.approx(float(reader.losses(alone).mean()), abs=1e-4)
-    full = type(memory)(10 * len(passage.ids), memory.policy, memory.compression, memory.guard)
-    assert found["full"] == pytest.approx(float(reader.losses(full).mean()), abs=1e-4)
+        assert value == pytest.approx(float(losses(explored, replace(memory, capacity=capacity)).mean()), abs=1e-4)
+    full = replace(memory, capacity=10 * len(explored.passage.ids))
+    assert found["full"] == pytest.approx(float(losses(explored, full).mean()), abs=1e-4)
 
 
-def test_guards_that_leave_no_room_leave_a_gap(reading):
-    passage, _, reader = reading
-    guarded = memories_for(passage.names, Settings(("fifo",), 40, 2, 20))
-    assert quality(reader, guarded)["rows"]["fifo"][0] is None
+def test_guards_that_leave_no_room_leave_a_gap(explored):
+    guarded = explore(explored.reader, Settings(("fifo",), 40, 2, 20))
+    assert quality(guarded, read_fully(guarded))["rows"]["fifo"][0] is None
+
+
+def test_where_guards_fill_the_memory_nothing_else_can_be_kept(explored):
+    filled = explore(explored.reader, Settings(("fifo",), 24, 4, 20))
+    assert consequences(filled, "fifo") == []
+
+
+def test_a_passage_of_one_token_is_refused(explored):
+    with pytest.raises(ValueError, match="story has one token, and a model needs two"):
+        Explored.read(explored.reader, explored.reader.text("a", "story"), explored.settings)
 
 
 def test_the_page_ranks_evictions_and_shows_what_each_changes(
@@ -110,11 +123,28 @@ def test_the_page_ranks_evictions_and_shows_what_each_changes(
     assert_quiet()
 
 
-def test_a_text_that_is_too_long_for_a_language_model_is_refused(tiny_run):
-    with pytest.raises(ValueError, match=r"has 12,001 characters, and at most 12,000 can be shown with a language"):
-        read_passage("a" * (CHARACTERS_TO_READ + 1), "story", tiny_run)
+def test_any_evicted_token_is_tried_in_the_app(browser, explored, tiny_run):
+    with start_app("--model", str(tiny_run), "--capacity", "24", "--strategies", "fifo", "--sinks", "1") as address:
+        paste(open_app(browser, address), TEXT * 2)
+        show(browser)
+        in_page(browser)
+        tried = len(browser.find_elements("css selector", "#costs button"))
+        known = {effect["at"] for effect in consequences(explored, "fifo")}
+        place = next(at for at in range(2, 60) if at not in known)
+        browser.find_element("css selector", f"#cost-text span[data-i='{place}']").click()
+        wait(lambda: len(browser.find_elements("css selector", "#costs button")) == tried + 1)
+        chosen = browser.find_element("css selector", f"#costs button[data-at='{place}']")
+        assert chosen.get_attribute("aria-pressed") == "true"
+        asked = explore(explored.reader, Settings(("fifo",), 24, 1))
+        saved = effects(asked, "fifo", [place])[0]["saved"]
+        said = browser.find_element("id", "cost-said").text
+        assert f"(token {place}) kept" in said
+        assert f"{abs(saved):.2f} nats" in said
+        browser.find_element("css selector", "#cost-text").send_keys("\ue010\ue007")  # End, Enter
+        assert "was never evicted by fifo" in browser.find_element("id", "cost-said").text
+        browser.switch_to.default_content()
 
 
-def test_positions_may_be_pinned_in_every_row(reading):
-    _, memory, reader = reading
-    assert torch.equal(reader.losses(memory, 3)[2], reader.losses(memory, 3)[0])
+def test_a_text_that_is_too_long_for_a_language_model_is_refused(explored):
+    with pytest.raises(ValueError, match=r"has 12,001 characters, and at most 12,000 can be shown here"):
+        explored.reader.text("a" * (CHARACTERS_TO_READ + 1), "story")

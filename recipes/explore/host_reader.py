@@ -1,0 +1,131 @@
+"""A pretrained model of `transformers` reads the passage: what its cache keeps, what that costs, what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Tensor
+
+from ...default_scorer import load_default_scorer
+from ...memory.bank import Memory
+from ...memory.huggingface.cache import VQMemCache
+from ...memory.huggingface.cache_argument import cache_argument
+from ...memory.huggingface.presets import AUTO, build_preset, preset_of
+from ...memory.policy import Policy
+from ...memory.scorer import policy_of, signals_of
+from ...registry import build
+from ..engine.config import resolve_device, resolve_dtype
+from ..engine.progress import Bar
+from ..kv_cache.host import Host, load_host
+from ..lm.text_scorer import Scoring
+from .passage import Passage, read_passage
+from .readers import CHARACTERS_TO_READ, Pins, Reader, Reading, policies
+
+
+@dataclass(frozen=True)
+class HostReader(Reader):
+    """A pretrained model with a bounded cache, of which all heads keep the same tokens.
+
+    The token that begins a text is read first. It always stays, and takes no slot.
+    """
+
+    host: Host
+
+    is_model: ClassVar[bool] = True
+    capacities: ClassVar[tuple[int, ...]] = (64, 256, 1024)
+    tried: ClassVar[int] = 8
+    new: ClassVar[int] = 48
+
+    @classmethod
+    def load(cls, path: Path) -> HostReader:
+        """Load a folder or a GGUF file. Raises `ValueError` in one line where there is no model."""
+        device = resolve_device()
+        return cls(load_host(str(path), device, resolve_dtype("auto", device)))
+
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Those of the packaged scorer, which serves every tokenizer."""
+        return signals_of(self._scoring.scorer)
+
+    @property
+    def usual(self) -> tuple[str, ...]:
+        """The newest tokens as the baseline, the score alone, and the default of the cache."""
+        return "fifo", "reuse", AUTO
+
+    @property
+    def segment(self) -> int:
+        """Tokens that are read at once."""
+        return 64
+
+    def text(self, text: str, name: str) -> Passage:
+        """Score a text."""
+        return read_passage(text, name, self._scoring, CHARACTERS_TO_READ)
+
+    def clip(self, file: Path, name: str) -> Passage:
+        """Raises `ValueError`: the model reads text."""
+        raise ValueError(f"{name} is a recording, and the model reads text; give a text")
+
+    def policies(self, signals: Collection[str]) -> dict[str, Policy]:
+        """Those that need scores, attention or norms, and the default of `VQMemCache`."""
+        preset, scorer = preset_of(AUTO, self.host.model), self._scoring.scorer
+        assert preset is not None
+        own = {"reuse": build("policies", policy_of(scorer)), AUTO: build_preset(preset, scorer)}
+        return policies(signals, {"scores", "usage", "norms"}) | own
+
+    @torch.no_grad()
+    def read(self, passage: Passage, memory: Memory, rows: int = 1, new: int = 0) -> Reading:
+        """Read it. The last token is only predicted, or the first with which the model goes on."""
+        cache, ids = self._cache(memory), self._input(passage.ids)
+        kept, losses = [], []
+        with Bar(f"reading through {memory.capacity:,} slots", len(ids) - 1, transient=True) as bar:
+            first = self.segment + 1  # the token that begins a text is read with the first segment
+            for part in torch.arange(len(ids) - 1).tensor_split(tuple(range(first, len(ids) - 1, self.segment))):
+                logits = self._logits(ids[part].expand(rows, -1), cache)
+                losses.append(F.cross_entropy(logits.mT, ids[part + 1].expand(rows, -1), reduction="none").cpu())
+                kept.append([position - 1 for position in cast(list[list[int]], cache.positions)[0] if position])
+                bar.advance(len(part))
+        following = self._go_on(cache, ids[-1:], new) if new else ()
+        return Reading(kept, torch.cat(losses, 1)[:, 1:], following)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of tokens."""
+        return self.host.tokenizer.decode(ids)
+
+    def _go_on(self, cache: VQMemCache, last: Int[Tensor, " 1"], new: int) -> tuple[int, ...]:
+        """The most likely tokens after ``last``, until the text ends."""
+        found: list[int] = []
+        ends = self.host.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        while len(found) < new and (not found or found[-1] not in ends):
+            last = self._logits(last[None], cache)[0, -1:].argmax(-1)
+            found.append(int(last))
+        return tuple(found)
+
+    def _logits(self, ids: Int[Tensor, "rows new"], cache: VQMemCache) -> Tensor:
+        return self.host.model(ids, **cache_argument(cache)).logits.float()
+
+    def _input(self, ids: Int[Tensor, " time"]) -> Int[Tensor, " more"]:
+        return torch.cat([ids.new_tensor([self.host.separator]), ids]).to(self.host.device)
+
+    def _cache(self, memory: Memory) -> VQMemCache:
+        guard, more = memory.guard, {"share": "model", "block": 1, "sinks": memory.guard.sinks + 1}
+        scorer = self._scoring.scorer if "scores" in memory.policy.requires else None
+        given: dict[str, Any] = {"policy": memory.policy, "scorer": scorer, "recent": guard.recent, **more}
+        cache = VQMemCache(self.host.model, capacity=memory.capacity + 1, **given)
+        if isinstance(guard, Pins):
+            pins = Pins(guard.sinks + 1, guard.recent, tuple(position + 1 for position in guard.positions))
+            cache.memory = replace(cache.memory, guard=pins)
+        return cache
+
+    @cached_property
+    def _scoring(self) -> Scoring:
+        tokenizer = self.host.tokenizer
+        scorer = load_default_scorer(tokenizer.wrapped, self.host.device, self.host.vocab_size)
+        return Scoring(tokenizer, scorer, self.host.device)

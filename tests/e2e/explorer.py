@@ -1,0 +1,66 @@
+"""Starts the app of `vqmem explore`, and uses it as a person does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import pytest
+
+T = TypeVar("T")
+
+
+@contextmanager
+def start_app(*arguments: str) -> Iterator[str]:
+    """The address of the app on this machine, in a process of its own, since Gradio changes its process."""
+    pytest.importorskip("gradio", reason="needs Gradio (extra 'explore')")
+    command = [sys.executable, "-m", "vqmem", "explore", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())
+        assert found
+        try:
+            yield found[0]
+        finally:
+            server.kill()
+
+
+def wait(find: Callable[[], T], seconds: float = 150.0) -> T:
+    """What ``find`` returns, once that is true."""
+    ends = time.monotonic() + seconds
+    while not (found := find()) and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert found
+    return found
+
+
+def open_app(browser: Any, address: str, **query: str) -> Any:
+    """Open the app and wait until it is there."""
+    browser.get(f"{address}?{urlencode(query)}")
+    wait(lambda: browser.find_elements("css selector", "#text textarea"))
+    return browser
+
+
+def paste(browser: Any, text: str) -> None:
+    browser.execute_script(
+        "const [area, text] = arguments; area.value = text; area.dispatchEvent(new Event('input', {bubbles: true}))",
+        browser.find_element("css selector", "#text textarea"),
+        text,
+    )
+
+
+def show(browser: Any) -> None:
+    browser.find_element("css selector", "#show").click()
+
+
+def in_page(browser: Any) -> None:
+    """Go into the frame of the page, once it is there."""
+    wait(lambda: browser.find_elements("css selector", "#page iframe"))
+    browser.switch_to.frame(browser.find_element("css selector", "#page iframe"))
+    wait(lambda: browser.find_elements("css selector", "#memory h3"))
