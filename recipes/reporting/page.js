@@ -80,3 +80,6 @@ theme.addEventListener("click", () => {
   theme.dataset.scheme = document.documentElement.style.colorScheme = next;
   theme.textContent = `Theme: ${next === "light dark" ? "auto" : next}`;
 });
+
+// What scrolls can be scrolled by keyboard.
+for (const block of document.querySelectorAll("pre")) block.tabIndex = 0;

@@ -170,8 +170,8 @@ def open_page(browser: Any) -> Callable[[Path], None]:
 
 
 @pytest.fixture
-def assert_quiet(browser: Any) -> Callable[[], None]:
-    """No complaint on the console, no script from the data, and no address requested but the file itself."""
+def assert_quiet(browser: Any, assert_accessible: Callable[[], None]) -> Callable[[], None]:
+    """No complaint on the console, no script from the data, no address requested but the file itself; accessible."""
 
     def call() -> None:
         assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
@@ -184,5 +184,22 @@ def assert_quiet(browser: Any) -> Callable[[], None]:
         assert sum(url.startswith("file:") for url in asked) <= 1
         assert len(browser.find_elements("css selector", "script")) == 2
         assert not browser.find_elements("css selector", "img, b script, main b > b")
+        assert_accessible()
+
+    return call
+
+
+@pytest.fixture
+def assert_accessible(browser: Any) -> Callable[[], None]:
+    """No violation of the rules of axe: contrast, labels, roles, what the keyboard reaches; in light and in dark."""
+
+    def call() -> None:
+        axe = pytest.importorskip("axe_core_python.selenium").Axe()
+        for scheme in ("light", "dark"):
+            features = [{"name": "prefers-color-scheme", "value": scheme}]
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+            found = axe.run(browser, options={"resultTypes": ["violations"]})["violations"]
+            assert [(rule["id"], node["html"]) for rule in found for node in rule["nodes"]] == []
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
     return call

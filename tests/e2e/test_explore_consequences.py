@@ -2,15 +2,19 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from vqmem.cli import main
 from vqmem.memory.bank import Memory
 from vqmem.recipes.explore import readers
 from vqmem.recipes.explore.consequences import SHOWN, consequences, effects, quality, read_fully
 from vqmem.recipes.explore.explored import Explored
+from vqmem.recipes.explore.page import trace
 from vqmem.recipes.explore.readers import CHARACTERS_TO_READ, Reader, ScoreReader, load_reader
 from vqmem.recipes.explore.settings import Settings
+from vqmem.tests.e2e.conftest import CONFIG
 from vqmem.tests.e2e.explorer import in_page, open_app, paste, show, start_app, wait
 
 TEXT = (
@@ -143,6 +147,22 @@ def test_any_evicted_token_is_tried_in_the_app(browser, explored, tiny_run):
         browser.find_element("css selector", "#cost-text").send_keys("\ue010\ue007")  # End, Enter
         assert "was never evicted by fifo" in browser.find_element("id", "cost-said").text
         browser.switch_to.default_content()
+
+
+def test_a_model_of_units_reads_a_recording(tmp_path):
+    """Chirps, and a model that was trained on them."""
+    for number in range(8):
+        time = np.arange((1.0 + number / 10) * 16_000) / 16_000
+        soundfile.write(tmp_path / f"{number}.wav", 0.2 * np.sin(2 * np.pi * (150 + 20 * number) * time**2), 16_000)
+    config = tmp_path / "tiny.yaml"
+    data = f"data: {{name: audio_files, path: {tmp_path}}}\nfront_end: {{name: hubert_units, clusters: 6}}\n"
+    config.write_text(data + CONFIG.split("\n", 2)[2])
+    assert main(["text_lm", str(config), f"out={tmp_path / 'run'}"]) == 0
+    reader = load_reader(tmp_path / "run")
+    heard = Explored.read(reader, reader.clip(tmp_path / "7.wav", "chirp"), Settings(("fifo", "surprise"), 24))
+    page = trace(heard)
+    assert page["quality"]["full"] > 0
+    assert page["consequences"].keys() == page["kept_sounds"].keys() == {"fifo", "surprise"}
 
 
 def test_a_text_that_is_too_long_for_a_language_model_is_refused(explored):
