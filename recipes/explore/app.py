@@ -52,6 +52,8 @@ def build(settings: Settings, model: Path | None = None) -> Any:
     def show(text: str, clip: str | None, *chosen: Any) -> tuple[str, Any, str, Explored]:
         try:
             asked = _asked(*chosen)
+            if clip and text:
+                raise ValueError("there are a text and a recording; remove one of them")
             passage = reader.clip(Path(clip), Path(clip).name) if clip else reader.text(text or "", "your text")
             explored = Explored.read(reader, passage, asked)
             page = explore_page(explored)
@@ -113,6 +115,11 @@ def build(settings: Settings, model: Path | None = None) -> Any:
     return app
 
 
+def launch(app: Any, **options: Any) -> None:
+    """Start an app with the limits that it tells; ``options`` are those of Gradio's ``launch``."""
+    app.queue(max_size=16).launch(max_file_size=f"{MEGABYTES}mb", share=False, **options)
+
+
 def serve(settings: Settings, model: Path | None, host: str, port: int | None) -> None:
     """Start the app and wait until it is interrupted.
 
@@ -133,14 +140,7 @@ def serve(settings: Settings, model: Path | None, host: str, port: int | None) -
         raise ValueError(f"--host {host} is no address of this machine ({error.strerror}); give 127.0.0.1") from error
     app = build(settings, model)
     try:
-        app.queue(max_size=16).launch(
-            server_name=host,
-            server_port=port,
-            max_file_size=f"{MEGABYTES}mb",
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-        )
+        launch(app, server_name=host, server_port=port, quiet=True, prevent_thread_lock=True)
     except OSError as error:
         where = f"{host}:{port or 7860}"
         raise ValueError(f"the app cannot listen at {where}; is it in use? give another --port") from error

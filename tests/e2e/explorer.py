@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -17,18 +17,25 @@ T = TypeVar("T")
 
 
 @contextmanager
-def start_app(*arguments: str) -> Iterator[str]:
-    """The address of the app on this machine, in a process of its own, since Gradio changes its process."""
+def serve(*command: str) -> Iterator[str]:
+    """The address of the app that a command starts, in a process of its own, since Gradio changes its process."""
     pytest.importorskip("gradio", reason="needs Gradio (extra 'explore')")
-    command = [sys.executable, "-m", "vqmem", "explore", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        found = re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())
-        assert found
         try:
-            yield found[0]
+            found = None
+            while found is None:
+                line = server.stdout.readline()
+                assert line, "the app ended before it said where it is"
+                found = re.search(r"http://127\.0\.0\.1:\d+", line)
+            yield f"{found[0]}/"
         finally:
             server.kill()
+
+
+def start_app(*arguments: str) -> AbstractContextManager[str]:
+    """The address of the app of `vqmem explore`."""
+    return serve("-m", "vqmem", "explore", *arguments)
 
 
 def wait(find: Callable[[], T], seconds: float = 150.0) -> T:

@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from vqmem.cli import main
 from vqmem.recipes.explore.explored import Explored
 from vqmem.recipes.explore.readers import CHARACTERS, ScoreReader
 from vqmem.recipes.explore.settings import Settings
-from vqmem.tests.e2e.explorer import in_page, open_app, paste, show, start_app, wait
+from vqmem.registry import ROOT
+from vqmem.tests.e2e.explorer import in_page, open_app, paste, serve, show, start_app, wait
 
 STORY = (
     "The harpooneer was nowhere. Queequeg came in with a candle. " * 30 + "Queequeg sat on the bed. <b>Never</b> mind."
@@ -150,6 +152,21 @@ def test_no_file_of_the_machine_is_served(app, path):
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{app}gradio_api/file={path}")
     assert refused.value.code in (403, 404)
+
+
+def test_the_space_is_the_same_app():
+    folder = ROOT / "docs" / "space"
+    with serve("-u", str(folder / "app.py")) as address, urllib.request.urlopen(address) as page:
+        assert b"vqmem explore" in page.read()
+    assert yaml.safe_load((folder / "README.md").read_text().split("---")[1])["app_file"] == "app.py"
+
+
+def test_a_text_and_a_recording_at_once_are_refused(browser, app, tone):
+    paste(open_app(browser, app), STORY)
+    upload(browser, tone)
+    wait(lambda: browser.find_elements("css selector", "#clip audio, #clip .waveform-container"))
+    show(browser)
+    assert "there are a text and a recording; remove one of them" in message(browser)
 
 
 def test_a_port_in_use_is_one_line(app, capsys):
