@@ -11,7 +11,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,7 +29,7 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path) -> Generator[BinaryIO]:
     """A file to write to, and to seek in, that becomes ``path`` at the end; where writing fails, nothing is left of it.
 
     A link stays, and its target is replaced. The new file keeps the owner and permissions of the old one. If ``path``
@@ -129,7 +129,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 @contextlib.contextmanager
-def naming_path(path: Path) -> Iterator[None]:
+def naming_path(path: Path) -> Generator[None]:
     """Wrap the writing of ``path``: an ``OSError`` then names ``path`` and the reason in one line.
 
     The operating system would name a temporary file beside it, or one of its parent folders.

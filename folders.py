@@ -7,7 +7,7 @@ import dataclasses
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ _PARTS = ("front_end", "scorer", "model")
 
 
 @contextlib.contextmanager
-def loading(folder: Path, wanted: str, *recipes: str) -> Iterator[None]:
+def loading(folder: Path, wanted: str, *recipes: str) -> Generator[None]:
     """Wrap the loading of ``wanted`` ("voice") from ``folder``, a run of one of the ``recipes``.
 
     If loading raises ``ValueError`` and the folder is something else, the error says what the folder is and which

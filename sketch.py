@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 M = TypeVar("M", bound=nn.Module)
-_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace, torch.logspace}
-_FACTORIES |= {torch.rand, torch.randn, torch.randint, torch.randperm, torch.empty_strided}
+_FACTORIES = {
+    *(torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, torch.arange, torch.linspace, torch.logspace),
+    *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.empty_strided),
+}
 
 
 class _Bounded(TorchFunctionMode):

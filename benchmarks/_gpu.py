@@ -188,7 +188,7 @@ def write(session: Session) -> None:
     """Write what is known so far."""
     compiled, lm = session.config.lm.compile, session.config.lm
     read = {key: table for key, table in session.values.items() if key.endswith(" training")}
-    first = session.rows[0] if session.rows else {"documents": [], "tokens": 0}
+    first: dict[str, Any] = session.rows[0] if session.rows else {"documents": [], "tokens": 0}
     device = torch.cuda.get_device_name() if session.scale.device == "cuda" else "CPU, in miniature: no evidence"
     result = Result(
         title="One GPU for eight minutes",

@@ -18,6 +18,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 UNKNOWN_VOICE = 3
 """Exit code if the engine has no such voice."""
@@ -76,7 +77,7 @@ def speak(
     blocks: list[bytes] = []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
-    def receive(samples: ctypes._Pointer[ctypes.c_short], count: int, block: ctypes._Pointer[_Event]) -> int:
+    def receive(samples: Any, count: int, block: Any) -> int:
         if samples and count:
             blocks.append(ctypes.string_at(samples, 2 * count))
         if events is not None and block:
@@ -92,8 +93,8 @@ def speak(
     return b"".join(blocks)
 
 
-def _events(block: ctypes._Pointer[_Event]) -> Iterator[Event]:
-    """The events of words and sounds in one block of the engine's."""
+def _events(block: Any) -> Iterator[Event]:
+    """The events of words and sounds in one block of the engine's, a pointer to `_Event`."""
     for number in itertools.count():
         event = block[number]
         if event.type == _LIST_END:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -99,15 +99,15 @@ class Slots:
 
     def gather(self, indices: Int[Tensor, "batch kept"]) -> Slots:
         """The slots at ``indices``, which are given for each row."""
-        return self._map(lambda tensor: _gather(tensor, indices))
+        return self.map(lambda tensor: _gather(tensor, indices))
 
     def head(self, count: int) -> Slots:
         """The first ``count`` slots of every row."""
-        return self._map(lambda tensor: tensor[:, :count])
+        return self.map(lambda tensor: tensor[:, :count])
 
     def tail(self, count: int) -> Slots:
         """The last ``count`` slots of every row."""
-        return self._map(lambda tensor: tensor[:, tensor.shape[1] - count :])
+        return self.map(lambda tensor: tensor[:, tensor.shape[1] - count :])
 
     def invalidate(self, rows: Bool[Tensor, " batch"]) -> Slots:
         """The same slots, none of them valid in the rows where ``rows`` is set."""
@@ -115,7 +115,7 @@ class Slots:
 
     def detach(self) -> Slots:
         """The same slots, detached from the autograd graph."""
-        return self._map(Tensor.detach)
+        return self.map(Tensor.detach)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All tensors by name, for `from_state_dict`."""
@@ -131,7 +131,8 @@ class Slots:
         rest: dict[str, Any] = {name: x for name, x in tensors.items() if not name.startswith("payload.")}
         return cls(payload, **rest, score_names=score_names)
 
-    def _map(self, change) -> Slots:
+    def map(self, change: Callable[[Tensor], Tensor]) -> Slots:
+        """The slots with every tensor changed in the same way."""
         changed = {name: change(tensor) for name, tensor in self.state_dict().items()}
         return Slots.from_state_dict(changed, self.score_names)
 
@@ -176,7 +177,7 @@ class SlotBuffer:
     @classmethod
     def from_slots(cls, slots: Slots, spare: int) -> SlotBuffer:
         """A copy of ``slots`` with room for ``spare`` more."""
-        buffer = slots._map(lambda x: torch.cat([x, x.new_zeros(x.shape[0], spare, *x.shape[2:])], dim=1))
+        buffer = slots.map(lambda x: torch.cat([x, x.new_zeros(x.shape[0], spare, *x.shape[2:])], dim=1))
         return cls(buffer, slots.count, [slots.count])
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,7 +31,7 @@ def normalise(x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
 
 class _Normalise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square()
         rate = torch.rsqrt(square / x.shape[-1] + torch.finfo(x.dtype).eps)
         normed = x * rate
@@ -37,7 +39,7 @@ class _Normalise(torch.autograd.Function):
         return normed
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         normed, rate = ctx.saved_tensors
         along = torch.linalg.vecdot(gradient, normed)[..., None] / -normed.shape[-1]
         return torch.addcmul(gradient, normed, along) * rate

@@ -129,7 +129,7 @@ def usage(codes: Int[Tensor, "rows groups"], sizes: tuple[int, ...]) -> dict[str
 def _inner(config: QuantiserConfig, dim: int) -> nn.Module:
     if config.kind == "fsq":
         return FSQ(levels=list(config.levels), dim=dim)
-    options = {
+    options: dict[str, Any] = {
         "codebook_size": config.codes,
         "kmeans_init": True,
         "decay": config.decay,
@@ -145,8 +145,8 @@ def _inner(config: QuantiserConfig, dim: int) -> nn.Module:
     if config.kind == "residual":
         inner = ResidualVQ(dim=dim, num_quantizers=config.groups, **options)
     elif config.kind == "product":
-        slices = {"heads": config.groups, "codebook_dim": dim // config.groups, "separate_codebook_per_head": True}
-        inner = VectorQuantize(dim=dim, **slices, **options)
+        options |= {"heads": config.groups, "codebook_dim": dim // config.groups, "separate_codebook_per_head": True}
+        inner = VectorQuantize(dim=dim, **options)
     else:
         inner = VectorQuantize(dim=dim, **options)
     for codebook in _codebooks(inner):

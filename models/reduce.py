@@ -7,7 +7,7 @@ Outside of `joint_step` nothing here communicates, so that one process can build
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextvars import ContextVar
 
 import torch.distributed as dist
@@ -17,7 +17,7 @@ _JOINT = ContextVar("joint", default=False)
 
 
 @contextlib.contextmanager
-def joint_step() -> Iterator[None]:
+def joint_step() -> Generator[None]:
     """Wrap a training step that all processes take together."""
     token = _JOINT.set(dist.is_initialized())
     try:

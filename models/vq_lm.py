@@ -193,8 +193,8 @@ class VQLM(nn.Module):
             rows, targets, index = self._rows(part)
             quantised = self.quantiser.look(rows)[0]
             rebuilt, blank, after = run_twin_lstm(self.lstm, rows, quantised, index.t(), (state[0], state[1]))
-            surprise = self._nll(rebuilt, part.transpose(0, 1)).t()
-            rarity = self._nll(blank, targets, blank=True)[index]
+            surprise = self.nll(rebuilt, part.transpose(0, 1)).t()
+            rarity = self.nll(blank, targets, blank=True)[index]
             columns = [surprise, rarity, rarity - surprise]
             if self.reuse is not None:
                 again, after = self.reuse(part, F.embedding(index, rows), rebuilt.transpose(0, 1), state, after)
@@ -226,14 +226,14 @@ class VQLM(nn.Module):
         dropped = counted & (torch.rand(mask.shape) < self.config.state_dropout)
         kept = places(counted & ~dropped, device)
         without = places(dropped, device)
-        nll = self._nll(rebuilt, tokens.transpose(0, 1)).t()
+        nll = self.nll(rebuilt, tokens.transpose(0, 1)).t()
         metrics = {**usage(codes, self.quantiser.sizes), "commitment": commitment}
         # A metric without tokens in this batch is left out instead of logged as not-a-number.
         if len(kept):
             metrics["surprise"] = nll.flatten()[kept].mean()
             metrics["residual"] = precise(metrics["surprise"]) / math.log(2)
         if len(without):
-            rare = self._nll(blank.index_select(0, index.flatten()[without]), tokens.flatten(0, 1)[without], blank=True)
+            rare = self.nll(blank.index_select(0, index.flatten()[without]), tokens.flatten(0, 1)[without], blank=True)
             nll = nll.flatten().index_put((without,), rare).view(mask.shape)
             metrics["rarity"] = rare.mean()
         loss = (nll * mask).sum() / mask.sum() + commitment
@@ -280,7 +280,7 @@ class VQLM(nn.Module):
         index = torch.arange(len(frames), device=frames.device).view(tokens.shape[:2])
         return self.embed(frames), frames, index
 
-    def _nll(self, hidden: Float[Tensor, "*n hidden"], targets: Tensor, *, blank: bool = False) -> Float[Tensor, "*n"]:
+    def nll(self, hidden: Float[Tensor, "*n hidden"], targets: Tensor, *, blank: bool = False) -> Float[Tensor, "*n"]:
         """-log p(target | hidden) in nats, or nats per dimension for frames; ``blank``: the state was zero."""
         out = self.head(hidden)
         if self.softmax is not None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Interval
@@ -175,7 +175,13 @@ def cluster(frames: Float[Tensor, "frames dim"], clusters: int, seed: int) -> Fl
     """Find centres by scikit-learn's mini-batch k-means with the settings of HuBERT's recipe."""
     from sklearn.cluster import MiniBatchKMeans
 
-    settings = {"max_iter": 100, "batch_size": 10_000, "tol": 0.0, "max_no_improvement": 100, "n_init": 20}
+    settings: dict[str, Any] = {
+        "max_iter": 100,
+        "batch_size": 10_000,
+        "tol": 0.0,
+        "max_no_improvement": 100,
+        "n_init": 20,
+    }
     means = MiniBatchKMeans(clusters, random_state=seed, reassignment_ratio=0.0, **settings).fit(frames.numpy())
     return torch.from_numpy(means.cluster_centers_).float()
 

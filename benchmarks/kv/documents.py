@@ -159,7 +159,7 @@ def figures(asked: Sequence[Asked], rows: Sequence[dict[str, Any]]) -> dict[str,
         for label, (rival, goal) in goals.items():
             if rival in against:
                 one = against[rival]
-                more = {"low": one["low"], "high": one["high"], "row": rival}
+                more: dict[str, Any] = {"low": one["low"], "high": one["high"], "row": rival}
                 found[f"{name} over {label}"] = figure(one["difference"], "points", goal, **more)
     return found
 

@@ -222,8 +222,14 @@ def main() -> None:
     # On a processor bfloat16 reads many rows faster, and decodes a single token slower.
     flags.dtype = flags.dtype or ("float32" if flags.part == "cost" else "bfloat16")
     torch.set_num_threads(1)
-    given = {"test": flags.passages, "capacities": tuple(flags.capacity), "everywhere": flags.everywhere}
-    size = QUICK if flags.quick else Size(quizzes=flags.quizzes, **given)
+    size = QUICK
+    if not flags.quick:
+        size = Size(
+            test=flags.passages,
+            quizzes=flags.quizzes,
+            capacities=tuple(flags.capacity),
+            everywhere=flags.everywhere,
+        )
     bench = Bench(flags)
     if flags.part != "cost":
         figures, result = stream(bench, size) if flags.part == "stream" else needles(bench, size)

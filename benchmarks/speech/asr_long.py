@@ -72,7 +72,7 @@ def main() -> None:
     )
 
 
-def measure(run: Path, path: Path, minutes: int, sound: bool) -> dict:
+def measure(run: Path, path: Path, minutes: int, sound: bool) -> dict[str, Any]:
     """Transcribe a recording in a child process and measure it.
 
     Args:
@@ -91,7 +91,7 @@ def measure(run: Path, path: Path, minutes: int, sound: bool) -> dict:
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def transcribe(folder: Path, path: Path) -> dict:
+def transcribe(folder: Path, path: Path) -> dict[str, Any]:
     """In the child: processor seconds, peak memory in bytes, and how many words were written."""
     torch.set_num_threads(1)
     run = load_run(folder)

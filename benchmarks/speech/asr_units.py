@@ -53,8 +53,10 @@ MORE, MORE_THERE = f"points more than {FIRST}", f"points more than {QUARTER}"
 SURPRISE = {"name": "scored", "surprise": 0.5}
 Pairs = list[TranscriptPair]
 MEMORIES = {"fifo": {"policy": "fifo"}, "scored": {"policy": SURPRISE | {"usage": 1.0}}}
-QUICK = ["recogniser.aligner.train.steps=20", "recogniser.scorer_train.steps=2", "train.steps=20", "train.eval_every=0"]
-QUICK += ["eval_recordings=1", "joint=''", "recogniser.shape.layers=1", "recogniser.shape.dim=32"]
+QUICK = [
+    *("recogniser.aligner.train.steps=20", "recogniser.scorer_train.steps=2", "train.steps=20", "train.eval_every=0"),
+    *("eval_recordings=1", "joint=''", "recogniser.shape.layers=1", "recogniser.shape.dim=32"),
+]
 
 
 def main() -> None:

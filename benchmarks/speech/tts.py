@@ -56,8 +56,10 @@ SPEAK = (
     "sys.exit(main() or print(resident('VmHWM')))"
 )
 """A command of vqmem that prints its peak memory in bytes; `wait4` reports at least the memory of the parent."""
-QUICK = ["units.clusters=20", "vocoder_train.steps=5", "speaker_train.steps=20", "eval_clips=2", "samples=0"]
-QUICK += ["train_seconds=60"]
+QUICK = [
+    *("units.clusters=20", "vocoder_train.steps=5", "speaker_train.steps=20"),
+    *("train_seconds=60", "eval_clips=2", "samples=0"),
+]
 
 
 def main() -> None:

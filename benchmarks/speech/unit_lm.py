@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -80,7 +80,7 @@ def main() -> None:
     )
 
 
-def measure(folder: Path, wanted: Wanted, quick: bool) -> dict:
+def measure(folder: Path, wanted: Wanted, quick: bool) -> dict[str, Any]:
     """Test perplexity of the memory that was best on dev, and of the others with as many slots."""
     runs = [trained(folder / name, [*changes, *(QUICK if quick else [])]) for name, changes in wanted.models.items()]
     memories = [

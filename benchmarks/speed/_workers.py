@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ _OTHERS = tuple(f"ray::{name}" for name in ("IDLE", "RuntimeEnvAgent", "Dashboar
 
 
 @contextmanager
-def cluster(workers: int) -> Iterator[None]:
+def cluster(workers: int) -> Generator[None]:
     """A Ray cluster on this machine, with one core for each worker, for a block."""
     import ray
 

@@ -10,6 +10,8 @@ the steps of write time by step time; neither includes the scorer's time.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
+from functools import partial
 
 from vqmem.benchmarks._results import Chart, Series, figure, present
 from vqmem.benchmarks.speed._training import Shape, Trainer, parse, take_turns
@@ -29,6 +31,12 @@ POLICIES = {
 CAPACITIES = (128, 256)
 
 
+def timed_step(trainer: Trainer, clock: Callable[[], float], writing: list[float]) -> None:
+    """Take a step and append to ``writing`` the seconds that its writes took."""
+    trainer.step(clock)
+    writing.append(trainer.writing)
+
+
 def main() -> None:
     """Measure, print, save."""
     flags, clock = parse(__doc__)
@@ -36,12 +44,7 @@ def main() -> None:
     for capacity in CAPACITIES[: 1 if flags.quick else None]:
         trainers = {name: Trainer(SHAPE, Memory(capacity, build("policies", spec))) for name, spec in POLICIES.items()}
         writing: dict[str, list[float]] = {name: [] for name in trainers}
-
-        def step(name: str, trainers=trainers, writing=writing) -> None:
-            trainers[name].step(clock)
-            writing[name].append(trainers[name].writing)
-
-        sides = {name: lambda name=name, step=step: step(name) for name in trainers}
+        sides = {name: partial(timed_step, trainer, clock, writing[name]) for name, trainer in trainers.items()}
         full = capacity // SHAPE.segment + 1
         seconds = take_turns(sides, full + rounds, clock)
         for name in trainers:

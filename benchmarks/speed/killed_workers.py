@@ -24,9 +24,11 @@ from vqmem.benchmarks._results import figure, options, present
 from vqmem.benchmarks.speed._workers import kill, workers_of
 from vqmem.benchmarks.speed.score_corpus import write_corpus
 
-TINY = ["seeds=[0,1]", "passages=7", "beside=null", "lm.passage=256", "lm.segment=32", "lm.train_tokens=30000"]
-TINY += ["capacities=[8]", "lm.scorer_train.steps=20", "lm.train.steps=40", "lm.front_end.vocab_size=300"]
-TINY += ["lm.train.save_every=10", "executor=ray", "address=local"]
+TINY = [
+    *("seeds=[0,1]", "passages=7", "beside=null", "lm.passage=256", "lm.segment=32", "lm.train_tokens=30000"),
+    *("capacities=[8]", "lm.scorer_train.steps=20", "lm.train.steps=40", "lm.front_end.vocab_size=300"),
+    *("lm.train.save_every=10", "executor=ray", "address=local"),
+]
 DOCUMENTS, SHARD = 60, 4
 ATTEMPTS = 5
 """How often a run is given whose worker could not be killed before the run ended, for each death."""

@@ -10,6 +10,7 @@ weights, which cost the same as trained ones, and gives all three signals. Needs
 from __future__ import annotations
 
 from pydoc_data.topics import topics
+from typing import Any
 
 import torch
 from vqmem.benchmarks._results import figure, present
@@ -43,7 +44,7 @@ def main() -> None:
         # The first round warms up.
         seconds = {name: min(times[1:]) for name, times in take_turns(sides, rounds, clock).items()}
         speeds = {"ours": ours.numel() / seconds["ours"], "peer": len(theirs) / seconds["peer"]}
-        more = {f"{name} tokens/s": round(speed) for name, speed in speeds.items()}
+        more: dict[str, Any] = {f"{name} tokens/s": round(speed) for name, speed in speeds.items()}
         name = f"SmolLM2 in {str(dtype).removeprefix('torch.')}"
         figures[f"tokens a second, {name}"] = figure(round(speeds["ours"] / speeds["peer"], 1), "x", GOAL, **more)
         figures[f"the same text, {name}"] = figure(round(seconds["peer"] / seconds["ours"], 1), "x", GOAL)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +98,9 @@ def flops(shape: Shape, slots: int) -> int:
     return 2 * (3 * (shape.layers * (projections + 2 * pairs * shape.dim) + head) + 2 * shape.layers * memory)
 
 
-def against_peer(name: str, rounds: int, quick: bool, threads: int, clock: Callable[[], float]) -> dict[str, dict]:
+def against_peer(
+    name: str, rounds: int, quick: bool, threads: int, clock: Callable[[], float]
+) -> dict[str, dict[str, Any]]:
     """Time our compressive memory against the peers at one shape.
 
     Args:
@@ -123,18 +126,23 @@ def against_peer(name: str, rounds: int, quick: bool, threads: int, clock: Calla
     # Both memories must be full: one segment fills the full slots, each later one pools a quarter of a segment.
     warm_up = -(-full // shape.segment) + -(-4 * pooled // shape.segment) + 1
     seconds = take_turns(sides, warm_up + rounds, clock)
-    ours, *peers = ({"name": side, "seconds": times[warm_up:]} for side, times in seconds.items())
-    rate = round(shape.batch * shape.segment / statistics.median(ours["seconds"]))
+    timed = {side: times[warm_up:] for side, times in seconds.items()}
+    ours = timed.pop("ours")
+    rate = round(shape.batch * shape.segment / statistics.median(ours))
     figures = {}
-    for peer in peers:
-        ratio = statistics.median(b / a for a, b in zip(ours["seconds"], peer["seconds"], strict=True))
-        theirs = round(shape.batch * shape.segment / statistics.median(peer["seconds"]))
-        more = {"ours_tokens_per_second": rate, "peer_tokens_per_second": theirs, "threads": threads}
-        figures[f"{name}, peer {peer['name']}"] = figure(round(ratio, 2), "x", RATIO_GOAL, **more)
+    for peer, times in timed.items():
+        ratio = statistics.median(b / a for a, b in zip(ours, times, strict=True))
+        theirs = round(shape.batch * shape.segment / statistics.median(times))
+        more: dict[str, Any] = {
+            "ours_tokens_per_second": rate,
+            "peer_tokens_per_second": theirs,
+            "threads": threads,
+        }
+        figures[f"{name}, peer {peer}"] = figure(round(ratio, 2), "x", RATIO_GOAL, **more)
     return figures
 
 
-def against_peak(rounds: int, threads: int, clock: Callable[[], float]) -> dict[str, dict]:
+def against_peak(rounds: int, threads: int, clock: Callable[[], float]) -> dict[str, dict[str, Any]]:
     """The step's share of the best matmul of its round."""
     trainer = Trainer(PEAK_SHAPE, Memory(PEAK_SLOTS))
     sides: dict[str, Callable[[], object]] = {"step": trainer.step}
@@ -147,7 +155,7 @@ def against_peak(rounds: int, threads: int, clock: Callable[[], float]) -> dict[
     matmuls = [[2 * side**3 / x / 1e9 for x in seconds[f"matmul {side}"]] for side in MATMULS]
     peaks = [max(of_round) for of_round in zip(*matmuls, strict=True)]
     share = 100 * statistics.median(speed / peak for speed, peak in zip(speeds, peaks, strict=True))
-    more = {
+    more: dict[str, Any] = {
         "step_gflops": round(statistics.median(speeds), 1),
         "peak_gflops": round(statistics.median(peaks), 1),
         "counted_gflop_a_step": round(flops(PEAK_SHAPE, PEAK_SLOTS) / 1e9, 1),

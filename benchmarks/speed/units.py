@@ -19,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -57,7 +58,7 @@ def main() -> None:
     )
 
 
-def measure(folder: Path, speech: Path, seconds: int) -> dict[str, dict]:
+def measure(folder: Path, speech: Path, seconds: int) -> dict[str, dict[str, Any]]:
     """Speed and memory for both files."""
     samples = recording(speech, seconds)
     soundfile.write(folder / "first.flac", samples[: 30 * RATE], RATE)

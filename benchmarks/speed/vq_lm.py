@@ -60,7 +60,7 @@ def loop_train(model: VQLM, tokens: Tensor) -> None:
     quantised, _, commitment = model.quantiser(model.embed(tokens.flatten()))
     keep = (torch.rand(tokens.shape) >= model.config.state_dropout).float()
     hidden = loop_hidden(model, tokens, quantised.view(*tokens.shape, -1), keep)
-    (model._nll(hidden, tokens.t()).mean() + commitment).backward()
+    (model.nll(hidden, tokens.t()).mean() + commitment).backward()
 
 
 @torch.no_grad()
@@ -68,8 +68,8 @@ def loop_score(model: VQLM, tokens: Tensor) -> Tensor:
     """The three signals on the loop; rarity by one parallel cell step over all tokens."""
     quantised = model.quantiser.look(model.embed(tokens.flatten()))[0]
     hidden = loop_hidden(model, tokens, quantised.view(*tokens.shape, -1), torch.ones(tokens.shape))
-    surprise = model._nll(hidden, tokens.t()).t()
-    rarity = model._nll(model.lstm(quantised.unsqueeze(0))[0].squeeze(0), tokens.flatten()).view(tokens.shape)
+    surprise = model.nll(hidden, tokens.t()).t()
+    rarity = model.nll(model.lstm(quantised.unsqueeze(0))[0].squeeze(0), tokens.flatten()).view(tokens.shape)
     return torch.stack([surprise, rarity, rarity - surprise], -1)
 
 

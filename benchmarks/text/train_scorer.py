@@ -18,6 +18,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from vqmem.benchmarks._results import figure, options, present
@@ -58,7 +59,7 @@ def main() -> None:
     )
 
 
-def measure(folder: Path, texts: Path, quick: bool) -> dict[str, dict]:
+def measure(folder: Path, texts: Path, quick: bool) -> dict[str, dict[str, Any]]:
     """Minutes for 10 million tokens, and what stands behind them."""
     config = replace(configure(save_tokenizer(folder / "tokenizer"), texts), device="cpu", out=str(folder / "run"))
     config = replace(config, train_tokens=300_000 if quick else None)

@@ -12,7 +12,7 @@ import io
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ _LOOSE = 0.2  # seconds that other files may lack, because their headers may cou
 
 
 @contextlib.contextmanager
-def open_recording(name: str, data: bytes | None, warn: Callable[[str], None]) -> Iterator[Uncompressed | Compressed]:
+def open_recording(name: str, data: bytes | None, warn: Callable[[str], None]) -> Generator[Uncompressed | Compressed]:
     """Open the file ``name``, or its bytes ``data``, for decoding.
 
     Args:

@@ -87,7 +87,7 @@ class RecordingMask(Tensor):
         """Call ``func`` with the mask as a plain tensor, and record attention."""
         given = (*args, *(kwargs or {}).values())
         mask = next((x for x in given if isinstance(x, cls)), None)
-        with torch._C.DisableTorchFunctionSubclass():
+        with torch.DisableTorchFunctionSubclass():
             result = func(*args, **(kwargs or {}))
             if mask is None:  # it is within a list, as for `torch.cat`
                 return result

@@ -53,7 +53,8 @@ def is_compiled(model: Any) -> bool:
 
 def refuse_presses(layers: Sequence[nn.Module]) -> None:
     """Raise `ValueError` if a press of kvpress is active on a model whose cache evicts already."""
-    for hook in (hook for layer in layers for hook in layer._forward_hooks.values()):
+    # Torch has no public list of hooks.
+    for hook in (hook for x in layers for hook in x._forward_hooks.values()):  # pyright: ignore[reportPrivateUsage]
         kinds = inspect.getmro(type(getattr(hook, "__self__", hook)))
         names = {getattr(hook, "__module__", None) or "", *(kind.__module__ for kind in kinds)}
         if any(name.split(".")[0] == "kvpress" for name in names):

@@ -131,7 +131,11 @@ class CharacterEmbedding(nn.Module):
 
 def features(found: Sequence[str | None], buckets: int) -> Int[Tensor, "token feature"]:
     """The features of each piece by number, from 1 on, and 0 behind the last."""
-    bucket = cache(lambda feature: 1 + zlib.crc32(feature.encode(errors="surrogateescape")) % buckets)
+
+    @cache
+    def bucket(feature: str) -> int:
+        return 1 + zlib.crc32(feature.encode(errors="surrogateescape")) % buckets
+
     rows = np.zeros((len(found), FEATURES), np.int32)
     for row, piece in zip(rows, found, strict=True):
         if piece:

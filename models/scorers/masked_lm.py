@@ -87,7 +87,7 @@ class MaskedLM(nn.Module):
             part, ids, index = (to_device(x, tokens.device) for x in (part, *distinct))
             masks = self.embed.weight[-1].expand(len(ids), -1)
             guessed, _, state = run_twin_lstm(self.lstm, self.embed(ids), masks, index.t(), state)
-            surprise = self._nll(guessed, part.t()).t()
+            surprise = self.nll(guessed, part.t()).t()
             rare = self.unigram.rarity(part).to(surprise)
             parts.append(torch.stack([surprise, rare, rare - surprise], -1))
         return torch.cat(parts, 1), state
@@ -105,10 +105,11 @@ class MaskedLM(nn.Module):
         read = torch.where(share < self.config.replace, other, read)
         hidden, (h, c) = run_lstm(self.lstm, self.embed(read.t()), state)
         asked = (wrong & mask).t()
-        loss = (self._nll(hidden, tokens.t()) * asked).sum() / asked.sum().clamp(min=1)
+        loss = (self.nll(hidden, tokens.t()) * asked).sum() / asked.sum().clamp(min=1)
         counted, _ = self.unigram.training_step(tokens, self.unigram.initial_state(tokens.shape[0]), mask)
         return Loss(loss, {"surprise": loss, "rarity": counted.value}), (h.detach(), c.detach())
 
-    def _nll(self, hidden: Float[Tensor, "time batch hidden"], targets: Int[Tensor, "time batch"]) -> Tensor:
+    def nll(self, hidden: Float[Tensor, "time batch hidden"], targets: Int[Tensor, "time batch"]) -> Tensor:
+        """-log p(target | hidden) in nats."""
         logits = F.linear(self.head(hidden), self.embed.weight[:-1], self.bias)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)

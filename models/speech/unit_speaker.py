@@ -48,8 +48,14 @@ class SpeakerConfig(Validated):
 
     def transformer(self, units: int) -> TransformerConfig:
         """The shape of the transformer. Raises `ValueError` for an impossible one."""
-        shape = {"layers": self.layers, "dim": self.dim, "heads": self.heads, "dropout": self.dropout}
-        return TransformerConfig(units + 1, frame_dim=self.dim, **shape)
+        return TransformerConfig(
+            units + 1,
+            layers=self.layers,
+            dim=self.dim,
+            heads=self.heads,
+            dropout=self.dropout,
+            frame_dim=self.dim,
+        )
 
 
 class UnitRuns(NamedTuple):

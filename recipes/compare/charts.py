@@ -60,7 +60,7 @@ def charts(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _chart(x: str, axis: alt.Axis, names: list[str]) -> dict[str, Any]:
     params = {"metric": "", "train": "", "difference": False, "hidden": [], "y_title": ""}
-    strategy = {"field": "strategy", "type": "nominal", "scale": alt.Scale(domain=names), "title": None}
+    strategy: dict[str, Any] = {"field": "strategy", "type": "nominal", "scale": alt.Scale(domain=names), "title": None}
     base = (
         alt.Chart(alt.NamedData("points"))
         .transform_filter("datum.metric == metric && datum.train == train && indexof(hidden, datum.strategy) < 0")

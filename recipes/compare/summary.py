@@ -13,8 +13,8 @@ from .recipe import Config
 def format_summary(config: Config, summary: dict[str, Any]) -> str:
     """Format a table per metric, and what was found here and in ``beside``, with the paths of the reports."""
     lines = [line for metric in summary["metrics"] for line in _table(summary, metric)]
-    here = {"title": summary["title"], "headline": headline(summary)}
-    here["report"] = str((Path(config.out) / "report.html").resolve())
+    report = str((Path(config.out) / "report.html").resolve())
+    here: dict[str, Any] = {"title": summary["title"], "headline": headline(summary), "report": report}
     for found in filter(None, (here, summary["beside"])):
         lines += ["", found["title"], *(f"  {one}" for one in found["headline"]), f"  report: {found['report']}"]
     return "\n".join(lines)

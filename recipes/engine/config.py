@@ -147,7 +147,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not present.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
         raise ValueError(f"device {name!r} is not on this machine; use auto or cpu")
-    if device.type == "cuda" and device.index is None:
+    if device == torch.device("cuda"):
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
 

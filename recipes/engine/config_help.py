@@ -85,7 +85,7 @@ def explain(schema: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _default(field: dataclasses.Field) -> Any:
+def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 

@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
 from types import FrameType
@@ -114,7 +114,7 @@ def on_main_process(work: Callable[P, T]) -> Callable[P, T]:
 
 
 @contextlib.contextmanager
-def main_process_first() -> Iterator[None]:
+def main_process_first() -> Generator[None]:
     """Run the block in the first process, then in the others, which find the work done (files fitted or downloaded).
 
     If it raises in the first process, the others raise `ProcessFailedError` and do not begin.
@@ -189,7 +189,7 @@ class Replica:
         return self.call(batch, state)
 
     @contextlib.contextmanager
-    def synced(self, last: bool) -> Iterator[None]:
+    def synced(self, last: bool) -> Generator[None]:
         """A context for forward and backward: only the last of several accumulated batches exchanges gradients."""
         if isinstance(self.call, FSDPModule):
             self.call.set_requires_gradient_sync(last)
@@ -198,7 +198,7 @@ class Replica:
             yield
 
     @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Generator[None]:
         """A context for evaluation: unsharded parameters, eval mode, no gradients."""
         if isinstance(self.call, FSDPModule):
             self.call.unshard()
@@ -294,7 +294,7 @@ class Interrupts:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
+def _alone() -> Generator[None]:
     token = _ALONE.set(True)
     try:
         yield

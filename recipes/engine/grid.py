@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -174,7 +174,7 @@ def run_grid(cells: Sequence[Cell], config: GridConfig, what: str = "cells") -> 
 
 
 @contextmanager
-def _executor(config: GridConfig) -> Iterator[Executor]:
+def _executor(config: GridConfig) -> Generator[Executor]:
     if config.executor == "ray":
         with ray_cluster(config.address) as ray:
             yield OnRay(ray, config.threads or 1, config.gpus)

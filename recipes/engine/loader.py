@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -280,7 +280,7 @@ def _context(module: str) -> Any:
 
 
 @contextlib.contextmanager
-def _clean_start() -> Iterator[None]:
+def _clean_start() -> Generator[None]:
     """Start processes that neither handle signals of the terminal, run the user's script, nor print on their end."""
     # After a kill -9, the tracker of semaphores would warn that it removed some.
     sys.warnoptions.append(quiet := "ignore:resource_tracker:UserWarning")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextvars import ContextVar
 from types import TracebackType
 from typing import TypeVar
@@ -105,7 +105,7 @@ class Bar:
             self.display.stop()
 
     @contextlib.contextmanager
-    def _silenced(self) -> Iterator[None]:
+    def _silenced(self) -> Generator[None]:
         """A context for writing: if it fails, nothing is written from then on."""
         try:
             yield
@@ -148,7 +148,7 @@ def progress(
 
 
 @contextlib.contextmanager
-def model_of(number: int, total: int) -> Iterator[None]:
+def model_of(number: int, total: int) -> Generator[None]:
     """Begin descriptions with "model NUMBER of TOTAL"; not if there is one model, or an outer context numbers them."""
     token = _model.set(_model.get() or (f"model {number} of {total}: " if total > 1 else ""))
     try:

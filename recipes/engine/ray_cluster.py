@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 _PATIENCE = 10.0
@@ -14,7 +14,7 @@ _PATIENCE = 10.0
 
 
 @contextlib.contextmanager
-def ray_cluster(address: str = "auto") -> Iterator[Any]:
+def ray_cluster(address: str = "auto") -> Generator[Any]:
     """Connect to a Ray cluster for a block, unless this process is connected already; yields the module ``ray``.
 
     Args:
@@ -34,7 +34,7 @@ def ray_cluster(address: str = "auto") -> Iterator[Any]:
         yield ray
         return
     _refuse_unreachable(address)
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         try:
             ray.init(address, **quiet)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ Hidden = list[tuple[Tensor, ...]]
 
 
 @contextmanager
-def hiding(model: Any, hidden: Hidden | None) -> Iterator[None]:
+def hiding(model: Any, hidden: Hidden | None) -> Generator[None]:
     """A context in which attention does not see some slots; it sees all for None."""
     if hidden is None:
         yield

@@ -86,7 +86,9 @@ def _answered(
 ) -> tuple[int, dict[str, list[float]]]:
     """Ask settings one quiz, or load the answers that an earlier run saved."""
     keys = {setting.name: digest(caches.key(setting, 0)) for setting in settings}
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"tokens": 0, "found": {}}
+    known: dict[str, Any] = (
+        json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"tokens": 0, "found": {}}
+    )
     missing = [setting for setting in settings if keys[setting.name] not in known["found"]]
     if missing:
         known["tokens"], scores = ask(caches, missing, quiz, quizzes.shares, quizzes.batch_size)

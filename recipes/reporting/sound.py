@@ -27,8 +27,14 @@ def mel(waveform: Float[Tensor, " _"], rate: int) -> Float[np.ndarray, "bands fr
     """Power of Slaney's mel bands in frames of 10 ms, low bands first."""
     import librosa
 
-    settings = {"n_fft": _WINDOW, "hop_length": rate // 100, "n_mels": BANDS, "pad_mode": "constant"}
-    return librosa.feature.melspectrogram(y=_padded(waveform), sr=rate, **settings)
+    return librosa.feature.melspectrogram(
+        y=_padded(waveform),
+        sr=rate,
+        n_fft=_WINDOW,
+        hop_length=rate // 100,
+        n_mels=BANDS,
+        pad_mode="constant",
+    )
 
 
 def picture(power: Float[np.ndarray, "bands frames"], loudest: float) -> str:
@@ -63,8 +69,8 @@ def pauses(waveform: Float[Tensor, " _"], rate: int) -> list[tuple[float, float]
     """
     import librosa
 
-    settings = {"top_db": QUIET, "frame_length": _WINDOW, "hop_length": rate // 100}
-    loud = librosa.effects.split(librosa.effects.preemphasis(_padded(waveform)), **settings) / rate
+    emphasised = librosa.effects.preemphasis(_padded(waveform))
+    loud = librosa.effects.split(emphasised, top_db=QUIET, frame_length=_WINDOW, hop_length=rate // 100) / rate
     end = len(waveform) / rate
     borders = [0.0, *(min(float(second), end) for stretch in loud for second in stretch), end]
     return [(start, end) for start, end in zip(borders[::2], borders[1::2], strict=True) if end - start >= SHORTEST]

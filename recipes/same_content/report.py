@@ -51,7 +51,7 @@ def chart(summary: Mapping[str, Any]) -> dict[str, Any]:
     """A Vega-Lite chart of the share of each strategy with its interval, beside the share of words of the same ages."""
     import altair as alt  # slow
 
-    values = [
+    values: list[dict[str, Any]] = [
         {
             "strategy": row["strategy"],
             "capacity": f"{row['capacity']:g} s of content",

@@ -197,8 +197,16 @@ class Recogniser(Validated):
     ) -> None:
         loader = segment_loader(streams, job.batch_size, self.segment, settings.seed, *ranks())
         evaluate = (lambda: job.evaluate(held_out)) if held_out is not None and settings.eval_every else None
-        described = {"describe": description, "identity": job.identity}
-        train(task, loader, settings, folder / "training", evaluate=evaluate, best_by="cer", **described)
+        train(
+            task,
+            loader,
+            settings,
+            folder / "training",
+            describe=description,
+            identity=job.identity,
+            evaluate=evaluate,
+            best_by="cer",
+        )
 
 
 class UnitTranscriber:

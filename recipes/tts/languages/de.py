@@ -6,28 +6,36 @@ import re
 
 from .base import Language, either, number
 
-_MONTHS = ("Januar", "Februar", "M\u00e4rz", "April", "Mai", "Juni", "Juli", "August", "September", "Oktober")
-_MONTHS += ("November", "Dezember")
+_MONTHS = (
+    *("Januar", "Februar", "M\u00e4rz", "April", "Mai", "Juni"),
+    *("Juli", "August", "September", "Oktober", "November", "Dezember"),
+)
 _SHORT_MONTHS = "Jan|Febr?|M\u00e4r|Mrz|Apr|Jun|Jul|Aug|Sept?|Okt|Nov|Dez"
 _WEEKDAYS = ("Montag", "Dienstag", "Mittwoch", "Donnerstag", "Freitag", "Samstag", "Sonntag")
 _SHORT_DAYS = "|".join(day[:2] for day in _WEEKDAYS)
-_ARTICLE = "(?i:(?:an|auf|aus|bei|in|mit|nach|seit|unter|von|vor|zu) der|der|die|das|dem|den|des|ein|eine|einen|einem"
-_ARTICLE += "|einer|jeder|jede|jedes|jeden|jedem|zwischen|am|vom|zum|zur|im|beim|ab|bis|seit)"
+_ARTICLE = (
+    "(?i:(?:an|auf|aus|bei|in|mit|nach|seit|unter|von|vor|zu) der|der|die|das|dem|den|des|ein|eine|einen|einem"
+    "|einer|jeder|jede|jedes|jeden|jedem|zwischen|am|vom|zum|zur|im|beim|ab|bis|seit)"
+)
 _DAY, _MONTH = "(0?[1-9]|[12]\\d|3[01])", "(0?[1-9]|1[0-2])"
 _YEAR = r"(?: ?(\d{4}|\d\d)(?![\d.,]\d|\d))?"
 _HOUR, _MINUTE = r"([01]?\d|2[0-4])", r"([0-5]\d)"
-_NUMBERED = ("Absatz", "Abs.", "Artikel", "Art.", "Band", "Gleis", "Gruppe", "Halle", "Kapitel", "Nummer", "Phase")
-_NUMBERED += ("Platz", "Punkt", "Raum", "Seite", "Stufe", "Tabelle", "Teil", "Version", "Zimmer", "\u00a7")
+_NUMBERED = (
+    *("Absatz", "Abs.", "Artikel", "Art.", "Band", "Gleis", "Gruppe", "Halle", "Kapitel", "Nummer", "Phase"),
+    *("Platz", "Punkt", "Raum", "Seite", "Stufe", "Tabelle", "Teil", "Version", "Zimmer", "\u00a7"),
+)
 _ONE = "".join(f"(?<!{re.escape(noun)} )" for noun in _NUMBERED) + r"(?<![\w.,:/])1"
 """1 before the noun that it counts, but not the number of the noun before it."""
 _DATIVE = "((?i:ab|aus|bei|in|mit|nach|seit|von|vor|zu))"
 _DATIVE_OF_ONE = {"ein": "einem", "eine": "einer"}
-_FEMININE = "(?!(?:Auge|Ende|Junge|K\u00e4se|Name|Kollege|Kunde|Geb\u00e4ude|Interesse)\\b)"
-_FEMININE += (
+_FEMININE = (
+    "(?!(?:Auge|Ende|Junge|K\u00e4se|Name|Kollege|Kunde|Geb\u00e4ude|Interesse)\\b)"
     "(?:[A-Z\u00c4\u00d6\u00dc]\\w*(?:e|ung|heit|keit|schaft|ion|t\u00e4t|erin|zeit)|Frau|Person|Nacht|Stadt|Mark)"
 )
-_ADJECTIVE = "(?!(?:aber|die|eine|hatte|hinter|immer|ohne|oder|\u00fcber|unter|wie|wieder|wurde)\\b)"
-_ADJECTIVE += "[a-z\u00e4\u00f6\u00fc\u00df]+"
+_ADJECTIVE = (
+    "(?!(?:aber|die|eine|hatte|hinter|immer|ohne|oder|\u00fcber|unter|wie|wieder|wurde)\\b)"
+    "[a-z\u00e4\u00f6\u00fc\u00df]+"
+)
 _ENDINGS = {
     "r": (
         *_MONTHS,
@@ -100,8 +108,10 @@ _FEMININE_UNITS = {
     "kcal": "Kilokalorie",
     "t": "Tonne",
 }
-_UNITS = {short: (f"ein {name}", name) for short, name in _NEUTER.items()}
-_UNITS |= {short: (f"eine {name}", f"{name}n") for short, name in _FEMININE_UNITS.items()}
+_UNITS = {
+    **{short: (f"ein {name}", name) for short, name in _NEUTER.items()},
+    **{short: (f"eine {name}", f"{name}n") for short, name in _FEMININE_UNITS.items()},
+}
 _SCALES = {
     **dict.fromkeys(("Tsd.", "Tsd"), ("eintausend", "tausend")),
     **dict.fromkeys(("Mio.", "Mio", "Million", "Millionen"), ("eine Million", "Millionen")),

@@ -6,8 +6,10 @@ import re
 
 from .base import Language, number
 
-_MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October")
-_MONTHS += ("November", "December")
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 _SHORT_MONTHS = "Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec"
 _DAY, _MONTH = "(?:0?[1-9]|[12]\\d|3[01])", "(?:0?[1-9]|1[0-2])"
 _DAYS = rf"{_DAY}(?:st|nd|rd|th)?(?:(?:,? (?:and|or|to) |, ){_DAY}(?:st|nd|rd|th)?){{0,9}}"
@@ -70,12 +72,27 @@ _UNITS = {
     "GB": ("gigabyte", "gigabytes"),
     "TB": ("terabyte", "terabytes"),
 }
-_DOLLARS = {"US": "U S", "A": "Australian", "AU": "Australian", "C": "Canadian", "CA": "Canadian", "HK": "Hong Kong"}
-_DOLLARS |= {"NZ": "New Zealand", "S": "Singapore"}
-_SCALES = {"thousand": "thousand", "million": "million", "billion": "billion", "trillion": "trillion"}
-_SCALES |= {"mn": "million", "mln": "million", "bn": "billion", "tn": "trillion", "hundred": "hundred", "M": "million"}
-_MONEY_SCALES = {"k": "thousand", "K": "thousand", "m": "million", "mm": "million", "MM": "million"}
-_MONEY_SCALES |= {"b": "billion", "B": "billion", "t": "trillion", "T": "trillion"}
+_DOLLARS = {
+    **dict.fromkeys(("A", "AU"), "Australian"),
+    **dict.fromkeys(("C", "CA"), "Canadian"),
+    "US": "U S",
+    "HK": "Hong Kong",
+    "NZ": "New Zealand",
+    "S": "Singapore",
+}
+_SCALES = {
+    "hundred": "hundred",
+    "thousand": "thousand",
+    **dict.fromkeys(("million", "mn", "mln", "M"), "million"),
+    **dict.fromkeys(("billion", "bn"), "billion"),
+    **dict.fromkeys(("trillion", "tn"), "trillion"),
+}
+_MONEY_SCALES = {
+    **dict.fromkeys(("k", "K"), "thousand"),
+    **dict.fromkeys(("m", "mm", "MM"), "million"),
+    **dict.fromkeys(("b", "B"), "billion"),
+    **dict.fromkeys(("t", "T"), "trillion"),
+}
 
 
 def _n(written: str, kind: str = "cardinal") -> str:
