@@ -205,8 +205,10 @@ class Compressed:
         import av
         from av.error import FFmpegError
 
+        # Tags may be in any encoding. Since PyAV 19 they are read as they are, and the option is gone.
+        tags: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
         try:
-            container = av.open(link, options={"format_whitelist": _FFMPEG}, metadata_errors="ignore")
+            container = av.open(link, options={"format_whitelist": _FFMPEG}, **tags)
         except FFmpegError as error:
             reason = self.reason or error.strerror
             raise UnreadableError(

@@ -41,7 +41,7 @@ def measured(out: Path) -> int:
 def test_ray_gives_the_figures_of_one_process_to_the_bit(tmp_path):
     pytest.importorskip("ray", reason="needs Ray (extra 'ray')")
     here = run(tiny(tmp_path / "here", "threads=1"))
-    there = run(tiny(tmp_path / "there", "executor=ray"))
+    there = run(tiny(tmp_path / "there", "executor=ray", "address=local"))
     assert results(tmp_path / "here") == results(tmp_path / "there")
     for summary in (here, there):
         for row in summary["rows"]:
@@ -58,7 +58,7 @@ def test_ray_gives_the_figures_of_one_process_to_the_bit(tmp_path):
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(done, tmp_path):
     """A worker is killed as soon as one is at work and so many cells are measured."""
     pytest.importorskip("ray", reason="needs Ray (extra 'ray')")
-    overrides = [*TWO_SEEDS, f"out={tmp_path / 'run'}", "executor=ray"]
+    overrides = [*TWO_SEEDS, f"out={tmp_path / 'run'}", "executor=ray", "address=local"]
     command = [sys.executable, "-m", "vqmem", "compare", "demo", *overrides]
     with (tmp_path / "log").open("w") as log:
         launched = subprocess.Popen(command, stdout=log, stderr=log)
@@ -70,6 +70,6 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(done, tmp_path):
         code = launched.wait()
     assert killed, "the run ended before a worker was killed"
     assert code == 0, (tmp_path / "log").read_text()
-    config = tiny(tmp_path / "run", "executor=ray")
+    config = tiny(tmp_path / "run", "executor=ray", "address=local")
     assert len(results(tmp_path / "run")) == sum(1 for seed in config.seeds for _ in config.points(seed))
     assert (tmp_path / "run" / "report.html").is_file()

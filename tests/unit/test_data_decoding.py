@@ -228,6 +228,16 @@ def test_joined_flac_files():
     assert np.abs(read(tagged).numpy() - first).max() < 1e-4
 
 
+def test_tags_may_be_in_any_encoding():
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", RATE, 1, format="FLAC") as recording:
+        recording.title = "Lied"
+        recording.write(wave())
+    latin = file.getvalue().replace(b"Lied", b"L\xfcge")
+    assert b"L\xfcge" in latin
+    assert np.abs(read(latin).numpy() - wave()).max() < 1e-4
+
+
 def test_flac_that_is_cut_or_damaged_is_refused():
     clip = encoded(wave(), "FLAC")
     broken = patched(clip, (30_000, b"\xff" * 10))

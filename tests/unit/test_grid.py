@@ -18,11 +18,11 @@ RAY = GridConfig(executor="ray")
 
 @pytest.fixture(scope="module")
 def ray():
-    """One cluster for all tests here: starting it takes ten seconds."""
+    """One new cluster for all tests here, not one that runs already: starting it takes ten seconds."""
     pytest.importorskip("ray", reason="needs Ray (extra 'ray')")
     from vqmem.recipes.engine.ray_cluster import ray_cluster
 
-    with ray_cluster() as found:
+    with ray_cluster("local") as found:
         yield found
 
 

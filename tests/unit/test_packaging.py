@@ -180,6 +180,6 @@ def test_upper_bounds_have_their_reason_beside_them():
 
 def test_there_is_a_makefile_target_for_each_promise():
     text = (ROOT / "Makefile").read_text()
-    for target in ("setup", "demo", "test", "lint", "bench", "clean"):
+    for target in ("setup", "demo", "test", "coverage", "lint", "bench", "clean"):
         assert f"\n{target}:" in text
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
