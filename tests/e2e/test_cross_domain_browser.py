@@ -8,6 +8,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from vqmem.benchmarks._results import read_result, write_result
+from vqmem.benchmarks.text import cross_domain
 from vqmem.recipes.cross_domain.report import write_report
 from vqmem.recipes.cross_domain.table import answer
 
@@ -159,3 +161,22 @@ def test_tables_and_pictures_are_saved(opened):
 
 def test_the_summary_of_the_page_is_plain_json():
     assert json.loads(json.dumps(summary())) == summary()
+
+
+def test_the_summary_becomes_a_result(tmp_path, monkeypatch, capsys):
+    """The script of the results pages, whose tables have differences, and intervals at the same places."""
+    (tmp_path / "summary.json").write_text(json.dumps(summary()))
+    monkeypatch.setattr("sys.argv", ["x", str(tmp_path / "summary.json"), "--note", "A remark."])
+    monkeypatch.setattr(cross_domain, "write_result", lambda name, found: write_result(name, found, tmp_path))
+    cross_domain.main()
+    assert capsys.readouterr().out.strip() == str(tmp_path / "cross_domain.json")
+    found = read_result(tmp_path / "cross_domain.json")
+    assert found.values[cross_domain.WINNERS]["recall"]["winner"] == "surprise"
+    assert found.values[cross_domain.WINNERS][HOSTILE]["winner"] == "none"
+    table = found.values["recall: bits per byte (lower is better), test"]
+    assert table["fifo"] == {"64 slots": 1.0, "128 slots": 1.0}
+    assert table["surprise"]["64 slots"] == pytest.approx(-0.2)
+    interval = found.intervals["recall: bits per byte (lower is better), test"]["surprise"]["64 slots"]
+    assert interval == pytest.approx([-0.25, -0.15])
+    assert found.values[cross_domain.AGREEMENT][f"recall and {HOSTILE}"] == {"τ": -0.5, "strategies": 3}
+    assert found.notes[1:] == ["A remark."]
