@@ -18,6 +18,7 @@ include_patterns = [
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/*.md",
+    "docs/tutorials/*.md",
     "docs/results/*.md",
     "recipes/*/README.md",
     "models/pretrained/*/README.md",

@@ -23,6 +23,7 @@ from vqmem.recipes.text_lm import for_tokenizer
 from vqmem.registry import ROOT
 from vqmem.tests.e2e import code_blocks
 from vqmem.tests.e2e.code_blocks import PAGES, RUNS, SAME, Block, ShellCommand, blocks, shell_commands
+from vqmem.tests.e2e.tiny_comparison import TINY as TINY_COMPARISON
 
 ELSEWHERE = {
     ".venv/bin/python -m pytest tests/contract -k NAME": "tests/e2e/test_new_policy.py runs it",
@@ -36,6 +37,8 @@ NO_CODE = {
     "surprise = -log p(x | ĥ)": "formulas",
     "priority = w · f(signals) - age_weight · log(age)": "a formula",
     "u u u u u u u u": "a picture of a sequence",
+    "on the dev split:": "output of a minute of training",
+    "bits per byte on 12 passages": "output of a minute of training",
 }
 """How a block of the language ``text`` begins -> what it is."""
 UNAVAILABLE = {"kvpress": "not always installed; tests/parity/test_hf_kvpress.py does the same"}
@@ -44,12 +47,18 @@ DIRECTIVES = {"{toctree}", "{eval-rst}", "{variants}"}
 """What tests/unit/test_docs.py builds."""
 
 FIT = ["passages=2", "stream_passages=2", "device=cpu"]
+CACHES = ["presses=[]", "capacities=[40]", "streams={passages: 6, length: 96, chunk: 48, rare: 2.0}"]
+CACHES += ["needles={tasks: [niah_single_1], texts: [400], quizzes: 1, shares: [0.25], threshold: 0}"]
+CACHES += ["costs={prompt: 64, chunk: 32, answer: 2}"]
 TINY = {
     "train-scorer": code_blocks.TOKENIZER_SCORER,
     "fit_policy MODEL": [*FIT, "length=320", "capacity=24", "dtype=float32"],
     "fit_policy HuggingFaceTB/SmolLM2-135M": [*FIT, "length=320", "capacity=24", "dtype=float32"],
     "fit_policy": FIT,
     "generate": ["--tokens", "4"],
+    "text_lm": code_blocks.LM,
+    "compare": [*TINY_COMPARISON, "fit={passages: 2, stream_passages: 2}"],
+    "kv_cache": CACHES,
 }
 """Command, with its first argument or without -> what is added to its arguments, so that it takes no time."""
 CHANGED = {
@@ -59,7 +68,7 @@ CHANGED = {
     "NAME": "fifo",
 }
 """Parts of a command that name what no test has -> what stands for them."""
-FOR_REAL = {"docs/training.md"}
+FOR_REAL = {"docs/training.md", *(f"docs/tutorials/{name}.md" for name in ("language-models", "speech", "kv-cache"))}
 """Pages whose recipes are run; those of others are only resolved, since each recipe has tests of its own."""
 
 
@@ -157,12 +166,14 @@ def run_python(block: Block, names: dict[str, Any], monkeypatch: pytest.MonkeyPa
 
 
 def check_config(block: Block) -> None:
-    """A YAML block in the README of a recipe is a config of that recipe."""
-    folder, name, _ = block.page.split("/")
-    assert folder == "recipes", f"{block.place}: which recipe's config is this?"
-    assert isinstance(yaml.safe_load(block.text), dict)
-    Path("block.yaml").write_text(block.text)
-    assert main([name, "block.yaml", "--print-config"]) == 0, block.place
+    """A YAML block is a config: of the recipe that its first line names, as that file, or of the page's recipe."""
+    named = re.match(r"# (\w+\.yaml), a config of vqmem (\w+)\n", block.text)
+    readme = re.match(r"recipes/(\w+)/README.md", block.page)
+    assert named or readme, f"{block.place}: begin it with `# FILE.yaml, a config of vqmem RECIPE`"
+    file, recipe = named.groups() if named else ("block.yaml", readme[1])
+    assert isinstance(yaml.safe_load(block.text), dict), block.place
+    Path(file).write_text(block.text)
+    assert main([recipe, file, "--print-config"]) == 0, block.place
 
 
 # --- commands ------------------------------------------------------------------------------------------------------
