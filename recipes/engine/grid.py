@@ -27,7 +27,8 @@ class GridConfig(Validated):
     """Where cells run: one after the other in this process, or in parallel on Ray (extra ``ray``), whose machines
     share the folder ``out``."""
     address: str = "auto"
-    """The Ray cluster, as in 10.0.0.1:6379; auto is the one that runs here, or else one for this command."""
+    """The Ray cluster, as in 10.0.0.1:6379; auto is the one that runs here, or else one for this command, local always
+    the latter."""
     threads: PositiveInt | None = None
     """Threads, and on Ray cores, of a cell; null is torch's choice in this process and 1 on Ray. Results are equal to
     the bit only where threads are."""

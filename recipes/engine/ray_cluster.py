@@ -19,8 +19,8 @@ def ray_cluster(address: str = "auto") -> Generator[Any]:
 
     Args:
         address: as ``ray.init`` takes it, such as ``10.0.0.1:6379`` or ``ray://head:10001``. ``auto`` is the cluster
-            that ``RAY_ADDRESS`` names or that ``ray start`` began on this machine, or else one for this block, with
-            the cores that this process may use.
+            that ``RAY_ADDRESS`` names or that ``ray start`` began on this machine, or else, as for ``local``, one for
+            this block, with the cores that this process may use.
 
     Raises:
         ValueError: in one line, if Ray is not installed or the cluster cannot be reached.
@@ -35,13 +35,14 @@ def ray_cluster(address: str = "auto") -> Generator[Any]:
         return
     _refuse_unreachable(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    own: dict[str, Any] = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
     try:
         try:
-            ray.init(address, **quiet)
+            ray.init(address, **quiet, **(own if address == "local" else {}))
         except ConnectionError:
             if address != "auto":
                 raise
-            ray.init("local", num_cpus=len(os.sched_getaffinity(0)), include_dashboard=False, **quiet)
+            ray.init("local", **quiet, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise _unreachable(address, error) from None
     try:
@@ -72,5 +73,6 @@ def _refuse_unreachable(address: str) -> None:
 
 
 def _unreachable(address: str, error: Exception) -> ValueError:
-    reason = str(error).strip().split("\n")[0]
-    return ValueError(f"no Ray cluster at address={address!r} ({reason}); give the address of one, or auto")
+    reason = " ".join(str(error).split())
+    instead = "give the address of one, or local for one of this command"
+    return ValueError(f"no Ray cluster at address={address!r} ({reason}); {instead}")

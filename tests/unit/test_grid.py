@@ -163,9 +163,23 @@ def test_a_worker_works_in_the_folder_of_the_command(ray, tmp_path, monkeypatch)
     assert saved == [str(tmp_path)]
 
 
+def test_a_cluster_of_another_version_is_told_in_one_line(monkeypatch):
+    ray = pytest.importorskip("ray", reason="needs Ray (extra 'ray')")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    def refuse(*args, **options):
+        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    Python: 3.12.1")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    said = r"\(Version mismatch: The cluster was started with: Ray: 2.60.0 Python: 3.12.1\)"
+    with pytest.raises(ValueError, match=said):
+        run_grid([Cell("one", list)], GridConfig(executor="ray"))
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "ray://127.0.0.1:99999"])
 def test_an_address_without_a_cluster_is_refused_in_one_line(address, monkeypatch):
     ray = pytest.importorskip("ray", reason="needs Ray (extra 'ray')")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(ValueError, match=rf"\Ano Ray cluster at address='{address}' \(.+\); give .*auto\Z"):
+    said = rf"\Ano Ray cluster at address='{address}' \(.+\); give .*local for one of this command\Z"
+    with pytest.raises(ValueError, match=said):
         run_grid([Cell("one", list)], GridConfig(executor="ray", address=address))
