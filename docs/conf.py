@@ -18,15 +18,18 @@ include_patterns = [
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/*.md",
+    "docs/notebooks/*.ipynb",
     "docs/tutorials/*.md",
     "docs/results/*.md",
     "recipes/*/README.md",
     "models/pretrained/*/README.md",
 ]
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "extensions"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "extensions"]
 
 highlight_language = "none"  # of blocks that name none, which are commands and formulas
 myst_heading_anchors = 4
+nb_execution_mode = "off"  # the pages show the stored outputs
+nb_merge_streams = True
 autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"

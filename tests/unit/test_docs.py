@@ -12,7 +12,7 @@ PAGES = {"policies": "policies", "compressions": "compressions", "scorers": "sco
 PAGES |= {"front-ends": "front-ends", "data-sources": "data"}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("sphinx") is None, reason="needs Sphinx (extra 'dev')")
+@pytest.mark.skipif(importlib.util.find_spec("myst_nb") is None, reason="needs Sphinx and MyST-NB (extra 'dev')")
 def test_the_site_builds_without_a_warning_and_names_every_variant(tmp_path):
     command = [
         sys.executable,
@@ -35,4 +35,6 @@ def test_the_site_builds_without_a_warning_and_names_every_variant(tmp_path):
         assert shown == registry.names(kind)
     policies = (tmp_path / "site" / "docs" / "policies.html").read_text(encoding="utf-8")
     assert "https://arxiv.org/abs/2306.14048" in policies
+    notebook = (tmp_path / "site" / "docs" / "notebooks" / "kv_cache.html").read_text(encoding="utf-8")
+    assert "tokens read" in notebook  # a stored output
     assert "VQMemCache" in (tmp_path / "site" / "docs" / "api.html").read_text(encoding="utf-8")
