@@ -56,6 +56,12 @@ def test_commands_name_recipes_and_configs_that_are_there(page: Path) -> None:
             assert (ROOT / "recipes" / recipes[command] / "configs" / f"{config}.yaml").is_file(), f"{command} {config}"
 
 
+def test_every_recipe_has_a_page_that_the_list_links_to() -> None:
+    listed = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    for name in [*registry.names("recipes"), "fit_policy", "explore", "score_corpus"]:
+        assert f"(../recipes/{name}/README.md)" in listed
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 
