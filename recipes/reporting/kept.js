@@ -56,13 +56,14 @@ function memoryPanel(name, { capacity, segment, kept }, tokens, signals) {
   const strip = svg("svg", { class: "strip", viewBox: `0 0 ${tokens.length} 1`, preserveAspectRatio: "none", "aria-hidden": "true" }, path);
   const node = element("article", { class: "panel", "data-strategy": name, "--c": colourOf(name) },
     element("h3", {}, badgeMark(name), name), line, strip, area);
+  const states = [];
   let now = new Set(), read = 0, signal = Object.keys(signals)[0];
-  const mean = (indices) => indices.reduce((sum, index) => sum + (signals[signal][index] ?? 0), 0) / indices.length;
+  const mean = (values) => values.reduce((sum, value) => sum + (value ?? 0), 0) / values.length;
   const describe = () => {
     const indices = [...now];
     const parts = [`${integer(indices.length)} kept, capacity ${integer(capacity)} slots`];
     if (indices.length) parts.push(`oldest ${integer(read - Math.min(...indices))} tokens back`);
-    if (indices.length && signal) parts.push(`mean ${signal} ${format(mean(indices), 2)} (of all read ${format(mean([...Array(read).keys()]), 2)})`);
+    if (indices.length && signal) parts.push(`mean ${signal} ${format(mean(indices.map((index) => signals[signal][index])), 2)} (of all read ${format(mean(signals[signal].slice(0, read)), 2)})`);
     line.textContent = parts.join(" · ");
   };
   const show = (position) => {
@@ -71,7 +72,8 @@ function memoryPanel(name, { capacity, segment, kept }, tokens, signals) {
     read = Math.min((index + 1) * segment, tokens.length);
     now = new Set(indices);
     spans.forEach((span, token) => {
-      span.className = [now.has(token) && "kept", token >= read - segment && token < read && "now", token >= read && "next"].filter(Boolean).join(" ");
+      const state = `${now.has(token) ? "kept" : ""} ${token >= read ? "next" : token >= read - segment ? "now" : ""}`;
+      if (state !== states[token]) span.className = states[token] = state; // a page has thousands, and most stay as they are
     });
     path.setAttribute("d", indices.map((token) => `M${token + 0.5} 0V1`).join(""));
     describe();
