@@ -191,7 +191,7 @@ def assert_quiet(browser: Any, assert_accessible: Callable[[], None]) -> Callabl
 
 @pytest.fixture
 def assert_accessible(browser: Any) -> Callable[[], None]:
-    """No violation of the rules of axe: contrast, labels, roles, what the keyboard reaches; in light and in dark."""
+    """No violation of the rules of axe (contrast, labels, roles, …) in light and in dark, and room on a telephone."""
 
     def call() -> None:
         axe = pytest.importorskip("axe_core_python.selenium").Axe()
@@ -201,5 +201,10 @@ def assert_accessible(browser: Any) -> Callable[[], None]:
             found = axe.run(browser, options={"resultTypes": ["violations"]})["violations"]
             assert [(rule["id"], node["html"]) for rule in found for node in rule["nodes"]] == []
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        telephone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", telephone)
+        width = browser.execute_script("return document.documentElement.scrollWidth")
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        assert width <= telephone["width"]
 
     return call
