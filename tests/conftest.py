@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import jaxtyping
 import pytest
 import torch
@@ -13,6 +14,9 @@ ROOT = Path(__file__).parents[1]
 PARTS = ["data", "memory", "models", "recipes", "tokenizers_", *(path.stem for path in ROOT.glob("[!_]*.py"))]
 jaxtyping.install_import_hook([f"vqmem.{part}" for part in PARTS], "beartype.beartype")
 torch.set_num_threads(1)
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("vqmem", deadline=None)
+hypothesis.settings.load_profile("vqmem")
 # Two processes that fill numba's cache at once can leave one that crashes all later processes (numba/numba#10128).
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "numba" / WORKER)

@@ -40,7 +40,7 @@ def random_pass(
 
 @pytest.mark.parametrize("name", WITH_ORACLE)
 @given(seed=st.integers(0, 10_000), cached=st.integers(0, 7), new=st.integers(1, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_usage_agrees_with_lists(name, seed, cached, new):
     policy = build(name)
     usage, stats = random_pass(seed, 3, cached, new)
@@ -59,7 +59,7 @@ def test_the_usage_agrees_with_lists(name, seed, cached, new):
 
 @pytest.mark.parametrize("name", OBSERVERS)
 @given(seed=st.integers(0, 10_000), cached=st.integers(0, 7), new=st.integers(1, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_usage_does_not_depend_on_other_rows(name, seed, cached, new):
     policy = build(name)
     usage, stats = random_pass(seed, 4, cached, new)

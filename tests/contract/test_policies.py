@@ -95,7 +95,7 @@ def one_by_one(policy, row: list[naive.Slot], now: int) -> list[float]:
     sinks=st.integers(0, 3),
     recent=st.integers(0, 5),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_selection_agrees_with_the_oracle(name, fields, seed, count, keep, sinks, recent):
     policy = registry.build("policies", {"name": name, **fields})
     slots = random_slots(seed, 3, count)
@@ -110,7 +110,7 @@ def test_selection_agrees_with_the_oracle(name, fields, seed, count, keep, sinks
 
 @pytest.mark.parametrize(("name", "fields"), CASES)
 @given(seed=st.integers(0, 10_000), count=st.integers(2, 12))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_priorities_do_not_depend_on_other_rows_or_invalid_slots(name, fields, seed, count):
     policy = registry.build("policies", {"name": name, **fields})
     slots = random_slots(seed, 4, count)
@@ -127,7 +127,7 @@ def test_priorities_do_not_depend_on_other_rows_or_invalid_slots(name, fields, s
 
 @pytest.mark.parametrize("name", POLICIES)
 @given(seed=st.integers(0, 10_000), count=st.integers(3, 16), sinks=st.integers(0, 2), recent=st.integers(0, 4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_guarded_slots_stay_and_order_is_by_position(name, seed, count, sinks, recent):
     policy = registry.build("policies", name)
     slots = random_slots(seed, 2, count)

@@ -95,7 +95,7 @@ class TestEveryScorer:
         close(a[:, :15], b[:, :15])
 
     @given(cuts=st.sets(st.integers(0, 24), max_size=5))
-    @settings(max_examples=5, deadline=None)
+    @settings(max_examples=5)
     def test_any_chunking_gives_the_same_scores(self, name, cuts):
         model = make(name, trained=True)
         state = model.initial_state(3)

@@ -36,7 +36,7 @@ def groups(slots: Slots, rate: int):
 
 @pytest.mark.parametrize("how", ["mean", "max"])
 @given(seed=st.integers(0, 10**6), rate=st.integers(2, 4), count=st.integers(1, 4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_mean_and_max(how, seed, rate, count):
     slots = some_slots(seed, rate * count)
     compression = Compression(how, rate)
@@ -60,7 +60,7 @@ def test_mean_and_max(how, seed, rate, count):
 
 
 @given(seed=st.integers(0, 10**6), rate=st.integers(2, 4), count=st.integers(1, 3))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_conv(seed, rate, count):
     """A kernel for each layer, as wide as its stride; invalid slots are zeros."""
     slots = some_slots(seed, rate * count)
@@ -85,7 +85,7 @@ def test_conv_starts_as_the_mean():
 
 
 @given(seed=st.integers(0, 10**6), rate=st.integers(2, 4), count=st.integers(1, 4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_most_used(seed, rate, count):
     slots = some_slots(seed, rate * count)
     compression = Compression("most_used", rate)
@@ -153,7 +153,7 @@ def loop_loss(model: MemoryTransformer, hidden, evicted: Slots, compressed: Slot
 
 
 @given(seed=st.integers(0, 10**6), share=st.sampled_from([0.3, 0.8]))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_the_loss_is_the_paper_s(seed, share):
     model, evicted = make_model(), some_slots(seed, 6, share)
     compression = Compression("mean", 3)

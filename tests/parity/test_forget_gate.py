@@ -271,7 +271,7 @@ def test_a_model_without_gates_has_no_weights_of_them():
 
 
 @given(seed=st.integers(0, 10_000), cut=st.integers(1, 8))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_decay_does_not_depend_on_how_tokens_are_chunked(seed, cut):
     log_gates = -torch.rand(2, 9, 2, 3, generator=torch.Generator().manual_seed(seed))
     in_parts = accrue_decay(accrue_decay(None, log_gates[:, :cut]), log_gates[:, cut:])
@@ -281,7 +281,7 @@ def test_decay_does_not_depend_on_how_tokens_are_chunked(seed, cut):
 
 
 @given(seed=st.integers(0, 10_000), keep=st.integers(1, 8))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_decay_alone_keeps_the_newest(seed, keep):
     """The gates of every head decay an older slot at least as much, so that attention or scores have to decide."""
     generator = torch.Generator().manual_seed(seed)

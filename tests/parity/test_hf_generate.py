@@ -130,7 +130,7 @@ def after_prompt(model, policy: str, rows: list[int]) -> VQMemCache:
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("move", MOVES)
 @given(rows=st.lists(st.integers(0, 2), min_size=1, max_size=4), seed=st.integers(0, 99))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_moved_rows_continue_as_if_they_had_started_there(llama, policy, move, rows, seed):
     cache = after_prompt(llama, policy, [0, 1, 2])
     MOVES[move](cache, rows)

@@ -174,7 +174,7 @@ def any_memory(draw: random.Random, policy: str, pooled: bool) -> Memory:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_dropping_agrees_with_lists(policy, seed):
     """With padding, documents that end in some rows, usage, and a memory of another size and policy halfway."""
     draw = random.Random(seed)
@@ -206,7 +206,7 @@ def test_dropping_agrees_with_lists(policy, seed):
 
 @pytest.mark.parametrize("policy", POLICIES)
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_pooling_agrees_with_lists(policy, seed):
     """Uncompressed and pooled slots, and a memory of another size, policy and compression halfway."""
     draw = random.Random(seed)
@@ -229,7 +229,7 @@ def test_pooling_agrees_with_lists(policy, seed):
 
 
 @given(seed=st.integers(0, 10**6), policy=st.sampled_from(list(POLICIES)))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_capacity_and_guards_are_never_violated(seed, policy):
     """With padding, ends of documents and pooling, where grouping leaves no unique answer to compare with."""
     draw = random.Random(seed)

@@ -131,7 +131,7 @@ def test_dropped_state_trains_the_rarity():
     rows=st.integers(1, 2),
     changes=st.sampled_from([{}, {"frame_dim": 3}, CLASSES]),
 )
-@settings(max_examples=35, deadline=None)
+@settings(max_examples=35)
 def test_any_chunking_gives_the_same_scores(cuts, rows, changes):
     model = small(**changes)
     tokens, state = batch(model, rows, 40), model.initial_state(rows)
@@ -145,7 +145,7 @@ def test_any_chunking_gives_the_same_scores(cuts, rows, changes):
 
 
 @given(place=st.integers(0, 19), token=st.integers(0, VOCAB - 1), changes=st.sampled_from([{}, CLASSES]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_score_looks_ahead(place, token, changes):
     model = small(**changes)
     tokens = batch(model, 1, 20)

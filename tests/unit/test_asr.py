@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import jiwer
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 from vqmem.data.reading.audio import RATE
@@ -83,7 +83,6 @@ def scores(classes: str) -> torch.Tensor:
 
 
 @given(st.text("- abc", max_size=30), st.integers(1, 7))
-@settings(deadline=None)
 def test_greedy_decoding_in_windows_equals_that_at_once(classes, size):
     if not classes:
         return

@@ -7,7 +7,7 @@ from unittest.mock import create_autospec
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from vqmem.memory.policy import Guard
 from vqmem.models.memory_transformer import TransformerConfig
@@ -32,7 +32,6 @@ NOTHING_READ = SimpleNamespace(previous=torch.zeros(1, 1))
 # --- interleaving --------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.lists(st.integers(0, 39), max_size=30), st.integers(1, 9), st.integers(0, 12), st.data())
 def test_interleaving_loses_nothing(count, places, chunk, lookahead, data):
     codes = Interleaving(7, 4, chunk, lookahead)

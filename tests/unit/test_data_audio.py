@@ -58,7 +58,7 @@ def test_streaming_equals_resampling_in_one_go(rate, tmp_path):
 
 
 @given(seconds=st.floats(0.01, 4.0), rate=st.sampled_from([8_000, 16_000, 22_050]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_chunks_of_any_size_concatenate_to_the_recording(seconds, rate, tmp_path_factory):
     path = tmp_path_factory.mktemp("chunks") / "noise.wav"
     soundfile.write(path, np.random.default_rng(1).standard_normal(44_100).astype(np.float32) * 0.1, 44_100)

@@ -64,7 +64,7 @@ def without(text: str, story: Story) -> str:
     room=st.integers(0, 900),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_every_answer_is_right_and_lies_beyond_the_gap(
     task: Task, people: int, more: int, gap: int, room: int, seed: int
 ) -> None:

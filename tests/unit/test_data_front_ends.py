@@ -24,7 +24,6 @@ def tokenizer() -> bpe.BPETokenizer:
 
 
 @given(text=AWKWARD, limit=st.integers(1, 20))
-@settings(deadline=None)
 def test_pieces_concatenate_to_the_text(text: str, limit: int) -> None:
     pieces = list(_text.cut(text, limit))
     assert "".join(pieces) == text
@@ -32,7 +31,7 @@ def test_pieces_concatenate_to_the_text(text: str, limit: int) -> None:
 
 
 @given(text=AWKWARD)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_cutting_where_a_word_starts_changes_no_token(tokenizer: bpe.BPETokenizer, text: str) -> None:
     full = tokenizer.encode(text).ids.tolist()
     for match in _text._WORD_START.finditer(text):

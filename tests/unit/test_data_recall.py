@@ -16,7 +16,7 @@ from vqmem.registry import build
 
 @pytest.mark.parametrize("task", get_args(Task))
 @given(facts=st.integers(1, 8), gap=st.integers(0, 400), room=st.integers(0, 300), seed=st.integers(0, 9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_fact_is_asked_beyond_the_gap(task: str, facts: int, gap: int, room: int, seed: int) -> None:
     source = Source(task, 1, 2, gap + 32 * facts + room, facts, gap, seed)
     for document in source.documents("test"):

@@ -46,7 +46,7 @@ def runs_of(document: Document) -> tuple[list[int], list[tuple[int, int]]]:
     room=st.integers(0, 100),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_what_is_marked_was_said_beyond_the_gap(spoken, phrases, phrase, gap, room, seed):
     length = gap + 4 * phrases * (5 * phrase // 4 + phrase // 2) + room
     source = Source(spoken, 1, 3, length, phrases, phrase, 4, gap, seed=seed)

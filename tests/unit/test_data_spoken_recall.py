@@ -109,7 +109,7 @@ def runs(units: tuple[int, ...]) -> int:
     seed=st.integers(0, 9),
     data=st.data(),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_marked_answers_are_the_values_of_pairs_beyond_the_gap(
     recordings, answer, pairs, count, others, gap, seed, data
 ) -> None:

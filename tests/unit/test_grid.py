@@ -37,7 +37,7 @@ def grids(draw) -> list[tuple[str, tuple[str, ...], bool]]:
     return draw(st.permutations(made))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(grids())
 def test_every_cell_runs_once_after_its_needs_unless_one_of_them_failed(grid):
     ran: list[str] = []

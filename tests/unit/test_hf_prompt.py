@@ -93,7 +93,7 @@ def test_every_option_applies_to_both(model, options):
     assert cache.prompt.memory.guard.recent == options.get("recent", DOCUMENT.recent)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.lists(st.integers(1, 70), min_size=1, max_size=6),
     st.integers(0, 5),

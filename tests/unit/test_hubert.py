@@ -9,7 +9,7 @@ from vqmem.models.speech import hubert
 from vqmem.models.speech.hubert import HubertConfig
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 80), min_size=1, max_size=6), st.floats(0.05, 1.0), st.integers(1, 12), st.integers(0))
 def test_spans_stay_in_their_clip_and_leave_something_to_see(counts, prob, length, seed):
     mask = hubert.span_mask(counts, prob, length, torch.Generator().manual_seed(seed % 2**31))

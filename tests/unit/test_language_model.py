@@ -41,7 +41,7 @@ def models():
 
 
 @given(st.lists(st.integers(2, 50), min_size=1, max_size=6), st.integers(1, 4), st.integers(1, 9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_sweep_predicts_every_token_once(lengths, rows, segment):
     items = [passage(n, i) for i, n in enumerate(lengths)]
     seen = [[] for _ in items]
@@ -52,7 +52,7 @@ def test_a_sweep_predicts_every_token_once(lengths, rows, segment):
 
 
 @given(st.integers(0, 1000), st.integers(1, 5), st.integers(1, 3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_training_loader_resumes_and_shares_among_processes(seed, rows, world):
     items = [passage(3 + i, i) for i in range(9)]
     loaders = [segment_loader(items, rows, 4, seed, rank, world) for rank in range(world)]

@@ -18,7 +18,7 @@ from vqmem.recipes.lm.strategies import strategies
     sinks=st.integers(0, 2),
     recent=st.integers(0, 3),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_it_keeps_the_tokens_that_come_again_soonest(text, read, keep, sinks, recent):
     read = min(read, len(text))
     policy, tokens = Policy(tuple(text)), torch.tensor(text[:read])[None]

@@ -52,7 +52,7 @@ def by_lists(policy, row: list[tuple], now: int, name: str) -> list[float]:
 
 @pytest.mark.parametrize("spec", WITH_NEIGHBOURS, ids=str)
 @given(rows=ROWS.filter(bool))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_priorities_equal_those_of_lists(spec, rows):
     policy, now = registry.build("policies", spec), 999
     if "window" not in spec and "kernel" not in spec:  # each slot then has another position

@@ -35,7 +35,7 @@ def test_excerpts_are_spread_over_every_document(words: ModuleType) -> None:
         words.excerpts(documents, 3, 101)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(text=st.text(alphabet=st.sampled_from("ab é—\n\t中🙂"), max_size=40))
 def test_scores_of_tokens_add_up_to_those_of_words(words: ModuleType, text: str) -> None:
     stream = build("front-ends", "bytes").fit([]).encode(text)

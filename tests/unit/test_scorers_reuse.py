@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from vqmem.models.occurrences import State, comes_again, look_back
 from vqmem.models.scorers.reuse import Scorer
@@ -20,7 +20,6 @@ def empty(batch: int) -> State:
 
 
 @given(rows, st.integers(0, 12))
-@settings(deadline=None)
 def test_what_was_seen_is_what_a_loop_counts(tokens, cut):
     ids = torch.tensor(tokens)
     state, gaps, counts = empty(len(ids)), [], []
@@ -37,7 +36,6 @@ def test_what_was_seen_is_what_a_loop_counts(tokens, cut):
 
 
 @given(rows, st.integers(1, 12), st.data())
-@settings(deadline=None)
 def test_what_comes_again_is_what_a_loop_finds(tokens, horizon, data):
     mask = data.draw(st.lists(st.booleans(), min_size=12, max_size=12))
     found = comes_again(torch.tensor(tokens), torch.tensor([mask] * len(tokens)), horizon)

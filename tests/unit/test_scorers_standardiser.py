@@ -34,7 +34,7 @@ def test_is_the_statistics_of_the_tokens_so_far():
 
 
 @given(cuts=st.sets(st.integers(0, 40), max_size=6), masked=st.booleans())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_chunking_gives_the_same_scores(cuts, masked):
     scores, moments = draw(), initial_moments(2, 3)
     mask = torch.rand(2, 40, generator=torch.Generator().manual_seed(1)) < (0.6 if masked else 2)

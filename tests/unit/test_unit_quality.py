@@ -34,7 +34,7 @@ def test_units_that_say_nothing_or_everything_about_phones():
     assert usage(torch.arange(100), 100)["unit_perplexity"] == pytest.approx(100)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(labels)
 def test_as_scikit_learn_has_it(pairs):
     phones, units = (torch.tensor(column) for column in zip(*pairs, strict=True))
@@ -58,7 +58,7 @@ def test_boundaries_by_hand():
     assert boundaries([([0.1], [0.1]), ([0.1], [0.5])]) == pytest.approx((0.5, 0.5, 0.5))  # clips are pooled
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(times, times)
 def test_no_matching_finds_more(true, found):
     def fits(pairs):

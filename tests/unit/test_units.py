@@ -50,7 +50,7 @@ def test_mfcc_is_the_recipe_of_hubert():
 
 
 @given(samples=st.integers(SPAN, 9000), average=st.sampled_from([1, 3, 5]), loudness=st.sampled_from([0.0, 0.1, 3.0]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_frames_are_made_even_as_a_loop_over_them_would(samples, average, loudness):
     wave = loudness * noise(1.0)[:samples]
     frames = mfcc39.MFCC()(wave)
@@ -80,7 +80,7 @@ def test_as_many_frames_as_the_encoder_of_hubert_gives(samples):
     size=st.integers(1, 9000),
     average=st.sampled_from([1, 3, 5]),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_streamed_frames_equal_those_at_once(samples, window, more, size, average):
     extractor = mfcc39.MFCC(average=average)
     extractor.window, extractor.context = window, extractor.context + more

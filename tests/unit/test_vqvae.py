@@ -27,7 +27,7 @@ levels = st.integers(0, 1)
 
 
 @given(models, levels, st.integers(0, 70), st.integers(1, 3))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_what_is_decoded_has_the_length_of_what_was_encoded(model: VQVAE, level: int, length: int, rows: int) -> None:
     waveform = torch.randn(rows, length, dtype=torch.float64)
     codes = model.encode(waveform, level)
@@ -38,7 +38,7 @@ def test_what_is_decoded_has_the_length_of_what_was_encoded(model: VQVAE, level:
 
 
 @given(models, levels, st.integers(0, 400), st.integers(1, 60), st.lists(st.integers(1, 400), max_size=8))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_streams_equal_the_result_at_once(model: VQVAE, level: int, length: int, chunk: int, cuts: list[int]) -> None:
     waveform = torch.randn(1, length, dtype=torch.float64)
     places = sorted({0, length, *(cut for cut in cuts if cut < length)})
@@ -53,7 +53,7 @@ def test_streams_equal_the_result_at_once(model: VQVAE, level: int, length: int,
 
 
 @given(models, levels, st.integers(0, 60))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_code_sees_as_far_as_is_said_and_no_farther(model: VQVAE, level: int, code: int) -> None:
     part, hop = model.levels[level], model.config.hops[level]
     left, right = part.encoder_context
