@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,12 @@ def write_report(summary: Mapping[str, Any], path: str | Path) -> None:
     atomic_write(Path(path), to_bytes(report_page(summary)))
 
 
-def report_page(
-    summary: Mapping[str, Any], template: Path = HERE / "report.html", styles: Sequence[Path] = (), **context: Any
-) -> str:
+def report_page(summary: Mapping[str, Any], template: Path = HERE / "report.html", **context: Any) -> str:
     """Render the page as text.
 
     Args:
         summary: what to show; see `write_report`.
         template: ``report.html``, or one that extends it.
-        styles: style sheets of that template.
         **context: variables of that template.
 
     Returns:
@@ -69,7 +66,7 @@ def report_page(
             "points": points(summary),
             "strategies": _strategies(summary),
         },
-        styles=[*kept.STYLES, *styles],
+        styles=kept.STYLES,
         scripts=[
             library(),
             *kept.SCRIPTS,

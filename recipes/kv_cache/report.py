@@ -25,7 +25,6 @@ def report_page(summary: Mapping[str, Any]) -> str:
     return comparison.report_page(
         summary,
         HERE / "report.html",
-        [HERE / "report.css"],
         choice=summary["choice"],
         model=summary["model"],
         quizzes=summary["quizzes"],
