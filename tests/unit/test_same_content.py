@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
+from vqmem.benchmarks.speech import same_content
 from vqmem.cli import main
 from vqmem.data.spoken_text import WordMark
 from vqmem.memory import naive
@@ -289,6 +290,10 @@ def test_the_command_in_a_tiny_form(tmp_path, capsys):
     newest = next(row for row in summary["memories"] if row["strategy"] == "fifo")
     assert newest["share"]["value"] > 0.6 > newest["chance"]["value"] + 0.1
     assert {row["pair"] for row in summary["across"]} == {"text and speech", "two voices"}
+    made = same_content.result(summary, [])
+    rows = made.values["Words that both keep, where at least half of its tokens are kept"]
+    assert rows["fifo, 3 s"]["share, %"] == pytest.approx(100 * newest["share"]["value"])
+    assert any(name.startswith("two voices: surprise") for name in made.values["Rank correlation of a word's score"])
     page = (out / "report.html").read_text()
     assert page.count("<svg") == 1
     assert page.index("There are too few passages") < page.index("<table")
