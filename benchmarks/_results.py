@@ -14,7 +14,7 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,22 @@ def read_result(path: Path) -> Result:
         return coerce(Result, json.loads(path.read_text(encoding="utf-8")), "")
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
+
+
+def convert_summary(description: str | None, name: str, make: Callable[[Mapping[str, Any], list[str]], Result]) -> None:
+    """Be the script that makes a result of the summary that a recipe wrote.
+
+    Args:
+        description: what ``--help`` says.
+        name: the name of the result, unless another is given.
+        make: makes the result of a summary and remarks.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("summary", type=Path, help="the summary.json of the recipe")
+    parser.add_argument("--name", default=name, help=f"the file in docs/results (default {name})")
+    parser.add_argument("--note", action="append", default=[], help="a remark on the result; may be repeated")
+    flags = parser.parse_args()
+    print(write_result(flags.name, make(json.loads(flags.summary.read_text(encoding="utf-8")), flags.note)))
 
 
 def command() -> str:

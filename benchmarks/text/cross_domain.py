@@ -8,13 +8,10 @@ The comparison itself is ``vqmem cross_domain``; this turns the summary that it 
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from vqmem.benchmarks._results import Result, write_result
+from vqmem.benchmarks._results import Result, convert_summary
 from vqmem.recipes.cross_domain.table import answer
 
 WINNERS, AGREEMENT = "What wins, with the fewest slots", "Kendall's τ between domains"
@@ -85,15 +82,5 @@ def _table(domain: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return values, intervals
 
 
-def main() -> None:
-    """Read the summary, write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("summary", type=Path, help="the summary.json of `vqmem cross_domain`")
-    parser.add_argument("--name", default="cross_domain", help="the file in docs/results (default cross_domain)")
-    parser.add_argument("--note", action="append", default=[], help="a remark on the result; may be repeated")
-    flags = parser.parse_args()
-    print(write_result(flags.name, result(json.loads(flags.summary.read_text(encoding="utf-8")), flags.note)))
-
-
 if __name__ == "__main__":
-    main()
+    convert_summary(__doc__, "cross_domain", result)

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from vqmem.benchmarks import _results
 from vqmem.benchmarks._results import read_result, write_result
 from vqmem.benchmarks.text import cross_domain
 from vqmem.recipes.cross_domain.report import write_report
@@ -167,8 +168,8 @@ def test_the_summary_becomes_a_result(tmp_path, monkeypatch, capsys):
     """The script of the results pages, whose tables have differences, and intervals at the same places."""
     (tmp_path / "summary.json").write_text(json.dumps(summary()))
     monkeypatch.setattr("sys.argv", ["x", str(tmp_path / "summary.json"), "--note", "A remark."])
-    monkeypatch.setattr(cross_domain, "write_result", lambda name, found: write_result(name, found, tmp_path))
-    cross_domain.main()
+    monkeypatch.setattr(_results, "write_result", lambda name, found: write_result(name, found, tmp_path))
+    _results.convert_summary(cross_domain.__doc__, "cross_domain", cross_domain.result)
     assert capsys.readouterr().out.strip() == str(tmp_path / "cross_domain.json")
     found = read_result(tmp_path / "cross_domain.json")
     assert found.values[cross_domain.WINNERS]["recall"]["winner"] == "surprise"
