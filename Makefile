@@ -2,7 +2,8 @@
 #   make demo    install, then compare memories where they do not matter, and where they do (minutes)
 #   make test    install, then all tests        make lint   format, rules and types
 #   make docs    the pages as a site, in build/docs
-#   make bench   the speed claims               make clean  remove what was made, except runs/
+#   make bench   the speed claims               make coverage  how much of memory/ and models/ is tested
+#   make clean   remove what was made, except runs/
 #   make test-compat    the cache for pretrained models, on the oldest transformers it supports and on the newest
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -10,7 +11,7 @@ INSTALLED := .venv/.installed
 WORKERS ?= auto
 BENCHMARKS := $(wildcard benchmarks/*/[!_]*.py)
 
-.PHONY: setup demo test test-compat lint docs bench clean
+.PHONY: setup demo test test-compat coverage lint docs bench clean
 .DEFAULT_GOAL := setup
 
 setup: $(INSTALLED)
@@ -45,6 +46,13 @@ test-compat: $(INSTALLED)
 		PYTHONPATH="$$folder:$$PYTHONPATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 tests/*/test_hf_*.py \
 		|| exit 1; \
 	done
+
+# Each of the two packages must reach the share by itself.
+coverage: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 tests/unit tests/contract tests/parity \
+		--cov=vqmem.memory --cov=vqmem.models --cov-report=
+	$(BIN)/coverage report --skip-covered --show-missing --include 'memory/*' --fail-under 90
+	$(BIN)/coverage report --skip-covered --show-missing --include 'models/*' --fail-under 90
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -130,7 +130,10 @@ def beam_search(decoding: Decoding) -> Callable[..., Any]:
     try:
         from torchaudio.models.decoder import ctc_decoder
     except (ImportError, RuntimeError) as error:  # torchaudio raises the latter for the former
-        raise ValueError("decoding with a beam needs flashlight-text; run `pip install 'vqmem[asr]'`") from error
+        raise ValueError(
+            "decoding with a beam needs flashlight-text, which has wheels up to Python 3.12; "
+            "run `pip install 'vqmem[asr]'` there"
+        ) from error
     if decoding.lm is not None and not Path(decoding.lm).is_file():
         raise missing_file("decoding.lm (a KenLM file)", Path(decoding.lm))
     return ctc_decoder
