@@ -45,6 +45,8 @@ def result(summary: Mapping[str, Any], notes: list[str]) -> Result:
         name = f"{row['pair']}: {row['signal']}, {row['statistic']} over tokens"
         _put(values, intervals, ("Rank correlation of a word's score", name, f"removed: {row['controls']}"), row)
     criterion = f"Words that both keep, where {CRITERIA_IN_WORDS['any']} kept"
+    column = FIGURES["over_shuffled"]
+    beyond = {name: row[column] for name, row in values[criterion].items() if row.get(column) is not None}
     return Result(
         title="The same content as text and as speech",
         question="Do memories of a text and of its reading keep the same words, and are a word's scores alike?",
@@ -57,7 +59,7 @@ def result(summary: Mapping[str, Any], notes: list[str]) -> Result:
         split=f"{summary['split']}: {summary['passages']} passages, {summary['words']} words",
         intervals=intervals,
         interval_kind="95 %, bootstrap over passages",
-        effect=[criterion, "rarity, 15 s", FIGURES["over_shuffled"]],
+        effect=[criterion, max(beyond, key=lambda name: beyond[name]), column] if beyond else [],
         notes=notes,
         command=summary["command"],
         seconds=round(summary["seconds"]),

@@ -26,7 +26,7 @@ from .settings import Settings
 MEGABYTES = 20
 """The largest file that may be uploaded."""
 LISTEN = """() => window.addEventListener("message", ({ source, data }) => {
-  if (!data.vqmem || source !== document.querySelector("#page iframe")?.contentWindow) return;
+  if (source !== document.querySelector("#page iframe")?.contentWindow || !data?.vqmem) return;
   const area = document.querySelector("#asked textarea");
   area.value = JSON.stringify(data.vqmem);
   area.dispatchEvent(new Event("input", { bubbles: true }));
@@ -49,7 +49,7 @@ def build(settings: Settings, model: Path | None = None) -> Any:
         The `gradio.Blocks`, not started.
     """
 
-    def show(text: str, clip: str | None, *chosen: Any) -> tuple[str, Any, str, Explored]:
+    def show(text: str, clip: str | None, *chosen: Any) -> tuple[str, Any, str, Explored | None]:
         try:
             asked = _asked(*chosen)
             if clip and text:
@@ -60,12 +60,12 @@ def build(settings: Settings, model: Path | None = None) -> Any:
         except (ValueError, OSError) as error:
             raise gr.Error(one_line(str(error)), duration=None) from None
         saved = gr.DownloadButton(value=_saved(page, Path(folder.name)), visible=True)
-        return _frame(page), saved, _link(asked), explored
+        return _frame(page), saved, _link(asked), explored if reader.is_model else None
 
     def answer(text: str, explored: Explored | None) -> str:
         try:
             return json.dumps(_effect(explored, json.loads(text)))
-        except (ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # the page waits for an answer, whatever went wrong
             return json.dumps({"error": one_line(str(error))})
 
     def restore(request: gr.Request) -> list[Any]:
@@ -79,18 +79,20 @@ def build(settings: Settings, model: Path | None = None) -> Any:
     settings = settings.completed(reader.usual)
     known = reader.policies(reader.signals)
     memories_for(known, settings)  # raises for settings that cannot be used
-    names, most = list(known), CHARACTERS_TO_READ if reader.is_model else CHARACTERS
+    names = list(known)
+    most = CHARACTERS_TO_READ if reader.is_model else CHARACTERS
     folder = tempfile.TemporaryDirectory(prefix="vqmem-", ignore_cleanup_errors=True)  # as long as the app
     os.environ["GRADIO_TEMP_DIR"] = folder.name  # what is uploaded goes there too
     with gr.Blocks(title="vqmem explore", analytics_enabled=False, delete_cache=(600, 3600)) as app:
         gr.Markdown(
-            "# What does a memory keep?\nPaste a text, or upload or record a clip. A small model scores every token, "
+            "# What does a memory keep?\nPaste a text, or upload or record a clip. A scorer rates every token, "
             "and each memory keeps the slots that its strategy ranks highest."
         )
         with gr.Row():
             text = gr.Textbox(label=f"Text, at most {most:,} characters", lines=8, max_lines=8, elem_id="text")
             label = f"Or a recording, at most {SECONDS:.0f} seconds and {MEGABYTES} MB"
-            clip = gr.Audio(label=label, sources=["upload", "microphone"], type="filepath", elem_id="clip")
+            kind: dict[str, Any] = {"sources": ["upload", "microphone"], "type": "filepath"}
+            clip = gr.Audio(label=label, elem_id="clip", visible=reader.hears, **kind)
         strategies = gr.CheckboxGroup(names, value=list(settings.strategies), label="Strategies, the baseline first")
         with gr.Row():
             capacity = gr.Number(settings.capacity, label="Slots", minimum=1, precision=0)
@@ -101,7 +103,7 @@ def build(settings: Settings, model: Path | None = None) -> Any:
         with gr.Row():
             saved = gr.DownloadButton("Save as one offline page", visible=False, elem_id="save")
             link = gr.Textbox(label="Add this to the address to restore the settings", elem_id="link")
-        explored = gr.State()
+        explored = gr.State(time_to_live=3600)
         asked = gr.Textbox(visible="hidden", elem_id="asked", lines=2)
         answered = gr.Textbox(visible="hidden")
         ask = gr.Button(visible="hidden", elem_id="ask")
@@ -109,14 +111,16 @@ def build(settings: Settings, model: Path | None = None) -> Any:
         shared: dict[str, Any] = {"concurrency_id": "reader", "concurrency_limit": 1}  # one model reads for all
         button.click(show, [text, clip, *chosen], [page, saved, link, explored], api_name="show", **shared)
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        ask.click(answer, [asked, explored], answered, **shared, **private).then(None, answered, None, js=ANSWER)
+        ask.click(answer, [asked, explored], answered, trigger_mode="multiple", **shared, **private).then(
+            None, answered, None, js=ANSWER
+        )
         app.load(restore, None, chosen, **private)
         app.load(None, None, None, js=LISTEN)
     return app
 
 
 def launch(app: Any, **options: Any) -> None:
-    """Start an app with the limits that it tells; ``options`` are those of Gradio's ``launch``."""
+    """Start an app with its limits; ``options`` are those of Gradio's ``launch``."""
     app.queue(max_size=16).launch(max_file_size=f"{MEGABYTES}mb", share=False, **options)
 
 
@@ -162,7 +166,8 @@ def _saved(page: str, folder: Path) -> str:
 
 def _effect(explored: Explored | None, asked: dict[str, Any]) -> dict[str, Any]:
     """What keeping the token would have saved that the page asks for."""
-    strategy, place = asked["strategy"], asked["at"]
+    strategy = asked["strategy"]
+    place = asked["at"]
     if explored is None or strategy not in explored.memories or place not in range(len(explored.passage.ids)):
         raise ValueError("the page is older than the app; choose Show again")
     found = effects(explored, strategy, [place])

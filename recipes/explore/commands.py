@@ -60,8 +60,9 @@ examples:
   vqmem explore book.txt --html book.html                 # then open the page
   vqmem explore clip.wav --html clip.html --strategies fifo,surprise,rarity --capacity 64
   vqmem explore book.txt --html book.html --model runs/demo/seed-0   # also how well it reads, and what evictions cost
+  vqmem explore book.txt --html book.html --model MODEL   # a model of transformers: also what it says next
   vqmem explore                                           # the app: pip install 'vqmem[explore]'
-A memory is followed by scores alone: policies that need the attention of a model cannot be shown. Surprise, rarity,
-gain and, where the scorer gives it, reuse rank tokens by that signal against their age.""",
+Without a language model only policies that need no attention can be shown. Surprise, rarity, gain and, where the scorer
+gives it, reuse rank tokens by that signal against their age.""",
     ),
 }

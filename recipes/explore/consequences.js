@@ -11,7 +11,7 @@ function drawConsequences({ tokens, memories, consequences, quality }) {
 
   const area = at("cost-text"), spans = layTokens(area, tokens), arcs = at("arcs"), height = 60;
   const shown = (place) => visible(tokens[place]).trim() || "\u2423";
-  let strategy = Object.keys(consequences)[0], change = new Map();
+  let strategy = Object.keys(consequences)[0], change = new Map(), asked = null;
   arcs.setAttribute("viewBox", `0 0 ${tokens.length} ${height}`);
   const mark = (gone, later) => {
     spans.forEach((span) => span.classList.remove("gone", "saved", "lost"));
@@ -46,6 +46,7 @@ function drawConsequences({ tokens, memories, consequences, quality }) {
     return place < tokens.length - 1 && kept.some((positions, i) => (i + 1) * segment > place && !positions.includes(place));
   };
   const ask = (place) => {
+    asked = place;
     const known = consequences[strategy].find((effect) => effect.at === place);
     if (known) return pick(known);
     if (!isEvicted(place)) at("cost-said").textContent = `“${shown(place)}” (token ${integer(place)}) was never evicted by ${strategy}.`;
@@ -54,13 +55,13 @@ function drawConsequences({ tokens, memories, consequences, quality }) {
       window.parent.postMessage({ vqmem: { strategy, at: place } }, "*");
     } else at("cost-said").textContent = `“${shown(place)}” was not tried. The app, “vqmem explore --model …”, tries any token.`;
   };
-  window.addEventListener("message", ({ source, data: { vqmem: answer } }) => {
+  window.addEventListener("message", ({ source, data: message }) => {
+    const answer = message?.vqmem;
     if (source !== window.parent || !answer) return;
-    if (answer.error) at("cost-said").textContent = answer.error;
-    else {
-      consequences[answer.strategy].push(answer.effect);
-      if (answer.strategy === strategy) list(answer.effect);
-    }
+    if (answer.error) return void (at("cost-said").textContent = answer.error);
+    const known = consequences[answer.strategy];
+    if (!known.some((effect) => effect.at === answer.effect.at)) known.push(answer.effect);
+    if (answer.strategy === strategy && answer.effect.at === asked) list(answer.effect);
   });
   pointAt(area, spans, tokens, (place) => [
     ["token", integer(place)],

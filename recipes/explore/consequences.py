@@ -21,7 +21,7 @@ SHOWN = 8
 def consequences(explored: Explored, strategy: str) -> list[dict[str, Any]]:
     """What keeping each of some tokens that a strategy evicted would have saved, the most first, as `effects` gives it.
 
-    Tried are tokens that come again after their eviction, then others, by the first signal; each token once.
+    It tries tokens that come again after their eviction, then others, by the first signal; each token once.
     """
     found = effects(explored, strategy, _candidates(explored, explored.readings[strategy].kept))
     return sorted(found, key=lambda effect: -effect["saved"])
@@ -91,18 +91,22 @@ def following(explored: Explored, full: Reading) -> dict[str, Any]:
         ``full``, the text; ``rows``, of each strategy the text that is the ``same``, the ``rest``, and after how many
         tokens they part (``parts``, None where they do not).
     """
-    decode, rows = explored.reader.decode, {}
+    decode = explored.reader.decode
+    rows = {}
     for name, reading in explored.readings.items():
         pairs = enumerate(zip(reading.following, full.following, strict=False))
         parts = next((number for number, (one, other) in pairs if one != other), None)
+        text = decode(list(reading.following))
         same = decode(list(reading.following[:parts]))
-        rows[name] = {"same": same, "rest": decode(list(reading.following))[len(same) :], "parts": parts}
+        while not text.startswith(same):  # it ends within a character
+            same = same[:-1]
+        rows[name] = {"same": same, "rest": text[len(same) :], "parts": parts}
     return {"full": decode(list(full.following)), "rows": rows}
 
 
 def _effect(position: int, change: Float[Tensor, " predicted"]) -> dict[str, Any]:
     largest = change.abs().topk(min(SHOWN, len(change))).indices.tolist()
-    later = [[index + 1, round(float(change[index]), 4)] for index in largest if change[index]]
+    later = [[index + 1, value] for index in largest if (value := round(float(change[index]), 4))]
     return {"at": position, "saved": round(float(change.sum()), 4), "later": later}
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
+from ...console import one_line
 from ...default_scorer import load_default_scorer
 from ...memory.bank import Memory
 from ...memory.huggingface.cache import VQMemCache
 from ...memory.huggingface.cache_argument import cache_argument
-from ...memory.huggingface.presets import AUTO, build_preset, preset_of
+from ...memory.huggingface.presets import AUTO, preset_of
 from ...memory.policy import Policy
 from ...memory.scorer import policy_of, signals_of
 from ...registry import build
@@ -31,7 +33,7 @@ from .readers import CHARACTERS_TO_READ, Pins, Reader, Reading, policies
 
 @dataclass(frozen=True)
 class HostReader(Reader):
-    """A pretrained model with a bounded cache, of which all heads keep the same tokens.
+    """A pretrained model with a bounded cache. All heads keep the same tokens.
 
     The token that begins a text is read first. It always stays, and takes no slot.
     """
@@ -42,6 +44,7 @@ class HostReader(Reader):
     capacities: ClassVar[tuple[int, ...]] = (64, 256, 1024)
     tried: ClassVar[int] = 8
     new: ClassVar[int] = 48
+    hears: ClassVar[bool] = False
 
     @classmethod
     def load(cls, path: Path) -> HostReader:
@@ -65,26 +68,48 @@ class HostReader(Reader):
         return 64
 
     def text(self, text: str, name: str) -> Passage:
-        """Score a text."""
-        return read_passage(text, name, self._scoring, CHARACTERS_TO_READ)
+        """Score a text. Raises `ValueError` also for more tokens than the model has positions."""
+        passage = read_passage(text, name, self._scoring, CHARACTERS_TO_READ)
+        positions = getattr(self.host.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        most = math.inf if positions is None else positions - self.new - 1
+        if len(passage.ids) > most:
+            count = f"{len(passage.ids):,} tokens"
+            raise ValueError(f"{one_line(name)} has {count}, and the model reads at most {most:,}; give less text")
+        return passage
 
     def clip(self, file: Path, name: str) -> Passage:
         """Raises `ValueError`: the model reads text."""
         raise ValueError(f"{name} is a recording, and the model reads text; give a text")
 
     def policies(self, signals: Collection[str]) -> dict[str, Policy]:
-        """Those that need scores, attention or norms, and the default of `VQMemCache`."""
-        preset, scorer = preset_of(AUTO, self.host.model), self._scoring.scorer
+        """Those that need scores, attention or norms, and what `VQMemCache` takes by default for many passes."""
+        preset = preset_of(AUTO, self.host.model)
         assert preset is not None
-        own = {"reuse": build("policies", policy_of(scorer)), AUTO: build_preset(preset, scorer)}
-        return policies(signals, {"scores", "usage", "norms"}) | own
+        # A cache leaves out of a preset the signals that it cannot find in the model.
+        cache = VQMemCache(
+            self.host.model,
+            capacity=64,
+            policy=replace(preset, prompt=None),
+            scorer=self._scoring.scorer,
+            share="model",
+            block=1,
+        )
+        cache.close()
+        of_host = {"reuse": build("policies", policy_of(self._scoring.scorer)), AUTO: cache.memory.policy}
+        return policies(signals, {"scores", "usage", "norms"}) | of_host
 
     @torch.no_grad()
     def read(self, passage: Passage, memory: Memory, rows: int = 1, new: int = 0) -> Reading:
         """Read it. The last token is only predicted, or the first with which the model goes on."""
-        cache, ids = self._cache(memory), self._input(passage.ids)
+        cache = self._cache(memory)
+        try:
+            return self._read(cache, self._input(passage.ids), rows, new)
+        finally:
+            cache.close()
+
+    def _read(self, cache: VQMemCache, ids: Int[Tensor, " time"], rows: int, new: int) -> Reading:
         kept, losses = [], []
-        with Bar(f"reading through {memory.capacity:,} slots", len(ids) - 1, transient=True) as bar:
+        with Bar("reading", len(ids) - 1, transient=True) as bar:
             first = self.segment + 1  # the token that begins a text is read with the first segment
             for part in torch.arange(len(ids) - 1).tensor_split(tuple(range(first, len(ids) - 1, self.segment))):
                 logits = self._logits(ids[part].expand(rows, -1), cache)
@@ -115,10 +140,17 @@ class HostReader(Reader):
         return torch.cat([ids.new_tensor([self.host.separator]), ids]).to(self.host.device)
 
     def _cache(self, memory: Memory) -> VQMemCache:
-        guard, more = memory.guard, {"share": "model", "block": 1, "sinks": memory.guard.sinks + 1}
-        scorer = self._scoring.scorer if "scores" in memory.policy.requires else None
-        given: dict[str, Any] = {"policy": memory.policy, "scorer": scorer, "recent": guard.recent, **more}
-        cache = VQMemCache(self.host.model, capacity=memory.capacity + 1, **given)
+        guard = memory.guard
+        cache = VQMemCache(
+            self.host.model,
+            capacity=memory.capacity + 1,
+            policy=memory.policy,
+            scorer=self._scoring.scorer if "scores" in memory.policy.requires else None,
+            sinks=guard.sinks + 1,
+            recent=guard.recent,
+            share="model",
+            block=1,
+        )
         if isinstance(guard, Pins):
             pins = Pins(guard.sinks + 1, guard.recent, tuple(position + 1 for position in guard.positions))
             cache.memory = replace(cache.memory, guard=pins)

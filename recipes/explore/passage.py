@@ -77,6 +77,8 @@ def read_passage(text: str, name: str, scoring: Scoring, most: int) -> Passage:
         raise ValueError(f"{one_line(name)} has {len(text):,} characters, and at most {most:,} can be shown here")
     require_text(scoring.tokenizer)
     parts = list(score_tokens(text, scoring))
+    if not parts:
+        raise ValueError(f"the tokenizer finds no token in {one_line(name)}; give other text, or mend its files")
     return Passage(
         name,
         [token for part in parts for token in part.texts],

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ...files import missing_file
 from ...memory.bank import Memory
 from ...memory.fitted import ABOUT
 from ...memory.policy import Guard, Policy, signal_weights
@@ -60,6 +61,8 @@ class Reader(ABC):
     """How many evicted tokens are kept in turn."""
     new: ClassVar[int]
     """With how many tokens the model can go on after a passage."""
+    hears: ClassVar[bool]
+    """Whether it can score recordings, given a scorer of them."""
 
     @property
     @abstractmethod
@@ -123,6 +126,7 @@ class ScoreReader(Reader):
     capacities: ClassVar[tuple[int, ...]] = ()
     tried: ClassVar[int] = 0
     new: ClassVar[int] = 0
+    hears: ClassVar[bool] = True
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -187,7 +191,7 @@ class RunReader(ScoreReader):
         run: the same, loaded.
     """
 
-    run: Run | Any = None
+    run: Run = field(kw_only=True)
 
     is_model: ClassVar[bool] = True
     capacities: ClassVar[tuple[int, ...]] = (16, 32, 64, 128, 256, 512)
@@ -256,12 +260,14 @@ def load_reader(model: Path | None) -> Reader:
     Raises:
         ValueError: in one line for a folder that is none of these, or damaged.
     """
+    if model is not None and not model.exists():
+        raise missing_file("model", model, otherwise="give a model of transformers, or a run of `vqmem text_lm`")
     if model is not None and _is_pretrained(model):
         from .host_reader import HostReader  # needs transformers
 
         return HostReader.load(model)
     if model is not None and (model / "transformer").is_dir():
-        return RunReader(model, load_run(model))
+        return RunReader(model, run=load_run(model))
     reader = ScoreReader(model)
     _ = reader.signals  # raises for a model that cannot be used
     return reader

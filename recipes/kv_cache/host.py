@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ...data.reading.files import did_you_mean, local_path
@@ -62,7 +63,7 @@ def load_host(path: str, device: torch.device, dtype: torch.dtype) -> Host:
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **more)
         tokenizer = PretrainedTokenizer(AutoTokenizer.from_pretrained(where, **more)) if more else None
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         hint = "" if Path(where).exists() else did_you_mean(where)
         raise ValueError(

@@ -77,7 +77,7 @@ def test_a_link_restores_the_settings(browser, app):
     show(browser)
     in_page(browser)
     assert headings(browser) == ["random", "rarity"]
-    assert "48 slots, of which the first 0 and the newest 8 are guarded" in browser.find_element("id", "about").text
+    assert "48 slots, the first 0 and the newest 8 are guarded" in browser.find_element("id", "about").text
     browser.switch_to.default_content()
     link = browser.find_element("css selector", "#link textarea, #link input").get_attribute("value")
     assert link == "?strategies=random,rarity&capacity=48&sinks=0&recent=8"

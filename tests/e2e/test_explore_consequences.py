@@ -78,8 +78,13 @@ def test_each_effect_is_that_of_a_reading_with_the_token_kept(explored):
             assert place > effect["at"]
 
 
-def test_policies_that_look_at_attention_have_consequences_too(explored):
-    assert consequences(explored, "h2o")[0]["saved"] > 0
+@pytest.mark.parametrize("strategy", ["fifo", "h2o"])
+def test_effects_of_several_positions_are_those_of_each_alone(explored, strategy):
+    evicted = [effect["at"] for effect in consequences(explored, strategy)][:3]
+    alone = [effects(explored, strategy, [place])[0] for place in evicted]
+    for one, other in zip(effects(explored, strategy, evicted), alone, strict=True):
+        assert one["saved"] == pytest.approx(other["saved"], abs=1e-3)
+        assert one["at"] == other["at"]
 
 
 def test_quality_is_the_mean_loss_and_everything_is_the_longest_memory(explored):

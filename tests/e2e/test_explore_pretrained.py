@@ -1,12 +1,16 @@
 """A pretrained model on the page of `vqmem explore`: against its own readings, and in Chromium."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
-from transformers import AutoTokenizer
+from tokenizers import decoders
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPTJConfig, GPTJForCausalLM
 from vqmem.cli import main
 from vqmem.recipes.explore.consequences import effects, following, quality, read_fully
 from vqmem.recipes.explore.explored import Explored
-from vqmem.recipes.explore.readers import load_reader
+from vqmem.recipes.explore.readers import Reading, load_reader
 from vqmem.recipes.explore.settings import Settings
 from vqmem.tests.unit.tiny_host import tiny_model
 
@@ -16,7 +20,9 @@ TEXT = "the name of a function is bound in the local namespace. A class is bound
 @pytest.fixture(scope="module")
 def folder(tokenizer_folder, tmp_path_factory):
     made = tmp_path_factory.mktemp("host")
-    AutoTokenizer.from_pretrained(tokenizer_folder).save_pretrained(made)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save_pretrained(made)
     tiny_model(300).save_pretrained(made)
     return made
 
@@ -65,6 +71,44 @@ def test_an_effect_is_that_of_a_cache_with_the_token_among_its_sinks(explored):
     assert found["saved"] == pytest.approx(float(saved.sum()), abs=1e-3)
 
 
+@pytest.mark.parametrize("strategy", ["fifo", "h2o", "auto", "reuse"])
+def test_effects_of_several_positions_are_those_of_each_alone(explored, strategy):
+    evicted = [place for place in range(3, 60) if place not in explored.readings[strategy].kept[-1]][:3]
+    alone = [effects(explored, strategy, [place])[0] for place in evicted]
+    for one, other in zip(effects(explored, strategy, evicted), alone, strict=True):
+        assert one["saved"] == pytest.approx(other["saved"], abs=1e-3)
+
+
+def test_a_model_without_queries_that_can_be_found_is_read_with_the_usual_strategies(tokenizer_folder, tmp_path):
+    shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 2048, "rotary_dim": 4}
+    GPTJForCausalLM(GPTJConfig(vocab_size=300, **shape)).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tokenizer_folder).save_pretrained(tmp_path)
+    reader = load_reader(tmp_path)
+    read = Explored.read(reader, reader.text(TEXT, "story"), Settings(reader.usual, 40))
+    assert [len(reading.kept[-1]) for reading in read.readings.values()] == [40, 40, 40]
+    assert not any(module._forward_hooks for module in reader.host.model.modules())  # every cache was closed
+
+
+def test_a_text_that_is_longer_than_the_model_reads_is_refused(tokenizer_folder, tmp_path):
+    shape = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 128}
+    GPT2LMHeadModel(GPT2Config(vocab_size=300, **shape)).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tokenizer_folder).save_pretrained(tmp_path)
+    reader = load_reader(tmp_path)
+    with pytest.raises(ValueError, match=r"story has \d+ tokens, and the model reads at most 79; give less text"):
+        reader.text(TEXT, "story")
+    short = reader.text(TEXT[:100], "story")
+    assert len(read_fully(Explored.read(reader, short, Settings(("fifo",), 8))).following) == reader.new
+
+
+def test_texts_part_between_characters_though_tokens_do_not(explored):
+    ids = [explored.reader.host.tokenizer.encode(text).ids.tolist() for text in ("ab 😀 c", "ab 😃 c")]
+    readings = {"fifo": Reading([], following=tuple(ids[1]))}
+    found = following(replace(explored, readings=readings), Reading([], following=tuple(ids[0])))
+    row = found["rows"]["fifo"]
+    assert (row["same"], row["rest"]) == ("ab ", "😃 c")
+    assert row["parts"] == next(i for i, (one, other) in enumerate(zip(*ids, strict=True)) if one != other)
+
+
 def test_quality_is_that_of_the_cache_by_capacity(explored):
     found = quality(explored, read_fully(explored))
     assert found["capacities"] == [40, 64]
@@ -96,6 +140,25 @@ def test_a_recording_is_refused_in_one_line(folder, tmp_path, capsys):
         capsys.readouterr().err.splitlines()[-1]
         == "vqmem: clip.wav is a recording, and the model reads text; give a text"
     )
+
+
+@pytest.mark.parametrize("name", ["gpt2", "nothere.gguf"])
+def test_a_model_that_is_not_there_is_named(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "story.txt").write_text(TEXT)
+    assert main(["explore", "story.txt", "--html", "x.html", "--model", name]) == 2
+    said = f"vqmem: model '{name}' not found; give a model of transformers, or a run of `vqmem text_lm`"
+    assert capsys.readouterr().err.splitlines()[-1] == said
+
+
+def test_damaged_weights_are_named(folder, tmp_path, capsys):
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    (tmp_path / "story.txt").write_text(TEXT)
+    given = ["--html", str(tmp_path / "x.html"), "--model", str(broken)]
+    assert main(["explore", str(tmp_path / "story.txt"), *given]) == 2
+    assert f"model={broken}: no pretrained language model there" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_strategy_that_the_cache_does_not_have_is_named(folder, tmp_path, capsys):
