@@ -43,7 +43,7 @@ class Trainer:
         self.compressor = memory.compression.build(shape.layers, shape.dim)
         parameters = [*self.model.parameters(), *self.compressor.parameters()]
         self.optimiser = torch.optim.AdamW(parameters, fused=True)
-        self.state = memory.empty(self.model.empty_payload(shape.batch))
+        self.state = memory.empty(self.model.empty_payload(shape.batch), signals=("surprise", "rarity", "gain"))
         self.position = 0
         self.writing = 0.0
 
