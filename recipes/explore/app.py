@@ -17,10 +17,11 @@ from ...console import one_line
 from ..reporting.page import to_bytes
 from .consequences import effects
 from .explored import Explored
+from .loading import load_reader
 from .memories import memories_for
 from .page import explore_page
 from .passage import SECONDS
-from .readers import CHARACTERS, CHARACTERS_TO_READ, load_reader
+from .readers import CHARACTERS, CHARACTERS_TO_READ
 from .settings import Settings
 
 MEGABYTES = 20

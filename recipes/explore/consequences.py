@@ -44,7 +44,7 @@ def effects(explored: Explored, strategy: str, evicted: Sequence[int]) -> list[d
     if not evicted or before is None or guard.sinks + guard.recent >= memory.capacity:
         return []
     pinned = replace(memory, guard=Pins(guard.sinks, guard.recent, tuple(evicted)))
-    after = explored.reader.read(explored.passage, pinned, rows=len(evicted)).losses
+    after = explored.reader.read(explored.passage, pinned).losses
     assert after is not None
     return [_effect(position, change) for position, change in zip(evicted, before[:1] - after, strict=True)]
 

@@ -28,7 +28,7 @@ from ..engine.progress import Bar
 from ..kv_cache.host import Host, load_host
 from ..lm.text_scorer import Scoring
 from .passage import Passage, read_passage
-from .readers import CHARACTERS_TO_READ, Pins, Reader, Reading, policies
+from .readers import CHARACTERS_TO_READ, Pins, Reader, Reading, policies, rows_of
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,11 @@ class HostReader(Reader):
         return policies(signals, {"scores", "usage", "norms"}) | of_host
 
     @torch.no_grad()
-    def read(self, passage: Passage, memory: Memory, rows: int = 1, new: int = 0) -> Reading:
+    def read(self, passage: Passage, memory: Memory, new: int = 0) -> Reading:
         """Read it. The last token is only predicted, or the first with which the model goes on."""
         cache = self._cache(memory)
         try:
-            return self._read(cache, self._input(passage.ids), rows, new)
+            return self._read(cache, self._input(passage.ids), rows_of(memory), new)
         finally:
             cache.close()
 

@@ -20,7 +20,7 @@ from ..scoring.sound_plot import LEFT, SPECTRUM, ScoredClip, draw
 from ..scoring.sound_plot import STYLE as SOUND_STYLE
 from .consequences import consequences, following, quality, read_fully
 from .explored import Explored
-from .readers import load_reader
+from .loading import load_reader
 from .settings import Settings
 
 HERE = Path(__file__).parent

@@ -67,9 +67,19 @@ class Passage:
 
 
 def read_passage(text: str, name: str, scoring: Scoring, most: int) -> Passage:
-    """Score a text of at most ``most`` characters.
+    """Score a text.
 
-    Raises `ValueError` in one line for an empty or too long text, and for a scorer of something else.
+    Args:
+        text: the text.
+        name: what the page calls it.
+        scoring: its front-end and scorer.
+        most: the characters that it may have.
+
+    Returns:
+        Its tokens with their scores.
+
+    Raises:
+        ValueError: in one line, for a text without tokens or a longer one, and for a scorer of something else.
     """
     if not text.strip():
         raise ValueError("there is no text; paste some, or give a file with words")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...files import missing_file
 from ...memory.bank import Memory
 from ...memory.fitted import ABOUT
 from ...memory.policy import Guard, Policy, signal_weights
@@ -27,7 +25,7 @@ from ..lm.language_model import PassageScores, read_passages
 from ..lm.strategies import Strategy
 from ..lm.text_scorer import Scoring, load_scoring
 from ..scoring.audio import AudioScorer, load_audio_scorer
-from ..text_lm.recipe import Run, load_run
+from ..text_lm.recipe import Run
 from .passage import Passage, hear_passage, read_passage
 
 SEGMENT = 32
@@ -92,8 +90,8 @@ class Reader(ABC):
         """The policies that it can follow, by name, where a passage has these ``signals``."""
 
     @abstractmethod
-    def read(self, passage: Passage, memory: Memory, rows: int = 1, new: int = 0) -> Reading:
-        """Read a passage in so many equal rows, and go on for at most ``new`` tokens."""
+    def read(self, passage: Passage, memory: Memory, new: int = 0) -> Reading:
+        """Read a passage, with `Pins` in a row for each, and go on for at most ``new`` tokens."""
 
     @abstractmethod
     def decode(self, ids: list[int]) -> str:
@@ -110,6 +108,11 @@ class Pins(Guard):
         """Which slots it protects from eviction."""
         pinned = slots.positions == torch.tensor(self.positions, device=now.device)[:, None]
         return super().protects(slots, now) | pinned
+
+
+def rows_of(memory: Memory) -> int:
+    """The rows in which a passage is read: one for each position that is pinned."""
+    return len(memory.guard.positions) if isinstance(memory.guard, Pins) else 1
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ class ScoreReader(Reader):
         return policies(signals, {"scores"})
 
     @torch.no_grad()
-    def read(self, passage: Passage, memory: Memory, rows: int = 1, new: int = 0) -> Reading:
+    def read(self, passage: Passage, memory: Memory, new: int = 0) -> Reading:
         """Follow the memory; nothing else is known."""
         nothing = torch.zeros(1, len(passage.ids), 0)
         state, found = memory.empty((nothing,), passage.names), []
@@ -216,8 +219,9 @@ class RunReader(ScoreReader):
         return found
 
     @torch.no_grad()
-    def read(self, passage: Passage, memory: Memory, rows: int = 1, new: int = 0) -> Reading:
+    def read(self, passage: Passage, memory: Memory, new: int = 0) -> Reading:
         """Read it. The last token is only predicted."""
+        rows = rows_of(memory)
         scores = PassageScores(passage.names, [passage.scores] * rows)
         strategy = Strategy("read", memory.policy, memory.compression)
         items = [ReadPassage.from_ids(passage.ids)] * rows
@@ -245,36 +249,3 @@ def policies(signals: Collection[str], given: Collection[str]) -> dict[str, Poli
             if is_given and not hasattr(policy, "attention_signals"):
                 found[name] = policy
     return found
-
-
-def load_reader(model: Path | None) -> Reader:
-    """Load what reads passages.
-
-    Args:
-        model: a model of `transformers`, a run of `vqmem text_lm`, that of another scorer, or None for those of the
-            package.
-
-    Returns:
-        The reader.
-
-    Raises:
-        ValueError: in one line for a folder that is none of these, or damaged.
-    """
-    if model is not None and not model.exists():
-        raise missing_file("model", model, otherwise="give a model of transformers, or a run of `vqmem text_lm`")
-    if model is not None and _is_pretrained(model):
-        from .host_reader import HostReader  # needs transformers
-
-        return HostReader.load(model)
-    if model is not None and (model / "transformer").is_dir():
-        return RunReader(model, run=load_run(model))
-    reader = ScoreReader(model)
-    _ = reader.signals  # raises for a model that cannot be used
-    return reader
-
-
-def _is_pretrained(model: Path) -> bool:
-    try:
-        return model.suffix == ".gguf" or "model_type" in json.loads((model / "config.json").read_bytes())
-    except (OSError, ValueError, TypeError):
-        return False

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -203,8 +204,11 @@ def assert_accessible(browser: Any) -> Callable[[], None]:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
         telephone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", telephone)
-        width = browser.execute_script("return document.documentElement.scrollWidth")
+        ends = time.monotonic() + 10  # charts are drawn anew when the width changes
+        fits = "return document.documentElement.scrollWidth <= innerWidth"
+        while not (done := browser.execute_script(fits)) and time.monotonic() < ends:
+            time.sleep(0.05)
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        assert width <= telephone["width"]
+        assert done, "the page is wider than a telephone"
 
     return call

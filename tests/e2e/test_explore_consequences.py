@@ -11,8 +11,9 @@ from vqmem.memory.bank import Memory
 from vqmem.recipes.explore import readers
 from vqmem.recipes.explore.consequences import SHOWN, consequences, effects, quality, read_fully
 from vqmem.recipes.explore.explored import Explored
+from vqmem.recipes.explore.loading import load_reader
 from vqmem.recipes.explore.page import trace
-from vqmem.recipes.explore.readers import CHARACTERS_TO_READ, Reader, ScoreReader, load_reader
+from vqmem.recipes.explore.readers import CHARACTERS_TO_READ, Reader, ScoreReader
 from vqmem.recipes.explore.settings import Settings
 from vqmem.tests.e2e.conftest import CONFIG
 from vqmem.tests.e2e.explorer import in_page, open_app, paste, show, start_app, wait

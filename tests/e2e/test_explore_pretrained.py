@@ -10,7 +10,8 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPTJConfig,
 from vqmem.cli import main
 from vqmem.recipes.explore.consequences import effects, following, quality, read_fully
 from vqmem.recipes.explore.explored import Explored
-from vqmem.recipes.explore.readers import Reading, load_reader
+from vqmem.recipes.explore.loading import load_reader
+from vqmem.recipes.explore.readers import Reading
 from vqmem.recipes.explore.settings import Settings
 from vqmem.tests.unit.tiny_host import tiny_model
 
