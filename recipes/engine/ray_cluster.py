@@ -35,14 +35,14 @@ def ray_cluster(address: str = "auto") -> Generator[Any]:
         return
     _refuse_unreachable(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    own: dict[str, Any] = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
+    local: dict[str, Any] = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
     try:
         try:
-            ray.init(address, **quiet, **(own if address == "local" else {}))
+            ray.init(address, **quiet, **(local if address == "local" else {}))
         except ConnectionError:
             if address != "auto":
                 raise
-            ray.init("local", **quiet, **own)
+            ray.init("local", **quiet, **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise _unreachable(address, error) from None
     try:

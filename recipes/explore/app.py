@@ -21,7 +21,6 @@ from .loading import load_reader
 from .memories import memories_for
 from .page import explore_page
 from .passage import SECONDS
-from .readers import CHARACTERS, CHARACTERS_TO_READ
 from .settings import Settings
 
 MEGABYTES = 20
@@ -81,7 +80,6 @@ def build(settings: Settings, model: Path | None = None) -> Any:
     known = reader.policies(reader.signals)
     memories_for(known, settings)  # raises for settings that cannot be used
     names = list(known)
-    most = CHARACTERS_TO_READ if reader.is_model else CHARACTERS
     folder = tempfile.TemporaryDirectory(prefix="vqmem-", ignore_cleanup_errors=True)  # as long as the app
     os.environ["GRADIO_TEMP_DIR"] = folder.name  # what is uploaded goes there too
     with gr.Blocks(title="vqmem explore", analytics_enabled=False, delete_cache=(600, 3600)) as app:
@@ -90,7 +88,9 @@ def build(settings: Settings, model: Path | None = None) -> Any:
             "and each memory keeps the slots that its strategy ranks highest."
         )
         with gr.Row():
-            text = gr.Textbox(label=f"Text, at most {most:,} characters", lines=8, max_lines=8, elem_id="text")
+            text = gr.Textbox(
+                label=f"Text, at most {reader.characters:,} characters", lines=8, max_lines=8, elem_id="text"
+            )
             label = f"Or a recording, at most {SECONDS:.0f} seconds and {MEGABYTES} MB"
             kind: dict[str, Any] = {"sources": ["upload", "microphone"], "type": "filepath"}
             clip = gr.Audio(label=label, elem_id="clip", visible=reader.hears, **kind)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,9 @@ from ..lm.text_scorer import Scoring
 from .passage import Passage, read_passage
 from .readers import CHARACTERS_TO_READ, Pins, Reader, Reading, policies, rows_of
 
+SHARED: dict[str, Any] = {"share": "model", "block": 1}
+"""Options of the caches: all heads keep the same tokens, which are evicted one by one."""
+
 
 @dataclass(frozen=True)
 class HostReader(Reader):
@@ -40,6 +43,7 @@ class HostReader(Reader):
 
     host: Host
 
+    characters: ClassVar[int] = CHARACTERS_TO_READ
     is_model: ClassVar[bool] = True
     capacities: ClassVar[tuple[int, ...]] = (64, 256, 1024)
     tried: ClassVar[int] = 8
@@ -69,7 +73,7 @@ class HostReader(Reader):
 
     def text(self, text: str, name: str) -> Passage:
         """Score a text. Raises `ValueError` also for more tokens than the model has positions."""
-        passage = read_passage(text, name, self._scoring, CHARACTERS_TO_READ)
+        passage = read_passage(text, name, self._scoring, self.characters)
         positions = getattr(self.host.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         most = math.inf if positions is None else positions - self.new - 1
         if len(passage.ids) > most:
@@ -83,19 +87,7 @@ class HostReader(Reader):
 
     def policies(self, signals: Collection[str]) -> dict[str, Policy]:
         """Those that need scores, attention or norms, and what `VQMemCache` takes by default for many passes."""
-        preset = preset_of(AUTO, self.host.model)
-        assert preset is not None
-        # A cache leaves out of a preset the signals that it cannot find in the model.
-        cache = VQMemCache(
-            self.host.model,
-            capacity=64,
-            policy=replace(preset, prompt=None),
-            scorer=self._scoring.scorer,
-            share="model",
-            block=1,
-        )
-        cache.close()
-        of_host = {"reuse": build("policies", policy_of(self._scoring.scorer)), AUTO: cache.memory.policy}
+        of_host = {"reuse": build("policies", policy_of(self._scoring.scorer)), AUTO: self._auto}
         return policies(signals, {"scores", "usage", "norms"}) | of_host
 
     @torch.no_grad()
@@ -148,13 +140,22 @@ class HostReader(Reader):
             scorer=self._scoring.scorer if "scores" in memory.policy.requires else None,
             sinks=guard.sinks + 1,
             recent=guard.recent,
-            share="model",
-            block=1,
+            **SHARED,
         )
         if isinstance(guard, Pins):
             pins = Pins(guard.sinks + 1, guard.recent, tuple(position + 1 for position in guard.positions))
             cache.memory = replace(cache.memory, guard=pins)
         return cache
+
+    @cached_property
+    def _auto(self) -> Policy:
+        """The preset, without the signals that a cache cannot find in this model, and so leaves out."""
+        preset = preset_of(AUTO, self.host.model)
+        assert preset is not None
+        usual = replace(preset, prompt=None)
+        cache = VQMemCache(self.host.model, capacity=64, policy=usual, scorer=self._scoring.scorer, **SHARED)
+        cache.close()
+        return cache.memory.policy
 
     @cached_property
     def _scoring(self) -> Scoring:

@@ -51,6 +51,8 @@ class Reading(NamedTuple):
 class Reader(ABC):
     """Scores passages, and reads them with memories."""
 
+    characters: ClassVar[int]
+    """The longest text that can be shown."""
     is_model: ClassVar[bool]
     """Whether readings have losses."""
     capacities: ClassVar[tuple[int, ...]]
@@ -125,6 +127,7 @@ class ScoreReader(Reader):
 
     model: Path | None = None
 
+    characters: ClassVar[int] = CHARACTERS
     is_model: ClassVar[bool] = False
     capacities: ClassVar[tuple[int, ...]] = ()
     tried: ClassVar[int] = 0
@@ -150,7 +153,7 @@ class ScoreReader(Reader):
 
     def text(self, text: str, name: str) -> Passage:
         """Score a text."""
-        return read_passage(text, name, self._scoring, CHARACTERS)
+        return read_passage(text, name, self._scoring, self.characters)
 
     def clip(self, file: Path, name: str) -> Passage:
         """Score a recording."""
@@ -196,6 +199,7 @@ class RunReader(ScoreReader):
 
     run: Run = field(kw_only=True)
 
+    characters: ClassVar[int] = CHARACTERS_TO_READ
     is_model: ClassVar[bool] = True
     capacities: ClassVar[tuple[int, ...]] = (16, 32, 64, 128, 256, 512)
     tried: ClassVar[int] = 32
@@ -204,10 +208,6 @@ class RunReader(ScoreReader):
     def segment(self) -> int:
         """Tokens that the model was trained to read at once."""
         return self.run.config.segment
-
-    def text(self, text: str, name: str) -> Passage:
-        """Score a text."""
-        return read_passage(text, name, self._scoring, CHARACTERS_TO_READ)
 
     def policies(self, signals: Collection[str]) -> dict[str, Policy]:
         """Those that need scores, attention, norms or the forget gates of this model, and what was fitted to it."""
