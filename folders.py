@@ -49,6 +49,13 @@ def loading(folder: Path, wanted: str, *recipes: str) -> Generator[None]:
         raise ValueError(f"{str(folder)!r} is not {article} {wanted}, but {_what_is(folder, found)}") from error
 
 
+def refuse_other_run(folder: Path, recipe: str) -> None:
+    """Raise ``ValueError`` if ``folder`` contains a run of another recipe. One that has only a config is not a run."""
+    found = _recipe_of(folder)
+    if found not in (None, recipe) and any(file.name != "config.yaml" for file in folder.iterdir()):
+        raise ValueError(f"{str(folder)!r} is {_what_is(folder, found)}; use another out")
+
+
 def _recipe_of(folder: Path) -> str | None:
     """The recipe whose keys are most like those of the folder's ``config.yaml``; None if none is similar."""
     try:

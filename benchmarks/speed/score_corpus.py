@@ -59,8 +59,8 @@ def write_corpus(folder: Path, count: int, characters: int) -> dict[str, str]:
 
 
 def shard_documents(count: int) -> int:
-    """The documents of a shard: twenty shards, so that neither worker waits long for the other at the end."""
-    return max(1, count // 20)
+    """The documents of a shard: forty shards, so that neither worker waits long for the other at the end."""
+    return max(1, count // 40)
 
 
 def score(data: dict[str, str], out: str, workers: int, count: int) -> float:

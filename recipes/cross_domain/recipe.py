@@ -60,8 +60,8 @@ class Config(GridConfig):
 def run(config: Config) -> dict[str, Any]:
     """Do the cells of all domains that are missing, and write the report; returns the summary.
 
-    Under ``torchrun`` all processes train the models, and the first one does the rest. Cells that fail, and domains
-    whose data is missing, are listed in the summary and do not stop the others.
+    Under ``torchrun`` all processes train the models, and the first one does the rest. Cells that fail are listed in
+    the summary as ``failed``, and domains whose data or model is missing as ``left_out``. Neither stops the others.
 
     Raises:
         ValueError: in one line, if nothing could be measured.
@@ -79,31 +79,35 @@ def run(config: Config) -> dict[str, Any]:
 @on_main_process
 def _run(config: Config, domains: list[Domain]) -> dict[str, Any]:
     began = time.monotonic()
-    return _finish(config, domains, _run_cells(config, domains), began)
+    return _finish(config, domains, *_run_cells(config, domains), began)
 
 
-def _run_cells(config: Config, domains: list[Domain]) -> dict[str, str]:
-    """Returns cell -> why it failed; a domain whose data or model is missing counts as one."""
-    failed: dict[str, str] = {}
+def _run_cells(config: Config, domains: list[Domain]) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns domain -> why it is left out, and cell -> why it failed."""
+    left_out: dict[str, str] = {}
     cells: list[Cell] = []
     for domain in domains:
         try:
             domain.check()
             cells += [] if domain.finished() else domain.cells()
         except ValueError as error:
-            failed[domain.name] = reason(error)
-    return failed | {name: reason(error) for name, error in run_grid(cells, config).items()}
+            left_out[domain.name] = reason(error)
+    return left_out, {name: reason(error) for name, error in run_grid(cells, config).items()}
 
 
-def _finish(config: Config, domains: list[Domain], failed: dict[str, str], began: float) -> dict[str, Any]:
+def _finish(
+    config: Config, domains: list[Domain], left_out: dict[str, str], failed: dict[str, str], began: float
+) -> dict[str, Any]:
     out = Path(config.out)
-    done = [domain for domain in domains if domain.name not in failed]
+    done = [domain for domain in domains if domain.name not in left_out]
     found = [(domain, summary) for domain in done if (summary := domain.finish(began))]
+    missing = {"left_out": left_out, "failed": failed}
     if not found:
-        raise ValueError(f"nothing was measured: {'; '.join(f'{name}: {why}' for name, why in failed.items())}")
+        reasons = "; ".join(f"{name}: {why}" for name, why in (left_out | failed).items())
+        raise ValueError(f"nothing was measured: {reasons}")
     with Bar("agreement of the domains", None, transient=True):
         table = summarise(found, out)
-    summary = {"title": config.title, **provenance(began), "config": as_dict(config), **table, "failed": failed}
+    summary = {"title": config.title, **provenance(began), "config": as_dict(config), **table, **missing}
     atomic_write(out / "config.yaml", dump(config))
     atomic_write(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     write_report(summary, out / "report.html")

@@ -49,7 +49,7 @@ def write_report(summary: Mapping[str, Any], path: Path) -> None:
         quality=_svg(quality(domains)),
         kept=kept(summary),
         costs=[_cost(name, summary) for name in summary["strategies"]],
-        failed=summary["failed"],
+        missing=summary["left_out"] | summary["failed"],
         made={"Created": summary["created"], "Machine": summary["machine"], "Seconds": f"{summary['seconds']:.0f}"},
         command=summary["command"],
         config=json.dumps(summary["config"], indent=2),

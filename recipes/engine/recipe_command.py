@@ -58,7 +58,11 @@ def _run_recipe(name: str, args: argparse.Namespace) -> None:
 
 
 def run_config(recipe: Any, config: Any, *, print_only: bool) -> None:
-    """Run a recipe and print its summary, or only print the config. The variants of the config are checked first."""
+    """Run a recipe and print its summary, or only print the config. The variants of the config are checked first.
+
+    Raises `ValueError` for a part of the run that failed, after the summary of the rest is printed.
+    """
+    from ...folders import refuse_other_run
     from .config import dump, refuse_placeholders
 
     registry.check_variants(config)
@@ -68,17 +72,22 @@ def run_config(recipe: Any, config: Any, *, print_only: bool) -> None:
         return
     if not getattr(recipe, "LEAVES_OUT", False):
         refuse_placeholders(config)
+    refuse_other_run(Path(config.out), recipe.__package__.rpartition(".")[2])
     result = recipe.run(config)
     if main:
-        print(visible(_summary(recipe, config, result)))
+        _report(recipe, config, result)
 
 
-def _summary(recipe: Any, config: Any, result: Any) -> str:
-    """Format the result with the recipe's ``summary.py``, if it has one."""
+def _report(recipe: Any, config: Any, result: Any) -> None:
+    """Print the result as the recipe's ``summary.py`` formats it, if it has one."""
     module = f"{recipe.__package__}.summary"
     if importlib.util.find_spec(module) is None:
-        return f"done; see {getattr(config, 'out', '.')}"
-    return importlib.import_module(module).format_summary(config, result)
+        print(visible(f"done; see {getattr(config, 'out', '.')}"))
+        return
+    summary = importlib.import_module(module)
+    print(visible(summary.format_summary(config, result)))
+    if hasattr(summary, "what_failed") and (failed := summary.what_failed(result)):
+        raise ValueError(failed)
 
 
 def _configs(name: str) -> Path:

@@ -11,6 +11,8 @@ import pytest
 from vqmem.benchmarks import _results
 from vqmem.benchmarks._results import read_result, write_result
 from vqmem.benchmarks.text import cross_domain
+from vqmem.cli import main
+from vqmem.recipes.cross_domain import recipe
 from vqmem.recipes.cross_domain.report import write_report
 from vqmem.recipes.cross_domain.table import answer
 
@@ -68,6 +70,7 @@ def summary() -> dict:
         "strategies": ["fifo", "surprise", "lru"],
         "agreement": [pair],
         "indifferent": ["dialogue"],
+        "left_out": {"novels": "folder 'MY_FOLDER/text' not found"},
         "failed": {"code: train seed-0": "no space left <on> device"},
     }
 
@@ -106,7 +109,8 @@ def test_the_first_section_answers_and_names_what_failed(opened):
     assert "surprise 0.8" in first
     assert "none" in second
     assert HOSTILE in second
-    assert texts(browser, "section li") == ["code: train seed-0: no space left <on> device"]
+    missing = ["novels: folder 'MY_FOLDER/text' not found", "code: train seed-0: no space left <on> device"]
+    assert texts(browser, "section li") == missing
 
 
 def test_the_matrix_shows_every_capacity_and_what_was_not_measured(opened):
@@ -160,8 +164,15 @@ def test_tables_and_pictures_are_saved(opened):
     assert latex.count("\\\\") == 1 + len(data["strategies"])
 
 
-def test_the_summary_of_the_page_is_plain_json():
-    assert json.loads(json.dumps(summary())) == summary()
+@pytest.mark.parametrize(("failed", "code"), [(summary()["failed"], 2), ({}, 0)])
+def test_a_failed_cell_is_an_exit_code_and_a_domain_without_data_is_not(monkeypatch, capsys, failed, code):
+    monkeypatch.setattr(recipe, "run", lambda config: summary() | {"failed": failed})
+    assert main(["cross_domain", "quick"]) == code
+    out, err = capsys.readouterr()
+    assert "left out: novels: folder 'MY_FOLDER/text' not found\n" in out
+    assert ("failed: code: train seed-0: no space left <on> device\n" in out) == bool(failed)
+    line = "vqmem: a cell of the grid failed, see above; the same command tries again what failed\n"
+    assert err == (line if failed else "")
 
 
 def test_the_summary_becomes_a_result(tmp_path, monkeypatch, capsys):

@@ -57,6 +57,19 @@ def test_every_recipe_says_what_its_runs_are():
 
 
 @pytest.mark.parametrize("recipe", RUNS)
+def test_a_folder_is_for_one_recipe(here, refused, recipe):
+    """Whatever a recipe made, no other writes into it, and what is there remains."""
+    shipped = next(path for name, path in SHIPPED if name == recipe)
+    (here / "run").mkdir()
+    (here / "run" / "config.yaml").write_text(dump(load(registry.load("recipes", recipe).Config, shipped)))
+    (here / "run" / "report.html").write_text("found")
+    other = "tts" if recipe == "asr" else "asr"
+    before = {path: path.read_bytes() for path in (here / "run").iterdir()}
+    assert refused(other, "demo", "out=run").startswith(f"vqmem: 'run' is {RUNS[recipe].replace('FOLDER', 'run')}")
+    assert {path: path.read_bytes() for path in (here / "run").iterdir()} == before
+
+
+@pytest.mark.parametrize("recipe", RUNS)
 def test_runs_of_other_recipes(here, refused, recipe):
     """Where a command can use the run, it does not matter here what it says."""
     module = registry.load("recipes", recipe)
