@@ -12,7 +12,6 @@ from ._version import __version__
 from .cli_base import Command, Parser, discard_stdout, prepare_streams
 from .completion import completion_command
 from .console import one_line
-from .recipes.engine.allocator import keep_freed_memory
 from .recipes.engine.recipe_command import recipe_command
 
 _EPILOG = """\
@@ -36,7 +35,6 @@ def main(argv: list[str] | None = None) -> int:
             # `distributed.wrap` needs. It comes from C++, whose level torch reads when it is imported.
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         prepare_streams()
-        keep_freed_memory()
         argv = sys.argv[1:]
     try:
         _dispatch(argv)

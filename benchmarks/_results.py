@@ -22,7 +22,6 @@ from typing import Any
 import torch
 import vqmem
 from vqmem.files import atomic_write
-from vqmem.recipes.engine.allocator import keep_freed_memory
 from vqmem.schema import coerce
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -188,8 +187,7 @@ def figure(value: float, unit: str, goal: float | None, *, least: bool = True, *
 
 
 def options(description: str | None) -> argparse.ArgumentParser:
-    """The flags every benchmark takes: ``--quick``, ``--json`` and ``--save``. Memory is kept as by `vqmem`."""
-    keep_freed_memory()
+    """The flags every benchmark takes: ``--quick``, ``--json`` and ``--save``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--quick", action="store_true", help="a short run, to see that it works; no evidence")

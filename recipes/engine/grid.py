@@ -12,7 +12,6 @@ import torch
 
 from ...console import one_line
 from ...schema import NonNegativeFloat, PositiveInt, Validated
-from .allocator import keep_freed_memory
 from .progress import Bar
 from .ray_cluster import picklable, ray_cluster
 
@@ -151,7 +150,6 @@ def attempt(work: Callable[[], Any]) -> Result:
 
 def _attempt_in_worker(work: Callable[[], Any], folder: str, threads: int) -> Result:
     """Do ``work`` as if in the folder of the process that asked for it."""
-    keep_freed_memory()
     os.chdir(folder)
     torch.set_num_threads(threads)
     result = attempt(work)

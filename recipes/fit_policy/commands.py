@@ -57,7 +57,9 @@ slots, and a second regression weighs that prediction beside signals of the slot
 with the text. Signals `expected`, `observed` and `usage` add to the cost of reading. Where a memory transformer mostly
 reads its newest tokens, the mean attention of the next segment is the better guide, and where it reads nothing else the
 age is. What loses least on the bounded passages is taken (ahead=auto). Attention and losses weigh tokens as the run's
-training does (off_target_weight).""",
+training does (off_target_weight).
+
+On a CPU, MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 saves up to half.""",
         _keys,
     )
 }

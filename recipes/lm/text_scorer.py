@@ -15,8 +15,8 @@ from ...memory.scorer import load_scorer, signals_of
 from ...registry import ROOT
 from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer
 
-CHUNK = 4096
-"""Tokens scored at once."""
+CHUNK = 1024
+"""Tokens scored at once. With more, logits are so large that malloc has their memory cleared anew each time."""
 PACKAGED = ROOT / "models" / "pretrained" / "english"
 """The scorer in the package; its ``README.md`` documents the training data and command."""
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..engine.allocator import keep_freed_memory
 from ..engine.ray_cluster import picklable, ray_cluster
 from .shards import Job, Outcome, ShardScorer
 
@@ -99,7 +98,6 @@ class _Worker:
 
     def __init__(self, scorer: ShardScorer) -> None:
         self.scorer = scorer
-        keep_freed_memory()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         shard = pickle.loads(batch["shard"][0].as_py())
