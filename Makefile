@@ -29,9 +29,12 @@ demo: $(INSTALLED)
 	$(BIN)/vqmem compare demo
 	$(BIN)/vqmem compare recall_demo
 
-# One thread a worker: torch would start one a core in each. Big machines gain nothing beyond eight workers.
+# One thread a worker: torch would start one a core in each. Big machines gain nothing beyond eight workers. A file is
+# tested by one worker, since its tests share what takes long to make.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile
+
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8
+	$(PYTEST)
 
 # Each release is laid over .venv, in a folder of its own that is found first; torch is not installed again. kvpress
 # wants the oldest: it comes with what it imports, not with all that it lists.
@@ -43,13 +46,13 @@ test-compat: $(INSTALLED)
 		$(BIN)/python -m pip install --disable-pip-version-check -q --upgrade --target "$$folder" "transformers$$release" && \
 		{ [ "$$release" != '==5.2.*' ] || $(BIN)/python -m pip install --disable-pip-version-check -q --upgrade --no-deps --target "$$folder" $(KVPRESS); } && \
 		PYTHONPATH="$$folder:$$PYTHONPATH" $(BIN)/python -c 'import transformers as t; print("testing", t.__version__, *t.__path__)' && \
-		PYTHONPATH="$$folder:$$PYTHONPATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 tests/*/test_hf_*.py \
+		PYTHONPATH="$$folder:$$PYTHONPATH" $(PYTEST) tests/*/test_hf_*.py \
 		|| exit 1; \
 	done
 
 # Each of the two packages must reach the share by itself.
 coverage: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 tests/unit tests/contract tests/parity \
+	$(PYTEST) tests/unit tests/contract tests/parity \
 		--cov=vqmem.memory --cov=vqmem.models --cov-report=
 	$(BIN)/coverage report --skip-covered --show-missing --include 'memory/*' --fail-under 90
 	$(BIN)/coverage report --skip-covered --show-missing --include 'models/*' --fail-under 90

@@ -6,7 +6,7 @@
 SmolLM2-135M reads the text of a quiz in one pass; then a share of its tokens is kept; then the question comes. Answers
 are kept in the run's folder, so that a stopped run goes on. The presses need kvpress, which needs `transformers` below
 5.3; the model needs what `smollm2.py` names. ``--policy`` asks a policy that `vqmem fit_policy` fitted for this model
-too. On a CPU, set MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592.
+too.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@
 
 Reads passages of 2,048 tokens of several kinds of text with SmolLM2-135M, 64 tokens at a time. `auto` is the packaged
 policy that `vqmem fit_policy` fitted for this model. Losses are kept in the run's folder, so that a stopped run goes
-on. The presses need kvpress, which needs `transformers` below 5.3; the model needs what `smollm2.py` names. On a CPU,
-set MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592.
+on. The presses need kvpress, which needs `transformers` below 5.3; the model needs what `smollm2.py` names.
 """
 
 from __future__ import annotations

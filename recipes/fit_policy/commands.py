@@ -59,7 +59,8 @@ reads its newest tokens, the mean attention of the next segment is the better gu
 age is. What loses least on the bounded passages is taken (ahead=auto). Attention and losses weigh tokens as the run's
 training does (off_target_weight).
 
-On a CPU, MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 saves up to half.""",
+On a CPU, MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 saves up to half
+of the time, and takes several times the memory.""",
         _keys,
     )
 }
