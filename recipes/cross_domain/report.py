@@ -12,11 +12,10 @@ import vl_convert
 from markupsafe import Markup
 
 from ...files import atomic_write
-from ..compare.findings import decimals
 from ..reporting import kept as slider
 from ..reporting.page import HERE as SHARED
 from ..reporting.page import render, to_bytes
-from .table import answer
+from .table import answer, decimals_of
 
 HERE = Path(__file__).parent
 MARKS = {"better": "▲", "worse": "▼", "no difference": "=", "baseline": "●", "too few passages": "?"}
@@ -84,7 +83,7 @@ def matrix(summary: Mapping[str, Any], size: str) -> dict[str, list[dict[str, st
     columns = []
     for domain in summary["domains"].values():
         rows = {row["strategy"]: row for row in domain["rows"] if row["capacity"] == capacity_of(domain, size)}
-        places = _places(domain)
+        places = decimals_of(domain)
         columns.append({name: _cell(row, places) for name, row in rows.items()})
     return {name: [column.get(name) for column in columns] for name in summary["strategies"]}
 
@@ -99,7 +98,7 @@ def _cell(row: Mapping[str, Any], places: int) -> dict[str, str]:
 
 
 def _answer(name: str, domain: Mapping[str, Any]) -> dict[str, Any]:
-    row, places, metric = domain["winner"], _places(domain), domain["metric"]
+    row, places, metric = domain["winner"], decimals_of(domain), domain["metric"]
     capacity = capacity_of(domain, "smallest")
     base = next(r for r in domain["rows"] if r["strategy"] == domain["baseline"] and r["capacity"] == capacity)
     unit = f", {metric['unit']}" if metric.get("unit") else ""
@@ -191,15 +190,6 @@ def quality(domains: Mapping[str, Any]) -> dict[str, Any]:
     layers = alt.layer(base.mark_line(strokeWidth=1.2, opacity=0.5), base.mark_point(filled=True, opacity=1, size=40))
     chart = layers.facet(alt.Facet("domain:N", title=None, sort=None), columns=3, data=alt.InlineData(values=rows))
     return chart.resolve_scale(x="independent", y="independent").configure(background="#ffffff").to_dict()
-
-
-def _places(domain: Mapping[str, Any]) -> int:
-    widths = [
-        row["difference_high"] - row["difference_low"]
-        for row in domain["rows"]
-        if None not in (row["difference_low"], row["difference_high"])
-    ]
-    return decimals(widths)
 
 
 def _signed(value: float, places: int) -> str:

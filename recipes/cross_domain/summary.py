@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .recipe import Config
-from .table import answer
+from .table import answer, decimals_of
 
 
 def format_summary(config: Config, summary: dict[str, Any]) -> str:
@@ -30,5 +30,7 @@ def _line(domain: dict[str, Any]) -> str:
     row = domain["winner"]
     if row is None:
         return f"{metric['label']} with {capacity} slots: nothing beats {domain['baseline']}"
-    interval = f"{row['difference']:+.4f} [{row['difference_low']:+.4f}, {row['difference_high']:+.4f}]"
-    return f"{metric['label']} with {capacity} slots: {row['strategy']} {row['value']:.4f}, {interval}"
+    places = decimals_of(domain)
+    difference, low, high = (f"{row[key]:+.{places}f}" for key in ("difference", "difference_low", "difference_high"))
+    value = f"{row['strategy']} {row['value']:.{places}f}"
+    return f"{metric['label']} with {capacity} slots: {value}, {difference} [{low}, {high}]"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..compare.findings import decimals
 from .agreement import LEVEL, DocumentFigures, agreement
 from .domains import Domain
 
@@ -72,6 +73,16 @@ def winner(rows: list[dict[str, Any]], better: str, capacity: int) -> dict[str, 
     return max(better_rows, key=lambda row: sign * row["difference"], default=None)
 
 
+def decimals_of(domain: Mapping[str, Any]) -> int:
+    """Decimals for the figures of a domain, as `decimals` gives them for the intervals of its differences."""
+    widths = [
+        row["difference_high"] - row["difference_low"]
+        for row in domain["rows"]
+        if None not in (row["difference_low"], row["difference_high"])
+    ]
+    return decimals(widths)
+
+
 def answer(summary: Mapping[str, Any]) -> list[str]:
     """What was found, in sentences: who wins where, and where no strategy does."""
     wins: dict[str, list[str]] = {}
@@ -89,8 +100,9 @@ def answer(summary: Mapping[str, Any]) -> list[str]:
     if pairs := summary["agreement"]:
         mean = sum(pair["tau"] for pair in pairs) / len(pairs)
         clear = sum(pair["low"] > 0 for pair in pairs)
+        count = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
         lines.append(
-            f"Rankings agree with a mean Kendall's τ of {mean:.2f} over {len(pairs)} pairs of domains, "
+            f"Rankings agree with a mean Kendall's τ of {mean:.2f} over {count} of domains, "
             f"clearly (interval above 0) in {clear}."
         )
     return lines

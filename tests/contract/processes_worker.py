@@ -1,7 +1,7 @@
 """One of two processes of ``test_two_processes``: ``torchrun processes_worker.py FOLDER TOKENIZER``.
 
-It runs every shipped config in its tiny form, and the first of each kind again, killed after the first checkpoint of
-each of its trainings and given anew until it ends. Every run is a fork, as a fresh process of the same `torchrun`:
+It runs one shipped config of each kind in its tiny form, and again, killed after the first checkpoint of each of its
+trainings and given anew until it ends. Every run is a fork, as a fresh process of the same `torchrun`:
 importing torch anew would take longer than the runs. What came of it is left in ``FOLDER/results-RANK.json``.
 """
 
@@ -48,11 +48,12 @@ def main(folder: Path, tokenizer: Path) -> None:
         if isinstance(argv, str):
             results[label] = {"skipped": argv}
             continue
-        results[label] = once(out, argv)
         kind = (argv[0], "name: units\n" in Path(argv[1]).read_text(encoding="utf-8"))
-        if kind not in kinds:
-            kinds.add(kind)
-            results[f"{label}, killed"] = until_it_ends(out.with_name(f"{out.name}-killed"), argv)
+        if kind in kinds:  # one process runs all configs, in `test_recipes`
+            continue
+        kinds.add(kind)
+        results[label] = once(out, argv)
+        results[f"{label}, killed"] = until_it_ends(out.with_name(f"{out.name}-killed"), argv)
     nowhere = ["data={name: text_files, path: /nowhere}", f"out={folder / 'nowhere'}"]
     results["no data"] = once(folder / "nowhere", ["text_lm", "english", *nowhere])
     results["no config"] = once(folder / "nothing", ["text_lm", "englisch"])
