@@ -109,7 +109,7 @@ def test_the_answer_names_winners_and_null_results():
     assert answer(summary) == [
         "learned wins in 2 of 3 domains: recall, digits.",
         "No strategy beats the baseline in novels.",
-        "Rankings agree with a mean Kendall's τ of 0.80 over 1 pairs of domains, clearly (interval above 0) in 1.",
+        "Rankings agree with a mean Kendall's τ of 0.80 over 1 pair of domains, clearly (interval above 0) in 1.",
     ]
 
 
