@@ -51,6 +51,8 @@ def loading(folder: Path, wanted: str, *recipes: str) -> Generator[None]:
 
 def refuse_other_run(folder: Path, recipe: str) -> None:
     """Raise ``ValueError`` if ``folder`` contains a run of another recipe. One that has only a config is not a run."""
+    if _keys(folder) == _known_keys(recipe):  # as a rule; else all recipes are imported to recognise the run
+        return
     found = _recipe_of(folder)
     if found not in (None, recipe) and any(file.name != "config.yaml" for file in folder.iterdir()):
         raise ValueError(f"{str(folder)!r} is {_what_is(folder, found)}; use another out")
@@ -58,17 +60,27 @@ def refuse_other_run(folder: Path, recipe: str) -> None:
 
 def _recipe_of(folder: Path) -> str | None:
     """The recipe whose keys are most like those of the folder's ``config.yaml``; None if none is similar."""
-    try:
-        keys = set(yaml.safe_load((folder / "config.yaml").read_bytes()))
-    except (OSError, TypeError, yaml.YAMLError):
+    if not (keys := _keys(folder)):
         return None
     unlike: dict[str, int] = {}
     for name in registry.names("recipes"):
         with contextlib.suppress(ValueError):  # of a broken recipe
-            known = {field.name for field in dataclasses.fields(registry.load("recipes", name).Config)}
+            known = _known_keys(name)
             if len(keys ^ known) < len(keys & known):
                 unlike[name] = len(keys ^ known)
     return min(unlike, key=lambda name: unlike[name], default=None)
+
+
+def _keys(folder: Path) -> set[Any]:
+    """The keys of the folder's ``config.yaml``; empty if there is none or it cannot be read."""
+    try:
+        return set(yaml.safe_load((folder / "config.yaml").read_bytes()))
+    except (OSError, TypeError, yaml.YAMLError):
+        return set()
+
+
+def _known_keys(recipe: str) -> set[str]:
+    return {field.name for field in dataclasses.fields(registry.load("recipes", recipe).Config)}
 
 
 def _what_is(path: Path, recipe: str | None) -> str:

@@ -60,7 +60,7 @@ age is. What loses least on the bounded passages is taken (ahead=auto). Attentio
 training does (off_target_weight).
 
 On a CPU, MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592 saves up to half
-of the time, and takes several times the memory.""",
+of the time, and can take several times the memory.""",
         _keys,
     )
 }
