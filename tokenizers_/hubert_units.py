@@ -45,7 +45,7 @@ class FrontEnd(Validated):
         fit_frames: maximum number of frames to fit on, drawn evenly from all (50 a second).
         deduplicate: whether a run of one unit is one token, whose size is its length in frames.
         frames: whether streams contain the features too (of a run, their mean).
-        fitted: a run of `vqmem fit-units` whose clusters are used, or ``packaged``; empty = fit new clusters.
+        fitted: a run of `vqmem fit_units` whose clusters are used, or ``packaged``; empty = fit new clusters.
     """
 
     features: FeaturesSpec = "mfcc39"
@@ -103,10 +103,10 @@ class FrontEnd(Validated):
         """The clusters of ``fitted``, whose ``features`` and ``clusters`` must equal these keys."""
         run = PACKAGED if self.fitted == "packaged" else Path(self.fitted)
         if not run.is_dir():
-            raise missing_file("hubert_units fitted (the folder of a finished `vqmem fit-units`)", run)
+            raise missing_file("hubert_units fitted (the folder of a finished `vqmem fit_units`)", run)
         fitted = load_tokenizer(run / "front_end")
         if not isinstance(fitted, UnitTokenizer):
-            raise ValueError(f"fitted = {self.fitted!r} has no units; give the folder of a finished `vqmem fit-units`")
+            raise ValueError(f"fitted = {self.fitted!r} has no units; give the folder of a finished `vqmem fit_units`")
         made = json.loads((run / "front_end" / FRONT_END).read_text(encoding="utf-8"))["fields"]
         for key in ("features", "clusters"):
             if made[key] != getattr(self, key):

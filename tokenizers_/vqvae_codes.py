@@ -14,22 +14,25 @@ from torch import Tensor, nn
 from ..artifacts import save_model
 from ..data.base import InputKind
 from ..data.reading.audio import Audio
-from ..registry import build
+from ..registry import ROOT, build
 from ..schema import PathText
 from .base import Stream
 from .speech.codec import Codec
 
+PACKAGED = ROOT / "models" / "pretrained" / "codes"
+"""The packaged VQ-VAE; ``README.md`` in the folder names its training data and command."""
+
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """Codes of one level of a VQ-VAE that `vqmem vqvae` has trained.
+    """Codes of one level of a VQ-VAE: the packaged one, of read English, or one that `vqmem vqvae` has trained.
 
     Args:
-        path: folder of the finished run.
+        path: folder of a finished run, or ``packaged``.
         level: index of the level; -1 = the last, which has the fewest codes per second with the recipe's defaults.
     """
 
-    path: PathText = ""
+    path: PathText = "packaged"
     level: int = -1
     input_kind: ClassVar[InputKind] = "audio"
     size_unit: ClassVar[str] = "sample"
@@ -39,7 +42,8 @@ class FrontEnd:
         """Load the VQ-VAE; the recordings are not read. Raises `ValueError` if it or the level is missing."""
         if not self.path:
             raise ValueError("front-end vqvae_codes has no path; give `path: FOLDER` of a finished `vqmem vqvae`")
-        return VQVAECodes(build("codecs", "vqvae").load(Path(self.path) / "model"), self.level)
+        run = PACKAGED if self.path == "packaged" else Path(self.path)
+        return VQVAECodes(build("codecs", "vqvae").load(run / "model"), self.level)
 
     def load(self, folder: Path) -> VQVAECodes:
         """Read what `VQVAECodes.save` wrote; ``path`` need not exist any more."""

@@ -37,7 +37,7 @@ COMMANDS = {
 examples:
   vqmem asr demo && vqmem transcribe clip.flac
   vqmem transcribe *.wav --run runs/digits --json
-  vqmem transcribe talk.mp3 --run runs/librispeech --beam 50
+  vqmem transcribe talk.mp3 --run runs/asr_librispeech --beam 50
 Without --json, each line is a segment between pauses: start and end in seconds and the text, separated by tabs. With
 several files, the file name comes first. Objects of --json have the keys word, start and end, and file if there are
 several. A recording without speech is one line, from 0 to its length, with an empty text. Memory does not grow with the

@@ -19,7 +19,7 @@ from .consequences import effects
 from .explored import Explored
 from .loading import load_reader
 from .memories import memories_for
-from .page import explore_page
+from .page import costs, explore_page
 from .passage import SECONDS
 from .settings import Settings
 
@@ -32,7 +32,8 @@ LISTEN = """() => window.addEventListener("message", ({ source, data }) => {
   area.dispatchEvent(new Event("input", { bubbles: true }));
   document.getElementById("ask").click();
 })"""
-"""Passes on to the app what the page in the frame asks: what keeping a token would save."""
+"""Passes on to the app what the page in the frame asks: what evictions cost, or one of them."""
+OLD = "the page is older than the app; choose Show again"
 ANSWER = (
     """(text) => document.querySelector("#page iframe").contentWindow.postMessage({ vqmem: JSON.parse(text) }, "*")"""
 )
@@ -56,17 +57,26 @@ def build(settings: Settings, model: Path | None = None) -> Any:
                 raise ValueError("there are a text and a recording; remove one of them")
             passage = reader.clip(Path(clip), Path(clip).name) if clip else reader.text(text or "", "your text")
             explored = Explored.read(reader, passage, asked)
-            page = explore_page(explored)
+            page = explore_page(explored, {})
         except (ValueError, OSError) as error:
             raise gr.Error(one_line(str(error)), duration=None) from None
-        saved = gr.DownloadButton(value=_saved(page, Path(folder.name)), visible=True)
+        saved = gr.DownloadButton(visible=False) if reader.is_model else download(page)
         return _frame(page), saved, _link(asked), explored if reader.is_model else None
 
-    def answer(text: str, explored: Explored | None) -> str:
+    def answer(text: str, explored: Explored | None) -> tuple[str, Any]:
         try:
-            return json.dumps(_effect(explored, json.loads(text)))
+            asked = json.loads(text)
+            if explored is None:
+                raise ValueError(OLD)
+            if "costs" not in asked:
+                return json.dumps(_effect(explored, asked)), gr.skip()
+            known = costs(explored)
+            return json.dumps({"costs": known}), download(explore_page(explored, known))
         except Exception as error:  # the page waits for an answer, whatever went wrong
-            return json.dumps({"error": one_line(str(error))})
+            return json.dumps({"error": one_line(str(error))}), gr.skip()
+
+    def download(page: str) -> Any:
+        return gr.DownloadButton(value=_saved(page, Path(folder.name)), visible=True)
 
     def restore(request: gr.Request) -> list[Any]:
         given = dict(request.query_params)
@@ -112,7 +122,7 @@ def build(settings: Settings, model: Path | None = None) -> Any:
         shared: dict[str, Any] = {"concurrency_id": "reader", "concurrency_limit": 1}  # one model reads for all
         button.click(show, [text, clip, *chosen], [page, saved, link, explored], api_name="show", **shared)
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        ask.click(answer, [asked, explored], answered, trigger_mode="multiple", **shared, **private).then(
+        ask.click(answer, [asked, explored], [answered, saved], trigger_mode="multiple", **shared, **private).then(
             None, answered, None, js=ANSWER
         )
         app.load(restore, None, chosen, **private)
@@ -165,12 +175,11 @@ def _saved(page: str, folder: Path) -> str:
     return str(path)
 
 
-def _effect(explored: Explored | None, asked: dict[str, Any]) -> dict[str, Any]:
+def _effect(explored: Explored, asked: dict[str, Any]) -> dict[str, Any]:
     """What keeping the token would have saved that the page asks for."""
-    strategy = asked["strategy"]
-    place = asked["at"]
-    if explored is None or strategy not in explored.memories or place not in range(len(explored.passage.ids)):
-        raise ValueError("the page is older than the app; choose Show again")
+    strategy, place = asked["strategy"], asked["at"]
+    if strategy not in explored.memories or place not in range(len(explored.passage.ids)):
+        raise ValueError(OLD)
     found = effects(explored, strategy, [place])
     if not found:
         raise ValueError("the guards fill the memory, so that no other token can be kept; guard fewer")

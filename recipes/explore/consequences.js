@@ -57,7 +57,7 @@ function drawConsequences({ tokens, memories, consequences, quality }) {
   };
   window.addEventListener("message", ({ source, data: message }) => {
     const answer = message?.vqmem;
-    if (source !== window.parent || !answer) return;
+    if (source !== window.parent || !answer || answer.costs) return;
     if (answer.error) return void (at("cost-said").textContent = answer.error);
     const known = consequences[answer.strategy];
     if (!known.some((effect) => effect.at === answer.effect.at)) known.push(answer.effect);

@@ -5,8 +5,28 @@
   const marks = data.plot ? layMarks() : null;
   memories = drawKept(data, data.strategies, (kept) => marks?.show(kept));
   if (!data.plot) heatMap(at("map"), data.tokens, data.signals, { tall: true, onsignal: (name) => memories?.measure(name) });
-  if (data.consequences) drawConsequences(data);
-  if (data.following) drawFollowing(data.following);
+  if (data.quality) drawCosts();
+  else if (at("waiting")) askForCosts();
+
+  function drawCosts() {
+    drawConsequences(data);
+    if (data.following) drawFollowing(data.following);
+  }
+
+  // Within the app, the model reads on while the page is looked at.
+  function askForCosts() {
+    window.addEventListener("message", ({ source, data: message }) => {
+      const { costs, error } = message?.vqmem ?? {};
+      if (source !== window.parent || data.quality) return;
+      if (error) at("waiting").textContent = error;
+      if (!costs) return;
+      Object.assign(data, costs);
+      at("waiting").hidden = true;
+      at("costs-part").hidden = false;
+      drawCosts();
+    });
+    window.parent.postMessage({ vqmem: { costs: true } }, "*");
+  }
 
   // The recording: its signals one at a time, the pieces that a memory keeps, and players of what each keeps at the end.
   function layMarks() {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,7 @@ HERE = Path(__file__).parent
 def trace(explored: Explored) -> dict[str, Any]:
     """What the page shows, as JSON: the passage, its signals, and what each memory keeps after each segment.
 
-    A recording also has the times of its pieces, its sound, and the sound of what each memory keeps at the end. A
-    language model adds the loss by capacity, what evictions cost, and how it goes on.
+    A recording also has the times of its pieces, its sound, and the sound of what each memory keeps at the end.
     """
     passage, settings, readings = explored.passage, explored.settings, explored.readings
     made: dict[str, Any] = {
@@ -44,12 +44,6 @@ def trace(explored: Explored) -> dict[str, Any]:
         "strategies": list(readings),
         "baseline": settings.strategies[0],
     }
-    if explored.reader.is_model:
-        full = read_fully(explored)
-        made["quality"] = quality(explored, full)
-        made["consequences"] = {name: consequences(explored, name) for name in readings}
-        if explored.reader.new:
-            made["following"] = following(explored, full)
     if passage.clip is not None:
         scores = passage.clip.scores
         made |= {
@@ -63,9 +57,29 @@ def trace(explored: Explored) -> dict[str, Any]:
     return made
 
 
-def explore_page(explored: Explored) -> str:
-    """The page as HTML."""
-    passage, data, plot = explored.passage, trace(explored), Markup("")
+def costs(explored: Explored) -> dict[str, Any]:
+    """What a language model adds, which takes it seconds: loss by capacity, what evictions cost, how it goes on."""
+    if not explored.reader.is_model:
+        return {}
+    full = read_fully(explored)
+    made: dict[str, Any] = {
+        "quality": quality(explored, full),
+        "consequences": {name: consequences(explored, name) for name in explored.readings},
+    }
+    return made | {"following": following(explored, full)} if explored.reader.new else made
+
+
+def explore_page(explored: Explored, known: Mapping[str, Any]) -> str:
+    """The page as HTML.
+
+    Args:
+        explored: the passage, and how each memory read it.
+        known: its `costs`; if there are none of a language model, the page asks the app for them.
+
+    Returns:
+        The page.
+    """
+    passage, data, plot = explored.passage, trace(explored) | known, Markup("")
     if passage.clip is not None:
         clip = ScoredClip(passage.name, passage.clip.waveform, RATE, 0.0, passage.clip.scores)
         plot = Markup(draw(clip, passage.names))
@@ -78,6 +92,7 @@ def explore_page(explored: Explored) -> str:
         scripts=[*slider.SCRIPTS, *(HERE / name for name in ("consequences.js", "following.js", "page.js"))],
         plot=plot,
         settings=explored.settings,
+        reader=explored.reader,
     )
 
 
@@ -105,5 +120,6 @@ def write_page(file: str | None, path: Path | None, settings: Settings, model: P
     reader = load_reader(model)
     settings = settings.completed(reader.usual)
     passage = reader.clip(Path(file), name) if heard else reader.text(text, name)
-    atomic_write(path, to_bytes(explore_page(Explored.read(reader, passage, settings))))
+    explored = Explored.read(reader, passage, settings)
+    atomic_write(path, to_bytes(explore_page(explored, costs(explored))))
     print(f"{len(passage.tokens):,} {passage.unit} in {one_line(str(path))}", file=sys.stderr)

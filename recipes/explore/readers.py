@@ -30,7 +30,7 @@ from .passage import Passage, hear_passage, read_passage
 
 SEGMENT = 32
 """Tokens that are written at once where no model says how many; the memory then evicts."""
-CHARACTERS, CHARACTERS_TO_READ = 50_000, 12_000
+CHARACTERS, CHARACTERS_TO_READ = 50_000, 15_000
 """The longest text: what a browser draws at an acceptable speed, and what a language model reads again and again."""
 
 

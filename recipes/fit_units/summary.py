@@ -1,4 +1,4 @@
-"""The summary that `vqmem fit-units` prints at its end."""
+"""The summary that `vqmem fit_units` prints at its end."""
 
 from __future__ import annotations
 

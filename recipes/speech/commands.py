@@ -9,7 +9,7 @@ from ...cli_base import RECORDINGS, Command, file_name, file_path
 
 def _units_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", type=file_name, metavar="FILE", nargs="+", help=RECORDINGS)
-    fitted = "run of `vqmem fit-units` (default: the packaged units, 100 clusters of MFCC)"
+    fitted = "run of `vqmem fit_units` (default: the packaged units, 100 clusters of MFCC)"
     parser.add_argument("--model", type=file_path, metavar="DIR", help=fitted)
     parser.add_argument(
         "--deduplicate", action="store_true", help="merge repeated units into one, with their total duration"
@@ -37,6 +37,6 @@ Without --json, each recording is one line of numbers. With several files, the f
 of --json have the keys unit, start and end (seconds), and file if there are several. Control characters in names are
 written as escapes, such as \\u001b. Unreadable files are skipped and listed at the end; if no file is readable, the
 exit code is 2.
-`vqmem fit-units --help` shows how to fit units on your recordings.""",
+`vqmem fit_units --help` shows how to fit units on your recordings.""",
     ),
 }

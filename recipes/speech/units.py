@@ -30,7 +30,7 @@ def show_units(files: Sequence[str], model: Path | None, *, deduplicate: bool, a
 
     Args:
         files: paths of the recordings.
-        model: folder of a run of `vqmem fit-units`; None = the packaged units.
+        model: folder of a run of `vqmem fit_units`; None = the packaged units.
         deduplicate: merge repeated units into one.
         as_json: print a JSON object per unit, in place of a line per recording.
 
@@ -65,7 +65,7 @@ def load_units(folder: Path | None = None) -> UnitTokenizer:
         tokenizer = load_tokenizer(folder / "front_end")
     if not isinstance(tokenizer, UnitTokenizer):
         raise ValueError(
-            f"the front-end in {str(folder)!r} makes no units of recordings; give a run of vqmem fit-units"
+            f"the front-end in {str(folder)!r} makes no units of recordings; give a run of vqmem fit_units"
         )
     return tokenizer
 

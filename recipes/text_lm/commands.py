@@ -80,8 +80,8 @@ stopped.""",
         _generate,
         """\
 examples:
-  vqmem generate runs/novels --prompt "It was a dark and stormy night"
-  vqmem generate runs/novels --prompt "$(cat chapter.txt)" --strategy gain --capacity 64
+  vqmem generate runs/novels_lm --prompt "It was a dark and stormy night"
+  vqmem generate runs/novels_lm --prompt "$(cat chapter.txt)" --strategy gain --capacity 64
   vqmem generate runs/codes --prompt hello.flac --tokens 500 -o longer.wav
 A run on speech needs a front-end that can be decoded to sound: vqvae_codes.""",
     ),

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from vqmem.cli import main
+from vqmem.tests.e2e.explorer import chromium
 
 TEXT = "Call me Ishmael. Some years ago, never mind how long precisely, I thought I would sail — naïve, à la 語学 🐋.\n"
 
@@ -136,26 +135,8 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Headless Chromium, which logs its console and what it asks for."""
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if not (binary and driver and importlib.util.find_spec("selenium")):
-        pytest.skip(
-            "needs chromium and chromedriver on PATH (packages chromium, chromium-driver) and selenium (extra 'dev')"
-        )
-    from selenium import webdriver
-
-    with tempfile.TemporaryDirectory() as profile:
-        options = webdriver.ChromeOptions()
-        options.binary_location = binary
-        flags = "headless=new no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
-        flags += " autoplay-policy=no-user-gesture-required mute-audio"
-        for flag in (*flags.split(), "disable-component-update", "disable-sync", f"user-data-dir={profile}"):
-            options.add_argument(f"--{flag}")
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-        opened.set_window_size(1280, 1000)
+    with chromium() as opened:
         yield opened
-        opened.quit()
 
 
 @pytest.fixture

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +17,31 @@ from urllib.parse import urlencode
 import pytest
 
 T = TypeVar("T")
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Headless Chromium, which logs its console and what it asks for; skips where there is none."""
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if not (binary and driver and importlib.util.find_spec("selenium")):
+        pytest.skip(
+            "needs chromium and chromedriver on PATH (packages chromium, chromium-driver) and selenium (extra 'dev')"
+        )
+    from selenium import webdriver
+
+    with tempfile.TemporaryDirectory() as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location = binary
+        flags = "headless=new no-sandbox disable-gpu disable-quic no-first-run disable-background-networking"
+        flags += " autoplay-policy=no-user-gesture-required mute-audio"
+        for flag in (*flags.split(), "disable-component-update", "disable-sync", f"user-data-dir={profile}"):
+            options.add_argument(f"--{flag}")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+        opened.set_window_size(1280, 1000)
+        yield opened
+        opened.quit()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`vqmem units` and `vqmem fit-units`, through the command line."""
+"""`vqmem units` and `vqmem fit_units`, through the command line."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_what_is_wrong_with_one_file_is_one_line(clip, bad_recordings, tmp_path,
 
 @pytest.fixture(scope="module")
 def fitted(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of `vqmem fit-units` on three copies of a clip, and a file that is none."""
+    """A run of `vqmem fit_units` on three copies of a clip, and a file that is none."""
     folder = tmp_path_factory.mktemp("fitted")
     for split in ("train", "dev", "test"):
         (folder / "data" / split).mkdir(parents=True)

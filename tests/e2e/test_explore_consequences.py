@@ -12,7 +12,7 @@ from vqmem.recipes.explore import readers
 from vqmem.recipes.explore.consequences import SHOWN, consequences, effects, quality, read_fully
 from vqmem.recipes.explore.explored import Explored
 from vqmem.recipes.explore.loading import load_reader
-from vqmem.recipes.explore.page import trace
+from vqmem.recipes.explore.page import costs, trace
 from vqmem.recipes.explore.readers import CHARACTERS_TO_READ, Reader, ScoreReader
 from vqmem.recipes.explore.settings import Settings
 from vqmem.tests.e2e.conftest import CONFIG
@@ -138,6 +138,8 @@ def test_any_evicted_token_is_tried_in_the_app(browser, explored, tiny_run):
         paste(open_app(browser, address), TEXT * 2)
         show(browser)
         in_page(browser)
+        wait(lambda: browser.find_element("id", "costs-part").is_displayed())
+        assert not browser.find_element("id", "waiting").is_displayed()
         tried = len(browser.find_elements("css selector", "#costs button"))
         known = {effect["at"] for effect in consequences(explored, "fifo")}
         place = next(at for at in range(2, 60) if at not in known)
@@ -166,11 +168,11 @@ def test_a_model_of_units_reads_a_recording(tmp_path):
     assert main(["text_lm", str(config), f"out={tmp_path / 'run'}"]) == 0
     reader = load_reader(tmp_path / "run")
     heard = Explored.read(reader, reader.clip(tmp_path / "7.wav", "chirp"), Settings(("fifo", "surprise"), 24))
-    page = trace(heard)
-    assert page["quality"]["full"] > 0
-    assert page["consequences"].keys() == page["kept_sounds"].keys() == {"fifo", "surprise"}
+    known = costs(heard)
+    assert known["quality"]["full"] > 0
+    assert known["consequences"].keys() == trace(heard)["kept_sounds"].keys() == {"fifo", "surprise"}
 
 
 def test_a_text_that_is_too_long_for_a_language_model_is_refused(explored):
-    with pytest.raises(ValueError, match=r"has 12,001 characters, and at most 12,000 can be shown here"):
+    with pytest.raises(ValueError, match=r"has 15,001 characters, and at most 15,000 can be shown here"):
         explored.reader.text("a" * (CHARACTERS_TO_READ + 1), "story")

@@ -220,7 +220,7 @@ def test_what_cannot_be_is_refused_in_a_line(
     with pytest.raises(ValueError, match="not found"):
         build("front-ends", codes | {"path": str(trained) + "x"}).fit([])
     with pytest.raises(ValueError, match="has no path"):
-        build("front-ends", "vqvae_codes").fit([])
+        build("front-ends", {"name": "vqvae_codes", "path": ""}).fit([])
 
 
 def test_crops_are_drawn_alike_and_go_on_where_they_stopped() -> None:
