@@ -86,6 +86,8 @@ class Source:
         return Document(name or path.name, read_text(path, self.encoding, "`encoding`"))
 
     def _files(self, folder: Path) -> list[Path]:
+        if Path(self.pattern).is_absolute():
+            raise ValueError(f"pattern={self.pattern!r} must be relative to the folder; give its path as `path`")
         files = files_below(folder, self.pattern)
         if not files:
             raise ValueError(f"no file in {str(folder)!r} matches {self.pattern!r}; change `path` or `pattern`")

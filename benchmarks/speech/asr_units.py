@@ -31,12 +31,13 @@ from vqmem.benchmarks.speech._errors import added
 from vqmem.benchmarks.speech._long import SPLIT, UNITS
 from vqmem.data.base import take_evenly
 from vqmem.files import atomic_write
+from vqmem.models.device import resolve_device
 from vqmem.recipes.asr.base import DecodingMode, Utterance
 from vqmem.recipes.asr.error_rates import TranscriptPair, error_rates
 from vqmem.recipes.asr.recipe import Config, Run, fit, recognise
 from vqmem.recipes.asr.units.recogniser import Recogniser
 from vqmem.recipes.asr.utterances import read, recordings
-from vqmem.recipes.engine.config import load, resolve_device
+from vqmem.recipes.engine.config import load
 from vqmem.registry import ROOT
 
 GOAL = 20.0

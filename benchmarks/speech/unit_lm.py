@@ -25,7 +25,8 @@ from jaxtyping import Float
 from torch import Tensor
 from vqmem.benchmarks._results import figure, options, present
 from vqmem.data.base import Split
-from vqmem.recipes.engine.config import load, resolve_device
+from vqmem.models.device import resolve_device
+from vqmem.recipes.engine.config import load
 from vqmem.recipes.lm.language_model import read_passages, score_passages
 from vqmem.recipes.lm.strategies import strategies
 from vqmem.recipes.text_lm.for_tokenizer import CONFIGS

@@ -25,9 +25,10 @@ from vqmem.benchmarks.kv.smollm2 import cached_surprisals
 from vqmem.benchmarks.text._scorers import SIZES, Field, train_field, training_seconds
 from vqmem.benchmarks.text._words import WordRarity, by_word, correlations, excerpts
 from vqmem.memory.scorer import ScorerModel
+from vqmem.models.device import resolve_device
 from vqmem.models.vq_lm import SIGNALS
 from vqmem.recipes.compare.statistics import bootstrap_interval, paired_bootstrap
-from vqmem.recipes.engine.config import load, resolve_device
+from vqmem.recipes.engine.config import load
 from vqmem.recipes.lm.corpus import Passage
 from vqmem.recipes.lm.language_model import score_passages
 from vqmem.recipes.text_lm.recipe import Config, read_split, scorer_report

@@ -339,7 +339,8 @@ class VQMemCache(Cache):
         made |= {"sinks": guard.sinks, "positions": "compact" if self.rotation else "kept"}
         if self.prompt is None:
             return made | {"policy": self.memory.policy, "recent": guard.recent}
-        return made | {"policy": saved.preset_of_memories(self.memory, self.prompt.memory)}
+        recent = None if self._settings.recent is None else guard.recent
+        return made | {"policy": saved.preset_of_memories(self.memory, self.prompt.memory), "recent": recent}
 
     @classmethod
     def load(cls, path: str | PathLike[str], model: Any, tokenizer: Any = None, *, scorer: Any = None) -> VQMemCache:

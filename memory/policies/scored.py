@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ...schema import Validated
 from ..policy import age, has_newer_copy, log_usage, signal_weights, smooth
 from ..slots import Slots
 
@@ -17,7 +18,7 @@ _LAST = 1e6
 
 
 @dataclass(frozen=True)
-class Policy:
+class Policy(Validated):
     """priority = w · f(signals) + usage · log(attention received) - age_weight · g(age), the idea of this project.
 
     ``surprise``, ``rarity``, ``gain``, ``reuse`` are the weights w (default: surprise alone). ``scale`` is f: ``raw``
@@ -58,6 +59,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a value outside its range."""
+        super().__post_init__()
         if self.window < 1 or self.window % 2 == 0:
             raise ValueError(f"window={self.window}; use an odd number of tokens, 1 for none")
         if self.half_life <= 0 or self.floor <= 0:

@@ -16,6 +16,7 @@ from ...artifacts import load_model, read_config
 from ...files import missing_file
 from ...schema import PathText, PositiveInt, Validated, coerce
 from ...tokenizers_.speech.frames import HOP, SPAN
+from ..device import resolve_device
 from ..speech import hubert
 from ..speech.hubert import KIND, HubertConfig
 from ._layer import Encoder, ModelSource
@@ -28,7 +29,7 @@ class Features(Validated):
     Args:
         folder: folder of the run.
         layer: layer whose output is used, counted from 1.
-        device: cpu, cuda, cuda:N or mps.
+        device: auto, cpu, cuda, cuda:N or mps.
     """
 
     folder: PathText = "runs/speech_pretraining"
@@ -40,12 +41,13 @@ class Features(Validated):
         folder = Path(self.folder).expanduser()
         if not folder.is_dir():
             raise missing_file("folder (that of a finished `vqmem speech_pretraining`)", folder)
-        model, config = load(folder / "model", self.device)
+        device = resolve_device(self.device)
+        model, config = load(folder / "model", device)
         if self.layer > config.encoder_num_layers:
             layers = config.encoder_num_layers
             raise ValueError(f"the model of {self.folder!r} has {layers} layers, not {self.layer}; give 1 to {layers}")
         check_frames(config, f"the model of {self.folder!r}")
-        device, index, more = torch.device(self.device), self.layer - 1, config.field - SPAN
+        index, more = self.layer - 1, config.field - SPAN
 
         def run(wave: Tensor) -> Tensor:
             # Pad or cut the end, so that there are as many frames as with frames of `SPAN` samples.

@@ -16,6 +16,7 @@ from ...registry import UnknownNameError
 from ...schema import PathText, PositiveInt, Validated
 from ...tokenizers_._pinned import weights_sha256
 from ...tokenizers_.speech.frames import HOP
+from ..device import resolve_device
 from ._layer import Encoder, Layer, ModelSource
 
 
@@ -26,7 +27,7 @@ class Features(Validated):
     Args:
         path: a pipeline of torchaudio, such as HUBERT_BASE, or a folder or hub name, as for `AutoModel`.
         layer: layer whose output is used, counted from 1.
-        device: cpu, cuda, cuda:N or mps.
+        device: auto, cpu, cuda, cuda:N or mps.
     """
 
     path: PathText = "HUBERT_BASE"
@@ -35,7 +36,7 @@ class Features(Validated):
 
     def build(self) -> Encoder:
         """Load the model. Raises `ValueError` if it is missing, of another kind, or has fewer layers."""
-        device, place = torch.device(self.device), ""
+        device, place = resolve_device(self.device), ""
         if self.path.isupper() and self.path.isidentifier():
             path = self.path
             layer, dim, sha256 = _pipeline(path, self.layer, device)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...schema import PositiveInt, Validated
+from ...schema import PositiveInt, ShareBelowOne, Validated
 from ...tokenizers_._pieces import count_tokens, pieces
 from ..host import on_host, to_device
 from . import reuse
@@ -37,22 +37,18 @@ class Scorer(Validated):
     The n-grams are hashed into ``buckets`` vectors (fastText, 1607.04606). The rest is that of `reuse`.
     """
 
-    dim: int = 64
+    dim: PositiveInt = 64
     """Width of the embedding."""
-    hidden: int = 128
+    hidden: PositiveInt = 128
     """Width of the LSTM."""
-    horizon: int = 1024
+    horizon: PositiveInt = 1024
     """Number of following tokens in which a token may occur again; see `reuse`."""
-    dropout: float = 0.1
+    dropout: ShareBelowOne = 0.1
     """Share of tokens that training replaces by unknown ones."""
     buckets: PositiveInt = 1 << 14
     """Number of vectors."""
     signals: ClassVar[tuple[str, ...]] = reuse.Scorer.signals
     policy: ClassVar[Mapping[str, Any]] = reuse.Scorer.policy
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._reuse()
 
     def build(self, vocab_size: int) -> Reuse:
         """An untrained `Reuse` of tokens without characters; see `build_for`."""

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...schema import PositiveInt, Validated
 from ..loss import Loss
 from ..lstm import empty_state, run_lstm
 from ..unigram import Unigram
@@ -21,12 +22,12 @@ State = tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]
 
 
 @dataclass(frozen=True)
-class Scorer:
+class Scorer(Validated):
     """A one-layer LSTM language model with a tied softmax."""
 
-    dim: int = 128
+    dim: PositiveInt = 128
     """Width of the embedding."""
-    hidden: int = 256
+    hidden: PositiveInt = 256
     """Width of the LSTM."""
     signals: ClassVar[tuple[str, ...]] = ("surprise", "rarity", "gain")
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...schema import PositiveInt, Validated
 from ..host import on_host, to_device
 from ..loss import Loss
 from ..lstm import empty_state, run_lstm, run_twin_lstm
@@ -22,12 +23,12 @@ State = tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]
 
 
 @dataclass(frozen=True)
-class Scorer:
+class Scorer(Validated):
     """An LSTM that reads corrupted text and predicts the original tokens (shares as in BERT, 1810.04805)."""
 
-    dim: int = 128
+    dim: PositiveInt = 128
     """Width of the embedding."""
-    hidden: int = 256
+    hidden: PositiveInt = 256
     """Width of the LSTM."""
     corrupt: float = 0.15
     """Share of tokens that training corrupts and predicts."""
@@ -36,6 +37,7 @@ class Scorer:
     signals: ClassVar[tuple[str, ...]] = ("surprise", "rarity", "gain")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.corrupt <= 1 or not 0 <= self.replace <= 0.5:
             raise ValueError(
                 f"corrupt is a share in (0, 1] and replace in [0, 0.5], got {self.corrupt} and {self.replace}"

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...schema import PositiveInt, ShareBelowOne, Validated
 from ..loss import Loss
 from ..lstm import empty_state, run_lstm
 from ..occurrences import COUNTS, GAPS, POLICY, State, classes, look_back, reuse_loss, reuse_report
@@ -18,25 +19,21 @@ from ..unigram import Unigram
 
 
 @dataclass(frozen=True)
-class Scorer:
+class Scorer(Validated):
     """An LSTM that predicts whether the current token occurs again within ``horizon`` tokens."""
 
-    dim: int = 64
+    dim: PositiveInt = 64
     """Width of the embedding."""
-    hidden: int = 128
+    hidden: PositiveInt = 128
     """Width of the LSTM."""
-    horizon: int = 1024
+    horizon: PositiveInt = 1024
     """Number of following tokens in which a token may occur again. Training segments should be much longer: only tokens
     whose horizon ends within the segment are used. In shorter segments the horizon is half of the segment."""
-    dropout: float = 0.1
+    dropout: ShareBelowOne = 0.1
     """Share of tokens that training replaces by unknown ones, so that the model learns to handle them."""
     signals: ClassVar[tuple[str, ...]] = ("reuse",)
     policy: ClassVar[Mapping[str, Any]] = POLICY
     """The policy for this signal: keep tokens that are much likelier to occur again than their frequency predicts."""
-
-    def __post_init__(self) -> None:
-        if self.horizon < 1 or not 0 <= self.dropout < 1:
-            raise ValueError(f"horizon={self.horizon} must be 1 or more, dropout={self.dropout} at least 0 and below 1")
 
     def build(self, vocab_size: int) -> Reuse:
         """An untrained `Reuse`."""

@@ -6,25 +6,26 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ...schema import PositiveInt, ShareBelowOne, Validated
 from ..quantiser import Kind
 from ..vq_lm import SIGNALS, VQLM, VQLMConfig
 from .reuse import Scorer as ReuseScorer
 
 
 @dataclass(frozen=True)
-class Scorer:
+class Scorer(Validated):
     """A `VQLM` over token ids; its keys are those of `VQLMConfig` and `QuantiserConfig`."""
 
-    dim: int = 128
+    dim: PositiveInt = 128
     """Width of the embedding that is quantised."""
-    hidden: int = 256
+    hidden: PositiveInt = 256
     """Width of the LSTM."""
     quantiser: Kind = "vq"
     """``vq`` one codebook; ``residual`` each stage quantises the residual of the last; ``product`` one codebook per
     slice of the vector; ``fsq`` a fixed grid, rounded."""
-    codes: int = 64
+    codes: PositiveInt = 64
     """Codes of each codebook; ``fsq`` has the product of its ``levels`` instead."""
-    groups: int = 2
+    groups: PositiveInt = 2
     """Stages of ``residual``, slices of ``product``."""
     levels: tuple[int, ...] = (4, 4, 4)
     """Levels of each dimension of ``fsq``, 3 or more each."""
@@ -34,7 +35,7 @@ class Scorer:
     """A code with fewer tokens per training step (moving average) is moved to a token of the batch; 0 = never."""
     commitment: float = 0.25
     """Weight of the commitment loss: the mean squared distance of an embedding to its code."""
-    state_dropout: float = 0.1
+    state_dropout: ShareBelowOne = 0.1
     """Share of tokens that training reconstructs without the state, which calibrates ``rarity``."""
     tie: bool = True
     """Whether the softmax uses the embedding as its weights."""
@@ -44,9 +45,14 @@ class Scorer:
 
     reuse: bool = False
     """Whether a head also predicts which tokens occur again: the signal ``reuse`` (see `reuse`)."""
-    horizon: int = 1024
+    horizon: PositiveInt = 1024
     """With ``reuse``: number of following tokens in which a token may occur again; half of a segment if that is less.
     Training segments should be much longer."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what no `VQLM` can be built with."""
+        super().__post_init__()
+        _ = self._config(1).quantisation
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -60,4 +66,7 @@ class Scorer:
 
     def build(self, vocab_size: int) -> VQLM:
         """An untrained `VQLM`."""
-        return VQLM(VQLMConfig(vocab_size=vocab_size, **asdict(self)))
+        return VQLM(self._config(vocab_size))
+
+    def _config(self, vocab_size: int) -> VQLMConfig:
+        return VQLMConfig(vocab_size=vocab_size, **asdict(self))

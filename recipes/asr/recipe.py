@@ -16,9 +16,10 @@ from ...data.base import Split, take_evenly
 from ...data.reading.files import require_path
 from ...files import atomic_write, file_sha256
 from ...folders import loading
+from ...models.device import resolve_device
 from ...registry import DataSpec, RecogniserSpec, build
 from ...schema import NonNegativeInt, PathText, PositiveInt
-from ..engine.config import load, resolve_device
+from ..engine.config import load
 from ..engine.distributed import main_process_first, on_main_process, start_processes
 from ..engine.lock import locked
 from ..engine.progress import progress

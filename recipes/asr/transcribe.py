@@ -9,8 +9,8 @@ from pathlib import Path
 from ...console import one_line
 from ...data.reading.audio import Audio
 from ...data.reading.files import SilentError, Skipping, UnreadableError
+from ...models.device import resolve_device
 from ...registry import UnknownNameError
-from ..engine.config import resolve_device
 from ..engine.progress import Bar
 from ..speech.units import seconds_of
 from .base import DecodingMode

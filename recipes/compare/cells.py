@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from ...files import append_line, atomic_write, file_sha256
 from ...memory.fitted import ABOUT
+from ...models.device import resolve_device
 from ...tokenizers_.base import output_kind
-from ..engine.config import as_dict, digest, from_dict, resolve_device
+from ..engine.config import as_dict, digest, from_dict
 from ..engine.data_record import is_recorded
 from ..engine.grid import Cell
 from ..engine.progress import model_of

@@ -124,10 +124,11 @@ def read_domain(name: str, node: Mapping[str, Any], shared: Mapping[str, Any], o
         able = [one for one in names("recipes") if hasattr(load("recipes", one), "by_document")]
         raise ValueError(f"domains.{name}: recipe {recipe} compares no strategies; use {' or '.join(able)}")
     changes = {**shared.get(recipe, {}), **{key: value for key, value in node.items() if key not in KEYS}}
+    changes["out"] = str(out / name)
     overrides = [override for key, value in changes.items() for override in _overrides(key, value)]
     folder = ROOT / "recipes" / recipe / "configs"
     try:
-        config = load_config(module.Config, node.get("config"), [*overrides, f"out={out / name}"], folder=folder)
+        config = load_config(module.Config, node.get("config"), overrides, folder=folder)
     except ValueError as error:
         raise ValueError(f"domains.{name}: {error}") from None
     return Domain(name, recipe, config)

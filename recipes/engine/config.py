@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -131,25 +130,6 @@ def refuse_changes(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any])
         raise ValueError(
             f"{folder} contains another run ({'; '.join(changed[:4])}); use another folder or delete this one"
         )
-
-
-def resolve_device(name: str = "auto") -> torch.device:
-    """The device for ``name``; ``auto`` is CUDA (under ``torchrun`` the GPU of this process), else MPS, else the CPU.
-
-    Raises ``ValueError`` for a device that this machine does not have.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device {name!r}; use auto, cpu, cuda, cuda:N or mps") from None
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
-        raise ValueError(f"device {name!r} is not on this machine; use auto or cpu")
-    if device == torch.device("cuda"):
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return device
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextvars import ContextVar
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
@@ -41,6 +42,10 @@ PATIENCE = timedelta(days=2)
 
 _ALONE = ContextVar("alone", default=False)
 """Whether the other processes wait for this one, or have already done the same work."""
+
+
+UNSAVED = "unsaved"
+"""A file in the folder of a training whose model is not saved yet, or is that of fewer steps."""
 
 
 class ProcessFailedError(RuntimeError):
@@ -135,8 +140,14 @@ def main_process_first() -> Generator[None]:
         on_main_process(_raise)(failure)
 
 
-save_model = on_main_process(artifacts.save_model)
-"""`artifacts.save_model` in the first process only; after it returns, every process can read the files."""
+@on_main_process
+def save_model(folder: Path, kind: str, fields: Mapping[str, Any], module: nn.Module) -> None:
+    """Do `artifacts.save_model` for what was trained in ``folder/training``, in the first process only.
+
+    After it returns, every process can read the files.
+    """
+    artifacts.save_model(folder, kind, fields, module)
+    (folder / "training" / UNSAVED).unlink(missing_ok=True)
 
 
 def reports(error: BaseException) -> bool:

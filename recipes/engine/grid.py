@@ -117,6 +117,14 @@ class OnRay:
         self.ray, self.threads, self.gpus = ray, threads, gpus
         self.running: dict[Any, Cell] = {}
 
+    def refuse_too_large(self) -> None:
+        """Raise `ValueError` for cells that need more than the cluster has, for which Ray would wait for ever."""
+        found = self.ray.cluster_resources()
+        cores, gpus = int(found.get("CPU", 0)), found.get("GPU", 0)
+        if cores < self.threads or gpus < self.gpus:
+            asked, there = f"threads={self.threads} and gpus={self.gpus:g}", f"{cores} cores and {gpus:g} GPUs"
+            raise ValueError(f"a cell with {asked} does not fit the cluster, which has {there}; give less")
+
     @property
     def slots(self) -> int:
         """What the cores and GPUs of the cluster have room for at this moment."""
@@ -156,13 +164,12 @@ def _attempt_in_worker(work: Callable[[], Any], folder: str, threads: int) -> Re
     return result if result.error is None else Result(error=picklable(result.error))
 
 
-def run_grid(cells: Sequence[Cell], config: GridConfig, what: str = "cells") -> dict[str, Exception]:
+def run_grid(cells: Sequence[Cell], config: GridConfig) -> dict[str, Exception]:
     """Do every cell that is not done, and show how many are done, running and failed, and the time left.
 
     Args:
         cells: in the order in which they begin, as far as their needs allow.
         config: where they run.
-        what: the name of the bar.
 
     Returns:
         Cell -> why it failed. A cell that needs one of them is left out, and not among them.
@@ -170,7 +177,7 @@ def run_grid(cells: Sequence[Cell], config: GridConfig, what: str = "cells") -> 
     Raises:
         ValueError: in one line, if Ray cannot be used.
     """
-    with _executor(config) as executor, Bar(what, len(cells), transient=True) as bar:
+    with _executor(config) as executor, Bar("cells", len(cells), transient=True) as bar:
         return _Run(cells, executor, bar).finish()
 
 
@@ -178,7 +185,10 @@ def run_grid(cells: Sequence[Cell], config: GridConfig, what: str = "cells") -> 
 def _executor(config: GridConfig) -> Generator[Executor]:
     if config.executor == "ray":
         with ray_cluster(config.address) as ray:
-            yield OnRay(ray, config.threads or 1, config.gpus)
+            executor = OnRay(ray, config.threads or 1, config.gpus)
+            if config.address in ("auto", "local"):  # any other may grow when it is asked for more
+                executor.refuse_too_large()
+            yield executor
         return
     before = torch.get_num_threads()
     torch.set_num_threads(config.threads or before)

@@ -233,10 +233,14 @@ class BatchLoader:
             yield pickle.dumps(request)
 
 
+def available_cpus() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def suitable_workers() -> int:
     """The CPUs of this process but one, at most `MAX_WORKERS`, at least 1."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MAX_WORKERS, cpus // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
+    return max(1, min(MAX_WORKERS, available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1))
 
 
 @dataclass(frozen=True)

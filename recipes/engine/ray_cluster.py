@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Generator
 from typing import Any
 
+from .loader import available_cpus
+
 _PATIENCE = 10.0
 """Seconds to wait for an address to answer."""
 
@@ -35,7 +37,7 @@ def ray_cluster(address: str = "auto") -> Generator[Any]:
         return
     _refuse_unreachable(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    local: dict[str, Any] = {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
+    local: dict[str, Any] = {"num_cpus": available_cpus(), "include_dashboard": False}
     try:
         try:
             ray.init(address, **quiet, **(local if address == "local" else {}))

@@ -12,7 +12,7 @@ from ...files import atomic_write
 from . import checkpoint
 from .config import as_dict, dump, flat, is_place, lasting, load, refuse_changes
 from .data_record import compare_with_record, forget
-from .distributed import on_main_process
+from .distributed import UNSAVED, on_main_process
 
 
 def fingerprint(config: Any, excluded: Collection[str]) -> dict[str, Any]:
@@ -42,6 +42,8 @@ def init_run_dir(config: Any, excluded: Collection[str]) -> None:
 def is_trained(folder: Path, steps: int, needed_by: Path | None = None) -> bool:
     """Whether ``folder`` contains a model that was trained (in ``folder/training``) for exactly ``steps`` steps.
 
+    It does not where the training went on after the model was saved, or ended before.
+
     Raises ``ValueError`` if it was trained for more, or for fewer and the model in ``needed_by`` depends on it.
     """
     if not (folder / CONFIG).is_file():
@@ -61,7 +63,7 @@ def is_trained(folder: Path, steps: int, needed_by: Path | None = None) -> bool:
         raise too_few_steps(steps, done, folder)
     if done < steps and needed_by is not None and needed_by.exists():
         raise ValueError(f"{needed_by} was made with the {done} steps of {folder}; for {steps} of them use another out")
-    return done == steps
+    return done == steps and not (folder / "training" / UNSAVED).exists()
 
 
 def too_few_steps(steps: int, done: int, folder: Path) -> ValueError:

@@ -30,11 +30,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ...artifacts import full_tensor
+from ...models.device import resolve_device
 from ...models.host import to_device
 from . import checkpoint
 from .best import PREFIX, Best, better_of, buffers, describe_best
-from .config import as_dict, autocast, flat, lasting, refuse_changes, resolve_device, resolve_dtype
-from .distributed import Interrupts, Replica, on_main_process, ranks, start_processes, wrap
+from .config import as_dict, autocast, flat, lasting, refuse_changes, resolve_dtype
+from .distributed import UNSAVED, Interrupts, Replica, on_main_process, ranks, start_processes, wrap
 from .metrics import Log, Pending, Window, add, note
 from .progress import Bar
 from .run_dir import too_few_steps
@@ -137,6 +138,7 @@ def train(
         if run.step == config.steps:
             bar.say(f"{describe}: finished earlier ({config.steps} steps); delete {folder} to train again")
         else:
+            on_main_process(_mark_unsaved)(folder)
             with Interrupts(bar.say) as interrupts, Log(folder, run.step, config.tensorboard, main=rank == 0) as log:
                 _loop(session, run, bar, interrupts, log)
         if session.compares:
@@ -145,6 +147,11 @@ def train(
         run.best.copy_to(replica.module)
     replica.finish()
     return run.figures
+
+
+def _mark_unsaved(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / UNSAVED).touch()
 
 
 def seed_all(seed: int) -> None:

@@ -22,8 +22,9 @@ from ...memory.huggingface.cache_argument import cache_argument
 from ...memory.huggingface.presets import AUTO, preset_of
 from ...memory.policy import Policy
 from ...memory.scorer import policy_of, signals_of
+from ...models.device import resolve_device
 from ...registry import build
-from ..engine.config import resolve_device, resolve_dtype
+from ..engine.config import resolve_dtype
 from ..engine.progress import Bar
 from ..kv_cache.host import Host, load_host
 from ..lm.text_scorer import Scoring

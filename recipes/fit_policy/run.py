@@ -15,10 +15,11 @@ from ...artifacts import read_sealed
 from ...files import missing_file
 from ...memory.fitted import ABOUT, FittedPolicy
 from ...memory.scorer import SIGNALS
+from ...models.device import resolve_device
 from ...registry import DataSpec, build
 from ...schema import PathText, PositiveInt, Seed, TwoOrMore, Validated
 from ...tokenizers_.base import input_kind
-from ..engine.config import DTYPES, resolve_device
+from ..engine.config import DTYPES
 from ..engine.lock import locked
 from ..lm.corpus import Passage
 from ..text_lm.config import Config as RunConfig
@@ -126,7 +127,7 @@ def require_policy(folder: Path, config: RunConfig) -> None:
 def fit_missing(folder: Path, config: RunConfig, **settings: Any) -> None:
     """Fit a policy to a finished run, unless that is done.
 
-    A policy that was fitted to other weights, as after more steps of training, is replaced.
+    A policy that was fitted to other weights, as after more steps of training, or with other settings is replaced.
 
     Args:
         folder: That of the policy. Outside the folder of the run nothing is fitted.
@@ -136,8 +137,8 @@ def fit_missing(folder: Path, config: RunConfig, **settings: Any) -> None:
     if not folder.is_relative_to(config.out):
         return
     if (about := folder / ABOUT).is_file():
-        host = load_trained(config.out, resolve_device(config.device))
-        if read_sealed(about).get("host") == host.fingerprint():
+        host, made = load_trained(config.out, resolve_device(config.device)), read_sealed(about)
+        if made.get("host") == host.fingerprint() and settings.items() <= made.items():
             return
         about.unlink()
     run(config.out, Config(str(folder), device=config.device, **settings))
@@ -181,7 +182,8 @@ def _save(out: Path, model: str, config: Config, settings: Settings, policy: Fit
     figures = {"r2": float(findings.r2.mean()), "recall": findings.shares, "single": findings.single}
     figures |= {"losses": dict(findings.losses)} if findings.losses else {}
     figures["sets"] = {" ".join(names): kept for names, kept in findings.sets}
-    made = {"passages": config.passages, "stream_passages": config.stream_passages, "length": settings.length}
+    made = {"passages": config.passages, "stream_passages": config.stream_passages, "ahead": config.ahead}
+    made |= {"length": settings.length}
     write_report(out / REPORT, model, policy, findings)
     policy.save(out, model=model, **made, capacity=settings.capacity, seed=config.seed, found=figures)
 

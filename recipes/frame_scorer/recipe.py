@@ -15,6 +15,7 @@ from torch import Tensor
 from ...data.base import Split, take_evenly
 from ...data.reading.files import Skipping
 from ...files import atomic_write
+from ...models.device import resolve_device
 from ...models.loss import Loss
 from ...models.scorers.vq_lm import Scorer
 from ...models.speech.frame_scorer import FOLDER, KIND, FrameScorer, load_frame_scorer
@@ -23,7 +24,6 @@ from ...registry import DataSpec, FeaturesSpec, build
 from ...schema import PathText, PositiveFloat, PositiveInt, TwoOrMore
 from ...tokenizers_._pinned import pin
 from ...tokenizers_.speech.frames import FRAMES_A_SECOND, Extractor, stream_frames
-from ..engine.config import resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, ranks, save_model, start_processes
 from ..engine.lock import locked

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Caches:
         return {
             "vqmem": __version__,
             "model": self.host.fingerprint,
-            "press": setting.press and [setting.press, presses.arguments_of(setting.press)],
+            "press": setting.press and [setting.press, presses.arguments_of(setting.press), version("kvpress")],
             "policy": _identity(setting.policy, self.host.model),
             "options": dict(setting.options),
             "scorer": setting.scorer and self._fingerprints[setting.scorer],

@@ -35,13 +35,13 @@ def long_gap(
     Args:
         ids: the tokens of a passage.
         rarity: the unigram surprisal of each token, in nats.
-        rare: the surprisal above which a token is rare, in nats.
+        rare: the lowest surprisal of a rare token, in nats.
         capacity: the distance to the last occurrence, in tokens, that a gap must exceed.
 
     Returns:
         Whether each token is rare and last occurred more than ``capacity`` tokens before.
     """
-    return (rarity[ids] > rare) & (gaps(ids) > capacity)
+    return (rarity[ids] >= rare) & (gaps(ids) > capacity)
 
 
 def share_closed(

@@ -15,8 +15,9 @@ import torch
 from ...default_scorer import load_default_scorer
 from ...files import atomic_write
 from ...memory.scorer import load_scorer
+from ...models.device import resolve_device
 from ...registry import build
-from ..engine.config import as_dict, digest, dump, resolve_device, resolve_dtype
+from ..engine.config import as_dict, digest, dump, resolve_dtype
 from ..engine.progress import Bar
 from ..lm.corpus import Passage, passages
 from ..reporting.provenance import provenance

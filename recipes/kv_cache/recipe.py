@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..engine.config import resolve_device
+from ...models.device import resolve_device
 from ..engine.distributed import on_main_process, start_processes
 from ..engine.lock import locked
 from .config import Config

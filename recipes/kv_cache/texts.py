@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from ...data.base import Document, Split
+from ...data.base import Document, all_documents
 from ...registry import build
 from ..engine.progress import progress
-
-SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
 def read_texts(data: str | dict[str, Any], split: str, characters: int) -> list[Document]:
@@ -17,8 +14,9 @@ def read_texts(data: str | dict[str, Any], split: str, characters: int) -> list[
 
     Raises `ValueError` where the data has no text.
     """
-    found, left = [], characters
-    for document in progress(_documents(data, split), None, "documents", transient=True):
+    source, found, left = build("data", data), [], characters
+    documents = all_documents(source) if split == "all" else source.documents(split)
+    for document in progress(documents, None, "documents", transient=True):
         document.content("text")  # raises for a recording
         found.append(document)
         left -= len(document.text)
@@ -27,10 +25,3 @@ def read_texts(data: str | dict[str, Any], split: str, characters: int) -> list[
     if not any(document.text.strip() for document in found):
         raise ValueError(f"the data has no text ({data!r}); give data that has some")
     return found
-
-
-def _documents(data: str | dict[str, Any], split: str) -> Iterator[Document]:
-    source = build("data", data)
-    for part in SPLITS:
-        if split in ("all", part):
-            yield from source.documents(part)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...files import atomic_write
-from ..engine.config import as_dict, resolve_device
+from ...models.device import resolve_device
+from ..engine.config import as_dict
 from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, start_processes
 from ..engine.lock import locked

@@ -42,7 +42,7 @@ COMMANDS = {
         """\
 examples:
   vqmem score_corpus my_texts/ out=runs/scores
-  vqmem score_corpus recordings/ out=runs/scores model=runs/frame_scorer   # a run of your own instead of the packaged scorer
+  vqmem score_corpus recordings/ out=runs/scores model=runs/frame_scorer   # a run of your own, not the packaged scorer
   vqmem score_corpus '{name: hub, path: wikitext, subset: wikitext-2-raw-v1}' split=test out=runs/scores
   vqmem score_corpus my_texts/ data.pattern='*.md' out=runs/scores   # any key of the data source
   vqmem score_corpus my_texts/ out=/shared/scores executor=ray address=10.0.0.1:6379

@@ -15,7 +15,7 @@ import torch
 from ...data.base import Document, InputKind
 from ...data.reading.files import UnreadableError
 from ...files import atomic_file
-from ..engine.config import resolve_device
+from ...models.device import resolve_device
 from .plan import Shard, read_shards
 from .scorer import DocumentScorer
 from .source import SplitName, read_documents

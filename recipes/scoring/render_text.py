@@ -17,9 +17,9 @@ from ...data.reading.audio import is_recording
 from ...data.reading.files import read_text
 from ...files import atomic_write, refuse_folder
 from ...memory.scorer import SIGNALS, signals_of
+from ...models.device import resolve_device
 from ...models.speech.frame_scorer import is_frame_scorer
 from ...registry import UnknownNameError
-from ..engine.config import resolve_device
 from ..engine.progress import Bar
 from ..lm.text_scorer import Scoring, load_scoring, require_text
 from ..reporting.heatmap import LINE_END, heatmap_page, heatmap_terminal

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ...data.base import Split
 from ...data.reading.audio import RATE
 from ...files import atomic_write
+from ...models.device import resolve_device
 from ...models.features.hubert import load
 from ...models.host import choose, on_host
 from ...models.loss import Loss
@@ -22,7 +23,6 @@ from ...models.speech.hubert import KIND, HubertConfig
 from ...registry import DataSpec, FrontEndSpec, build
 from ...schema import NonNegativeFloat, NonNegativeInt, PathText, PositiveInt
 from ...tokenizers_.base import Tokenizer, input_kind
-from ..engine.config import resolve_device
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
 from ..engine.front_end import load_or_fit

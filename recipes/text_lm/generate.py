@@ -16,10 +16,10 @@ from torch import Tensor
 from ...console import one_line, visible
 from ...data.reading.audio import Audio
 from ...files import atomic_write, is_stream
+from ...models.device import resolve_device
 from ...registry import UnknownNameError
 from ...schema import NonNegativeInt, Seed, Temperature, Validated
 from ...tokenizers_.base import Tokenizer, output_kind
-from ..engine.config import resolve_device
 from ..engine.progress import progress
 from ..lm.decoder import Reader, Remember, make_reader
 from ..lm.text_scorer import require_text

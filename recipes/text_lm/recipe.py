@@ -20,10 +20,11 @@ from ...data.base import Split, take_evenly
 from ...files import atomic_write, missing_file
 from ...folders import loading
 from ...memory.scorer import ScorerModel, load_scorer, signals_of
+from ...models.device import resolve_device
 from ...models.memory_transformer import TransformerConfig
 from ...registry import build
 from ...tokenizers_.base import Tokenizer, input_kind, load_tokenizer, unit_of_size
-from ..engine.config import load, resolve_device
+from ..engine.config import load
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
 from ..engine.front_end import load_or_fit

@@ -13,6 +13,7 @@ from torch import nn
 
 from ...artifacts import CONFIG
 from ...files import atomic_write
+from ...models.device import resolve_device
 from ...models.loss import Loss
 from ...models.speech.mel_rvq import MelRVQ, MelRVQConfig, by_unit
 from ...models.speech.spectral import bandwidth
@@ -21,7 +22,7 @@ from ...models.speech.unit_vocoder import UnitVocoder, VocoderConfig
 from ...registry import DataSpec, FrontEndSpec, build
 from ...schema import NonNegativeInt, PathText, PositiveFloat, PositiveInt
 from ...tokenizers_.hubert_units import UnitTokenizer
-from ..engine.config import as_dict, resolve_device
+from ..engine.config import as_dict
 from ..engine.data_record import documents
 from ..engine.distributed import main_process_first, on_main_process, ranks, save_model, start_processes
 from ..engine.front_end import load_or_fit

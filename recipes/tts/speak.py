@@ -15,10 +15,10 @@ from torch import Tensor
 from ...console import one_line
 from ...data.spoken_text import cut
 from ...files import atomic_file, is_stream
+from ...models.device import resolve_device
 from ...models.speech.unit_vocoder import RATE, letter_windows
 from ...registry import UnknownNameError
 from ...schema import Seed, Temperature, Validated
-from ..engine.config import resolve_device
 from ..engine.progress import Bar
 from .reading import read_aloud
 from .text import plain, spell

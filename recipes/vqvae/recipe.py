@@ -17,12 +17,13 @@ from ...artifacts import load_model
 from ...data.base import Split, take_evenly
 from ...data.reading.files import Skipping
 from ...files import atomic_write
+from ...models.device import resolve_device
 from ...models.loss import Loss
 from ...models.speech.spectral import bandwidth
 from ...models.speech.vqvae import VQVAE, VQVAEConfig
 from ...registry import DataSpec
 from ...schema import NonNegativeInt, PathText, PositiveFloat, PositiveInt
-from ..engine.config import as_dict, resolve_device
+from ..engine.config import as_dict
 from ..engine.data_record import documents
 from ..engine.distributed import on_main_process, ranks, save_model, start_processes
 from ..engine.loader import BatchLoader, crop_sampler

@@ -11,7 +11,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from vqmem.recipes.engine.config import as_dict, autocast, digest, dump, from_dict, load, resolve_device, resolve_dtype
+from vqmem.models.device import resolve_device
+from vqmem.recipes.engine.config import as_dict, autocast, digest, dump, from_dict, load, resolve_dtype
 from vqmem.registry import UnknownNameError, build, names
 from vqmem.registry import load as load_variant
 from vqmem.schema import NonNegativeInt, PositiveFloat, PositiveInt, ShareBelowOne, Validated
