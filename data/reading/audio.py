@@ -174,13 +174,3 @@ def is_recording(path: str | Path) -> bool:
             return True
     except (soundfile.LibsndfileError, OSError):
         return False
-
-
-def read_audio(path: str | Path, rate: int = RATE) -> Float[Tensor, " samples"]:
-    """Read all samples of the file ``path``; see `Audio.read`."""
-    return Audio(str(path)).read(rate)
-
-
-def stream_audio(path: str | Path, seconds: float = CHUNK, rate: int = RATE) -> Iterator[Float[Tensor, " samples"]]:
-    """Yield the samples of the file ``path`` in chunks; see `Audio.stream`."""
-    return Audio(str(path)).stream(seconds, rate)

@@ -48,8 +48,6 @@ def share_closed(
     ours: Float[np.ndarray, " passage"],
     worst: Float[np.ndarray, " passage"],
     best: Float[np.ndarray, " passage"],
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> tuple[float, float, float]:
     """How much of the gap between ``worst`` and ``best`` is closed, and its 95 % interval over passages.
 
@@ -57,8 +55,6 @@ def share_closed(
         ours: summed nats of each passage.
         worst: the same where nothing of the gap is closed.
         best: the same where all of it is closed.
-        resamples: how often the passages are drawn.
-        seed: of the drawing.
 
     Returns:
         The share, and the low and the high end of its interval.
@@ -69,7 +65,7 @@ def share_closed(
         total = gap[drawn].sum(-1)
         return closed[drawn].sum(-1) / np.where(total == 0, np.nan, total)
 
-    low, high = bootstrap_interval(share, len(ours), resamples=resamples, seed=seed).tolist()
+    low, high = bootstrap_interval(share, len(ours), resamples=RESAMPLES).tolist()
     return float(closed.sum() / gap.sum()), low, high
 
 

@@ -48,11 +48,11 @@ def load_scoring(folder: Path | None = None, device: torch.device | str = "cpu")
 
 
 @torch.no_grad()
-def score_ids(ids: Int[Tensor, " time"], scoring: Scoring, chunk: int = CHUNK) -> Float[Tensor, "time signal"]:
-    """The signals of a document's tokens, on the CPU. They are scored ``chunk`` at a time, with the state passed on."""
+def score_ids(ids: Int[Tensor, " time"], scoring: Scoring) -> Float[Tensor, "time signal"]:
+    """The signals of a document's tokens, on the CPU. They are scored `CHUNK` at a time, with the state passed on."""
     scorer = scoring.scorer
     state, parts = scorer.initial_state(1), [torch.zeros(0, len(signals_of(scorer)))]
-    for part in ids.split(chunk):
+    for part in ids.split(CHUNK):
         signals, state = scorer.score(part[None].to(scoring.device), state)
         parts.append(signals[0].cpu())
     return torch.cat(parts)

@@ -14,11 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
-from vqmem.artifacts import save_model
 from vqmem.data.base import Document
 from vqmem.data.reading.audio import Audio
-from vqmem.models.speech.spectral import Bandwidth
-from vqmem.models.speech.vqvae import VQVAE, VQVAEConfig
 from vqmem.registry import build, load, names
 from vqmem.tokenizers_.base import Stream, input_kind, load_tokenizer, output_kind, save_tokenizer, unit_of_size
 
@@ -117,17 +114,8 @@ def speech() -> list[Document]:
     return made
 
 
-@cache
-def vqvae_folder() -> str:
-    """A tiny VQ-VAE, untrained, as its recipe saves one."""
-    model = VQVAE(VQVAEConfig(strides=((4,), (8, 16)), width=4, depth=1, dim=4, codes=16), Bandwidth())
-    folder = mkdtemp()
-    save_model(Path(folder) / "model", model.kind, model.fields(), model)
-    return folder
-
-
 def small(name: str, **keys: object) -> dict:
-    fields = {"hubert_units": {"clusters": 8}, "vqvae_codes": {"path": vqvae_folder()}}
+    fields = {"hubert_units": {"clusters": 8}}
     return {"name": name, **fields.get(name, {}), **keys}
 
 

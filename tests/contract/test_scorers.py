@@ -79,6 +79,12 @@ class TestEveryScorer:
             assert (named[name] >= 0).all()
         assert [leaf.shape for leaf in leaves(after)] == [leaf.shape for leaf in leaves(state)]
 
+    def test_sizes_of_nothing_are_refused_before_anything_is_built(self, name):
+        made = registry.load("scorers", SPECS.get(name, {"name": name})["name"])
+        for key in {"dim", "hidden", "horizon", "codes"} & made.__dataclass_fields__.keys():
+            with pytest.raises(ValueError, match=rf"{key} = 0 must be at least 1"):
+                made(**{key: 0})
+
     def test_scoring_changes_nothing(self, name):
         model = make(name)
         before = {key: value.clone() for key, value in model.state_dict().items()}

@@ -91,7 +91,7 @@ def paste(browser: Any, text: str) -> None:
 
 
 def show(browser: Any) -> None:
-    browser.find_element("css selector", "#show").click()
+    wait(lambda: browser.find_elements("css selector", "#show"))[0].click()
 
 
 def in_page(browser: Any) -> None:

@@ -22,6 +22,7 @@ from vqmem.recipes.text_lm.summary import format_summary
 from vqmem.recipes.vqvae.recipe import Config, VQVAETask, crop_loader, load_vqvae, run
 from vqmem.registry import build
 from vqmem.tokenizers_.base import input_kind, load_tokenizer, output_kind, save_tokenizer
+from vqmem.tokenizers_.vqvae_codes import PACKAGED
 
 RATE = 16000
 
@@ -221,6 +222,14 @@ def test_what_cannot_be_is_refused_in_a_line(
         build("front-ends", codes | {"path": str(trained) + "x"}).fit([])
     with pytest.raises(ValueError, match="has no path"):
         build("front-ends", {"name": "vqvae_codes", "path": ""}).fit([])
+
+
+def test_the_packaged_codes_need_no_training(recordings: Path) -> None:
+    tokenizer = build("front-ends", "vqvae_codes").fit([])
+    stream = tokenizer.encode(Audio(str(recordings / "0.wav")))
+    assert (tokenizer.vocab_size, len(stream)) == (512, -(-RATE // 2 // 128))
+    assert len(tokenizer.decode(stream.ids.tolist())) == len(stream) * 128
+    assert sum(path.stat().st_size for path in PACKAGED.rglob("*") if path.is_file()) < 3_000_000
 
 
 def test_crops_are_drawn_alike_and_go_on_where_they_stopped() -> None:

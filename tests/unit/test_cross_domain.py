@@ -159,6 +159,12 @@ def test_a_bad_line_is_refused_in_one_line(domains, reason):
     assert "\n" not in str(error.value)
 
 
+def test_a_folder_may_have_any_name(tmp_path):
+    out = str(tmp_path / "a #1: b")
+    (domain,) = Config(out=out, domains={"a": LINE}).read()
+    assert domain.config.out == f"{out}/a"
+
+
 def test_a_domain_without_data_is_listed_and_nothing_else_is_refused(tmp_path, capsys):
     given = ["domains={}", "domains={novels: {recipe: compare, config: text, lm.data.path: MY_FOLDER}}"]
     assert main(["cross_domain", "quick", *given, f"out={tmp_path / 'grid'}"]) == 2

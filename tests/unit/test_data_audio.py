@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,16 @@ import soxr
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vqmem.data.reading.audio import RATE, Audio, read_audio, stream_audio
+from vqmem.data.reading.audio import CHUNK, RATE, Audio
 from vqmem.data.reading.files import Skipping, UnreadableError
+
+
+def read_audio(path: Path, rate: int = RATE) -> torch.Tensor:
+    return Audio(str(path)).read(rate)
+
+
+def stream_audio(path: Path, seconds: float = CHUNK, rate: int = RATE) -> Iterator[torch.Tensor]:
+    return Audio(str(path)).stream(seconds, rate)
 
 
 def tones(rate: int, seconds: float = 3.0, channels: int = 1) -> np.ndarray:

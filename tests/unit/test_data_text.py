@@ -84,6 +84,8 @@ def test_folders_named_after_the_splits_are_the_splits(tmp_path: Path) -> None:
     assert texts(tmp_path, "test", pattern="*.md") == ["another kind"]
     with pytest.raises(ValueError, match="dev"):
         texts(tmp_path, "dev")
+    with pytest.raises(ValueError, match="must be relative to the folder"):
+        texts(tmp_path, pattern="/tmp/*.md")
 
 
 def test_subfolders_of_the_splits_may_have_other_names(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ def row(strategy: str, capacity: int, value: float, by: float | None = None) -> 
 
 def found(*rows: dict[str, Any]) -> str:
     metrics = {"recall": {"label": "answers recalled", "better": "higher"}}
-    (sentence,) = headline({"baseline": "fifo", "metrics": metrics, "rows": rows})
+    config = {"lm": {"passage": 512}}
+    (sentence,) = headline({"baseline": "fifo", "metrics": metrics, "rows": rows, "config": config})
     return sentence
 
 
@@ -45,8 +46,12 @@ FULL = row("fifo", 512, 0.9)
             "\N{MINUS SIGN}0.010. fifo has 0.890 with 8 slots and 0.900 with everything kept. All 2 comparisons: 1 "
             "worse, 1 no difference.",
         ),
+        (
+            [row("fifo", 8, 0.3), row("ours", 8, 0.8, 0.5), row("fifo", 16, 0.4)],
+            "On answers recalled, ours beats fifo with 8 slots: 0.800 against 0.300, +0.500 [+0.450, +0.550].",
+        ),
     ],
-    ids=["win", "mixed", "null"],
+    ids=["win", "mixed", "null", "all others failed"],
 )
 def test_the_headline_gives_the_size_and_the_ceiling(rows, wanted):
     assert found(*rows) == wanted

@@ -183,3 +183,10 @@ def test_an_address_without_a_cluster_is_refused_in_one_line(address, monkeypatc
     said = rf"\Ano Ray cluster at address='{address}' \(.+\); give .*local for one of this command\Z"
     with pytest.raises(ValueError, match=said):
         run_grid([Cell("one", list)], GridConfig(executor="ray", address=address))
+
+
+def test_cells_that_do_not_fit_are_refused_in_one_line():
+    pytest.importorskip("ray", reason="needs Ray (extra 'ray')")
+    config = GridConfig(executor="ray", address="local", gpus=64)
+    with pytest.raises(ValueError, match=r"\Aa cell with threads=1 and gpus=64 does not fit the cluster"):
+        run_grid([Cell("one", list)], config)

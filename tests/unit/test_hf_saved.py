@@ -26,6 +26,7 @@ def model():
 
 CASES = {
     "preset": {"capacity": 24},
+    "recent": {"capacity": 24, "sinks": 2, "recent": 18},
     "document": {"capacity": 24, "policy": "document", "block": 3},
     "h2o": {"capacity": 20, "policy": "h2o", "share": "layer"},
     "int8": {"capacity": 20, "policy": "knorm", "storage": "int8"},

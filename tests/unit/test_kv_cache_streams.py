@@ -38,7 +38,7 @@ def test_more_passages_include_the_fewer_and_come_from_every_book() -> None:
 
 def test_the_share_of_a_gap_is_of_sums() -> None:
     worst, best = np.array([4.0, 10, 7, 8, 3, 5]), np.array([2.0, 6, 5, 5, 2, 3])
-    share, low, high = figures.share_closed(worst - 0.25 * (worst - best), worst, best, 200)
+    share, low, high = figures.share_closed(worst - 0.25 * (worst - best), worst, best)
     assert (share, low, high) == pytest.approx((0.25, 0.25, 0.25))
 
 

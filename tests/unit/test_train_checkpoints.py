@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from vqmem.recipes.engine.checkpoint import decode, encode
+from vqmem.recipes.engine.distributed import UNSAVED, save_model
+from vqmem.recipes.engine.run_dir import is_trained
 from vqmem.tests.unit.toy_training import CONFIG, Toy, run, same_weights
 
 pytestmark = pytest.mark.usefixtures("signals_not_ignored")
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("signals_not_ignored")
 
 def test_nothing_is_pickled(tmp_path):
     run(tmp_path)
-    kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file() and path.name != UNSAVED}
     assert kinds == {".json", ".jsonl", ".safetensors"}
 
 
@@ -154,3 +156,12 @@ def test_state_that_is_no_value_is_refused():
 def test_checkpoint_does_not_choose_what_is_made():
     with pytest.raises(ValueError, match=r"subprocess\.Popen, which this program does not know"):
         decode({}, {"record": ["subprocess", "Popen"], "fields": {"args": "true"}}, torch.device("cpu"))
+
+
+def test_a_model_of_fewer_steps_is_not_taken_for_the_trained_one(tmp_path):
+    """Training that went on after the model was saved may have been interrupted at any step."""
+    for steps in (20, 24):
+        task, _ = run(tmp_path / "training", config=replace(CONFIG, steps=steps))
+        assert not is_trained(tmp_path, steps)
+        save_model(tmp_path, "toy", {}, task.module)
+        assert is_trained(tmp_path, steps)

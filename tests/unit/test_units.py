@@ -239,6 +239,7 @@ def test_what_is_wrong_with_a_model_is_one_line(hubert, tmp_path):
         (pretrained.Features(str(tmp_path / "absent")), "no such file or folder"),
         (pretrained.Features(str(tmp_path)), "no model at .*; give a folder with config.json"),
         (pretrained.Features(str(hubert), 4), "has 3 layers, not 4; give 1 to 3"),
+        (pretrained.Features(str(hubert), 2, "gpu"), "unknown device 'gpu'; use auto, cpu"),
     ):
         with pytest.raises(ValueError, match=match) as caught:
             features.build()
