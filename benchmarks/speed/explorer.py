@@ -40,7 +40,7 @@ def main() -> None:
     if not flags.model.is_dir():
         sys.exit(f"no model at {flags.model}; run `make demo`, or give --model RUN")
     count = 1 if flags.quick else 5
-    text = " ".join(passage(200 if flags.quick else WORDS))
+    text = passage(200 if flags.quick else WORDS)
     try:
         with chromium() as browser:
             scored = measure(browser, text, count, [])
@@ -69,10 +69,10 @@ def main() -> None:
     )
 
 
-def passage(words: int) -> list[str]:
+def passage(words: int) -> str:
     """The first words of the test split of the texts that come with the package."""
     documents = build("data", "builtin_text").documents("test")
-    return " ".join(document.text for document in documents).split()[:words]
+    return " ".join(" ".join(document.text for document in documents).split()[:words])
 
 
 def seconds(times: list[float], goal: float | None) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def costs(explored: Explored) -> dict[str, Any]:
     return made | {"following": following(explored, full)} if explored.reader.new else made
 
 
-def explore_page(explored: Explored, known: Mapping[str, Any]) -> str:
+def explore_page(explored: Explored, known: dict[str, Any]) -> str:
     """The page as HTML.
 
     Args:
