@@ -103,7 +103,17 @@ def measure(browser: Any, text: str, count: int, arguments: list[str]) -> dict[s
 
 
 def use(browser: Any, address: str, text: str, *, is_model: bool) -> dict[str, list[float]]:
-    """Use the app once; see `measure`."""
+    """Use the app once.
+
+    Args:
+        browser: Chromium.
+        address: that of the app.
+        text: what is pasted.
+        is_model: whether the page has the costs of evictions too.
+
+    Returns:
+        The times as `measure` gives them.
+    """
     paste(open_app(browser, address), text)
     found = {"first": [clock(lambda: (show(browser), in_page(browser)))], "slider": slide(browser)}
     if is_model:

@@ -142,9 +142,13 @@ def main_process_first() -> Generator[None]:
 
 @on_main_process
 def save_model(folder: Path, kind: str, fields: Mapping[str, Any], module: nn.Module) -> None:
-    """Do `artifacts.save_model` for what was trained in ``folder/training``, in the first process only.
+    """Do `artifacts.save_model` in the first process only; after it returns, every process can read the files.
 
-    After it returns, every process can read the files.
+    Args:
+        folder: that of the model, which was trained in ``folder/training``.
+        kind: of the model.
+        fields: JSON-able values from which it is rebuilt.
+        module: the model.
     """
     artifacts.save_model(folder, kind, fields, module)
     (folder / "training" / UNSAVED).unlink(missing_ok=True)

@@ -187,6 +187,6 @@ def test_an_address_without_a_cluster_is_refused_in_one_line(address, monkeypatc
 
 def test_cells_that_do_not_fit_are_refused_in_one_line():
     pytest.importorskip("ray", reason="needs Ray (extra 'ray')")
-    config = GridConfig(executor="ray", address="local", gpus=64)
+    config = GridConfig(executor="ray", address="local", gpus=64.0)
     with pytest.raises(ValueError, match=r"\Aa cell with threads=1 and gpus=64 does not fit the cluster"):
         run_grid([Cell("one", list)], config)
