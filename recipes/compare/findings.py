@@ -123,7 +123,7 @@ def _range(summary: Mapping[str, Any], metric: str, differences: Sequence[float]
 def _ceiling(summary: Mapping[str, Any], metric: str, compared: Sequence[Row]) -> str:
     """What the baseline reaches where everything is kept, if that was measured: at a capacity without comparisons."""
     tried, places = {(row["train"], row["capacity"]) for row in compared}, digits(summary, metric)
-    passage = summary["config"].get("lm", {}).get("passage", math.inf)
+    passage = summary.get("config", {}).get("lm", {}).get("passage", math.inf)
     baseline = [row for row in _rows(summary, metric) if row["strategy"] == summary["baseline"]]
     full = [row for row in baseline if (row["train"], row["capacity"]) not in tried and row["capacity"] >= passage]
     if not full:

@@ -127,7 +127,7 @@ def require_policy(folder: Path, config: RunConfig) -> None:
 def fit_missing(folder: Path, config: RunConfig, **settings: Any) -> None:
     """Fit a policy to a finished run, unless that is done.
 
-    A policy that was fitted to other weights, as after more steps of training, or with other settings is replaced.
+    A policy that was fitted to other weights, as after more steps of training, is replaced.
 
     Args:
         folder: That of the policy. Outside the folder of the run nothing is fitted.
@@ -137,8 +137,8 @@ def fit_missing(folder: Path, config: RunConfig, **settings: Any) -> None:
     if not folder.is_relative_to(config.out):
         return
     if (about := folder / ABOUT).is_file():
-        host, made = load_trained(config.out, resolve_device(config.device)), read_sealed(about)
-        if made.get("host") == host.fingerprint() and settings.items() <= made.items():
+        host = load_trained(config.out, resolve_device(config.device))
+        if read_sealed(about).get("host") == host.fingerprint():
             return
         about.unlink()
     run(config.out, Config(str(folder), device=config.device, **settings))

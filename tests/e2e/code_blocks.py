@@ -114,15 +114,18 @@ RUNS = {
     "runs/novels_lm": ["text_lm", "novels", "data={name: text_files, path: my_texts}", *TEXTS],
     "runs/scorer": [*LLM, *TOKENIZER_SCORER],
     "runs/frame_scorer": ["frame_scorer", "demo", *FRAMES],
-    "runs/mine": ["fit_units", "demo", "clusters=8", RECORDED[0]],
+    "runs/my_units": ["fit_units", "demo", "clusters=8", RECORDED[0]],
     "runs/asr_demo": ["asr", "demo", *RECORDED, f"train={TRAIN}", "batch_size=2", CTC],
     "runs/tts_demo": ["tts", "demo", *VOICE],
     "runs/vqvae_demo": ["vqvae", "demo", *CODEC],
     "runs/codes": ["text_lm", "codes", *RECORDED, *LM],
 }
 """Folder of a run that the pages use -> the command that makes it."""
-NEEDS = {"runs/codes": "runs/vqvae_demo"}
-SAME = {"runs/kerstin": "runs/tts_demo", "runs/frames": "runs/frame_scorer", "runs/demo/seed-0": "runs/novels_lm"}
+SAME = {
+    "runs/kerstin": "runs/tts_demo",
+    "runs/frame_scorer_demo": "runs/frame_scorer",
+    "runs/demo/seed-0": "runs/novels_lm",
+}
 """Another name of a run -> the run."""
 
 
@@ -170,8 +173,6 @@ def make_run(name: str) -> None:
         make_run(SAME[name])
         shutil.copytree(SAME[name], name)
         return
-    if name in NEEDS:
-        make_run(NEEDS[name])
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
         code = main([*RUNS[name], f"out={name}"])
     if code:

@@ -70,15 +70,6 @@ def test_policies_are_fitted_to_the_models_of_each_seed_once(compare, tmp_path, 
         assert (out / name / "policy" / "policy.safetensors").read_bytes() == by_hand
 
 
-def test_a_policy_is_fitted_anew_with_other_settings(compare, tmp_path):
-    assert main(compare) == 0
-    before, about = cells(tmp_path / "out"), tmp_path / "out" / "seed-0" / "policy" / "policy.json"
-    assert main([*compare, "fit.passages=2"]) == 0
-    assert json.loads(about.read_text())["passages"] == 2
-    fitted = {cell["key"] for cell in cells(tmp_path / "out")} - {cell["key"] for cell in before}
-    assert len(fitted) == 2  # learned and beside
-
-
 @pytest.mark.parametrize("at", [1, 2])
 def test_a_fit_that_was_killed_is_done_again_to_the_bit(compare, tmp_path, monkeypatch, at):
     read, done = TrainedHost.read_stream, []
