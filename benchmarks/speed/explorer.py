@@ -39,7 +39,7 @@ def main() -> None:
     flags = parser.parse_args()
     if not flags.model.is_dir():
         sys.exit(f"no model at {flags.model}; run `make demo`, or give --model RUN")
-    count = 1 if flags.quick else 5
+    count = 1 if flags.quick else 3
     text = passage(200 if flags.quick else WORDS)
     try:
         with chromium() as browser:
@@ -141,7 +141,8 @@ def try_one(browser: Any) -> None:
     known = len(browser.find_elements("css selector", "#costs button"))
     tried = {int(button.get_attribute("data-at")) for button in browser.find_elements("css selector", "#costs button")}
     place = next(place for place in range(5, 500) if place not in tried)
-    browser.find_element("css selector", f"#cost-text span[data-i='{place}']").click()
+    token = browser.find_element("css selector", f"#cost-text span[data-i='{place}']")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'}); arguments[0].click()", token)
     wait(lambda: len(browser.find_elements("css selector", "#costs button")) > known)
 
 
