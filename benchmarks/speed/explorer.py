@@ -45,7 +45,7 @@ def main() -> None:
         with chromium() as browser:
             scored = measure(browser, text, count, [])
             read = measure(browser, text, count, ["--model", str(flags.model)])
-    except pytest.skip.Exception as missing:
+    except pytest.skip.Exception as missing:  # of `chromium`, which tests skip by where there is no browser
         sys.exit(str(missing))
     present(
         "explorer",
@@ -138,12 +138,11 @@ def slide(browser: Any) -> list[float]:
 
 def try_one(browser: Any) -> None:
     """Ask for the cost of an evicted token that the page has not tried."""
-    known = len(browser.find_elements("css selector", "#costs button"))
     tried = {int(button.get_attribute("data-at")) for button in browser.find_elements("css selector", "#costs button")}
     place = next(place for place in range(5, 500) if place not in tried)
     token = browser.find_element("css selector", f"#cost-text span[data-i='{place}']")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'}); arguments[0].click()", token)
-    wait(lambda: len(browser.find_elements("css selector", "#costs button")) > known)
+    wait(lambda: len(browser.find_elements("css selector", "#costs button")) > len(tried))
 
 
 if __name__ == "__main__":
