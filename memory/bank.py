@@ -194,7 +194,7 @@ class Memory:
         state = self.append(state, payload, tokens, positions, scores, valid, usage, log_gates)
         if stats is not None:
             state = self.observe(state, stats)
-        return self.evict_to_capacity(state, positions[:, -1] + 1, compressor)
+        return self.evict_to_capacity(state, _after_last(positions, valid), compressor)
 
     def append(
         self,
@@ -277,6 +277,12 @@ class Memory:
         pooled = concatenate(state.pooled, compressed)
         pooled = pooled.gather(select(pooled, _NEWEST, min(pooled_capacity, pooled.count), now))
         return WriteResult(State(slots.gather(keep), pooled, state.moments), evicted, compressed)
+
+
+def _after_last(positions: Int[Tensor, "batch time"], valid: Bool[Tensor, "batch time"]) -> Int[Tensor, " batch"]:
+    """The position after the last token of each row; after its padding where it has nothing else."""
+    last = positions.masked_fill(~valid, -1).amax(dim=1)
+    return torch.where(last < 0, positions[:, -1], last) + 1
 
 
 def _others(indices: Int[Tensor, "batch kept"], count: int) -> Int[Tensor, "batch rest"]:

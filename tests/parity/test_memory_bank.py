@@ -50,7 +50,8 @@ class Row:
                     self.seen[name].append(score)
             standard = {name: standardised(self.seen[name], score) for name, score in entry.slot.scores.items()}
             self.uncompressed.append(Entry(replace(entry.slot, standard=standard), entry.payload))
-        self.evict_to_capacity(memory, policy, entries[-1].slot.position + 1)
+        real = [entry for entry in entries if entry.slot.valid] or entries
+        self.evict_to_capacity(memory, policy, real[-1].slot.position + 1)
 
     def evict_to_capacity(self, memory: Memory, policy: str, now: int) -> None:
         rate = memory.compression.rate

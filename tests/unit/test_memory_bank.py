@@ -92,6 +92,18 @@ def test_bytes_count_every_tensor_and_are_bounded_by_the_capacity():
     assert storage == later.slots.nbytes  # nothing evicted is kept alive by a view
 
 
+def test_guards_of_a_row_that_is_padded_count_from_its_last_token():
+    memory = Memory(6, Scored(surprise=-1.0), guard=Guard(1, 3))
+    state = filled(memory, time=16)
+    valid = torch.arange(8) < torch.tensor([[8], [2]])
+    at = (16 + torch.arange(8)).expand(BATCH, -1)
+    payload, scores = (torch.randn(BATCH, 8, 2, 4),), torch.arange(8.0)[None, :, None].expand(BATCH, -1, 3)
+    slots = memory.write(state, payload, torch.zeros_like(at), at, scores, valid).state.slots
+    kept = [set(row[real].tolist()) for row, real in zip(slots.positions, slots.valid, strict=True)]
+    assert {0, 21, 22, 23} <= kept[0]
+    assert {0, 15, 16, 17} <= kept[1]
+
+
 def test_slots_are_either_kept_or_evicted():
     memory = Memory(12, Scored(), Pool("mean", 2, 0.5))
     state = filled(memory, time=8)
