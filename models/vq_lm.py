@@ -27,6 +27,8 @@ SIGNALS = ("surprise", "rarity", "gain")
 """The signals of every VQ-LM; with ``reuse`` it has that one more."""
 CHUNK = 4096
 """Tokens scored at once, which bounds the memory of gates and logits for streams of any length."""
+LOGITS = 1 << 18
+"""Logits that are made at once on a CPU: 1 MB, which stays in its cache."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,8 @@ class VQLM(nn.Module):
             rows, targets, index = self._rows(part)
             quantised = self.quantiser.look(rows)[0]
             rebuilt, blank, after = run_twin_lstm(self.lstm, rows, quantised, index.t(), (state[0], state[1]))
-            surprise = self.nll(rebuilt, part.transpose(0, 1)).t()
-            rarity = self.nll(blank, targets, blank=True)[index]
+            surprise = self._nll_in_cache(rebuilt, part.transpose(0, 1)).t()
+            rarity = self._nll_in_cache(blank, targets, blank=True)[index]
             columns = [surprise, rarity, rarity - surprise]
             if self.reuse is not None:
                 again, after = self.reuse(part, F.embedding(index, rows), rebuilt.transpose(0, 1), state, after)
@@ -296,3 +298,13 @@ class VQLM(nn.Module):
             return 0.5 * (error + log_variance + math.log(2 * math.pi)).mean(-1)
         out = F.linear(out, self.embed.weight, self.bias) if self.tied else out + self.bias
         return F.cross_entropy(out.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
+
+    def _nll_in_cache(
+        self, hidden: Float[Tensor, "*n hidden"], targets: Tensor, *, blank: bool = False
+    ) -> Float[Tensor, "*n"]:
+        """`nll`; on a CPU, where a full softmax would wait for memory, of a few tokens at a time."""
+        if hidden.device.type != "cpu" or self.softmax is not None or self.config.frame_dim is not None:
+            return self.nll(hidden, targets, blank=blank)
+        count = max(1, LOGITS // self.vocab_size)
+        pairs = zip(hidden.flatten(0, -2).split(count), targets.flatten().split(count), strict=True)
+        return torch.cat([self.nll(some, known, blank=blank) for some, known in pairs]).view(targets.shape)
