@@ -73,8 +73,9 @@ def _dataset(ray: Any, job: Job, workers: int, needed: dict[str, int]) -> Any:
     shards.context.enable_progress_bars = False
     shards.context.print_on_execution_start = False
     shards.context.target_max_block_size = 1  # Ray would join shards to large blocks, which one actor gets
-    # A shard takes long, and one that waits behind another could have been scored by an actor that is idle.
-    pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1)
+    # The second shard of an actor waits there, since Ray takes a tenth of a second to hand one out. More would wait in
+    # vain at the end, behind others, while another actor is idle.
+    pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2)
     return shards.map_batches(
         _Worker, fn_constructor_args=(ShardScorer(job),), batch_size=1, batch_format="pyarrow", compute=pool, **needed
     )
