@@ -117,7 +117,8 @@ def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
         return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
     if hasattr(tokenizer, "get_vocab"):
         return tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return [tokenizer.encode(text).ids.tolist() for text in texts]
+    ids_of = getattr(tokenizer, "ids_of", lambda text: tokenizer.encode(text).ids.tolist())
+    return [ids_of(text) for text in texts]
 
 
 _BYTES = byte_alphabet()

@@ -50,7 +50,8 @@ class Tokenizer(Protocol):
     Front-ends that do not read text have the class attributes ``input_kind`` (the field of a document that they read)
     and ``size_unit`` (the unit of their ``sizes``). Front-ends that decode to sound have ``output_kind = "audio"``. See
     the functions `input_kind`, `unit_of_size` and `output_kind`. Front-ends that wrap a tokenizer of `transformers` or
-    `tokenizers` have it as ``wrapped``.
+    `tokenizers` have it as ``wrapped``. One may have ``ids_of``, which gives the ids of a text as a list without the
+    rest of its stream: many short texts are counted by it.
     """
 
     vocab_size: int

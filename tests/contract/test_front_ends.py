@@ -69,6 +69,7 @@ def test_stream(name: str, text: str) -> None:
     starts, ends, ids = stream.starts.tolist(), stream.ends.tolist(), stream.ids.tolist()
 
     assert all(0 <= i < tokenizer.vocab_size for i in ids)
+    assert getattr(tokenizer, "ids_of", lambda text: ids)(text) == ids
     assert starts == sorted(starts)
     assert ends == sorted(ends)
     assert all(0 <= start <= end <= len(text) for start, end in zip(starts, ends, strict=True))

@@ -135,7 +135,7 @@ def line(tmp_path_factory) -> Path:
 
 def peak_of(script: str) -> float:
     """Peak memory in MB of a separate process that runs ``script``; it must succeed."""
-    report = "import resource as r, sys\nprint('peak', r.getrusage(r.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)"
+    report = "import sys\nfrom vqmem.tests.peak import peak_mb\nprint('peak', peak_mb(), file=sys.stderr)"
     command = [sys.executable, "-c", f"from vqmem.cli import main\n{script}\n{report}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr

@@ -76,21 +76,21 @@ def test_a_large_value_far_away_does_not_blur_small_ones():
 def test_memory_does_not_grow_with_the_square_of_the_slots():
     """50,000 slots compared pairwise would take 2.5 gigabytes at a byte a pair; every policy stays far below."""
     code = """
-import resource, torch
+import torch
 from dataclasses import replace
 from vqmem import registry
 from vqmem.memory.slots import Slots
+from vqmem.tests.peak import begin_anew, peak_mb
 count = 50_000
 tokens, scores = torch.arange(count)[None] % 999, torch.rand(1, count, 3)
 names = ('surprise', 'rarity', 'gain')
 slots = Slots((), tokens, torch.arange(count)[None], scores, scores, scores[..., 0], tokens >= 0, names)
 slots = replace(slots, decay=-scores[..., None])
 specs = [*registry.names("policies"), {"name": "scored", "window": 25, "copies": 2.0, "admit": 0.5}]
-used = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 registry.build("policies", "scored").priority(slots, torch.tensor([count]))  # the first call loads modules
-before = used()
+before = begin_anew()
 for spec in specs:
     registry.build("policies", spec).priority(slots, torch.tensor([count]))
-    assert used() - before < 100_000, (spec, used() - before)  # kilobytes
+    assert peak_mb() - before < 100, (spec, peak_mb() - before)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -8,7 +8,6 @@ import json
 import multiprocessing
 import os
 import re
-import resource
 import struct
 from dataclasses import fields
 from pathlib import Path
@@ -23,6 +22,7 @@ from vqmem.files import append_line, atomic_write
 from vqmem.recipes.engine.lock import locked
 from vqmem.recipes.engine.progress import Bar, duration, progress
 from vqmem.registry import load, names
+from vqmem.tests.peak import begin_anew, peak_mb
 
 
 class Tied(nn.Module):
@@ -154,10 +154,10 @@ def test_a_huge_model_is_compared_without_being_made(saved):
     path = saved / "config.json"
     for size in (10**9, 10**12):
         path.write_text(json.dumps(seal(json.loads(path.read_text()) | {"fields": {"size": size}})))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = begin_anew()
         with pytest.raises(ValueError, match=rf"embed.weight \[7, 4\] for \[{size}, 4\]"):
             load_model(saved, build)
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # kilobytes
+        assert peak_mb() - before < 400
     with pytest.raises(ValueError, match=r"does not describe a toys/tied .*many more tensors than the weights"):
         load_model(saved, lambda fields: nn.Sequential(*(nn.Linear(1, 1) for _ in range(10**9))))
 
@@ -189,13 +189,13 @@ def test_scorers_are_not_made_in_the_size_that_a_config_asks_for(tmp_path, name)
     small = {size: 4 for size in sizes if size in ("dim", "hidden", "codes")}
     save_model(tmp_path, "toys", small, kind(**small).build(11))
     load_model(tmp_path, lambda fields: kind(**fields).build(11))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = begin_anew()
     for change in [{size: 40_000} for size in small]:
         path = tmp_path / "config.json"
         path.write_text(json.dumps(seal(json.loads(path.read_text()) | {"fields": small | change})))
         with pytest.raises(ValueError, match=r"\A.*(another architecture|does not describe).*\Z"):
             load_model(tmp_path, lambda fields: kind(**fields).build(11))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 800_000
+    assert peak_mb() - before < 800
 
 
 def test_a_kind_stands_for_those_below_it(saved):
