@@ -56,7 +56,7 @@ def build(settings: Settings, model: Path | None = None) -> Any:
             if clip and text:
                 raise ValueError("there are a text and a recording; remove one of them")
             passage = reader.clip(Path(clip), Path(clip).name) if clip else reader.text(text or "", "your text")
-            explored = Explored.read(reader, passage, asked)
+            explored = Explored.follow(reader, passage, asked)
             page = explore_page(explored, {})
         except (ValueError, OSError) as error:
             raise gr.Error(one_line(str(error)), duration=None) from None

@@ -23,7 +23,7 @@ def consequences(explored: Explored, strategy: str) -> list[dict[str, Any]]:
 
     It tries tokens that come again after their eviction, then others, by the first signal; each token once.
     """
-    found = effects(explored, strategy, _candidates(explored, explored.readings[strategy].kept))
+    found = effects(explored, strategy, _candidates(explored, explored.followed[strategy].kept))
     return sorted(found, key=lambda effect: -effect["saved"])
 
 
@@ -39,12 +39,14 @@ def effects(explored: Explored, strategy: str, evicted: Sequence[int]) -> list[d
         ``at``, the position; ``saved``, nats over all later tokens; ``later``, pairs of a position and the change of
         its loss, the largest first.
     """
-    memory, before = explored.memories[strategy], explored.readings[strategy].losses
+    memory = explored.memories[strategy]
     guard = memory.guard
-    if not evicted or before is None or guard.sinks + guard.recent >= memory.capacity:
+    if not evicted or guard.sinks + guard.recent >= memory.capacity:
         return []
+    before = explored.reading(strategy).losses
     pinned = replace(memory, guard=Pins(guard.sinks, guard.recent, tuple(evicted)))
     after = explored.reader.read(explored.passage, pinned).losses
+    assert before is not None
     assert after is not None
     return [_effect(position, change) for position, change in zip(evicted, before[:1] - after, strict=True)]
 
@@ -71,7 +73,7 @@ def quality(explored: Explored, full: Reading) -> dict[str, Any]:
 
     def loss(name: str, slots: int) -> float | None:
         if slots == settings.capacity:
-            return _mean(explored.readings[name])
+            return _mean(explored.reading(name))
         return (
             _mean(reader.read(passage, replace(explored.memories[name], capacity=slots))) if slots > guarded else None
         )
@@ -93,7 +95,8 @@ def following(explored: Explored, full: Reading) -> dict[str, Any]:
     """
     decode = explored.reader.decode
     rows = {}
-    for name, reading in explored.readings.items():
+    for name in explored.memories:
+        reading = explored.reading(name)
         pairs = enumerate(zip(reading.following, full.following, strict=False))
         parts = next((number for number, (one, other) in pairs if one != other), None)
         text = decode(list(reading.following))

@@ -31,16 +31,16 @@ def trace(explored: Explored) -> dict[str, Any]:
 
     A recording also has the times of its pieces, its sound, and the sound of what each memory keeps at the end.
     """
-    passage, settings, readings = explored.passage, explored.settings, explored.readings
+    passage, settings, followed = explored.passage, explored.settings, explored.followed
     made: dict[str, Any] = {
         "unit": passage.unit,
         "tokens": passage.tokens,
         "signals": passage.signals,
         "memories": {
-            name: {"capacity": settings.capacity, "segment": explored.reader.segment, "kept": reading.kept}
-            for name, reading in readings.items()
+            name: {"capacity": settings.capacity, "segment": explored.reader.segment, "kept": found.kept}
+            for name, found in followed.items()
         },
-        "strategies": list(readings),
+        "strategies": list(followed),
         "baseline": settings.strategies[0],
     }
     if passage.clip is not None:
@@ -49,9 +49,7 @@ def trace(explored: Explored) -> dict[str, Any]:
             "starts": scores.starts.tolist(),
             "ends": scores.ends.tolist(),
             "sound": sound(passage.clip.waveform, RATE),
-            "kept_sounds": {
-                name: sound(passage.clip.kept(reading.kept[-1]), RATE) for name, reading in readings.items()
-            },
+            "kept_sounds": {name: sound(passage.clip.kept(found.kept[-1]), RATE) for name, found in followed.items()},
         }
     return made
 
@@ -63,7 +61,7 @@ def costs(explored: Explored) -> dict[str, Any]:
     full = read_fully(explored)
     made: dict[str, Any] = {
         "quality": quality(explored, full),
-        "consequences": {name: consequences(explored, name) for name in explored.readings},
+        "consequences": {name: consequences(explored, name) for name in explored.memories},
     }
     return made | {"following": following(explored, full)} if explored.reader.new else made
 
@@ -72,7 +70,7 @@ def explore_page(explored: Explored, known: dict[str, Any]) -> str:
     """The page as HTML.
 
     Args:
-        explored: the passage, and how each memory read it.
+        explored: the passage, and what each memory keeps of it.
         known: its `costs`; if there are none of a language model, the page asks the app for them.
 
     Returns:
@@ -119,6 +117,6 @@ def write_page(file: str | None, path: Path | None, settings: Settings, model: P
     reader = load_reader(model)
     settings = settings.completed(reader.usual)
     passage = reader.clip(Path(file), name) if heard else reader.text(text, name)
-    explored = Explored.read(reader, passage, settings)
+    explored = Explored.follow(reader, passage, settings)
     atomic_write(path, to_bytes(explore_page(explored, costs(explored))))
     print(f"{len(passage.tokens):,} {passage.unit} in {one_line(str(path))}", file=sys.stderr)

@@ -95,6 +95,10 @@ class Reader(ABC):
     def read(self, passage: Passage, memory: Memory, new: int = 0) -> Reading:
         """Read a passage, with `Pins` in a row for each, and go on for at most ``new`` tokens."""
 
+    def follow(self, passage: Passage, memory: Memory) -> Reading:
+        """What a memory keeps of a passage: a reading, or less, where that is found sooner."""
+        return self.read(passage, memory, self.new)
+
     @abstractmethod
     def decode(self, ids: list[int]) -> str:
         """The text of tokens."""
@@ -163,17 +167,9 @@ class ScoreReader(Reader):
         """Those that need scores at most."""
         return policies(signals, {"scores"})
 
-    @torch.no_grad()
     def read(self, passage: Passage, memory: Memory, new: int = 0) -> Reading:
         """Follow the memory; nothing else is known."""
-        nothing = torch.zeros(1, len(passage.ids), 0)
-        state, found = memory.empty((nothing,), passage.names), []
-        for part in torch.arange(len(passage.ids)).split(self.segment):
-            row = part[None]
-            written = (passage.ids[row], row, passage.scores[row], torch.ones_like(row, dtype=torch.bool))
-            state = memory.write(state, (nothing[:, part],), *written).state
-            found.append(sorted(state.slots.positions[0][state.slots.valid[0]].tolist()))
-        return Reading(found)
+        return _followed(passage, memory, len(passage.ids), self.segment)
 
     def decode(self, ids: list[int]) -> str:
         """The text of tokens."""
@@ -218,6 +214,12 @@ class RunReader(ScoreReader):
             found["learned"] = build("policies", weights)
         return found
 
+    def follow(self, passage: Passage, memory: Memory) -> Reading:
+        """Without the model, where the policy needs scores at most."""
+        if set(memory.requires) <= {"scores"}:
+            return _followed(passage, memory, len(passage.ids) - 1, self.segment)
+        return super().follow(passage, memory)
+
     @torch.no_grad()
     def read(self, passage: Passage, memory: Memory, new: int = 0) -> Reading:
         """Read it. The last token is only predicted."""
@@ -232,6 +234,19 @@ class RunReader(ScoreReader):
     @cached_property
     def _scoring(self) -> Scoring:
         return Scoring(self.run.tokenizer, self.run.scorer, "cpu")
+
+
+@torch.no_grad()
+def _followed(passage: Passage, memory: Memory, length: int, segment: int) -> Reading:
+    """What a memory keeps of the first ``length`` tokens, ``segment`` of which are written at once."""
+    nothing = torch.zeros(1, length, 0)
+    state, found = memory.empty((nothing,), passage.names), []
+    for part in torch.arange(length).split(segment):
+        row = part[None]
+        written = (passage.ids[row], row, passage.scores[row], torch.ones_like(row, dtype=torch.bool))
+        state = memory.write(state, (nothing[:, part],), *written).state
+        found.append(sorted(state.slots.positions[0][state.slots.valid[0]].tolist()))
+    return Reading(found)
 
 
 def policies(signals: Collection[str], given: Collection[str]) -> dict[str, Policy]:

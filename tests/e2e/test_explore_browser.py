@@ -56,10 +56,10 @@ def test_a_text_is_pasted_and_the_slider_shows_what_each_memory_keeps(browser, a
     in_page(browser)
     assert headings(browser) == ["fifo", "surprise", "gain"]
     reader = ScoreReader()
-    explored = Explored.read(reader, reader.text(STORY, "story"), Settings(reader.usual, 64))
+    explored = Explored.follow(reader, reader.text(STORY, "story"), Settings(reader.usual, 64))
     for index in (0, 5):
         slide(browser, index)
-        for name, reading in explored.readings.items():
+        for name, reading in explored.followed.items():
             marked = browser.execute_script(
                 "return [...document.querySelectorAll(`[data-strategy=${arguments[0]}] .tokens span`)]"
                 ".flatMap((span, i) => span.classList.contains('kept') ? [i] : [])",
@@ -218,7 +218,7 @@ def test_every_strategy_keeps_the_capacity_and_fifo_the_newest(tone):
         assert {"fifo", "surprise", "rarity", "gain", "random"} <= known.keys()
         kept = {
             name: reading.kept
-            for name, reading in Explored.read(reader, passage, Settings(tuple(known), 40, 2, 4)).readings.items()
+            for name, reading in Explored.follow(reader, passage, Settings(tuple(known), 40, 2, 4)).followed.items()
         }
         for positions in kept.values():
             assert all(len(found) == min(40, 32 * i) for i, found in enumerate(positions[:-1], 1))

@@ -8,12 +8,11 @@ import soundfile
 import torch
 from vqmem.cli import main
 from vqmem.memory.bank import Memory
-from vqmem.recipes.explore import readers
 from vqmem.recipes.explore.consequences import SHOWN, consequences, effects, quality, read_fully
 from vqmem.recipes.explore.explored import Explored
 from vqmem.recipes.explore.loading import load_reader
 from vqmem.recipes.explore.page import costs, trace
-from vqmem.recipes.explore.readers import CHARACTERS_TO_READ, Reader, ScoreReader
+from vqmem.recipes.explore.readers import CHARACTERS_TO_READ, Reader
 from vqmem.recipes.explore.settings import Settings
 from vqmem.tests.e2e.conftest import CONFIG
 from vqmem.tests.e2e.explorer import in_page, open_app, paste, show, start_app, wait
@@ -46,7 +45,7 @@ def explored(tiny_run) -> Explored:
 
 
 def explore(reader: Reader, settings: Settings) -> Explored:
-    return Explored.read(reader, reader.text(TEXT * 2, "story"), settings)
+    return Explored.follow(reader, reader.text(TEXT * 2, "story"), settings)
 
 
 def losses(explored: Explored, memory: Memory) -> torch.Tensor:
@@ -55,12 +54,13 @@ def losses(explored: Explored, memory: Memory) -> torch.Tensor:
     return read[0]
 
 
-def test_memories_of_the_model_are_those_that_are_followed_without_one(explored, monkeypatch):
-    monkeypatch.setattr(readers, "SEGMENT", explored.reader.segment)
-    for name in ("fifo", "surprise", "random"):
-        followed = ScoreReader().read(explored.passage, explored.memories[name]).kept
-        read = explored.readings[name].kept
-        assert read[:-1] == followed[: len(read) - 1]  # the last token is only predicted
+def test_what_is_followed_without_the_model_is_what_the_model_keeps(explored):
+    reader, passage = explored.reader, explored.passage
+    for name, policy in reader.policies(passage.names).items():
+        memory = replace(explored.memories["fifo"], policy=policy)
+        followed = reader.follow(passage, memory)
+        assert followed.kept == reader.read(passage, memory).kept, name
+        assert (followed.losses is None) == ({*policy.requires} <= {"scores"})
 
 
 def test_each_effect_is_that_of_a_reading_with_the_token_kept(explored):
@@ -70,7 +70,7 @@ def test_each_effect_is_that_of_a_reading_with_the_token_kept(explored):
     assert len({int(explored.passage.ids[effect["at"]]) for effect in found}) == len(found)
     before = losses(explored, memory)
     for effect in found:
-        assert any(effect["at"] not in positions for positions in explored.readings["fifo"].kept)
+        assert any(effect["at"] not in positions for positions in explored.followed["fifo"].kept)
         saved = before - losses(explored, replace(memory, policy=Slow(effect["at"])))
         assert effect["saved"] == pytest.approx(float(saved.sum()), abs=2e-3)
         assert len(effect["later"]) <= SHOWN
@@ -109,7 +109,7 @@ def test_where_guards_fill_the_memory_nothing_else_can_be_kept(explored):
 
 def test_a_passage_of_one_token_is_refused(explored):
     with pytest.raises(ValueError, match="story has one token, and a model needs two"):
-        Explored.read(explored.reader, explored.reader.text("a", "story"), explored.settings)
+        Explored.follow(explored.reader, explored.reader.text("a", "story"), explored.settings)
 
 
 def test_the_page_ranks_evictions_and_shows_what_each_changes(
@@ -167,7 +167,7 @@ def test_a_model_of_units_reads_a_recording(tmp_path):
     config.write_text(data + CONFIG.split("\n", 2)[2])
     assert main(["text_lm", str(config), f"out={tmp_path / 'run'}"]) == 0
     reader = load_reader(tmp_path / "run")
-    heard = Explored.read(reader, reader.clip(tmp_path / "7.wav", "chirp"), Settings(("fifo", "surprise"), 24))
+    heard = Explored.follow(reader, reader.clip(tmp_path / "7.wav", "chirp"), Settings(("fifo", "surprise"), 24))
     known = costs(heard)
     assert known["quality"]["full"] > 0
     assert known["consequences"].keys() == trace(heard)["kept_sounds"].keys() == {"fifo", "surprise"}

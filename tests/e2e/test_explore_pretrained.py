@@ -32,15 +32,15 @@ def folder(tokenizer_folder, tmp_path_factory):
 def explored(folder):
     reader = load_reader(folder)
     strategies = (*reader.usual, "h2o", "knorm")
-    return Explored.read(reader, reader.text(TEXT, "story"), Settings(strategies, 40, 2, 8))
+    return Explored.follow(reader, reader.text(TEXT, "story"), Settings(strategies, 40, 2, 8))
 
 
 def test_every_strategy_keeps_the_capacity_and_the_guards(explored):
     length, segment = len(explored.passage.ids), explored.reader.segment
-    for reading in explored.readings.values():
+    for reading in explored.followed.values():
         assert [len(kept) for kept in reading.kept] == [40] * -(-(length - 1) // segment)
         assert {0, 1, *range(length - 9, length - 1)} <= set(reading.kept[-1])
-    assert set(explored.readings["fifo"].kept[-1]) == {0, 1, *range(length - 39, length - 1)}
+    assert set(explored.followed["fifo"].kept[-1]) == {0, 1, *range(length - 39, length - 1)}
 
 
 def test_losses_with_everything_kept_are_those_of_the_model(explored):
@@ -57,7 +57,7 @@ def test_the_full_cache_goes_on_as_generate_does(explored):
     assert list(full.following) == expected[0, prompt.shape[1] :].tolist()
     found = following(explored, full)
     for name, row in found["rows"].items():
-        assert row["same"] + row["rest"] == explored.reader.decode(list(explored.readings[name].following))
+        assert row["same"] + row["rest"] == explored.reader.decode(list(explored.reading(name).following))
         assert found["full"].startswith(row["same"])
         assert (row["parts"] is None) == (row["rest"] == "")
 
@@ -65,16 +65,16 @@ def test_the_full_cache_goes_on_as_generate_does(explored):
 def test_an_effect_is_that_of_a_cache_with_the_token_among_its_sinks(explored):
     """The token after the sinks is what a cache keeps that has one sink more."""
     reader = explored.reader
-    one = Explored.read(reader, explored.passage, Settings(("fifo",), 40, 2, 8))
+    one = Explored.follow(reader, explored.passage, Settings(("fifo",), 40, 2, 8))
     found = effects(one, "fifo", [2])[0]
-    more = Explored.read(reader, explored.passage, Settings(("fifo",), 40, 3, 8))
-    saved = one.readings["fifo"].losses[0] - more.readings["fifo"].losses[0]
+    more = Explored.follow(reader, explored.passage, Settings(("fifo",), 40, 3, 8))
+    saved = one.reading("fifo").losses[0] - more.reading("fifo").losses[0]
     assert found["saved"] == pytest.approx(float(saved.sum()), abs=1e-3)
 
 
 @pytest.mark.parametrize("strategy", ["fifo", "h2o", "auto", "reuse"])
 def test_effects_of_several_positions_are_those_of_each_alone(explored, strategy):
-    evicted = [place for place in range(3, 60) if place not in explored.readings[strategy].kept[-1]][:3]
+    evicted = [place for place in range(3, 60) if place not in explored.followed[strategy].kept[-1]][:3]
     alone = [effects(explored, strategy, [place])[0] for place in evicted]
     for one, other in zip(effects(explored, strategy, evicted), alone, strict=True):
         assert one["saved"] == pytest.approx(other["saved"], abs=1e-3)
@@ -85,8 +85,8 @@ def test_a_model_without_queries_that_can_be_found_is_read_with_the_usual_strate
     GPTJForCausalLM(GPTJConfig(vocab_size=300, **shape)).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tokenizer_folder).save_pretrained(tmp_path)
     reader = load_reader(tmp_path)
-    read = Explored.read(reader, reader.text(TEXT, "story"), Settings(reader.usual, 40))
-    assert [len(reading.kept[-1]) for reading in read.readings.values()] == [40, 40, 40]
+    read = Explored.follow(reader, reader.text(TEXT, "story"), Settings(reader.usual, 40))
+    assert [len(reading.kept[-1]) for reading in read.followed.values()] == [40, 40, 40]
     assert not any(module._forward_hooks for module in reader.host.model.modules())  # every cache was closed
 
 
@@ -98,13 +98,14 @@ def test_a_text_that_is_longer_than_the_model_reads_is_refused(tokenizer_folder,
     with pytest.raises(ValueError, match=r"story has \d+ tokens, and the model reads at most 79; give less text"):
         reader.text(TEXT, "story")
     short = reader.text(TEXT[:100], "story")
-    assert len(read_fully(Explored.read(reader, short, Settings(("fifo",), 8))).following) == reader.new
+    assert len(read_fully(Explored.follow(reader, short, Settings(("fifo",), 8))).following) == reader.new
 
 
 def test_texts_part_between_characters_though_tokens_do_not(explored):
     ids = [explored.reader.host.tokenizer.encode(text).ids.tolist() for text in ("ab 😀 c", "ab 😃 c")]
-    readings = {"fifo": Reading([], following=tuple(ids[1]))}
-    found = following(replace(explored, readings=readings), Reading([], following=tuple(ids[0])))
+    read = explored.followed["fifo"]._replace(following=tuple(ids[1]))
+    one = replace(explored, memories={"fifo": explored.memories["fifo"]}, followed={"fifo": read})
+    found = following(one, Reading([], following=tuple(ids[0])))
     row = found["rows"]["fifo"]
     assert (row["same"], row["rest"]) == ("ab ", "😃 c")
     assert row["parts"] == next(i for i, (one, other) in enumerate(zip(*ids, strict=True)) if one != other)
@@ -113,7 +114,7 @@ def test_texts_part_between_characters_though_tokens_do_not(explored):
 def test_quality_is_that_of_the_cache_by_capacity(explored):
     found = quality(explored, read_fully(explored))
     assert found["capacities"] == [40, 64]
-    assert found["rows"]["fifo"][0] == pytest.approx(float(explored.readings["fifo"].losses.mean()), abs=1e-4)
+    assert found["rows"]["fifo"][0] == pytest.approx(float(explored.reading("fifo").losses.mean()), abs=1e-4)
 
 
 def test_the_command_writes_the_page(folder, browser, open_page, assert_quiet, tmp_path, capsys):
