@@ -65,9 +65,10 @@ from vqmem.benchmarks.speed._training import Shape
 from vqmem.benchmarks.speed.training_step import flops
 from vqmem.benchmarks.text.memories import tables
 from vqmem.memory.scorer import ScorerModel
+from vqmem.recipes.compare.classes import token_classes
 from vqmem.recipes.compare.config import Point
 from vqmem.recipes.compare.kinds import token_kinds
-from vqmem.recipes.compare.measure import measure
+from vqmem.recipes.compare.measure import EvalData, measure
 from vqmem.recipes.compare.table import summarise
 from vqmem.recipes.fit_policy.run import Config as FitConfig
 from vqmem.recipes.fit_policy.run import run as fit_policy
@@ -289,11 +290,12 @@ def reader_of(session: Session, prepared: Prepared) -> Callable[[Point, Strategy
     items = text_lm.read_split(mixed, prepared.tokenizer, config.split, count=config.passages)
     scores = score_passages(prepared.scorer, items, mixed.batch_size, mixed.segment, device)
     kinds = token_kinds(prepared.corpus, prepared.tokenizer, config.rare)
+    data = EvalData(items, scores, kinds, token_classes(items, prepared.tokenizer))
 
     def read(point: Point, strategy: Strategy) -> None:
         folder = Path(session.model(MIXED if point.train == "mixed" else point.strategy, 1).out) / "transformer"
         model = load_language_model(folder, prepared.scorer, device)
-        session.rows.append(asdict(point) | measure(model, strategy, point, config.lm, items, scores, kinds))
+        session.rows.append(asdict(point) | measure(model, strategy, point, config.lm, data))
 
     return read
 

@@ -6,8 +6,9 @@ its output would depend on the texts before. It imports only the standard librar
     python _espeak.py LIBRARY DATA VOICE SPEED [EVENTS] < text > samples
 
 With a path EVENTS, it also writes the engine's events of words and sounds there, as JSON: a list of
-``[kind, character, milliseconds]`` in order of time. Characters of the text count from 0. The kind is ``word``, where
-the engine begins a word, or ``sound`` or ``pause``, where it begins a phoneme or a pause.
+``[kind, character, milliseconds, name]`` in order of time. Characters of the text count from 0. The kind is ``word``,
+where the engine begins a word, or ``sound`` or ``pause``, where it begins a phoneme or a pause; the name is that of the
+phoneme or the pause.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ UNKNOWN_VOICE = 3
 _RETRIEVE, _UTF8, _RATE = 1, 1, 1  # AUDIO_OUTPUT_RETRIEVAL, espeakCHARS_UTF8, espeakRATE (speak_lib.h)
 _PHONEME_EVENTS = 1  # espeakINITIALIZE_PHONEME_EVENTS
 _LIST_END, _WORD, _PHONEME = 0, 1, 7  # espeakEVENT_LIST_TERMINATED, espeakEVENT_WORD, espeakEVENT_PHONEME
-_PAUSE = b"_"  # the names of pauses begin with it
+_PAUSE = "_"  # the names of pauses begin with it
 
-Event = tuple[str, int, int]
-"""Kind (``word``, ``sound`` or ``pause``), character from 0, and milliseconds from the start of the audio."""
+Event = tuple[str, int, int, str]
+"""Kind (``word``, ``sound``, ``pause``), character from 0, milliseconds from the start of the audio, and name."""
 
 
 class _EventId(ctypes.Union):
@@ -100,10 +101,11 @@ def _events(block: Any) -> Iterator[Event]:
         if event.type == _LIST_END:
             return
         if event.type == _WORD:
-            yield "word", event.text_position - 1, event.audio_position
+            yield "word", event.text_position - 1, event.audio_position, ""
         elif event.type == _PHONEME:
-            kind = "pause" if event.id.string.startswith(_PAUSE) else "sound"
-            yield kind, event.text_position - 1, event.audio_position
+            name = event.id.string.decode(errors="replace")
+            kind = "pause" if name.startswith(_PAUSE) else "sound"
+            yield kind, event.text_position - 1, event.audio_position, name
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from ..registry import DataSpec, UnknownNameError, build
 from ..schema import NonNegativeInt, PathText, Validated
 from . import _espeak
 from ._characters import compose, separates, unify
+from ._phones import PhoneMark, phones_of
 from ._word_marks import WordMark, marks_of
 from .base import Document, Split, take_evenly
 from .reading.audio import Audio
@@ -149,11 +150,34 @@ def speak_with_marks(text: str, voice: str = "en-us", speed: int = 160) -> tuple
     Raises:
         ValueError: the engine or the voice is missing.
     """
+    samples, events = _speak_with_events(text, voice, speed)
+    return samples, marks_of(text, [event[:3] for event in events], len(samples) / RATE)
+
+
+def phones(text: str, voice: str = "en-us", speed: int = 160) -> list[PhoneMark]:
+    """The phones of a spoken text, by the engine's own marks.
+
+    Args:
+        text: the text.
+        voice: a voice of eSpeak NG.
+        speed: words a minute.
+
+    Returns:
+        Sounds and pauses in order, which cover the samples of `speak` from the first sound or pause on.
+
+    Raises:
+        ValueError: the engine or the voice is missing.
+    """
+    samples, events = _speak_with_events(text, voice, speed)
+    return phones_of(events, len(samples) / RATE)
+
+
+def _speak_with_events(text: str, voice: str, speed: int) -> tuple[np.ndarray, list[_espeak.Event]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "events.json")
         samples = np.frombuffer(_run_engine(text, voice, speed, path), dtype="<i2")
-        events = [(kind, place, time) for kind, place, time in json.loads(path.read_text(encoding="ascii"))]
-        return samples, marks_of(text, events, len(samples) / RATE)
+        events = json.loads(path.read_text(encoding="ascii"))
+        return samples, [(kind, place, time, name) for kind, place, time, name in events]
 
 
 def _run_engine(text: str, voice: str, speed: int, events: Path | None = None) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...files import append_line, atomic_write, file_sha256
 from ...memory.fitted import ABOUT
@@ -18,26 +18,18 @@ from ..engine.config import as_dict, digest, from_dict
 from ..engine.data_record import is_recorded
 from ..engine.grid import Cell
 from ..engine.progress import model_of
-from ..fit_policy.run import fit_missing
-from ..lm.corpus import Passage
+from ..fit_policy.run import fit_missing, is_fitted
 from ..lm.language_model import PassageScores, score_passages
 from ..lm.strategies import strategies
 from ..text_lm import recipe as text_lm
+from .classes import token_classes
 from .config import Config, Point
-from .kinds import TokenKinds, token_kinds
-from .measure import measure, trace
+from .kinds import token_kinds
+from .measure import EvalData, measure, trace
 
 RESULTS = "results.jsonl"
 SHOWN = "passage.json"
 """What the report shows of one passage, and the figures of the scorer."""
-
-
-class EvalData(NamedTuple):
-    """The data that the models of a seed are measured on."""
-
-    items: list[Passage]
-    scores: PassageScores
-    kinds: TokenKinds
 
 
 def cells(config: Config) -> list[Cell]:
@@ -53,8 +45,9 @@ def cells(config: Config) -> list[Cell]:
             needs = () if is_mixed else (_training(mixed),)
             made.append(Cell(_training(model), work, needs, partial(_is_trained, config, model)))
         for folder, model in config.policies(seed).items():
-            fitting = partial(fit_missing, folder, model, **asdict(config.fit))
-            made.append(Cell(_fitting(folder), fitting, (_training(model),)))
+            asked = asdict(config.fit)
+            fit, is_done = partial(fit_missing, folder, model, **asked), partial(is_fitted, folder, model, **asked)
+            made.append(Cell(_fitting(folder), fit, (_training(model),), is_done))
         made += [_measuring(config, text, point) for point in config.points(seed)]
     return [*made, _showing(config, text)]
 
@@ -148,7 +141,7 @@ def _measure(text: str, point: Point) -> dict[str, Any]:
         folder = Path(config.model_of(point).out) / "transformer"
         model = text_lm.load_language_model(folder, run.scorer, resolve_device(config.lm.device))
     strategy = config.strategy_of(point)
-    return measure(model, strategy, point, config.lm, data.items, data.scores, data.kinds)
+    return measure(model, strategy, point, config.lm, data)
 
 
 @functools.lru_cache(maxsize=1)  # cells that follow each other measure the same model
@@ -160,7 +153,8 @@ def _loaded(text: str, seed: int) -> tuple[Config, text_lm.Run, EvalData]:
     items = text_lm.read_split(run.config, run.tokenizer, config.split, count=config.passages)
     scores = score_passages(run.scorer, items, run.config.batch_size, run.config.segment, device)
     training = text_lm.read_split(run.config, run.tokenizer, "train", limit=run.config.train_tokens)
-    return config, run, EvalData(items, scores, token_kinds(training, run.tokenizer, config.rare))
+    kinds = token_kinds(training, run.tokenizer, config.rare)
+    return config, run, EvalData(items, scores, kinds, token_classes(items, run.tokenizer))
 
 
 def _showing(config: Config, text: str) -> Cell:

@@ -40,7 +40,7 @@ class Native:
 
 @dataclass(frozen=True)
 class Fit(Validated):
-    """How policies in the folder of a model are fitted to it where there are none, as by `vqmem fit_policy`."""
+    """How policies in the folder of a model are fitted to it, as by `vqmem fit_policy`; those made by hand are kept."""
 
     passages: PositiveInt = 48
     """Training passages from which the attention to come is predicted."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -14,19 +13,28 @@ from ..lm.corpus import Passage
 from ..lm.language_model import LanguageModel, PassageReading, PassageScores, long_gap, read_passages
 from ..lm.strategies import Strategy
 from ..text_lm.recipe import Config
+from .classes import TokenClasses
 from .config import Point
 from .kinds import TokenKinds, kept_figures
 
 
-def measure(
-    model: LanguageModel,
-    strategy: Strategy,
-    point: Point,
-    config: Config,
-    items: Sequence[Passage],
-    scores: PassageScores,
-    kinds: TokenKinds,
-) -> dict[str, Any]:
+class EvalData(NamedTuple):
+    """The data that the models of a seed are measured on.
+
+    Args:
+        items: the passages to read.
+        scores: their scores; see `score_passages`.
+        kinds: of all tokens; see `token_kinds`.
+        classes: of the tokens of each passage; see `token_classes`.
+    """
+
+    items: list[Passage]
+    scores: PassageScores
+    kinds: TokenKinds
+    classes: list[TokenClasses]
+
+
+def measure(model: LanguageModel, strategy: Strategy, point: Point, config: Config, data: EvalData) -> dict[str, Any]:
     """Measure a point of the grid.
 
     Args:
@@ -35,14 +43,13 @@ def measure(
         point: gives the capacity. A gap is long if it exceeds the capacity plus the segment, the reach of a
             memory that keeps the newest tokens.
         config: of the model.
-        items: the passages to read.
-        scores: their scores; see `score_passages`.
-        kinds: of the tokens; see `token_kinds`.
+        data: what is read.
 
     Returns:
         Passage names, figure -> ``[numerators, sizes]`` by passage (see `figures` and `kept_figures`), peak bytes per
         row and speed.
     """
+    items, scores, kinds, classes = data
     began, read = time.perf_counter(), sum(len(item.ids) - 1 for item in items)
     memory = strategy.memory(point.capacity, config.guard)
     what = f"{point.strategy}@{point.capacity} {point.train}"
@@ -51,8 +58,9 @@ def measure(
     )
     reach = point.capacity + config.segment
     sums = [
-        figures(item, reading, kinds.rare, reach) | kept_figures(item.ids, reading.kept, config.segment, kinds)
-        for item, reading in zip(items, readings, strict=True)
+        figures(item, reading, kinds.rare, reach)
+        | kept_figures(kinds.rarity[item.ids], of_class, reading.kept, config.segment)
+        for item, reading, of_class in zip(items, readings, classes, strict=True)
     ]
     return {
         "documents": [item.name for item in items],

@@ -64,12 +64,13 @@ def _compare(
 
 
 def _kept(group: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What the memory kept (see `kept_figures`), without what no passage had; empty for older results."""
+    """What the memory kept (see `kept_figures`), without what no passage had, or what lines of older versions lack."""
     found = {}
     for name in group[0]["figures"]:
-        if name.startswith("kept_"):
+        is_kept = name in ("kept_age", "kept_rarity") or name.startswith("class_")
+        if is_kept and all(name in cell["figures"] for cell in group):
             numerators, sizes = np.sum([cell["figures"][name] for cell in group], axis=(0, 2))
-            found |= {name.removeprefix("kept_"): float(numerators / sizes)} if sizes > 0 else {}
+            found |= {name.partition("_")[2]: float(numerators / sizes)} if sizes > 0 else {}
     return found
 
 

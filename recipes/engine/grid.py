@@ -177,8 +177,12 @@ def run_grid(cells: Sequence[Cell], config: GridConfig) -> dict[str, Exception]:
     Raises:
         ValueError: in one line, if Ray cannot be used.
     """
-    with _executor(config) as executor, Bar("cells", len(cells), transient=True) as bar:
-        return _Run(cells, executor, bar).finish()
+    with Bar("cells", len(cells), transient=True) as bar:
+        run = _Run(cells, bar)
+        if run.is_finished():  # Ray takes seconds to start
+            return {}
+        with _executor(config) as executor:
+            return run.finish(executor)
 
 
 @contextmanager
@@ -201,16 +205,22 @@ def _executor(config: GridConfig) -> Generator[Executor]:
 class _Run:
     """The state of a grid that runs."""
 
-    def __init__(self, cells: Sequence[Cell], executor: Executor, bar: Bar) -> None:
-        self.waiting, self.executor, self.bar = list(cells), executor, bar
+    def __init__(self, cells: Sequence[Cell], bar: Bar) -> None:
+        self.waiting, self.bar = list(cells), bar
         self.done: set[str] = set()
         self.running: list[str] = []
         self.failures: dict[str, Exception] = {}
 
-    def finish(self) -> dict[str, Exception]:
+    def is_finished(self) -> bool:
+        """Whether earlier runs did all cells."""
+        if cell := self._next():
+            self.waiting.insert(0, cell)
+        return not self.waiting
+
+    def finish(self, executor: Executor) -> dict[str, Exception]:
         """Do all cells that can be done."""
-        while self._start() or self.running:
-            cell, result = self.executor.wait()
+        while self._start(executor) or self.running:
+            cell, result = executor.wait()
             self.running.remove(cell.name)
             if result.error is None:
                 cell.save(result.value)
@@ -221,13 +231,13 @@ class _Run:
             self._show()
         return self.failures
 
-    def _start(self) -> bool:
+    def _start(self, executor: Executor) -> bool:
         """Start cells while there is room; returns whether any began."""
         began = False
-        while len(self.running) < self.executor.slots and (cell := self._next()):
+        while len(self.running) < executor.slots and (cell := self._next()):
             self.running.append(cell.name)
             self._show()
-            self.executor.start(cell)
+            executor.start(cell)
             began = True
         return began
 

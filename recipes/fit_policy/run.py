@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from ...artifacts import read_sealed
+from ...artifacts import read_config, read_sealed
 from ...files import missing_file
 from ...memory.fitted import ABOUT, FittedPolicy
 from ...memory.scorer import SIGNALS
@@ -31,6 +31,9 @@ from .trained import TrainedHost, fit_trained, is_run, settings_of
 from .trained import load_host as load_trained
 
 REPORT = "report.html"
+ASKED, WEIGHTS = "asked", "weights"
+"""Keys of ``policy.json``: what `fit_missing` was asked for, which policies made by hand lack; and the SHA-256 of the
+weights of the run."""
 
 
 @dataclass(frozen=True)
@@ -92,23 +95,37 @@ class Config(Validated):
         return settings
 
 
-def run(model: str, config: Config) -> Findings:
+def run(model: str, config: Config, asked: dict[str, Any] | None = None) -> Findings:
     """Fit a policy for ``model`` and write it with its report.
 
-    Raises `ValueError` where the folder has a policy already, and for a model or data that cannot be used.
+    Args:
+        model: A folder of transformers or a run.
+        config: What is read.
+        asked: What `fit_missing` was asked for; then a policy that the folder has is replaced, once there is another.
+
+    Returns:
+        What the fit found.
+
+    Raises:
+        ValueError: Where the folder has a policy already, and for a model or data that cannot be used.
     """
     out = Path(config.out)
-    _refuse_existing(out)
+    made: dict[str, Any] = {} if asked is None else {ASKED: asked}
+    if asked is None:
+        _refuse_existing(out)
+    if is_run(model):
+        made[WEIGHTS] = _weights_of(model)  # before they are loaded: a run may train on meanwhile
     prepare = _trained if is_run(model) else _pretrained
     host, settings, drawn = prepare(model, config, resolve_device(config.device))
     passages, streams = drawn[: config.passages], drawn[config.passages :]
     with locked(out):
-        _refuse_existing(out)  # another process may have written one since
+        if asked is None:
+            _refuse_existing(out)  # another process may have written one since
         if isinstance(host, TrainedHost):
             policy, findings = fit_trained(host, config.ahead, passages, streams, settings)
         else:
             policy, findings = fit_policy(host, passages, streams, settings.signals, settings.capacity)
-        _save(out, model, config, settings, policy, findings)
+        _save(out, model, config, policy, findings, made | {"length": settings.length, "capacity": settings.capacity})
     return findings
 
 
@@ -124,10 +141,33 @@ def require_policy(folder: Path, config: RunConfig) -> None:
         raise ValueError(f"no policy can be fitted with passages of {config.passage} tokens: {error}") from None
 
 
+def is_fitted(folder: Path, config: RunConfig, **settings: Any) -> bool:
+    """Whether a policy is there that `fit_missing` would keep, as far as files tell without the model.
+
+    Args:
+        folder: That of the policy.
+        config: The run.
+        settings: Keys of `Config`, as ``passages``.
+    """
+    if not folder.is_relative_to(config.out):
+        return True
+    try:
+        made, weights = read_sealed(folder / ABOUT), _weights_of(config.out)
+    except (OSError, ValueError):  # missing or damaged, which fitting finds too, and says
+        return False
+    return made.get(WEIGHTS) == weights and made.get(ASKED, settings) == settings
+
+
+def _weights_of(run_folder: str) -> str:
+    """The SHA-256 of the weights of a run."""
+    return read_config(Path(run_folder) / "transformer")["sha256"]
+
+
 def fit_missing(folder: Path, config: RunConfig, **settings: Any) -> None:
     """Fit a policy to a finished run, unless that is done.
 
-    A policy that was fitted to other weights, as after more steps of training, is replaced.
+    A policy that was fitted to other weights, as after more steps of training, is replaced, and so is one that was made
+    here with other settings. One that was made by hand is kept, whatever its settings.
 
     Args:
         folder: That of the policy. Outside the folder of the run nothing is fitted.
@@ -137,11 +177,10 @@ def fit_missing(folder: Path, config: RunConfig, **settings: Any) -> None:
     if not folder.is_relative_to(config.out):
         return
     if (about := folder / ABOUT).is_file():
-        host = load_trained(config.out, resolve_device(config.device))
-        if read_sealed(about).get("host") == host.fingerprint():
+        host, made = load_trained(config.out, resolve_device(config.device)), read_sealed(about)
+        if made.get("host") == host.fingerprint() and made.get(ASKED, settings) == settings:
             return
-        about.unlink()
-    run(config.out, Config(str(folder), device=config.device, **settings))
+    run(config.out, Config(str(folder), device=config.device, **settings), settings)
 
 
 def _refuse_existing(out: Path) -> None:
@@ -177,15 +216,16 @@ def _trained(model: str, config: Config, device: torch.device) -> Prepared:
     return host, settings, sample_passages(long, kind, host.encode, lengths, count, config.seed)
 
 
-def _save(out: Path, model: str, config: Config, settings: Settings, policy: FittedPolicy, findings: Findings) -> None:
-    """Write the policy, what was found and the report."""
+def _save(
+    out: Path, model: str, config: Config, policy: FittedPolicy, findings: Findings, about: dict[str, Any]
+) -> None:
+    """Write the policy, what was found and the report; ``about`` is more that ``policy.json`` says."""
     figures = {"r2": float(findings.r2.mean()), "recall": findings.shares, "single": findings.single}
     figures |= {"losses": dict(findings.losses)} if findings.losses else {}
     figures["sets"] = {" ".join(names): kept for names, kept in findings.sets}
     made = {"passages": config.passages, "stream_passages": config.stream_passages, "ahead": config.ahead}
-    made |= {"length": settings.length}
     write_report(out / REPORT, model, policy, findings)
-    policy.save(out, model=model, **made, capacity=settings.capacity, seed=config.seed, found=figures)
+    policy.save(out, model=model, **made, **about, seed=config.seed, found=figures)
 
 
 def format_summary(model: str, config: Config, findings: Findings) -> str:

@@ -47,7 +47,7 @@ def cells(out: Path) -> list[dict]:
     return [{**json.loads(line), "tokens_per_second": 0} for line in lines]
 
 
-def test_policies_are_fitted_to_the_models_of_each_seed_once(compare, tmp_path, capsys):
+def test_policies_are_fitted_to_the_models_of_each_seed_once(compare, tmp_path, capsys, monkeypatch):
     given = ["seeds=[0,1]", "native={strategies: [transformer_xl, learned], capacity: 24, train: {steps: 2}}"]
     assert main([*compare, *given]) == 0
     out, names = tmp_path / "out", ("seed-0", "seed-1", "seed-0-transformer_xl-24", "seed-1-transformer_xl-24")
@@ -59,7 +59,9 @@ def test_policies_are_fitted_to_the_models_of_each_seed_once(compare, tmp_path, 
     assert capsys.readouterr().err.count("fitting the policy") == 2 * len(names)  # to either attention to come
     before, times = cells(out), [path.stat().st_mtime_ns for path in out.glob("*/policy/*")]
     capsys.readouterr()
-    assert main([*compare, *given]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("vqmem.recipes.fit_policy.run.load_trained", lambda *_: pytest.fail("files tell it"))
+        assert main([*compare, *given]) == 0
     assert "fitting the policy" not in capsys.readouterr().err
     assert cells(out) == before
     assert [path.stat().st_mtime_ns for path in out.glob("*/policy/*")] == times
@@ -101,6 +103,42 @@ def test_a_model_that_trains_on_gets_a_new_policy(compare, tmp_path):
     assert main([*compare, "lm.train.steps=3"]) == 0
     assert json.loads(policy.read_text())["host"] != before
     assert len(cells(tmp_path / "out")) == 8
+
+
+def test_other_keys_of_the_fit_fit_anew_and_are_measured(compare, tmp_path):
+    folder = tmp_path / "out" / "seed-0" / "policy"
+    assert main(compare) == 0
+    before = json.loads((folder / "policy.json").read_text())
+    assert main([*compare, "fit.ahead=later"]) == 0
+    after = json.loads((folder / "policy.json").read_text())
+    assert (before["ahead"], after["ahead"]) == ("auto", "later")
+    assert len([cell for cell in cells(tmp_path / "out") if cell["strategy"] == "learned"]) == 2  # with each policy
+    by_hand = ["fit_policy", str(folder.parent), f"out={tmp_path / 'policy'}", "passages=3", "stream_passages=2"]
+    assert main(by_hand) == 0
+    (tmp_path / "policy").rename(folder.with_name("by_hand"))
+    folder.rename(folder.with_name("fitted"))
+    folder.with_name("by_hand").rename(folder)
+    made = (folder / "policy.json").read_bytes()
+    assert main([*compare, "fit.ahead=next"]) == 0
+    assert (folder / "policy.json").read_bytes() == made
+
+
+def test_the_policy_stays_until_there_is_another(compare, tmp_path, monkeypatch):
+    folder = tmp_path / "out" / "seed-0" / "policy"
+    assert main(compare) == 0
+    before = (folder / "policy.json").read_bytes()
+
+    def killed(self, stream, use):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainedHost, "read_stream", killed)
+        with pytest.raises(Killed):
+            main([*compare, "fit.passages=4"])
+    assert (folder / "policy.json").read_bytes() == before
+    (folder / "policy.json").write_text("{")
+    assert main(compare) == 2
+    assert (folder / "policy.json").read_text() == "{"
 
 
 @pytest.mark.parametrize(

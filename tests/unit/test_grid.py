@@ -176,6 +176,11 @@ def test_a_cluster_of_another_version_is_told_in_one_line(monkeypatch):
         run_grid([Cell("one", list)], GridConfig(executor="ray"))
 
 
+def test_a_finished_grid_starts_no_cluster():
+    finished = [Cell("one", list, is_done=lambda: True), Cell("two", list, needs=("one",), is_done=lambda: True)]
+    assert run_grid(finished, GridConfig(executor="ray", address="127.0.0.1:1")) == {}
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "ray://127.0.0.1:99999"])
 def test_an_address_without_a_cluster_is_refused_in_one_line(address, monkeypatch):
     ray = pytest.importorskip("ray", reason="needs Ray (extra 'ray')")

@@ -1,32 +1,11 @@
-"""Kinds of tokens, and which of them a memory keeps."""
+"""Rare tokens, and which kinds of tokens a memory keeps."""
 
 import pytest
 import torch
-from vqmem.recipes.compare.kinds import CLASSES, TokenKinds, kept_figures, token_kinds, word_class
+from vqmem.recipes.compare.kinds import kept_figures, token_kinds
+from vqmem.recipes.compare.table import _kept
 from vqmem.recipes.lm.corpus import Passage
 from vqmem.registry import build
-
-
-@pytest.mark.parametrize(
-    ("token", "expected"),
-    [
-        (" the", "function word"),
-        ("The", "function word"),
-        (" house", "other word"),
-        (" House", "capitalised"),
-        ("ing", "piece"),
-        ("a", "piece"),
-        (" a", "function word"),
-        (" 1984", "number"),
-        ("x2", "number"),
-        (", ", "punctuation"),
-        ("\n", "space"),
-        ("", "space"),
-        ("\ufffd", "punctuation"),
-    ],
-)
-def test_the_class_of_a_token(token, expected):
-    assert word_class(token) == expected
 
 
 def test_rarity_is_the_unigram_surprisal_of_the_training_passages():
@@ -36,27 +15,26 @@ def test_rarity_is_the_unigram_surprisal_of_the_training_passages():
     a, b, c = tokenizer.encode("abc").ids.tolist()
     assert kinds.rarity[[a, b, c]].exp().tolist() == pytest.approx([total / 4, total / 2, total])
     assert kinds.rare[[a, b, c]].tolist() == [False, False, True]
-    assert CLASSES[kinds.classes[a]] == "piece"
-
-
-def test_units_have_no_classes():
-    tokenizer = build("front-ends", {"name": "units", "vocab_size": 5}).fit([])
-    assert token_kinds([Passage.from_ids(torch.tensor([1, 2]))], tokenizer, 1.0).classes.tolist() == [-1] * 5
 
 
 def test_what_is_kept_by_hand():
-    """Ten tokens in segments of 3: id 0 is common, id 1 is rare and a number."""
-    kinds = TokenKinds(
-        torch.tensor([1.0, 5.0]),
-        torch.tensor([False, True]),
-        torch.tensor([CLASSES.index("space"), CLASSES.index("number")]),
-    )
-    ids = torch.tensor([0, 1, 0, 0, 1, 0, 0, 0, 0, 0])
+    """Ten tokens in segments of 3, of which two are rare and numbers."""
+    is_number = torch.tensor([0, 1, 0, 0, 1, 0, 0, 0, 0, 0]).bool()
+    rarity = torch.where(is_number, 5.0, 1.0)
+    classes = {"number": is_number, "space": ~is_number, "name": torch.zeros(10).bool()}
     kept = [[0, 1, 2], [1, 4], [1, 8]]  # nothing is evicted at first; then after 6 tokens, and after 9
-    found = kept_figures(ids, kept, 3, kinds)
+    found = kept_figures(rarity, classes, kept, 3)
     assert found["kept_age"] == (5 + 2 + 8 + 1, 4)
     means = (4 * 1 + 2 * 5) / 6, (7 * 1 + 2 * 5) / 9
     assert found["kept_rarity"] == pytest.approx((5 + 5 - 2 * means[0] + 5 + 1 - 2 * means[1], 4))
-    assert found["kept_number"] == pytest.approx((2 + 1, 2 * 2 / 6 + 2 * 2 / 9))
-    assert found["kept_space"] == pytest.approx((0 + 1, 2 * 4 / 6 + 2 * 7 / 9))
-    assert found["kept_piece"] == (0.0, 0.0)
+    assert found["class_number"] == pytest.approx((2 + 1, 2 * 2 / 6 + 2 * 2 / 9))
+    assert found["class_space"] == pytest.approx((0 + 1, 2 * 4 / 6 + 2 * 7 / 9))
+    assert found["class_name"] == (0.0, 0.0)
+
+
+def test_what_lines_of_older_versions_lack_is_left_out():
+    """Their classes were others, under names of the same kind."""
+    new = {"kept_age": [[6.0], [2.0]], "class_noun": [[3.0], [2.0]], "class_name": [[0.0], [0.0]]}
+    old = {"kept_age": [[4.0], [2.0]], "kept_function word": [[3.0], [2.0]]}
+    assert _kept([{"figures": new}]) == {"age": 3.0, "noun": 1.5}
+    assert _kept([{"figures": new}, {"figures": old}]) == {"age": 2.5}
