@@ -13,6 +13,7 @@ from torch import Tensor
 from vqmem.benchmarks._results import options
 from vqmem.memory.bank import Memory
 from vqmem.models.memory_transformer import MemoryTransformer, TransformerConfig, reconstruction_loss
+from vqmem.recipes.engine.config import autocast
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,12 @@ class Shape:
 class Trainer:
     """Forward, backward and AdamW on segment after segment of an endless document, as `vqmem.recipes` trains.
 
-    The scorer runs outside of the step: its cost is not measured, its scores are drawn at random.
+    The scorer runs outside of the step: its cost is not measured, its scores are drawn at random. ``dtype`` is the type
+    of autocast.
     """
 
-    def __init__(self, shape: Shape, memory: Memory) -> None:
-        self.shape, self.memory = shape, memory
+    def __init__(self, shape: Shape, memory: Memory, dtype: torch.dtype = torch.float32) -> None:
+        self.shape, self.memory, self.dtype = shape, memory, dtype
         self.model = MemoryTransformer(TransformerConfig(shape.vocab_size, shape.layers, shape.dim, shape.heads))
         self.compressor = memory.compression.build(shape.layers, shape.dim)
         parameters = [*self.model.parameters(), *self.compressor.parameters()]
@@ -49,6 +51,14 @@ class Trainer:
 
     def step(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """One step; leaves in ``writing`` the seconds that `Memory.write` (standardise, select, gather) took of it."""
+        with autocast(torch.device("cpu"), self.dtype):
+            loss = self._forward(clock)
+        loss.backward()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+
+    def _forward(self, clock: Callable[[], float]) -> Tensor:
+        """Read a segment and write it to the memory; returns the loss."""
         shape, ids = self.shape, self.shape.tokens()
         inputs, targets = ids[:, :-1], ids[:, 1:]
         positions = (self.position + torch.arange(shape.segment)).expand(shape.batch, -1)
@@ -61,11 +71,9 @@ class Trainer:
         self.writing = clock() - start
         if written.compressed.count and list(self.compressor.parameters()):
             loss = loss + reconstruction_loss(self.model, payload[0], written.evicted, written.compressed)
-        loss.backward()
-        self.optimiser.step()
-        self.optimiser.zero_grad()
         self.state = replace(written.state, slots=written.state.slots.detach(), pooled=written.state.pooled.detach())
         self.position += shape.segment
+        return loss
 
 
 def parse(description: str | None) -> tuple[argparse.Namespace, Callable[[], float]]:
