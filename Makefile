@@ -30,8 +30,9 @@ demo: $(INSTALLED)
 	$(BIN)/vqmem compare recall_demo
 
 # One thread a worker: torch would start one a core in each. Big machines gain nothing beyond eight workers. A file is
-# tested by one worker, since its tests share what takes long to make.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile
+# tested by one worker, since its tests share what takes long to make; the small ones of tests/unit come last, so that no
+# worker is left alone with a long one.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test: $(INSTALLED)
 	$(PYTEST)

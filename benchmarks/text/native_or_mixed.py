@@ -80,6 +80,7 @@ QUICK = Scale(
         "lm.segment=16",
         "lm.scorer={name: vq_lm, dim: 8, hidden: 8, codes: 8}",
         "lm.scorer_train={steps: 3}",
+        "fit={passages: 4, stream_passages: 2}",
     ),
 )
 

@@ -57,8 +57,8 @@ def test_ray_gives_the_figures_of_one_process_to_the_bit(tmp_path):
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(tmp_path):
     """A worker is killed as soon as one is at work and a cell is measured."""
     pytest.importorskip("ray", reason="needs Ray (extra 'ray')")
-    overrides = [*TWO_SEEDS, f"out={tmp_path / 'run'}", "executor=ray", "address=local"]
-    command = [sys.executable, "-m", "vqmem", "compare", "demo", *overrides]
+    where = [f"out={tmp_path / 'run'}", "seeds=[0]", "executor=ray", "address=local"]
+    command = [sys.executable, "-m", "vqmem", "compare", "demo", *TWO_SEEDS, *where]
     with (tmp_path / "log").open("w") as log:
         launched = subprocess.Popen(command, stdout=log, stderr=log)
         killed = False
@@ -69,6 +69,6 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(tmp_path):
         code = launched.wait()
     assert killed, "the run ended before a worker was killed"
     assert code == 0, (tmp_path / "log").read_text()
-    config = tiny(tmp_path / "run", "executor=ray", "address=local")
+    config = tiny(tmp_path / "run", "seeds=[0]")
     assert len(results(tmp_path / "run")) == sum(1 for seed in config.seeds for _ in config.points(seed))
     assert (tmp_path / "run" / "report.html").is_file()
