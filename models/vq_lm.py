@@ -27,8 +27,8 @@ SIGNALS = ("surprise", "rarity", "gain")
 """The signals of every VQ-LM; with ``reuse`` it has that one more."""
 CHUNK = 4096
 """Tokens scored at once, which bounds the memory of gates and logits for streams of any length."""
-LOGITS = 1 << 18
-"""Logits that are made at once on a CPU: 1 MB, which stays in its cache."""
+ROWS = 128
+"""Tokens whose logits are made at once on a CPU: many leave its cache, and few read the weights again and again."""
 
 
 @dataclass(frozen=True)
@@ -305,6 +305,5 @@ class VQLM(nn.Module):
         """`nll`; on a CPU, where a full softmax would wait for memory, of a few tokens at a time."""
         if hidden.device.type != "cpu" or self.softmax is not None or self.config.frame_dim is not None:
             return self.nll(hidden, targets, blank=blank)
-        count = max(1, LOGITS // self.vocab_size)
-        pairs = zip(hidden.flatten(0, -2).split(count), targets.flatten().split(count), strict=True)
+        pairs = zip(hidden.flatten(0, -2).split(ROWS), targets.flatten().split(ROWS), strict=True)
         return torch.cat([self.nll(some, known, blank=blank) for some, known in pairs]).view(targets.shape)
