@@ -81,7 +81,7 @@ def _characters(item: Passage, tokenizer: Tokenizer) -> tuple[str, list[int]]:
     ends = item.sizes.cumsum(0).numpy()
     if ends[-1] == len(data):
         begun = np.cumsum((data & 0xC0) != 0x80)  # the characters that have begun; other bytes are 10xxxxxx
-        return text, begun[ends - 1].tolist()
+        return text, np.insert(begun, 0, 0)[ends].tolist()  # the first token may have no bytes
     alone = pieces(tokenizer)
     texts = [alone[number] or "" for number in ids]
     return "".join(texts), np.cumsum([len(text) for text in texts]).tolist()

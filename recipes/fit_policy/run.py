@@ -142,7 +142,7 @@ def require_policy(folder: Path, config: RunConfig) -> None:
 
 
 def is_fitted(folder: Path, config: RunConfig, **settings: Any) -> bool:
-    """Whether a policy is there that `fit_missing` would keep, as far as files tell without the model.
+    """Whether a policy is there that `fit_missing` would keep, as far as files show without the model.
 
     Args:
         folder: That of the policy.

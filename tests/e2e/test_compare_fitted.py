@@ -60,7 +60,7 @@ def test_policies_are_fitted_to_the_models_of_each_seed_once(compare, tmp_path, 
     before, times = cells(out), [path.stat().st_mtime_ns for path in out.glob("*/policy/*")]
     capsys.readouterr()
     with monkeypatch.context() as patched:
-        patched.setattr("vqmem.recipes.fit_policy.run.load_trained", lambda *_: pytest.fail("files tell it"))
+        patched.setattr("vqmem.recipes.fit_policy.run.load_trained", lambda *_: pytest.fail("files show it"))
         assert main([*compare, *given]) == 0
     assert "fitting the policy" not in capsys.readouterr().err
     assert cells(out) == before

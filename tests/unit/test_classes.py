@@ -99,6 +99,16 @@ def test_tokens_that_are_parts_of_characters_have_the_class_of_the_word():
     assert classes_of(text, "bytes", cut=slice(8, None))[-8:] == expected[-8:]  # it begins within a character
 
 
+def test_a_passage_may_begin_with_a_token_without_bytes():
+    class Marked(Fake):
+        def decode(self, ids: list[int]) -> str:
+            return "".join(["", "It", " ran"][number] for number in ids)
+
+    sizes = torch.tensor([0, 2, 4])
+    item = Passage("text", torch.arange(3), sizes, torch.zeros(3, dtype=torch.bool))
+    assert classes._characters(item, Marked()) == ("It ran", [0, 2, 6])
+
+
 def test_units_without_recordings_have_no_classes():
     tokenizer = build("front-ends", {"name": "units", "vocab_size": 5}).fit([])
     assert token_classes([Passage.from_ids(torch.tensor([1, 2]))], tokenizer) == [{}]
